@@ -1,0 +1,63 @@
+"""Keys of what is built, and a way to build that a kill in the middle cannot spoil."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from local import paths
+
+
+def key_of(*parts: str | bytes) -> str:
+    """A short hexadecimal key of `parts`; each part's length is part of it."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(f"{len(data)}:".encode())
+        digest.update(data)
+    return digest.hexdigest()[:16]
+
+
+def key_of_files(folder: Path, files: Iterable[Path]) -> str:
+    """A key of the names (relative to `folder`), modes and contents of `files`."""
+    parts: list[str | bytes] = []
+    for file in sorted(files):
+        executable = os.access(file, os.X_OK)
+        parts += [str(file.relative_to(folder)), str(executable), file.read_bytes()]
+    return key_of(*parts)
+
+
+@contextmanager
+def lock(name: str) -> Iterator[None]:
+    """Hold the machine-wide lock `name`: two checkouts never build the same thing at once."""
+    paths.CACHE.mkdir(parents=True, exist_ok=True)
+    with (paths.CACHE / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def built(kind: str, key: str, build: Callable[[Path], None]) -> Path:
+    """The cache's folder `kind`/`key`, built by `build(folder)` if it isn't there yet.
+
+    The folder gets its name only once it is whole, so a build that was killed is never taken for
+    a finished one. Folders that such a build left are removed.
+    """
+    folder = paths.CACHE / kind / key
+    if folder.exists():
+        return folder
+    with lock(kind):
+        if folder.exists():
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(".building-*"):
+            shutil.rmtree(left)
+        unfinished = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+        unfinished.chmod(0o755)
+        build(unfinished)
+        os.sync()
+        unfinished.rename(folder)
+    return folder

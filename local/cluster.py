@@ -1,0 +1,147 @@
+"""The local Kubernetes: nodes, kubeadm, storage."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from local import binaries, images, nodes, paths, progress
+
+_MANIFESTS = paths.ROOT / "local" / "manifests"
+
+
+def wanted_nodes() -> list[nodes.Node]:
+    """The nodes to have: `NODES` of the environment, 2 unless told."""
+    text = os.environ.get("NODES") or "2"
+    if text not in ("1", "2", "3"):
+        raise progress.StepFailed(f"NODES must be 1, 2 or 3, not {text!r}")
+    return [nodes.Node(number) for number in range(1, int(text) + 1)]
+
+
+def up(built: Path) -> list[nodes.Node]:
+    """Bring the cluster up, or what is missing of it; returns its nodes.
+
+    Args:
+        built: the folder of the compiled binaries.
+    """
+    nodes.refuse_another_checkouts()
+    wanted = wanted_nodes()
+    system = images.control_plane(built)
+    first, others = wanted[0], wanted[1:]
+    if not set(nodes.running()) >= {node.number for node in wanted}:
+        with progress.step(f"starting {len(wanted)} node{'s' if len(wanted) > 1 else ''}"):
+            if not nodes.running():
+                # What a dead run of any checkout left: bridge, cgroups, record.
+                nodes.stop()
+            for node in wanted:
+                if not (node.folder / "joined").exists():
+                    _wipe(node)
+                nodes.start(node, built)
+            nodes.route(wanted)
+    with progress.step("importing the system's images into the nodes"):
+        for node in wanted:
+            images.load(node, system)
+    _control_plane(first, built)
+    for node in others:
+        _join(node, first, built)
+    with progress.step("waiting for the nodes and the storage to be ready"):
+        kubectl(["apply", "-f", _MANIFESTS / "storage.yaml"])
+        kubectl(["wait", "--for=condition=Ready", "--timeout=120s", *(f"node/{n.name}" for n in wanted)])
+        kubectl(
+            ["-n", "local-path-storage", "rollout", "status", "--timeout=120s"]
+            + ["deployment/local-path-provisioner"]
+        )
+    return wanted
+
+
+def kubectl(arguments: Sequence[str | Path], stdin: str | None = None) -> str:
+    """What `kubectl` prints, talking to the local cluster as its administrator."""
+    return progress.output(
+        [paths.BIN / "kubectl", f"--kubeconfig={paths.KUBECONFIG}", *arguments], stdin=stdin
+    )
+
+
+def _wipe(node: nodes.Node) -> None:
+    """Forget a node on which kubeadm never came to its end; its images stay."""
+    for folder in ("etc/kubernetes", "var/lib/etcd", "var/lib/kubelet"):
+        shutil.rmtree(node.folder / folder, ignore_errors=True)
+
+
+def _control_plane(node: nodes.Node, built: Path) -> None:
+    joined = node.folder / "joined"
+    if not joined.exists():
+        with progress.step("starting the control plane (kubeadm init)"):
+            _kubeadm(node, built, "init", _filled("kubeadm-init.yaml", node))
+            joined.touch()
+    # admin.conf is kubeadm's; the copy is what people and scripts use.
+    shutil.copy2(node.folder / "etc/kubernetes/admin.conf", paths.KUBECONFIG)
+    paths.KUBECONFIG.chmod(0o600)
+    with progress.step("waiting for the API server"):
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                kubectl(["get", "--raw", "/readyz", "--request-timeout=5s"])
+                return
+            except progress.StepFailed as error:
+                if time.monotonic() > deadline:
+                    log = node.folder / "kubelet.log"
+                    raise progress.StepFailed(
+                        f"{error}\nthe kubelet's log is {log}:\n{progress.tail(log)}"
+                    ) from error
+                time.sleep(0.5)
+
+
+def _join(node: nodes.Node, first: nodes.Node, built: Path) -> None:
+    joined = node.folder / "joined"
+    if joined.exists():
+        return
+    with progress.step(f"joining {node.name} (kubeadm join)"):
+        # A node object of a join that was killed would make kubeadm refuse this one.
+        kubectl(["delete", "node", node.name, "--ignore-not-found"])
+        command = [built / "kubeadm", "token", "create", "--print-join-command", "--ttl=10m"]
+        words = progress.output(nodes.enter(first, command)).split()
+        token = words[words.index("--token") + 1]
+        ca_hash = words[words.index("--discovery-token-ca-cert-hash") + 1]
+        config = _filled("kubeadm-join.yaml", node)
+        config = config.replace("SERVER", first.address)
+        config = config.replace("TOKEN", token).replace("CA_HASH", ca_hash)
+        _kubeadm(node, built, "join", config)
+        joined.touch()
+
+
+def _filled(manifest: str, node: nodes.Node) -> str:
+    text = (_MANIFESTS / manifest).read_text()
+    text = text.replace("ADDRESS", node.address).replace("NAME", node.name)
+    return text.replace("VERSION", binaries.kubernetes_version())
+
+
+def _kubeadm(node: nodes.Node, built: Path, verb: str, config: str) -> None:
+    file = node.folder / f"kubeadm-{verb}.yaml"
+    file.touch(mode=0o600)
+    file.write_text(config)
+    phases = ["--skip-phases=addon/coredns"] if verb == "init" else []
+    command = [built / "kubeadm", verb, f"--config={file}", "--ignore-preflight-errors=all", *phases]
+    progress.run(
+        f"kubeadm-{verb}-{node.name}",
+        nodes.enter(node, command),
+        # kubeadm looks for the kubelet on the PATH.
+        env={**os.environ, "PATH": f"{built}:{os.environ['PATH']}"},
+    )
+
+
+def remove_data() -> None:
+    """Remove the cluster's data from the checkout: worlds, etcd, containerd."""
+    shutil.rmtree(paths.NODES, ignore_errors=True)
+    for file in (paths.KUBECONFIG, paths.TOKEN, paths.ENV):
+        file.unlink(missing_ok=True)
+
+
+def is_up() -> bool:
+    """Whether this checkout's cluster runs and answers."""
+    record = nodes.owner()
+    if not nodes.running() or not record or record["checkout"] != str(paths.ROOT):
+        return False
+    command = [paths.BIN / "kubectl", f"--kubeconfig={paths.KUBECONFIG}", "get", "--raw", "/readyz"]
+    return subprocess.run(command, capture_output=True).returncode == 0

@@ -1,0 +1,211 @@
+"""Container images, built from the Dockerfiles in `images/` on a Debian made by mmdebstrap.
+
+Every image is kept as an archive in the cache, keyed by what it was made from; the key is its tag,
+so that a changed image is a changed Deployment.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from local import binaries, cache, nodes, paths, progress
+
+BASE = "localhost/debian:bookworm-slim"
+_DEBIAN = "bookworm"
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image: its full name with tag, and its archive in the cache."""
+
+    name: str
+    archive: Path
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What one of the project's images is built from: its folder, more of the repository, binaries."""
+
+    folder: str
+    files: tuple[str, ...] = ()
+    binaries: tuple[str, ...] = ()
+
+
+_RECIPES = {
+    "gameserver-api": _Recipe("api", ("requirements.txt", "service", "charts/gameserver"), ("helm",)),
+    "minecraft": _Recipe("minecraft"),
+}
+
+
+def project(built: Path) -> dict[str, Image]:
+    """The project's own images by name, built if the cache has none from these files.
+
+    Args:
+        built: the folder of the compiled binaries.
+    """
+    base = _base()
+    return {name: _project_image(name, recipe, base, built) for name, recipe in _RECIPES.items()}
+
+
+def control_plane(built: Path) -> list[Image]:
+    """The images that kubeadm expects, the pause image, and the storage provisioner's."""
+    base = _base()
+    version = binaries.kubernetes_version()
+    scratch = {
+        f"kube-apiserver:{version}": ("kube-apiserver", "/usr/local/bin/kube-apiserver"),
+        f"kube-controller-manager:{version}": (
+            "kube-controller-manager",
+            "/usr/local/bin/kube-controller-manager",
+        ),
+        f"kube-scheduler:{version}": ("kube-scheduler", "/usr/local/bin/kube-scheduler"),
+        "etcd:3.6.6-0": ("server", "/usr/local/bin/etcd"),
+        "local-path-provisioner:v0.0.30": (
+            "local-path-provisioner",
+            "/usr/local/bin/local-path-provisioner",
+        ),
+    }
+    images = []
+    for reference, (binary, target) in scratch.items():
+        dockerfile = f'FROM scratch\nCOPY {binary} {target}\nENV PATH=/usr/local/bin\n'
+        images.append(_binary_image(reference, dockerfile, built / binary))
+    images.append(
+        _binary_image(
+            "pause:3.10.1",
+            'FROM scratch\nCOPY catatonit /pause\nENTRYPOINT ["/pause", "-P"]\n',
+            Path("/usr/bin/catatonit"),
+        )
+    )
+    images.append(
+        _binary_image(
+            f"kube-proxy:{version}",
+            f"FROM {BASE}\n"
+            "RUN apt-get update && apt-get install -y --no-install-recommends iptables conntrack kmod"
+            " && rm -rf /var/lib/apt/lists/*\n"
+            "COPY kube-proxy /usr/local/bin/kube-proxy\n",
+            built / "kube-proxy",
+            base,
+        )
+    )
+    images.append(Image(BASE, base))
+    return images
+
+
+def load(node: nodes.Node, images: Sequence[Image]) -> None:
+    """Import into the node's containerd those of `images` that it hasn't got."""
+    listed = progress.output(nodes.enter(node, ["ctr", "-n", "k8s.io", "images", "ls", "-q"]))
+    have = set(listed.split())
+    for image in images:
+        if image.name not in have:
+            command = ["ctr", "-n", "k8s.io", "images", "import", image.archive]
+            progress.run(f"import-{node.name}", nodes.enter(node, command))
+
+
+def _project_image(name: str, recipe: _Recipe, base: Path, built: Path) -> Image:
+    with tempfile.TemporaryDirectory() as temporary:
+        context = Path(temporary)
+        ignore = shutil.ignore_patterns("__pycache__", "node_modules", "*.pyc")
+        shutil.copytree(
+            paths.ROOT / "images" / recipe.folder, context, dirs_exist_ok=True, ignore=ignore
+        )
+        for path in recipe.files:
+            source, target = paths.ROOT / path, context / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=ignore)
+            else:
+                shutil.copy2(source, target)
+        files = [path for path in context.rglob("*") if path.is_file()]
+        # The binaries stand for themselves by their folder's name, which is a key already.
+        key = cache.key_of(cache.key_of_files(context, files), base.parent.name, built.name)
+        for binary in recipe.binaries:
+            (context / "bin").mkdir(exist_ok=True)
+            shutil.copy2(built / binary, context / "bin" / binary)
+        reference = f"localhost/{name}:{key}"
+        return _image(
+            reference, f"image-{name}", key, lambda archive: _build(reference, name, context, archive)
+        )
+
+
+def _binary_image(reference: str, dockerfile: str, binary: Path, base: Path | None = None) -> Image:
+    key = cache.key_of(
+        reference, dockerfile, binary.parent.name, str(binary.stat().st_size), str(base or "")
+    )
+    name = reference.split(":")[0]
+
+    def build(archive: Path) -> None:
+        with tempfile.TemporaryDirectory() as temporary:
+            context = Path(temporary)
+            (context / "Dockerfile").write_text(dockerfile)
+            shutil.copy2(binary, context / binary.name)
+            _build(f"localhost/{reference}", name, context, archive)
+
+    return _image(f"localhost/{reference}", f"image-{name}", key, build)
+
+
+def _image(reference: str, kind: str, key: str, build: Callable[[Path], None]) -> Image:
+    def build_into(folder: Path) -> None:
+        with progress.step(f"building the image {reference}"):
+            build(folder / "image.tar")
+
+    folder = cache.built("images", f"{kind}-{key}", build_into)
+    return Image(reference, folder / "image.tar")
+
+
+def _base() -> Path:
+    """The archive of the Debian that the images stand on, also put into buildah's storage."""
+
+    def build(folder: Path) -> None:
+        with progress.step(f"making a Debian {_DEBIAN} base image"):
+            tree = folder / "debian.tar"
+            progress.run(
+                "debian-base",
+                ["mmdebstrap", "--variant=minbase", "--include=ca-certificates"]
+                + ["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"]
+                + ["--dpkgopt=path-exclude=/usr/share/locale/*"]
+                + ["--aptopt=Acquire::Languages \"none\"", _DEBIAN, tree],
+            )
+            with tempfile.TemporaryDirectory() as temporary:
+                context = Path(temporary)
+                shutil.move(tree, context / "debian.tar")
+                (context / "Dockerfile").write_text("FROM scratch\nADD debian.tar /\n")
+                _build(BASE, "debian-base", context, folder / "image.tar")
+
+    return cache.built("images", f"debian-{cache.key_of(_DEBIAN, '1')}", build) / "image.tar"
+
+
+def _build(reference: str, name: str, context: Path, archive: Path) -> None:
+    """Build `context` as `reference` and write its archive.
+
+    buildah runs in a mount namespace of its own: its storage driver leaves a mount behind.
+    """
+    (paths.CACHE / "buildah").mkdir(parents=True, exist_ok=True)
+    environment = {
+        **os.environ,
+        "BUILDAH_ISOLATION": "chroot",
+        "STORAGE_DRIVER": "overlay",
+        "REFERENCE": reference,
+        "BASE": BASE,
+        "BASE_ARCHIVE": str(paths.CACHE / "images" / f"debian-{cache.key_of(_DEBIAN, '1')}" / "image.tar"),
+        "STORAGE": str(paths.CACHE / "buildah"),
+        "CONTEXT": str(context),
+        "ARCHIVE": str(archive),
+    }
+    script = """
+        set -eu
+        runroot=$(mktemp -d)
+        buildah() { command buildah --root "$STORAGE" --runroot "$runroot" "$@"; }
+        if [ "$REFERENCE" != "$BASE" ] && ! buildah inspect --type image "$BASE" >/dev/null 2>&1; then
+            buildah pull "docker-archive:$BASE_ARCHIVE"
+        fi
+        buildah build --network host --pull=never --layers=false --force-rm \
+            -v /etc/ssl/certs:/etc/ssl/certs:ro -v /etc/resolv.conf:/etc/resolv.conf:ro \
+            --build-arg BASE="$BASE" -t "$REFERENCE" "$CONTEXT"
+        buildah push "$REFERENCE" "docker-archive:$ARCHIVE:$REFERENCE"
+        if [ "$REFERENCE" != "$BASE" ]; then buildah rmi "$REFERENCE"; fi
+        rm -rf "$runroot"
+    """
+    with cache.lock("buildah"):
+        progress.run(f"build-{name}", ["unshare", "-m", "sh", "-c", script], env=environment)

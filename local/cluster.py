@@ -28,7 +28,8 @@ def up(built: Path) -> list[nodes.Node]:
     """
     nodes.refuse_another_checkouts()
     wanted = wanted_nodes()
-    system = images.control_plane(built)
+    system = images.every_node(built)
+    control_plane = images.control_plane(built)
     first, others = wanted[0], wanted[1:]
     if not set(nodes.running()) >= {node.number for node in wanted}:
         with progress.step(f"starting {len(wanted)} node{'s' if len(wanted) > 1 else ''}"):
@@ -41,6 +42,7 @@ def up(built: Path) -> list[nodes.Node]:
                 nodes.start(node, built)
             nodes.route(wanted)
     with progress.step("importing the system's images into the nodes"):
+        images.load(first, control_plane)
         for node in wanted:
             images.load(node, system)
     _control_plane(first, built)
@@ -48,7 +50,9 @@ def up(built: Path) -> list[nodes.Node]:
         _join(node, first, built)
     with progress.step("waiting for the nodes and the storage to be ready"):
         kubectl(["apply", "-f", _MANIFESTS / "storage.yaml"])
-        kubectl(["wait", "--for=condition=Ready", "--timeout=120s", *(f"node/{n.name}" for n in wanted)])
+        kubectl(
+            ["wait", "--for=condition=Ready", "--timeout=120s", *(f"node/{n.name}" for n in wanted)]
+        )
         kubectl(
             ["-n", "local-path-storage", "rollout", "status", "--timeout=120s"]
             + ["deployment/local-path-provisioner"]
@@ -56,7 +60,7 @@ def up(built: Path) -> list[nodes.Node]:
     return wanted
 
 
-def kubectl(arguments: Sequence[str | Path], stdin: str | None = None) -> str:
+def kubectl(arguments: Sequence[object], stdin: str | None = None) -> str:
     """What `kubectl` prints, talking to the local cluster as its administrator."""
     return progress.output(
         [paths.BIN / "kubectl", f"--kubeconfig={paths.KUBECONFIG}", *arguments], stdin=stdin
@@ -122,7 +126,13 @@ def _kubeadm(node: nodes.Node, built: Path, verb: str, config: str) -> None:
     file.touch(mode=0o600)
     file.write_text(config)
     phases = ["--skip-phases=addon/coredns"] if verb == "init" else []
-    command = [built / "kubeadm", verb, f"--config={file}", "--ignore-preflight-errors=all", *phases]
+    command = [
+        built / "kubeadm",
+        verb,
+        f"--config={file}",
+        "--ignore-preflight-errors=all",
+        *phases,
+    ]
     progress.run(
         f"kubeadm-{verb}-{node.name}",
         nodes.enter(node, command),
@@ -143,5 +153,6 @@ def is_up() -> bool:
     record = nodes.owner()
     if not nodes.running() or not record or record["checkout"] != str(paths.ROOT):
         return False
-    command = [paths.BIN / "kubectl", f"--kubeconfig={paths.KUBECONFIG}", "get", "--raw", "/readyz"]
+    kubectl = str(paths.BIN / "kubectl")
+    command = [kubectl, f"--kubeconfig={paths.KUBECONFIG}", "get", "--raw", "/readyz"]
     return subprocess.run(command, capture_output=True).returncode == 0

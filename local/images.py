@@ -15,6 +15,7 @@ from local import binaries, cache, nodes, paths, progress
 
 BASE = "localhost/debian:bookworm-slim"
 _DEBIAN = "bookworm"
+_BASE_KEY = f"debian-{_DEBIAN}-1"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Image:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What one of the project's images is built from: its folder, more of the repository, binaries."""
+    """What an image is built from: its folder, more of the repository, compiled binaries."""
 
     folder: str
     files: tuple[str, ...] = ()
@@ -35,7 +36,9 @@ class _Recipe:
 
 
 _RECIPES = {
-    "gameserver-api": _Recipe("api", ("requirements.txt", "service", "charts/gameserver"), ("helm",)),
+    "gameserver-api": _Recipe(
+        "api", ("requirements.txt", "service", "charts/gameserver"), ("helm",)
+    ),
     "minecraft": _Recipe("minecraft"),
 }
 
@@ -51,8 +54,7 @@ def project(built: Path) -> dict[str, Image]:
 
 
 def control_plane(built: Path) -> list[Image]:
-    """The images that kubeadm expects, the pause image, and the storage provisioner's."""
-    base = _base()
+    """The images that only the control plane's node needs, by the names that kubeadm expects."""
     version = binaries.kubernetes_version()
     scratch = {
         f"kube-apiserver:{version}": ("kube-apiserver", "/usr/local/bin/kube-apiserver"),
@@ -62,35 +64,40 @@ def control_plane(built: Path) -> list[Image]:
         ),
         f"kube-scheduler:{version}": ("kube-scheduler", "/usr/local/bin/kube-scheduler"),
         "etcd:3.6.6-0": ("server", "/usr/local/bin/etcd"),
-        "local-path-provisioner:v0.0.30": (
-            "local-path-provisioner",
-            "/usr/local/bin/local-path-provisioner",
-        ),
     }
-    images = []
-    for reference, (binary, target) in scratch.items():
-        dockerfile = f'FROM scratch\nCOPY {binary} {target}\nENV PATH=/usr/local/bin\n'
-        images.append(_binary_image(reference, dockerfile, built / binary))
-    images.append(
-        _binary_image(
-            "pause:3.10.1",
-            'FROM scratch\nCOPY catatonit /pause\nENTRYPOINT ["/pause", "-P"]\n',
-            Path("/usr/bin/catatonit"),
-        )
+    return [
+        _binary_image(reference, _from_scratch(binary, target), built / binary)
+        for reference, (binary, target) in scratch.items()
+    ]
+
+
+def every_node(built: Path) -> list[Image]:
+    """The images that each node needs: kube-proxy, pause, the storage provisioner and its shell."""
+    base = _base()
+    provisioner = "local-path-provisioner"
+    pause = 'FROM scratch\nCOPY catatonit /pause\nENTRYPOINT ["/pause", "-P"]\n'
+    proxy = (
+        f"FROM {BASE}\n"
+        "RUN apt-get update && apt-get install -y --no-install-recommends iptables conntrack kmod"
+        " && rm -rf /var/lib/apt/lists/*\n"
+        "COPY kube-proxy /usr/local/bin/kube-proxy\n"
     )
-    images.append(
+    return [
+        _binary_image("pause:3.10.1", pause, Path("/usr/bin/catatonit")),
         _binary_image(
-            f"kube-proxy:{version}",
-            f"FROM {BASE}\n"
-            "RUN apt-get update && apt-get install -y --no-install-recommends iptables conntrack kmod"
-            " && rm -rf /var/lib/apt/lists/*\n"
-            "COPY kube-proxy /usr/local/bin/kube-proxy\n",
-            built / "kube-proxy",
-            base,
-        )
-    )
-    images.append(Image(BASE, base))
-    return images
+            f"kube-proxy:{binaries.kubernetes_version()}", proxy, built / "kube-proxy", base
+        ),
+        _binary_image(
+            "local-path-provisioner:v0.0.30",
+            _from_scratch(provisioner, f"/usr/local/bin/{provisioner}"),
+            built / provisioner,
+        ),
+        Image(BASE, base),
+    ]
+
+
+def _from_scratch(binary: str, target: str) -> str:
+    return f"FROM scratch\nCOPY {binary} {target}\nENV PATH=/usr/local/bin\n"
 
 
 def load(node: nodes.Node, images: Sequence[Image]) -> None:
@@ -101,6 +108,20 @@ def load(node: nodes.Node, images: Sequence[Image]) -> None:
         if image.name not in have:
             command = ["ctr", "-n", "k8s.io", "images", "import", image.archive]
             progress.run(f"import-{node.name}", nodes.enter(node, command))
+
+
+def push(image: Image, target: str) -> None:
+    """Push the image to a registry under the name `target`."""
+    script = """
+        set -eu
+        runroot=$(mktemp -d)
+        buildah() { command buildah --root "$STORAGE" --runroot "$runroot" "$@"; }
+        id=$(buildah pull -q "docker-archive:$ARCHIVE")
+        buildah push "$id" "docker://$TARGET"
+        buildah rmi "$id"
+        rm -rf "$runroot"
+    """
+    _in_storage("push", script, {"ARCHIVE": str(image.archive), "TARGET": target})
 
 
 def _project_image(name: str, recipe: _Recipe, base: Path, built: Path) -> Image:
@@ -125,7 +146,10 @@ def _project_image(name: str, recipe: _Recipe, base: Path, built: Path) -> Image
             shutil.copy2(built / binary, context / "bin" / binary)
         reference = f"localhost/{name}:{key}"
         return _image(
-            reference, f"image-{name}", key, lambda archive: _build(reference, name, context, archive)
+            reference,
+            f"image-{name}",
+            key,
+            lambda archive: _build(reference, name, context, archive),
         )
 
 
@@ -163,9 +187,12 @@ def _base() -> Path:
             progress.run(
                 "debian-base",
                 ["mmdebstrap", "--variant=minbase", "--include=ca-certificates"]
-                + ["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"]
+                + [
+                    "--dpkgopt=path-exclude=/usr/share/doc/*",
+                    "--dpkgopt=path-exclude=/usr/share/man/*",
+                ]
                 + ["--dpkgopt=path-exclude=/usr/share/locale/*"]
-                + ["--aptopt=Acquire::Languages \"none\"", _DEBIAN, tree],
+                + ['--aptopt=Acquire::Languages "none"', _DEBIAN, tree],
             )
             with tempfile.TemporaryDirectory() as temporary:
                 context = Path(temporary)
@@ -173,31 +200,17 @@ def _base() -> Path:
                 (context / "Dockerfile").write_text("FROM scratch\nADD debian.tar /\n")
                 _build(BASE, "debian-base", context, folder / "image.tar")
 
-    return cache.built("images", f"debian-{cache.key_of(_DEBIAN, '1')}", build) / "image.tar"
+    return cache.built("images", _BASE_KEY, build) / "image.tar"
 
 
 def _build(reference: str, name: str, context: Path, archive: Path) -> None:
-    """Build `context` as `reference` and write its archive.
-
-    buildah runs in a mount namespace of its own: its storage driver leaves a mount behind.
-    """
-    (paths.CACHE / "buildah").mkdir(parents=True, exist_ok=True)
-    environment = {
-        **os.environ,
-        "BUILDAH_ISOLATION": "chroot",
-        "STORAGE_DRIVER": "overlay",
-        "REFERENCE": reference,
-        "BASE": BASE,
-        "BASE_ARCHIVE": str(paths.CACHE / "images" / f"debian-{cache.key_of(_DEBIAN, '1')}" / "image.tar"),
-        "STORAGE": str(paths.CACHE / "buildah"),
-        "CONTEXT": str(context),
-        "ARCHIVE": str(archive),
-    }
+    """Build `context` as `reference` and write its archive."""
     script = """
         set -eu
         runroot=$(mktemp -d)
         buildah() { command buildah --root "$STORAGE" --runroot "$runroot" "$@"; }
-        if [ "$REFERENCE" != "$BASE" ] && ! buildah inspect --type image "$BASE" >/dev/null 2>&1; then
+        have() { buildah inspect --type image "$1" >/dev/null 2>&1; }
+        if [ "$REFERENCE" != "$BASE" ] && ! have "$BASE"; then
             buildah pull "docker-archive:$BASE_ARCHIVE"
         fi
         buildah build --network host --pull=never --layers=false --force-rm \
@@ -207,5 +220,27 @@ def _build(reference: str, name: str, context: Path, archive: Path) -> None:
         if [ "$REFERENCE" != "$BASE" ]; then buildah rmi "$REFERENCE"; fi
         rm -rf "$runroot"
     """
+    names = {
+        "REFERENCE": reference,
+        "BASE": BASE,
+        "BASE_ARCHIVE": str(paths.CACHE / "images" / _BASE_KEY / "image.tar"),
+        "CONTEXT": str(context),
+        "ARCHIVE": str(archive),
+    }
+    _in_storage(f"build-{name}", script, names)
+
+
+def _in_storage(log: str, script: str, names: dict[str, str]) -> None:
+    """Run a shell script with buildah's storage in the cache.
+
+    It runs in a mount namespace of its own: the storage driver leaves a mount behind.
+    """
+    storage = paths.CACHE / "buildah"
+    storage.mkdir(parents=True, exist_ok=True)
+    settings = {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "overlay", "STORAGE": str(storage)}
     with cache.lock("buildah"):
-        progress.run(f"build-{name}", ["unshare", "-m", "sh", "-c", script], env=environment)
+        progress.run(
+            log,
+            ["unshare", "-m", "sh", "-c", script],
+            env={**os.environ, **settings, **names},
+        )

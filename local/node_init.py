@@ -93,8 +93,10 @@ class Node:
     def run(self) -> None:
         """Start what isn't running, reap what ended, until told to stop."""
         while not self.stopping:
-            self._ensure("containerd", ["containerd", "--config", str(self._folder / "containerd.toml")])
-            # kubeadm writes the kubelet's config, and waits for a kubelet that it thinks systemd starts.
+            self._ensure(
+                "containerd", ["containerd", "--config", str(self._folder / "containerd.toml")]
+            )
+            # kubeadm writes the kubelet's config, then waits for systemd to start it.
             if Path("/var/lib/kubelet/config.yaml").exists() and Path(CONTAINERD_SOCKET).exists():
                 self._ensure("kubelet", self._kubelet())
             self._reap()

@@ -4,6 +4,7 @@ Nothing of a node outlives its process 1 but the bridge, its cgroups and this re
 are taken over or removed by the next `up` or `down`, from whichever checkout.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -100,7 +101,7 @@ def refuse_another_checkouts() -> None:
         )
 
 
-def enter(node: Node, command: Sequence[str | Path]) -> list[str]:
+def enter(node: Node, command: Sequence[object]) -> list[str]:
     """`command`, as it is run inside the node."""
     pid = running().get(node.number)
     if pid is None:
@@ -261,10 +262,8 @@ def _remove_cgroup(group: Path) -> None:
                 break
             for pid in pids:
                 if pid > 0:
-                    try:
+                    with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError:
-                        pass
             time.sleep(0.1)
         for _ in range(50):
             try:

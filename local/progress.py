@@ -1,4 +1,4 @@
-"""Steps that show that they are alive, how long they took, and where their log is when they fail."""
+"""Steps that show that they are alive, how long they took, and where their log is."""
 
 import subprocess
 import sys
@@ -51,7 +51,7 @@ def step(title: str) -> Iterator[None]:
 
 def run(
     name: str,
-    command: Sequence[str | Path],
+    command: Sequence[object],
     *,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
@@ -69,9 +69,9 @@ def run(
             [str(part) for part in command],
             cwd=cwd,
             env=None if env is None else dict(env),
-            input=stdin,
+            # An empty input, where there is none, keeps a command from waiting for the keyboard.
+            input=stdin or "",
             text=True,
-            **({} if stdin is not None else {"stdin": subprocess.DEVNULL}),
             stdout=out,
             stderr=subprocess.STDOUT,
         )
@@ -89,7 +89,7 @@ def tail(log: Path, lines: int = _TAIL_LINES) -> str:
     return "\n".join(f"    {line}" for line in text)
 
 
-def output(command: Sequence[str | Path], *, stdin: str | None = None) -> str:
+def output(command: Sequence[object], *, stdin: str | None = None) -> str:
     """What `command` prints on its standard output.
 
     Raises:

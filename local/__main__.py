@@ -1,0 +1,135 @@
+"""`python3 -m local COMMAND`: what the Makefile's targets about the local cluster run."""
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from local import binaries, cache, cluster, current, images, nodes, packages, paths, progress
+
+
+def up() -> None:
+    """Everything up to server 1, then what comes next."""
+    _in_venv("up")
+    from local import deploy
+
+    kubeconfig, node_ip = _cluster()
+    built = _images()
+    with progress.step("installing the API"):
+        deploy.api(kubeconfig, built)
+    url = deploy.write_env(kubeconfig, node_ip)
+    game = deploy.first_server(url)
+    print(_NEXT.format(url=url, game=game, env=paths.ENV))
+
+
+def cluster_up() -> None:
+    """The cluster and the API in it, without server 1: what the tests need."""
+    _in_venv("cluster")
+    from local import deploy
+
+    kubeconfig, node_ip = _cluster()
+    built = _images()
+    with progress.step("installing the API"):
+        deploy.api(kubeconfig, built)
+    deploy.write_env(kubeconfig, node_ip)
+
+
+def tools() -> None:
+    """Debian's and Python's packages, kubectl and helm: what `make lint` and unit tests need."""
+    packages.ensure_debian()
+    packages.ensure_python()
+    binaries.ensure()
+
+
+def stop() -> None:
+    """End the cluster; its data stays."""
+    nodes.refuse_another_checkouts()
+    with progress.step("stopping the nodes (the games save their worlds first)"):
+        nodes.stop()
+
+
+def clean() -> None:
+    """End the cluster and remove its data."""
+    stop()
+    with progress.step("removing the cluster's data"):
+        cluster.remove_data()
+        shutil.rmtree(paths.LOGS, ignore_errors=True)
+
+
+def helm_docs() -> None:
+    """Print the path of the helm-docs binary."""
+    print(binaries.helm_docs())
+
+
+_NEXT = """
+Minecraft server 1 is up: join {game} with a Minecraft client.
+
+The API:    {url}        (docs: {url}/docs)
+The token, the addresses and the kubeconfig are in {env}:
+
+  . {env}
+  curl -X PATCH -H "Authorization: Bearer $API_TOKEN" $API_URL/api/v1/server/1/port/primary
+  curl -X POST  -H "Authorization: Bearer $API_TOKEN" -H 'Content-Type: application/json' \\
+       -d '{{"ram_gb": 2, "disk_gb": 10}}' $API_URL/api/v1/server/2/
+  curl -H "Authorization: Bearer $API_TOKEN" $API_URL/api/v1/server/2/
+  curl -X PATCH -H "Authorization: Bearer $API_TOKEN" $API_URL/api/v1/server/2/stop
+  .local/bin/kubectl -n gameservers get pods
+
+make stop ends it all and keeps the worlds; make run brings them back; make clean removes them.
+"""
+
+
+def _cluster() -> tuple[Path, str]:
+    """The cluster's kubeconfig and a node's address, after bringing the local one up if wanted."""
+    built = binaries.ensure()
+    if os.environ.get("CLUSTER") == "current":
+        return current.kubeconfig(), current.node_address()
+    up_nodes = cluster.up(built)
+    return paths.KUBECONFIG, up_nodes[0].address
+
+
+def _images() -> dict[str, images.Image]:
+    built = images.project(binaries.ensure())
+    if os.environ.get("CLUSTER") == "current":
+        return current.deliver(built)
+    with progress.step("importing the project's images into the nodes"):
+        for node in cluster.wanted_nodes():
+            images.load(node, list(built.values()))
+    return built
+
+
+def _in_venv(command: str) -> None:
+    """Run on in the project's virtual environment, installing what is missing first."""
+    packages.ensure_debian()
+    python = packages.ensure_python() / "bin" / "python"
+    if Path(sys.prefix).resolve() != python.parent.parent.resolve():
+        os.execv(python, [str(python), "-m", "local", command])
+
+
+_COMMANDS = {
+    "up": up,
+    "cluster": cluster_up,
+    "tools": tools,
+    "stop": stop,
+    "clean": clean,
+    "helm-docs": helm_docs,
+}
+
+
+def main() -> int:
+    """Run the command that was asked for; a failed step ends with its message and 1."""
+    parser = argparse.ArgumentParser(prog="python3 -m local", description=__doc__)
+    parser.add_argument("command", choices=_COMMANDS)
+    command = parser.parse_args().command
+    try:
+        with cache.lock("local"):
+            _COMMANDS[command]()
+    except progress.StepFailed as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

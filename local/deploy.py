@@ -1,0 +1,147 @@
+"""The product in the cluster: the API by its chart, and server 1 made through that API."""
+
+import hashlib
+import json
+import os
+import secrets
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mcstatus import JavaServer
+
+from local import images, paths, progress
+
+NAMESPACE = "gameserver-system"
+SERVERS_NAMESPACE = "gameservers"
+RELEASE = "api"
+NODE_PORT = 30080
+_MANIFESTS = paths.ROOT / "local" / "manifests"
+
+
+def token() -> str:
+    """The local cluster's API token, made at the first call and kept in `.local/token`."""
+    if not paths.TOKEN.exists():
+        descriptor = os.open(paths.TOKEN, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(32))
+    return paths.TOKEN.read_text()
+
+
+def api(kubeconfig: Path, built: dict[str, images.Image]) -> None:
+    """Install or upgrade the API with the images `built`, and wait until it is rolled out."""
+    _kubectl(kubeconfig, ["apply", "-f", "-"], _namespace(NAMESPACE))
+    record = {"name": "local", "scopes": ["read", "operate", "admin"], "customer": None}
+    record["sha256"] = hashlib.sha256(token().encode()).hexdigest()
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "api-tokens-local", "namespace": NAMESPACE},
+        "stringData": {"tokens.json": json.dumps({"tokens": [record]})},
+    }
+    _kubectl(kubeconfig, ["apply", "-f", "-"], json.dumps(secret))
+    values = yaml.safe_load((_MANIFESTS / "api-values.yaml").read_text())
+    repository, _, tag = built["gameserver-api"].name.rpartition(":")
+    values["image"] = {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"}
+    repository, _, tag = built["minecraft"].name.rpartition(":")
+    image = {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"}
+    values["serverValues"]["games"]["minecraft"]["image"] = image
+    progress.run(
+        "helm-api",
+        [paths.BIN / "helm", f"--kubeconfig={kubeconfig}", "upgrade", "--install", RELEASE]
+        + [paths.ROOT / "charts" / "api", "-n", NAMESPACE, "--values", "-"]
+        + ["--wait", "--timeout=3m"],
+        stdin=yaml.safe_dump(values),
+    )
+
+
+def write_env(kubeconfig: Path, node_ip: str) -> str:
+    """Write `.local/env`; returns the API's address."""
+    url = f"http://{node_ip}:{NODE_PORT}"
+    lines = {
+        "KUBECONFIG": str(kubeconfig),
+        "API_URL": url,
+        "API_TOKEN": token(),
+        "NODE_IP": node_ip,
+    }
+    unfinished = paths.ENV.with_suffix(".new")
+    unfinished.touch(mode=0o600)
+    unfinished.write_text("".join(f"export {name}={value}\n" for name, value in lines.items()))
+    unfinished.rename(paths.ENV)
+    return url
+
+
+def call(url: str, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
+    """One call of the API: its status and its JSON; status 0 where nobody answers."""
+    request = urllib.request.Request(
+        f"{url}{path}",
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {token()}", "Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        try:
+            return error.code, json.load(error)
+        except json.JSONDecodeError:
+            return error.code, {"detail": str(error)}
+    except (TimeoutError, OSError) as error:
+        return 0, {"detail": str(error)}
+
+
+def first_server(url: str) -> str:
+    """Server 1, made through the API and answering a Minecraft ping; returns its address.
+
+    Raises:
+        StepFailed: the API refused it, or it did not come to run within 3 minutes.
+    """
+    with progress.step("creating Minecraft server 1 through the API"):
+        deadline = time.monotonic() + 60
+        while True:
+            status, answer = call(url, "GET", "/api/v1/server/1/")
+            if status == 404:
+                # A disk that an earlier DELETE kept is taken up again; without one it is ignored.
+                body = {"ram_gb": 2, "disk_gb": 10, "disk": "reuse"}
+                status, answer = call(url, "POST", "/api/v1/server/1/", body)
+            elif status == 200 and answer["wanted"] == "stopped":
+                status, answer = call(url, "PATCH", "/api/v1/server/1/start")
+            if status in (200, 201):
+                break
+            if time.monotonic() > deadline:
+                raise progress.StepFailed(f"the API answered {status}: {answer.get('detail')}")
+            time.sleep(1)
+    with progress.step("waiting for server 1 to answer a Minecraft ping"):
+        deadline = time.monotonic() + 180
+        said = "nothing yet"
+        while time.monotonic() < deadline:
+            status, answer = call(url, "PATCH", "/api/v1/server/1/port/primary")
+            if status == 200:
+                address = f"{answer['host']}:{answer['port']}"
+                try:
+                    JavaServer.lookup(address, timeout=2).status()
+                    return address
+                except OSError as error:
+                    said = str(error)
+            time.sleep(0.5)
+        status, answer = call(url, "GET", "/api/v1/server/1/")
+        raise progress.StepFailed(
+            f"server 1 does not answer ({said}); the API says {answer.get('state')}: "
+            f"{answer.get('reason')}"
+        )
+
+
+def _namespace(name: str) -> str:
+    return json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+
+
+def _kubectl(kubeconfig: Path, arguments: list[str], stdin: str) -> None:
+    command = [str(paths.BIN / "kubectl"), f"--kubeconfig={kubeconfig}", *arguments]
+    result = subprocess.run(command, input=stdin, text=True, capture_output=True)
+    if result.returncode != 0:
+        raise progress.StepFailed(f"kubectl {' '.join(arguments)} failed: {result.stderr.strip()}")

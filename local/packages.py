@@ -1,0 +1,89 @@
+"""What the project installs: Debian's packages, and Python's in a folder of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from local import cache, paths, progress
+
+_REQUIREMENTS = paths.ROOT / "requirements-dev.txt"
+_CLIENTS = paths.ROOT / "tests" / "clients"
+
+
+def ensure_debian() -> None:
+    """Install the packages of local/debian-packages.txt that are missing.
+
+    Raises:
+        StepFailed: not root, not Debian, or apt failed.
+    """
+    wanted = [
+        line
+        for line in (paths.ROOT / "local" / "debian-packages.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    shown = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *wanted],
+        capture_output=True,
+        text=True,
+    )
+    installed = {
+        line.split()[0] for line in shown.stdout.splitlines() if line.endswith(" installed")
+    }
+    missing = [package for package in wanted if package not in installed]
+    if not missing:
+        return
+    if os.geteuid() != 0:
+        raise progress.StepFailed(f"run as root, or install first: {' '.join(missing)}")
+    with progress.step(f"installing Debian packages: {' '.join(missing)}"):
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        # A kill in the middle of an earlier run leaves packages half configured.
+        progress.run("dpkg-configure", ["dpkg", "--configure", "-a"], env=environment)
+        progress.run("apt-update", ["apt-get", "update"], env=environment)
+        progress.run(
+            "apt-install",
+            ["apt-get", "install", "-y", "--no-install-recommends"]
+            # A package may start a service or edit its files; neither is wanted here.
+            + ["-o", "Dpkg::Options::=--force-confold", *missing],
+            env=environment,
+        )
+
+
+def ensure_python() -> Path:
+    """The virtual environment's folder, with requirements-dev.txt; `.local/venv` links to it."""
+    key = cache.key_of(_REQUIREMENTS.read_text(), sys.version)
+
+    def build(folder: Path) -> None:
+        with progress.step("installing the Python packages"):
+            # venv writes its own path into its scripts, so it is made where it will be.
+            progress.run("venv", [sys.executable, "-m", "venv", folder])
+            pip = [folder / "bin/python", "-m", "pip", "install", "--disable-pip-version-check"]
+            progress.run("pip-install", [*pip, "--require-hashes", "-r", _REQUIREMENTS])
+        for script in (folder / "bin").iterdir():
+            if script.is_file() and not script.is_symlink():
+                data = script.read_bytes()
+                final = str(paths.CACHE / "python" / key)
+                script.write_bytes(data.replace(str(folder).encode(), final.encode()))
+
+    folder = cache.built("python", key, build)
+    paths.LOCAL.mkdir(exist_ok=True)
+    link = paths.LOCAL / "venv"
+    if link.is_symlink() or not link.exists():
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder)
+    return folder
+
+
+def ensure_clients() -> None:
+    """Install the test clients' npm packages into tests/clients, when their lock file changed."""
+    lock = _CLIENTS / "package-lock.json"
+    stamp = _CLIENTS / "node_modules" / ".made-from"
+    key = cache.key_of(lock.read_text())
+    if stamp.exists() and stamp.read_text() == key:
+        return
+    if shutil.which("npm") is None:
+        raise progress.StepFailed("npm is missing: apt-get install npm")
+    with progress.step("installing the test clients (npm)"):
+        progress.run("npm-ci", ["npm", "ci", "--no-audit", "--no-fund"], cwd=_CLIENTS)
+        stamp.write_text(key)

@@ -1,0 +1,274 @@
+"""What can go wrong, in the words that a client of the API may read.
+
+A module that cannot go on raises one of these; `answers.py` alone turns it into an RFC 9457
+`application/problem+json` answer. The detail is written for the client on purpose: the cause (a helm
+message, a stack trace) goes to the log through `raise … from cause`, never into the answer.
+
+Nothing here imports Flask or a client, so the edges and the pure modules can raise them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+Errors = Mapping[str, Sequence[str]]
+
+
+class StartupError(Exception):
+    """The service cannot start as it is set up; the message names the file (and line) to mend."""
+
+
+class Problem(Exception):
+    """A request that gets an error answer.
+
+    `slug` names the kind for good (it is the last part of the answer's `type`), `status` is the HTTP
+    status, `retry_after` the seconds after which the same request may well succeed, `errors` the messages
+    by field.
+    """
+
+    slug: ClassVar[str] = "internal-error"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Something went wrong inside the API"
+    explanation: ClassVar[str] = (
+        "The API failed in a way that it does not know. Its log has the cause under the request id of the answer."
+    )
+    default_retry_after: ClassVar[int | None] = None
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        errors: Errors | None = None,
+        retry_after: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail or self.explanation)
+        self.detail = detail or self.explanation
+        self.errors = {field: list(messages) for field, messages in errors.items()} if errors else None
+        self.headers = dict(headers or {})
+        seconds = retry_after if retry_after is not None else self.default_retry_after
+        if seconds is not None:
+            self.headers["Retry-After"] = str(seconds)
+
+
+# -- the request itself ------------------------------------------------------------------------------------
+
+
+class MalformedBody(Problem):
+    slug = "malformed-body"
+    status = 400
+    title = "The body is not JSON"
+    explanation = "The request needs a body of one JSON object, encoded as UTF-8."
+
+
+class InvalidRequest(Problem):
+    slug = "invalid-request"
+    status = 422
+    title = "The request does not fit"
+    explanation = "A field is missing, unknown, of the wrong type or out of its range; `errors` names it."
+
+
+class Unauthorized(Problem):
+    slug = "unauthorized"
+    status = 401
+    title = "A valid bearer token is needed"
+    explanation = "Send `Authorization: Bearer <token>` with a token that the operator has given out."
+
+
+class MissingScope(Problem):
+    slug = "missing-scope"
+    status = 403
+    title = "The token may not do this"
+    explanation = "The token is valid, but lacks the scope (read, operate or admin) that this call needs."
+
+
+class NotFound(Problem):
+    slug = "not-found"
+    status = 404
+    title = "There is nothing at this address"
+    explanation = "The path is unknown, or the id is none: ids are the whole numbers from 1 to 9223372036854775807."
+
+
+class ServerNotFound(Problem):
+    slug = "server-not-found"
+    status = 404
+    title = "There is no such server"
+    explanation = "No server with this id exists, or the token may not see it."
+
+
+class PortNotFound(Problem):
+    slug = "port-not-found"
+    status = 404
+    title = "The server has no such port"
+    explanation = "The operator has switched this port off for the server."
+
+
+class MethodNotAllowed(Problem):
+    slug = "method-not-allowed"
+    status = 405
+    title = "This address does not know the method"
+    explanation = "The `Allow` header names the methods that it knows."
+
+
+class BodyTooLarge(Problem):
+    slug = "body-too-large"
+    status = 413
+    title = "The body is too large"
+    explanation = "A request's body may have at most 64 KiB."
+
+
+class UnsupportedMediaType(Problem):
+    slug = "unsupported-media-type"
+    status = 415
+    title = "The body must be application/json"
+    explanation = "Send the header `Content-Type: application/json`."
+
+
+class BadRequest(Problem):
+    slug = "bad-request"
+    status = 400
+    title = "The request is not understood"
+    explanation = "The request breaks the rules of HTTP."
+
+
+# -- the server as it is -----------------------------------------------------------------------------------
+
+
+class ServerExists(Problem):
+    slug = "server-exists"
+    status = 409
+    title = "The server exists already, and is another"
+    explanation = (
+        "A server with this id exists, made or changed to be something else than this request describes. "
+        "Change it with PATCH, or delete it first."
+    )
+
+
+class OperationInProgress(Problem):
+    slug = "operation-in-progress"
+    status = 409
+    title = "Another operation on this server is under way"
+    explanation = "Send the request again after the seconds in `Retry-After`."
+    default_retry_after = 1
+
+
+class DiskKept(Problem):
+    slug = "disk-kept"
+    status = 409
+    title = "A disk of an earlier server with this id was kept"
+    explanation = 'Say `"disk": "reuse"` to go on with what is on it, or `"disk": "erase"` to begin with an empty one.'
+
+
+class DiskBeingErased(Problem):
+    slug = "disk-being-erased"
+    status = 409
+    title = "The earlier disk is still being erased"
+    explanation = "Send the request again after the seconds in `Retry-After`."
+    default_retry_after = 5
+
+
+class DiskCannotShrink(Problem):
+    slug = "disk-cannot-shrink"
+    status = 409
+    title = "A disk cannot become smaller"
+    explanation = "Kubernetes can grow a disk, never shrink it."
+
+
+class DiskCannotGrow(Problem):
+    slug = "disk-cannot-grow"
+    status = 409
+    title = "This disk cannot grow"
+    explanation = "The storage class of the disk does not allow it to be expanded."
+
+
+class EulaNotAccepted(Problem):
+    slug = "eula-not-accepted"
+    status = 409
+    title = "The game's licence has not been accepted"
+    explanation = (
+        "The operator has to accept the game's end user licence agreement once, in the values of the API's chart "
+        "(`acceptedEulas`), before servers of this game can be created."
+    )
+
+
+class OperationFailed(Problem):
+    slug = "operation-failed"
+    status = 500
+    title = "The operation failed"
+    explanation = "Helm could not carry the operation out. The API's log has its message under the request id."
+
+
+class RefusedByCluster(Problem):
+    slug = "refused-by-cluster"
+    status = 409
+    title = "The cluster refused the change"
+    explanation = "A rule of the cluster (a quota, an admission policy, the chart's own schema) refused the change."
+
+
+class FieldConflict(Problem):
+    slug = "field-conflict"
+    status = 409
+    title = "Another hand holds a part of this server"
+    explanation = (
+        "Something other than Helm, such as `kubectl scale`, has taken over a field of the server's objects. "
+        "The operator's handbook says how to give it back."
+    )
+
+
+# -- the cluster as it is ----------------------------------------------------------------------------------
+
+
+class TooManyOperations(Problem):
+    slug = "too-many-operations"
+    status = 429
+    title = "Too many operations at once"
+    explanation = "All places for operations were taken for 10 seconds. Send it again after `Retry-After` seconds."
+    default_retry_after = 5
+
+
+class FileAccessNotInstalled(Problem):
+    slug = "file-access-not-installed"
+    status = 501
+    title = "File access is not installed"
+    explanation = "The operator has not installed the sftp-daemonset chart with this API."
+
+
+class ClusterUnavailable(Problem):
+    slug = "cluster-unavailable"
+    status = 503
+    title = "Kubernetes does not answer"
+    explanation = "Nothing was lost. Send the request again after the seconds in `Retry-After`."
+    default_retry_after = 5
+
+
+class NoNodePortLeft(Problem):
+    slug = "no-node-port-left"
+    status = 503
+    title = "The cluster has no node port left"
+    explanation = "All node ports are taken. The operator's handbook has the ways past this limit."
+    default_retry_after = 60
+
+
+class PortNotReady(Problem):
+    slug = "port-not-ready"
+    status = 503
+    title = "The port is not there yet"
+    explanation = "The server's Service is still being made. Send the request again after `Retry-After` seconds."
+    default_retry_after = 2
+
+
+class Draining(Problem):
+    slug = "draining"
+    status = 503
+    title = "This replica is shutting down"
+    explanation = "Another replica answers; a new connection reaches it."
+    default_retry_after = 1
+
+
+def _kinds(base: type[Problem]) -> list[type[Problem]]:
+    return [base, *(kind for child in base.__subclasses__() for kind in _kinds(child))]
+
+
+PROBLEMS: Mapping[str, type[Problem]] = {kind.slug: kind for kind in _kinds(Problem)}
+"""Every kind of problem by its slug: the pages under /problems/ and the OpenAPI document come from it."""

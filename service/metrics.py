@@ -1,0 +1,96 @@
+"""What Prometheus may read, on a port of its own.
+
+One registry for the process: the edges count with the functions here, the request hooks of `app.py` too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+log = logging.getLogger(__name__)
+
+REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+GCCollector(registry=REGISTRY)
+
+# The route, never the path: an id in a label would make one series per server.
+_requests = Histogram(
+    "gameserver_api_request_duration_seconds",
+    "Requests by route, method and status code, and how long they took.",
+    ["route", "method", "code"],
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+    registry=REGISTRY,
+)
+_helm = Histogram(
+    "gameserver_api_helm_duration_seconds",
+    "Helm operations by kind (install, change, uninstall) and outcome, and how long they took.",
+    ["kind", "outcome"],
+    buckets=(0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60, 120),
+    registry=REGISTRY,
+)
+_recovered = Counter(
+    "gameserver_api_recovered_releases",
+    "Releases that a dead holder had left half done, and that were recovered.",
+    registry=REGISTRY,
+)
+
+
+def request_done(route: str, method: str, code: int, seconds: float) -> None:
+    """Count one answered request."""
+    _requests.labels(route, method, str(code)).observe(seconds)
+
+
+def helm_done(kind: str, outcome: str, seconds: float) -> None:
+    """Count one helm operation; `kind` is install, change or uninstall, `outcome` a word such as success."""
+    _helm.labels(kind, outcome).observe(seconds)
+
+
+def release_recovered() -> None:
+    """Count one release that was found half done and recovered."""
+    _recovered.inc()
+
+
+class _Servers(Collector):
+    """The servers by game and state, counted when Prometheus asks."""
+
+    def __init__(self, servers: Callable[[], Iterable[Mapping[str, str]]]) -> None:
+        self._servers = servers
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return [self._family()]
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = self._family()
+        try:
+            tally = Tally((server["game"], server["state"]) for server in self._servers())
+        except Exception:
+            # An absent series is the truth while the cluster cannot be asked; the scrape's rest still counts.
+            log.warning("servers could not be counted for /metrics", exc_info=True)
+            return
+        for (game, state), count in sorted(tally.items()):
+            family.add_metric([game, state], count)
+        yield family
+
+    @staticmethod
+    def _family() -> GaugeMetricFamily:
+        return GaugeMetricFamily("gameserver_servers", "Servers by game and state.", labels=["game", "state"])
+
+
+def count_servers(servers: Callable[[], Iterable[Mapping[str, str]]]) -> None:
+    """From now on, `/metrics` has the servers that `servers()` yields, as mappings with `game` and `state`."""
+    REGISTRY.register(_Servers(servers))
+
+
+def serve(port: int) -> None:
+    """Serve /metrics on all addresses at `port`, from threads of its own."""
+    start_http_server(port, registry=REGISTRY)

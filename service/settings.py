@@ -1,0 +1,86 @@
+"""The settings of one API process, read from its environment once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.errors import StartupError
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes are in GiB; an empty string means "not set"."""
+
+    port: int = 8080
+    metrics_port: int = 9090
+    servers_namespace: str = "gameservers"
+    sftp_namespace: str = ""
+    pod_namespace: str = "gameserver-system"
+    pod_name: str = "local"
+    chart_path: Path = PACKAGE.parent / "charts" / "gameserver"
+    tokens_file: Path = Path("/etc/gameserver-api/tokens/tokens.json")
+    server_values_file: Path | None = None
+    games_dir: Path | None = None
+    accepted_eulas: frozenset[str] = frozenset()
+    min_ram_gb: int = 1
+    max_ram_gb: int = 64
+    min_disk_gb: int = 1
+    max_disk_gb: int = 1000
+    external_host: str = ""
+    helm: str = "helm"
+    helm_processes: int = 0
+    log_level: str = "info"
+    drain_seconds: int = 5
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """The settings in `environment`; raises StartupError naming a variable that makes no sense."""
+        default = cls()
+
+        def number(name: str, fallback: int, least: int = 0) -> int:
+            text = environment.get(name) or str(fallback)
+            if not text.isascii() or not text.isdigit() or int(text) < least:
+                raise StartupError(f"{name}={text!r}: must be a whole number, at least {least}")
+            return int(text)
+
+        def text(name: str, fallback: str) -> str:
+            return environment.get(name, fallback)
+
+        def path(name: str) -> Path | None:
+            return Path(environment[name]) if environment.get(name) else None
+
+        settings = cls(
+            port=number("PORT", default.port),
+            metrics_port=number("METRICS_PORT", default.metrics_port),
+            servers_namespace=text("SERVERS_NAMESPACE", default.servers_namespace),
+            sftp_namespace=text("SFTP_NAMESPACE", default.sftp_namespace),
+            pod_namespace=text("POD_NAMESPACE", default.pod_namespace),
+            pod_name=text("POD_NAME", default.pod_name),
+            chart_path=path("CHART_PATH") or default.chart_path,
+            tokens_file=path("TOKENS_FILE") or default.tokens_file,
+            server_values_file=path("SERVER_VALUES_FILE"),
+            games_dir=path("GAMES_DIR"),
+            accepted_eulas=frozenset(part.strip() for part in text("ACCEPTED_EULAS", "").split(",") if part.strip()),
+            min_ram_gb=number("MIN_RAM_GB", default.min_ram_gb, 1),
+            max_ram_gb=number("MAX_RAM_GB", default.max_ram_gb, 1),
+            min_disk_gb=number("MIN_DISK_GB", default.min_disk_gb, 1),
+            max_disk_gb=number("MAX_DISK_GB", default.max_disk_gb, 1),
+            external_host=text("EXTERNAL_HOST", default.external_host),
+            helm=text("HELM", default.helm),
+            helm_processes=number("HELM_PROCESSES", default.helm_processes),
+            log_level=text("LOG_LEVEL", default.log_level).lower(),
+            drain_seconds=number("DRAIN_SECONDS", default.drain_seconds),
+        )
+        for what, least, most in (
+            ("RAM", settings.min_ram_gb, settings.max_ram_gb),
+            ("DISK", settings.min_disk_gb, settings.max_disk_gb),
+        ):
+            if least > most:
+                raise StartupError(f"MIN_{what}_GB={least} is larger than MAX_{what}_GB={most}")
+        if settings.log_level not in ("debug", "info", "warning", "error"):
+            raise StartupError(f"LOG_LEVEL={settings.log_level!r}: must be debug, info, warning or error")
+        return settings

@@ -1,0 +1,31 @@
+"""`python3 -m sftp_agent`: the agent, as the pod runs it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+
+from sftp_agent.agent import Agent
+from sftp_agent.kube import Kube
+from sftp_agent.logs import JsonHandler
+from sftp_agent.settings import Settings
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, handlers=[JsonHandler()])
+    signal.signal(signal.SIGTERM, _stop)
+    # Folders and sockets get the modes that are asked for, whatever the runtime's umask.
+    os.umask(0o022)
+    kube = Kube(os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"]))
+    Agent(kube, Settings.from_environment(os.environ)).run()
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

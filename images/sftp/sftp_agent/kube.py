@@ -1,0 +1,87 @@
+"""The few calls to the Kubernetes API that the agent needs, on the standard library alone.
+
+https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+class ApiError(Exception):
+    """The API server refused a request; status is the HTTP status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+
+
+class Kube:
+    """An API server, as the pod's service account sees it."""
+
+    def __init__(self, host: str, port: int, account: Path = _ACCOUNT) -> None:
+        self._host, self._port = host, port
+        self._account = account
+        self._tls = ssl.create_default_context(cafile=str(account / "ca.crt"))
+
+    def request(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> Any:
+        """One call; gives the decoded answer. Raises ApiError or OSError."""
+        connection, response = self._send(method, path, body, content_type, timeout=10)
+        with connection:
+            return json.loads(response.read())
+
+    def stream(self, path: str, seconds: int) -> Iterator[dict[str, Any]]:
+        """A watch's events as they come, until the server ends it. Raises ApiError or OSError."""
+        connection, response = self._send("GET", path, None, "application/json", timeout=seconds + 15)
+        with connection:
+            while line := response.readline():
+                yield json.loads(line)
+
+    def _send(
+        self, method: str, path: str, body: Any, content_type: str, timeout: float
+    ) -> tuple[_Closing, http.client.HTTPResponse]:
+        connection = _Closing(self._host, self._port, timeout=timeout, context=self._tls)
+        try:
+            connection.connect()
+            _keep_alive(connection.sock)
+            headers = {
+                # The token is rotated by the kubelet, so it is read for each request.
+                "Authorization": "Bearer " + (self._account / "token").read_text().strip(),
+                "Accept": "application/json",
+                "Content-Type": content_type,
+            }
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise ApiError(response.status, response.read(2000).decode(errors="replace"))
+        except http.client.HTTPException as error:
+            connection.close()
+            raise ConnectionError(f"broken answer: {error!r}") from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection, response
+
+
+class _Closing(http.client.HTTPSConnection):
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    """A watch is silent for minutes; one whose API server has vanished must be noticed all the same."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)

@@ -1,0 +1,102 @@
+"""Chroots and the bind mounts in them.
+
+Every path here is made of the agent's own names, or is a volume's folder as its operator named it. The
+volume's folder is opened step by step without following a link, then mounted by that open descriptor, so
+nothing can be swapped in between. Nothing is ever removed recursively: an rmdir of a mounted folder fails.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+from pathlib import Path
+
+# mount(2), umount2(2)
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND, _MS_PRIVATE = 2, 4, 8, 32, 4096, 1 << 18
+_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+_SAFE = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC
+_CHROOT = re.compile(r"server-([1-9][0-9]{0,18})", re.ASCII)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Chroots:
+    """The chroots below one root-owned folder: `server-<id>/files` and `server-<id>/dev`."""
+
+    def __init__(self, folder: Path, host_root: Path) -> None:
+        self._folder = folder
+        self._host_root = host_root
+
+    def chroot(self, server: str) -> Path:
+        return self._folder / f"server-{server}"
+
+    def servers(self) -> set[str]:
+        """The servers that have a chroot, mounted or not."""
+        names = (_CHROOT.fullmatch(name) for name in os.listdir(self._folder))
+        return {name[1] for name in names if name}
+
+    def ensure(self, server: str, folder: str) -> None:
+        """Make the chroot and mount the volume's folder in it. Raises OSError."""
+        chroot = self.chroot(server)
+        target = chroot / "files"
+        for path in (chroot, target, chroot / "dev"):
+            # Only a folder of the agent's own: a mounted one belongs to the customer.
+            if not os.path.isdir(path):
+                path.mkdir(mode=0o755)
+        source = open_folder(self._host_root, folder)
+        try:
+            if _is_mounted(target, source):
+                return
+            _unmount(target)
+            _call("mount", f"/proc/self/fd/{source}".encode(), os.fsencode(target), None, _MS_BIND, None)
+            _call("mount", None, os.fsencode(target), None, _MS_PRIVATE, None)
+            _call("mount", None, os.fsencode(target), None, _MS_BIND | _MS_REMOUNT | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None)
+        finally:
+            os.close(source)
+
+    def remove(self, server: str) -> None:
+        """Unmount and remove the chroot. Raises OSError, for instance while it is still mounted."""
+        chroot = self.chroot(server)
+        _unmount(chroot / "files")
+        (chroot / "dev" / "log").unlink(missing_ok=True)
+        for path in (chroot / "files", chroot / "dev", chroot):
+            if path.exists():
+                path.rmdir()
+
+
+def open_folder(root: Path, folder: str) -> int:
+    """A descriptor of folder below root, no link followed on the way. Raises OSError."""
+    descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for name in folder.strip("/").split("/"):
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            deeper = os.open(name, flags, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        descriptor = deeper
+    return descriptor
+
+
+def _is_mounted(target: Path, source: int) -> bool:
+    """Whether the target is this very folder, with the flags that make it safe."""
+    there, here = os.stat(target), os.fstat(source)
+    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino) and os.statvfs(target).f_flag & _SAFE == _SAFE
+
+
+def _unmount(target: Path) -> None:
+    """Take everything off the target; what a session still holds open goes when the session ends."""
+    while True:
+        try:
+            _call("umount2", os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):  # no mount is left there; no such folder
+                return
+            raise
+
+
+def _call(name: str, *arguments: bytes | int | None) -> None:
+    if getattr(_libc, name)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")

@@ -1,0 +1,48 @@
+"""sshd's users and keys as files, and when sessions have to end."""
+
+from __future__ import annotations
+
+import pytest
+from sftp_agent import users
+from sftp_agent.objects import Account
+
+HASH = "$6$salt$hash"
+BOTH = Account("7", HASH, ("ssh-ed25519 A", "ssh-ed25519 B"))
+NONE = Account("8", None, ())
+
+
+def test_all_users_share_the_games_uid() -> None:
+    assert users.passwd([BOTH, NONE], 1000, 1001) == (
+        "server-7:x:1000:1001::/files:/usr/sbin/nologin\nserver-8:x:1000:1001::/files:/usr/sbin/nologin\n"
+    )
+    assert users.group(1001) == "game:x:1001:\n"
+
+
+def test_an_account_without_a_password_is_open_for_keys_only() -> None:
+    assert users.shadow([BOTH, NONE], frozenset()) == f"server-7:{HASH}:::::::\nserver-8:*:::::::\n"
+
+
+def test_a_slowed_server_takes_no_password_for_now() -> None:
+    assert users.shadow([BOTH], frozenset({"7"})) == "server-7:*:::::::\n"
+
+
+def test_keys_are_restricted() -> None:
+    assert users.authorized_keys(BOTH) == "restrict ssh-ed25519 A\nrestrict ssh-ed25519 B\n"
+
+
+@pytest.mark.parametrize(
+    ("after", "taken"),
+    [
+        (BOTH, False),
+        (Account("7", HASH, (*BOTH.keys, "ssh-ed25519 C")), False),
+        (Account("7", HASH, BOTH.keys[:1]), True),
+        (Account("7", "$6$salt$other", BOTH.keys), True),
+        (Account("7", None, BOTH.keys), True),
+    ],
+)
+def test_only_what_is_taken_away_ends_sessions(after: Account, taken: bool) -> None:
+    assert users.something_taken(BOTH, after) is taken
+
+
+def test_a_first_password_ends_nothing() -> None:
+    assert not users.something_taken(NONE, Account("8", HASH, ()))

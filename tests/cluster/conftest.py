@@ -1,0 +1,183 @@
+"""The real cluster and the API in it, as `make run` left them."""
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SERVERS_NAMESPACE = "gameservers"
+
+#: Each test session counts its servers from a place of its own, so that runs never meet.
+_ids = itertools.count(10_000 + int(time.time()) % 1_000_000 * 100)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder needs the cluster."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+
+
+@dataclass
+class Cluster:
+    """The cluster: where its API is, `kubectl` and `helm` in it, and calls of the API."""
+
+    api_url: str
+    api_token: str
+    kubeconfig: str
+    node_ip: str
+    servers: list[int] = field(default_factory=list)
+
+    def run(self, *command: str, stdin: str | None = None) -> str:
+        """What `kubectl …` or `helm …` prints; raises CalledProcessError with its stderr shown."""
+        environment = {
+            **os.environ,
+            "KUBECONFIG": self.kubeconfig,
+            "PATH": f"{ROOT / '.local/bin'}:{os.environ['PATH']}",
+        }
+        result = subprocess.run(
+            command, input=stdin, capture_output=True, text=True, env=environment, check=False
+        )
+        if result.returncode != 0:
+            raise AssertionError(f"{' '.join(command)}: {result.stderr.strip()}")
+        return result.stdout
+
+    def get(self, *arguments: str) -> dict[str, Any]:
+        """`kubectl get … -o json` in the servers' namespace."""
+        output = self.run("kubectl", "-n", SERVERS_NAMESPACE, "get", *arguments, "-o", "json")
+        found: dict[str, Any] = json.loads(output)
+        return found
+
+    def call(
+        self, method: str, path: str, body: object = None, *, token: str | None = None
+    ) -> requests.Response:
+        """One call of the API, with a JSON body where `body` is given."""
+        return requests.request(
+            method,
+            f"{self.api_url}{path}",
+            json=body,
+            headers={"Authorization": f"Bearer {token or self.api_token}"},
+            timeout=30,
+        )
+
+    def done(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        """The JSON of a call that must succeed; one told to wait (409, 429) is sent again."""
+        deadline = time.monotonic() + 60
+        while True:
+            answer = self.call(method, path, body)
+            if "Retry-After" not in answer.headers or time.monotonic() > deadline:
+                assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text}"
+                found: dict[str, Any] = answer.json()
+                return found
+            time.sleep(0.5)
+
+    def create(self, server: int, **more: object) -> dict[str, Any]:
+        """Create a small server."""
+        return self.done(
+            "POST", f"/api/v1/server/{server}/", {"ram_gb": 1, "disk_gb": 1, **more}
+        )
+
+    def status(self, server: int) -> dict[str, Any]:
+        """The API's view of a server."""
+        return self.done("GET", f"/api/v1/server/{server}/")
+
+    def until_state(self, server: int, *states: str, seconds: float = 90) -> dict[str, Any]:
+        """Wait until the server is in one of `states`; returns its status."""
+        seen: dict[str, Any] = {}
+
+        def reached() -> bool:
+            nonlocal seen
+            seen = self.status(server)
+            return seen["state"] in states
+
+        until(reached, seconds, lambda: f"server {server} is {seen}, not {states}")
+        return seen
+
+
+def until(
+    reached: Callable[[], bool], seconds: float, what: Callable[[], str] | str = "not reached"
+) -> None:
+    """Wait until `reached()`; fails with `what` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        if time.monotonic() > deadline:
+            pytest.fail(what if isinstance(what, str) else what())
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="session")
+def _cluster() -> Cluster:
+    env = ROOT / ".local" / "env"
+    assert env.exists(), "no cluster: `make test` brings one up, or `make run`"
+    values = dict(re.findall(r"^export (\w+)=(.*)$", env.read_text(), re.MULTILINE))
+    return Cluster(
+        values["API_URL"], values["API_TOKEN"], values["KUBECONFIG"], values["NODE_IP"]
+    )
+
+
+@pytest.fixture
+def cluster(_cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster; servers made by `new_server` are erased after the test."""
+    _cluster.servers = []
+    yield _cluster
+    for server in _cluster.servers:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            answer = _cluster.call("DELETE", f"/api/v1/server/{server}/?disk=erase")
+            if answer.status_code in (200, 404):
+                break
+            time.sleep(0.5)
+        else:
+            pytest.fail(f"server {server} is not erased: {answer.status_code} {answer.text}")
+
+
+@pytest.fixture
+def new_server(cluster: Cluster) -> Callable[[], int]:
+    """Gives ids that no server has; what is made of them is erased after the test."""
+
+    def take() -> int:
+        server = next(_ids)
+        cluster.servers.append(server)
+        return server
+
+    return take
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[None]:
+    """A test that fails shows its servers' pods, logs and events."""
+    report = yield
+    if report.when == "call" and report.failed and hasattr(item, "funcargs"):
+        cluster = item.funcargs.get("cluster")
+        for server in cluster.servers if isinstance(cluster, Cluster) else []:
+            report.sections.append((f"server {server}", _evidence(cluster, server)))
+    return report
+
+
+def _evidence(cluster: Cluster, server: int) -> str:
+    pod = f"server-{server}-0"
+    commands = (
+        ["describe", "pod", pod],
+        ["logs", pod, "--tail=40"],
+        ["get", "events", "--sort-by=.lastTimestamp", f"--field-selector=involvedObject.name={pod}"],
+        ["get", "statefulset,service,pvc,secret", "-l", f"gameserver/id={server}"],
+    )
+    shown = []
+    for command in commands:
+        try:
+            shown.append(cluster.run("kubectl", "-n", SERVERS_NAMESPACE, *command))
+        except AssertionError as error:
+            shown.append(str(error))
+    return "\n".join(shown)

@@ -1,0 +1,138 @@
+"""The main job: a server that one can play on, through its whole life."""
+
+import base64
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from mcstatus import JavaServer
+
+from tests.clients.rcon import Rcon
+from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
+
+
+def join(host: str, port: int, *arguments: str) -> dict[str, Any]:
+    """What a real Minecraft client sees after it joined."""
+    client = ROOT / "tests" / "clients" / "join.js"
+    result = subprocess.run(
+        ["node", str(client), host, str(port), "visitor", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    seen: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return seen
+
+
+def test_a_server_is_created_played_stopped_started_and_deleted(
+    cluster: Cluster, new_server: Callable[[], int]
+) -> None:
+    """create → join → RCON → stop → saved and not killed → start → same port and world → delete."""
+    server = new_server()
+    path = f"/api/v1/server/{server}"
+
+    answer = cluster.call("POST", f"{path}/", {"ram_gb": 2, "disk_gb": 10})
+    assert (answer.status_code, answer.json()) == (201, {"success": True})
+    cluster.until_state(server, "running")
+
+    port = cluster.done("PATCH", f"{path}/port/primary")
+    assert port == {
+        "success": True,
+        "port": port["port"],
+        "protocol": "TCP",
+        "host": cluster.node_ip,
+    }
+    nodes = json.loads(cluster.run("kubectl", "get", "nodes", "-o", "json"))["items"]
+    for node in nodes:
+        address = node["status"]["addresses"][0]["address"]
+        assert JavaServer.lookup(f"{address}:{port['port']}").status().players.max > 0
+
+    placed = join(port["host"], port["port"], "--place")
+    assert placed["joined"] is True
+
+    rcon = cluster.done("GET", f"{path}/rcon")
+    with Rcon(rcon["host"], rcon["port"], rcon["password"]) as console:
+        assert "players online" in console.command("list")
+
+    pod = f"server-{server}-0"
+    with subprocess.Popen(
+        [str(ROOT / ".local/bin/kubectl"), f"--kubeconfig={cluster.kubeconfig}"]
+        + ["-n", SERVERS_NAMESPACE, "logs", "-f", pod],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as logs:
+        with subprocess.Popen(
+            [str(ROOT / ".local/bin/kubectl"), f"--kubeconfig={cluster.kubeconfig}"]
+            + ["-n", SERVERS_NAMESPACE, "get", "pod", pod, "-w", "-o", "json"],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as watch:
+            assert cluster.done("PATCH", f"{path}/stop") == {"success": True}
+            cluster.until_state(server, "stopped")
+            watch.terminate()
+            assert watch.stdout is not None
+            seen = watch.stdout.read()
+        assert logs.stdout is not None
+        said = logs.stdout.read()
+    assert re.search(r"[Ss]aved", said), said
+    # The game ended by itself: a container that had to be killed ends with 137.
+    codes = re.findall(r'"terminated": \{[^}]*"exitCode": (\d+)', seen)
+    assert codes
+    assert set(codes) == {"0"}
+
+    assert cluster.done("PATCH", f"{path}/start") == {"success": True}
+    cluster.until_state(server, "running")
+    assert cluster.done("PATCH", f"{path}/port/primary") == port
+    again = join(port["host"], port["port"], "--read", json.dumps(placed["placed"]))
+    assert again["block"] == placed["block"]
+
+    assert cluster.done("DELETE", f"{path}/") == {"success": True}
+    until(lambda: cluster.call("GET", f"{path}/").status_code == 404, 60)
+    claim = cluster.get("pvc", f"server-{server}")
+    assert claim["metadata"].get("deletionTimestamp") is None
+
+
+def test_private_rcon_stays_inside_the_cluster(
+    cluster: Cluster, new_server: Callable[[], int]
+) -> None:
+    """With `rcon: private` the port call gives a name and port of the cluster, and no node port."""
+    server = new_server()
+    cluster.create(server, rcon="private", start=False)
+    answer = cluster.done("PATCH", f"/api/v1/server/{server}/port/rcon")
+    assert answer["port"] == 25575
+    assert answer["host"] == f"server-{server}-rcon.{SERVERS_NAMESPACE}.svc"
+    service = cluster.get("service", f"server-{server}-rcon")
+    assert service["spec"]["type"] == "ClusterIP"
+    public = cluster.get("service", f"server-{server}")
+    assert [port["name"] for port in public["spec"]["ports"]] == ["primary"]
+
+
+def test_the_rcon_password_is_made_in_the_cluster_and_kept(
+    cluster: Cluster, new_server: Callable[[], int]
+) -> None:
+    """A stop and a start change nothing of the password that the chart made."""
+    server = new_server()
+    cluster.create(server, start=False)
+    before = cluster.get("secret", f"server-{server}-rcon")["data"]["password"]
+    cluster.done("PATCH", f"/api/v1/server/{server}/start")
+    cluster.done("PATCH", f"/api/v1/server/{server}/stop")
+    after = cluster.get("secret", f"server-{server}-rcon")["data"]["password"]
+    assert before == after
+    assert len(base64.b64decode(before)) >= 24
+
+
+@pytest.mark.parametrize("method", ["PATCH", "GET"])
+def test_the_sftp_port_needs_file_access(
+    cluster: Cluster, new_server: Callable[[], int], method: str
+) -> None:
+    """Where file access isn't installed the API says so."""
+    server = new_server()
+    cluster.create(server, start=False)
+    answer = cluster.call(method, f"/api/v1/server/{server}/port/sftp")
+    assert answer.status_code == 501
+    assert "not installed" in answer.json()["detail"]

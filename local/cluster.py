@@ -50,21 +50,16 @@ def up(built: Path) -> list[nodes.Node]:
         _join(node, first, built)
     with progress.step("waiting for the nodes and the storage to be ready"):
         kubectl(["apply", "-f", _MANIFESTS / "storage.yaml"])
+        kubectl(["wait", "--for=condition=Ready", "--timeout=120s", *(f"node/{n.name}" for n in wanted)])
         kubectl(
-            ["wait", "--for=condition=Ready", "--timeout=120s", *(f"node/{n.name}" for n in wanted)]
-        )
-        kubectl(
-            ["-n", "local-path-storage", "rollout", "status", "--timeout=120s"]
-            + ["deployment/local-path-provisioner"]
+            ["-n", "local-path-storage", "rollout", "status", "--timeout=120s"] + ["deployment/local-path-provisioner"]
         )
     return wanted
 
 
 def kubectl(arguments: Sequence[object], stdin: str | None = None) -> str:
     """What `kubectl` prints, talking to the local cluster as its administrator."""
-    return progress.output(
-        [paths.BIN / "kubectl", f"--kubeconfig={paths.KUBECONFIG}", *arguments], stdin=stdin
-    )
+    return progress.output([paths.BIN / "kubectl", f"--kubeconfig={paths.KUBECONFIG}", *arguments], stdin=stdin)
 
 
 def _wipe(node: nodes.Node) -> None:
@@ -91,9 +86,7 @@ def _control_plane(node: nodes.Node, built: Path) -> None:
             except progress.StepFailed as error:
                 if time.monotonic() > deadline:
                     log = node.folder / "kubelet.log"
-                    raise progress.StepFailed(
-                        f"{error}\nthe kubelet's log is {log}:\n{progress.tail(log)}"
-                    ) from error
+                    raise progress.StepFailed(f"{error}\nthe kubelet's log is {log}:\n{progress.tail(log)}") from error
                 time.sleep(0.5)
 
 

@@ -16,9 +16,7 @@ def kubeconfig() -> Path:
 
 def node_address() -> str:
     """An address of the first node at which node ports answer; an external one when it has one."""
-    listed = progress.output(
-        [paths.BIN / "kubectl", f"--kubeconfig={kubeconfig()}", "get", "nodes", "-o", "json"]
-    )
+    listed = progress.output([paths.BIN / "kubectl", f"--kubeconfig={kubeconfig()}", "get", "nodes", "-o", "json"])
     addresses = json.loads(listed)["items"][0]["status"]["addresses"]
     by_type = {address["type"]: address["address"] for address in reversed(addresses)}
     return str(by_type.get("ExternalIP") or by_type["InternalIP"])

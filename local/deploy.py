@@ -131,8 +131,7 @@ def first_server(url: str) -> str:
             time.sleep(0.5)
         status, answer = call(url, "GET", "/api/v1/server/1/")
         raise progress.StepFailed(
-            f"server 1 does not answer ({said}); the API says {answer.get('state')}: "
-            f"{answer.get('reason')}"
+            f"server 1 does not answer ({said}); the API says {answer.get('state')}: {answer.get('reason')}"
         )
 
 

@@ -36,9 +36,7 @@ class _Recipe:
 
 
 _RECIPES = {
-    "gameserver-api": _Recipe(
-        "api", ("requirements.txt", "service", "charts/gameserver"), ("helm",)
-    ),
+    "gameserver-api": _Recipe("api", ("requirements.txt", "service", "charts/gameserver"), ("helm",)),
     "minecraft": _Recipe("minecraft"),
 }
 
@@ -84,9 +82,7 @@ def every_node(built: Path) -> list[Image]:
     )
     return [
         _binary_image("pause:3.10.1", pause, Path("/usr/bin/catatonit")),
-        _binary_image(
-            f"kube-proxy:{binaries.kubernetes_version()}", proxy, built / "kube-proxy", base
-        ),
+        _binary_image(f"kube-proxy:{binaries.kubernetes_version()}", proxy, built / "kube-proxy", base),
         _binary_image(
             "local-path-provisioner:v0.0.30",
             _from_scratch(provisioner, f"/usr/local/bin/{provisioner}"),
@@ -128,9 +124,7 @@ def _project_image(name: str, recipe: _Recipe, base: Path, built: Path) -> Image
     with tempfile.TemporaryDirectory() as temporary:
         context = Path(temporary)
         ignore = shutil.ignore_patterns("__pycache__", "node_modules", "*.pyc")
-        shutil.copytree(
-            paths.ROOT / "images" / recipe.folder, context, dirs_exist_ok=True, ignore=ignore
-        )
+        shutil.copytree(paths.ROOT / "images" / recipe.folder, context, dirs_exist_ok=True, ignore=ignore)
         for path in recipe.files:
             source, target = paths.ROOT / path, context / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -154,9 +148,7 @@ def _project_image(name: str, recipe: _Recipe, base: Path, built: Path) -> Image
 
 
 def _binary_image(reference: str, dockerfile: str, binary: Path, base: Path | None = None) -> Image:
-    key = cache.key_of(
-        reference, dockerfile, binary.parent.name, str(binary.stat().st_size), str(base or "")
-    )
+    key = cache.key_of(reference, dockerfile, binary.parent.name, str(binary.stat().st_size), str(base or ""))
     name = reference.split(":")[0]
 
     def build(archive: Path) -> None:

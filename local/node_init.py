@@ -93,9 +93,7 @@ class Node:
     def run(self) -> None:
         """Start what isn't running, reap what ended, until told to stop."""
         while not self.stopping:
-            self._ensure(
-                "containerd", ["containerd", "--config", str(self._folder / "containerd.toml")]
-            )
+            self._ensure("containerd", ["containerd", "--config", str(self._folder / "containerd.toml")])
             # kubeadm writes the kubelet's config, then waits for systemd to start it.
             if Path("/var/lib/kubelet/config.yaml").exists() and Path(CONTAINERD_SOCKET).exists():
                 self._ensure("kubelet", self._kubelet())
@@ -149,9 +147,7 @@ class Node:
         self._end("kubelet")
         tasks = self._tasks()
         for task in tasks:
-            subprocess.run(
-                ["ctr", "-n", "k8s.io", "tasks", "kill", "-s", "SIGTERM", task], capture_output=True
-            )
+            subprocess.run(["ctr", "-n", "k8s.io", "tasks", "kill", "-s", "SIGTERM", task], capture_output=True)
         deadline = time.monotonic() + GRACE_SECONDS
         while self._running_games() and time.monotonic() < deadline:
             self._reap()
@@ -159,9 +155,7 @@ class Node:
         self._end("containerd")
 
     def _tasks(self) -> list[str]:
-        listed = subprocess.run(
-            ["ctr", "-n", "k8s.io", "tasks", "ls"], capture_output=True, text=True
-        )
+        listed = subprocess.run(["ctr", "-n", "k8s.io", "tasks", "ls"], capture_output=True, text=True)
         rows = [line.split() for line in listed.stdout.splitlines()[1:]]
         return [row[0] for row in rows if len(row) == 3 and row[2] == "RUNNING"]
 

@@ -80,11 +80,7 @@ def running() -> dict[int, int]:
     record = owner()
     nodes = record["nodes"] if record else {}
     assert isinstance(nodes, dict)
-    return {
-        int(number): node["pid"]
-        for number, node in nodes.items()
-        if started_at(node["pid"]) == node["started"]
-    }
+    return {int(number): node["pid"] for number, node in nodes.items() if started_at(node["pid"]) == node["started"]}
 
 
 def refuse_another_checkouts() -> None:
@@ -156,9 +152,7 @@ def route(nodes: Sequence[Node]) -> None:
     for node in nodes:
         for other in nodes:
             if other != node:
-                progress.output(
-                    enter(node, ["ip", "route", "replace", other.pod_range, "via", other.address])
-                )
+                progress.output(enter(node, ["ip", "route", "replace", other.pod_range, "via", other.address]))
 
 
 def stop() -> None:
@@ -212,9 +206,7 @@ def _connect(node: Node, pid: int) -> None:
     outside = f"gs-{node.name}"
     if Path(f"/sys/class/net/{outside}").exists():
         progress.output(["ip", "link", "delete", outside])
-    progress.output(
-        ["ip", "link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", str(pid)]
-    )
+    progress.output(["ip", "link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", str(pid)])
     progress.output(["ip", "link", "set", outside, "master", BRIDGE, "up"])
     for command in (
         ["ip", "link", "set", "lo", "up"],
@@ -234,16 +226,12 @@ def _write_containerd_config(node: Node) -> None:
     (network / "10-pods.conflist").write_text(conflist.replace("POD_RANGE", node.pod_range))
 
 
-def _wait(
-    node: Node, ready: Callable[[], bool], process: subprocess.Popen[bytes], what: str
-) -> None:
+def _wait(node: Node, ready: Callable[[], bool], process: subprocess.Popen[bytes], what: str) -> None:
     deadline = time.monotonic() + 60
     while not ready():
         log = node.folder / "node.log"
         if process.poll() is not None or time.monotonic() > deadline:
-            raise progress.StepFailed(
-                f"{node.name}: {what} did not come up; its log is {log}:\n{progress.tail(log)}"
-            )
+            raise progress.StepFailed(f"{node.name}: {what} did not come up; its log is {log}:\n{progress.tail(log)}")
         time.sleep(0.1)
 
 

@@ -28,9 +28,7 @@ def ensure_debian() -> None:
         capture_output=True,
         text=True,
     )
-    installed = {
-        line.split()[0] for line in shown.stdout.splitlines() if line.endswith(" installed")
-    }
+    installed = {line.split()[0] for line in shown.stdout.splitlines() if line.endswith(" installed")}
     missing = [package for package in wanted if package not in installed]
     if not missing:
         return

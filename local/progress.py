@@ -76,9 +76,7 @@ def run(
             stderr=subprocess.STDOUT,
         )
     if result.returncode != 0:
-        raise StepFailed(
-            f"{name} failed with exit code {result.returncode}; its log is {log}:\n{tail(log)}"
-        )
+        raise StepFailed(f"{name} failed with exit code {result.returncode}; its log is {log}:\n{tail(log)}")
 
 
 def tail(log: Path, lines: int = _TAIL_LINES) -> str:
@@ -95,9 +93,7 @@ def output(command: Sequence[object], *, stdin: str | None = None) -> str:
     Raises:
         StepFailed: it exited with something other than 0; shows what it said.
     """
-    result = subprocess.run(
-        [str(part) for part in command], input=stdin, capture_output=True, text=True
-    )
+    result = subprocess.run([str(part) for part in command], input=stdin, capture_output=True, text=True)
     if result.returncode != 0:
         said = (result.stderr or result.stdout).strip()
         raise StepFailed(f"{' '.join(str(part) for part in command[:4])} … failed: {said[-2000:]}")

@@ -1,0 +1,130 @@
+// flying-squid with what operators of itzg/minecraft-server expect. The working folder is the data folder.
+'use strict'
+
+const path = require('path')
+const log = require('./log')
+const settingsOf = require('./settings')
+
+// Before flying-squid loads its plugins: it finds ours where it looks for its own.
+const ownLog = require.resolve('flying-squid/src/lib/plugins/log')
+require.cache[ownLog] = { id: ownLog, filename: ownLog, loaded: true, exports: log.plugin }
+
+const squid = require('flying-squid')
+const commands = require('./commands')
+const rcon = require('./rcon')
+const { Storage, prepare } = require('./storage')
+
+const KICK_MS = 2000
+let started = false
+const sleep = ms => new Promise(resolve => setTimeout(resolve, ms))
+
+function fail (message) {
+  log.error(message)
+  process.exit(1)
+}
+
+function squidOptions (settings, folder, storageReady) {
+  return {
+    version: settings.version,
+    port: settings.port,
+    motd: settings.motd,
+    'max-players': settings.maxPlayers,
+    'view-distance': settings.viewDistance,
+    gameMode: settings.gameMode,
+    difficulty: settings.difficulty,
+    // There is no Mojang to ask from inside a cluster that has packages alone.
+    'online-mode': false,
+    'everybody-op': false,
+    'player-list-text': { header: { text: '' }, footer: { text: '' } },
+    'max-entities': 100,
+    kickTimeout: 30000,
+    worldFolder: folder,
+    generation: { name: settings.generator, options: { worldHeight: 80, seed: settings.seed } },
+    plugins: {},
+    modpe: false,
+    hideErrors: true,
+    // A server that answers a status request is one that can be joined.
+    beforePing: (response) => storageReady() ? response : false
+  }
+}
+
+function guardDoor (serv, settings) {
+  serv.on('newPlayer', player => {
+    const login = player.login
+    player.login = async () => {
+      const name = player._client.username.toLowerCase()
+      if (settings.whitelist && !settings.whitelist.has(name)) {
+        player.kick('You are not white-listed on this server!')
+        return
+      }
+      player.on('connected', () => { player.op = settings.operators.has(name) })
+      await login()
+    }
+  })
+}
+
+async function main () {
+  const since = Date.now()
+  const settings = settingsOf.read(process.env)
+  const folder = path.resolve(settings.level)
+  await prepare(folder, settings)
+
+  let ready = false
+  let seed = settings.seed
+  const serv = squid.createMCServer(squidOptions(settings, folder, () => ready))
+  serv.on('seed', value => { seed = value })
+  serv.on('error', error => { if (!ready) fail(`The server could not start: ${error.message}`) })
+  const storage = new Storage(serv, folder)
+  guardDoor(serv, settings)
+
+  let stopping = false
+  async function stop (reason) {
+    if (stopping) return
+    stopping = true
+    log.info(`Stopping the server (${reason})`)
+    if (settings.announceSeconds > 0 && serv.players.length > 0) {
+      serv.broadcast(`Server shutting down in ${settings.announceSeconds} seconds`)
+      log.info(`Told the players; waiting ${settings.announceSeconds} seconds`)
+      await sleep(settings.announceSeconds * 1000)
+    }
+    serv.broadcast('Server shutting down')
+    ready = false
+    try {
+      // Saved before the players go, since a broken connection must not cost them anything.
+      await Promise.all(serv.players.map(player => player.save()))
+      const gone = serv.players.map(player => new Promise(resolve => player.once('disconnected', resolve)))
+      serv._server.close()
+      await Promise.race([Promise.all(gone), sleep(KICK_MS)])
+      await storage.close()
+    } catch (error) {
+      fail(`The world could not be saved: ${error.message}`)
+    }
+    log.info(`All worlds are saved in ${folder}`)
+    process.exit(0)
+  }
+
+  await new Promise(resolve => serv.pluginsReady ? resolve() : serv.once('pluginsReady', resolve))
+  storage.start()
+  commands.add(serv, settings, { save: () => storage.save(), seed: () => seed, stop })
+  for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => stop(signal))
+  if (settings.rcon) {
+    await rcon.listen(settings.rcon, line => {
+      log.info(`RCON: ${line}`)
+      return commands.run(serv, line)
+    })
+    log.info(`RCON running on port ${settings.rcon.port}`)
+  } else {
+    log.info('RCON is off')
+  }
+  ready = started = true
+  log.info(`Minecraft ${settings.version}, seed ${seed}, world ${folder}, port ${settings.port}`)
+  log.info(`Done (${(Date.now() - since) / 1000}s)! For help, type "help"`)
+}
+
+// One player's odd packet or command is no reason to end everybody's game, and an end here would come
+// without a save.
+for (const event of ['uncaughtException', 'unhandledRejection']) {
+  process.on(event, error => started ? log.error(error?.stack ?? error) : fail(error?.stack ?? error))
+}
+
+main().catch(error => fail(error instanceof settingsOf.SettingsError || error.code ? error.message : error.stack))

@@ -1,0 +1,126 @@
+// Worlds and players on disk. flying-squid and prismarine-world save too, but lose changes: a chunk
+// that changes while it is being saved leaves the queue, a failed save stops all later ones, the
+// nether is kept in memory only, and a player who is turned away overwrites what the real one has.
+'use strict'
+
+const fs = require('fs')
+const path = require('path')
+const { level } = require('prismarine-provider-anvil')
+const playerDat = require('flying-squid/src/lib/playerDat')
+const log = require('./log')
+
+const INTERVAL_MS = 1000
+
+/**
+ * Make the world's folder, with a level.dat that keeps its seed. It is written whole or not at all:
+ * flying-squid takes a new seed where it finds half a level.dat.
+ */
+async function prepare (folder, settings) {
+  fs.mkdirSync(path.join(folder, 'region'), { recursive: true })
+  fs.mkdirSync(path.join(folder, 'playerdata'), { recursive: true })
+  const file = path.join(folder, 'level.dat')
+  if (fs.existsSync(file)) return
+  await level.writeLevel(`${file}.new`, {
+    RandomSeed: [settings.seed, 0],
+    Version: { Name: settings.version },
+    generatorName: settings.generator === 'superflat' ? 'flat' : 'default'
+  })
+  fs.renameSync(`${file}.new`, file)
+}
+
+class Storage {
+  constructor (serv, folder) {
+    this.serv = serv
+    this.folder = folder
+    this.failure = ''
+    this.running = Promise.resolve()
+    this.playersRunning = new Set()
+    serv.on('newPlayer', player => this._keepPlayer(player))
+  }
+
+  /** Takes over from the worlds' own saving; to be called once they exist. */
+  start () {
+    const Anvil = require('prismarine-provider-anvil').Anvil(this.serv.registry)
+    const nether = path.join(this.folder, 'DIM-1', 'region')
+    fs.mkdirSync(nether, { recursive: true })
+    this.serv.netherworld.storageProvider = new Anvil(nether)
+    this.worlds = [this.serv.overworld, this.serv.netherworld]
+    for (const world of this.worlds) world.stopSaving()
+    this.timer = setInterval(() => this.save().catch(() => {}), INTERVAL_MS)
+  }
+
+  /**
+   * Write all that has changed.
+   * @throws what the disk said; the changes stay queued, and the next call tries them again
+   */
+  save () {
+    const saved = this.running.then(() => this._saveWorlds())
+    this.running = saved.catch(() => {})
+    return saved
+  }
+
+  /** The last save: worlds and players, through to the disk. */
+  async close () {
+    clearInterval(this.timer)
+    await Promise.all(this.serv.players.map(player => player.save()))
+    await Promise.all(this.playersRunning)
+    await this.save()
+    for (const world of this.worlds) {
+      for (const region of Object.values(world.storageProvider.regions)) await region.file.sync()
+    }
+  }
+
+  async _saveWorlds () {
+    try {
+      for (const world of this.worlds) await saveWorld(world)
+      if (this.failure !== '') log.info('The world can be saved again')
+      this.failure = ''
+    } catch (error) {
+      if (this.failure !== error.message) log.error(`The world could not be saved: ${error.message}`)
+      this.failure = error.message
+      throw error
+    }
+  }
+
+  _keepPlayer (player) {
+    let complete = false
+    player.on('spawned', () => { complete = true })
+    player.save = () => {
+      // Before that, the player has a position and an inventory of nobody.
+      if (!complete) return Promise.resolve()
+      const saved = this._savePlayer(player).catch(error => {
+        log.error(`${player.username} could not be saved: ${error.message}`)
+      })
+      this.playersRunning.add(saved)
+      return saved.finally(() => this.playersRunning.delete(saved))
+    }
+  }
+
+  async _savePlayer (player) {
+    const { serv, folder } = this
+    const unfinished = await fs.promises.mkdtemp(path.join(folder, 'playerdata', '.new-'))
+    try {
+      await playerDat.save(player, unfinished, serv.supportFeature('attributeSnakeCase'),
+        serv.supportFeature('theFlattening'))
+      const file = `${player.uuid}.dat`
+      await fs.promises.rename(path.join(unfinished, 'playerdata', file), path.join(folder, 'playerdata', file))
+    } finally {
+      await fs.promises.rm(unfinished, { recursive: true, force: true })
+    }
+  }
+}
+
+// A chunk leaves the queue only if nobody has queued it again meanwhile: each queueing is a new object.
+async function saveWorld (world) {
+  const batch = [...world.savingQueue]
+  await Promise.all(batch.map(async ([key, entry]) => {
+    const column = world.columns[key]
+    if (column) await world.storageProvider.save(entry.chunkX, entry.chunkZ, column)
+    if (world.savingQueue.get(key) === entry) world.savingQueue.delete(key)
+  }))
+  for (const [key, { chunkX, chunkZ }] of [...world.unloadQueue]) {
+    if (!world.savingQueue.has(key)) world.forceUnloadColumn(key, chunkX, chunkZ)
+  }
+}
+
+module.exports = { Storage, prepare }

@@ -1,0 +1,127 @@
+{{- /* The number of the server, as text: that of the release's name. (Linting uses a release name of its own.) */ -}}
+{{- define "gameserver.id" -}}
+{{- $id := .Release.Name | trimPrefix "server-" -}}
+{{- if not (regexMatch "^server-[1-9][0-9]{0,18}$" .Release.Name) -}}
+{{- fail (printf "The release is named %q. A server's release has to be named server-<id>, with a whole number from 1: server-4711" .Release.Name) -}}
+{{- else if and .Values.server.id (ne .Values.server.id $id) -}}
+{{- fail (printf "server.id is %q, but the release is named %q: both have to be the same" .Values.server.id .Release.Name) -}}
+{{- end -}}
+{{- $id -}}
+{{- end -}}
+
+{{- /* What the objects of the server are found by, and what its pod is selected by. Never changes: a StatefulSet's
+selector cannot. The component keeps the test's pod out of the Service. */ -}}
+{{- define "gameserver.selectorLabels" -}}
+app.kubernetes.io/name: gameserver
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: server
+{{- end -}}
+
+{{- /* Labels of the pod: nothing of the chart's version, since that would restart all servers at each new one. */ -}}
+{{- define "gameserver.podLabels" -}}
+{{ include "gameserver.selectorLabels" . }}
+app.kubernetes.io/part-of: gameserver-cluster
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+gameserver/id: {{ include "gameserver.id" . | quote }}
+gameserver/game: {{ .Values.game | quote }}
+{{- end -}}
+
+{{- define "gameserver.labels" -}}
+{{ include "gameserver.podLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "gameserver.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ .tag }}{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The text as Kubernetes has to be given it so that it arrives unchanged: $(NAME) is replaced in a container's
+environment, command and arguments, and $$ stands for one $ there. */ -}}
+{{- define "gameserver.literal" -}}
+{{- . | replace "$" "$$" | quote -}}
+{{- end -}}
+
+{{- /* The heap in MiB: what Java needs beside it is a quarter of the memory, at least 512 MiB and at most 3 GiB. */ -}}
+{{- define "gameserver.heapMiB" -}}
+{{- $ram := mul (int .Values.ramGb) 1024 -}}
+{{- sub $ram (min 3072 (max 512 (div $ram 4))) -}}
+{{- end -}}
+
+{{- /* The environment of the game. Names are unique in it: the operator's own goes before the chart's, and that before
+the game's, so that no game option switches the console's password off. */ -}}
+{{- define "gameserver.environment" -}}
+{{- $texts := deepCopy .Values.environment -}}
+{{- with .Values.heap.environmentVariable -}}
+{{- $_ := set $texts . (printf "%sM" (include "gameserver.heapMiB" $)) -}}
+{{- end -}}
+{{- if .Values.rcon.enabled -}}
+{{- $_ := set $texts "ENABLE_RCON" "true" -}}
+{{- $_ := set $texts "RCON_PORT" (.Values.rcon.port | int | toString) -}}
+{{- $_ := set $texts "RCON_PASSWORD_FILE" "/run/gameserver/rcon/password" -}}
+{{- end -}}
+{{- $seen := dict -}}
+{{- range .Values.extraEnv -}}
+{{- if hasKey $seen .name -}}
+{{- fail (printf "extraEnv has %s twice" .name) -}}
+{{- end -}}
+{{- $_ := set $seen .name true -}}
+{{- $_ := unset $texts .name -}}
+{{- end -}}
+{{- range $name, $text := $texts }}
+- name: {{ $name | quote }}
+  value: {{ include "gameserver.literal" $text }}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- /* The ports of a Service or container: a list of {name, port, protocol}, with "both" made into two. */ -}}
+{{- define "gameserver.ports" -}}
+{{- $ports := list -}}
+{{- range .Values.ports -}}
+{{- if eq .protocol "both" -}}
+{{- $ports = append $ports (dict "name" .name "port" .port "protocol" "TCP") -}}
+{{- $ports = append $ports (dict "name" (printf "%s-udp" .name) "port" .port "protocol" "UDP") -}}
+{{- else -}}
+{{- $ports = append $ports . -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.rcon.enabled -}}
+{{- $ports = append $ports (dict "name" "rcon" "port" .Values.rcon.port "protocol" "TCP") -}}
+{{- end -}}
+{{- $seen := dict -}}
+{{- range $ports -}}
+{{- range (list .name (printf "%v/%s" .port .protocol)) -}}
+{{- if hasKey $seen . -}}
+{{- fail (printf "ports: %s is there twice (rcon has a port of its own)" .) -}}
+{{- end -}}
+{{- $_ := set $seen . true -}}
+{{- end -}}
+{{- end -}}
+{{- $ports | toJson -}}
+{{- end -}}
+
+{{- /* What "restricted" asks of a pod (Pod Security Standards), and the user that the files belong to. */ -}}
+{{- define "gameserver.podSecurityContext" -}}
+{{- with .Values.securityContext -}}
+runAsNonRoot: true
+runAsUser: {{ int64 .runAsUser }}
+runAsGroup: {{ int64 .runAsGroup }}
+fsGroup: {{ int64 .fsGroup }}
+# A large world is not walked through at each start.
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+{{- end -}}
+
+{{- define "gameserver.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: {{ . }}
+capabilities:
+  drop: [ALL]
+{{- end -}}

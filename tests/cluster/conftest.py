@@ -45,9 +45,7 @@ class Cluster:
             "KUBECONFIG": self.kubeconfig,
             "PATH": f"{ROOT / '.local/bin'}:{os.environ['PATH']}",
         }
-        result = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, env=environment, check=False
-        )
+        result = subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment, check=False)
         if result.returncode != 0:
             raise AssertionError(f"{' '.join(command)}: {result.stderr.strip()}")
         return result.stdout
@@ -58,9 +56,7 @@ class Cluster:
         found: dict[str, Any] = json.loads(output)
         return found
 
-    def call(
-        self, method: str, path: str, body: object = None, *, token: str | None = None
-    ) -> requests.Response:
+    def call(self, method: str, path: str, body: object = None, *, token: str | None = None) -> requests.Response:
         """One call of the API, with a JSON body where `body` is given."""
         return requests.request(
             method,
@@ -83,9 +79,7 @@ class Cluster:
 
     def create(self, server: int, **more: object) -> dict[str, Any]:
         """Create a small server."""
-        return self.done(
-            "POST", f"/api/v1/server/{server}/", {"ram_gb": 1, "disk_gb": 1, **more}
-        )
+        return self.done("POST", f"/api/v1/server/{server}/", {"ram_gb": 1, "disk_gb": 1, **more})
 
     def status(self, server: int) -> dict[str, Any]:
         """The API's view of a server."""
@@ -104,9 +98,7 @@ class Cluster:
         return seen
 
 
-def until(
-    reached: Callable[[], bool], seconds: float, what: Callable[[], str] | str = "not reached"
-) -> None:
+def until(reached: Callable[[], bool], seconds: float, what: Callable[[], str] | str = "not reached") -> None:
     """Wait until `reached()`; fails with `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not reached():
@@ -120,9 +112,7 @@ def _cluster() -> Cluster:
     env = ROOT / ".local" / "env"
     assert env.exists(), "no cluster: `make test` brings one up, or `make run`"
     values = dict(re.findall(r"^export (\w+)=(.*)$", env.read_text(), re.MULTILINE))
-    return Cluster(
-        values["API_URL"], values["API_TOKEN"], values["KUBECONFIG"], values["NODE_IP"]
-    )
+    return Cluster(values["API_URL"], values["API_TOKEN"], values["KUBECONFIG"], values["NODE_IP"])
 
 
 @pytest.fixture
@@ -154,9 +144,7 @@ def new_server(cluster: Cluster) -> Callable[[], int]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """A test that fails shows its servers' pods, logs and events."""
     report = yield
     if report.when == "call" and report.failed and hasattr(item, "funcargs"):

@@ -97,9 +97,7 @@ def test_a_server_is_created_played_stopped_started_and_deleted(
     assert claim["metadata"].get("deletionTimestamp") is None
 
 
-def test_private_rcon_stays_inside_the_cluster(
-    cluster: Cluster, new_server: Callable[[], int]
-) -> None:
+def test_private_rcon_stays_inside_the_cluster(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """With `rcon: private` the port call gives a name and port of the cluster, and no node port."""
     server = new_server()
     cluster.create(server, rcon="private", start=False)
@@ -112,9 +110,7 @@ def test_private_rcon_stays_inside_the_cluster(
     assert [port["name"] for port in public["spec"]["ports"]] == ["primary"]
 
 
-def test_the_rcon_password_is_made_in_the_cluster_and_kept(
-    cluster: Cluster, new_server: Callable[[], int]
-) -> None:
+def test_the_rcon_password_is_made_in_the_cluster_and_kept(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """A stop and a start change nothing of the password that the chart made."""
     server = new_server()
     cluster.create(server, start=False)
@@ -127,9 +123,7 @@ def test_the_rcon_password_is_made_in_the_cluster_and_kept(
 
 
 @pytest.mark.parametrize("method", ["PATCH", "GET"])
-def test_the_sftp_port_needs_file_access(
-    cluster: Cluster, new_server: Callable[[], int], method: str
-) -> None:
+def test_the_sftp_port_needs_file_access(cluster: Cluster, new_server: Callable[[], int], method: str) -> None:
     """Where file access isn't installed the API says so."""
     server = new_server()
     cluster.create(server, start=False)

@@ -15,6 +15,7 @@ const { createClient } = require('minecraft-protocol')
 const { Vec3 } = require('vec3')
 
 const VERSION = '1.21.4'
+const MODES = ['survival', 'creative', 'adventure', 'spectator']
 const TIMEOUT_MS = 30000
 const registry = require('prismarine-registry')(VERSION)
 const Chunk = require('prismarine-chunk')(registry)
@@ -79,7 +80,10 @@ client.on('end', reason => {
   if (seen.joined) end(0)
   else fail(`the server ended the connection: ${seen.ended}`)
 })
-client.on('login', packet => { seen.gameMode = packet.worldState?.gamemode ?? packet.gameMode })
+client.on('login', packet => { seen.gameMode = packet.worldState.gamemode })
+client.on('game_state_change', ({ reason, gameMode }) => {
+  if (reason === 3 || reason === 'change_game_mode') seen.gameMode = MODES[gameMode]
+})
 client.on('system_chat', packet => seen.messages.push(texts(packet.content)))
 client.on('map_chunk', packet => {
   const chunk = new Chunk()
@@ -107,6 +111,7 @@ async function play () {
   client.write('player_loaded', {})
   client.write('position_look', { x: at.x + 0.5, y: at.y, z: at.z + 0.5, yaw: 0, pitch: 0, flags: { onGround: true } })
   await sleep(0.5)
+  client.write('look', { yaw: 90, pitch: 0, flags: { onGround: true } })
   if (options.dig) await dig(position(options.dig))
   if (options.place) await place(position(options.place))
   if (options.move) {

@@ -7,16 +7,18 @@ const { AsyncLocalStorage } = require('async_hooks')
 // The lines that a console command prints are its answer to whoever sent it (RCON).
 const answers = new AsyncLocalStorage()
 
+// What players type ends up here: control characters would let them forge lines and colours.
+function plain (message) {
+  return String(message).replace(/\x1b\[[0-9;]*m/g, '').replace(/[\x00-\x09\x0b-\x1f\x7f-\x9f]/g, ' ').trimEnd()
+}
+
 function write (level, message) {
-  // What players type ends up here: control characters would let them forge lines and colours.
-  // eslint-disable-next-line no-control-regex
-  const text = String(message).replace(/\x1b\[[0-9;]*m/g, '').replace(/[\x00-\x09\x0b-\x1f\x7f-\x9f]/g, ' ')
   const time = new Date().toISOString().slice(11, 19)
-  process.stdout.write(`[${time}] [${level}]: ${text.trimEnd().replace(/\n/g, '\n    ')}\n`)
+  process.stdout.write(`[${time}] [${level}]: ${plain(message).replace(/\n/g, '\n    ')}\n`)
 }
 
 function info (message) {
-  answers.getStore()?.push(String(message))
+  answers.getStore()?.push(plain(message))
   write('INFO', message)
 }
 

@@ -48,8 +48,16 @@ function squidOptions (settings, folder, storageReady) {
   }
 }
 
-function guardDoor (serv, settings) {
+function welcome (serv, settings) {
+  // Since 1.20.2 a client says how far it sees before it is a player, which flying-squid misses: it would
+  // get no world beyond the first chunks.
+  serv._server.on('connection', client => {
+    client.on('settings', ({ viewDistance }) => { client.viewDistance = viewDistance })
+  })
   serv.on('newPlayer', player => {
+    player.view = player._client.viewDistance ?? settings.viewDistance
+    // The login packet says survival, whatever the mode is.
+    player.on('spawned', () => player.setGameMode(player.gameMode))
     const login = player.login
     player.login = async () => {
       const name = player._client.username.toLowerCase()
@@ -75,7 +83,7 @@ async function main () {
   serv.on('seed', value => { seed = value })
   serv.on('error', error => { if (!ready) fail(`The server could not start: ${error.message}`) })
   const storage = new Storage(serv, folder)
-  guardDoor(serv, settings)
+  welcome(serv, settings)
 
   let stopping = false
   async function stop (reason) {

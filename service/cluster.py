@@ -1,0 +1,178 @@
+"""All reads of Kubernetes, and the few writes that are no Helm's.
+
+Every method may raise ClusterUnavailable. One server is read live, object by object and by name, so that any replica
+sees any write at once; lists come from `listing.py`.
+
+Rights that this needs:
+
+    in the servers' namespace
+        statefulsets (apps), pods, services     get list watch
+        persistentvolumeclaims                  get list watch delete
+        secrets                                 get list watch
+        events, pods/log                        list; get
+    in the whole cluster
+        nodes                                   list
+        storageclasses (storage.k8s.io)         get
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from typing import Any
+
+from service.edges import Object
+from service.errors import ClusterUnavailable, Problem
+from service.kube import Conflict, Kube, path
+from service.listing import Listing
+from service.objects import ServerObjects, service_names
+from service.revisions import Revisions, status
+from service.settings import Settings
+
+HOST_SECONDS = 60.0
+READY_SECONDS = 2.0
+
+
+class Cluster:
+    """The cluster as the API sees it. To be made after a fork."""
+
+    def __init__(self, settings: Settings, kube: Kube | None = None) -> None:
+        self._namespace = settings.servers_namespace
+        self._kube = kube or Kube()
+        self._revisions = Revisions(self._kube, self._namespace)
+        self._listing = Listing(self._kube, self._namespace)
+        self._host = ("", float("-inf"))
+        self._answered = float("-inf")
+
+    def start(self) -> None:
+        """Begin to fill the list of servers, which otherwise begins when it is first asked for."""
+        self._listing.start()
+
+    # -- servers -------------------------------------------------------------------------------------------
+
+    def server(self, id: int) -> ServerObjects:
+        """The objects of one server as they are now, without its events."""
+        name = f"server-{id}"
+        found = {service: self.service(service) for service in service_names(id)}
+        return ServerObjects(
+            id=id,
+            statefulset=self._get("apps/v1", "statefulsets", name),
+            pod=self._get("v1", "pods", f"{name}-0"),
+            claim=self._get("v1", "persistentvolumeclaims", name),
+            services={service: thing for service, thing in found.items() if thing is not None},
+            releases=self._revisions.of(name),
+        )
+
+    def servers(self, limit: int, continue_: str | None) -> tuple[list[ServerObjects], str | None]:
+        """A page of all servers, by id, and what to pass as `continue_` for the next."""
+        # A watch on a server that has frozen looks like one on which nothing happens; so ask, but not every time.
+        if time.monotonic() - self._answered > READY_SECONDS:
+            self._ask()
+        return self._listing.page(limit, continue_)
+
+    def events(self, id: int) -> tuple[Object, ...]:
+        """The events of pod, StatefulSet and claim, newest last."""
+        found: list[Object] = []
+        for name in (f"server-{id}", f"server-{id}-0"):
+            about = f"involvedObject.name={name}"
+            found += self._kube.all(path("v1", self._namespace, "events"), fieldSelector=about)
+        return tuple(sorted(found, key=_when))
+
+    def service(self, name: str) -> Object | None:
+        """The Service called `name`, as it is now."""
+        return self._get("v1", "services", name)
+
+    def rcon_password(self, id: int) -> str | None:
+        """RCON's password, None where the server has none."""
+        secret = self._get("v1", "secrets", f"server-{id}-rcon")
+        packed = ((secret or {}).get("data") or {}).get("password")
+        return base64.b64decode(packed).decode() if packed else None
+
+    def pod_log_tail(self, id: int, lines: int, previous: bool) -> str:
+        """The last lines of the game's log, or of the container's before it; "" where there is none."""
+        where = path("v1", self._namespace, "pods", f"server-{id}-0", "log")
+        return (
+            self._kube.text(where, container="game", tailLines=lines, limitBytes=65536, previous=str(previous).lower())
+            or ""
+        )
+
+    # -- disks ---------------------------------------------------------------------------------------------
+
+    def kept_disks(self) -> list[Object]:
+        """The claims that outlived their server, by id."""
+        newest: dict[str, Object] = {}
+        for revision in sorted(self._revisions.all(), key=lambda one: int(one["labels"].get("version", 0))):
+            newest[revision["labels"].get("name", "")] = revision
+        installed = {name for name, revision in newest.items() if status(revision) != "uninstalled"}
+        claims = self._kube.all(path("v1", self._namespace, "persistentvolumeclaims"), labelSelector="gameserver/id")
+        kept = [claim for claim in claims if claim["metadata"]["name"] not in installed]
+        return sorted(kept, key=lambda claim: int(claim["metadata"]["labels"]["gameserver/id"]))
+
+    def erase_disk(self, id: int) -> None:
+        """Begin to delete the claim; its volume goes with it once no pod uses it. Idempotent."""
+        name = f"server-{id}"
+        claim = self._get("v1", "persistentvolumeclaims", name)
+        # A claim of the same name that is not ours is nobody's to delete.
+        if claim is None or claim["metadata"].get("labels", {}).get("gameserver/id") != str(id):
+            return
+        try:
+            where = path("v1", self._namespace, "persistentvolumeclaims", name)
+            self._kube.delete(where, uid=claim["metadata"]["uid"])
+        except Conflict as conflict:
+            raise ClusterUnavailable from conflict
+
+    def disk_class_expandable(self, claim: Object) -> bool:
+        """Whether the claim's StorageClass lets a disk grow."""
+        name = claim.get("spec", {}).get("storageClassName")
+        found = self._kube.get(f"/apis/storage.k8s.io/v1/storageclasses/{name}") if name else None
+        return bool((found or {}).get("allowVolumeExpansion"))
+
+    # -- the cluster itself --------------------------------------------------------------------------------
+
+    def node_host(self) -> str:
+        """An address on which node ports answer: a ready node's external one, else its internal one."""
+        host, asked = self._host
+        if time.monotonic() - asked > HOST_SECONDS:
+            host = _address(self._kube.all("/api/v1/nodes"))
+            self._host = (host, time.monotonic())
+        return host
+
+    def ready(self) -> bool:
+        """Whether Kubernetes answers what the API asks of it."""
+        try:
+            self._ask()
+        except Problem:
+            return False
+        return True
+
+    def _ask(self) -> None:
+        self._kube.get(path("apps/v1", self._namespace, "statefulsets"), limit=1)
+        self._answered = time.monotonic()
+
+    def _get(self, group: str, kind: str, name: str) -> Object | None:
+        return self._kube.get(path(group, self._namespace, kind, name))
+
+
+def _when(event: Object) -> str:
+    series: dict[str, Any] = event.get("series") or {}
+    return str(
+        series.get("lastObservedTime")
+        or event.get("lastTimestamp")
+        or event.get("eventTime")
+        or event["metadata"]["creationTimestamp"]
+    )
+
+
+def _address(nodes: list[Object]) -> str:
+    def ready(node: Object) -> bool:
+        conditions = node.get("status", {}).get("conditions", [])
+        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+    # By name, so that every replica names the same node.
+    ordered = sorted(nodes, key=lambda node: (not ready(node), node["metadata"]["name"]))
+    for kind in ("ExternalIP", "InternalIP"):
+        for node in ordered:
+            for address in node.get("status", {}).get("addresses", []):
+                if address["type"] == kind:
+                    return str(address["address"])
+    raise ClusterUnavailable("No node of the cluster has an address yet.")

@@ -1,0 +1,176 @@
+"""How helm is run, and what its complaints mean.
+
+pyhelm3's own `Command` starts helm under /bin/sh, which outlives a cancelled call; this one starts helm itself:
+
+- in a session of its own, so that a cancelled call ends whatever helm has started too: SIGTERM (helm then marks the
+  release failed and goes), then SIGKILL;
+- behind `setpriv --pdeathsig KILL`, so that helm dies with the process that started it. The signal comes when the
+  *thread* that forked ends: that is the event loop's, which lives as long as the process. A Python `preexec_fn` could
+  do the same, but is not safe among threads;
+- with its standard input whole before it starts, in memory: a pipe that broke half-way would read as "no values".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import semver
+import yaml
+from pyhelm3 import Client, Command
+from pyhelm3 import errors as helm_errors
+from pyhelm3.models import Chart
+
+from service import errors
+
+log = logging.getLogger(__name__)
+
+HISTORY = 3
+TIMEOUT = "30s"
+GRACE = 1.5  # Seconds between SIGTERM and SIGKILL; part of leases.MARGIN.
+
+_KEPT = re.compile(r"^(PATH|HOME|KUBECONFIG|KUBERNETES_SERVICE_.*|(HTTPS?|NO)_PROXY|SSL_CERT_.*)$", re.IGNORECASE)
+
+
+class HelmCommand(Command):  # type: ignore[misc]
+    """pyhelm3's command line, run without a shell."""
+
+    def __init__(self, executable: str = "helm") -> None:
+        super().__init__(executable=executable, history_max_revisions=HISTORY, default_timeout=TIMEOUT)
+        found, wrapper = shutil.which(executable), shutil.which("setpriv")
+        if not found or not wrapper:
+            raise errors.StartupError(f"{executable if not found else 'setpriv (util-linux)'} is not on the PATH")
+        self._prefix = [wrapper, "--pdeathsig", "KILL", "--", found]
+        self._environment = environment(os.environ)
+
+    def arguments(self, command: list[Any]) -> list[str]:
+        """The whole command line for one of pyhelm3's. Secrets are never part of it."""
+        arguments = [*self._prefix, *map(str, command)]
+        if command[0] == "upgrade":
+            # The charts are checked at build and in CI; at run time the check would double an upgrade's time.
+            # pyhelm3 0.5.8's own `disable_validation` splits the flag into letters.
+            arguments.append("--disable-openapi-validation")
+        return arguments
+
+    async def run(self, command: list[Any], input: bytes | None = None) -> bytes:
+        """Run helm and return what it printed; raises one of pyhelm3's errors, whose stderr `problem` explains."""
+        stdin = _in_memory(input) if input is not None else asyncio.subprocess.DEVNULL
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self.arguments(command),
+                stdin=stdin,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+                env=self._environment,
+            )
+        finally:
+            if input is not None:
+                os.close(stdin)
+        talk = asyncio.ensure_future(process.communicate())
+        try:
+            stdout, stderr = await asyncio.shield(talk)
+        except asyncio.CancelledError:
+            await _end(process, talk)
+            raise
+        if process.returncode == 0:
+            return stdout
+        text = stderr.decode(errors="replace")
+        kind = helm_errors.ReleaseNotFoundError if "release: not found" in text else helm_errors.Error
+        # What helm printed to stdout may hold Secrets of the manifest: it goes nowhere.
+        raise kind(process.returncode, b"", stderr)
+
+    def client_version(self) -> semver.Version:
+        """Helm's version, asked once when the client is made."""
+        command = [*self._prefix, "version", "--template", "{{ .Version }}"]
+        done = subprocess.run(command, capture_output=True, check=True, env=self._environment, timeout=30, text=True)
+        return semver.Version.parse(done.stdout.removeprefix("v"))
+
+
+def client(executable: str) -> Client:
+    """pyhelm3's client; raises StartupError where helm cannot be run."""
+    command = HelmCommand(executable)
+    try:
+        return Client(command, executable=executable)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise errors.StartupError(f"{executable}: cannot be run as helm ({error})") from error
+
+
+def chart(client: Client, path: Path) -> Chart:
+    """The chart in folder `path`, read once and without a helm process."""
+    try:
+        metadata = yaml.safe_load((path / "Chart.yaml").read_text())
+        return Chart(client._command, ref=path.resolve(), metadata=metadata)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise errors.StartupError(f"{path}: not a Helm chart ({error})") from error
+
+
+def environment(of: Mapping[str, str]) -> dict[str, str]:
+    """What helm may know of this process's environment, and folders that it can write in.
+
+    The container's root is read-only. Kubernetes' discovery documents are kept there between runs, which saves two
+    requests each.
+    """
+    folder = Path(tempfile.gettempdir()) / f"gameserver-api-helm-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    kept = {name: value for name, value in of.items() if _KEPT.match(name)}
+    own = {name: str(folder / name.lower()) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
+    return {**kept, **own, "KUBECACHEDIR": str(folder / "kube")}
+
+
+def problem(error: helm_errors.Error) -> errors.Problem:
+    """What to tell the client about helm's complaint, which itself goes to the log only."""
+    text = error.stderr.decode(errors="replace")
+    for pattern, kind in _COMPLAINTS:
+        if re.search(pattern, text, re.IGNORECASE):
+            return kind()
+    return errors.OperationFailed()
+
+
+_COMPLAINTS: list[tuple[str, type[errors.Problem]]] = [
+    (r"failed to allocate a nodePort: range is full|no node ?ports? (left|available)", errors.NoNodePortLeft),
+    (r"another operation \(install/upgrade/rollback\) is in progress", errors.OperationInProgress),
+    (
+        r"cluster unreachable|connection (refused|reset)|no such host|i/o timeout|deadline exceeded|handshake timeout"
+        r"|network is unreachable|no route to host|etcdserver|unexpected EOF|: EOF|http2: |server is currently unable"
+        r"|too many requests|context canceled|request timed out|the server was unable to return a response",
+        errors.ClusterUnavailable,
+    ),
+    (r"Apply failed with \d+ conflict", errors.FieldConflict),
+    (
+        r"exceeded quota|admission webhook|is forbidden|don't meet the specifications of the schema|is invalid"
+        r"|already exists|cannot be imported into the current release",
+        errors.RefusedByCluster,
+    ),
+]
+
+
+def _in_memory(content: bytes) -> int:
+    """A file descriptor from which `content` can be read, and no file."""
+    descriptor = os.memfd_create("values")
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+async def _end(process: asyncio.subprocess.Process, talk: asyncio.Future[Any]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.returncode is None:
+            try:
+                os.killpg(process.pid, number)
+            except ProcessLookupError:
+                break
+        await asyncio.wait({talk}, timeout=GRACE)
+        if talk.done():
+            break
+    talk.cancel()

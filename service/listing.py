@@ -1,0 +1,135 @@
+"""All servers by pages, from watches kept in memory: 2,000 servers would be 10,000 objects to fetch each time."""
+
+from __future__ import annotations
+
+import re
+import threading
+from bisect import bisect_right
+from typing import Any
+
+from service.edges import Object
+from service.errors import ClusterUnavailable, InvalidRequest
+from service.kube import Kube, path
+from service.objects import ServerObjects, service_names
+from service.revisions import in_order, status
+from service.watch import Kind, Watch
+
+SYNC_SECONDS = 3.0
+# The API server ends every watch now and then, and the next begins at once: a gap of this length means nothing.
+GAP_SECONDS = 3.0
+
+_RELEASE = re.compile(r"server-([1-9][0-9]{0,18})")
+
+
+class Listing:
+    """The servers of one namespace; the watches start with the first page asked for."""
+
+    def __init__(self, kube: Kube, namespace: str) -> None:
+        labelled = "gameserver/id"
+        self._statefulsets = Watch(
+            kube, Kind(path("apps/v1", namespace, "statefulsets"), labelled, _statefulset, _id_of_label)
+        )
+        self._pods = Watch(kube, Kind(path("v1", namespace, "pods"), labelled, _pod, _id_of_label))
+        self._claims = Watch(kube, Kind(path("v1", namespace, "persistentvolumeclaims"), labelled, _trim, _id_of_label))
+        self._services = Watch(kube, Kind(path("v1", namespace, "services"), labelled, _trim, _id_of_label))
+        self._releases = Watch(
+            kube, Kind(path("v1", namespace, "secrets"), "owner=helm", _trim, _id_of_release, metadata=True)
+        )
+        self._watches = (self._statefulsets, self._pods, self._claims, self._services, self._releases)
+        self._lock = threading.Lock()
+        self._started = False
+
+    def start(self) -> None:
+        """Begin to watch, if that has not happened yet."""
+        with self._lock:
+            if not self._started:
+                self._started = True
+                for watch in self._watches:
+                    watch.start()
+
+    def page(self, limit: int, continue_: str | None) -> tuple[list[ServerObjects], str | None]:
+        """Up to `limit` servers after the id `continue_`. Raises ClusterUnavailable while the list is out of date."""
+        after = _after(continue_)
+        self.start()
+        self._check()
+        ids = sorted({*self._statefulsets.ids(), *self._releases.ids()})
+        page: list[ServerObjects] = []
+        for id in ids[bisect_right(ids, after) :]:
+            found = self._server(id)
+            if found is None:
+                continue
+            if len(page) == limit:
+                return page, str(page[-1].id)
+            page.append(found)
+        return page, None
+
+    def _check(self) -> None:
+        if not all(watch.wait(SYNC_SECONDS) for watch in self._watches):
+            raise ClusterUnavailable("The list of servers is not there yet; Kubernetes has not answered.")
+        if (lost := max(watch.lost_for() for watch in self._watches)) > GAP_SECONDS:
+            raise ClusterUnavailable(f"The list of servers has not been up to date for {round(lost)} seconds.")
+
+    def _server(self, id: int) -> ServerObjects | None:
+        name = f"server-{id}"
+        statefulset = self._statefulsets.of(id).get(name)
+        releases = in_order([secret["metadata"] for secret in self._releases.of(id).values()])
+        if statefulset is None and (not releases or status(releases[-1]) == "uninstalled"):
+            return None
+        services = self._services.of(id)
+        return ServerObjects(
+            id=id,
+            statefulset=statefulset,
+            pod=self._pods.of(id).get(f"{name}-0"),
+            claim=self._claims.of(id).get(name),
+            services={service: services[service] for service in service_names(id) if service in services},
+            releases=releases,
+        )
+
+
+def _after(continue_: str | None) -> int:
+    if continue_ is None:
+        return 0
+    if not re.fullmatch(r"[1-9][0-9]{0,18}", continue_):
+        raise InvalidRequest(errors={"continue": ["must be the `continue` of an earlier answer"]})
+    return int(continue_)
+
+
+def _id_of_label(item: Object) -> int | None:
+    return _id(f"server-{item['metadata'].get('labels', {}).get('gameserver/id', '')}")
+
+
+def _id_of_release(item: Object) -> int | None:
+    return _id(item["metadata"].get("labels", {}).get("name", ""))
+
+
+def _id(name: str) -> int | None:
+    found = _RELEASE.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+# Two thousand servers are to fit in a small replica's memory, so what no reader looks at is left out.
+
+_UNREAD = ("managedFields", "ownerReferences")
+_READ_OF_CONTAINER = ("name", "image", "resources", "ports")
+
+
+def _trim(item: Object) -> Object:
+    metadata = {
+        key: value for key, value in item["metadata"].items() if key not in ("managedFields", "ownerReferences")
+    }
+    return {**item, "metadata": metadata}
+
+
+def _pod(item: Object) -> Object:
+    return _trim({**item, "spec": _containers(item["spec"])})
+
+
+def _statefulset(item: Object) -> Object:
+    template = item["spec"]["template"]
+    spec = {**item["spec"], "template": {**template, "spec": _containers(template["spec"])}}
+    return _trim({**item, "spec": spec})
+
+
+def _containers(spec: dict[str, Any]) -> dict[str, Any]:
+    containers = [{key: one[key] for key in _READ_OF_CONTAINER if key in one} for one in spec["containers"]]
+    return {"containers": containers, **({"nodeName": spec["nodeName"]} if "nodeName" in spec else {})}

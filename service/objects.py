@@ -1,0 +1,30 @@
+"""What the cluster holds of one server, and what its parts are called. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from service.edges import Object
+
+
+@dataclass(frozen=True)
+class ServerObjects:
+    """The objects of one server, as plain JSON; parts that do not exist are None or empty.
+
+    `services` are by object name, `events` (of pod, StatefulSet and claim) have the newest last, `releases` is the
+    metadata of the release Secrets, oldest first, whose labels say `status` and `version`.
+    """
+
+    id: int
+    statefulset: Object | None = None
+    pod: Object | None = None
+    claim: Object | None = None
+    services: Mapping[str, Object] = field(default_factory=dict)
+    events: tuple[Object, ...] = ()
+    releases: tuple[Object, ...] = ()
+
+
+def service_names(id: int) -> tuple[str, str, str]:
+    """The Services that a server may have: the game's own, and those of a private RCON and of file access."""
+    return f"server-{id}", f"server-{id}-rcon", f"server-{id}-sftp"

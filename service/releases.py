@@ -1,0 +1,241 @@
+"""All writes: one Helm release per server, through pyhelm3, one helm process a write.
+
+Each write holds the server's Lease (`leases.py`), mends what a dead holder left behind, and only then takes one of
+the places for helm processes, so that callers who would be refused anyway take none.
+
+Rights that this needs in the servers' namespace, besides those of `cluster.py`:
+
+    leases (coordination.k8s.io)  create get update delete
+    secrets                       list get update (this module: current values, recovery) create patch delete (helm)
+    services, persistentvolumeclaims, statefulsets (apps), networkpolicies (networking.k8s.io), configmaps
+                                  get list create update patch delete (helm)
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+
+from pyhelm3 import errors as helm_errors
+
+from service import helm, revisions
+from service.edges import Object, Values
+from service.errors import OperationFailed, OperationInProgress, Problem, ServerNotFound
+from service.kube import Kube, path
+from service.leases import Lease, Leases
+from service.places import Places, Work
+from service.revisions import Revisions
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+STRANGER_SECONDS = 60.0
+"""An unfinished release that no Lease speaks for may be an operator's `helm` at work: it is left alone this long."""
+
+_NAME = re.compile(r"server-[1-9][0-9]{0,18}")
+
+
+def release_name(id: int) -> str:
+    """The release of server `id`. Nothing that helm could take for an option or a path ever gets past here."""
+    name = f"server-{id}"
+    if isinstance(id, bool) or not isinstance(id, int) or not _NAME.fullmatch(name) or id >= 2**63:
+        raise ValueError(f"not a server's id: {id!r}")
+    return name
+
+
+class Releases:
+    """The Helm releases of the game servers. To be made after a fork: it has a thread and sockets.
+
+    `helm_done(kind, outcome, seconds)` and `recovered()` are told what happened, for the metrics.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        kube: Kube | None = None,
+        *,
+        helm_done: Callable[[str, str, float], None] = lambda kind, outcome, seconds: None,
+        recovered: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._namespace = settings.servers_namespace
+        self._kube = kube or Kube()
+        self._client = helm.client(settings.helm)
+        self._chart = helm.chart(self._client, settings.chart_path)
+        self._leases = Leases(self._kube, self._namespace, settings.pod_name)
+        self._revisions = Revisions(self._kube, self._namespace)
+        self._places = Places(settings.helm_processes or 2 * (os.cpu_count() or 1))
+        self._helm_done = helm_done
+        self._recovered = recovered
+        self._held = _Held()
+
+    @contextmanager
+    def locked(self, id: int) -> Iterator[None]:
+        """Hold the server's Lease; this thread's writes to it go through within."""
+        with self._lease(id):
+            yield
+
+    def install(self, id: int, values: Values) -> None:
+        """Install the release, or bring one that is there to these values."""
+        with self._lease(id) as lease:
+            self._settled(id, lease)
+            self._upgrade("install", id, values, lease)
+
+    def current(self, id: int) -> Values | None:
+        """The values that the newest revision was given, as `helm get values` shows them; None without a release."""
+        newest = self._newest(id)
+        return None if newest is None else self._revisions.values(newest)
+
+    def change(self, id: int, change: Callable[[Values], Values]) -> bool:
+        """Send `change(current values)` whole; False where nothing would change. Raises ServerNotFound."""
+        with self._lease(id) as lease:
+            newest = self._settled(id, lease)
+            values = None if newest is None else self._revisions.values(newest)
+            if newest is None or values is None:
+                raise ServerNotFound
+            wanted = change(deepcopy(values))
+            if _same(wanted, values) and revisions.status(newest) == "deployed" and self._has_workload(id):
+                return False
+            self._upgrade("change", id, wanted, lease)
+            return True
+
+    def uninstall(self, id: int) -> bool:
+        """Uninstall the release, without waiting for its pod to end; False where there is none."""
+        with self._lease(id) as lease:
+            if self._settled(id, lease) is None:
+                return False
+            self._uninstall(id, lease)
+            return True
+
+    # -- Lease and recovery --------------------------------------------------------------------------------
+
+    @contextmanager
+    def _lease(self, id: int) -> Iterator[Lease]:
+        held = self._held.by_id
+        if id in held:
+            yield held[id]
+            return
+        with self._leases.hold(release_name(id)) as lease:
+            held[id] = lease
+            try:
+                if lease.taken_over:
+                    self._after_death(id, lease)
+                yield lease
+            finally:
+                del held[id]
+
+    def _after_death(self, id: int, lease: Lease) -> None:
+        try:
+            self._recover(id, lease, self._newest(id))
+        except BaseException:
+            # Should this not come to its end, the next holder has to know too that the one before died.
+            lease.abandon()
+            raise
+
+    def _settled(self, id: int, lease: Lease) -> Object | None:
+        """The metadata of the newest revision, which no helm is working on; None without a release."""
+        newest = self._newest(id)
+        if newest is None or revisions.status(newest) not in revisions.UNFINISHED:
+            return newest
+        # Nobody died holding the Lease, so this was no replica: a hand, whose helm may still be at it.
+        if (left := STRANGER_SECONDS - revisions.age(newest)) > 0:
+            raise OperationInProgress(retry_after=max(1, round(left)))
+        self._recover(id, lease, newest)
+        return self._newest(id)
+
+    def _recover(self, id: int, lease: Lease, newest: Object | None) -> None:
+        """What Flux's helm-controller does: a dead revision is marked failed, and helm goes on from it."""
+        found = "" if newest is None else revisions.status(newest)
+        if newest is None or found not in revisions.UNFINISHED:
+            return
+        log.warning("release %s was left %s; recovering it", release_name(id), found)
+        if found == "uninstalling":
+            self._uninstall(id, lease)
+        else:
+            self._revisions.fail(newest)
+        self._recovered()
+
+    def _newest(self, id: int) -> Object | None:
+        found = self._revisions.of(release_name(id))
+        # `helm uninstall --keep-history` leaves revisions of a release that is no more.
+        return found[-1] if found and revisions.status(found[-1]) != "uninstalled" else None
+
+    def _has_workload(self, id: int) -> bool:
+        return self._kube.get(path("apps/v1", self._namespace, "statefulsets", release_name(id))) is not None
+
+    # -- helm ----------------------------------------------------------------------------------------------
+
+    def _upgrade(self, kind: str, id: int, values: Values, lease: Lease) -> None:
+        self._helm(
+            kind,
+            id,
+            lease,
+            lambda: self._client.install_or_upgrade_release(
+                release_name(id),
+                self._chart,
+                values,
+                namespace=self._namespace,
+                create_namespace=False,
+                # Without it, helm takes empty values for "the values of before".
+                reset_values=True,
+            ),
+        )
+
+    def _uninstall(self, id: int, lease: Lease) -> None:
+        self._helm(
+            "uninstall",
+            id,
+            lease,
+            lambda: self._client.uninstall_release(release_name(id), namespace=self._namespace),
+        )
+
+    def _helm(self, kind: str, id: int, lease: Lease, work: Work) -> None:
+        """Run one helm within a place; raises the Problem that its failure amounts to."""
+        began, outcome = time.monotonic(), "success"
+        try:
+            self._places.run(lease, work)
+        except helm_errors.Error as error:
+            problem = helm.problem(error)
+            outcome = problem.slug
+            message = error.stderr[-2000:].decode(errors="replace").strip()
+            log.error("helm %s of %s failed (%s): %s", kind, release_name(id), outcome, message)
+            if not isinstance(problem, OperationInProgress):
+                self._tidy(id, lease)
+            raise problem from error
+        except Problem as problem:
+            outcome = problem.slug
+            raise
+        except (OSError, ValueError) as error:
+            outcome = OperationFailed.slug
+            raise OperationFailed from error
+        finally:
+            self._helm_done(kind, outcome, time.monotonic() - began)
+
+    def _tidy(self, id: int, lease: Lease) -> None:
+        """After our own helm failed: where it could not even say so in the release, say it, or leave it to recovery."""
+        try:
+            newest = self._newest(id)
+            if newest is not None and revisions.status(newest) in revisions.PENDING:
+                self._revisions.fail(newest)
+            elif newest is not None and revisions.status(newest) == "uninstalling":
+                lease.abandon()
+        except Problem:
+            lease.abandon()
+
+
+class _Held(threading.local):
+    """The Leases that the present thread holds, by server id."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[int, Lease] = {}
+
+
+def _same(one: Values, other: Values) -> bool:
+    # Through JSON, as 1 == True in Python, and not in a value.
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

@@ -1,0 +1,107 @@
+"""Helm's record of a release: one Secret a revision, read and mended without a helm process.
+
+A revision's Secret is called `sh.helm.release.v1.<release>.v<n>`, carries `name`, `owner`, `status` and `version` as
+labels, and its payload is the release as JSON, gzipped, in base64 (and once more, as Secrets are).
+https://github.com/helm/helm/blob/v4.1.4/pkg/storage/driver/secrets.go
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from service.edges import Object, Values
+from service.errors import OperationFailed, OperationInProgress
+from service.kube import Conflict, Kube, path
+
+log = logging.getLogger(__name__)
+
+PENDING = frozenset({"pending-install", "pending-upgrade", "pending-rollback"})
+UNFINISHED = PENDING | {"uninstalling"}
+_RECOVERED = "The process that worked on this revision died; the game server API marked it failed."
+
+
+class Revisions:
+    """The release Secrets in one namespace."""
+
+    def __init__(self, kube: Kube, namespace: str) -> None:
+        self._kube = kube
+        self._namespace = namespace
+
+    def of(self, release: str) -> tuple[Object, ...]:
+        """The metadata of the release's Secrets, oldest first."""
+        found = self._kube.all(self._path(), metadata=True, labelSelector=f"owner=helm,name={release}")
+        return in_order([item["metadata"] for item in found])
+
+    def all(self) -> list[Object]:
+        """The metadata of every release Secret of the namespace."""
+        found = self._kube.all(self._path(), metadata=True, labelSelector="owner=helm")
+        return [item["metadata"] for item in found]
+
+    def values(self, revision: Object) -> Values | None:
+        """The values that this revision was given; None where it has gone meanwhile."""
+        secret = self._kube.get(self._path(revision["name"]))
+        return None if secret is None else dict(_decoded(secret).get("config") or {})
+
+    def fail(self, revision: Object) -> None:
+        """Mark an unfinished revision as failed, so that helm goes on from it.
+
+        Raises OperationInProgress where somebody writes to it at the same time: then it is not dead.
+        """
+        secret = self._kube.get(self._path(revision["name"]))
+        if secret is None or status(secret["metadata"]) not in PENDING:
+            raise OperationInProgress
+        payload = _decoded(secret)
+        payload["info"] = {**payload.get("info", {}), "status": "failed", "description": _RECOVERED}
+        secret["data"] = {**secret["data"], "release": _encoded(payload)}
+        # The label is what helm searches by, the payload what it believes: both have to say the same.
+        modified = str(int(datetime.now(UTC).timestamp()))
+        secret["metadata"]["labels"] |= {"status": "failed", "modifiedAt": modified}
+        try:
+            self._kube.replace(self._path(revision["name"]), secret)
+        except Conflict as conflict:
+            raise OperationInProgress from conflict
+
+    def _path(self, name: str = "") -> str:
+        return path("v1", self._namespace, "secrets", name)
+
+
+def in_order(revisions: Sequence[Object]) -> tuple[Object, ...]:
+    """Release Secrets' metadata, oldest first."""
+    return tuple(sorted(revisions, key=_number))
+
+
+def status(revision: Object) -> str:
+    """`deployed`, `failed`, `pending-upgrade`, …"""
+    return str(revision.get("labels", {}).get("status", ""))
+
+
+def age(revision: Object) -> float:
+    """The seconds since helm last said something about this revision, by this machine's clock."""
+    label = revision.get("labels", {}).get("modifiedAt", "")
+    made = datetime.fromisoformat(revision["creationTimestamp"]).timestamp()
+    return datetime.now(UTC).timestamp() - max(made, float(label) if label.isdigit() else 0.0)
+
+
+def _number(revision: Object) -> int:
+    number = str(revision.get("labels", {}).get("version", ""))
+    return int(number) if number.isdigit() else 0
+
+
+def _decoded(secret: Object) -> dict[str, Any]:
+    try:
+        packed = base64.b64decode(base64.b64decode(secret["data"]["release"]))
+        return cast(dict[str, Any], json.loads(gzip.decompress(packed)))
+    except (KeyError, ValueError, OSError, EOFError) as error:
+        log.error("the release Secret %s cannot be read: %s", secret["metadata"]["name"], error)
+        raise OperationFailed("Helm's record of this server cannot be read; the operator has to mend it.") from error
+
+
+def _encoded(payload: dict[str, Any]) -> str:
+    packed = gzip.compress(json.dumps(payload).encode(), mtime=0)
+    return base64.b64encode(base64.b64encode(packed)).decode()

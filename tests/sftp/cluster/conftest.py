@@ -1,0 +1,82 @@
+"""Two servers, one on each node. A failing test shows the agents' logs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import pytest
+import sftp_cluster
+from sftp_cluster import SFTP, Server, eventually, get, kubectl
+
+ALICE, BOB = 9_100_001, 9_100_002
+
+
+@pytest.fixture(scope="session")
+def nodes() -> list[dict[str, str]]:
+    """Each node's name and address."""
+    return [
+        {
+            "name": node["metadata"]["name"],
+            "address": next(a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP"),
+        }
+        for node in get("nodes")["items"]
+    ]
+
+
+@pytest.fixture(scope="session")
+def servers(nodes: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Server]]:
+    """Alice's server on the first node and Bob's on the last, reachable."""
+    folder = tmp_path_factory.mktemp("keys")
+    addresses = tuple(node["address"] for node in nodes)
+    made = (
+        _server(ALICE, nodes[0]["name"], folder, addresses),
+        _server(BOB, nodes[-1]["name"], folder, addresses),
+    )
+    for server in made:
+        server.delete()
+    try:
+        for server in made:
+            server.create()
+        for server in made:
+            eventually(server.reachable, 20, f"{server.user} has access")
+        yield made
+    finally:
+        for server in made:
+            server.delete()
+
+
+@pytest.fixture
+def alice(servers: tuple[Server, Server]) -> Iterator[Server]:
+    yield from _restored(servers[0])
+
+
+@pytest.fixture
+def bob(servers: tuple[Server, Server]) -> Iterator[Server]:
+    yield from _restored(servers[1])
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome: Any = yield
+    report = outcome.get_result()
+    if report.failed and Path(str(item.fspath)).parent == Path(__file__).parent:
+        logs = kubectl("logs", "-n", SFTP, "daemonset/sftp", "--all-pods", "--prefix", "--tail=60")
+        report.sections.append(("SFTP pods", logs))
+
+
+def _restored(server: Server) -> Iterator[Server]:
+    """The server, whose account is set right again after a test that changed it."""
+    yield server
+    server.set_account(keys=[server.public_key], password_hash=sftp_cluster.PASSWORD_HASH)
+    eventually(server.reachable, 20, f"{server.user} has access again")
+
+
+def _server(number: int, node: str, folder: Path, addresses: tuple[str, ...]) -> Server:
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    key_file = folder / str(number)
+    key.write_private_key(str(key_file))
+    key_file.chmod(0o600)
+    return Server(number, node, key, key_file, addresses)

@@ -1,0 +1,256 @@
+"""Servers as the SFTP agents see them: a claim with its disk, a Service, an account, and a game that runs.
+
+They are made without the API, so that these tests tell about the DaemonSet alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+SERVERS = "gameservers"
+SFTP = "gameserver-sftp"
+IMAGE = "localhost/debian:bookworm-slim"
+# Made by `openssl passwd -6`.
+PASSWORD = "correct-horse"
+PASSWORD_HASH = "$6$saltsaltsalt$DwOpBtQmY9DfqAt5fItSHEOMhiTt98Jo3pY.1UoK4FbqzpKXekUehTMGg5ZBsPI2GQWABrnNp3WUQTfNhJLvu."
+OTHER_PASSWORD = "battery-staple"
+OTHER_HASH = "$6$saltsaltsalt$Dq1ddwhzporGzhjhBPOwKcyUGML9e98fi7fQZsOWapKmMTYcNc8VAGD1HaXs8RFdZ7XjlB2G5cEAvk/cJijk8."
+
+
+def kubectl(*arguments: str, stdin: str | None = None) -> str:
+    """What kubectl prints. Raises AssertionError with what it complained of."""
+    done = subprocess.run(
+        ("kubectl", *arguments), input=stdin, text=True, capture_output=True, check=False, timeout=180
+    )
+    assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+def get(*arguments: str) -> Any:
+    return json.loads(kubectl("get", *arguments, "-o", "json"))
+
+
+def apply(*objects: dict[str, Any]) -> None:
+    kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+
+
+def eventually(check: Callable[[], Any], seconds: float, what: str) -> float:
+    """Wait until check is true; gives how long it took. An OSError counts as not yet."""
+    began = time.monotonic()
+    while True:
+        try:
+            if check():
+                return time.monotonic() - began
+        except (OSError, asyncssh.Error):
+            pass
+        assert time.monotonic() - began < seconds, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
+
+
+def sftp_pod(node: str) -> str:
+    """The name of a node's SFTP pod."""
+    pods = get("pods", "-n", SFTP, "-l", "app.kubernetes.io/name=sftp-daemonset")["items"]
+    return next(
+        pod["metadata"]["name"]
+        for pod in pods
+        if pod["spec"].get("nodeName") == node and "deletionTimestamp" not in pod["metadata"]
+    )
+
+
+def in_sftp_pod(node: str, script: str) -> str:
+    return kubectl("exec", "-n", SFTP, sftp_pod(node), "--", "sh", "-c", script)
+
+
+@dataclass
+class Server:
+    """One server: its objects, and ways to its files."""
+
+    number: int
+    node: str
+    key: asyncssh.SSHKey
+    key_file: Path
+    addresses: tuple[str, ...]
+
+    @property
+    def user(self) -> str:
+        return f"server-{self.number}"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {"gameserver/id": str(self.number)}
+
+    @property
+    def public_key(self) -> str:
+        return self.key.export_public_key().decode().strip()
+
+    @property
+    def port(self) -> int:
+        return int(get("service", f"{self.user}-sftp", "-n", SERVERS)["spec"]["ports"][0]["nodePort"])
+
+    def create(self) -> None:
+        """The disk, the game that runs on it, the Service and the account."""
+        apply(self._claim(), self._service(), self._pod())
+        self.set_account(keys=[self.public_key], password_hash=PASSWORD_HASH)
+        self.wait_for_game()
+
+    def wait_for_game(self) -> None:
+        kubectl("wait", "-n", SERVERS, f"pod/{self.user}-0", "--for=condition=Ready", "--timeout=120s")
+
+    def start(self) -> None:
+        apply(self._pod())
+        self.wait_for_game()
+
+    def stop(self) -> None:
+        kubectl("delete", "-n", SERVERS, f"pod/{self.user}-0", "--ignore-not-found", "--wait")
+
+    def move(self, node: str) -> None:
+        """Give the server an empty disk on another node, under the same claim's name."""
+        self.stop()
+        kubectl("delete", "-n", SERVERS, f"pvc/{self.user}", "--wait")
+        self.node = node
+        apply(self._claim(), self._pod())
+        self.wait_for_game()
+
+    def delete(self) -> None:
+        kubectl("delete", "secret", self.user, "-n", SFTP, "--ignore-not-found")
+        self.stop()
+        kubectl("delete", "-n", SERVERS, f"service/{self.user}-sftp", f"pvc/{self.user}", "--ignore-not-found", "--wait")
+
+    def set_account(self, keys: list[str], password_hash: str | None) -> None:
+        data = {"authorized-keys": "\n".join(keys)}
+        if password_hash:
+            data["password-hash"] = password_hash
+        apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {
+                    "name": self.user,
+                    "namespace": SFTP,
+                    "labels": {**self.labels, "app.kubernetes.io/component": "sftp-account"},
+                },
+                "data": {name: base64.b64encode(value.encode()).decode() for name, value in data.items()},
+            }
+        )
+
+    def game(self, script: str) -> str:
+        """Run a script in the game's container, as the game's user, in its disk."""
+        return kubectl("exec", "-n", SERVERS, f"{self.user}-0", "--", "sh", "-c", f"cd /data; {script}")
+
+    def openssh(self, *batch: str, address: str | None = None, check: bool = True) -> str:
+        """Run a batch with OpenSSH's own sftp; gives all that it says."""
+        done = subprocess.run(
+            ("sftp", "-b", "-", *self._options(), "-P", str(self.port), f"{self.user}@{address or self.addresses[0]}"),
+            input="\n".join(batch) + "\n",
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        said = done.stdout + done.stderr
+        assert not check or done.returncode == 0, said
+        return said
+
+    def connect(self, address: str | None = None, **options: Any) -> Any:
+        """An asyncssh connection; with the account's key unless told otherwise."""
+        chosen: dict[str, Any] = {"username": self.user, "client_keys": [self.key], "password": None, **options}
+        return asyncssh.connect(
+            address or self.addresses[0],
+            self.port,
+            known_hosts=published_host_key(),
+            config=None,
+            agent_path=None,
+            login_timeout=20,
+            **chosen,
+        )
+
+    def reachable(self) -> bool:
+        """Whether a login works just now."""
+        done = subprocess.run(
+            ("sftp", "-b", "/dev/null", *self._options(), "-P", str(self.port), f"{self.user}@{self.addresses[0]}"),
+            capture_output=True,
+            check=False,
+            timeout=30,
+        )
+        return done.returncode == 0
+
+    def _options(self) -> list[str]:
+        options = {
+            "IdentityFile": str(self.key_file),
+            "IdentitiesOnly": "yes",
+            "PasswordAuthentication": "no",
+            "StrictHostKeyChecking": "no",
+            "UserKnownHostsFile": "/dev/null",
+            "LogLevel": "ERROR",
+            "ConnectTimeout": "5",
+        }
+        return [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+
+    def _claim(self) -> dict[str, Any]:
+        return {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": self.user, "namespace": SERVERS, "labels": self.labels},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+        }
+
+    def _service(self) -> dict[str, Any]:
+        return {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": f"{self.user}-sftp", "namespace": SERVERS, "labels": self.labels},
+            "spec": {"type": "NodePort", "ports": [{"name": "sftp", "port": 22, "targetPort": 2022}]},
+        }
+
+    def _pod(self) -> dict[str, Any]:
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": f"{self.user}-0", "namespace": SERVERS, "labels": self.labels},
+            "spec": {
+                "nodeSelector": {"kubernetes.io/hostname": self.node},
+                "automountServiceAccountToken": False,
+                "terminationGracePeriodSeconds": 1,
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "runAsUser": 1000,
+                    "runAsGroup": 1000,
+                    "fsGroup": 1000,
+                    "fsGroupChangePolicy": "OnRootMismatch",
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [
+                    {
+                        "name": "game",
+                        "image": IMAGE,
+                        "imagePullPolicy": "Never",
+                        "command": ["sleep", "infinity"],
+                        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+                    }
+                ],
+                "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": self.user}}],
+            },
+        }
+
+
+def published_host_key() -> tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey], list[asyncssh.SSHKey]]:
+    """The host keys that the ConfigMap tells, as asyncssh's trusted ones: any other refuses to connect."""
+    data = get("configmap", "sftp-host-key", "-n", SFTP)["data"]
+    return [asyncssh.import_public_key(line) for line in data["public-keys"].splitlines()], [], []
+
+
+def banner(address: str, port: int) -> bytes:
+    """What a server says first."""
+    with socket.create_connection((address, port), timeout=3) as connection:
+        return connection.recv(100)

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import base64
 import time
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from service.edges import Object
@@ -31,6 +33,45 @@ from service.settings import Settings
 
 HOST_SECONDS = 60.0
 READY_SECONDS = 2.0
+
+
+class LiveServer:
+    """One server's objects, each read when it is first looked at: most calls look at two or three of them."""
+
+    events: tuple[Object, ...] = ()
+
+    def __init__(self, kube: Kube, revisions: Revisions, namespace: str, id: int) -> None:
+        self.id = id
+        self._kube = kube
+        self._revisions = revisions
+        self._namespace = namespace
+        self._name = f"server-{id}"
+
+    @cached_property
+    def statefulset(self) -> Object | None:
+        return self._get("apps/v1", "statefulsets", self._name)
+
+    @cached_property
+    def pod(self) -> Object | None:
+        return self._get("v1", "pods", f"{self._name}-0")
+
+    @cached_property
+    def claim(self) -> Object | None:
+        return self._get("v1", "persistentvolumeclaims", self._name)
+
+    @cached_property
+    def services(self) -> Mapping[str, Object]:
+        found = {name: self._get("v1", "services", name) for name in service_names(self.id)}
+        return {name: service for name, service in found.items() if service is not None}
+
+    @cached_property
+    def releases(self) -> tuple[Object, ...]:
+        # Whether there is a server at all must be current; where a StatefulSet shows it, its history may lag.
+        current = self.statefulset is None
+        return self._revisions.of(self._name) if current else self._revisions.cached(self._name)
+
+    def _get(self, group: str, kind: str, name: str) -> Object | None:
+        return self._kube.get(path(group, self._namespace, kind, name))
 
 
 class Cluster:
@@ -50,18 +91,9 @@ class Cluster:
 
     # -- servers -------------------------------------------------------------------------------------------
 
-    def server(self, id: int) -> ServerObjects:
+    def server(self, id: int) -> LiveServer:
         """The objects of one server as they are now, without its events."""
-        name = f"server-{id}"
-        found = {service: self.service(service) for service in service_names(id)}
-        return ServerObjects(
-            id=id,
-            statefulset=self._get("apps/v1", "statefulsets", name),
-            pod=self._get("v1", "pods", f"{name}-0"),
-            claim=self._get("v1", "persistentvolumeclaims", name),
-            services={service: thing for service, thing in found.items() if thing is not None},
-            releases=self._revisions.of(name),
-        )
+        return LiveServer(self._kube, self._revisions, self._namespace, id)
 
     def servers(self, limit: int, continue_: str | None) -> tuple[list[ServerObjects], str | None]:
         """A page of all servers, by id, and what to pass as `continue_` for the next."""

@@ -61,9 +61,9 @@ class Kube:
         self._configuration = configuration
         self._client = client.ApiClient(configuration)
 
-    def get(self, path: str, **query: str | int) -> Object | None:
-        """The object at `path`, None where there is none."""
-        return self._json("GET", path, query)
+    def get(self, path: str, *, metadata: bool = False, **query: str | int) -> Object | None:
+        """The object at `path` (or only its metadata), None where there is none."""
+        return self._json("GET", path, query, accept=METADATA if metadata else "application/json")
 
     def all(self, path: str, *, metadata: bool = False, **query: str | int) -> list[Object]:
         """Every object of a collection, fetched by pages."""

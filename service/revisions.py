@@ -34,9 +34,25 @@ class Revisions:
         self._namespace = namespace
 
     def of(self, release: str) -> tuple[Object, ...]:
-        """The metadata of the release's Secrets, oldest first."""
-        found = self._kube.all(self._path(), metadata=True, labelSelector=f"owner=helm,name={release}")
-        return in_order([item["metadata"] for item in found])
+        """The metadata of the release's Secrets as they are now, oldest first.
+
+        A list that is sure to be current makes the API server wait for etcd's next progress mark, up to 100 ms. So the
+        list here comes from its cache, and reads by name, which are always current, tell what the cache has missed.
+        """
+        found = list(self.cached(release))
+        if found:
+            last = self._metadata(release, _number(found[-1]))
+            if last is None:
+                # Uninstalled or pruned a moment ago; which, only a current list can tell.
+                return self._listed(release, "")
+            found[-1] = last
+        while newer := self._metadata(release, _number(found[-1]) + 1 if found else 1):
+            found.append(newer)
+        return tuple(found)
+
+    def cached(self, release: str) -> tuple[Object, ...]:
+        """The same from the API server's cache, which may be some milliseconds behind."""
+        return self._listed(release, "0")
 
     def all(self) -> list[Object]:
         """The metadata of every release Secret of the namespace."""
@@ -66,6 +82,15 @@ class Revisions:
             self._kube.replace(self._path(revision["name"]), secret)
         except Conflict as conflict:
             raise OperationInProgress from conflict
+
+    def _listed(self, release: str, version: str) -> tuple[Object, ...]:
+        about = f"owner=helm,name={release}"
+        found = self._kube.all(self._path(), metadata=True, labelSelector=about, resourceVersion=version)
+        return in_order([item["metadata"] for item in found])
+
+    def _metadata(self, release: str, number: int) -> Object | None:
+        found = self._kube.get(self._path(f"sh.helm.release.v1.{release}.v{number}"), metadata=True)
+        return None if found is None else cast(Object, found["metadata"])
 
     def _path(self, name: str = "") -> str:
         return path("v1", self._namespace, "secrets", name)

@@ -197,6 +197,7 @@ class OperationFailed(Problem):
     status = 500
     title = "The operation failed"
     explanation = "Helm could not carry the operation out. The API's log has its message under the request id."
+    default_retry_after = 10
 
 
 class RefusedByCluster(Problem):

@@ -1,0 +1,196 @@
+"""The Flask application, put together from its collaborators."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from flask import Flask, Response, g, request
+from flask_smorest import Api  # type: ignore[import-untyped]
+from werkzeug.routing import BaseConverter, ValidationError
+
+from service import (
+    answers,
+    auth,
+    catalogue,
+    disks,
+    docs,
+    errors,
+    games,
+    health,
+    logs,
+    metrics,
+    openapi,
+    schemas,
+    servers,
+)
+from service.context import Context
+from service.edges import ClusterEdge, ReleasesEdge
+from service.records import record_of_objects
+from service.settings import Settings
+from service.state import state_of
+
+log = logging.getLogger(__name__)
+access = logging.getLogger("service.access")
+
+LARGEST_BODY = 64 * 1024
+_PAGE = 500
+
+
+class ServerId(BaseConverter):
+    """A server's id in a path: anything that is none is no address at all, so it answers 404."""
+
+    regex = "[1-9][0-9]{0,18}"
+
+    def to_python(self, value: str) -> int:
+        if not value.isascii() or int(value) > schemas.LARGEST_ID:
+            raise ValidationError
+        return int(value)
+
+
+def create_app(settings: Settings, cluster: ClusterEdge, releases: ReleasesEdge) -> Flask:
+    """The application; raises StartupError, with file and line, where a file it depends on is broken."""
+    app = Flask("service", static_folder=None)
+    app.config.update(
+        API_TITLE="Game server API",
+        API_VERSION="v1",
+        OPENAPI_VERSION="3.1.0",
+        MAX_CONTENT_LENGTH=LARGEST_BODY,
+        PROVIDE_AUTOMATIC_OPTIONS=False,
+        TRAP_HTTP_EXCEPTIONS=False,
+        # An exception is answered as a problem, in tests too.
+        PROPAGATE_EXCEPTIONS=False,
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    app.url_map.converters["id"] = ServerId
+    folders = [games.BUILT_IN, *([settings.games_dir] if settings.games_dir and settings.games_dir.is_dir() else [])]
+    context = Context(
+        settings=settings,
+        cluster=cluster,
+        releases=releases,
+        games=games.load(*folders),
+        operator_values=_operator_values(settings),
+        tokens=auth.Tokens(settings.tokens_file),
+    )
+    app.extensions["gameserver"] = context
+    _register_hooks(app, context)
+    answers.register(app)
+    _register_routes(app, context)
+    return app
+
+
+def count_servers(cluster: ClusterEdge) -> Iterator[Mapping[str, str]]:
+    """Game and state of every server, for /metrics."""
+    continue_: str | None = None
+    while True:
+        page, continue_ = cluster.servers(_PAGE, continue_)
+        for objects in page:
+            record = record_of_objects(objects)
+            yield {"game": record.game if record else "", "state": state_of(objects).state}
+        if continue_ is None:
+            return
+
+
+def _register_routes(app: Flask, context: Context) -> None:
+    api = _Api(
+        app,
+        spec_kwargs={
+            "info": {"description": "Hosts game servers on Kubernetes, each one a Helm release."},
+            "security": [{"bearer": []}],
+        },
+    )
+    api.register_converter(ServerId, _id_schema)
+    api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
+    api.spec.components.schema("ProblemAnswer", schema=schemas.ProblemAnswer)
+    for blueprint in (health.blueprint, servers.blueprint, disks.blueprint, catalogue.blueprint):
+        api.register_blueprint(blueprint)
+    app.register_blueprint(docs.blueprint)
+    for rule in app.url_map.iter_rules():
+        if not hasattr(app.view_functions[rule.endpoint], "needs"):
+            raise AssertionError(f"{rule.rule} does not say which scope it needs, or that it is public")
+    app.extensions["openapi"] = openapi.finished(api.spec.to_dict(), app, context.settings, context.games)
+
+
+class _Api(Api):  # type: ignore[misc]
+    def _register_error_handlers(self) -> None:
+        """None of flask-smorest's: they drop `Allow` on a 405, and are no problem+json."""
+
+
+def _id_schema(converter: Any) -> dict[str, Any]:
+    return {"type": "integer", "format": "int64", "minimum": 1, "maximum": schemas.LARGEST_ID}
+
+
+def _operator_values(settings: Settings) -> Mapping[str, Any]:
+    """The operator's own values for servers: `all`, and by game `games.<name>`."""
+    path = settings.server_values_file
+    if path is None or not path.exists():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise errors.StartupError(f"{path}:{line}: is not YAML: {error.problem}") from error
+    if not isinstance(found, dict) or found.keys() - {"all", "games"}:
+        raise errors.StartupError(f"{path}:1: must be a mapping with `all` and `games` and nothing else")
+    for key in ("all", "games"):
+        if not isinstance(found.get(key) or {}, dict):
+            raise errors.StartupError(f"{path}:1: `{key}` must be a mapping")
+    return found
+
+
+# -- around every request ----------------------------------------------------------------------------------
+
+
+def _register_hooks(app: Flask, context: Context) -> None:
+    @app.before_request
+    def begin() -> None:
+        g.began = time.perf_counter()
+        logs.request_id.set(logs.id_of_request(request.headers.get("X-Request-Id")))
+        view = app.view_functions.get(request.endpoint or "")
+        # An address that does not exist needs a token too: so no route can be forgotten.
+        needs = getattr(view, "needs", "") if view else ""
+        if needs is None:
+            return
+        g.token = context.tokens.caller(request.headers.get("Authorization"))
+        if needs and needs not in g.token.scopes:
+            raise errors.MissingScope(f"This call needs the scope `{needs}`, which the token {g.token.name} lacks.")
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        response.headers["X-Request-Id"] = logs.request_id.get()
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.setdefault("Cache-Control", "no-store")
+        if health.draining.is_set():
+            response.headers["Connection"] = "close"
+        _write_down(response)
+        return response
+
+
+def _write_down(response: Response) -> None:
+    seconds = time.perf_counter() - g.get("began", time.perf_counter())
+    route = request.url_rule.rule if request.url_rule else "none"
+    metrics.request_done(route, request.method, response.status_code, seconds)
+    token = g.get("token")
+    outcome = request.environ.get("gameserver.outcome", "ok")
+    id = (request.view_args or {}).get("id")
+    view = request.endpoint or ""
+    action = re.sub(r".*\.", "", view)
+    if id is not None and (request.method != "GET" or action == "get_rcon") and action != "patch_port":
+        logs.audit(token=token.name if token else "", action=action, server=id, outcome=outcome)
+    fields = {
+        "method": request.method,
+        "route": route,
+        "path": request.path,
+        "status": response.status_code,
+        "ms": round(seconds * 1000, 1),
+        "token": token.name if token else None,
+        "outcome": outcome,
+    }
+    level = logging.DEBUG if action in ("healthcheck", "readyz") and response.status_code < 400 else logging.INFO
+    access.log(level, "%s %s %d", request.method, request.path, response.status_code, extra={"fields": fields})

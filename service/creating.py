@@ -1,0 +1,139 @@
+"""Creating a server: the one operation that has to ask before it writes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from service import values
+from service.auth import Token
+from service.context import Context
+from service.edges import Objects
+from service.errors import (
+    DiskBeingErased,
+    DiskCannotGrow,
+    DiskCannotShrink,
+    DiskKept,
+    EulaNotAccepted,
+    InvalidRequest,
+    MissingScope,
+    ServerExists,
+    ServerNotFound,
+)
+from service.games import Game
+from service.records import Record, customer_of_claim, record_of_values
+from service.state import exists
+
+# A claim that no pod uses is gone within this time; one that is still in use takes as long as the pod.
+_ERASE_SECONDS = 3.0
+
+
+def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) -> bool:
+    """Make the server, or find that it is there already: True if it was made now.
+
+    `request` is a loaded schemas.CreateServer. Raises ServerExists where another server has the id, and one of
+    the disk problems where an earlier server's disk has to be decided upon.
+    """
+    game = known_game(context.games, request["game"])
+    check_options(game, request["options"])
+    record = Record(
+        game=game.name,
+        ram_gb=request["ram_gb"],
+        disk_gb=request["disk_gb"],
+        options=request["options"],
+        customer=_customer(token, request["customer"]),
+        rcon=request["rcon"],
+    )
+    if game.eula and game.name not in context.settings.accepted_eulas:
+        raise EulaNotAccepted(
+            f"The operator has not accepted the licence of {game.title} ({game.eula}); "
+            f"`{game.name}` has to be among `acceptedEulas` in the values of the API's chart."
+        )
+    with context.releases.locked(id):
+        objects = context.cluster.server(id)
+        if exists(objects):
+            return _again(context, token, objects, record)
+        _settle_disk(context, token, objects, record, request["disk"])
+        rendered = game.render(id, record)
+        wanted = values.values_of(id, record, rendered, context.operator_values)
+        context.releases.install(id, values.started(wanted, request["start"]))
+        return True
+
+
+def known_game(games: Mapping[str, Game], name: str) -> Game:
+    """The game of that name; raises InvalidRequest naming the field."""
+    if name not in games:
+        raise InvalidRequest(errors={"game": [f"is unknown; known are {', '.join(games)}"]})
+    return games[name]
+
+
+def check_options(game: Game, options: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest naming each option that does not fit the game."""
+    if wrong := game.errors(options):
+        raise InvalidRequest(f"The options do not fit {game.title}.", errors=wrong)
+
+
+def check_growth(context: Context, claim: Mapping[str, Any] | None, now_gb: int, wanted_gb: int) -> None:
+    """Raises DiskCannotShrink or DiskCannotGrow where the disk cannot take its new size."""
+    if wanted_gb < now_gb:
+        raise DiskCannotShrink(errors={"disk_gb": [f"must not be smaller than {now_gb}"]})
+    if wanted_gb > now_gb and claim is not None and not context.cluster.disk_class_expandable(dict(claim)):
+        raise DiskCannotGrow(errors={"disk_gb": [f"must be {now_gb}: the disk's storage class cannot grow it"]})
+
+
+def claim_gb(claim: Mapping[str, Any]) -> int:
+    """The size that a claim asks for, in GiB, a broken one rounded up."""
+    text = str(claim.get("spec", {}).get("resources", {}).get("requests", {}).get("storage", "0"))
+    units = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+    for unit, factor in units.items():
+        if text.endswith(unit):
+            return -(-int(float(text.removesuffix(unit)) * factor) // 2**30)
+    return -(-int(float(text)) // 2**30)
+
+
+def _customer(token: Token, given: str | None) -> str:
+    if token.customer is not None and given not in (None, token.customer):
+        raise MissingScope(f"This token can only create servers of the customer {token.customer}.")
+    return token.customer or given or ""
+
+
+def _again(context: Context, token: Token, objects: Objects, record: Record) -> bool:
+    current = context.releases.current(objects.id)
+    if current is None:
+        raise ServerExists("Something that is no release of Helm has this server's name.")
+    there = record_of_values(current)
+    if not token.may_see(there.customer):
+        raise ServerNotFound()
+    if different := there.difference(record):
+        raise ServerExists(
+            f"Server {objects.id} exists and differs in {', '.join(different)}. Change it with PATCH, or delete it.",
+            errors={field: ["differs from the server that exists"] for field in different},
+        )
+    status = objects.releases[-1].get("labels", {}).get("status") if objects.releases else "deployed"
+    if status == "deployed" and objects.statefulset is not None:
+        return False
+    # A first try that broke off half way, its holder dead: what it was given goes on from here.
+    context.releases.install(objects.id, current)
+    return True
+
+
+def _settle_disk(context: Context, token: Token, objects: Objects, record: Record, disk: str | None) -> None:
+    claim = objects.claim
+    if claim is None:
+        return
+    if token.customer is not None and customer_of_claim(claim) != token.customer:
+        raise ServerNotFound("A disk of another customer was kept under this id.")
+    if claim["metadata"].get("deletionTimestamp"):
+        raise DiskBeingErased()
+    if disk is None:
+        raise DiskKept(errors={"disk": ["must be reuse or erase: a disk was kept under this id"]})
+    if disk == "reuse":
+        check_growth(context, claim, claim_gb(claim), record.disk_gb)
+        return
+    context.cluster.erase_disk(objects.id)
+    deadline = time.monotonic() + _ERASE_SECONDS
+    while context.cluster.server(objects.id).claim is not None:
+        if time.monotonic() > deadline:
+            raise DiskBeingErased()
+        time.sleep(0.2)

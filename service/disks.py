@@ -1,0 +1,35 @@
+"""Kept disks: what outlived its server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service import schemas
+from service.auth import needs
+from service.bodies import Blueprint
+from service.context import caller, context
+from service.creating import claim_gb
+from service.records import customer_of_claim
+
+blueprint = Blueprint("disks", __name__, url_prefix="/api/v1/disk", description="Disks that outlived their server")
+
+# Written on the claim when its server is deleted; a disk that a hand has orphaned has only its own age.
+KEPT_SINCE = "gameserver/kept-since"
+
+
+@blueprint.route("/", methods=["GET"])
+@needs("read")
+@blueprint.response(200, schemas.DisksAnswer)
+def list_disks() -> dict[str, Any]:
+    """The kept disks: id, size, since when"""
+    claims = [claim for claim in context().cluster.kept_disks() if caller().may_see(customer_of_claim(claim))]
+    disks = [
+        {
+            "id": int(claim["metadata"]["labels"]["gameserver/id"]),
+            "disk_gb": claim_gb(claim),
+            "since": claim["metadata"].get("annotations", {}).get(KEPT_SINCE)
+            or claim["metadata"].get("creationTimestamp"),
+        }
+        for claim in claims
+    ]
+    return {"success": True, "disks": sorted(disks, key=lambda disk: disk["id"])}

@@ -1,0 +1,81 @@
+"""What the web layer asks of its two edges, as types.
+
+`cluster.py` reads Kubernetes and `releases.py` writes through Helm; the fakes of the tests stand in for both.
+Objects are plain dicts, as the Kubernetes API writes them in JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+Object = dict[str, Any]
+Values = dict[str, Any]
+
+
+class Objects(Protocol):
+    """All that the cluster knows of one server; parts that do not exist are None or empty."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def statefulset(self) -> Object | None: ...
+    @property
+    def pod(self) -> Object | None: ...
+    @property
+    def claim(self) -> Object | None: ...
+    @property
+    def services(self) -> Mapping[str, Object]:
+        """The Services by object name."""
+
+    @property
+    def events(self) -> Sequence[Object]:
+        """The events of pod, StatefulSet and claim, newest last."""
+
+    @property
+    def releases(self) -> Sequence[Object]:
+        """The metadata of the release Secrets, oldest first; labels `status` and `version`."""
+
+
+class ClusterEdge(Protocol):
+    """Kubernetes. Every method may raise errors.ClusterUnavailable."""
+
+    def server(self, id: int) -> Objects:
+        """The objects of one server, without its events."""
+
+    def servers(self, limit: int, continue_: str | None) -> tuple[Sequence[Objects], str | None]:
+        """A page of all servers, by id, and what to pass as `continue_` for the next page."""
+
+    def events(self, id: int) -> Sequence[Object]:
+        """The events of pod, StatefulSet and claim, newest last."""
+
+    def service(self, name: str) -> Object | None: ...
+    def rcon_password(self, id: int) -> str | None: ...
+    def kept_disks(self) -> Sequence[Object]:
+        """The claims that outlived their server."""
+
+    def erase_disk(self, id: int) -> None:
+        """Begin to delete the claim; one that is gone already is no error."""
+
+    def disk_class_expandable(self, claim: Object) -> bool: ...
+    def node_host(self) -> str:
+        """An address on which node ports answer."""
+
+    def pod_log_tail(self, id: int, lines: int, previous: bool) -> str: ...
+    def ready(self) -> bool: ...
+
+
+class ReleasesEdge(Protocol):
+    """Helm. Each write may raise errors.OperationInProgress, TooManyOperations, OperationFailed and their kin."""
+
+    def install(self, id: int, values: Values) -> None: ...
+    def current(self, id: int) -> Values | None:
+        """The values that the newest release was given, or None without a release."""
+
+    def change(self, id: int, change: Callable[[Values], Values]) -> bool:
+        """Send `change(current values)`; False where that changes nothing and the release is sound."""
+
+    def uninstall(self, id: int) -> bool: ...
+    def locked(self, id: int) -> AbstractContextManager[None]:
+        """Hold the server's Lease; the writes above go through within it."""

@@ -1,0 +1,58 @@
+"""From a Service to the address that a customer connects to. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["primary", "rcon", "sftp"]
+KINDS: tuple[Kind, ...] = ("primary", "rcon", "sftp")
+
+
+@dataclass(frozen=True)
+class Address:
+    """`host` is None where any node's address will do; `protocol` is TCP, UDP or both."""
+
+    port: int
+    protocol: str
+    host: str | None
+
+
+def service_names(id: int, kind: Kind) -> tuple[str, ...]:
+    """The Services that may have the port, the likely one first. RCON has its own only where it is private."""
+    return {
+        "primary": (f"server-{id}",),
+        "rcon": (f"server-{id}", f"server-{id}-rcon"),
+        "sftp": (f"server-{id}-sftp",),
+    }[kind]
+
+
+def address_of(kind: Kind, service: Mapping[str, Any]) -> Address | None:
+    """Where the port is reached, or None where this Service does not have it (or not yet)."""
+    spec = service.get("spec", {})
+    # A port of both protocols is two in Kubernetes: "primary" and "primary-udp".
+    found = [port for port in spec.get("ports", []) if port.get("name") in (kind, f"{kind}-udp")]
+    if not found:
+        return None
+    protocols = sorted({str(port.get("protocol", "TCP")) for port in found})
+    protocol = protocols[0] if len(protocols) == 1 else "both"
+    type_ = spec.get("type", "ClusterIP")
+    if type_ == "NodePort":
+        node_port = found[0].get("nodePort")
+        return Address(int(node_port), protocol, None) if node_port else None
+    port = int(found[0]["port"])
+    if type_ == "LoadBalancer":
+        for ingress in service.get("status", {}).get("loadBalancer", {}).get("ingress") or []:
+            return Address(port, protocol, ingress.get("hostname") or ingress.get("ip"))
+        return None
+    metadata = service["metadata"]
+    return Address(port, protocol, f"{metadata['name']}.{metadata['namespace']}.svc")
+
+
+def address_in(kind: Kind, id: int, services: Mapping[str, Mapping[str, Any]]) -> Address | None:
+    """The same, out of all Services of a server."""
+    for name in service_names(id, kind):
+        if name in services and (address := address_of(kind, services[name])):
+            return address
+    return None

@@ -1,0 +1,222 @@
+"""The shapes of requests and answers. Only shape: questions to the cluster are asked by the endpoints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import marshmallow as ma
+from flask import current_app
+from marshmallow import fields, validate
+
+LARGEST_ID = 2**63 - 1
+DEFAULT_LIMIT, LARGEST_LIMIT = 100, 500
+CUSTOMER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+class Schema(ma.Schema):
+    """Unknown fields are refused by name."""
+
+    class Meta:
+        unknown = ma.RAISE
+
+    error_messages = {"unknown": "unknown field", "type": "must be an object"}  # noqa: RUF012
+
+
+def _words(invalid: str) -> dict[str, str | list[Any] | dict[Any, Any]]:
+    return {"required": "is required", "null": "must not be null", "invalid": invalid}
+
+
+class WholeNumber(fields.Integer):
+    """A JSON integer, and nothing that Python would take for one: not true, 1.0, "2" or NaN."""
+
+    default_error_messages = _words("must be a whole number")
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
+        if type(value) is not int:
+            raise self.make_error("invalid")
+        return value
+
+
+class Flag(fields.Boolean):
+    """A JSON boolean, not one of the many words that marshmallow takes for one."""
+
+    default_error_messages = _words("must be true or false")
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid")
+        return value
+
+
+class Text(fields.String):
+    default_error_messages = _words("must be a text")
+
+
+class Options(fields.Raw):
+    """A JSON object; the game's own schema judges what is in it."""
+
+    default_error_messages = _words("must be an object")
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        if not isinstance(value, dict):
+            raise self.make_error("invalid")
+        return value
+
+
+class QueryNumber(fields.Integer):
+    """A whole number in a query string, in ASCII digits."""
+
+    default_error_messages = _words("must be a whole number")
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", str(value)):
+            raise self.make_error("invalid")
+        return int(value)
+
+
+def _within(name: str) -> Any:
+    """A check against the operator's limits, which are known only when the app runs."""
+
+    def check(value: int) -> None:
+        settings = current_app.extensions["gameserver"].settings
+        least, most = getattr(settings, f"min_{name}"), getattr(settings, f"max_{name}")
+        if not least <= value <= most:
+            raise ma.ValidationError(f"must be from {least} to {most}")
+
+    return check
+
+
+def _one_of(*words: str) -> validate.OneOf:
+    return validate.OneOf(words, error=f"must be {' or '.join(words)}")
+
+
+def _customer(value: str) -> None:
+    if not CUSTOMER.fullmatch(value):
+        raise ma.ValidationError("must be 1 to 63 letters, digits, dots, dashes or underscores, beginning with no sign")
+
+
+class CreateServer(Schema):
+    ram_gb = WholeNumber(required=True, validate=_within("ram_gb"))
+    disk_gb = WholeNumber(required=True, validate=_within("disk_gb"))
+    game = Text(load_default="minecraft")
+    options = Options(load_default=dict)
+    start = Flag(load_default=True)
+    rcon = Text(load_default="public", validate=_one_of("public", "private"))
+    customer = Text(load_default=None, validate=_customer, metadata={"pattern": f"^{CUSTOMER.pattern}$"})
+    disk = Text(load_default=None, validate=_one_of("reuse", "erase"))
+
+
+class UpdateServer(Schema):
+    ram_gb = WholeNumber(validate=_within("ram_gb"))
+    disk_gb = WholeNumber(validate=_within("disk_gb"))
+    options = Options(metadata={"description": "Only those named change; null takes one back to the game's default."})
+
+
+class DeleteQuery(Schema):
+    disk = Text(load_default="keep", validate=_one_of("keep", "erase"))
+
+
+class ListQuery(Schema):
+    limit = QueryNumber(
+        load_default=DEFAULT_LIMIT,
+        validate=validate.Range(1, LARGEST_LIMIT, error=f"must be from 1 to {LARGEST_LIMIT}"),
+    )
+    continue_ = Text(data_key="continue", load_default=None, validate=validate.Length(1, 4096))
+
+
+class Success(Schema):
+    success = fields.Constant(True, required=True, metadata={"type": "boolean", "enum": [True]})
+
+
+class Changed(Success):
+    restarting = fields.Boolean(
+        required=True, metadata={"description": "Whether a running game restarts to take the change."}
+    )
+
+
+class Port(Schema):
+    port = fields.Integer(required=True)
+    protocol = fields.String(required=True, validate=_one_of("TCP", "UDP", "both"))
+
+
+class Ports(Schema):
+    primary = fields.Nested(Port)
+    rcon = fields.Nested(Port)
+    sftp = fields.Nested(Port)
+
+
+class PortAnswer(Success):
+    port = fields.Integer(required=True)
+    protocol = fields.String(required=True, validate=_one_of("TCP", "UDP", "both"))
+    host = fields.String(required=True)
+
+
+class RconAnswer(Success):
+    host = fields.String(required=True)
+    port = fields.Integer(required=True)
+    password = fields.String(required=True)
+
+
+class Server(Schema):
+    id = fields.Integer(required=True)
+    game = fields.String(required=True, allow_none=True)
+    ram_gb = fields.Integer(required=True, allow_none=True)
+    disk_gb = fields.Integer(required=True, allow_none=True)
+    options = fields.Dict(required=True, allow_none=True)
+    wanted = fields.String(required=True, validate=_one_of("running", "stopped", "deleted"))
+    state = fields.String(
+        required=True,
+        validate=_one_of("creating", "starting", "running", "stopping", "stopped", "deleting", "failed"),
+    )
+    reason = fields.String(required=True, allow_none=True)
+    since = fields.String(required=True, allow_none=True)
+    host = fields.String(required=True, allow_none=True)
+    ports = fields.Nested(Ports, required=True)
+
+
+class ServerAnswer(Success, Server):
+    pass
+
+
+class ServersAnswer(Success):
+    servers = fields.List(fields.Nested(Server), required=True)
+    continue_ = fields.String(data_key="continue", required=True, allow_none=True)
+
+
+class Disk(Schema):
+    id = fields.Integer(required=True)
+    disk_gb = fields.Integer(required=True)
+    since = fields.String(required=True, allow_none=True)
+
+
+class DisksAnswer(Success):
+    disks = fields.List(fields.Nested(Disk), required=True)
+
+
+class Game(Schema):
+    name = fields.String(required=True)
+    title = fields.String(required=True)
+    description = fields.String(required=True)
+    eula = fields.String(required=True, allow_none=True)
+    eula_accepted = fields.Boolean(required=True)
+    ports = fields.List(fields.Dict(), required=True)
+    options = fields.Dict(required=True, metadata={"description": "The JSON Schema of the options."})
+
+
+class GamesAnswer(Success):
+    games = fields.List(fields.Nested(Game), required=True)
+
+
+class Alive(Schema):
+    alive = fields.Constant(True, required=True, metadata={"type": "boolean", "enum": [True]})
+
+
+class ProblemAnswer(Schema):
+    success = fields.Constant(False, required=True, metadata={"type": "boolean", "enum": [False]})
+    type = fields.String(required=True, metadata={"format": "uri-reference"})
+    title = fields.String(required=True)
+    status = fields.Integer(required=True)
+    detail = fields.String(required=True)
+    errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))

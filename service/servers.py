@@ -1,0 +1,287 @@
+"""Servers: create, look, change, start, stop, restart, delete, and where they are reached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from service import errors, schemas, state, values
+from service.auth import needs
+from service.bodies import Blueprint
+from service.context import Context, caller, context, found, record_of, seen
+from service.creating import check_growth, check_options, create, known_game
+from service.edges import Objects
+from service.openapi import problems
+from service.ports import KINDS, Address, Kind, address_in, address_of, service_names
+from service.records import Record, customer_of_claim, record_of_objects, record_of_values
+
+blueprint = Blueprint("servers", __name__, url_prefix="/api/v1/server", description="Game servers")
+
+_SUCCESS: dict[str, Any] = {"success": True}
+_WRITES = (
+    errors.ServerNotFound,
+    errors.OperationInProgress,
+    errors.RefusedByCluster,
+    errors.FieldConflict,
+    errors.TooManyOperations,
+    errors.OperationFailed,
+    errors.NoNodePortLeft,
+)
+_LOG_LINES = 5
+
+
+@blueprint.route("/", methods=["GET"])
+@needs("read")
+@blueprint.arguments(schemas.ListQuery, location="query")
+@blueprint.response(200, schemas.ServersAnswer)
+@problems(errors.InvalidRequest)
+def list_servers(query: dict[str, Any]) -> dict[str, Any]:
+    """All servers, by pages
+
+    A token confined to one customer gets only that customer's, so its pages may be shorter than `limit`.
+    """
+    page, continue_ = context().cluster.servers(query["limit"], query["continue_"])
+    host = _node_host()
+    mine = ((objects, record_of_objects(objects)) for objects in page)
+    servers = [
+        _described(objects, record, state.state_of(objects), host)
+        for objects, record in mine
+        if caller().may_see(record.customer if record else None)
+    ]
+    return {"success": True, "servers": servers, "continue": continue_}
+
+
+@blueprint.route("/<id:id>/", methods=["POST"])
+@needs("operate")
+@blueprint.arguments(schemas.CreateServer)
+@blueprint.response(201, schemas.Success)
+@blueprint.alt_response(200, schema=schemas.Success, description="It was there already; nothing has changed")
+@problems(errors.InvalidRequest, *_WRITES, errors.ServerExists, errors.DiskKept, errors.EulaNotAccepted)
+def create_server(body: dict[str, Any], id: int) -> tuple[dict[str, Any], int]:
+    """Create a server
+
+    The same request again changes nothing, even if the server was stopped since.
+    """
+    made = create(context(), caller(), id, body)
+    return _SUCCESS, 201 if made else 200
+
+
+@blueprint.route("/<id:id>/", methods=["GET"])
+@needs("read")
+@blueprint.response(200, schemas.ServerAnswer)
+@problems(errors.ServerNotFound)
+def get_server(id: int) -> dict[str, Any]:
+    """A server: what it is, what it does and why"""
+    objects = context().cluster.server(id)
+    record = seen(objects)
+    now = state.state_of(objects)
+    if now.state in ("creating", "starting", "failed") and objects.statefulset is not None:
+        now = state.state_of(objects, context().cluster.events(id))
+    if now.crashed:
+        now = state.with_log(now, context().cluster.pod_log_tail(id, _LOG_LINES, now.previous))
+    return {"success": True, **_described(objects, record, now, _node_host())}
+
+
+@blueprint.route("/<id:id>/", methods=["PATCH"])
+@needs("operate")
+@blueprint.arguments(schemas.UpdateServer)
+@blueprint.response(200, schemas.Changed)
+@problems(errors.InvalidRequest, *_WRITES, errors.DiskCannotShrink)
+def update_server(body: dict[str, Any], id: int) -> dict[str, Any]:
+    """Resize a server or change its options
+
+    Of `options`, those named change, and null takes one back to the game's default. A running server restarts if
+    the change is one that its pod has to take; `restarting` says whether.
+    """
+    there, claim, restarting = context(), found(id).claim, False
+
+    def change(current: values.Values) -> values.Values:
+        nonlocal restarting
+        before = record_of_values(current)
+        after = _updated(before, body)
+        check_growth(there, claim, before.disk_gb, after.disk_gb)
+        new = values.changed(current, *_rendered(there, id, before, after))
+        restarting = values.restarts(current, new)
+        return new
+
+    changed = there.releases.change(id, change)
+    return {"success": True, "restarting": changed and restarting}
+
+
+@blueprint.route("/<id:id>/", methods=["DELETE"])
+@needs("admin")
+@blueprint.arguments(schemas.DeleteQuery, location="query")
+@blueprint.response(200, schemas.Success)
+@problems(errors.InvalidRequest, *_WRITES)
+def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
+    """Delete a server; its disk is kept unless `disk=erase`
+
+    Works on a kept disk too: 404 only where there is neither.
+    """
+    there = context()
+    with there.releases.locked(id):
+        objects = there.cluster.server(id)
+        if objects.claim is None and not state.exists(objects):
+            raise errors.ServerNotFound()
+        _check_owner(objects)
+        if state.exists(objects):
+            there.releases.uninstall(id)
+        if query["disk"] == "erase" and objects.claim is not None:
+            there.cluster.erase_disk(id)
+    return _SUCCESS
+
+
+@blueprint.route("/<id:id>/start", methods=["PATCH"])
+@needs("operate")
+@blueprint.response(200, schemas.Success)
+@problems(*_WRITES)
+def start_server(id: int) -> dict[str, Any]:
+    """Start a server; one that runs goes on running"""
+    found(id)
+    context().releases.change(id, lambda current: values.started(current, True))
+    return _SUCCESS
+
+
+@blueprint.route("/<id:id>/stop", methods=["PATCH"])
+@needs("operate")
+@blueprint.response(200, schemas.Success)
+@problems(*_WRITES)
+def stop_server(id: int) -> dict[str, Any]:
+    """Stop a server; the game saves its world first"""
+    found(id)
+    context().releases.change(id, lambda current: values.started(current, False))
+    return _SUCCESS
+
+
+@blueprint.route("/<id:id>/restart", methods=["PATCH"])
+@needs("operate")
+@blueprint.response(200, schemas.Success)
+@problems(*_WRITES)
+def restart_server(id: int) -> dict[str, Any]:
+    """Restart a server; one that is stopped starts"""
+    found(id)
+    context().releases.change(id, lambda current: values.restarted(current, datetime.now(UTC)))
+    return _SUCCESS
+
+
+def _port(id: int, type: Kind) -> dict[str, Any]:
+    there = context()
+    if type == "sftp" and not there.settings.sftp_namespace:
+        found(id)
+        raise errors.FileAccessNotInstalled()
+    # One read does for most: who may see every server need not be shown whose it is.
+    service = there.cluster.service(service_names(id, type)[0]) if caller().customer is None else None
+    address = address_of(type, service) if service is not None else None
+    if address is None:
+        objects = found(id)
+        address = address_in(type, id, objects.services)
+        if address is None:
+            raise _no_port(objects, type)
+    host = address.host or _node_host()
+    return {"success": True, "port": address.port, "protocol": address.protocol, "host": host}
+
+
+@blueprint.route("/<id:id>/port/<any(primary, rcon, sftp):type>", methods=["PATCH"])
+@needs("read")
+@blueprint.response(200, schemas.PortAnswer)
+@problems(errors.ServerNotFound, errors.PortNotReady, errors.FileAccessNotInstalled)
+def patch_port(id: int, type: Kind) -> dict[str, Any]:
+    """Where the game, its RCON or its files are reached
+
+    It stays the same for the server's life.
+    """
+    return _port(id, type)
+
+
+@blueprint.route("/<id:id>/port/<any(primary, rcon, sftp):type>", methods=["GET"])
+@needs("read")
+@blueprint.response(200, schemas.PortAnswer)
+@problems(errors.ServerNotFound, errors.PortNotReady, errors.FileAccessNotInstalled)
+def get_port(id: int, type: Kind) -> dict[str, Any]:
+    """The same as PATCH"""
+    return _port(id, type)
+
+
+@blueprint.route("/<id:id>/rcon", methods=["GET"])
+@needs("operate")
+@blueprint.response(200, schemas.RconAnswer)
+@problems(errors.ServerNotFound, errors.PortNotReady)
+def get_rcon(id: int) -> dict[str, Any]:
+    """Host, port and password of RCON"""
+    objects = found(id)
+    address = address_in("rcon", id, objects.services)
+    password = context().cluster.rcon_password(id)
+    if address is None or password is None:
+        raise _no_port(objects, "rcon")
+    return {"success": True, "host": address.host or _node_host(), "port": address.port, "password": password}
+
+
+# -- the parts of the stories above ------------------------------------------------------------------------
+
+
+def _updated(before: Record, body: Mapping[str, Any]) -> Record:
+    options = {**before.options, **body.get("options", {})}
+    return replace(
+        before,
+        ram_gb=body.get("ram_gb", before.ram_gb),
+        disk_gb=body.get("disk_gb", before.disk_gb),
+        options={name: value for name, value in options.items() if value is not None},
+    )
+
+
+def _rendered(there: Context, id: int, before: Record, after: Record) -> tuple[values.Values, values.Values]:
+    """The values of both records as a create would make them, to find what the change is about."""
+    game = known_game(there.games, before.game)
+    if after.options != before.options:
+        check_options(game, after.options)
+    return (
+        values.values_of(id, before, game.render(id, before), there.operator_values),
+        values.values_of(id, after, game.render(id, after), there.operator_values),
+    )
+
+
+def _check_owner(objects: Objects) -> None:
+    if caller().customer is None:
+        return
+    record = record_of(objects)
+    if not caller().may_see(record.customer if record else customer_of_claim(objects.claim or {})):
+        raise errors.ServerNotFound()
+
+
+def _no_port(objects: Objects, type: Kind) -> errors.Problem:
+    there = any(
+        port.get("name") == type for service in objects.services.values() for port in service["spec"].get("ports", [])
+    )
+    if there or f"server-{objects.id}" not in objects.services:
+        return errors.PortNotReady()
+    return errors.PortNotFound()
+
+
+def _node_host() -> str:
+    return context().settings.external_host or context().cluster.node_host()
+
+
+def _described(objects: Objects, record: Record | None, now: state.State, node_host: str) -> dict[str, Any]:
+    kinds = KINDS if context().settings.sftp_namespace else ("primary", "rcon")
+    found_ = {kind: address_in(kind, objects.id, objects.services) for kind in kinds}
+    addresses: dict[Kind, Address] = {kind: address for kind, address in found_.items() if address is not None}
+    primary = addresses.get("primary")
+    return {
+        "id": objects.id,
+        "game": record.game if record else None,
+        "ram_gb": record.ram_gb if record else None,
+        "disk_gb": record.disk_gb if record else None,
+        "options": record.options if record else None,
+        "wanted": now.wanted,
+        "state": now.state,
+        "reason": now.reason,
+        "since": now.since,
+        "host": (primary.host or node_host) if primary else None,
+        "ports": {kind: _port_entry(address) for kind, address in addresses.items()},
+    }
+
+
+def _port_entry(address: Address) -> dict[str, Any]:
+    return {"port": address.port, "protocol": address.protocol}

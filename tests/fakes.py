@@ -1,0 +1,264 @@
+"""Stand-ins for the two edges, over one small cluster in memory.
+
+They keep the same contract as the real ones: tests/contract runs the same tests against both.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+from service.edges import Object, Values
+from service.errors import ClusterUnavailable, InvalidRequest, OperationInProgress, Problem, ServerNotFound
+from service.objects import ServerObjects
+
+NAMESPACE = "gameservers"
+TIME = "2026-01-31T12:00:00Z"
+ANNOTATION = "gameserver/server"
+
+
+class World:
+    """The objects of the pretended cluster, and what a test may do to it."""
+
+    def __init__(self) -> None:
+        self.values: dict[int, Values] = {}
+        self.revisions: dict[int, list[str]] = {}
+        self.statefulsets: dict[int, Object] = {}
+        self.pods: dict[int, Object] = {}
+        self.claims: dict[int, Object] = {}
+        self.services: dict[str, Object] = {}
+        self.events: dict[int, list[Object]] = {}
+        self.logs: dict[int, str] = {}
+        self.away = False
+        self.expandable = False
+        self.node_port = 31000
+        # What the next write of Helm fails with.
+        self.failure: Problem | None = None
+        self.history: list[tuple[str, int]] = []
+
+    def check(self) -> None:
+        if self.away:
+            raise ClusterUnavailable
+
+    def apply(self, id: int, values: Values) -> None:
+        """What the gameserver chart makes of values, as far as the API looks at it."""
+        name, server = f"server-{id}", values.get("server", {})
+        record = {
+            "game": values.get("game", "minecraft"),
+            "ram_gb": values.get("ramGb", 2),
+            "disk_gb": values.get("diskGb", 10),
+            "options": server.get("options", {}),
+            "customer": server.get("customer", ""),
+        }
+        replicas = values.get("replicas", 1)
+        annotations = {ANNOTATION: json.dumps(record)}
+        metadata = {
+            "name": name,
+            "namespace": NAMESPACE,
+            "labels": {"gameserver/id": str(id)},
+            "creationTimestamp": TIME,
+        }
+        self.statefulsets[id] = {
+            "metadata": {**metadata, "annotations": annotations},
+            "spec": {"replicas": replicas},
+            "status": {},
+        }
+        self.claims[id] = {
+            "metadata": {**metadata, "annotations": annotations},
+            "spec": {"resources": {"requests": {"storage": f"{record['disk_gb']}Gi"}}},
+            "status": {"phase": "Bound"},
+        }
+        public = values.get("rcon", {}).get("visibility", "public") == "public"
+        ports = values.get("ports", [{"name": "primary", "port": 25565, "protocol": "TCP"}])
+        listed = [*ports, {"name": "rcon", "port": 25575, "protocol": "TCP"}] if public else ports
+        self._service(name, "NodePort", listed)
+        self._service(f"{name}-sftp", "NodePort", [{"name": "sftp", "port": 22, "protocol": "TCP"}])
+        if not public:
+            self._service(f"{name}-rcon", "ClusterIP", [{"name": "rcon", "port": 25575, "protocol": "TCP"}])
+        self.pods.pop(id, None)
+        if replicas:
+            self.run(id)
+
+    def run(self, id: int) -> None:
+        """The game answers."""
+        self.pods[id] = {
+            "metadata": {"name": f"server-{id}-0", "creationTimestamp": TIME},
+            "spec": {"containers": [{"name": "game"}]},
+            "status": {
+                "phase": "Running",
+                "startTime": TIME,
+                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": TIME}],
+            },
+        }
+
+    def _service(self, name: str, type_: str, ports: Sequence[Mapping[str, Any]]) -> None:
+        there = {port["name"]: port for port in self.services.get(name, {}).get("spec", {}).get("ports", [])}
+        made = []
+        for port in ports:
+            entry = dict(port)
+            if type_ == "NodePort":
+                entry["nodePort"] = there.get(port["name"], {}).get("nodePort") or self._next_port()
+            made.append(entry)
+        self.services[name] = {
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {"type": type_, "ports": made},
+            "status": {},
+        }
+
+    def _next_port(self) -> int:
+        self.node_port += 1
+        return self.node_port
+
+    def forget(self, id: int) -> None:
+        """What is left after an uninstall: the disk, which the chart keeps."""
+        self.values.pop(id, None)
+        self.revisions.pop(id, None)
+        self.statefulsets.pop(id, None)
+        self.pods.pop(id, None)
+        for name in (f"server-{id}", f"server-{id}-sftp", f"server-{id}-rcon"):
+            self.services.pop(name, None)
+
+
+class FakeCluster:
+    """service.cluster.Cluster, over a World."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def server(self, id: int) -> ServerObjects:
+        self.world.check()
+        return self._objects(id)
+
+    def servers(self, limit: int, continue_: str | None) -> tuple[list[ServerObjects], str | None]:
+        self.world.check()
+        if continue_ is not None and not continue_.isdigit():
+            raise InvalidRequest(errors={"continue": ["is not from an earlier answer"]})
+        after = int(continue_ or 0)
+        ids = sorted(id for id in {*self.world.statefulsets, *self.world.revisions} if id > after)
+        page = [self._objects(id) for id in ids[:limit]]
+        return page, str(ids[limit - 1]) if len(ids) > limit else None
+
+    def events(self, id: int) -> tuple[Object, ...]:
+        self.world.check()
+        return tuple(self.world.events.get(id, []))
+
+    def service(self, name: str) -> Object | None:
+        self.world.check()
+        return deepcopy(self.world.services.get(name))
+
+    def rcon_password(self, id: int) -> str | None:
+        self.world.check()
+        return f"password-{id}" if id in self.world.values else None
+
+    def kept_disks(self) -> list[Object]:
+        self.world.check()
+        return [deepcopy(claim) for id, claim in self.world.claims.items() if id not in self.world.revisions]
+
+    def erase_disk(self, id: int) -> None:
+        self.world.check()
+        self.world.history.append(("erase", id))
+        # The claim goes once no pod uses it.
+        if id in self.world.pods:
+            self.world.claims[id]["metadata"]["deletionTimestamp"] = TIME
+        else:
+            self.world.claims.pop(id, None)
+
+    def disk_class_expandable(self, claim: Object) -> bool:
+        self.world.check()
+        return self.world.expandable
+
+    def node_host(self) -> str:
+        self.world.check()
+        return "203.0.113.7"
+
+    def pod_log_tail(self, id: int, lines: int, previous: bool) -> str:
+        self.world.check()
+        return "\n".join(self.world.logs.get(id, "").splitlines()[-lines:])
+
+    def ready(self) -> bool:
+        return not self.world.away
+
+    def _objects(self, id: int) -> ServerObjects:
+        world, name = self.world, f"server-{id}"
+        names = (name, f"{name}-rcon", f"{name}-sftp")
+        return ServerObjects(
+            id=id,
+            statefulset=deepcopy(world.statefulsets.get(id)),
+            pod=deepcopy(world.pods.get(id)),
+            claim=deepcopy(world.claims.get(id)),
+            services={each: deepcopy(world.services[each]) for each in names if each in world.services},
+            releases=tuple(
+                {
+                    "name": f"sh.helm.release.v1.{name}.v{version}",
+                    "labels": {"status": status, "version": str(version)},
+                    "creationTimestamp": TIME,
+                }
+                for version, status in enumerate(world.revisions.get(id, []), 1)
+            ),
+        )
+
+
+class FakeReleases:
+    """service.releases.Releases, over a World."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._locks: dict[int, threading.RLock] = {}
+        self._guard = threading.Lock()
+
+    @contextmanager
+    def locked(self, id: int) -> Iterator[None]:
+        self.world.check()
+        with self._guard:
+            lock = self._locks.setdefault(id, threading.RLock())
+        if not lock.acquire(blocking=False):
+            raise OperationInProgress
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def install(self, id: int, values: Values) -> None:
+        with self.locked(id):
+            self._upgrade("install", id, values)
+
+    def current(self, id: int) -> Values | None:
+        self.world.check()
+        return deepcopy(self.world.values.get(id))
+
+    def change(self, id: int, change: Callable[[Values], Values]) -> bool:
+        with self.locked(id):
+            values = self.current(id)
+            if values is None:
+                raise ServerNotFound
+            wanted = change(deepcopy(values))
+            sound = self.world.revisions[id][-1] == "deployed" and id in self.world.statefulsets
+            if wanted == values and sound:
+                return False
+            self._upgrade("change", id, wanted)
+            return True
+
+    def uninstall(self, id: int) -> bool:
+        with self.locked(id):
+            if id not in self.world.revisions:
+                return False
+            self.world.history.append(("uninstall", id))
+            self.world.forget(id)
+            return True
+
+    def _upgrade(self, kind: str, id: int, values: Values) -> None:
+        world = self.world
+        world.history.append((kind, id))
+        failure, world.failure = world.failure, None
+        revisions = world.revisions.setdefault(id, [])
+        revisions[:] = ["superseded" if status == "deployed" else status for status in revisions]
+        world.values[id] = deepcopy(values)
+        if failure is not None:
+            revisions.append("failed")
+            raise failure
+        revisions.append("deployed")
+        world.apply(id, values)

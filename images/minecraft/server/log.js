@@ -38,7 +38,10 @@ const plugin = {
     // With a debug function flying-squid leaves uncaught errors to main.js.
     serv.debug = () => {}
     serv.on('error', cause => error(cause.stack))
-    serv.on('clientError', (client, cause) => info(`${client.socket?.remoteAddress}: ${cause.message}`))
+    serv.on('clientError', (client, cause) => {
+      // Status pings often leave without a goodbye, the probe's every two seconds.
+      if (cause.code !== 'ECONNRESET' && cause.code !== 'EPIPE') info(`${client.socket?.remoteAddress}: ${cause.message}`)
+    })
     serv.on('banned', (by, name, reason) => info(`${by.username} banned ${name} ${reason ?? ''}`))
   },
   player (player) {

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import re
 import subprocess
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from mcstatus import JavaServer
 
-from tests.clients.rcon import Rcon
+from tests.clients import rcon
 from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
 
 
@@ -52,12 +53,16 @@ def test_a_server_is_created_played_stopped_started_and_deleted(
         address = node["status"]["addresses"][0]["address"]
         assert JavaServer.lookup(f"{address}:{port['port']}").status().players.max > 0
 
-    placed = join(port["host"], port["port"], "--place")
-    assert placed["joined"] is True
+    joined = join(port["host"], port["port"])
+    assert joined["joined"] is True
+    x, y, z = (math.floor(part) for part in joined["position"])
+    hole = f"{x},{y - 1},{z}"
+    dug = join(port["host"], port["port"], "--dig", hole, "--look", hole)
+    assert dug["dug"] not in ("air", None)
+    assert dug["blocks"] == {hole: "air"}
 
-    rcon = cluster.done("GET", f"{path}/rcon")
-    with Rcon(rcon["host"], rcon["port"], rcon["password"]) as console:
-        assert "players online" in console.command("list")
+    console = cluster.done("GET", f"{path}/rcon")
+    assert "players online" in rcon.command(console["host"], console["port"], console["password"], "list")
 
     pod = f"server-{server}-0"
     with subprocess.Popen(
@@ -88,8 +93,7 @@ def test_a_server_is_created_played_stopped_started_and_deleted(
     assert cluster.done("PATCH", f"{path}/start") == {"success": True}
     cluster.until_state(server, "running")
     assert cluster.done("PATCH", f"{path}/port/primary") == port
-    again = join(port["host"], port["port"], "--read", json.dumps(placed["placed"]))
-    assert again["block"] == placed["block"]
+    assert join(port["host"], port["port"], "--look", hole)["blocks"] == {hole: "air"}
 
     assert cluster.done("DELETE", f"{path}/") == {"success": True}
     until(lambda: cluster.call("GET", f"{path}/").status_code == 404, 60)

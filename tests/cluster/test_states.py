@@ -109,7 +109,7 @@ def test_a_crash_loop_shows_the_games_last_lines(cluster: Cluster, new_server: C
     """A game that ends at once fails, and the reason has what it said."""
     server = new_server()
     cluster.create(server, start=False)
-    by_hand(cluster, server, "--set", "replicas=1", "--set", "environment.EULA=FALSE")
+    by_hand(cluster, server, "--set", "replicas=1", "--set-string", "environment.EULA=FALSE")
     failed = cluster.until_state(server, "failed")
     until(lambda: "EULA" in (cluster.status(server)["reason"] or ""), 30, lambda: str(failed))
 

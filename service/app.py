@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -39,6 +40,9 @@ access = logging.getLogger("service.access")
 
 LARGEST_BODY = 64 * 1024
 _PAGE = 500
+# Each operation holds a thread for as long as it takes. More at once than this are turned away at once, so that
+# reads and probes still find a thread (gunicorn.conf.py has twice as many).
+OPERATIONS_AT_ONCE = 24
 
 
 class ServerId(BaseConverter):
@@ -148,6 +152,13 @@ def _operator_values(settings: Settings) -> Mapping[str, Any]:
 
 
 def _register_hooks(app: Flask, context: Context) -> None:
+    operations = threading.BoundedSemaphore(OPERATIONS_AT_ONCE)
+
+    @app.teardown_request
+    def done(error: BaseException | None) -> None:
+        if g.pop("operating", False):
+            operations.release()
+
     @app.before_request
     def begin() -> None:
         g.began = time.perf_counter()
@@ -160,6 +171,10 @@ def _register_hooks(app: Flask, context: Context) -> None:
         g.token = context.tokens.caller(request.headers.get("Authorization"))
         if needs and needs not in g.token.scopes:
             raise errors.MissingScope(f"This call needs the scope `{needs}`, which the token {g.token.name} lacks.")
+        if needs in ("operate", "admin") and request.method != "GET":
+            if not operations.acquire(blocking=False):
+                raise errors.TooManyOperations(retry_after=2)
+            g.operating = True
 
     @app.after_request
     def end(response: Response) -> Response:
@@ -167,6 +182,7 @@ def _register_hooks(app: Flask, context: Context) -> None:
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers.setdefault("Cache-Control", "no-store")
         if health.draining.is_set():
+            # For other servers than gunicorn, which says this by itself (see gunicorn.conf.py).
             response.headers["Connection"] = "close"
         _write_down(response)
         return response

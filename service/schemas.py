@@ -176,13 +176,13 @@ class Server(Schema):
     ports = fields.Nested(Ports, required=True)
 
 
-class ServerAnswer(Success, Server):
+class ServerAnswer(Server, Success):
     pass
 
 
 class ServersAnswer(Success):
     servers = fields.List(fields.Nested(Server), required=True)
-    continue_ = fields.String(data_key="continue", required=True, allow_none=True)
+    continue_ = fields.String(data_key="continue", attribute="continue", required=True, allow_none=True)
 
 
 class Disk(Schema):

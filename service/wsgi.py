@@ -1,0 +1,43 @@
+"""The application as a server runs it, over the real edges: `service.wsgi:app`.
+
+Importing this makes threads and sockets, so it belongs after a fork: gunicorn imports it in its worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from flask import Flask
+
+from service import logs, metrics
+from service.app import count_servers, create_app
+from service.cluster import Cluster
+from service.errors import StartupError
+from service.releases import Releases
+from service.settings import Settings
+
+# gunicorn ends, rather than start one worker after the other, when a worker leaves with this.
+_CANNOT_BOOT = 3
+
+
+def build() -> Flask:
+    """The application, its edges and its metrics; raises StartupError."""
+    settings = Settings.from_environment(os.environ)
+    logs.configure(settings.log_level)
+    cluster = Cluster(settings)
+    releases = Releases(settings, helm_done=metrics.helm_done, recovered=metrics.release_recovered)
+    app = create_app(settings, cluster, releases)
+    cluster.start()
+    metrics.count_servers(lambda: count_servers(cluster))
+    if settings.metrics_port:
+        metrics.serve(settings.metrics_port)
+    return app
+
+
+try:
+    app = build()
+except StartupError as error:
+    logging.getLogger(__name__).critical("cannot start: %s", error)
+    sys.exit(_CANNOT_BOOT)

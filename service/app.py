@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from flask import Flask, Response, g, request
 from flask_smorest import Api  # type: ignore[import-untyped]
-from werkzeug.routing import BaseConverter, ValidationError
+from werkzeug.routing import BaseConverter
 
 from service import (
     answers,
@@ -45,14 +45,29 @@ _PAGE = 500
 OPERATIONS_AT_ONCE = 24
 
 
-class ServerId(BaseConverter):
-    """A server's id in a path: anything that is none is no address at all, so it answers 404."""
+def _whole_numbers(largest: int) -> str:
+    """A regular expression of the numbers from 1 to `largest`, in ASCII and without a leading zero."""
+    digits = str(largest)
+    shorter = f"[1-9][0-9]{{0,{len(digits) - 2}}}"
+    # Of the same length: the same up to some digit, which is smaller, and then anything.
+    smaller = [
+        f"{digits[:at]}[{0 if at else 1}-{int(digit) - 1}][0-9]{{{len(digits) - at - 1}}}"
+        for at, digit in enumerate(digits)
+        if int(digit) > (0 if at else 1)
+    ]
+    return f"(?:{'|'.join([*smaller, digits, shorter])})"
 
-    regex = "[1-9][0-9]{0,18}"
+
+class ServerId(BaseConverter):
+    """A server's id in a path: anything that is none is no address at all, so it answers 404.
+
+    The range is in the expression, as an id that only `to_python` refused would answer 405 (werkzeug takes the
+    routes of other methods for matches).
+    """
+
+    regex = _whole_numbers(schemas.LARGEST_ID)
 
     def to_python(self, value: str) -> int:
-        if not value.isascii() or int(value) > schemas.LARGEST_ID:
-            raise ValidationError
         return int(value)
 
 

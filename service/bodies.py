@@ -12,7 +12,7 @@ import marshmallow as ma
 from flask import Request
 from webargs.flaskparser import FlaskParser
 
-from service.errors import InvalidRequest, MalformedBody, UnsupportedMediaType
+from service.errors import BodyTooLarge, InvalidRequest, MalformedBody, UnsupportedMediaType
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -53,7 +53,11 @@ class Parser(FlaskParser):
     def load_json(self, req: Request, schema: ma.Schema) -> Any:
         if req.mimetype != "application/json":
             raise UnsupportedMediaType()
-        found = parse_json(req.get_data(cache=True))
+        raw = req.get_data(cache=True)
+        # Of a body without a length, werkzeug hands out the first part that is within the limit.
+        if req.content_length is None and len(raw) >= (req.max_content_length or len(raw) + 1):
+            raise BodyTooLarge()
+        found = parse_json(raw)
         if not isinstance(found, dict):
             raise InvalidRequest("The body must be a JSON object.", errors={"body": ["must be an object"]})
         strange = {

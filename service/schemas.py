@@ -123,7 +123,12 @@ class ListQuery(Schema):
         load_default=DEFAULT_LIMIT,
         validate=validate.Range(1, LARGEST_LIMIT, error=f"must be from 1 to {LARGEST_LIMIT}"),
     )
-    continue_ = Text(data_key="continue", load_default=None, validate=validate.Length(1, 4096))
+    continue_ = Text(
+        data_key="continue",
+        load_default=None,
+        validate=validate.Regexp(r"[1-9][0-9]{0,18}\Z", error="must be the `continue` of an earlier answer"),
+        metadata={"pattern": "^[1-9][0-9]{0,18}$", "description": "The `continue` of an earlier answer."},
+    )
 
 
 class Success(Schema):

@@ -1,0 +1,103 @@
+"""The published OpenAPI document keeps its word: schemathesis reads it and tries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    positive_data_acceptance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+from service.app import create_app
+from service.settings import Settings
+from tests.fakes import FakeCluster, FakeReleases, World
+
+
+def _app() -> Any:
+    folder = Path(tempfile.mkdtemp())
+    tokens = [{"name": "t", "sha256": hashlib.sha256(b"t").hexdigest(), "scopes": ["read", "operate", "admin"]}]
+    (folder / "tokens.json").write_text(json.dumps({"tokens": tokens}))
+    world = World()
+    for id in (1, 2, 3):
+        world.values[id] = {"game": "minecraft", "ramGb": 2, "diskGb": 10, "replicas": 0}
+        world.revisions[id] = ["deployed"]
+        world.apply(id, world.values[id])
+    return create_app(
+        Settings(tokens_file=folder / "tokens.json", accepted_eulas=frozenset({"minecraft"})),
+        FakeCluster(world),
+        FakeReleases(world),
+    )
+
+
+schema = schemathesis.openapi.from_wsgi("/openapi.json", _app())
+
+
+@schema.hook
+def filter_body(context: Any, body: Any) -> bool:
+    """To JSON Schema 2.0 is an integer; to this API it is none, which the document has no words for."""
+    return not (isinstance(body, dict) and any(_whole_float(value) for value in body.values()))
+
+
+def _whole_float(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_whole_float(part) for part in value.values())
+    return isinstance(value, float) and value.is_integer()
+
+
+@schema.parametrize()
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+def test_every_answer_is_as_published(case: schemathesis.Case) -> None:
+    """No 5xx, no undocumented status, header, type or body; what fits is taken and what does not is refused."""
+    case.call_and_validate(
+        headers={"Authorization": "Bearer t"},
+        checks=[
+            not_a_server_error,
+            content_type_conformance,
+            negative_data_rejection,
+            positive_data_acceptance,
+            response_headers_conformance,
+            response_schema_conformance,
+            status_code_conformance,
+            unsupported_method,
+        ],
+    )
+
+
+def test_every_operation_but_the_public_ones_asks_for_a_token() -> None:
+    """And says so in the document."""
+    public = {
+        path
+        for path, operations in schema.raw_schema["paths"].items()
+        for operation in operations.values()
+        if isinstance(operation, dict) and operation.get("security") == []
+    }
+    assert public == {"/healthcheck", "/readyz"}
+
+
+def test_the_pages_have_no_link_that_leads_outside() -> None:
+    """They are to work in a cluster that reaches nothing."""
+    client = _app().test_client()
+    for path in ("/docs", "/problems/", "/problems/disk-kept"):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert not [word for word in ("src=", 'href="http', "url(", "@import") if word in answer.text], path
+
+
+@pytest.mark.parametrize("path", ["/problems/nope", "/problems/.."])
+def test_an_unknown_problem_has_no_page(path: str) -> None:
+    """404, as public as the other pages."""
+    assert _app().test_client().get(path, headers={"Authorization": "Bearer t"}).status_code == 404

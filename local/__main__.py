@@ -11,28 +11,17 @@ from local import binaries, cache, cluster, current, images, nodes, packages, pa
 
 def up() -> None:
     """Everything up to server 1, then what comes next."""
-    _in_venv("up")
+    url = _product("up")
     from local import deploy
 
-    kubeconfig, node_ip = _cluster()
-    built = _images()
-    with progress.step("installing the API"):
-        deploy.api(kubeconfig, built)
-    url = deploy.write_env(kubeconfig, node_ip)
-    game = deploy.first_server(url)
-    print(_NEXT.format(url=url, game=game, env=paths.ENV))
+    game, sftp = deploy.first_server(url)
+    print(_NEXT.format(url=url, game=game, sftp=sftp, env=paths.ENV))
 
 
 def cluster_up() -> None:
-    """The cluster and the API in it, without server 1: what the tests need."""
-    _in_venv("cluster")
-    from local import deploy
-
-    kubeconfig, node_ip = _cluster()
-    built = _images()
-    with progress.step("installing the API"):
-        deploy.api(kubeconfig, built)
-    deploy.write_env(kubeconfig, node_ip)
+    """The cluster and the product in it, without server 1: what the tests need."""
+    _product("cluster")
+    packages.ensure_clients()
 
 
 def tools() -> None:
@@ -78,6 +67,20 @@ The token, the addresses and the kubeconfig are in {env}:
 
 make stop ends it all and keeps the worlds; make run brings them back; make clean removes them.
 """
+
+
+def _product(command: str) -> str:
+    """Bring up all but server 1; returns the API's address."""
+    _in_venv(command)
+    from local import deploy
+
+    kubeconfig, node_ip = _cluster()
+    built = _images()
+    with progress.step("installing the API"):
+        deploy.api(kubeconfig, built)
+    with progress.step("installing file access"):
+        deploy.sftp(kubeconfig, built)
+    return deploy.write_env(kubeconfig, node_ip)
 
 
 def _cluster() -> tuple[Path, str]:

@@ -18,7 +18,7 @@ from local import images, paths, progress
 
 NAMESPACE = "gameserver-system"
 SERVERS_NAMESPACE = "gameservers"
-RELEASE = "api"
+SFTP_NAMESPACE = "gameserver-sftp"
 NODE_PORT = 30080
 _MANIFESTS = paths.ROOT / "local" / "manifests"
 
@@ -45,16 +45,28 @@ def api(kubeconfig: Path, built: dict[str, images.Image]) -> None:
     }
     _kubectl(kubeconfig, ["apply", "-f", "-"], json.dumps(secret))
     values = yaml.safe_load((_MANIFESTS / "api-values.yaml").read_text())
-    repository, _, tag = built["gameserver-api"].name.rpartition(":")
-    values["image"] = {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"}
-    repository, _, tag = built["minecraft"].name.rpartition(":")
-    image = {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"}
-    values["serverValues"]["games"]["minecraft"]["image"] = image
+    values["image"] = _image(built["gameserver-api"])
+    values["serverValues"]["games"]["minecraft"]["image"] = _image(built["minecraft"])
+    _install(kubeconfig, "api", "api", NAMESPACE, values)
+
+
+def sftp(kubeconfig: Path, built: dict[str, images.Image]) -> None:
+    """Install or upgrade file access on every node; the API's release makes the servers' namespace first."""
+    _kubectl(kubeconfig, ["apply", "-f", "-"], _namespace(SFTP_NAMESPACE))
+    values = {"image": _image(built["gameserver-sftp"])}
+    _install(kubeconfig, "sftp", "sftp-daemonset", SFTP_NAMESPACE, values)
+
+
+def _image(image: images.Image) -> dict[str, str]:
+    repository, _, tag = image.name.rpartition(":")
+    return {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"}
+
+
+def _install(kubeconfig: Path, release: str, chart: str, namespace: str, values: dict[str, Any]) -> None:
     progress.run(
-        "helm-api",
-        [paths.BIN / "helm", f"--kubeconfig={kubeconfig}", "upgrade", "--install", RELEASE]
-        + [paths.ROOT / "charts" / "api", "-n", NAMESPACE, "--values", "-"]
-        + ["--wait", "--timeout=3m"],
+        f"helm-{release}",
+        [paths.BIN / "helm", f"--kubeconfig={kubeconfig}", "upgrade", "--install", release]
+        + [paths.ROOT / "charts" / chart, "-n", namespace, "--values", "-", "--wait", "--timeout=3m"],
         stdin=yaml.safe_dump(values),
     )
 
@@ -95,8 +107,8 @@ def call(url: str, method: str, path: str, body: object = None) -> tuple[int, di
         return 0, {"detail": str(error)}
 
 
-def first_server(url: str) -> str:
-    """Server 1, made through the API and answering a Minecraft ping; returns its address.
+def first_server(url: str) -> tuple[str, str]:
+    """Server 1, made through the API and answering a Minecraft ping; its game's and its files' address.
 
     Raises:
         StepFailed: the API refused it, or it did not come to run within 3 minutes.
@@ -117,22 +129,28 @@ def first_server(url: str) -> str:
                 raise progress.StepFailed(f"the API answered {status}: {answer.get('detail')}")
             time.sleep(1)
     with progress.step("waiting for server 1 to answer a Minecraft ping"):
-        deadline = time.monotonic() + 180
-        said = "nothing yet"
-        while time.monotonic() < deadline:
-            status, answer = call(url, "PATCH", "/api/v1/server/1/port/primary")
-            if status == 200:
-                address = f"{answer['host']}:{answer['port']}"
-                try:
-                    JavaServer.lookup(address, timeout=2).status()
-                    return address
-                except OSError as error:
-                    said = str(error)
-            time.sleep(0.5)
-        status, answer = call(url, "GET", "/api/v1/server/1/")
-        raise progress.StepFailed(
-            f"server 1 does not answer ({said}); the API says {answer.get('state')}: {answer.get('reason')}"
-        )
+        game = _answering(url)
+    _, files = call(url, "PATCH", "/api/v1/server/1/port/sftp")
+    return game, f"{files.get('host')}:{files.get('port')}"
+
+
+def _answering(url: str) -> str:
+    deadline = time.monotonic() + 180
+    said = "nothing yet"
+    while time.monotonic() < deadline:
+        status, answer = call(url, "PATCH", "/api/v1/server/1/port/primary")
+        if status == 200:
+            address = f"{answer['host']}:{answer['port']}"
+            try:
+                JavaServer.lookup(address, timeout=2).status()
+                return address
+            except OSError as error:
+                said = str(error)
+        time.sleep(0.5)
+    _, answer = call(url, "GET", "/api/v1/server/1/")
+    raise progress.StepFailed(
+        f"server 1 does not answer ({said}); the API says {answer.get('state')}: {answer.get('reason')}"
+    )
 
 
 def _namespace(name: str) -> str:

@@ -37,6 +37,7 @@ class _Recipe:
 
 _RECIPES = {
     "gameserver-api": _Recipe("api", ("requirements.txt", "service", "charts/gameserver"), ("helm",)),
+    "gameserver-sftp": _Recipe("sftp"),
     "minecraft": _Recipe("minecraft"),
 }
 
@@ -205,11 +206,10 @@ def _build(reference: str, name: str, context: Path, archive: Path) -> None:
         if [ "$REFERENCE" != "$BASE" ] && ! have "$BASE"; then
             buildah pull "docker-archive:$BASE_ARCHIVE"
         fi
-        buildah build --network host --pull=never --layers=false --force-rm \
+        buildah build --network host --pull=never --layers --force-rm \
             -v /etc/ssl/certs:/etc/ssl/certs:ro -v /etc/resolv.conf:/etc/resolv.conf:ro \
             --build-arg BASE="$BASE" -t "$REFERENCE" "$CONTEXT"
         buildah push "$REFERENCE" "docker-archive:$ARCHIVE:$REFERENCE"
-        if [ "$REFERENCE" != "$BASE" ]; then buildah rmi "$REFERENCE"; fi
         rm -rf "$runroot"
     """
     names = {

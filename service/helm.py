@@ -147,8 +147,8 @@ _COMPLAINTS: list[tuple[str, type[errors.Problem]]] = [
     ),
     (r"Apply failed with \d+ conflict", errors.FieldConflict),
     (
-        r"exceeded quota|admission webhook|is forbidden|don't meet the specifications of the schema|is invalid"
-        r"|already exists|cannot be imported into the current release",
+        r"execution error at|exceeded quota|admission webhook|is forbidden|don't meet the specifications of the schema"
+        r"|is invalid|already exists|cannot be imported into the current release",
         errors.RefusedByCluster,
     ),
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import cast
@@ -18,7 +19,7 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from service.edges import Object
-from service.errors import ClusterUnavailable, OperationFailed
+from service.errors import ClusterUnavailable, OperationFailed, StartupError
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,14 @@ class Kube:
         try:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except config.ConfigException:
-            config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            try:
+                # The client itself reads the variable when it is imported, which is too early for tests.
+                file = os.environ.get("KUBECONFIG")
+                config.load_kube_config(file, client_configuration=configuration)  # type: ignore[no-untyped-call]
+            except config.ConfigException as error:
+                raise StartupError(
+                    f"no Kubernetes to talk to: neither in a pod, nor by KUBECONFIG ({error})"
+                ) from error
         configuration.connection_pool_maxsize = connections
         configuration.retries = False
         # A node that vanished sends no FIN; without keep-alive a watch would wait on it for good.

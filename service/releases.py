@@ -27,7 +27,14 @@ from pyhelm3 import errors as helm_errors
 
 from service import helm, revisions
 from service.edges import Object, Values
-from service.errors import OperationFailed, OperationInProgress, Problem, ServerNotFound
+from service.errors import (
+    NoNodePortLeft,
+    OperationFailed,
+    OperationInProgress,
+    Problem,
+    RefusedByCluster,
+    ServerNotFound,
+)
 from service.kube import Kube, path
 from service.leases import Lease, Leases
 from service.places import Places, Work
@@ -93,7 +100,10 @@ class Releases:
         return None if newest is None else self._revisions.values(newest)
 
     def change(self, id: int, change: Callable[[Values], Values]) -> bool:
-        """Send `change(current values)` whole; False where nothing would change. Raises ServerNotFound."""
+        """Send `change(current values)` whole; False where nothing would change. Raises ServerNotFound.
+
+        A change that the cluster refuses leaves the values as they were.
+        """
         with self._lease(id) as lease:
             newest = self._settled(id, lease)
             values = None if newest is None else self._revisions.values(newest)
@@ -102,7 +112,11 @@ class Releases:
             wanted = change(deepcopy(values))
             if _same(wanted, values) and revisions.status(newest) == "deployed" and self._has_workload(id):
                 return False
-            self._upgrade("change", id, wanted, lease)
+            try:
+                self._upgrade("change", id, wanted, lease)
+            except (RefusedByCluster, NoNodePortLeft, OperationFailed):
+                self._restore(id, newest, values, lease)
+                raise
             return True
 
     def uninstall(self, id: int) -> bool:
@@ -216,6 +230,15 @@ class Releases:
             raise OperationFailed from error
         finally:
             self._helm_done(kind, outcome, time.monotonic() - began)
+
+    def _restore(self, id: int, before: Object, values: Values, lease: Lease) -> None:
+        """After a refused change: back to the values of before, or every later write would be refused for it too."""
+        try:
+            newest = self._newest(id)
+            if newest is not None and newest["name"] != before["name"]:
+                self._upgrade("restore", id, values, lease)
+        except Problem:
+            log.error("release %s keeps the values that were refused", release_name(id))
 
     def _tidy(self, id: int, lease: Lease) -> None:
         """After our own helm failed: where it could not even say so in the release, say it, or leave it to recovery."""

@@ -1,0 +1,111 @@
+"""Both kinds of edges: the fakes, and the real ones in a namespace of their own on a real cluster."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from service.cluster import Cluster
+from service.edges import ClusterEdge, ReleasesEdge
+from service.kube import Kube, path
+from service.releases import Releases
+from service.settings import Settings
+from tests.fakes import FakeCluster, FakeReleases, World
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: A server that runs no pod: what helm and the API server do is all that these tests look at.
+VALUES = {
+    "game": "minecraft",
+    "replicas": 0,
+    "ramGb": 1,
+    "diskGb": 1,
+    "server": {"customer": "", "options": {"motd": "a 'quoted' {{ text }}"}},
+}
+
+
+@dataclass
+class Edges:
+    """The two edges, `other` as a second replica has it, and what only a hand can do."""
+
+    cluster: ClusterEdge
+    releases: ReleasesEdge
+    other: ReleasesEdge
+    lose_statefulset: Callable[[int], None]
+
+
+def until(reached: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait until `reached()`, at most `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "not reached in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def kubeconfig() -> str:
+    """The kubeconfig of the local cluster, or the one that CONTRACT_KUBECONFIG names."""
+    if given := os.environ.get("CONTRACT_KUBECONFIG"):
+        return given
+    env = ROOT / ".local" / "env"
+    assert env.exists(), "no cluster: `make test` brings one up"
+    found = re.search(r"^export KUBECONFIG=(.*)$", env.read_text(), re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture(scope="session")
+def real_settings(kubeconfig: str) -> Iterator[Settings]:
+    """Settings for a namespace that lives as long as the session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", kubeconfig)
+        kube, name = Kube(), f"contract-{secrets.token_hex(4)}"
+        kube.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        helm = ROOT / ".local" / "bin" / "helm"
+        yield replace(Settings(), servers_namespace=name, helm=str(helm), pod_name="contract-1")
+        kube.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture(scope="session")
+def real(real_settings: Settings) -> Edges:
+    """The edges as the API has them, and a second replica's."""
+    kube = Kube()
+
+    def lose_statefulset(id: int) -> None:
+        kube.delete(path("apps/v1", real_settings.servers_namespace, "statefulsets", f"server-{id}"))
+
+    other = Releases(replace(real_settings, pod_name="contract-2"))
+    return Edges(Cluster(real_settings), Releases(real_settings), other, lose_statefulset)
+
+
+@pytest.fixture
+def fake() -> Edges:
+    """The edges of the API's own tests."""
+    world = World()
+
+    def lose_statefulset(id: int) -> None:
+        world.statefulsets.pop(id)
+
+    releases = FakeReleases(world)
+    return Edges(FakeCluster(world), releases, releases, lose_statefulset)
+
+
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.cluster)])
+def edges(request: pytest.FixtureRequest) -> Edges:
+    """Each test that asks for these runs against both kinds."""
+    found: Edges = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="session")
+def new_id() -> Callable[[], int]:
+    """Ids that no other test uses."""
+    ids = iter(range(1000, 10**6))
+    return lambda: next(ids)

@@ -1,0 +1,136 @@
+"""A proxy in front of a Kubernetes API server that can hold or cut the n-th request of whoever is pointed at it.
+
+It speaks plain HTTP on loopback and adds the credentials of a kubeconfig, so that helm can be run through it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from kubernetes import client, config
+
+_HOP = {"connection", "transfer-encoding", "content-length", "host", "keep-alive", "accept-encoding"}
+
+
+class Proxy:
+    """Counts requests; `hold(n)` makes the n-th wait (counted from 1) until `let_go`; `cut(n)` breaks it off."""
+
+    def __init__(self, kubeconfig: str) -> None:
+        configuration = client.Configuration()
+        config.load_kube_config(kubeconfig, client_configuration=configuration)  # type: ignore[no-untyped-call]
+        self._client = client.ApiClient(configuration)
+        self._configuration = configuration
+        self._lock = threading.Lock()
+        self._held_number = self._cut_number = 0
+        self._only = ""
+        self._frozen = False
+        self.requests: list[str] = []
+        self.holding = threading.Event()
+        self._go = threading.Event()
+        self._server: ThreadingHTTPServer | None = None
+
+    @property
+    def url(self) -> str:
+        assert self._server is not None
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def hold(self, number: int, only: str = "") -> None:
+        """Hold the `number`-th request, counting only those whose "METHOD path" has `only` in it."""
+        self._held_number, self._only = number, only
+
+    def cut(self, number: int, only: str = "") -> None:
+        self._cut_number, self._only = number, only
+
+    def freeze(self) -> None:
+        """From now on nothing is answered."""
+        self._frozen = True
+
+    def let_go(self) -> None:
+        self._go.set()
+
+    def kubeconfig(self, folder: Path) -> str:
+        """A kubeconfig that leads here."""
+        path = folder / "through-proxy.json"
+        about = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "proxy", "cluster": {"server": self.url}}],
+            "users": [{"name": "proxy", "user": {}}],
+            "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}],
+            "current-context": "proxy",
+        }
+        path.write_text(json.dumps(about))
+        return str(path)
+
+    @contextmanager
+    def running(self) -> Iterator[Proxy]:
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one_request(self) -> None:
+                try:
+                    super().handle_one_request()
+                except OSError:
+                    self.close_connection = True
+
+            def _any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if not proxy.admit(f"{self.command} {self.path}"):
+                    self.close_connection = True
+                    return
+                response = proxy.forward(self.command, self.path, dict(self.headers), body)
+                self.send_response(response.status)
+                for name, value in response.headers.items():
+                    if name.lower() not in _HOP:
+                        self.send_header(name, value)
+                self.send_header("Content-Length", str(len(response.data)))
+                self.end_headers()
+                self.wfile.write(response.data)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _any
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._go.set()
+            self._server.shutdown()
+            self._server.server_close()
+            self._client.rest_client.pool_manager.clear()
+
+    def admit(self, request: str) -> bool:
+        with self._lock:
+            counted = self._only in request
+            if counted:
+                self.requests.append(request)
+            number = len(self.requests) if counted else -1
+        if number == self._cut_number:
+            return False
+        if number == self._held_number or self._frozen:
+            self.holding.set()
+            self._go.wait(60)
+        return True
+
+    def forward(self, method: str, path: str, headers: dict[str, str], body: bytes) -> urllib3.BaseHTTPResponse:
+        kept = {name: value for name, value in headers.items() if name.lower() not in _HOP}
+        if token := self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization"):
+            kept["authorization"] = token
+        found: urllib3.BaseHTTPResponse = self._client.rest_client.pool_manager.request(
+            method, f"{self._configuration.host}{path}", headers=kept, body=body or None, redirect=False, timeout=60
+        )
+        return found

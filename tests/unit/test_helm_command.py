@@ -1,0 +1,177 @@
+"""How helm is started, ended and understood."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pyhelm3 import errors as helm_errors
+
+from service import helm
+from service.errors import (
+    ClusterUnavailable,
+    FieldConflict,
+    NoNodePortLeft,
+    OperationFailed,
+    OperationInProgress,
+    Problem,
+    RefusedByCluster,
+    StartupError,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def stand_in(folder: Path, script: str) -> str:
+    """A program to run in helm's place."""
+    path = folder / "helm"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def pid_in(file: Path) -> int:
+    deadline = time.monotonic() + 10
+    while not (file.exists() and file.read_text().strip()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return int(file.read_text())
+
+
+def gone(pid: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not alive(pid)
+
+
+def test_the_command_line_has_neither_shell_nor_values(tmp_path: Path) -> None:
+    """A release, a chart and flags; the values come over standard input, whole."""
+    executable = stand_in(tmp_path, f'printf "%s\\n" "$@" > {tmp_path}/args; cat > {tmp_path}/stdin; echo "{{}}"')
+    command = helm.HelmCommand(executable)
+    values = {"server": {"options": {"motd": "$(touch /tmp/x) `id` '\"\n{{ .Values }}" * 10_000}}}
+    asyncio.run(
+        command.install_or_upgrade("server-1", "/chart", values, namespace="games", create_namespace=False)  # type: ignore[arg-type]
+    )
+    assert json.loads((tmp_path / "stdin").read_text()) == values
+    assert (tmp_path / "args").read_text().split("\n") == [
+        *["upgrade", "server-1", "/chart", "--history-max", "3", "--install", "--output", "json"],
+        *["--timeout", "30s", "--values", "-", "--namespace", "games", "--disable-openapi-validation", ""],
+    ]
+
+
+def test_empty_values_are_sent_as_such(tmp_path: Path) -> None:
+    """Standard input says `{}`, and is not simply closed."""
+    command = helm.HelmCommand(stand_in(tmp_path, f'cat > {tmp_path}/stdin; echo "{{}}"'))
+    asyncio.run(command.install_or_upgrade("server-1", "/chart", {}))
+    assert (tmp_path / "stdin").read_text() == "{}"
+
+
+def test_helm_knows_of_the_environment_what_it_needs(tmp_path: Path) -> None:
+    """Where Kubernetes is, and folders of its own; none of the API's settings or secrets."""
+    given = {
+        "PATH": "/bin",
+        "KUBECONFIG": "/k",
+        "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+        "https_proxy": "http://proxy",
+        "TOKENS_FILE": "/t",
+        "HELM_KUBETOKEN": "x",
+        "HELM_DEBUG": "1",
+    }
+    found = helm.environment(given)
+    kept = {name: value for name, value in found.items() if name in given}
+    assert kept == {name: given[name] for name in ("PATH", "KUBECONFIG", "KUBERNETES_SERVICE_HOST", "https_proxy")}
+    assert set(found) - set(kept) == {"HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "KUBECACHEDIR"}
+
+
+@pytest.mark.parametrize("trap", ["", "trap '' TERM;"])
+def test_a_cancelled_call_ends_all_of_helm(tmp_path: Path, trap: str) -> None:
+    """What helm has started goes too, and so does a helm that will not listen."""
+    script = f"{trap} sleep 60 & echo $! > {tmp_path}/child; echo $$ > {tmp_path}/self; wait; sleep 60"
+    command = helm.HelmCommand(stand_in(tmp_path, script))
+
+    async def cancelled() -> None:
+        task = asyncio.ensure_future(command.run(["upgrade"], b"{}"))
+        while not (tmp_path / "self").exists():
+            await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    assert gone(pid_in(tmp_path / "self"), 0.5)
+    assert gone(pid_in(tmp_path / "child"), 0.5)
+
+
+def test_helm_dies_with_its_process(tmp_path: Path) -> None:
+    """A worker that is killed takes its helm along, though helm is in a session of its own."""
+    executable = stand_in(tmp_path, f"echo $$ > {tmp_path}/self; exec sleep 60")
+    program = (
+        "import asyncio, threading, sys\n"
+        "from service import helm\n"
+        "command = helm.HelmCommand(sys.argv[1])\n"
+        "loop = asyncio.new_event_loop()\n"
+        "threading.Thread(target=loop.run_forever, daemon=True).start()\n"
+        "asyncio.run_coroutine_threadsafe(command.run(['upgrade'], b'{}'), loop).result()\n"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", program, executable], cwd=ROOT)
+    pid = pid_in(tmp_path / "self")
+    assert os.getsid(pid) != os.getsid(worker.pid)
+    worker.kill()
+    worker.wait()
+    assert gone(pid, 0.5)
+
+
+def test_a_failure_keeps_what_helm_printed_to_itself(tmp_path: Path) -> None:
+    """A manifest on standard output has secrets in it."""
+    command = helm.HelmCommand(stand_in(tmp_path, "echo password; echo 'Error: release: not found' >&2; exit 1"))
+    with pytest.raises(helm_errors.ReleaseNotFoundError) as error:
+        asyncio.run(command.run(["uninstall", "server-1"]))
+    assert (error.value.stdout, error.value.stderr) == (b"", b"Error: release: not found\n")
+
+
+def test_a_helm_that_is_none_stops_the_start(tmp_path: Path) -> None:
+    """With the name of what cannot be run."""
+    with pytest.raises(StartupError, match="no-such-helm"):
+        helm.client("no-such-helm")
+    with pytest.raises(StartupError, match="cannot be run"):
+        helm.client(stand_in(tmp_path, "exit 3"))
+    with pytest.raises(StartupError, match="not a Helm chart"):
+        helm.chart(helm.client(stand_in(tmp_path, "printf v4.1.4")), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("Service is invalid: failed to allocate a nodePort: range is full", NoNodePortLeft),
+        ("UPGRADE FAILED: another operation (install/upgrade/rollback) is in progress", OperationInProgress),
+        ('kubernetes cluster unreachable: Get "https://h/version": dial tcp: connection refused', ClusterUnavailable),
+        ("etcdserver: request timed out", ClusterUnavailable),
+        ("net/http: TLS handshake timeout", ClusterUnavailable),
+        ("Error: context canceled", ClusterUnavailable),
+        ('Apply failed with 1 conflict: conflict with "kubectl": .spec.replicas', FieldConflict),
+        ("values don't meet the specifications of the schema(s) in the following chart(s)", RefusedByCluster),
+        ('pods "x" is forbidden: exceeded quota: small', RefusedByCluster),
+        ("execution error at (gameserver/templates/service.yaml:3:4): no port is called primary", RefusedByCluster),
+        ("something new", OperationFailed),
+    ],
+)
+def test_helms_complaints_are_understood(message: str, kind: type[Problem]) -> None:
+    """Each gets the answer that helps; none repeats helm's words."""
+    found = helm.problem(helm_errors.Error(1, b"", message.encode()))
+    assert type(found) is kind
+    assert message not in found.detail

@@ -1,0 +1,59 @@
+"""Whole manifests, as each chart renders them from each of its ci files: `python -m tests.charts.golden` writes them.
+
+They stand in `manifests/`, so that a change of a template shows in a review as the change of what it makes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.charts.rendering import CI_FILES, ROOT, Manifest, case, chart_of, render
+
+FOLDER = Path(__file__).parent / "manifests"
+OWN = ("api", "gameserver")
+
+
+class _Dumper(yaml.SafeDumper):
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+def files() -> list[Path]:
+    """The ci files whose manifests are kept."""
+    return [file for file in CI_FILES if chart_of(file) in OWN]
+
+
+def path(file: Path) -> Path:
+    """Where the manifests of a ci file stand."""
+    return FOLDER / f"{case(file)}.yaml"
+
+
+def manifests(file: Path) -> dict[str, Manifest]:
+    """What the chart renders, but for the password, which is another each time."""
+    found = render(chart_of(file), {}, file)
+    for manifest in found.values():
+        if manifest["kind"] == "Secret" and "password" in manifest["data"]:
+            manifest["data"]["password"] = "another each time"
+    return found
+
+
+def read(file: Path) -> dict[str, Any]:
+    """What is kept for a ci file."""
+    return yaml.safe_load(path(file).read_text())  # type: ignore[no-any-return]
+
+
+def main() -> None:
+    """Write them all anew."""
+    FOLDER.mkdir(exist_ok=True)
+    for old in FOLDER.iterdir():
+        old.unlink()
+    for file in files():
+        text = yaml.dump(manifests(file), Dumper=_Dumper, width=110, sort_keys=False, allow_unicode=True)
+        path(file).write_text(f"# yamllint disable-file\n# charts/{file.relative_to(ROOT / 'charts')}\n{text}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""Every configuration in a chart's ci folder renders to the manifests that were reviewed, and Kubernetes takes them."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.charts import golden
+from tests.charts.rendering import (
+    CHARTS,
+    CI_FILES,
+    Manifest,
+    Refused,
+    case,
+    chart_of,
+    helm,
+    leaves,
+    pods,
+    render,
+)
+
+SUPPORTED = ("1.31.0", "1.37.0")
+CUSTOM = {"ServiceMonitor"}
+
+each_file = pytest.mark.parametrize("file", CI_FILES, ids=case)
+each_own_file = pytest.mark.parametrize("file", golden.files(), ids=case)
+each_chart = pytest.mark.parametrize("chart", golden.OWN)
+
+
+@each_own_file
+def test_a_configuration_renders_what_was_reviewed(file: Path) -> None:
+    """A template's change shows as a change of whole manifests; `python -m tests.charts.golden` writes them anew."""
+    assert golden.manifests(file) == golden.read(file)
+
+
+def test_no_manifests_are_left_of_a_configuration_that_is_gone() -> None:
+    """Each file in manifests/ belongs to a ci file."""
+    assert sorted(golden.FOLDER.iterdir()) == sorted(golden.path(file) for file in golden.files())
+
+
+@each_file
+def test_helm_lint_has_nothing_against_it(file: Path) -> None:
+    """Warnings count."""
+    helm("lint", "--strict", CHARTS / chart_of(file), "--values", file)
+
+
+@pytest.mark.parametrize("version", SUPPORTED)
+@each_file
+def test_kubernetes_schemas_know_every_field(file: Path, version: str) -> None:
+    """The oldest and the newest Kubernetes that is supported, and no field that either would drop."""
+    for manifest in render(chart_of(file), {}, file, kube_version=version).values():
+        if manifest["kind"] not in CUSTOM:
+            kubernetes_validate.validate(manifest, version.rpartition(".")[0], strict=True)
+
+
+@each_chart
+def test_an_older_kubernetes_is_refused(chart: str) -> None:
+    """What is older than the oldest that is tested stops with a message."""
+    file = next(file for file in golden.files() if chart_of(file) == chart)
+    with pytest.raises(Refused, match=r"requires kubeVersion: >=1\.31"):
+        render(chart, {}, file, kube_version="1.30.9")
+
+
+@each_own_file
+def test_every_pod_meets_restricted(file: Path) -> None:
+    """What the Pod Security Standard "restricted" asks, the helm test's pods included."""
+    for spec in pods(render(chart_of(file), {}, file)).values():
+        assert _offences(spec) == []
+        assert len(spec["containers"]) == 1
+        (container,) = spec["containers"]
+        assert "memory" in container["resources"]["requests"]
+        assert "memory" in container["resources"]["limits"]
+        assert spec["enableServiceLinks"] is (spec.get("restartPolicy") == "OnFailure")
+
+
+def _offences(spec: Manifest) -> list[str]:
+    """What the standard "restricted" has against a pod.
+
+    See https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted.
+    """
+    found = [
+        key for key in ("hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers") if key in spec
+    ]
+    allowed = {"name", "configMap", "secret", "emptyDir", "projected", "persistentVolumeClaim"}
+    found += [f"volume {volume['name']}" for volume in spec.get("volumes", []) if volume.keys() - allowed]
+    context = spec["securityContext"]
+    if context.get("seccompProfile") != {"type": "RuntimeDefault"} or context.get("runAsNonRoot") is not True:
+        found.append("pod security context")
+    if context["runAsUser"] == 0:
+        found.append("root")
+    for container in spec["containers"]:
+        context = container["securityContext"]
+        if context["allowPrivilegeEscalation"] is not False or context["capabilities"] != {"drop": ["ALL"]}:
+            found.append(f"security context of {container['name']}")
+        if "privileged" in context or any("hostPort" in port for port in container.get("ports", [])):
+            found.append(f"privileges of {container['name']}")
+    return found
+
+
+@each_own_file
+def test_services_reach_the_workload_and_not_the_test(file: Path) -> None:
+    """A selector takes the workload's pods and no others, and a network policy the same."""
+    manifests = render(chart_of(file), {}, file)
+    (workload,) = (m for m in manifests.values() if m["kind"] in ("StatefulSet", "Deployment"))
+    labels = workload["spec"]["template"]["metadata"]["labels"].items()
+    tests = [m["metadata"]["labels"].items() for m in manifests.values() if m["kind"] == "Pod"]
+    selectors = [
+        m["spec"]["selector"] for m in manifests.values() if m["kind"] == "Service" and "selector" in m["spec"]
+    ]
+    selectors += [m["spec"]["podSelector"]["matchLabels"] for m in manifests.values() if m["kind"] == "NetworkPolicy"]
+    selectors.append(workload["spec"]["selector"]["matchLabels"])
+    for selector in selectors:
+        assert selector.items() <= labels
+        assert not any(selector.items() <= test for test in tests)
+
+
+@each_chart
+def test_no_pod_has_the_charts_version(chart: str, tmp_path: Path) -> None:
+    """A new version of a chart restarts nothing by its labels."""
+    folder = tmp_path / chart
+    helm("package", CHARTS / chart, "--version", "9.9.9", "--app-version", "9.9.9", "--destination", tmp_path)
+    with tarfile.open(tmp_path / f"{chart}-9.9.9.tgz") as package:
+        package.extractall(tmp_path, filter="data")
+    for file in (file for file in golden.files() if chart_of(file) == chart):
+        tag = {"image": {"tag": "1"}}
+        now, later = render(chart, tag, file), render(chart, tag, file, folder=folder)
+        for name, manifest in now.items():
+            template, next_one = manifest["spec"].get("template") if "spec" in manifest else None, later[name]
+            assert template is None or template == next_one["spec"]["template"]
+
+
+@each_chart
+def test_the_package_alone_renders_the_same(chart: str, tmp_path: Path) -> None:
+    """`helm package` leaves nothing out that a template needs."""
+    helm("package", CHARTS / chart, "--destination", tmp_path)
+    (package,) = tmp_path.glob("*.tgz")
+    for file in (file for file in golden.files() if chart_of(file) == chart):
+        packaged = render(chart, {}, file, folder=package)
+        assert packaged.keys() == render(chart, {}, file).keys()
+
+
+@each_chart
+def test_the_schema_knows_each_value_and_no_other(chart: str) -> None:
+    """values.yaml and its schema name the same values."""
+    values = yaml.safe_load((CHARTS / chart / "values.yaml").read_text())
+    schema = json.loads((CHARTS / chart / "values.schema.json").read_text())
+    assert _paths(schema) - {"global"} == _closed_paths(values, schema)
+
+
+@each_chart
+def test_the_schema_is_closed_wherever_it_names_properties(chart: str) -> None:
+    """A misspelt value never goes unnoticed."""
+    schema = json.loads((CHARTS / chart / "values.schema.json").read_text())
+
+    def open_ones(node: Any, where: str) -> list[str]:
+        if isinstance(node, list):
+            return [found for item in node for found in open_ones(item, where)]
+        if not isinstance(node, dict):
+            return []
+        found = [item for key, value in node.items() for item in open_ones(value, f"{where}/{key}")]
+        named = isinstance(node.get("properties"), dict) and node.get("type") == "object"
+        return found + ([where] if named and node.get("additionalProperties") is not False else [])
+
+    assert open_ones(schema, "") == []
+
+
+@each_chart
+def test_every_value_has_its_sentence(chart: str) -> None:
+    """The README's table of values has no empty description."""
+    readme = (CHARTS / chart / "README.md").read_text()
+    values = yaml.safe_load((CHARTS / chart / "values.yaml").read_text())
+    rows = [
+        line.strip("|").split(" | ") for line in readme.splitlines() if line.startswith("| ") and line.count(" | ") >= 3
+    ]
+    described = {row[0].strip().replace('"', ""): row[-1].strip(" |") for row in rows if row[0].strip() != "Key"}
+    documented = set(described) & (leaves(values) | set(values) | _paths_above(values))
+    assert [path for path in leaves(values) if not any(path == d or path.startswith(f"{d}.") for d in documented)] == []
+    assert [path for path, text in described.items() if not text] == []
+
+
+def _paths_above(values: Manifest) -> set[str]:
+    return {path.rpartition(".")[0] for path in leaves(values)}
+
+
+def _paths(schema: Manifest, above: str = "") -> set[str]:
+    """The dotted paths that a schema's properties name, down to those without properties of their own."""
+    found = set()
+    for key, value in schema["properties"].items():
+        deeper = _paths(value, f"{above}{key}.") if "properties" in value else {f"{above}{key}"}
+        found |= deeper
+    return found
+
+
+def _closed_paths(values: Manifest, schema: Manifest, above: str = "") -> set[str]:
+    """The paths of the values, no deeper than the schema names properties; optional ones of the schema added."""
+    found = set()
+    for key, value in schema["properties"].items():
+        path = f"{above}{key}"
+        if key == "global":
+            continue
+        assert key in values, f"{path} is in the schema but not in values.yaml"
+        if "properties" in value and isinstance(values[key], dict) and values[key]:
+            found |= _closed_paths(values[key], value, f"{path}.")
+        else:
+            found |= _paths(value, f"{path}.") if "properties" in value else {path}
+    unknown = values.keys() - schema["properties"].keys()
+    assert not unknown, f"{above}{unknown} is in values.yaml but not in the schema"
+    return found

@@ -14,6 +14,7 @@ import pytest
 
 from service.cluster import Cluster
 from service.edges import ClusterEdge, ReleasesEdge
+from service.errors import RefusedByCluster
 from service.kube import Kube, path
 from service.releases import Releases
 from service.settings import Settings
@@ -33,12 +34,16 @@ VALUES = {
 
 @dataclass
 class Edges:
-    """The two edges, `other` as a second replica has it, and what only a hand can do."""
+    """The two edges, `other` as a second replica has it, and what only a hand can do.
+
+    `refuse_next` makes the fake refuse the next write; a real cluster needs a reason.
+    """
 
     cluster: ClusterEdge
     releases: ReleasesEdge
     other: ReleasesEdge
     lose_statefulset: Callable[[int], None]
+    refuse_next: Callable[[], None]
 
 
 def until(reached: Callable[[], bool], seconds: float = 10) -> None:
@@ -82,7 +87,7 @@ def real(real_settings: Settings) -> Edges:
         kube.delete(path("apps/v1", real_settings.servers_namespace, "statefulsets", f"server-{id}"))
 
     other = Releases(replace(real_settings, pod_name="contract-2"))
-    return Edges(Cluster(real_settings), Releases(real_settings), other, lose_statefulset)
+    return Edges(Cluster(real_settings), Releases(real_settings), other, lose_statefulset, lambda: None)
 
 
 @pytest.fixture
@@ -93,8 +98,11 @@ def fake() -> Edges:
     def lose_statefulset(id: int) -> None:
         world.statefulsets.pop(id)
 
+    def refuse_next() -> None:
+        world.failure = RefusedByCluster()
+
     releases = FakeReleases(world)
-    return Edges(FakeCluster(world), releases, releases, lose_statefulset)
+    return Edges(FakeCluster(world), releases, releases, lose_statefulset, refuse_next)
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.cluster)])

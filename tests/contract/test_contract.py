@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import InvalidRequest, OperationInProgress, ServerNotFound
+from service.errors import InvalidRequest, OperationInProgress, RefusedByCluster, ServerNotFound
 from service.state import exists
 from tests.contract.conftest import VALUES, Edges, until
 
@@ -108,6 +108,19 @@ def test_a_change_of_nothing_makes_a_lost_workload_again(edges: Edges, new_id: C
     edges.lose_statefulset(id)
     assert edges.releases.change(id, lambda values: values) is True
     assert edges.cluster.server(id).statefulset is not None
+
+
+def test_a_refused_change_changes_nothing(edges: Edges, new_id: Callable[[], int]) -> None:
+    """The values are as before, so that the next write is not refused for the same reason."""
+    id = new_id()
+    edges.releases.install(id, {**VALUES, "diskGb": 2})
+    edges.refuse_next()
+    with pytest.raises(RefusedByCluster):
+        # Kubernetes grows no disk that has never been used.
+        edges.releases.change(id, lambda values: {**values, "diskGb": 3})
+    assert edges.releases.current(id) == {**VALUES, "diskGb": 2}
+    assert statuses(edges, id)[-1][1] == "deployed"
+    assert edges.releases.change(id, lambda values: {**values, "ramGb": 2}) is True
 
 
 def test_an_uninstall_keeps_the_disk(edges: Edges, new_id: Callable[[], int]) -> None:

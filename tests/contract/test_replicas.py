@@ -234,17 +234,6 @@ def test_a_hand_at_work_is_not_disturbed(
     assert statuses(real, id) == ["superseded", "deployed"]
 
 
-def test_a_refused_change_changes_nothing(real: Edges, new_id: Callable[[], int]) -> None:
-    """The values are as before, so that the next write is not refused for the same reason. (No unbound disk grows.)"""
-    id = new_id()
-    real.releases.install(id, {**VALUES, "diskGb": 2})
-    with pytest.raises(RefusedByCluster):
-        real.releases.change(id, lambda values: {**values, "diskGb": 3})
-    assert real.releases.current(id) == {**VALUES, "diskGb": 2}
-    assert statuses(real, id)[-1] == "deployed"
-    assert real.releases.change(id, lambda values: {**values, "ramGb": 2}) is True
-
-
 def test_values_that_the_schema_refuses_reach_nothing(real: Edges, new_id: Callable[[], int]) -> None:
     """The chart's schema is the last check before the cluster."""
     id = new_id()

@@ -1,0 +1,111 @@
+"""Places for helm processes, and the ids that get one."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from service import places
+from service.edges import Object
+from service.errors import ClusterUnavailable, TooManyOperations
+from service.leases import DURATION, MARGIN, Lease, _now
+from service.places import Places
+from service.releases import release_name
+
+
+def lease(seconds: float = 10) -> Lease:
+    """One that is good for so long."""
+    held: Object = {}
+    return Lease(held, _now() - DURATION + MARGIN + seconds, False)
+
+
+def test_no_more_run_at_once_than_there_are_places() -> None:
+    """The others wait for their turn."""
+    found, running, most = Places(2), 0, 0
+
+    async def work() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.05)
+        running -= 1
+
+    threads = [threading.Thread(target=found.run, args=(lease(), work)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 2
+
+
+def test_whoever_waits_too_long_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And takes no place later."""
+    monkeypatch.setattr(places, "PLACE_SECONDS", 0.1)
+    found, began = Places(1), threading.Event()
+
+    async def slow() -> None:
+        began.set()
+        await asyncio.sleep(0.5)
+
+    thread = threading.Thread(target=found.run, args=(lease(), slow))
+    thread.start()
+    began.wait(5)
+    with pytest.raises(TooManyOperations) as problem:
+        found.run(lease(), slow)
+    assert problem.value.headers == {"Retry-After": "5"}
+    thread.join()
+    found.run(lease(), slow)
+
+
+def test_a_failure_is_the_callers_and_frees_the_place() -> None:
+    """Whatever the work raises comes out as it is."""
+    found = Places(1)
+
+    async def broken() -> None:
+        raise KeyError("x")
+
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            found.run(lease(), broken)
+
+
+def test_work_ends_before_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is cancelled, gets the time to end its process, and the Lease is left to whoever recovers."""
+    held, ended = lease(0.3), []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            ended.append(time.monotonic())
+            raise
+
+    began = time.monotonic()
+    with pytest.raises(ClusterUnavailable):
+        Places(1).run(held, work)
+    assert 0.2 < ended[0] - began < 1
+    assert held.abandoned
+
+
+def test_no_work_lasts_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though its Lease is renewed again and again."""
+    monkeypatch.setattr(places, "LONGEST", 0.2)
+    held = lease()
+    with pytest.raises(ClusterUnavailable):
+        Places(1).run(held, lambda: asyncio.sleep(30))
+    assert held.abandoned
+
+
+@pytest.mark.parametrize("id", [0, -1, 2**63, True, "1", "1 --debug", 1.0, None])
+def test_only_ids_become_release_names(id: object) -> None:
+    """Nothing that helm could take for something else."""
+    with pytest.raises(ValueError, match="not a server's id"):
+        release_name(id)  # type: ignore[arg-type]
+
+
+def test_ids_become_release_names() -> None:
+    """The smallest and the largest."""
+    assert (release_name(1), release_name(2**63 - 1)) == ("server-1", "server-9223372036854775807")

@@ -28,7 +28,9 @@ from service import (
     openapi,
     schemas,
     servers,
+    sftp,
 )
+from service.accounts import AccountsEdge
 from service.context import Context
 from service.edges import ClusterEdge, ReleasesEdge
 from service.records import record_of_objects
@@ -71,8 +73,13 @@ class ServerId(BaseConverter):
         return int(value)
 
 
-def create_app(settings: Settings, cluster: ClusterEdge, releases: ReleasesEdge) -> Flask:
-    """The application; raises StartupError, with file and line, where a file it depends on is broken."""
+def create_app(
+    settings: Settings, cluster: ClusterEdge, releases: ReleasesEdge, accounts: AccountsEdge | None = None
+) -> Flask:
+    """The application, without `accounts` one that knows no file access.
+
+    Raises StartupError, with file and line, where a file it depends on is broken.
+    """
     app = Flask("service", static_folder=None)
     app.config.update(
         API_TITLE="Game server API",
@@ -96,6 +103,7 @@ def create_app(settings: Settings, cluster: ClusterEdge, releases: ReleasesEdge)
         games=games.load(*folders),
         operator_values=_operator_values(settings),
         tokens=auth.Tokens(settings.tokens_file),
+        accounts=accounts if settings.sftp_namespace else None,
     )
     app.extensions["gameserver"] = context
     _register_hooks(app, context)
@@ -127,7 +135,7 @@ def _register_routes(app: Flask, context: Context) -> None:
     api.register_converter(ServerId, _id_schema)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     api.spec.components.schema("ProblemAnswer", schema=schemas.ProblemAnswer)
-    for blueprint in (health.blueprint, servers.blueprint, disks.blueprint, catalogue.blueprint):
+    for blueprint in (health.blueprint, servers.blueprint, sftp.blueprint, disks.blueprint, catalogue.blueprint):
         api.register_blueprint(blueprint)
     app.register_blueprint(docs.blueprint)
     for rule in app.url_map.iter_rules():

@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import current_app, g
 
+from service.accounts import AccountsEdge
 from service.auth import Token, Tokens
 from service.edges import ClusterEdge, Objects, ReleasesEdge
 from service.errors import ServerNotFound
@@ -25,6 +26,7 @@ class Context:
     games: Mapping[str, Game]
     operator_values: Mapping[str, Any]
     tokens: Tokens
+    accounts: AccountsEdge | None
 
 
 def context() -> Context:

@@ -23,6 +23,7 @@ from service.errors import (
 )
 from service.games import Game
 from service.records import Record, customer_of_claim, record_of_values
+from service.sftp import forget
 from service.state import exists
 
 # A claim that no pod uses is gone within this time; one that is still in use takes as long as the pod.
@@ -57,6 +58,8 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
         _settle_disk(context, token, objects, record, request["disk"])
         rendered = game.render(id, record)
         wanted = values.values_of(id, record, rendered, context.operator_values)
+        # A hand may have removed the server of before; whoever had its files does not get this one's.
+        forget(context.accounts, id)
         context.releases.install(id, values.started(wanted, request["start"]))
         return True
 

@@ -182,6 +182,16 @@ class DiskCannotGrow(Problem):
     explanation = "The storage class of the disk does not allow it to be expanded."
 
 
+class DiskNotNodeLocal(Problem):
+    slug = "disk-not-node-local"
+    status = 409
+    title = "The files of this disk cannot be reached over SFTP"
+    explanation = (
+        "File access works on volumes that are a folder of one node (hostPath or local with node affinity). "
+        "This server's disk is of a storage class that attaches volumes over the network."
+    )
+
+
 class EulaNotAccepted(Problem):
     slug = "eula-not-accepted"
     status = 409

@@ -16,6 +16,7 @@ from service.edges import Objects
 from service.openapi import problems
 from service.ports import KINDS, Address, Kind, address_in, address_of, service_names
 from service.records import Record, customer_of_claim, record_of_objects, record_of_values
+from service.sftp import forget, reachable
 
 blueprint = Blueprint("servers", __name__, url_prefix="/api/v1/server", description="Game servers")
 
@@ -126,6 +127,8 @@ def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
         if objects.claim is None and not state.exists(objects):
             raise errors.ServerNotFound()
         _check_owner(objects)
+        # First of all, as a repeated DELETE that finds neither server nor disk would not come here again.
+        forget(there.accounts, id)
         if state.exists(objects):
             there.releases.uninstall(id)
         if query["disk"] == "erase" and objects.claim is not None:
@@ -168,9 +171,8 @@ def restart_server(id: int) -> dict[str, Any]:
 
 def _port(id: int, type: Kind) -> dict[str, Any]:
     there = context()
-    if type == "sftp" and not there.settings.sftp_namespace:
-        found(id)
-        raise errors.FileAccessNotInstalled()
+    if type == "sftp":
+        reachable(found(id)).host_keys()
     # One read does for most: who may see every server need not be shown whose it is.
     service = there.cluster.service(service_names(id, type)[0]) if caller().customer is None else None
     address = address_of(type, service) if service is not None else None
@@ -186,7 +188,7 @@ def _port(id: int, type: Kind) -> dict[str, Any]:
 @blueprint.route("/<id:id>/port/<any(primary, rcon, sftp):type>", methods=["PATCH"])
 @needs("read")
 @blueprint.response(200, schemas.PortAnswer)
-@problems(errors.ServerNotFound, errors.PortNotReady, errors.FileAccessNotInstalled)
+@problems(errors.ServerNotFound, errors.PortNotReady, errors.FileAccessNotInstalled, errors.DiskNotNodeLocal)
 def patch_port(id: int, type: Kind) -> dict[str, Any]:
     """Where the game, its RCON or its files are reached
 
@@ -198,7 +200,7 @@ def patch_port(id: int, type: Kind) -> dict[str, Any]:
 @blueprint.route("/<id:id>/port/<any(primary, rcon, sftp):type>", methods=["GET"])
 @needs("read")
 @blueprint.response(200, schemas.PortAnswer)
-@problems(errors.ServerNotFound, errors.PortNotReady, errors.FileAccessNotInstalled)
+@problems(errors.ServerNotFound, errors.PortNotReady, errors.FileAccessNotInstalled, errors.DiskNotNodeLocal)
 def get_port(id: int, type: Kind) -> dict[str, Any]:
     """The same as PATCH"""
     return _port(id, type)

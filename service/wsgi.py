@@ -12,6 +12,7 @@ import sys
 from flask import Flask
 
 from service import logs, metrics
+from service.accounts import Accounts
 from service.app import count_servers, create_app
 from service.cluster import Cluster
 from service.errors import StartupError
@@ -28,7 +29,7 @@ def build() -> Flask:
     logs.configure(settings.log_level)
     cluster = Cluster(settings)
     releases = Releases(settings, helm_done=metrics.helm_done, recovered=metrics.release_recovered)
-    app = create_app(settings, cluster, releases)
+    app = create_app(settings, cluster, releases, Accounts(settings) if settings.sftp_namespace else None)
     cluster.start()
     metrics.count_servers(lambda: count_servers(cluster))
     if settings.metrics_port:

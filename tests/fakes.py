@@ -1,4 +1,4 @@
-"""Stand-ins for the two edges, over one small cluster in memory.
+"""Stand-ins for the edges, over one small cluster in memory.
 
 They keep the same contract as the real ones: tests/contract runs the same tests against both.
 """
@@ -12,13 +12,23 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
+from service.accounts import Account
 from service.edges import Object, Values
-from service.errors import ClusterUnavailable, InvalidRequest, OperationInProgress, Problem, ServerNotFound
+from service.errors import (
+    ClusterUnavailable,
+    FileAccessNotInstalled,
+    InvalidRequest,
+    OperationInProgress,
+    Problem,
+    RefusedByCluster,
+    ServerNotFound,
+)
 from service.objects import ServerObjects
 
 NAMESPACE = "gameservers"
 TIME = "2026-01-31T12:00:00Z"
 ANNOTATION = "gameserver/server"
+FINGERPRINT = "SHA256:5wMa5f3+SChKrHuo9dV1OICOElmgHT9h7Mkkb4uyCoQ"
 
 
 class World:
@@ -239,7 +249,12 @@ class FakeReleases:
             sound = self.world.revisions[id][-1] == "deployed" and id in self.world.statefulsets
             if wanted == values and sound:
                 return False
-            self._upgrade("change", id, wanted)
+            try:
+                self._upgrade("change", id, wanted)
+            except RefusedByCluster:
+                # The real edge goes back to the values of before, or each later write would be refused too.
+                self._upgrade("restore", id, values)
+                raise
             return True
 
     def uninstall(self, id: int) -> bool:
@@ -255,10 +270,36 @@ class FakeReleases:
         world.history.append((kind, id))
         failure, world.failure = world.failure, None
         revisions = world.revisions.setdefault(id, [])
-        revisions[:] = ["superseded" if status == "deployed" else status for status in revisions]
         world.values[id] = deepcopy(values)
         if failure is not None:
             revisions.append("failed")
             raise failure
-        revisions.append("deployed")
+        revisions[:] = ["superseded"] * len(revisions) + ["deployed"]
         world.apply(id, values)
+
+
+class FakeAccounts:
+    """service.accounts.Accounts, in memory."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[int, Account] = {}
+        self.installed = True
+        self.local = True
+
+    def host_keys(self) -> list[str]:
+        if not self.installed:
+            raise FileAccessNotInstalled()
+        return [FINGERPRINT]
+
+    def account(self, id: int) -> Account:
+        return self.accounts.get(id, Account())
+
+    def change(self, id: int, change: Callable[[Account], Account]) -> Account:
+        self.accounts[id] = change(self.account(id))
+        return self.accounts[id]
+
+    def remove(self, id: int) -> None:
+        self.accounts.pop(id, None)
+
+    def node_local(self, claim: Object) -> bool:
+        return self.local

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, settings, strategies
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 
 from service.app import create_app
 from service.settings import Settings
-from tests.fakes import FakeCluster, FakeReleases, World
+from tests.fakes import FakeAccounts, FakeCluster, FakeReleases, World
 
 
 def _app() -> Any:
@@ -37,12 +37,19 @@ def _app() -> Any:
         world.revisions[id] = ["deployed"]
         world.apply(id, world.values[id])
     return create_app(
-        Settings(tokens_file=folder / "tokens.json", accepted_eulas=frozenset({"minecraft"})),
+        Settings(
+            tokens_file=folder / "tokens.json",
+            accepted_eulas=frozenset({"minecraft"}),
+            sftp_namespace="gameserver-sftp",
+        ),
         FakeCluster(world),
         FakeReleases(world),
+        FakeAccounts(),
     )
 
 
+_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL2mCL181PUlONafAsoXZ401Tu1OFFE/3KvxBdZIunej"
+schemathesis.openapi.format("ssh-public-key", strategies.text("abc ", max_size=9).map(f"{_KEY} {{}}".format))
 schema = schemathesis.openapi.from_wsgi("/openapi.json", _app())
 
 

@@ -72,7 +72,7 @@ class Agent:
                 (Path(self._settings.state) / "synced").touch()
                 retry, wait = FIRST_RETRY, None
             else:
-                retry, wait = min(retry * 2, LONGEST_RETRY), random.uniform(retry / 2, retry)
+                retry, wait = min(retry * 2, LONGEST_RETRY), random.uniform(retry / 2, retry)  # noqa: S311
             with self._guesses_lock:
                 opening = self._guesses.next_opening(time.monotonic())
             waits = [seconds for seconds in (wait, opening) if seconds is not None]

@@ -22,7 +22,9 @@ from typing import Any
 
 Fields = dict[str, Any]
 
-_HEADER = re.compile(r"<\d+>(?:\w{3} +\d+ [\d:]{8} )?(?:\S+? )?(?P<program>[\w-]+)\[(?P<pid>\d+)\]: (?P<text>.*)", re.DOTALL)
+_HEADER = re.compile(
+    r"<\d+>(?:\w{3} +\d+ [\d:]{8} )?(?:\S+? )?(?P<program>[\w-]+)\[(?P<pid>\d+)\]: (?P<text>.*)", re.DOTALL
+)
 _LOGIN = re.compile(
     r"(?P<outcome>Accepted|Failed) (?P<method>password|publickey|none) for (?P<unknown>invalid user )?(?P<user>\S*) "
     r"from (?P<client>\S+) port (?P<port>\d+)(?: ssh2)?(?:: (?P<key>.+))?"
@@ -113,7 +115,7 @@ class Sockets(threading.Thread):
             listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             listening.bind(str(path))
             # The session logs as the game's uid.
-            os.chmod(path, 0o666)
+            path.chmod(0o666)
             self._bound[server] = (listening, _inode(path))
             self._selector.register(listening, selectors.EVENT_READ, server)
 

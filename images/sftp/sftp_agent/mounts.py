@@ -34,7 +34,7 @@ class Chroots:
 
     def servers(self) -> set[str]:
         """The servers that have a chroot, mounted or not."""
-        names = (_CHROOT.fullmatch(name) for name in os.listdir(self._folder))
+        names = (_CHROOT.fullmatch(path.name) for path in self._folder.iterdir())
         return {name[1] for name in names if name}
 
     def ensure(self, server: str, folder: str) -> None:
@@ -43,7 +43,7 @@ class Chroots:
         target = chroot / "files"
         for path in (chroot, target, chroot / "dev"):
             # Only a folder of the agent's own: a mounted one belongs to the customer.
-            if not os.path.isdir(path):
+            if not path.is_dir():
                 path.mkdir(mode=0o755)
         source = open_folder(self._host_root, folder)
         try:
@@ -52,7 +52,8 @@ class Chroots:
             _unmount(target)
             _call("mount", f"/proc/self/fd/{source}".encode(), os.fsencode(target), None, _MS_BIND, None)
             _call("mount", None, os.fsencode(target), None, _MS_PRIVATE, None)
-            _call("mount", None, os.fsencode(target), None, _MS_BIND | _MS_REMOUNT | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None)
+            flags = _MS_BIND | _MS_REMOUNT | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+            _call("mount", None, os.fsencode(target), None, flags, None)
         finally:
             os.close(source)
 
@@ -81,7 +82,7 @@ def open_folder(root: Path, folder: str) -> int:
 
 def _is_mounted(target: Path, source: int) -> bool:
     """Whether the target is this very folder, with the flags that make it safe."""
-    there, here = os.stat(target), os.fstat(source)
+    there, here = target.stat(), os.fstat(source)
     return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino) and os.statvfs(target).f_flag & _SAFE == _SAFE
 
 

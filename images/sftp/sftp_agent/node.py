@@ -74,8 +74,10 @@ class Node:
 
     def _write_users(self, offered: Mapping[str, Access], slowed: frozenset[str]) -> None:
         accounts = [offered[server].account for server in sorted(offered)]
-        for server in set(os.listdir(self._keys)) - {f"server-{account.server}" for account in accounts}:
-            (self._keys / server).unlink()
+        names = {f"server-{account.server}" for account in accounts}
+        for path in self._keys.iterdir():
+            if path.name not in names:
+                path.unlink()
         for account in accounts:
             # sshd reads the keys as the user, whose uid all share. They are public, and out of every chroot.
             _write(self._keys / f"server-{account.server}", users.authorized_keys(account), 0o644)

@@ -66,7 +66,9 @@ def plan(view: View, settings: Settings) -> Plan:
     here = {service.name for service in services.values()}
     return Plan(
         accesses={server: Access(account, folders[server]) for server, account in accounts.items()},
-        publish=tuple(service for service in services.values() if not _leads_here(slices.get(service.name), service, settings)),
+        publish=tuple(
+            service for service in services.values() if not _leads_here(slices.get(service.name), service, settings)
+        ),
         retract=tuple(found for found in slices.values() if found.node == settings.node and found.name not in here),
     )
 

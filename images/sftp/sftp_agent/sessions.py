@@ -39,7 +39,11 @@ def end_surplus(server: str, allowed: int, proc: Path = Path("/proc")) -> int:
 
 
 def _processes(servers: set[str], proc: Path) -> list[int]:
-    return [int(name) for name in os.listdir(proc) if name.isdigit() and _server(int(name), proc) in servers]
+    return [number for number in _numbers(proc) if _server(number, proc) in servers]
+
+
+def _numbers(proc: Path) -> list[int]:
+    return [int(path.name) for path in proc.iterdir() if path.name.isdigit()]
 
 
 def _server(process: int, proc: Path) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from sftp_agent.objects import Account
 
 # shadow(5): no password has this hash. A leading "!" would close the account for keys too.
-NO_PASSWORD = "*"
+NO_PASSWORD = "*"  # noqa: S105
 
 
 def passwd(accounts: Iterable[Account], uid: int, gid: int) -> str:

@@ -78,7 +78,7 @@ class Watch(Generic[Record]):
                 continue
             if time.monotonic() - began > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
-            time.sleep(random.uniform(pause / 2, pause))
+            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311
             pause = min(pause * 2, LONGEST_PAUSE)
 
     def _list(self) -> None:
@@ -99,7 +99,7 @@ class Watch(Generic[Record]):
 
     def _watch(self) -> None:
         """Follow the events until the server ends the watch. Raises as Kube does."""
-        seconds = random.randint(240, 360)
+        seconds = random.randint(240, 360)  # noqa: S311
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -126,7 +126,9 @@ class Watch(Generic[Record]):
         try:
             record = self._cut_down(found)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            log.warning("object left out", extra={"fields": {"path": self._path, "name": _key(found), "error": repr(error)}})
+            log.warning(
+                "object left out", extra={"fields": {"path": self._path, "name": _key(found), "error": repr(error)}}
+            )
             record = None
         if record is None:
             records.pop(_key(found), None)

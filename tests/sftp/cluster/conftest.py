@@ -1,4 +1,4 @@
-"""Two servers, one on each node. A failing test shows the agents' logs."""
+"""Three servers: Alice's and Carol's on the first node, Bob's on the last. A failing test shows the agents' logs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import sftp_cluster
 from sftp_cluster import SFTP, Server, eventually, get, kubectl
 
-ALICE, BOB = 9_100_001, 9_100_002
+ALICE, BOB, CAROL = 9_100_001, 9_100_002, 9_100_003
 
 
 @pytest.fixture(scope="session")
@@ -27,13 +27,16 @@ def nodes() -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def servers(nodes: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Server]]:
-    """Alice's server on the first node and Bob's on the last, reachable."""
+def servers(
+    nodes: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Server, Server, Server]]:
+    """All of them, reachable."""
     folder = tmp_path_factory.mktemp("keys")
     addresses = tuple(node["address"] for node in nodes)
     made = (
         _server(ALICE, nodes[0]["name"], folder, addresses),
         _server(BOB, nodes[-1]["name"], folder, addresses),
+        _server(CAROL, nodes[0]["name"], folder, addresses),
     )
     for server in made:
         server.delete()
@@ -49,13 +52,18 @@ def servers(nodes: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def alice(servers: tuple[Server, Server]) -> Iterator[Server]:
+def alice(servers: tuple[Server, Server, Server]) -> Iterator[Server]:
     yield from _restored(servers[0])
 
 
 @pytest.fixture
-def bob(servers: tuple[Server, Server]) -> Iterator[Server]:
+def bob(servers: tuple[Server, Server, Server]) -> Iterator[Server]:
     yield from _restored(servers[1])
+
+
+@pytest.fixture
+def carol(servers: tuple[Server, Server, Server]) -> Iterator[Server]:
+    yield from _restored(servers[2])
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -71,6 +71,15 @@ def in_sftp_pod(node: str, script: str) -> str:
     return kubectl("exec", "-n", SFTP, sftp_pod(node), "--", "sh", "-c", script)
 
 
+def agent(node: str) -> str:
+    """The process number of a node's agent, "" while there is none."""
+    script = (
+        "for process in /proc/[0-9]*; do"
+        " case \"$(tr '\\0' ' ' < $process/cmdline)\" in 'python3 -m sftp_agent '*) echo ${process#/proc/};; esac; done"
+    )
+    return in_sftp_pod(node, script).strip()
+
+
 @dataclass
 class Server:
     """One server: its objects, and ways to its files."""
@@ -113,6 +122,9 @@ class Server:
     def stop(self) -> None:
         kubectl("delete", "-n", SERVERS, f"pod/{self.user}-0", "--ignore-not-found", "--wait")
 
+    def expose(self) -> None:
+        apply(self._service())
+
     def move(self, node: str) -> None:
         """Give the server an empty disk on another node, under the same claim's name."""
         self.stop()
@@ -124,7 +136,9 @@ class Server:
     def delete(self) -> None:
         kubectl("delete", "secret", self.user, "-n", SFTP, "--ignore-not-found")
         self.stop()
-        kubectl("delete", "-n", SERVERS, f"service/{self.user}-sftp", f"pvc/{self.user}", "--ignore-not-found", "--wait")
+        kubectl(
+            "delete", "-n", SERVERS, f"service/{self.user}-sftp", f"pvc/{self.user}", "--ignore-not-found", "--wait"
+        )
 
     def set_account(self, keys: list[str], password_hash: str | None) -> None:
         data = {"authorized-keys": "\n".join(keys)}

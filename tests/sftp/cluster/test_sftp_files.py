@@ -17,9 +17,12 @@ def test_each_nodes_address_leads_to_the_disk(alice: Server, bob: Server) -> Non
         server.game(f"echo {server.user} > whose.txt")
 
         async def whose(address: str, server: Server = server) -> str:
-            async with server.connect(address) as connection, connection.start_sftp_client() as sftp:
-                async with sftp.open("/files/whose.txt") as file:
-                    return str(await file.read()).strip()
+            async with (
+                server.connect(address) as connection,
+                connection.start_sftp_client() as sftp,
+                sftp.open("/files/whose.txt") as file,
+            ):
+                return str(await file.read()).strip()
 
         for address in server.addresses:
             assert asyncio.run(whose(address)) == server.user
@@ -81,9 +84,7 @@ def test_a_password_logs_in_as_well(alice: Server) -> None:
     assert {"files", "dev"} == set(asyncio.run(names())) - {".", ".."}
 
 
-def test_the_port_follows_a_disk_to_another_node(
-    alice: Server, nodes: list[dict[str, str]], tmp_path: Path
-) -> None:
+def test_the_port_follows_a_disk_to_another_node(alice: Server, nodes: list[dict[str, str]], tmp_path: Path) -> None:
     """An operator moves a server: its claim is bound to another volume, on another node. The port stays."""
     home, port = alice.node, alice.port
     away = nodes[-1]["name"]

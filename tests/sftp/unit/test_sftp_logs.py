@@ -19,7 +19,14 @@ STAMP = "<38>Jan  2 03:04:05 "
         (
             "sshd[12]: Accepted password for server-7 from 10.0.0.1 port 5022 ssh2",
             None,
-            {"event": "login", "user": "server-7", "method": "password", "client": "10.0.0.1", "server": 7, "session": 12},
+            {
+                "event": "login",
+                "user": "server-7",
+                "method": "password",
+                "client": "10.0.0.1",
+                "server": 7,
+                "session": 12,
+            },
         ),
         (
             "sshd[12]: Accepted publickey for server-7 from ::1 port 5022 ssh2: ED25519 SHA256:abc",
@@ -103,7 +110,8 @@ def test_lines_become_fields(line: str, server: str | None, fields: dict[str, An
 def test_a_chroots_line_that_looks_like_a_login_is_none() -> None:
     """Only sshd's own socket tells of logins: what comes from a session cannot slow another server."""
     found = event(STAMP + "sshd[12]: Failed password for server-8 from 10.0.0.1 port 5022 ssh2", "7")
-    assert found is not None and (found["event"], found["server"]) == ("sshd", 7)
+    assert found is not None
+    assert (found["event"], found["server"]) == ("sshd", 7)
 
 
 def test_asking_for_methods_is_no_refused_login() -> None:

@@ -38,12 +38,13 @@ def test_an_account_without_data_lets_nobody_in() -> None:
 )
 def test_what_is_no_hash_is_no_password(hash_: str) -> None:
     found = account(secret(password_hash=hash_))
-    assert found is not None and found.password_hash is None
+    assert found is not None
+    assert found.password_hash is None
 
 
 @pytest.mark.parametrize(
     "line",
-    [f'command="/bin/sh" {KEY}', f"environment=\"A=B\" {KEY}", "ssh-dss AAAA", "cert-authority AAAA", "not a key"],
+    [f'command="/bin/sh" {KEY}', f'environment="A=B" {KEY}', "ssh-dss AAAA", "cert-authority AAAA", "not a key"],
 )
 def test_a_line_with_options_or_without_a_key_is_left_out(line: str) -> None:
     assert account(secret(authorized_keys=line)) == Account("7", None, ())

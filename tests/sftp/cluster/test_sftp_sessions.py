@@ -1,0 +1,185 @@
+"""Credentials come and go, and sessions with them; nobody else notices. What crashes comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import asyncssh
+import pytest
+from sftp_cluster import (
+    OTHER_HASH,
+    OTHER_PASSWORD,
+    PASSWORD,
+    PASSWORD_HASH,
+    SERVERS,
+    SFTP,
+    Server,
+    agent,
+    eventually,
+    in_sftp_pod,
+    kubectl,
+)
+
+pytestmark = pytest.mark.cluster
+
+
+@contextlib.asynccontextmanager
+async def session(server: Server, **options: object) -> AsyncIterator[asyncssh.SFTPClient]:
+    async with contextlib.AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(server.connect(**options))
+        yield await stack.enter_async_context(connection.start_sftp_client())
+
+
+async def alive(sftp: asyncssh.SFTPClient) -> bool:
+    try:
+        await asyncio.wait_for(sftp.stat("/files"), 2)
+    except (asyncssh.Error, TimeoutError):
+        return False
+    return True
+
+
+async def opened(sftp: asyncssh.SFTPClient, path: str) -> None:
+    await sftp.open(path, "rb")
+
+
+async def ends_within(sftp: asyncssh.SFTPClient, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while await alive(sftp):
+        assert time.monotonic() < deadline, f"the session was alive after {seconds} s"
+        await asyncio.sleep(0.1)
+
+
+def test_a_change_works_within_five_seconds(alice: Server) -> None:
+    async def login(password: str) -> bool:
+        try:
+            async with alice.connect(client_keys=None, password=password):
+                return True
+        except asyncssh.PermissionDenied:
+            return False
+
+    alice.set_account(keys=[], password_hash=OTHER_HASH)
+    eventually(lambda: asyncio.run(login(OTHER_PASSWORD)), 5, "the new password works")
+    assert not asyncio.run(login(PASSWORD))
+    assert not alice.reachable()
+
+
+@pytest.mark.parametrize("what", ["the password", "the key", "the account"])
+def test_taking_a_credential_away_ends_that_servers_sessions_alone(
+    alice: Server, bob: Server, carol: Server, what: str
+) -> None:
+    async def run() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            hers = await stack.enter_async_context(session(alice))
+            others = [await stack.enter_async_context(session(server)) for server in (bob, carol)]
+            if what == "the password":
+                await asyncio.to_thread(alice.set_account, [alice.public_key], None)
+            elif what == "the key":
+                await asyncio.to_thread(alice.set_account, [], PASSWORD_HASH)
+            else:
+                await asyncio.to_thread(kubectl, "delete", "secret", alice.user, "-n", SFTP)
+            await ends_within(hers, 10)
+            for other in others:
+                assert await alive(other)
+
+    asyncio.run(run())
+
+
+def test_adding_a_key_ends_no_session(alice: Server) -> None:
+    async def run() -> None:
+        added = asyncssh.generate_private_key("ssh-ed25519")
+        async with session(alice) as sftp:
+            keys = [alice.public_key, added.export_public_key().decode().strip()]
+            await asyncio.to_thread(alice.set_account, keys, PASSWORD_HASH)
+            deadline = time.monotonic() + 5
+            while True:
+                try:
+                    async with session(alice, client_keys=[added]) as new:
+                        assert await alive(new)
+                    break
+                except asyncssh.PermissionDenied:
+                    assert time.monotonic() < deadline
+            assert await alive(sftp)
+
+    asyncio.run(run())
+
+
+def test_a_session_that_hangs_ends_too(alice: Server) -> None:
+    alice.game("rm -f pipe; mkfifo pipe")
+
+    def processes() -> str:
+        return in_sftp_pod(
+            alice.node, f"cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep '^sshd: {alice.user}' || true"
+        )
+
+    async def run() -> None:
+        async with session(alice) as sftp:
+            opening = asyncio.create_task(opened(sftp, "/files/pipe"))
+            await asyncio.wait({opening}, timeout=1)
+            assert await asyncio.to_thread(processes) != ""
+            await asyncio.to_thread(alice.set_account, [], None)
+            await asyncio.to_thread(eventually, lambda: processes() == "", 10, "no process of hers is left")
+            with contextlib.suppress(asyncssh.Error, asyncio.CancelledError):
+                opening.cancel()
+                await opening
+
+    asyncio.run(run())
+    alice.game("rm pipe")
+
+
+def test_a_removed_server_leaves_no_mount_and_no_user(alice: Server, carol: Server) -> None:
+    """And the same claim without its Service, a kept disk, lets nobody in."""
+    kubectl("delete", "service", f"{carol.user}-sftp", "-n", SERVERS)
+
+    def gone() -> bool:
+        script = "cat /proc/self/mountinfo /var/lib/extrausers/passwd; ls /srv/sftp /run/sftp/keys /run/sftp/applied"
+        left = in_sftp_pod(carol.node, script)
+        return carol.user not in left
+
+    try:
+        eventually(gone, 10, "nothing of hers is left")
+        assert alice.reachable()
+    finally:
+        carol.expose()
+
+
+def test_sessions_survive_a_crash_of_the_agent(alice: Server) -> None:
+    """And the next agent goes on from where the last one was."""
+
+    async def run() -> None:
+        before = agent(alice.node)
+        async with session(alice) as sftp:
+            await asyncio.to_thread(in_sftp_pod, alice.node, f"kill -9 {before}")
+            assert await alive(sftp)
+            async with session(alice) as new:
+                assert await alive(new)
+            await asyncio.to_thread(eventually, lambda: agent(alice.node) not in ("", before), 20, "a new agent runs")
+            assert await alive(sftp)
+            await asyncio.to_thread(alice.set_account, [alice.public_key], None)
+            await ends_within(sftp, 10)
+
+    asyncio.run(run())
+
+
+def test_the_agent_is_small(alice: Server) -> None:
+    script = f"grep VmRSS /proc/{agent(alice.node)}/status"
+    assert int(in_sftp_pod(alice.node, script).split()[1]) < 100 * 1024
+
+
+def test_one_server_cannot_have_sessions_without_end(alice: Server) -> None:
+    """The chart's default is twenty; the twenty-first and on are ended, the first go on."""
+
+    async def run() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            opened = []
+            for _ in range(22):
+                with contextlib.suppress(asyncssh.Error, OSError):
+                    opened.append(await stack.enter_async_context(session(alice)))
+            await asyncio.sleep(1)
+            living = [await alive(sftp) for sftp in opened]
+            assert sum(living) <= 20
+            assert all(living[:15])
+
+    asyncio.run(run())

@@ -50,7 +50,7 @@ async function run (serv, line) {
     return (await log.answerOf(() => serv.commands.use(command))).join('\n')
   } catch (error) {
     if (error.message === 'Command not found') return `Unknown or incomplete command: ${command}`
-    if (!error.userError) log.error(error.stack)
+    if (!error.userError && !error.code) log.error(error.stack)
     return error.message
   }
 }

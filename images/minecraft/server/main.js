@@ -101,6 +101,7 @@ async function main () {
       // Saved before the players go, since a broken connection must not cost them anything.
       await Promise.all(serv.players.map(player => player.save()))
       const gone = serv.players.map(player => new Promise(resolve => player.once('disconnected', resolve)))
+      for (const player of serv.players) player.kick('Server closed')
       serv._server.close()
       await Promise.race([Promise.all(gone), sleep(KICK_MS)])
       await storage.close()

@@ -10,6 +10,8 @@ const playerDat = require('flying-squid/src/lib/playerDat')
 const log = require('./log')
 
 const INTERVAL_MS = 1000
+// A region file that is written to a full disk in part is a broken one.
+const SPARE_BYTES = 4 * 1024 * 1024
 
 /**
  * Make the world's folder, with a level.dat that keeps its seed. It is written whole or not at all:
@@ -72,6 +74,7 @@ class Storage {
 
   async _saveWorlds () {
     try {
+      if (this.worlds.some(world => world.savingQueue.size > 0)) await this._requireSpace()
       for (const world of this.worlds) await saveWorld(world)
       if (this.failure !== '') log.info('The world can be saved again')
       this.failure = ''
@@ -80,6 +83,11 @@ class Storage {
       this.failure = error.message
       throw error
     }
+  }
+
+  async _requireSpace () {
+    const { bavail, bsize } = await fs.promises.statfs(this.folder)
+    if (bavail * bsize < SPARE_BYTES) throw Object.assign(new Error('the disk is full'), { code: 'ENOSPC' })
   }
 
   _keepPlayer (player) {
@@ -98,6 +106,7 @@ class Storage {
 
   async _savePlayer (player) {
     const { serv, folder } = this
+    await this._requireSpace()
     const unfinished = await fs.promises.mkdtemp(path.join(folder, 'playerdata', '.new-'))
     try {
       await playerDat.save(player, unfinished, serv.supportFeature('attributeSnakeCase'),
@@ -115,11 +124,24 @@ async function saveWorld (world) {
   const batch = [...world.savingQueue]
   await Promise.all(batch.map(async ([key, entry]) => {
     const column = world.columns[key]
-    if (column) await world.storageProvider.save(entry.chunkX, entry.chunkZ, column)
+    if (column) await saveColumn(world.storageProvider, entry, column)
     if (world.savingQueue.get(key) === entry) world.savingQueue.delete(key)
   }))
   for (const [key, { chunkX, chunkZ }] of [...world.unloadQueue]) {
     if (!world.savingQueue.has(key)) world.forceUnloadColumn(key, chunkX, chunkZ)
+  }
+}
+
+// After one failure a region refuses all later writes; a new object for its file does not.
+async function saveColumn (provider, { chunkX, chunkZ }, column) {
+  try {
+    await provider.save(chunkX, chunkZ, column)
+  } catch (error) {
+    const name = provider.regionFileName(chunkX, chunkZ)
+    const region = provider.regions[name]
+    delete provider.regions[name]
+    await region?.file?.close().catch(() => {})
+    throw error
   }
 }
 

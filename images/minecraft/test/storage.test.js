@@ -1,0 +1,76 @@
+'use strict'
+
+const assert = require('node:assert')
+const { EventEmitter } = require('node:events')
+const os = require('node:os')
+const { test } = require('node:test')
+const { Storage } = require('../server/storage')
+
+/** A storage with one world of one chunk; `save` is what its disk does. */
+function storageOf (save) {
+  const world = {
+    savingQueue: new Map(),
+    unloadQueue: new Map(),
+    columns: { '0,0': { blocks: 'first' } },
+    storageProvider: { regions: {}, regionFileName: () => 'r.0.0.mca', save },
+    change (blocks) {
+      this.columns['0,0'].blocks = blocks
+      this.savingQueue.set('0,0', { chunkX: 0, chunkZ: 0 })
+    },
+    forceUnloadColumn (key) {
+      this.unloadQueue.delete(key)
+      delete this.columns[key]
+    }
+  }
+  const storage = new Storage(new EventEmitter(), os.tmpdir())
+  storage.worlds = [world]
+  return { storage, world }
+}
+
+test('a change that comes while its chunk is being saved is saved next', async () => {
+  const saved = []
+  const { storage, world } = storageOf(async (x, z, column) => {
+    saved.push(column.blocks)
+    if (saved.length === 1) world.change('second')
+  })
+  world.change('first')
+  await storage.save()
+  await storage.save()
+  assert.deepStrictEqual(saved, ['first', 'second'])
+  assert.strictEqual(world.savingQueue.size, 0)
+})
+
+test('a failed save is reported, and tried again with a region file opened anew', async () => {
+  const saved = []
+  let closed = 0
+  let full = true
+  const { storage, world } = storageOf(async (x, z, column) => {
+    if (full) throw new Error('no space')
+    saved.push(column.blocks)
+  })
+  world.storageProvider.regions['r.0.0.mca'] = { file: { close: async () => { closed++ } } }
+  world.change('first')
+  await assert.rejects(storage.save(), /no space/)
+  full = false
+  await storage.save()
+  assert.deepStrictEqual(saved, ['first'])
+  assert.strictEqual(closed, 1)
+  assert.deepStrictEqual(world.storageProvider.regions, {})
+})
+
+test('a chunk that nobody sees any more leaves the memory after its save', async () => {
+  const { storage, world } = storageOf(async () => {})
+  world.change('first')
+  world.unloadQueue.set('0,0', { chunkX: 0, chunkZ: 0 })
+  await storage.save()
+  assert.deepStrictEqual(world.columns, {})
+})
+
+test('a player who was turned away overwrites nothing', async () => {
+  const serv = new EventEmitter()
+  const storage = new Storage(serv, '/nonexistent')
+  const player = new EventEmitter()
+  serv.emit('newPlayer', player)
+  await player.save()
+  assert.strictEqual(storage.playersRunning.size, 0)
+})

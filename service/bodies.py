@@ -50,6 +50,11 @@ def _unstorable(value: Any) -> bool:
 class Parser(FlaskParser):
     """webargs' parser with the project's errors, and without its leniency."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        # Else an unknown part of a query, such as a misspelt `disk=erase`, would be passed over in silence.
+        self.DEFAULT_UNKNOWN_BY_LOCATION = {**self.DEFAULT_UNKNOWN_BY_LOCATION, "query": ma.RAISE}
+
     def load_json(self, req: Request, schema: ma.Schema) -> Any:
         if req.mimetype != "application/json":
             raise UnsupportedMediaType()

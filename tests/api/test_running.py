@@ -1,0 +1,210 @@
+"""The process: health, draining, a cluster that is away, overload, metrics, start-up."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from service import health, logs, metrics
+from service.app import OPERATIONS_AT_ONCE, count_servers
+from service.errors import StartupError
+from tests.api.conftest import Client
+from tests.fakes import FakeCluster, World
+
+OK = {"ram_gb": 2, "disk_gb": 10}
+
+
+@pytest.fixture
+def draining() -> Iterator[None]:
+    """The process has been told to end."""
+    health.draining.set()
+    yield
+    health.draining.clear()
+
+
+def test_ready_only_while_the_cluster_answers(client: Client, world: World) -> None:
+    """The healthcheck does not care."""
+    assert client.flask.get("/readyz").json == {"success": True}
+    world.away = True
+    answer = client.flask.get("/readyz")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert client.flask.get("/healthcheck").json == {"alive": True}
+
+
+@pytest.mark.usefixtures("draining")
+def test_a_draining_process_fails_its_probes_and_still_answers(client: Client) -> None:
+    """Every answer closes its connection, so that the next request goes to another replica."""
+    for path in ("/healthcheck", "/readyz"):
+        answer = client.flask.get(path)
+        assert (answer.status_code, answer.headers["Connection"]) == (503, "close")
+    answer = client.get("/api/v1/game")
+    assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
+
+
+@pytest.mark.parametrize(
+    "call", ["GET ", "GET 1/", "POST 1/", "PATCH 1/", "DELETE 1/", "PATCH 1/stop", "PATCH 1/port/primary", "GET 1/rcon"]
+)
+def test_while_kubernetes_is_away_all_answers_503(client: Client, world: World, call: str) -> None:
+    """With Retry-After."""
+    client.post("/api/v1/server/1/", OK)
+    world.away = True
+    method, path = call.split(" ")
+    answer = client.call(method, f"/api/v1/server/{path}", OK if path == "1/" and method in ("POST", "PATCH") else None)
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["type"]) == (503, "/problems/cluster-unavailable")
+    assert answer.headers["Retry-After"] == "5"
+
+
+def test_more_operations_than_threads_can_hold_are_turned_away(
+    client: Client, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """429 at once, while reads go on; after that all is as before."""
+    inside, go = threading.Semaphore(0), threading.Event()
+    releases = client.flask.application.extensions["gameserver"].releases
+
+    def slow(id: int, values: Any) -> None:
+        inside.release()
+        go.wait(10)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(releases, "install", slow)
+        application = client.flask.application
+        calls = [
+            threading.Thread(target=lambda id=id: Client(application.test_client()).post(f"/api/v1/server/{id}/", OK))
+            for id in range(1, OPERATIONS_AT_ONCE + 1)
+        ]
+        for call in calls:
+            call.start()
+        for _ in calls:
+            assert inside.acquire(timeout=10)
+        answer = client.post("/api/v1/server/100/", OK)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "2")
+        assert client.get("/api/v1/server/").status_code == 200
+        go.set()
+        for call in calls:
+            call.join()
+    assert client.post("/api/v1/server/100/", OK).status_code == 201
+
+
+def test_metrics_count_requests_by_route_and_servers_by_state(
+    client: Client, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The route, not the path; and nothing of servers while the cluster is away."""
+    client.post("/api/v1/server/1/", OK)
+    client.post("/api/v1/server/2/", {**OK, "start": False})
+    client.get("/nope")
+    text = generate_latest(metrics.REGISTRY).decode()
+    name = "gameserver_api_request_duration_seconds_count"
+    assert f'{name}{{code="201",method="POST",route="/api/v1/server/<id:id>/"}}' in text
+    assert f'{name}{{code="404",method="GET",route="none"}}' in text
+    registry = CollectorRegistry()
+    monkeypatch.setattr(metrics, "REGISTRY", registry)
+    metrics.count_servers(lambda: count_servers(FakeCluster(world)))
+    lines = [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
+    assert lines == [
+        'gameserver_servers{game="minecraft",state="running"} 1.0',
+        'gameserver_servers{game="minecraft",state="stopped"} 1.0',
+    ]
+    world.away = True
+    assert "gameserver_servers{" not in generate_latest(registry).decode()
+
+
+def test_logs_are_json_with_the_requests_id() -> None:
+    """One object a line, whatever is in it."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logs.JsonFormatter())
+    log = logging.Logger("some.module")
+    log.addHandler(handler)
+    token = logs.request_id.set("r-1")
+    try:
+        log.warning("two\nlines", extra={"fields": {"server": 1}})
+    finally:
+        logs.request_id.reset(token)
+    line = json.loads(stream.getvalue())
+    assert line.pop("time").endswith("+00:00")
+    assert line == {
+        "level": "warning",
+        "logger": "some.module",
+        "message": "two\nlines",
+        "request_id": "r-1",
+        "server": 1,
+    }
+    assert stream.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("all: [", ":1: is not YAML"),
+        ("all: {}\nevery: {}\n", ":1: must be a mapping with"),
+        ("all: 1\n", ":1: `all` must be a mapping"),
+    ],
+)
+def test_broken_server_values_stop_the_start(make_app: Any, tmp_path: Path, text: str, message: str) -> None:
+    """With the file and line."""
+    path = tmp_path / "server-values.yaml"
+    path.write_text(text)
+    with pytest.raises(StartupError) as raised:
+        make_app(server_values_file=path)
+    assert str(raised.value).startswith(f"{path}{message}")
+
+
+def test_the_operators_values_reach_new_servers(make_app: Any, world: World, tmp_path: Path) -> None:
+    """Those for all games below the game's template, those for one above it."""
+    path = tmp_path / "server-values.yaml"
+    path.write_text(
+        "all: {storage: {className: fast}, terminationGracePeriodSeconds: 1}\n"
+        "games: {minecraft: {image: {repository: localhost/minecraft}, environment: {ONLINE_MODE: 'FALSE'}}}\n"
+    )
+    Client(make_app(server_values_file=path).test_client()).post("/api/v1/server/1/", OK)
+    assert world.values[1] == {
+        "game": "minecraft",
+        "server": {"id": "1", "customer": "", "options": {}},
+        "replicas": 1,
+        "ramGb": 2,
+        "diskGb": 10,
+        "rcon": {"visibility": "public"},
+        "ports": [{"name": "primary", "port": 25565, "protocol": "TCP"}],
+        "heap": {"environmentVariable": "MEMORY"},
+        "terminationGracePeriodSeconds": 120,
+        "environment": {
+            "EULA": "TRUE",
+            "STOP_SERVER_ANNOUNCE_DELAY": "10",
+            "STOP_DURATION": "60",
+            "ONLINE_MODE": "FALSE",
+        },
+        "storage": {"className": "fast"},
+        "image": {"repository": "localhost/minecraft"},
+    }
+
+
+def test_an_operators_game_joins_the_catalogue(make_app: Any, world: World, tmp_path: Path) -> None:
+    """Without code; and one game's options never reach another's values."""
+    folder = tmp_path / "games"
+    folder.mkdir()
+    (folder / "pong.game.yaml").write_text("name: pong\ntitle: Pong\ndescription: Bats.\n")
+    (folder / "pong.values.yaml.j2").write_text(
+        "ports: [{name: primary, port: 1, protocol: UDP}]\n"
+        "{% if options.motd is defined %}environment: {TITLE: {{ options.motd | tojson }}}{% endif %}\n"
+    )
+    schema = {"type": "object", "additionalProperties": False, "properties": {"motd": {"type": "string"}}}
+    (folder / "pong.options.schema.json").write_text(json.dumps(schema))
+    client = Client(make_app(games_dir=folder).test_client())
+    body = {**OK, "game": "pong", "options": {"motd": "a"}}
+    assert client.post("/api/v1/server/1/", body).status_code == 201
+    assert world.values[1]["environment"] == {"TITLE": "a"}
+    wrong = client.post("/api/v1/server/2/", {**body, "options": {"difficulty": "hard"}})
+    assert wrong.json is not None
+    assert wrong.json["errors"] == {"options.difficulty": ["unknown option"]}
+    answer = client.patch("/api/v1/server/1/port/primary").json
+    assert answer is not None
+    assert answer["protocol"] == "UDP"

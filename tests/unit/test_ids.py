@@ -1,0 +1,30 @@
+"""Ids, as the routes take them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from service.app import ServerId
+from service.schemas import LARGEST_ID
+
+ID = re.compile(ServerId.regex)
+
+
+@given(st.integers(-10, 2**65))
+@example(LARGEST_ID)
+@example(LARGEST_ID + 1)
+@example(10**18)
+@example(10**19)
+def test_ids_are_the_numbers_from_1_to_the_largest(number: int) -> None:
+    """Every one of them, and no other."""
+    assert bool(ID.fullmatch(str(number))) == (1 <= number <= LARGEST_ID)
+
+
+@pytest.mark.parametrize("text", ["", "01", "١", "1e3", "abc", "1 ", "1\n", "+1", "1.0", "--debug", "９"])
+def test_nothing_else_is_an_id(text: str) -> None:
+    """Not even what int() takes."""
+    assert not ID.fullmatch(text)

@@ -1,0 +1,50 @@
+"""From Services to addresses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service.ports import Address, address_in, address_of
+
+
+def service(type_: str, *ports: dict[str, Any], **status: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "server-1", "namespace": "games"},
+        "spec": {"type": type_, "ports": list(ports)},
+        "status": {"loadBalancer": status},
+    }
+
+
+TCP = {"name": "primary", "port": 25565, "protocol": "TCP", "nodePort": 31000}
+UDP = {"name": "primary-udp", "port": 25565, "protocol": "UDP", "nodePort": 31000}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (service("NodePort", TCP), Address(31000, "TCP", None)),
+        (service("NodePort", TCP, UDP), Address(31000, "both", None)),
+        (service("NodePort", {**TCP, "protocol": "UDP"}), Address(31000, "UDP", None)),
+        (service("NodePort", {**TCP, "nodePort": None}), None),
+        (service("ClusterIP", TCP), Address(25565, "TCP", "server-1.games.svc")),
+        (service("LoadBalancer", TCP, ingress=[{"ip": "192.0.2.1"}]), Address(25565, "TCP", "192.0.2.1")),
+        (service("LoadBalancer", TCP, ingress=[{"hostname": "lb.example"}]), Address(25565, "TCP", "lb.example")),
+        (service("LoadBalancer", TCP), None),
+        (service("NodePort", {**TCP, "name": "rcon"}), None),
+    ],
+)
+def test_address_of_the_primary_port(found: dict[str, Any], expected: Address | None) -> None:
+    """Every kind of Service, and none yet."""
+    assert address_of("primary", found) == expected
+
+
+def test_private_rcon_has_a_service_of_its_own() -> None:
+    """The port call gives its own port and name."""
+    private = {
+        "metadata": {"name": "server-1-rcon", "namespace": "games"},
+        "spec": {"type": "ClusterIP", "ports": [{"name": "rcon", "port": 25575}]},
+    }
+    services = {"server-1": service("NodePort", TCP), "server-1-rcon": private}
+    assert address_in("rcon", 1, services) == Address(25575, "TCP", "server-1-rcon.games.svc")

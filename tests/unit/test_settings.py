@@ -1,0 +1,48 @@
+"""The environment, read once and strictly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.errors import StartupError
+from service.settings import Settings
+
+
+def test_without_any_variable_the_defaults_hold() -> None:
+    """So a developer needs only a kubeconfig and a tokens file."""
+    assert Settings.from_environment({}) == Settings()
+
+
+def test_every_variable_is_read() -> None:
+    """By the names that the API's chart sets."""
+    environment = {
+        "PORT": "1", "METRICS_PORT": "2", "SERVERS_NAMESPACE": "a", "SFTP_NAMESPACE": "b", "POD_NAMESPACE": "c",
+        "POD_NAME": "d", "CHART_PATH": "/e", "TOKENS_FILE": "/f", "SERVER_VALUES_FILE": "/g", "GAMES_DIR": "/h",
+        "ACCEPTED_EULAS": "minecraft, other,", "MIN_RAM_GB": "3", "MAX_RAM_GB": "4", "MIN_DISK_GB": "5",
+        "MAX_DISK_GB": "6", "EXTERNAL_HOST": "i", "HELM": "j", "HELM_PROCESSES": "7", "LOG_LEVEL": "DEBUG",
+        "DRAIN_SECONDS": "8",
+    }  # fmt: skip
+    assert Settings.from_environment(environment) == Settings(
+        port=1, metrics_port=2, servers_namespace="a", sftp_namespace="b", pod_namespace="c", pod_name="d",
+        chart_path=Path("/e"), tokens_file=Path("/f"), server_values_file=Path("/g"), games_dir=Path("/h"),
+        accepted_eulas=frozenset({"minecraft", "other"}), min_ram_gb=3, max_ram_gb=4, min_disk_gb=5, max_disk_gb=6,
+        external_host="i", helm="j", helm_processes=7, log_level="debug", drain_seconds=8,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"PORT": "http"}, "PORT='http'"),
+        ({"MIN_RAM_GB": "0"}, "MIN_RAM_GB='0': must be a whole number, at least 1"),
+        ({"MAX_RAM_GB": "1.5"}, "MAX_RAM_GB"),
+        ({"MIN_DISK_GB": "9", "MAX_DISK_GB": "8"}, "MIN_DISK_GB=9 is larger"),
+        ({"LOG_LEVEL": "loud"}, "LOG_LEVEL='loud'"),
+    ],
+)
+def test_what_makes_no_sense_is_named(environment: dict[str, str], message: str) -> None:
+    """The variable, and what it should be."""
+    with pytest.raises(StartupError, match=message):
+        Settings.from_environment(environment)

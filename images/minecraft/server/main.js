@@ -112,10 +112,13 @@ async function main () {
     process.exit(0)
   }
 
+  // Before it has started there is nothing to save, and nobody to tell.
+  for (const signal of ['SIGTERM', 'SIGINT']) {
+    process.on(signal, () => started ? stop(signal) : process.exit(0))
+  }
   await new Promise(resolve => serv.pluginsReady ? resolve() : serv.once('pluginsReady', resolve))
   storage.start()
   commands.add(serv, settings, { save: () => storage.save(), seed: () => seed, stop })
-  for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => stop(signal))
   if (settings.rcon) {
     await rcon.listen(settings.rcon, line => {
       log.info(`RCON: ${line}`)

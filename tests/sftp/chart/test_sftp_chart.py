@@ -1,0 +1,154 @@
+"""The chart sftp-daemonset: least privilege, and every value arrives where it belongs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.charts.rendering import CHARTS, Manifest, Refused, at, render
+
+CHART = "sftp-daemonset"
+FULL = CHARTS / CHART / "ci" / "full-values.yaml"
+KEPT = Path(__file__).parent / "default.yaml"
+
+
+def rules(manifests: dict[str, Manifest], name: str) -> Any:
+    return manifests[name]["rules"]
+
+
+def test_the_defaults_render_what_was_reviewed() -> None:
+    """Whole manifests, in default.yaml. The failure shows the difference."""
+    assert render(CHART) == yaml.safe_load(KEPT.read_text())
+
+
+def test_the_agent_may_read_and_point_ports_and_nothing_else() -> None:
+    manifests = render(CHART)
+    assert rules(manifests, "ClusterRole/gameserver-sftp-sftp") == [
+        {"apiGroups": [""], "resources": ["persistentvolumes"], "verbs": ["list", "watch"]}
+    ]
+    assert rules(manifests, "Role/sftp") == [
+        {"apiGroups": [""], "resources": ["persistentvolumeclaims", "services"], "verbs": ["list", "watch"]},
+        {
+            "apiGroups": ["discovery.k8s.io"],
+            "resources": ["endpointslices"],
+            "verbs": ["list", "watch", "create", "patch", "delete"],
+        },
+    ]
+    assert manifests["Role/sftp"]["metadata"]["namespace"] == "gameservers"
+    assert rules(manifests, "Role/sftp-accounts") == [
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "watch"]}
+    ]
+    assert manifests["Role/sftp-accounts"]["metadata"]["namespace"] == "gameserver-sftp"
+    bound = [
+        manifest["roleRef"]["name"]
+        for manifest in manifests.values()
+        if manifest["kind"].endswith("RoleBinding") and manifest["subjects"][0]["name"] == "sftp"
+    ]
+    assert sorted(bound) == ["gameserver-sftp-sftp", "sftp", "sftp-accounts"]
+
+
+def test_the_rights_to_make_a_host_key_end_with_the_hook() -> None:
+    for name, manifest in render(CHART).items():
+        if name.endswith("/sftp-host-key"):
+            annotations = manifest["metadata"]["annotations"]
+            assert annotations["helm.sh/hook"] == "pre-install,pre-upgrade"
+            assert annotations["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
+
+
+def test_the_pod_has_single_capabilities_and_a_read_only_root() -> None:
+    (container,) = render(CHART)["DaemonSet/sftp"]["spec"]["template"]["spec"]["containers"]
+    assert container["securityContext"] == {
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "privileged": False,
+        "readOnlyRootFilesystem": True,
+        "appArmorProfile": {"type": "Unconfined"},
+        "capabilities": {
+            "drop": ["ALL"],
+            "add": ["SYS_ADMIN", "SYS_CHROOT", "SETUID", "SETGID", "KILL", "AUDIT_WRITE"],
+        },
+    }
+
+
+def test_each_capability_has_its_reason() -> None:
+    lines = [line.strip() for line in (CHARTS / CHART / "templates" / "daemonset.yaml").read_text().splitlines()]
+    first, last = lines.index("- SYS_ADMIN"), lines.index("- AUDIT_WRITE")
+    explained = [lines[i - 1].startswith("#") for i in range(first, last + 1) if lines[i].startswith("- ")]
+    # SETUID and SETGID are one step, and share one reason.
+    assert explained.count(False) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (
+            "spec.template.spec.containers.0.image",
+            "registry.example.com/gameserver-sftp@sha256:" + "0123456789abcdef" * 4,
+        ),
+        ("spec.template.spec.containers.0.imagePullPolicy", "Always"),
+        ("spec.template.spec.imagePullSecrets", [{"name": "registry"}]),
+        ("spec.template.spec.containers.0.securityContext.appArmorProfile.localhostProfile", "sftp"),
+        (
+            "spec.template.spec.containers.0.resources",
+            {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "2Gi"}},
+        ),
+        ("spec.template.spec.terminationGracePeriodSeconds", 10),
+        ("spec.template.spec.nodeSelector", {"games": "yes"}),
+        ("spec.template.spec.tolerations", [{"key": "games", "operator": "Exists"}]),
+        ("spec.template.spec.priorityClassName", "system-node-critical"),
+        ("spec/template/metadata/annotations/example.com~note", "files"),
+        ("spec/template/metadata/labels/example.com~team", "files"),
+        ("spec.updateStrategy.type", "OnDelete"),
+    ],
+)
+def test_values_arrive(path: str, expected: object) -> None:
+    assert at(render(CHART, {}, FULL)["DaemonSet/files"], path) == expected
+
+
+def test_settings_reach_the_agent() -> None:
+    (container,) = render(CHART, {}, FULL)["DaemonSet/files"]["spec"]["template"]["spec"]["containers"]
+    environment = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+    assert environment == {
+        "SERVERS_NAMESPACE": "games",
+        "VOLUME_FOLDERS": "/opt/local-path-provisioner:/mnt/disks",
+        "GAME_UID": "1001",
+        "GAME_GID": "1002",
+        "PASSWORD_GUESSES": "5",
+        "PASSWORD_GUESS_SECONDS": "2.5",
+        "SESSIONS_PER_SERVER": "4",
+    }
+    mounts = {
+        mount["mountPath"]: mount for mount in container["volumeMounts"] if mount["mountPath"].startswith("/host")
+    }
+    for folder in ("/host/opt/local-path-provisioner", "/host/mnt/disks"):
+        assert (mounts[folder]["readOnly"], mounts[folder]["mountPropagation"]) == (True, "HostToContainer")
+
+
+def test_without_the_api_it_gets_no_rights() -> None:
+    names = render(CHART, {"api": {"enabled": False}})
+    assert not [name for name in names if name.endswith("-api")]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"volumeFolders": []},
+        {"volumeFolders": ["/"]},
+        {"volumeFolders": ["relative"]},
+        {"volumeFolders": ["/opt/../etc"]},
+        {"volumeFolders": ["/opt/"]},
+        {"volumeFolders": ["/opt:/etc"]},
+        {"game": {"uid": 0}},
+        {"appArmorProfile": "Off"},
+        {"image": {"digest": "latest"}},
+        {"serversNamespace": ""},
+        {"unknown": 1},
+        {"limits": {"passwordGuesses": 0}},
+    ],
+)
+def test_values_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(Refused, match="schema"):
+        render(CHART, values)

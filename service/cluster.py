@@ -19,59 +19,21 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from service.edges import Object
 from service.errors import ClusterUnavailable, Problem
 from service.kube import Conflict, Kube, path
 from service.listing import Listing
-from service.objects import ServerObjects, service_names
+from service.live import LiveServer
+from service.objects import ServerObjects
 from service.revisions import Revisions, status
 from service.settings import Settings
 
 HOST_SECONDS = 60.0
 READY_SECONDS = 2.0
-
-
-class LiveServer:
-    """One server's objects, each read when it is first looked at: most calls look at two or three of them."""
-
-    events: tuple[Object, ...] = ()
-
-    def __init__(self, kube: Kube, revisions: Revisions, namespace: str, id: int) -> None:
-        self.id = id
-        self._kube = kube
-        self._revisions = revisions
-        self._namespace = namespace
-        self._name = f"server-{id}"
-
-    @cached_property
-    def statefulset(self) -> Object | None:
-        return self._get("apps/v1", "statefulsets", self._name)
-
-    @cached_property
-    def pod(self) -> Object | None:
-        return self._get("v1", "pods", f"{self._name}-0")
-
-    @cached_property
-    def claim(self) -> Object | None:
-        return self._get("v1", "persistentvolumeclaims", self._name)
-
-    @cached_property
-    def services(self) -> Mapping[str, Object]:
-        found = {name: self._get("v1", "services", name) for name in service_names(self.id)}
-        return {name: service for name, service in found.items() if service is not None}
-
-    @cached_property
-    def releases(self) -> tuple[Object, ...]:
-        # Whether there is a server at all must be current; where a StatefulSet shows it, its history may lag.
-        current = self.statefulset is None
-        return self._revisions.of(self._name) if current else self._revisions.cached(self._name)
-
-    def _get(self, group: str, kind: str, name: str) -> Object | None:
-        return self._kube.get(path(group, self._namespace, kind, name))
 
 
 class Cluster:
@@ -82,6 +44,7 @@ class Cluster:
         self._kube = kube or Kube()
         self._revisions = Revisions(self._kube, self._namespace)
         self._listing = Listing(self._kube, self._namespace)
+        self._readers = ThreadPoolExecutor(16, "read")
         self._host = ("", float("-inf"))
         self._answered = float("-inf")
 
@@ -93,7 +56,7 @@ class Cluster:
 
     def server(self, id: int) -> LiveServer:
         """The objects of one server as they are now, without its events."""
-        return LiveServer(self._kube, self._revisions, self._namespace, id)
+        return LiveServer(self, id)
 
     def servers(self, limit: int, continue_: str | None) -> tuple[list[ServerObjects], str | None]:
         """A page of all servers, by id, and what to pass as `continue_` for the next."""
@@ -112,11 +75,11 @@ class Cluster:
 
     def service(self, name: str) -> Object | None:
         """The Service called `name`, as it is now."""
-        return self._get("v1", "services", name)
+        return self.get("v1", "services", name)
 
     def rcon_password(self, id: int) -> str | None:
         """RCON's password, None where the server has none."""
-        secret = self._get("v1", "secrets", f"server-{id}-rcon")
+        secret = self.get("v1", "secrets", f"server-{id}-rcon")
         packed = ((secret or {}).get("data") or {}).get("password")
         return base64.b64decode(packed).decode() if packed else None
 
@@ -143,7 +106,7 @@ class Cluster:
     def erase_disk(self, id: int) -> None:
         """Begin to delete the claim; its volume goes with it once no pod uses it. Idempotent."""
         name = f"server-{id}"
-        claim = self._get("v1", "persistentvolumeclaims", name)
+        claim = self.get("v1", "persistentvolumeclaims", name)
         # A claim of the same name that is not ours is nobody's to delete.
         if claim is None or claim["metadata"].get("labels", {}).get("gameserver/id") != str(id):
             return
@@ -181,8 +144,24 @@ class Cluster:
         self._kube.get(path("apps/v1", self._namespace, "statefulsets"), limit=1)
         self._answered = time.monotonic()
 
-    def _get(self, group: str, kind: str, name: str) -> Object | None:
+    # -- for LiveServer ------------------------------------------------------------------------------------
+
+    def get(self, group: str, kind: str, name: str) -> Object | None:
+        """One object of the servers' namespace, as it is now."""
         return self._kube.get(path(group, self._namespace, kind, name))
+
+    def get_all(self, group: str, wanted: Sequence[tuple[str, str]]) -> list[Object | None]:
+        """Several of them by kind and name, read side by side."""
+        first, *others = wanted
+        reads = [self._readers.submit(self.get, group, kind, name) for kind, name in others]
+        return [self.get(group, *first), *(read.result() for read in reads)]
+
+    def releases(self, id: int, *, current: bool) -> tuple[Object, ...]:
+        """The metadata of the release Secrets, oldest first; some milliseconds old unless it has to be `current`."""
+        if current:
+            return self._revisions.of(f"server-{id}")
+        known = self._listing.releases(id)
+        return self._revisions.cached(f"server-{id}") if known is None else known
 
 
 def _when(event: Object) -> str:

@@ -63,6 +63,12 @@ class Listing:
             page.append(found)
         return page, None
 
+    def releases(self, id: int) -> tuple[Object, ...] | None:
+        """The metadata of a server's release Secrets, oldest first; None while nobody knows."""
+        if not self._releases.wait(0) or self._releases.lost_for() > 0:
+            return None
+        return in_order([secret["metadata"] for secret in self._releases.of(id).values()])
+
     def _check(self) -> None:
         if not all(watch.wait(SYNC_SECONDS) for watch in self._watches):
             raise ClusterUnavailable("The list of servers is not there yet; Kubernetes has not answered.")

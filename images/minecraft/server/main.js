@@ -1,6 +1,11 @@
 // flying-squid with what operators of itzg/minecraft-server expect. The working folder is the data folder.
 'use strict'
 
+// Until the server has started there is nothing to save, and nobody to tell. Loading alone takes a while.
+let started = false
+let onSignal = () => process.exit(0)
+for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => onSignal(signal))
+
 const path = require('path')
 const log = require('./log')
 const settingsOf = require('./settings')
@@ -15,7 +20,6 @@ const rcon = require('./rcon')
 const { Storage, prepare } = require('./storage')
 
 const KICK_MS = 2000
-let started = false
 const sleep = ms => new Promise(resolve => setTimeout(resolve, ms))
 
 function fail (message) {
@@ -112,10 +116,6 @@ async function main () {
     process.exit(0)
   }
 
-  // Before it has started there is nothing to save, and nobody to tell.
-  for (const signal of ['SIGTERM', 'SIGINT']) {
-    process.on(signal, () => started ? stop(signal) : process.exit(0))
-  }
   await new Promise(resolve => serv.pluginsReady ? resolve() : serv.once('pluginsReady', resolve))
   storage.start()
   commands.add(serv, settings, { save: () => storage.save(), seed: () => seed, stop })
@@ -129,6 +129,7 @@ async function main () {
     log.info('RCON is off')
   }
   ready = started = true
+  onSignal = stop
   log.info(`Minecraft ${settings.version}, seed ${seed}, world ${folder}, port ${settings.port}`)
   log.info(`Done (${(Date.now() - since) / 1000}s)! For help, type "help"`)
 }

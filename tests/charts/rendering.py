@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -60,9 +61,22 @@ def render(
     arguments += ["--kube-version", kube_version]
     for file in files:
         arguments += ["--values", file]
-    return by_name(
-        yaml.load_all(helm(*arguments, "--values", "-", stdin=json.dumps(dict(values or {}))), Loader=_Loader)
-    )
+    return by_name(yaml.load_all(helm(*arguments, "--values", "-", stdin=as_yaml(values or {})), Loader=_Loader))
+
+
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """The values as JSON that is YAML too, so that every text is quoted: YAML 1.1 would make a boolean of a bare `y`.
+
+    JSON escapes what lies beyond 0xFFFF as two halves, which are no characters in YAML; it has `\\U` for the whole.
+    """
+
+    def whole(found: re.Match[str]) -> str:
+        if not found["high"]:
+            return found[0]
+        return f"\\U{0x10000 + ((int(found['high'], 16) - 0xD800) << 10) + int(found['low'], 16) - 0xDC00:08x}"
+
+    escapes = r"\\(?:\\|u(?P<high>d[89ab][0-9a-f]{2})\\u(?P<low>d[c-f][0-9a-f]{2}))"
+    return re.sub(escapes, whole, json.dumps(values))
 
 
 def by_name(documents: Iterable[Manifest | None]) -> dict[str, Manifest]:
@@ -115,8 +129,12 @@ def nested(path: str, value: Any) -> dict[str, Any]:
 
 
 def at(manifest: Any, path: str) -> Any:
-    """What is at a path such as `spec.ports.0.name` (`/` separates where keys have dots); None where nothing is."""
-    for key in path.split("/" if "/" in path else "."):
+    """What is at a path such as `spec.ports.0.name`; None where nothing is.
+
+    Where a key has a dot, `/` separates, and `~` stands for a slash within a key.
+    """
+    for key in path.split("/") if "/" in path else path.split("."):
+        key = key.replace("~", "/")
         try:
             manifest = manifest[int(key) if isinstance(manifest, list) else key]
         except (KeyError, IndexError, TypeError):

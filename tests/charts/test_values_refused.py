@@ -1,0 +1,91 @@
+"""Values that make no sense stop with a message that names them; nothing is rendered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.charts.rendering import CHARTS, RELEASES, Refused, render
+
+TOKEN = {"name": "shop", "sha256": "0" * 64, "scopes": ["read"]}
+TOKENS = {"tokens": {"existingSecret": "mine"}}
+TEXTS = {"game": "name: a\n", "values": "{}\n", "options": "{}"}
+
+REFUSED = [
+    ("gameserver", {"ramGb": 0}, "at '/ramGb': minimum: got 0, want 1"),
+    ("gameserver", {"ramGb": "2"}, "at '/ramGb': got string, want integer"),
+    ("gameserver", {"ramGb": 2.5}, "at '/ramGb': got number, want integer"),
+    ("gameserver", {"diskGb": -1}, "at '/diskGb': minimum"),
+    ("gameserver", {"replicas": 2}, "at '/replicas': value must be one of 0, 1"),
+    ("gameserver", {"game": "Mine Craft"}, "at '/game'"),
+    ("gameserver", {"ports": [{"name": "main", "port": 1, "protocol": "TCP"}]}, "value must be 'primary'"),
+    ("gameserver", {"ports": [{"name": "primary", "port": 70000, "protocol": "TCP"}]}, "at '/ports/0/port': maximum"),
+    ("gameserver", {"ports": [{"name": "primary", "port": 1, "protocol": "SCTP"}]}, "at '/ports/0/protocol'"),
+    ("gameserver", {"ports": [{"name": "primary", "port": 25575, "protocol": "TCP"}]}, "25575/TCP is there twice"),
+    ("gameserver", {"server": {"id": "1"}}, 'server.id is "1", but the release is named "server-4711"'),
+    ("gameserver", {"server": {"id": "01"}}, "at '/server/id'"),
+    ("gameserver", {"rcon": {"visibility": "secret"}}, "at '/rcon/visibility'"),
+    ("gameserver", {"environment": {"A B": "x"}}, "invalid propertyName 'A B'"),
+    ("gameserver", {"environment": {"A": 1}}, "at '/environment/A': got number, want string"),
+    ("gameserver", {"environment": {"A": "\x00"}}, "at '/environment/A'"),
+    ("gameserver", {"extraEnv": [{"name": "A"}, {"name": "A"}]}, "extraEnv has A twice"),
+    ("gameserver", {"extraVolumes": [{"name": "x", "hostPath": {"path": "/"}}]}, "additional properties 'hostPath'"),
+    ("gameserver", {"extraVolumes": [{"name": "data", "emptyDir": {}}]}, "at '/extraVolumes/0/name'"),
+    (
+        "gameserver",
+        {"extraVolumeMounts": [{"name": "x", "mountPath": "/a/../b"}]},
+        "at '/extraVolumeMounts/0/mountPath'",
+    ),
+    ("gameserver", {"securityContext": {"runAsUser": 0}}, "at '/securityContext/runAsUser': minimum"),
+    ("gameserver", {"securityContext": {"privileged": True}}, "additional properties 'privileged'"),
+    ("gameserver", {"sidecars": []}, "additional properties 'sidecars'"),
+    ("gameserver", {"podLabels": {"gameserver/id": "1"}}, "invalid propertyName 'gameserver/id'"),
+    ("gameserver", {"image": {"digest": "abc"}}, "at '/image/digest'"),
+    ("gameserver", {"service": {"type": "ExternalName"}}, "at '/service/type'"),
+    ("api", {"tokens": {}}, "nobody could call the API"),
+    ("api", {"tokens": {"existingSecret": "a", "hashes": [TOKEN]}}, "set either existingSecret or hashes"),
+    ("api", {"tokens": {"hashes": [{**TOKEN, "sha256": "my-token"}]}}, "at '/tokens/hashes/0/sha256'"),
+    ("api", {"tokens": {"hashes": [{**TOKEN, "token": "my-token"}]}}, "additional properties 'token'"),
+    ("api", {"tokens": {"hashes": [{**TOKEN, "scopes": ["root"]}]}}, "at '/tokens/hashes/0/scopes/0'"),
+    ("api", {**TOKENS, "replicaCount": 7}, "autoscaling.maxReplicas is 6, less than replicaCount, which is 7"),
+    ("api", {**TOKENS, "ingress": {"enabled": True}}, "ingress.host is needed"),
+    ("api", {**TOKENS, "serviceAccount": {"create": False}}, "serviceAccount.name is needed"),
+    (
+        "api",
+        {**TOKENS, "games": {"a": TEXTS}, "existingGamesConfigMap": "b"},
+        "set either games or existingGamesConfigMap",
+    ),
+    ("api", {**TOKENS, "games": {"a": {"game": ""}}}, "missing properties 'values', 'options'"),
+    ("api", {**TOKENS, "limits": {"minRamGb": 8, "maxRamGb": 4}}, "limits.minRamGb is 8, more than limits.maxRamGb"),
+    ("api", {**TOKENS, "drainSeconds": 60}, "terminationGracePeriodSeconds is 120"),
+    ("api", {**TOKENS, "typo": 1}, "additional properties 'typo' not allowed"),
+    (
+        "api",
+        {**TOKENS, "metrics": {"service": {"enabled": False}, "serviceMonitor": {"enabled": True}}},
+        "needs metrics.service",
+    ),
+]
+
+
+@pytest.mark.parametrize(("chart", "values", "message"), REFUSED)
+def test_bad_values_stop_with_a_message(chart: str, values: dict[str, Any], message: str) -> None:
+    """The message names the value and what is wrong with it."""
+    with pytest.raises(Refused) as refused:
+        render(chart, values)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("release", ["minecraft", "server-0", "server-01", "server-x", "server-1-2"])
+def test_a_release_that_is_not_named_by_its_id_is_refused(release: str) -> None:
+    """By that name the API, the SFTP agent and an operator find the same server."""
+    with pytest.raises(Refused, match="has to be named server-<id>"):
+        render("gameserver", release=release)
+
+
+@pytest.mark.parametrize("chart", RELEASES)
+def test_no_template_evaluates_a_value(chart: str) -> None:
+    """`tpl` would run what a customer wrote."""
+    for file in (CHARTS / chart / "templates").rglob("*"):
+        if file.is_file():
+            assert " tpl " not in file.read_text()

@@ -1,0 +1,422 @@
+"""Each value of the charts does what it says, and nothing else is needed to see it.
+
+The two tables name every value once: what it is set to, and where that is seen in which manifest. A value that is
+missing here fails a test.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.charts.rendering import CHARTS, Refused, at, leaves, nested, render
+
+DIGEST = "sha256:" + "0" * 64
+POD = "spec.template.spec."
+GAME = POD + "containers.0."
+TOLERATION = {"key": "games", "operator": "Exists", "effect": "NoSchedule"}
+AFFINITY = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+BEHAVIOR = {"scaleDown": {"stabilizationWindowSeconds": 60}}
+PEER = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
+
+# value → (what it is set to, [(manifest, path, what is there)], other values that it needs)
+Case = tuple[Any, list[tuple[str, str, Any]], dict[str, Any]]
+
+
+def one(value: Any, manifest: str, path: str, expected: Any = None, **needs: Any) -> Case:
+    """A value that is seen in one place, as it is or as `expected`."""
+    return value, [(manifest, path, value if expected is None else expected)], needs
+
+
+S, C, V = "StatefulSet/server-4711", "PersistentVolumeClaim/server-4711", "Service/server-4711"
+
+GAMESERVER: dict[str, Case] = {
+    "game": one("luanti", S, "metadata/labels/gameserver~game"),
+    "server.id": one("4711", S, "metadata.name", "server-4711"),
+    "server.customer": one("acme", S, "record", '"customer":"acme"'),
+    "server.options": one({"motd": "hi"}, S, "record", '"options":{"motd":"hi"}'),
+    "replicas": one(0, S, "spec.replicas"),
+    "restartedAt": one("now", S, "spec/template/metadata/annotations", {"gameserver/restarted-at": "now"}),
+    "ramGb": (
+        8,
+        [
+            (S, GAME + "resources.requests.memory", "8Gi"),
+            (S, GAME + "resources.limits.memory", "8Gi"),
+            (S, "env MEMORY", "6144M"),
+        ],
+        {},
+    ),
+    "diskGb": one(50, C, "spec.resources.requests.storage", "50Gi"),
+    "cpu.request": one("2", S, GAME + "resources.requests.cpu"),
+    "cpu.limit": one("4", S, GAME + "resources.limits.cpu"),
+    "ephemeralStorage.request": one("64Mi", S, GAME + "resources.requests.ephemeral-storage"),
+    "ephemeralStorage.limit": one("2Gi", S, GAME + "resources.limits.ephemeral-storage"),
+    "heap.environmentVariable": one("HEAP", S, "env HEAP", "1536M"),
+    "image.repository": one("example.com/game", S, GAME + "image", "example.com/game:1", image={"tag": "1"}),
+    "image.tag": one("2", S, GAME + "image", "docker.io/itzg/minecraft-server:2"),
+    "image.digest": one(DIGEST, S, GAME + "image", f"docker.io/itzg/minecraft-server@{DIGEST}"),
+    "image.pullPolicy": one("Always", S, GAME + "imagePullPolicy"),
+    "imagePullSecrets": one([{"name": "registry"}], S, POD + "imagePullSecrets"),
+    "command": one(["/run", "$HOME"], S, GAME + "command", ["/run", "$$HOME"]),
+    "args": one(["--motd", "$(HOME)"], S, GAME + "args", ["--motd", "$$(HOME)"]),
+    "ports": (
+        [{"name": "primary", "port": 8303, "protocol": "UDP"}],
+        [
+            (V, "spec.ports.0", {"name": "primary", "port": 8303, "targetPort": "primary", "protocol": "UDP"}),
+            (S, GAME + "ports.0", {"name": "primary", "containerPort": 8303, "protocol": "UDP"}),
+            ("Pod/server-4711-test", "spec.containers.0.env.1.value", "8303"),
+        ],
+        {},
+    ),
+    "rcon.enabled": one(False, V, "spec.ports.1", "nothing"),
+    "rcon.port": (27015, [(V, "spec.ports.1.port", 27015), (S, "env RCON_PORT", "27015")], {}),
+    "rcon.visibility": one("private", "Service/server-4711-rcon", "spec.type", "ClusterIP"),
+    "sftp.enabled": one(False, "Service/server-4711-sftp", "kind", "nothing"),
+    "sftp.type": one("LoadBalancer", "Service/server-4711-sftp", "spec.type"),
+    "sftp.annotations": one({"example.com/a": "b"}, "Service/server-4711-sftp", "metadata.annotations"),
+    "environment": one({"MOTD": "hi"}, S, "env MOTD", "hi"),
+    "extraEnv": one([{"name": "TZ", "value": "UTC"}], S, "env TZ", "UTC"),
+    "extraVolumes": one([{"name": "tmp", "emptyDir": {}}], S, POD + "volumes.2", {"name": "tmp", "emptyDir": {}}),
+    "extraVolumeMounts": one(
+        [{"name": "tmp", "mountPath": "/tmp"}], S, GAME + "volumeMounts.2", {"name": "tmp", "mountPath": "/tmp"}
+    ),
+    "probe.command": (
+        ["ping"],
+        [(S, GAME + "startupProbe.exec.command", ["ping"]), (S, GAME + "readinessProbe.exec.command", ["ping"])],
+        {},
+    ),
+    "probe.periodSeconds": one(4, S, GAME + "startupProbe.periodSeconds"),
+    "probe.readinessPeriodSeconds": one(7, S, GAME + "readinessProbe.periodSeconds"),
+    "probe.timeoutSeconds": one(3, S, GAME + "readinessProbe.timeoutSeconds"),
+    "probe.startupSeconds": one(61, S, GAME + "startupProbe.failureThreshold", 31),
+    "test.commands.minecraft": one(["ping"], "Pod/server-4711-test", "spec.containers.0.command"),
+    "terminationGracePeriodSeconds": one(33, S, POD + "terminationGracePeriodSeconds"),
+    "service.type": one("ClusterIP", V, "spec.type"),
+    "service.annotations": one({"example.com/a": "b"}, V, "metadata.annotations"),
+    "service.externalHostname": one(
+        "one.example.com",
+        V,
+        "metadata.annotations",
+        {
+            "external-dns.alpha.kubernetes.io/hostname": "one.example.com",
+            "mc-router.itzg.me/externalServerName": "one.example.com",
+        },
+    ),
+    "service.loadBalancerClass": one("a/b", V, "spec.loadBalancerClass", service={"type": "LoadBalancer"}),
+    "service.loadBalancerSourceRanges": one(
+        ["192.0.2.0/24"], V, "spec.loadBalancerSourceRanges", service={"type": "LoadBalancer"}
+    ),
+    "service.externalTrafficPolicy": one("Local", V, "spec.externalTrafficPolicy"),
+    "storage.className": one("fast", C, "spec.storageClassName"),
+    "storage.mountPath": one("/world", S, GAME + "volumeMounts.0.mountPath"),
+    "storage.accessMode": one("ReadWriteMany", C, "spec.accessModes", ["ReadWriteMany"]),
+    "securityContext.runAsUser": one(2000, S, POD + "securityContext.runAsUser"),
+    "securityContext.runAsGroup": one(2000, S, POD + "securityContext.runAsGroup"),
+    "securityContext.fsGroup": one(2000, S, POD + "securityContext.fsGroup"),
+    "securityContext.readOnlyRootFilesystem": one(True, S, GAME + "securityContext.readOnlyRootFilesystem"),
+    "podAnnotations": one({"example.com/a": "b"}, S, "spec.template.metadata.annotations"),
+    "podLabels": one({"team": "games"}, S, "spec.template.metadata.labels.team", "games"),
+    "nodeSelector": one({"pool": "games"}, S, POD + "nodeSelector"),
+    "tolerations": one([TOLERATION], S, POD + "tolerations"),
+    "affinity": one(AFFINITY, S, POD + "affinity"),
+    "priorityClassName": one("games", S, POD + "priorityClassName"),
+    "runtimeClassName": one("gvisor", S, POD + "runtimeClassName"),
+    "networkPolicy.enabled": one(True, "NetworkPolicy/server-4711", "spec.policyTypes", ["Ingress", "Egress"]),
+    "networkPolicy.rconFrom": one(
+        PEER,
+        "NetworkPolicy/server-4711",
+        "spec.ingress.1.from",
+        networkPolicy={"enabled": True},
+        rcon={"visibility": "private"},
+    ),
+    "networkPolicy.egressExcept": one(
+        ["10.0.0.0/8"],
+        "NetworkPolicy/server-4711",
+        "spec.egress.1.to.0.ipBlock.except",
+        networkPolicy={"enabled": True},
+    ),
+}
+D, A = "Deployment/api", "Service/api"
+TOKEN = {"name": "shop", "sha256": "0" * 64, "scopes": ["read"]}
+TOKENS = {"tokens": {"existingSecret": "mine"}}
+TEXTS = {"game": "name: a\n", "values": "{{ options.a | tojson }}\n", "options": "{}"}
+HPA, POLICY = "HorizontalPodAutoscaler/api", "NetworkPolicy/api"
+
+API: dict[str, Case] = {
+    "replicaCount": (
+        3,
+        [(HPA, "spec.minReplicas", 3), (D, "spec.replicas", "nothing")],
+        {},
+    ),
+    "image.repository": one("example.com/api", D, GAME + "image", "example.com/api:0.1.0"),
+    "image.tag": one("2", D, GAME + "image", "localhost/gameserver-api:2"),
+    "image.digest": one(DIGEST, D, GAME + "image", f"localhost/gameserver-api@{DIGEST}"),
+    "image.pullPolicy": one("Always", D, GAME + "imagePullPolicy"),
+    "imagePullSecrets": one([{"name": "registry"}], D, POD + "imagePullSecrets"),
+    "nameOverride": one("other", "Deployment/api-other", "metadata.name", "api-other"),
+    "fullnameOverride": one("other", "Deployment/other", "metadata.name"),
+    "serversNamespace": (
+        "games",
+        [
+            ("Namespace/games", "metadata.labels.pod-security", "nothing"),
+            ("Role/api", "metadata.namespace", "games"),
+            (D, "env SERVERS_NAMESPACE", "games"),
+        ],
+        {},
+    ),
+    "createServersNamespace": one(False, "Namespace/gameservers", "kind", "nothing"),
+    "sftpNamespace": one("files", D, "env SFTP_NAMESPACE"),
+    "tokens.existingSecret": one("mine", D, POD + "volumes.0.secret.secretName"),
+    "tokens.hashes": one([TOKEN], "Secret/api-tokens", "kind", "Secret", tokens={"existingSecret": ""}),
+    "acceptedEulas": one(["minecraft", "other"], D, "env ACCEPTED_EULAS", "minecraft,other"),
+    "limits.minRamGb": one(2, D, "env MIN_RAM_GB", "2"),
+    "limits.maxRamGb": one(32, D, "env MAX_RAM_GB", "32"),
+    "limits.minDiskGb": one(5, D, "env MIN_DISK_GB", "5"),
+    "limits.maxDiskGb": one(50, D, "env MAX_DISK_GB", "50"),
+    "externalHost": one("play.example.com", D, "env EXTERNAL_HOST"),
+    "serverValues.all": one({"ramGb": 1}, "ConfigMap/api", "data/server-values.yaml", "all:\n  ramGb: 1\ngames: {}"),
+    "serverValues.games": one(
+        {"minecraft": {"ramGb": 1}},
+        "ConfigMap/api",
+        "data/server-values.yaml",
+        "all: {}\ngames:\n  minecraft:\n    ramGb: 1",
+    ),
+    "games": (
+        {"openttd": TEXTS},
+        [
+            (
+                "ConfigMap/api-games",
+                "data",
+                {
+                    "openttd.game.yaml": TEXTS["game"],
+                    "openttd.values.yaml.j2": TEXTS["values"],
+                    "openttd.options.schema.json": TEXTS["options"],
+                },
+            ),
+            (D, "env GAMES_DIR", "/etc/gameserver-api/games"),
+            (D, POD + "volumes.2.configMap.name", "api-games"),
+        ],
+        {},
+    ),
+    "existingGamesConfigMap": one("ours", D, POD + "volumes.2.configMap.name"),
+    "helmProcesses": one(8, D, "env HELM_PROCESSES", "8"),
+    "logLevel": one("debug", D, "env LOG_LEVEL"),
+    "extraEnv": one([{"name": "TZ", "value": "UTC"}], D, "env TZ", "UTC"),
+    "resources.requests.cpu": one("1", D, GAME + "resources.requests.cpu"),
+    "resources.requests.memory": one("1Gi", D, GAME + "resources.requests.memory"),
+    "resources.limits.memory": one("2Gi", D, GAME + "resources.limits.memory"),
+    "autoscaling.enabled": (False, [(HPA, "kind", "nothing"), (D, "spec.replicas", 2)], {}),
+    "autoscaling.maxReplicas": one(9, HPA, "spec.maxReplicas"),
+    "autoscaling.targetCPUUtilizationPercentage": one(50, HPA, "spec.metrics.0.resource.target.averageUtilization"),
+    "autoscaling.behavior": one(BEHAVIOR, HPA, "spec.behavior"),
+    "podDisruptionBudget.enabled": one(False, "PodDisruptionBudget/api", "kind", "nothing"),
+    "topologyKey": one("zone", D, POD + "topologySpreadConstraints.0.topologyKey"),
+    "drainSeconds": (
+        7,
+        [(D, GAME + "lifecycle.preStop.sleep.seconds", 7), (D, "env DRAIN_SECONDS", "7")],
+        {},
+    ),
+    "terminationGracePeriodSeconds": one(300, D, POD + "terminationGracePeriodSeconds"),
+    "service.type": one("NodePort", A, "spec.type"),
+    "service.port": (
+        8080,
+        [
+            (A, "spec.ports.0.port", 8080),
+            ("Pod/api-test", "spec.containers.0.env.0.value", "http://$(API_SERVICE_HOST):8080/healthcheck"),
+        ],
+        {},
+    ),
+    "service.nodePort": one(30080, A, "spec.ports.0.nodePort", service={"type": "NodePort"}),
+    "service.annotations": one({"example.com/a": "b"}, A, "metadata.annotations"),
+    "service.loadBalancerClass": one("a/b", A, "spec.loadBalancerClass", service={"type": "LoadBalancer"}),
+    "ingress.enabled": one(True, "Ingress/api", "kind", "Ingress", ingress={"host": "a.example.com"}),
+    "ingress.className": one("nginx", "Ingress/api", "spec.ingressClassName", ingress={"enabled": True, "host": "a.b"}),
+    "ingress.annotations": one(
+        {"a/b": "c"}, "Ingress/api", "metadata.annotations", ingress={"enabled": True, "host": "a.b"}
+    ),
+    "ingress.host": one("a.example.com", "Ingress/api", "spec.rules.0.host", ingress={"enabled": True}),
+    "ingress.tlsSecretName": one(
+        "tls",
+        "Ingress/api",
+        "spec.tls",
+        [{"hosts": ["a.b"], "secretName": "tls"}],
+        ingress={"enabled": True, "host": "a.b"},
+    ),
+    "metrics.annotations": one(False, D, "spec/template/metadata/annotations/prometheus.io~scrape", "nothing"),
+    "metrics.service.enabled": one(False, "Service/api-metrics", "kind", "nothing"),
+    "metrics.serviceMonitor.enabled": one(True, "ServiceMonitor/api", "kind", "ServiceMonitor"),
+    "metrics.serviceMonitor.labels": one(
+        {"release": "p"},
+        "ServiceMonitor/api",
+        "metadata.labels.release",
+        "p",
+        metrics={"serviceMonitor": {"enabled": True}},
+    ),
+    "metrics.serviceMonitor.interval": one(
+        "5s", "ServiceMonitor/api", "spec.endpoints.0.interval", metrics={"serviceMonitor": {"enabled": True}}
+    ),
+    "serviceAccount.create": one(False, "ServiceAccount/own", "kind", "nothing", serviceAccount={"name": "own"}),
+    "serviceAccount.name": (
+        "other",
+        [
+            ("ServiceAccount/other", "metadata.name", "other"),
+            (D, POD + "serviceAccountName", "other"),
+            ("RoleBinding/api", "subjects.0.name", "other"),
+            ("ClusterRoleBinding/gameserver-system-api", "subjects.0.name", "other"),
+        ],
+        {},
+    ),
+    "serviceAccount.annotations": one({"a/b": "c"}, "ServiceAccount/api", "metadata.annotations"),
+    "rbac.create": (
+        False,
+        [
+            (f"{kind}/{name}", "kind", "nothing")
+            for kind, name in (
+                ("Role", "api"),
+                ("RoleBinding", "api"),
+                ("ClusterRole", "gameserver-system-api"),
+                ("ClusterRoleBinding", "gameserver-system-api"),
+            )
+        ],
+        {},
+    ),
+    "networkPolicy.enabled": one(True, POLICY, "spec.policyTypes", ["Ingress", "Egress"]),
+    "networkPolicy.from": one(PEER, POLICY, "spec.ingress.0.from", networkPolicy={"enabled": True}),
+    "networkPolicy.metricsFrom": one(PEER, POLICY, "spec.ingress.1.from", networkPolicy={"enabled": True}),
+    "networkPolicy.apiServer": one(
+        "192.0.2.1/32", POLICY, "spec.egress.0.to.0.ipBlock.cidr", networkPolicy={"enabled": True}
+    ),
+    "networkPolicy.apiServerPorts": one(
+        [1234], POLICY, "spec.egress.0.ports", [{"port": 1234, "protocol": "TCP"}], networkPolicy={"enabled": True}
+    ),
+    "podAnnotations": one({"a": "b"}, D, "spec.template.metadata.annotations.a", "b"),
+    "podLabels": one({"team": "games"}, D, "spec.template.metadata.labels.team", "games"),
+    "nodeSelector": one({"pool": "system"}, D, POD + "nodeSelector"),
+    "tolerations": one([TOLERATION], D, POD + "tolerations"),
+    "affinity": one(AFFINITY, D, POD + "affinity"),
+    "priorityClassName": one("high", D, POD + "priorityClassName"),
+}
+
+CASES = [("gameserver", path, *case) for path, case in GAMESERVER.items()]
+CASES += [("api", path, *case) for path, case in API.items()]
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Both, `above` winning where they meet."""
+    both = below.keys() & above.keys()
+    deeper = {
+        key: merged(below[key], above[key])
+        for key in both
+        if isinstance(below[key], dict) and isinstance(above[key], dict)
+    }
+    return {**below, **above, **deeper}
+
+
+def seen(manifests: dict[str, Any], manifest: str, path: str) -> Any:
+    """What stands there; "nothing" where nothing does. `env NAME` and `record` are short for longer paths."""
+    found = manifests.get(manifest)
+    if path == "record":
+        return found and found["metadata"]["annotations"]["gameserver/server"]
+    if path.startswith("env "):
+        variables = at(found, GAME + "env")
+        found = next((v["value"] for v in variables if v["name"] == path.removeprefix("env ")), None)
+    else:
+        found = at(found, path)
+    return "nothing" if found is None else found
+
+
+@pytest.mark.parametrize(("chart", "path", "value", "places", "needs"), CASES, ids=[f"{c[0]}-{c[1]}" for c in CASES])
+def test_a_value_is_rendered(
+    chart: str, path: str, value: Any, places: list[tuple[str, str, Any]], needs: dict[str, Any]
+) -> None:
+    """It is in its place when set, and its place looks otherwise when it is not."""
+    required = TOKENS if chart == "api" else {}
+    try:
+        before = render(chart, merged(required, needs))
+    except Refused:
+        before = {}  # A value that has to be set.
+    after = render(chart, merged(merged(required, needs), nested(path, value)))
+    for manifest, where, expected in places:
+        found = seen(after, manifest, where)
+        if where == "record":
+            assert expected in found
+        else:
+            assert found == expected
+    # Both would be so by default: the id is in the release's name, and api needs some tokens to be rendered at all.
+    if path not in ("server.id", "tokens.existingSecret"):
+        assert before != after
+        assert any(seen(before, manifest, where) != seen(after, manifest, where) for manifest, where, _ in places)
+
+
+@pytest.mark.parametrize(("chart", "table"), [("gameserver", GAMESERVER), ("api", API)])
+def test_every_value_is_in_the_table(chart: str, table: dict[str, Case]) -> None:
+    """A new value needs its line above."""
+    assert set(table) == leaves(yaml.safe_load((CHARTS / chart / "values.yaml").read_text()))
+
+
+HEAPS = [(1, 512), (2, 1536), (3, 2304), (4, 3072), (8, 6144), (12, 9216), (16, 13312), (64, 62464)]
+
+
+@pytest.mark.parametrize(("ram", "heap"), HEAPS)
+def test_the_heap_leaves_room_beside_it(ram: int, heap: int) -> None:
+    """A quarter, at least 512 MiB and at most 3 GiB, is not heap."""
+    assert seen(render("gameserver", {"ramGb": ram}), S, "env MEMORY") == f"{heap}M"
+
+
+def test_the_operators_environment_goes_before_the_charts_and_that_before_the_games() -> None:
+    """Each name is there once, and no game option can name another file for the password."""
+    values = {
+        "environment": {"RCON_PASSWORD_FILE": "/data/mine", "MOTD": "game's", "MEMORY": "99G"},
+        "extraEnv": [{"name": "MOTD", "value": "operator's"}],
+    }
+    variables = at(render("gameserver", values)[S], GAME + "env")
+    texts = {variable["name"]: variable["value"] for variable in variables}
+    assert len(texts) == len(variables)
+    assert texts == {
+        "ENABLE_RCON": "true",
+        "MEMORY": "1536M",
+        "MOTD": "operator's",
+        "RCON_PASSWORD_FILE": "/run/gameserver/rcon/password",
+        "RCON_PORT": "25575",
+    }
+
+
+def test_a_game_without_a_command_of_its_own_is_tested_with_its_probe() -> None:
+    """A game on UDP needs nothing but its probe's command."""
+    values = {"game": "teeworlds", "probe": {"command": ["teeworlds-health"]}}
+    assert at(render("gameserver", values)["Pod/server-4711-test"], "spec.containers.0.command") == ["teeworlds-health"]
+
+
+def test_a_stopped_server_has_no_test() -> None:
+    """There is nothing that could answer; its disk, ports and password stay."""
+    running, stopped = render("gameserver"), render("gameserver", {"replicas": 0})
+    assert running.keys() - stopped.keys() == {"Pod/server-4711-test"}
+
+
+def test_private_rcon_is_in_no_public_service() -> None:
+    """Neither as a node port nor for everybody in the network policy."""
+    found = render("gameserver", {"rcon": {"visibility": "private"}, "networkPolicy": {"enabled": True}})
+    assert [port["name"] for port in found[V]["spec"]["ports"]] == ["primary"]
+    assert at(found["NetworkPolicy/server-4711"], "spec.ingress.0") == {"ports": [{"port": 25565, "protocol": "TCP"}]}
+
+
+def test_tcp_and_udp_on_one_port_are_two_ports_of_the_same_number() -> None:
+    """Kubernetes gives them one node port number, as long as nothing here names one."""
+    ports = render("gameserver", {"ports": [{"name": "primary", "port": 7, "protocol": "both"}]})[V]["spec"]["ports"]
+    assert ports[:2] == [
+        {"name": "primary", "port": 7, "targetPort": "primary", "protocol": "TCP"},
+        {"name": "primary-udp", "port": 7, "targetPort": "primary-udp", "protocol": "UDP"},
+    ]
+    assert not any("nodePort" in port for port in ports)
+
+
+def test_a_new_configuration_restarts_the_api_and_new_tokens_do_not() -> None:
+    """Tokens are read again whenever they change."""
+    checksum = "spec/template/metadata/annotations"
+    plain = at(render("api", TOKENS)[D], checksum)
+    assert at(render("api", {**TOKENS, "serverValues": {"all": {"ramGb": 4}}})[D], checksum) != plain
+    assert at(render("api", {**TOKENS, "games": {"openttd": TEXTS}})[D], checksum) != plain
+    hashes = [render("api", {"tokens": {"hashes": [{**TOKEN, "sha256": digit * 64}]}})[D] for digit in "01"]
+    assert hashes[0] == hashes[1]

@@ -115,11 +115,7 @@ def chart(client: Client, path: Path) -> Chart:
 
 
 def environment(of: Mapping[str, str]) -> dict[str, str]:
-    """What helm may know of this process's environment, and folders that it can write in.
-
-    The container's root is read-only. Kubernetes' discovery documents are kept there between runs, which saves two
-    requests each.
-    """
+    """What helm may know of this process's environment, and folders that it can write in: a container's root is not."""
     folder = Path(tempfile.gettempdir()) / f"gameserver-api-helm-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     kept = {name: value for name, value in of.items() if _KEPT.match(name)}

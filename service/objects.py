@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from service.edges import Object
+
+_NAME = re.compile(r"server-[1-9][0-9]{0,18}")
 
 
 @dataclass(frozen=True)
@@ -28,3 +31,11 @@ class ServerObjects:
 def service_names(id: int) -> tuple[str, str, str]:
     """The Services that a server may have: the game's own, and those of a private RCON and of file access."""
     return f"server-{id}", f"server-{id}-rcon", f"server-{id}-sftp"
+
+
+def release_name(id: int) -> str:
+    """The release of server `id`. Nothing that helm could take for an option or a path ever gets past here."""
+    name = f"server-{id}"
+    if isinstance(id, bool) or not isinstance(id, int) or not _NAME.fullmatch(name) or id >= 2**63:
+        raise ValueError(f"not a server's id: {id!r}")
+    return name

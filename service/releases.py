@@ -3,29 +3,25 @@
 Each write holds the server's Lease (`leases.py`), mends what a dead holder left behind, and only then takes one of
 the places for helm processes, so that callers who would be refused anyway take none.
 
-Rights that this needs in the servers' namespace, besides those of `cluster.py`:
+Rights that this needs in the servers' namespace, besides those of `cluster.py` (a proxy has counted them):
 
-    leases (coordination.k8s.io)  create get update delete
-    secrets                       list get update (this module: current values, recovery) create patch delete (helm)
-    services, persistentvolumeclaims, statefulsets (apps), networkpolicies (networking.k8s.io), configmaps
-                                  get list create update patch delete (helm)
+    leases (coordination.k8s.io)                create get update delete
+    secrets                                     get list create update patch delete
+    services, statefulsets (apps),
+    networkpolicies (networking.k8s.io)         get create patch delete
+    persistentvolumeclaims                      get create patch
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 
-from pyhelm3 import errors as helm_errors
-
-from service import helm, revisions
+from service import revisions
 from service.edges import Object, Values
 from service.errors import (
     NoNodePortLeft,
@@ -34,27 +30,19 @@ from service.errors import (
     Problem,
     RefusedByCluster,
     ServerNotFound,
+    TooManyOperations,
 )
 from service.kube import Kube, path
 from service.leases import Lease, Leases
-from service.places import Places, Work
+from service.objects import release_name
 from service.revisions import Revisions
 from service.settings import Settings
+from service.writer import Done, Writer
 
 log = logging.getLogger(__name__)
 
 STRANGER_SECONDS = 60.0
 """An unfinished release that no Lease speaks for may be an operator's `helm` at work: it is left alone this long."""
-
-_NAME = re.compile(r"server-[1-9][0-9]{0,18}")
-
-
-def release_name(id: int) -> str:
-    """The release of server `id`. Nothing that helm could take for an option or a path ever gets past here."""
-    name = f"server-{id}"
-    if isinstance(id, bool) or not isinstance(id, int) or not _NAME.fullmatch(name) or id >= 2**63:
-        raise ValueError(f"not a server's id: {id!r}")
-    return name
 
 
 class Releases:
@@ -68,17 +56,14 @@ class Releases:
         settings: Settings,
         kube: Kube | None = None,
         *,
-        helm_done: Callable[[str, str, float], None] = lambda kind, outcome, seconds: None,
+        helm_done: Done = lambda kind, outcome, seconds: None,
         recovered: Callable[[], None] = lambda: None,
     ) -> None:
         self._namespace = settings.servers_namespace
         self._kube = kube or Kube()
-        self._client = helm.client(settings.helm)
-        self._chart = helm.chart(self._client, settings.chart_path)
         self._leases = Leases(self._kube, self._namespace, settings.pod_name)
         self._revisions = Revisions(self._kube, self._namespace)
-        self._places = Places(settings.helm_processes or 2 * (os.cpu_count() or 1))
-        self._helm_done = helm_done
+        self._writer = Writer(settings, helm_done)
         self._recovered = recovered
         self._held = _Held()
 
@@ -186,50 +171,12 @@ class Releases:
     # -- helm ----------------------------------------------------------------------------------------------
 
     def _upgrade(self, kind: str, id: int, values: Values, lease: Lease) -> None:
-        self._helm(
-            kind,
-            id,
-            lease,
-            lambda: self._client.install_or_upgrade_release(
-                release_name(id),
-                self._chart,
-                values,
-                namespace=self._namespace,
-                create_namespace=False,
-                # Without it, helm takes empty values for "the values of before".
-                reset_values=True,
-            ),
-        )
+        with self._tidied(id, lease):
+            self._writer.upgrade(kind, release_name(id), values, lease)
 
     def _uninstall(self, id: int, lease: Lease) -> None:
-        self._helm(
-            "uninstall",
-            id,
-            lease,
-            lambda: self._client.uninstall_release(release_name(id), namespace=self._namespace),
-        )
-
-    def _helm(self, kind: str, id: int, lease: Lease, work: Work) -> None:
-        """Run one helm within a place; raises the Problem that its failure amounts to."""
-        began, outcome = time.monotonic(), "success"
-        try:
-            self._places.run(lease, work)
-        except helm_errors.Error as error:
-            problem = helm.problem(error)
-            outcome = problem.slug
-            message = error.stderr[-2000:].decode(errors="replace").strip()
-            log.error("helm %s of %s failed (%s): %s", kind, release_name(id), outcome, message)
-            if not isinstance(problem, OperationInProgress):
-                self._tidy(id, lease)
-            raise problem from error
-        except Problem as problem:
-            outcome = problem.slug
-            raise
-        except (OSError, ValueError) as error:
-            outcome = OperationFailed.slug
-            raise OperationFailed from error
-        finally:
-            self._helm_done(kind, outcome, time.monotonic() - began)
+        with self._tidied(id, lease):
+            self._writer.uninstall(release_name(id), lease)
 
     def _restore(self, id: int, before: Object, values: Values, lease: Lease) -> None:
         """After a refused change: back to the values of before, or every later write would be refused for it too."""
@@ -240,8 +187,19 @@ class Releases:
         except Problem:
             log.error("release %s keeps the values that were refused", release_name(id))
 
+    @contextmanager
+    def _tidied(self, id: int, lease: Lease) -> Iterator[None]:
+        """Where our own helm failed and could not even say so in the release: say it, or leave it to recovery."""
+        try:
+            yield
+        except (OperationInProgress, TooManyOperations):
+            raise
+        except Problem:
+            if not lease.abandoned:
+                self._tidy(id, lease)
+            raise
+
     def _tidy(self, id: int, lease: Lease) -> None:
-        """After our own helm failed: where it could not even say so in the release, say it, or leave it to recovery."""
         try:
             newest = self._newest(id)
             if newest is not None and revisions.status(newest) in revisions.PENDING:

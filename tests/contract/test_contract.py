@@ -134,6 +134,11 @@ def test_an_uninstall_keeps_the_disk(edges: Edges, new_id: Callable[[], int]) ->
     assert found.claim is not None
     assert [disk["metadata"]["name"] for disk in edges.cluster.kept_disks()].count(f"server-{id}") == 1
 
+    edges.cluster.keep_disk(id, "2026-01-31T12:00:00Z")
+    kept = edges.cluster.server(id).claim
+    assert kept is not None
+    assert kept["metadata"]["annotations"]["gameserver/kept-since"] == "2026-01-31T12:00:00Z"
+
     edges.releases.install(id, VALUES)
     again = edges.cluster.server(id).claim
     assert again is not None
@@ -144,6 +149,7 @@ def test_an_uninstall_keeps_the_disk(edges: Edges, new_id: Callable[[], int]) ->
     until(lambda: edges.cluster.server(id).claim is None)
     assert [disk["metadata"]["name"] for disk in edges.cluster.kept_disks()].count(f"server-{id}") == 0
     edges.cluster.erase_disk(id)
+    edges.cluster.keep_disk(id, "2026-01-31T12:00:00Z")
 
 
 def test_the_lock_keeps_others_out_and_lets_its_holder_in(edges: Edges, new_id: Callable[[], int]) -> None:

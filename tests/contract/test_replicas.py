@@ -234,6 +234,23 @@ def test_a_hand_at_work_is_not_disturbed(
     assert statuses(real, id) == ["superseded", "deployed"]
 
 
+def test_a_release_of_which_a_hand_kept_the_history_is_gone(
+    real: Edges, real_settings: Settings, new_id: Callable[[], int], kubeconfig: str
+) -> None:
+    """`helm uninstall --keep-history`: no server is there, and the next one begins anew."""
+    id = new_id()
+    real.releases.install(id, VALUES)
+    command = [real_settings.helm, "uninstall", f"server-{id}", "--keep-history", "-n", real_settings.servers_namespace]
+    subprocess.run(command, env={**os.environ, "KUBECONFIG": kubeconfig}, check=True, capture_output=True)
+    assert not exists(real.cluster.server(id))
+    assert real.releases.current(id) is None
+    assert real.releases.uninstall(id) is False
+    assert f"server-{id}" in [disk["metadata"]["name"] for disk in real.cluster.kept_disks()]
+    real.releases.install(id, {**VALUES, "ramGb": 2})
+    assert real.releases.current(id) == {**VALUES, "ramGb": 2}
+    assert exists(real.cluster.server(id))
+
+
 def test_values_that_the_schema_refuses_reach_nothing(real: Edges, new_id: Callable[[], int]) -> None:
     """The chart's schema is the last check before the cluster."""
     id = new_id()

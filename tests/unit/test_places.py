@@ -12,8 +12,8 @@ from service import places
 from service.edges import Object
 from service.errors import ClusterUnavailable, TooManyOperations
 from service.leases import DURATION, MARGIN, Lease, _now
+from service.objects import release_name
 from service.places import Places
-from service.releases import release_name
 
 
 def lease(seconds: float = 10) -> Lease:

@@ -16,8 +16,8 @@ from typing import Any
 Object = Mapping[str, Any]
 
 SERVER_ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
-# crypt(5): yescrypt, bcrypt, SHA-512, SHA-256. No character of a passwd file's own syntax.
-PASSWORD_HASH = re.compile(r"\$(y|2[aby]|6|5)\$[./A-Za-z0-9$=,]{20,250}", re.ASCII)
+# crypt(5): yescrypt, scrypt (what the API writes), bcrypt, SHA-512, SHA-256. Nothing of a passwd file's own syntax.
+PASSWORD_HASH = re.compile(r"\$(y|7|2[aby]|6|5)\$[./A-Za-z0-9$=,]{20,250}", re.ASCII)
 # A public key without options: an option such as `environment=` is not the customer's to set.
 PUBLIC_KEY = re.compile(
     r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)"

@@ -34,6 +34,18 @@ def test_an_account_without_data_lets_nobody_in() -> None:
 
 @pytest.mark.parametrize(
     "hash_",
+    [
+        "$7$86..../....QhpbS1Cs2QmKjKVmMnHhT1$QhpbS1Cs2QmKjKVmMnHhT1QhpbS1Cs2QmKjKVmMnHh2",
+        "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$tnSYvahCwPBHKZUspmcxMfb0.WiB9W.zEaKlOBL35rC",
+    ],
+)
+def test_the_hashes_of_crypt_are_taken(hash_: str) -> None:
+    """Among them the API's own."""
+    assert account(secret(password_hash=hash_)) == Account("7", hash_, ())
+
+
+@pytest.mark.parametrize(
+    "hash_",
     ["", "*", "!", "plain", "$1$salt$md5md5md5md5md5md5md5", f"{HASH}:0:0", f"{HASH}\nroot:x:0:0::/:/bin/sh", "$6$x"],
 )
 def test_what_is_no_hash_is_no_password(hash_: str) -> None:

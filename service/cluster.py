@@ -7,7 +7,7 @@ Rights that this needs:
 
     in the servers' namespace
         statefulsets (apps), pods, services     get list watch
-        persistentvolumeclaims                  get list watch delete
+        persistentvolumeclaims                  get list watch patch delete
         secrets                                 get list watch
         events, pods/log                        list; get
     in the whole cluster
@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from service.edges import Object
+from service.edges import KEPT_SINCE, Object
 from service.errors import ClusterUnavailable, Problem
 from service.kube import Conflict, Kube, path
 from service.listing import Listing
@@ -102,6 +102,11 @@ class Cluster:
         claims = self._kube.all(path("v1", self._namespace, "persistentvolumeclaims"), labelSelector="gameserver/id")
         kept = [claim for claim in claims if claim["metadata"]["name"] not in installed]
         return sorted(kept, key=lambda claim: int(claim["metadata"]["labels"]["gameserver/id"]))
+
+    def keep_disk(self, id: int, since: str) -> None:
+        """Write on the claim since when it outlives its server."""
+        where = path("v1", self._namespace, "persistentvolumeclaims", f"server-{id}")
+        self._kube.merge(where, {"metadata": {"annotations": {KEPT_SINCE: since}}})
 
     def erase_disk(self, id: int) -> None:
         """Begin to delete the claim; its volume goes with it once no pod uses it. Idempotent."""

@@ -9,12 +9,10 @@ from service.auth import needs
 from service.bodies import Blueprint
 from service.context import caller, context
 from service.creating import claim_gb
+from service.edges import KEPT_SINCE
 from service.records import customer_of_claim
 
 blueprint = Blueprint("disks", __name__, url_prefix="/api/v1/disk", description="Disks that outlived their server")
-
-# Written on the claim when its server is deleted; a disk that a hand has orphaned has only its own age.
-KEPT_SINCE = "gameserver/kept-since"
 
 
 @blueprint.route("/", methods=["GET"])
@@ -27,6 +25,7 @@ def list_disks() -> dict[str, Any]:
         {
             "id": int(claim["metadata"]["labels"]["gameserver/id"]),
             "disk_gb": claim_gb(claim),
+            # Of a server that a hand has uninstalled, nobody wrote down the time: the disk's own age is left.
             "since": claim["metadata"].get("annotations", {}).get(KEPT_SINCE)
             or claim["metadata"].get("creationTimestamp"),
         }

@@ -13,6 +13,9 @@ from typing import Any, Protocol
 Object = dict[str, Any]
 Values = dict[str, Any]
 
+KEPT_SINCE = "gameserver/kept-since"
+"""The annotation of a claim with the time at which its server was deleted."""
+
 
 class Objects(Protocol):
     """All that the cluster knows of one server; parts that do not exist are None or empty."""
@@ -54,6 +57,9 @@ class ClusterEdge(Protocol):
     def rcon_password(self, id: int) -> str | None: ...
     def kept_disks(self) -> Sequence[Object]:
         """The claims that outlived their server."""
+
+    def keep_disk(self, id: int, since: str) -> None:
+        """Write on the claim, if there is one, since when it outlives its server."""
 
     def erase_disk(self, id: int) -> None:
         """Begin to delete the claim; one that is gone already is no error."""

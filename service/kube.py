@@ -110,6 +110,10 @@ class Kube:
             raise Conflict(path)
         return found
 
+    def merge(self, path: str, body: Object) -> None:
+        """Merge `body` into an object (RFC 7386); one that is gone is no error."""
+        self._json("PATCH", path, {}, body)
+
     def delete(self, path: str, *, uid: str = "", version: str = "") -> None:
         """Delete an object, if it is still this one; one that is gone already is no error."""
         wanted = {key: value for key, value in (("uid", uid), ("resourceVersion", version)) if value}
@@ -190,7 +194,7 @@ class Kube:
     ) -> urllib3.HTTPResponse:
         headers = {"Accept": accept, "User-Agent": "gameserver-api"}
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
         if token := self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization"):
             headers["authorization"] = token
         url = f"{self._configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")

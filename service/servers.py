@@ -130,6 +130,7 @@ def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
         # First of all, as a repeated DELETE that finds neither server nor disk would not come here again.
         forget(there.accounts, id)
         if state.exists(objects):
+            there.cluster.keep_disk(id, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
             there.releases.uninstall(id)
         if query["disk"] == "erase" and objects.claim is not None:
             there.cluster.erase_disk(id)

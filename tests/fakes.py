@@ -13,7 +13,7 @@ from copy import deepcopy
 from typing import Any
 
 from service.accounts import Account
-from service.edges import Object, Values
+from service.edges import KEPT_SINCE, Object, Values
 from service.errors import (
     ClusterUnavailable,
     FileAccessNotInstalled,
@@ -167,6 +167,11 @@ class FakeCluster:
     def kept_disks(self) -> list[Object]:
         self.world.check()
         return [deepcopy(claim) for id, claim in self.world.claims.items() if id not in self.world.revisions]
+
+    def keep_disk(self, id: int, since: str) -> None:
+        self.world.check()
+        if id in self.world.claims:
+            self.world.claims[id]["metadata"].setdefault("annotations", {})[KEPT_SINCE] = since
 
     def erase_disk(self, id: int) -> None:
         self.world.check()

@@ -120,7 +120,9 @@ def environment(of: Mapping[str, str]) -> dict[str, str]:
     folder.mkdir(mode=0o700, exist_ok=True)
     kept = {name: value for name, value in of.items() if _KEPT.match(name)}
     own = {name: str(folder / name.lower()) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
-    return {**kept, **own, "KUBECACHEDIR": str(folder / "kube")}
+    # Helm lives for a fifth of a second: not collecting garbage saves a fifth of its CPU, for 10 MiB more memory.
+    go = {"GOGC": "off", "GOMEMLIMIT": "128MiB"}
+    return {**kept, **own, **go, "KUBECACHEDIR": str(folder / "kube")}
 
 
 def problem(error: helm_errors.Error) -> errors.Problem:

@@ -95,7 +95,8 @@ def test_helm_knows_of_the_environment_what_it_needs(tmp_path: Path) -> None:
     found = helm.environment(given)
     kept = {name: value for name, value in found.items() if name in given}
     assert kept == {name: given[name] for name in ("PATH", "KUBECONFIG", "KUBERNETES_SERVICE_HOST", "https_proxy")}
-    assert set(found) - set(kept) == {"HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "KUBECACHEDIR"}
+    own = {"HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "KUBECACHEDIR", "GOGC", "GOMEMLIMIT"}
+    assert set(found) - set(kept) == own
 
 
 @pytest.mark.parametrize("trap", ["", "trap '' TERM;"])

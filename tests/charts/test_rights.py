@@ -1,0 +1,166 @@
+"""The rights that the chart gives the API are those that it uses: all of them, and no others."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import yaml
+
+from service.cluster import Cluster
+from service.kube import Kube
+from service.releases import Releases
+from service.settings import Settings
+from tests.charts.rendering import ROOT, Manifest, render
+from tests.proxy import Proxy
+
+Rights = set[tuple[str, str, str]]
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+VALUES = {
+    "game": "minecraft",
+    "replicas": 0,
+    "ramGb": 1,
+    "diskGb": 1,
+    "server": {"customer": "", "options": {}},
+    "networkPolicy": {"enabled": True},
+}
+"""With each kind of object that the chart gameserver has; no pod, since nothing here looks into one."""
+
+pytestmark = pytest.mark.cluster
+
+
+def granted(role: Manifest) -> Rights:
+    """(API group, resource, verb) for all that a role allows."""
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def used(requests: list[str]) -> Rights:
+    """(API group, resource, verb) for each request, in the order and the way that Kubernetes judges them.
+
+    See https://kubernetes.io/docs/reference/access-authn-authz/authorization/#determine-the-request-verb. The first
+    apply of an object makes it, which takes `create` beside `patch`.
+    """
+    found: Rights = set()
+    applied: set[str] = set()
+    pattern = r"/api(?:s/([^/]+))?/v\d[^/]*/(?:namespaces/[^/]+/)?([a-z]+)(?:/([^/]+))?(?:/([a-z]+))?"
+    for request in requests:
+        method, _, rest = request.partition(" ")
+        address = urlsplit(rest)
+        match = re.fullmatch(pattern, address.path)
+        if not match:
+            continue  # Discovery, which everybody may do.
+        group, resource, name, sub = match.groups()
+        watching = parse_qs(address.query).get("watch", ["0"])[0] in ("1", "true")
+        one = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "POST": "create"}
+        many = {"GET": "watch" if watching else "list", "POST": "create", "DELETE": "deletecollection"}
+        verbs = {one[method] if name else many[method]}
+        if method == "PATCH" and address.path not in applied:
+            applied.add(address.path)
+            verbs.add("create")
+        found |= {(group or "", f"{resource}/{sub}" if sub else resource, verb) for verb in verbs}
+    return found
+
+
+@pytest.fixture
+def servers() -> Iterator[tuple[Kube, str, Manifest, Manifest]]:
+    """A namespace with a service account that has the chart's two roles: the cluster, its name, and the roles."""
+    env = ROOT / ".local" / "env"
+    assert env.exists(), "no cluster: `make test` brings one up"
+    found = re.search(r"^export KUBECONFIG=(.*)$", env.read_text(), re.MULTILINE)
+    assert found is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", found[1])
+        kube, name = Kube(), f"rights-{secrets.token_hex(4)}"
+        manifests = render("api", {"serversNamespace": name, "tokens": {"existingSecret": "unused"}})
+        role, binding = manifests["Role/api"], manifests["RoleBinding/api"]
+        cluster_role = manifests["ClusterRole/gameserver-system-api"]
+        cluster_binding = manifests["ClusterRoleBinding/gameserver-system-api"]
+        # The API that is installed keeps its own.
+        cluster_role["metadata"]["name"] = cluster_binding["metadata"]["name"] = cluster_binding["roleRef"]["name"] = (
+            name
+        )
+        binding["subjects"][0]["namespace"] = cluster_binding["subjects"][0]["namespace"] = name
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "api"}}
+        kube.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        kube.create(f"/api/v1/namespaces/{name}/serviceaccounts", account)
+        kube.create(f"{RBAC}/namespaces/{name}/roles", role)
+        kube.create(f"{RBAC}/namespaces/{name}/rolebindings", binding)
+        kube.create(f"{RBAC}/clusterroles", cluster_role)
+        kube.create(f"{RBAC}/clusterrolebindings", cluster_binding)
+        yield kube, name, role, cluster_role
+        kube.delete(f"{RBAC}/clusterrolebindings/{name}")
+        kube.delete(f"{RBAC}/clusterroles/{name}")
+        kube.delete(f"/api/v1/namespaces/{name}")
+
+
+def as_account(kube: Kube, namespace: str, folder: Path) -> Path:
+    """A kubeconfig of the namespace's service account `api`."""
+    token = kube.create(
+        f"/api/v1/namespaces/{namespace}/serviceaccounts/api/token",
+        {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}},
+    )["status"]["token"]
+    admin = (ROOT / ".local" / "kubeconfig").read_text()
+    config = yaml.safe_load(admin)
+    config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
+    path = folder / "api.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
+    servers: tuple[Kube, str, Manifest, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server's whole life with the service account's rights alone, seen by a proxy."""
+    kube, namespace, role, cluster_role = servers
+    proxy = Proxy(str(as_account(kube, namespace, tmp_path)))
+    with proxy.running():
+        monkeypatch.setenv("KUBECONFIG", proxy.kubeconfig(tmp_path))
+        helm = str(ROOT / ".local" / "bin" / "helm")
+        settings = replace(Settings(), servers_namespace=namespace, helm=helm, pod_name="rights")
+        cluster, releases = Cluster(settings), Releases(settings)
+        assert cluster.ready()
+        assert cluster.node_host()
+        releases.install(1, VALUES)
+        assert cluster.servers(10, None)[0][0].id == 1
+        server = cluster.server(1)
+        assert server.pod is None
+        assert None not in (server.statefulset, server.claim)
+        assert server.services.keys() == {"server-1", "server-1-sftp"}
+        assert len(server.releases) == 1
+        cluster.events(1)
+        assert cluster.rcon_password(1)
+        assert cluster.disk_class_expandable(server.claim) is False
+        cluster.pod_log_tail(1, 10, False)
+        for ram in range(2, 6):  # More revisions than the history keeps.
+            assert releases.change(1, lambda values, ram=ram: {**values, "ramGb": ram})
+        # What a replica leaves that was killed in the middle of an upgrade.
+        secrets = f"/api/v1/namespaces/{namespace}/secrets/sh.helm.release.v1.server-1.v5"
+        killed = kube.get(secrets)
+        assert killed
+        killed["metadata"]["labels"]["status"] = "pending-upgrade"
+        kube.replace(secrets, killed)
+        long_ago = "2026-01-01T00:00:00.000000Z"
+        spec = {"holderIdentity": "killed", "leaseDurationSeconds": 1, "renewTime": long_ago, "acquireTime": long_ago}
+        lease = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": "server-1"},
+            "spec": spec,
+        }
+        kube.create(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases", lease)
+        assert releases.change(1, lambda values: {**values, "ramGb": 7})
+        assert releases.uninstall(1)
+        assert [claim["metadata"]["name"] for claim in cluster.kept_disks()] == ["server-1"]
+        cluster.erase_disk(1)
+    assert used(proxy.requests) == granted(role) | granted(cluster_role)

@@ -40,11 +40,13 @@ def public_key(line: str) -> str:
     """
     if len(line) > LONGEST_KEY:
         raise ValueError(f"must not be longer than {LONGEST_KEY} characters")
+    # The line as `cat key.pub` gives it ends in a newline.
+    line = line.strip()
     if any(not character.isprintable() and character != "\t" for character in line):
         raise ValueError("must be one line of printable characters")
     if "PRIVATE KEY" in line:
         raise ValueError("is a private key; it belongs to nobody but its owner, and should now be replaced")
-    parts = line.strip().split(maxsplit=2)
+    parts = line.split(maxsplit=2)
     if len(parts) < 2:
         raise ValueError("must look like `ssh-ed25519 AAAA… comment`")
     kind, encoded = parts[:2]

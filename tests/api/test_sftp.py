@@ -90,7 +90,7 @@ def test_what_is_not_named_stays(files: Client, accounts: FakeAccounts) -> None:
 
 
 def test_keys_are_kept_once_each_with_their_comment(files: Client) -> None:
-    answer = files.call("PUT", SFTP, {"public_keys": [f"  {ED25519} ", ECDSA, ED25519]}).json
+    answer = files.call("PUT", SFTP, {"public_keys": [f"  {ED25519} \n", ECDSA, ED25519]}).json
     assert answer is not None
     assert answer["public_keys"] == [ED25519, ECDSA]
 

@@ -97,7 +97,7 @@ def test_the_port_stays_over_stop_and_start(port: dict[str, Any]) -> None:
 def test_deleting_the_server_ends_its_sessions_and_its_access(port: dict[str, Any]) -> None:
     """The disk is kept, the way to it is not; made again, the server begins without an account."""
     key = asyncssh.generate_private_key("ssh-ed25519")
-    call("PUT", "sftp", {"public_keys": [key.export_public_key().decode()]})
+    assert call("PUT", "sftp", {"public_keys": [key.export_public_key().decode()]})[0] == 200
 
     async def run() -> None:
         deadline = time.monotonic() + 5

@@ -7,6 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from flask import Response, jsonify
+
 from service import errors, schemas, state, values
 from service.auth import needs
 from service.bodies import Blueprint
@@ -38,7 +40,7 @@ _LOG_LINES = 5
 @blueprint.arguments(schemas.ListQuery, location="query")
 @blueprint.response(200, schemas.ServersAnswer)
 @problems(errors.InvalidRequest)
-def list_servers(query: dict[str, Any]) -> dict[str, Any]:
+def list_servers(query: dict[str, Any]) -> Response:
     """All servers, by pages
 
     A token confined to one customer gets only that customer's, so its pages may be shorter than `limit`.
@@ -51,7 +53,8 @@ def list_servers(query: dict[str, Any]) -> dict[str, Any]:
         for objects, record in mine
         if caller().may_see(record.customer if record else None)
     ]
-    return {"success": True, "servers": servers, "continue": continue_}
+    # Past marshmallow, which takes as long for a few hundred servers as all the rest.
+    return jsonify({"success": True, "servers": servers, "continue": continue_})
 
 
 @blueprint.route("/<id:id>/", methods=["POST"])

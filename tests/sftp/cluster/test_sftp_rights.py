@@ -1,0 +1,59 @@
+"""The agents' service account has the rights that it needs, and no other."""
+
+from __future__ import annotations
+
+import pytest
+from sftp_cluster import SERVERS, SFTP, get, kubectl
+
+pytestmark = pytest.mark.cluster
+
+AGENT = f"system:serviceaccount:{SFTP}:sftp"
+# What Kubernetes gives to whoever is logged in.
+EVERYBODY = {"selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews"}
+
+
+def rights(namespace: str) -> dict[str, set[str]]:
+    """The verbs by resource that the agents have in a namespace (cluster-wide ones included)."""
+    lines = kubectl("auth", "can-i", "--list", "--no-headers", f"--as={AGENT}", "-n", namespace).splitlines()
+    found = {}
+    for line in lines:
+        resource, _, rest = line.partition(" ")
+        if resource and resource.split(".")[0] not in EVERYBODY and not line.startswith(" "):
+            found[resource] = set(rest[rest.rindex("[") + 1 : rest.rindex("]")].split())
+    return found
+
+
+def test_in_the_servers_namespace() -> None:
+    assert rights(SERVERS) == {
+        "persistentvolumes": {"list", "watch"},
+        "persistentvolumeclaims": {"list", "watch"},
+        "services": {"list", "watch"},
+        "endpointslices.discovery.k8s.io": {"list", "watch", "create", "patch", "delete"},
+    }
+
+
+def test_in_its_own_namespace() -> None:
+    assert rights(SFTP) == {"persistentvolumes": {"list", "watch"}, "secrets": {"list", "watch"}}
+
+
+@pytest.mark.parametrize("namespace", ["gameserver-system", "kube-system", "default"])
+def test_elsewhere(namespace: str) -> None:
+    assert rights(namespace) == {"persistentvolumes": {"list", "watch"}}
+
+
+def test_nothing_of_the_hook_is_left() -> None:
+    """The account that may write the host key exists only while helm installs."""
+    for kind in ("serviceaccounts", "roles", "rolebindings", "jobs"):
+        names = [found["metadata"]["name"] for found in get(kind, "-n", SFTP)["items"]]
+        assert not [name for name in names if name.endswith("-host-key")]
+
+
+def test_the_processes_have_no_more_than_the_charts_capabilities() -> None:
+    """CapEff of sshd, and of the agent beside it."""
+    wanted = sum(1 << bit for bit in (5, 6, 7, 18, 21, 29))  # KILL SETGID SETUID SYS_CHROOT SYS_ADMIN AUDIT_WRITE
+    pods = get("pods", "-n", SFTP, "-l", "app.kubernetes.io/name=sftp-daemonset")["items"]
+    for pod in pods:
+        said = kubectl(
+            "exec", "-n", SFTP, pod["metadata"]["name"], "--", "sh", "-c", "grep -h ^CapBnd /proc/[0-9]*/status"
+        )
+        assert {int(line.split()[1], 16) for line in said.splitlines()} == {wanted}

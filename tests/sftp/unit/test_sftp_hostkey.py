@@ -1,0 +1,56 @@
+"""The host key is made once, and its public part published each time."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from sftp_agent.hostkey import KEY, publish
+from sftp_agent.kube import ApiError
+
+SECRET = "/api/v1/namespaces/sftp/secrets"
+MAP = "/api/v1/namespaces/sftp/configmaps"
+
+
+class FakeKube:
+    """Objects by path."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Any] = {}
+        self.writes: list[str] = []
+
+    def request(self, method: str, path: str, body: Any = None, content_type: str = "") -> Any:
+        if method == "GET":
+            if path not in self.objects:
+                raise ApiError(404, "not found")
+            return self.objects[path]
+        self.writes.append(f"{method} {path}")
+        self.objects[f"{path}/{body['metadata']['name']}" if method == "POST" else path] = body
+        return body
+
+
+def test_a_key_is_made_where_there_is_none_and_kept_where_there_is(tmp_path: Path) -> None:
+    kube = FakeKube()
+    publish(kube, "sftp", "host-key")  # type: ignore[arg-type]
+    assert kube.writes == [f"POST {SECRET}", f"POST {MAP}"]
+    secret = kube.objects[f"{SECRET}/host-key"]["data"][KEY]
+    published = kube.objects[f"{MAP}/sftp-host-key"]["data"]
+
+    private = tmp_path / "key"
+    private.touch(0o600)
+    private.write_bytes(base64.b64decode(secret))
+    public = subprocess.run(("ssh-keygen", "-y", "-f", private), capture_output=True, text=True, check=True).stdout
+    assert published["public-keys"].split() == public.split()[:2]
+    assert published["fingerprints"].startswith("SHA256:")
+
+    # A reinstall: the objects are there still.
+    publish(kube, "sftp", "host-key")  # type: ignore[arg-type]
+    assert kube.writes == [f"POST {SECRET}", f"POST {MAP}"]
+
+    # The ConfigMap was lost, or another key put in.
+    kube.objects[f"{MAP}/sftp-host-key"]["data"] = {}
+    publish(kube, "sftp", "host-key")  # type: ignore[arg-type]
+    assert kube.writes[2:] == [f"PUT {MAP}/sftp-host-key"]
+    assert kube.objects[f"{MAP}/sftp-host-key"]["data"] == published

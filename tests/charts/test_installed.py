@@ -1,0 +1,144 @@
+"""The chart gameserver on the real cluster, by hand with helm alone, in a namespace that enforces "restricted"."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.charts.rendering import CHARTS, ROOT
+
+pytestmark = pytest.mark.cluster
+
+# The local image's mc-health asks its own machine; here it has to ask the Service.
+PING = ["bash", "-c", "sed s/127.0.0.1/$SERVER_HOST/ /usr/local/bin/mc-health | bash"]
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    """The environment of a shell that has read .local/env."""
+    env = ROOT / ".local" / "env"
+    assert env.exists(), "no cluster: `make test` brings one up"
+    found = dict(re.findall(r"^export (\w+)=(.*)$", env.read_text(), re.MULTILINE))
+    return {**os.environ, **found, "PATH": f"{ROOT / '.local' / 'bin'}:{os.environ['PATH']}"}
+
+
+@pytest.fixture(scope="module")
+def run(environment: dict[str, str]) -> Run:
+    """Run a command; returns what it prints, fails with what it complains of."""
+
+    def run(*command: Any, stdin: str = "", fails: bool = False) -> str:
+        result = subprocess.run(
+            [str(part) for part in command], input=stdin, capture_output=True, text=True, env=environment, check=False
+        )
+        assert (result.returncode != 0) is fails, f"{command}: {result.stdout}{result.stderr}"
+        return result.stderr if fails else result.stdout
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def image(run: Run) -> dict[str, str]:
+    """The Minecraft that the local API gives its servers."""
+    values = json.loads(run("helm", "get", "values", "api", "-n", "gameserver-system", "-o", "json"))
+    found: dict[str, str] = values["serverValues"]["games"]["minecraft"]["image"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def namespace(run: Run) -> Iterator[str]:
+    """A namespace of the module's own that enforces the standard."""
+    name = f"chart-{secrets.token_hex(4)}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    about = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+    run("kubectl", "create", "-f", "-", stdin=json.dumps(about))
+    yield name
+    run("kubectl", "delete", "namespace", name, "--wait=false")
+
+
+def upgrade(run: Run, namespace: str, values: dict[str, Any], *, fails: bool = False) -> str:
+    """`helm upgrade --install` of server 7 with these values on top of those it has."""
+    command = ["helm", "upgrade", "--install", "server-7", CHARTS / "gameserver", "-n", namespace]
+    return run(*command, "--reuse-values", "--values", "-", stdin=yaml.safe_dump(values), fails=fails)
+
+
+def what_stays(run: Run, namespace: str) -> dict[str, Any]:
+    """What no upgrade may change: node ports by name, the password, and the claim's identity and class."""
+    objects = json.loads(run("kubectl", "get", "service,secret,pvc", "-n", namespace, "-o", "json"))["items"]
+    found: dict[str, Any] = {}
+    for one in objects:
+        name = f"{one['kind']}/{one['metadata']['name']}"
+        if one["kind"] == "Service":
+            found[name] = {port["name"]: port.get("nodePort") for port in one["spec"]["ports"]}
+        elif one["kind"] == "PersistentVolumeClaim":
+            found[name] = (one["metadata"]["uid"], one["spec"]["storageClassName"], one["spec"]["accessModes"])
+        elif name == "Secret/server-7-rcon":
+            found[name] = one["data"]["password"]
+    return found
+
+
+def test_a_server_by_hand(run: Run, namespace: str, image: dict[str, str]) -> None:
+    """Installed, tested, asked as its notes say, stopped, changed, uninstalled and taken up again on the same disk."""
+    motd = "$(HOME) {{ .Release.Name }} $$x 'q' \N{ROCKET}"
+    values = {
+        "ramGb": 1,
+        "diskGb": 2,
+        "image": image,
+        "environment": {"EULA": "TRUE", "MOTD": motd},
+        "ports": [{"name": "primary", "port": 25565, "protocol": "both"}],
+        "test": {"commands": {"minecraft": PING}},
+    }
+    upgrade(run, namespace, values)
+    run("helm", "test", "server-7", "-n", namespace, "--timeout", "120s")
+    assert run("kubectl", "exec", "server-7-0", "-n", namespace, "--", "printenv", "MOTD") == f"{motd}\n"
+
+    first = what_stays(run, namespace)
+    ports = first["Service/server-7"]
+    assert ports["primary"] == ports["primary-udp"]
+    assert ports.keys() == {"primary", "primary-udp", "rcon"}
+    notes = run("helm", "get", "notes", "server-7", "-n", namespace)
+    commands = [line.strip() for line in notes.splitlines() if line.startswith("  kubectl")]
+    said = [run("bash", "-euo", "pipefail", "-c", command) for command in commands]
+    assert "pod/server-7-0" in said[0]
+    assert said[1] == str(ports["primary"])
+    assert re.fullmatch("[A-Za-z0-9]{32}", said[2])
+
+    upgrade(run, namespace, {"replicas": 0})
+    assert what_stays(run, namespace) == first
+    other = {"storage": {"className": "other", "accessMode": "ReadWriteMany"}, "networkPolicy": {"enabled": True}}
+    upgrade(run, namespace, other)
+    assert what_stays(run, namespace) == first
+    refused = upgrade(run, namespace, {"diskGb": 1}, fails=True)
+    assert "diskGb is 1, but the disk has 2Gi already and cannot shrink" in refused
+
+    run("helm", "uninstall", "server-7", "-n", namespace)
+    claim = "PersistentVolumeClaim/server-7"
+    assert what_stays(run, namespace) == {claim: first[claim]}
+    upgrade(run, namespace, {**values, "replicas": 0})
+    again = what_stays(run, namespace)
+    assert again[claim] == first[claim]
+    assert again["Secret/server-7-rcon"] != first["Secret/server-7-rcon"]
+
+
+def test_the_api_answers_as_its_notes_say(run: Run) -> None:
+    """The last command of the notes ends with a curl that shows it alive; `helm test` says the same."""
+    notes = run("helm", "get", "notes", "api", "-n", "gameserver-system")
+    script = "\n".join(line.strip() for line in notes.splitlines() if line.startswith("  "))
+    assert json.loads(run("bash", "-euo", "pipefail", "-c", script).splitlines()[-1]) == {"alive": True}
+    run("helm", "test", "api", "-n", "gameserver-system", "--timeout", "60s")
+
+
+def test_the_servers_namespace_enforces_restricted(run: Run) -> None:
+    """As the chart made it."""
+    found = json.loads(run("kubectl", "get", "namespace", "gameservers", "-o", "json"))
+    assert found["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert found["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"

@@ -36,4 +36,4 @@ lint: ## ruff, mypy, yamllint, helm lint, the charts' READMEs
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
 	$(VENV)/yamllint --strict .
-	.ci/lint-charts
+	$(VENV)/python -m tests.charts.lint

@@ -212,9 +212,14 @@ class OperationFailed(Problem):
 
 class RefusedByCluster(Problem):
     slug = "refused-by-cluster"
-    status = 409
+    # No 409: the caller's request is in order, and there is nothing in it that could be mended.
+    status = 503
     title = "The cluster refused the change"
-    explanation = "A rule of the cluster (a quota, an admission policy, the chart's own schema) refused the change."
+    explanation = (
+        "A rule of the cluster (a quota, an admission policy, an object in the way) refused the change. The operator "
+        "has to mend it; the API's log has the cluster's words under the request id."
+    )
+    default_retry_after = 30
 
 
 class FieldConflict(Problem):

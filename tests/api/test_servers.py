@@ -89,7 +89,7 @@ def test_a_failed_create_is_finished_by_the_same_one(client: Client, world: Worl
         (errors.TooManyOperations(), (429, "too-many-operations", "5")),
         (errors.NoNodePortLeft(), (503, "no-node-port-left", "60")),
         (errors.ClusterUnavailable(), (503, "cluster-unavailable", "5")),
-        (errors.RefusedByCluster(), (409, "refused-by-cluster", None)),
+        (errors.RefusedByCluster(), (503, "refused-by-cluster", "30")),
         (RuntimeError("secret detail"), (500, "internal-error", None)),
     ],
 )

@@ -1,7 +1,9 @@
 """States that tell the truth: each one, and each reason, produced for real."""
 
 import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +20,7 @@ timer.unref();
 """
 
 
-def by_hand(cluster: Cluster, server: int, *arguments: str) -> None:
+def by_hand(cluster: Cluster, server: int, *arguments: str, chart: Path = ROOT / "charts" / "gameserver") -> None:
     """An operator's `helm upgrade --reuse-values` of one server."""
     cluster.run(
         "helm",
@@ -26,7 +28,7 @@ def by_hand(cluster: Cluster, server: int, *arguments: str) -> None:
         SERVERS_NAMESPACE,
         "upgrade",
         f"server-{server}",
-        str(ROOT / "charts" / "gameserver"),
+        str(chart),
         "--reuse-values",
         *arguments,
     )
@@ -114,11 +116,17 @@ def test_a_crash_loop_shows_the_games_last_lines(cluster: Cluster, new_server: C
     until(lambda: "EULA" in (cluster.status(server)["reason"] or ""), 30, lambda: str(failed))
 
 
-def test_a_pod_that_pod_security_refuses_is_said(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """Where the namespace's enforcement refuses the pod, helm says deployed and the API says why not."""
+def test_a_pod_that_pod_security_refuses_is_said(
+    cluster: Cluster, new_server: Callable[[], int], tmp_path: Path
+) -> None:
+    """A chart that was changed for the worse: helm says deployed, the API says why no pod is admitted."""
     server = new_server()
     cluster.create(server, start=False)
-    by_hand(cluster, server, "--set", "replicas=1", "--set", "containerSecurityContext.allowPrivilegeEscalation=true")
+    chart = tmp_path / "gameserver"
+    shutil.copytree(ROOT / "charts" / "gameserver", chart)
+    helpers = chart / "templates" / "_helpers.tpl"
+    helpers.write_text(helpers.read_text().replace("allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true"))
+    by_hand(cluster, server, "--set", "replicas=1", chart=chart)
     failed = cluster.until_state(server, "failed")
     assert "security" in failed["reason"].lower()
     assert "allowPrivilegeEscalation" in failed["reason"]
@@ -144,14 +152,21 @@ def test_a_disk_that_is_not_bound_is_said(cluster: Cluster, new_server: Callable
 def test_a_failed_install_is_said_and_mended_by_the_same_create(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:
-    """A foreign object in the way fails the install; once it is gone the same create succeeds."""
+    """A quota in the way fails the install half way; once it is gone the same create succeeds."""
     server = new_server()
-    cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "create", "service", "clusterip", f"server-{server}", "--tcp=80")
-    answer = cluster.call("POST", f"/api/v1/server/{server}/", {"ram_gb": 1, "disk_gb": 1})
-    assert answer.status_code >= 500
-    assert "Retry-After" in answer.headers
-    assert cluster.status(server)["state"] == "failed"
-    cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "delete", "service", f"server-{server}")
+    quota = f"no-more-servers-{server}"
+    cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "create", "quota", quota, "--hard=count/statefulsets.apps=0")
+    try:
+        until(lambda: "used" in cluster.get("quota", quota)["status"], 30)
+        answer = cluster.call("POST", f"/api/v1/server/{server}/", {"ram_gb": 1, "disk_gb": 1})
+        assert answer.status_code == 503
+        assert "Retry-After" in answer.headers
+        assert "quota" in answer.json()["detail"]
+        status = cluster.status(server)
+        assert status["state"] == "failed"
+        assert "install failed" in status["reason"].lower()
+    finally:
+        cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "delete", "quota", quota)
     cluster.create(server)
     cluster.until_state(server, "running")
 

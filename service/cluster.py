@@ -67,11 +67,8 @@ class Cluster:
 
     def events(self, id: int) -> tuple[Object, ...]:
         """The events of pod, StatefulSet and claim, newest last."""
-        found: list[Object] = []
-        for name in (f"server-{id}", f"server-{id}-0"):
-            about = f"involvedObject.name={name}"
-            found += self._kube.all(path("v1", self._namespace, "events"), fieldSelector=about)
-        return tuple(sorted(found, key=_when))
+        pods = self._readers.submit(self._events_of, f"server-{id}-0")
+        return tuple(sorted([*self._events_of(f"server-{id}"), *pods.result()], key=_when))
 
     def service(self, name: str) -> Object | None:
         """The Service called `name`, as it is now."""
@@ -148,6 +145,9 @@ class Cluster:
     def _ask(self) -> None:
         self._kube.get(path("apps/v1", self._namespace, "statefulsets"), limit=1)
         self._answered = time.monotonic()
+
+    def _events_of(self, name: str) -> list[Object]:
+        return self._kube.all(path("v1", self._namespace, "events"), fieldSelector=f"involvedObject.name={name}")
 
     # -- for LiveServer ------------------------------------------------------------------------------------
 

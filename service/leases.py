@@ -57,7 +57,7 @@ class Lease:
 
     @property
     def abandoned(self) -> bool:
-        return self._abandoned or self._lost
+        return self._abandoned or self.remaining() <= 0
 
     def renewed(self, held: Object, asked: float) -> None:
         self.held = held

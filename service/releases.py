@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -43,6 +45,7 @@ log = logging.getLogger(__name__)
 
 STRANGER_SECONDS = 60.0
 """An unfinished release that no Lease speaks for may be an operator's `helm` at work: it is left alone this long."""
+CONVERGE_TRIES, CONVERGE_PAUSE = 40, 5.0
 
 
 class Releases:
@@ -128,6 +131,28 @@ class Releases:
                 yield lease
             finally:
                 del held[id]
+                if lease.abandoned:
+                    threading.Thread(target=self._converge, args=(id,), name=f"converge {id}", daemon=True).start()
+
+    def _converge(self, id: int) -> None:
+        """After a write that had to be broken off: bring the server to what its newest revision says.
+
+        A process that was frozen may have touched objects after another had taken its Lease over, and what was broken
+        off because Kubernetes was away is finished once it is back.
+        """
+        for _ in range(CONVERGE_TRIES):
+            time.sleep(CONVERGE_PAUSE * random.uniform(0.5, 1))  # noqa: S311
+            try:
+                with self._leases.hold(release_name(id)) as lease:
+                    if lease.taken_over:
+                        self._after_death(id, lease)
+                    newest = self._settled(id, lease)
+                    values = None if newest is None else self._revisions.values(newest)
+                    if values is not None:
+                        self._upgrade("converge", id, values, lease)
+                    return
+            except Problem as problem:
+                log.warning("release %s has still to converge: %s", release_name(id), problem.detail)
 
     def _after_death(self, id: int, lease: Lease) -> None:
         try:

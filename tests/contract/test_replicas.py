@@ -198,6 +198,45 @@ def test_a_slow_write_is_not_taken_for_dead(
     assert statuses(real, id) == ["deployed"]
 
 
+def test_a_frozen_replica_that_thaws_does_no_lasting_harm(
+    real: Edges, real_settings: Settings, kubeconfig: str, new_id: Callable[[], int], tmp_path: Path
+) -> None:
+    """Its Lease was taken over meanwhile; what its helm still writes is put right, and the disk is the same."""
+    id = new_id()
+    real.releases.install(id, VALUES)
+    disk = real.cluster.server(id).claim
+    hold = "PATCH /apis/apps/v1/namespaces/"
+    with replica(real_settings, kubeconfig, tmp_path, "change", id, hold) as frozen:
+        frozen.process.send_signal(signal.SIGSTOP)
+        until(lambda: changed(real, id, 2), leases.DURATION + 10)
+        frozen.proxy.let_go()
+        until(lambda: memory(real, id) == "3Gi", 10)
+        frozen.process.send_signal(signal.SIGCONT)
+        until(lambda: memory(real, id) == "2Gi" and statuses(real, id)[-1] == "deployed", 40)
+    current = real.releases.current(id)
+    assert current is not None
+    assert current["ramGb"] == 2
+    now = real.cluster.server(id).claim
+    assert disk is not None
+    assert now is not None
+    assert now["metadata"]["uid"] == disk["metadata"]["uid"]
+
+
+def changed(edges: Edges, id: int, ram_gb: int) -> bool:
+    try:
+        return edges.releases.change(id, lambda values: {**values, "ramGb": ram_gb})
+    except OperationInProgress:
+        time.sleep(0.5)
+        return False
+
+
+def memory(edges: Edges, id: int) -> str:
+    statefulset = edges.cluster.server(id).statefulset
+    assert statefulset is not None
+    found: str = statefulset["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
+    return found
+
+
 def test_a_terminated_helm_leaves_a_release_that_goes_on(
     real: Edges, real_settings: Settings, kubeconfig: str, new_id: Callable[[], int], tmp_path: Path
 ) -> None:

@@ -19,6 +19,8 @@ from service.errors import Problem
 from service.kube import Gone, Kube
 
 log = logging.getLogger(__name__)
+# The machine's own randomness: no thread of the watch moves the state that others seed.
+_random = random.SystemRandom()
 
 # A watch lasts this long; the server ends it, and the next goes on from the same place.
 SECONDS = (240, 300)
@@ -92,7 +94,7 @@ class Watch:
                 self._version = ""
             self._lost_since = self._lost_since or time.monotonic()
             failures += 1
-            time.sleep(min(LONGEST_PAUSE, 0.25 * 2 ** min(failures, 10)) * random.uniform(0.5, 1))  # noqa: S311
+            time.sleep(min(LONGEST_PAUSE, 0.25 * 2 ** min(failures, 10)) * _random.uniform(0.5, 1))
 
     def _list(self) -> None:
         items, version = self._kube.listed(
@@ -109,7 +111,7 @@ class Watch:
         self._synced.set()
 
     def _follow(self) -> None:
-        seconds = random.randint(*SECONDS)  # noqa: S311
+        seconds = _random.randint(*SECONDS)
         for event in self._kube.watch(
             self._kind.path,
             self._version,

@@ -20,7 +20,7 @@ clean: ## end it all and remove the worlds
 
 dev: ## Flask on this machine against the local cluster, reloading on change
 	@$(LOCAL) cluster
-	@tests/dev-server
+	@local/dev
 
 test: ## every test but the long ones, on the local cluster
 	@$(LOCAL) cluster

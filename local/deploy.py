@@ -25,7 +25,8 @@ _MANIFESTS = paths.ROOT / "local" / "manifests"
 
 def token() -> str:
     """The local cluster's API token, made at the first call and kept in `.local/token`."""
-    if not paths.TOKEN.exists():
+    # An empty file is what a kill between its making and its writing leaves.
+    if not paths.TOKEN.exists() or not paths.TOKEN.read_text():
         descriptor = os.open(paths.TOKEN, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_urlsafe(32))
@@ -63,9 +64,14 @@ def _image(image: images.Image) -> dict[str, str]:
 
 
 def _install(kubeconfig: Path, release: str, chart: str, namespace: str, values: dict[str, Any]) -> None:
+    helm = [paths.BIN / "helm", f"--kubeconfig={kubeconfig}"]
+    listed = progress.output([*helm, "list", "-n", namespace, "--pending", "--uninstalling", "-o", "json"])
+    for pending in json.loads(listed):
+        # A `make run` that was killed; nothing of these releases is worth keeping but what their charts keep.
+        progress.run(f"helm-{release}", [*helm, "uninstall", pending["name"], "-n", namespace, "--no-hooks"])
     progress.run(
         f"helm-{release}",
-        [paths.BIN / "helm", f"--kubeconfig={kubeconfig}", "upgrade", "--install", release]
+        [*helm, "upgrade", "--install", release]
         + [paths.ROOT / "charts" / chart, "-n", namespace, "--values", "-", "--wait", "--timeout=3m"],
         stdin=yaml.safe_dump(values),
     )

@@ -32,6 +32,7 @@ from jsonschema.validators import extend
 
 from service.errors import StartupError
 from service.records import Record
+from service.yamltext import as_yaml
 
 BUILT_IN = Path(__file__).resolve().parent / "games"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
@@ -204,26 +205,13 @@ def _broken(path: Path, message: str, key: str = "") -> StartupError:
 # -- the template ------------------------------------------------------------------------------------------
 
 
-def _scalar(value: Any) -> str:
-    """JSON that YAML reads as the same: all beyond printable ASCII escaped, as YAML allows less than JSON does.
-
-    JSON's own escapes of a character beyond U+FFFF, two surrogates, would arrive as two characters.
-    """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True)
-    return re.sub(
-        r"[^ -~]",
-        lambda found: f"\\u{ord(found[0]):04x}" if ord(found[0]) <= 0xFFFF else f"\\U{ord(found[0]):08x}",
-        text,
-    )
-
-
 def _environment() -> jinja2.Environment:
     # A sandbox, as the folder of an operator may come from anywhere; strict, as a misspelt option must not
     # pass for one that is not set.
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
     )
-    environment.filters["tojson"] = _scalar
+    environment.filters["tojson"] = as_yaml
     return environment
 
 

@@ -13,6 +13,7 @@ pyhelm3's own `Command` starts helm under /bin/sh, which outlives a cancelled ca
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import re
@@ -31,6 +32,7 @@ from pyhelm3 import errors as helm_errors
 from pyhelm3.models import Chart
 
 from service import errors
+from service.yamltext import as_yaml
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,9 @@ class HelmCommand(Command):  # type: ignore[misc]
 
     async def run(self, command: list[Any], input: bytes | None = None) -> bytes:
         """Run helm and return what it printed; raises one of pyhelm3's errors, whose stderr `problem` explains."""
+        if input is not None:
+            # pyhelm3 sends JSON, whose escape of an emoji helm's YAML refuses.
+            input = as_yaml(json.loads(input)).encode()
         stdin = _in_memory(input) if input is not None else asyncio.subprocess.DEVNULL
         try:
             process = await asyncio.create_subprocess_exec(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from pyhelm3 import errors as helm_errors
 
 from service import helm
@@ -63,11 +63,11 @@ def test_the_command_line_has_neither_shell_nor_values(tmp_path: Path) -> None:
     """A release, a chart and flags; the values come over standard input, whole."""
     executable = stand_in(tmp_path, f'printf "%s\\n" "$@" > {tmp_path}/args; cat > {tmp_path}/stdin; echo "{{}}"')
     command = helm.HelmCommand(executable)
-    values = {"server": {"options": {"motd": "$(touch /tmp/x) `id` '\"\n{{ .Values }}" * 10_000}}}
+    values = {"server": {"options": {"motd": "$(touch /tmp/x) `id` '\"\n{{ .Values }} 😀" * 10_000}}}
     asyncio.run(
         command.install_or_upgrade("server-1", "/chart", values, namespace="games", create_namespace=False)  # type: ignore[arg-type]
     )
-    assert json.loads((tmp_path / "stdin").read_text()) == values
+    assert yaml.safe_load((tmp_path / "stdin").read_text()) == values
     assert (tmp_path / "args").read_text().split("\n") == [
         *["upgrade", "server-1", "/chart", "--history-max", "3", "--install", "--output", "json"],
         *["--timeout", "30s", "--values", "-", "--namespace", "games", "--disable-openapi-validation", ""],

@@ -9,6 +9,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,15 @@ import urllib3
 from kubernetes import client, config
 
 _HOP = {"connection", "transfer-encoding", "content-length", "host", "keep-alive", "accept-encoding"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A request that was passed on, and the status that it got."""
+
+    method: str
+    path: str
+    status: int
 
 
 class Proxy:
@@ -32,6 +42,7 @@ class Proxy:
         self._only = ""
         self._frozen = False
         self.requests: list[str] = []
+        self.answers: list[Answer] = []
         self.holding = threading.Event()
         self._go = threading.Event()
         self._server: ThreadingHTTPServer | None = None
@@ -47,6 +58,10 @@ class Proxy:
 
     def cut(self, number: int, only: str = "") -> None:
         self._cut_number, self._only = number, only
+
+    def watched(self, kind: str) -> bool:
+        """Whether a watch of that kind was asked for; its answer only comes when it ends."""
+        return any(f"/{kind}?" in request and "watch=1" in request for request in self.requests)
 
     def freeze(self) -> None:
         """From now on nothing is answered."""
@@ -88,6 +103,7 @@ class Proxy:
                     self.close_connection = True
                     return
                 response = proxy.forward(self.command, self.path, dict(self.headers), body)
+                proxy.answers.append(Answer(self.command, self.path, response.status))
                 self.send_response(response.status)
                 for name, value in response.headers.items():
                     if name.lower() not in _HOP:

@@ -1,0 +1,178 @@
+"""Disks that outlive their server, with the world inside, and what cannot be done to them."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.test_playing import join
+
+CLASS = "expandable-for-a-test"
+#: Everything that a server consists of or leaves a trace in.
+KINDS = "statefulsets,pods,services,endpointslices,persistentvolumeclaims,secrets,configmaps,controllerrevisions,leases"
+
+
+def folders(server: int) -> list[Path]:
+    """The folders of a server's volumes, on all nodes."""
+    return list(ROOT.glob(f".local/nodes/*/opt/local-path-provisioner/*_{SERVERS_NAMESPACE}_server-{server}"))
+
+
+def remains(cluster: Cluster, server: int) -> list[str]:
+    """What Kubernetes and the nodes still hold of a server, in any namespace."""
+    everything = json.loads(cluster.run("kubectl", "get", KINDS, "-A", "-o", "json"))["items"]
+    name = f"server-{server}"
+    found = [
+        f"{item['kind']} {item['metadata']['name']}"
+        for item in everything
+        if item["metadata"].get("labels", {}).get("gameserver/id") == str(server)
+        or name in item["metadata"]["name"].split(".")
+        or item["metadata"]["name"].startswith(f"{name}-")
+    ]
+    volumes = json.loads(cluster.run("kubectl", "get", "pv", "-o", "json"))["items"]
+    found += [
+        f"volume {item['metadata']['name']}"
+        for item in volumes
+        if (item["spec"].get("claimRef") or {}).get("name") == name
+    ]
+    return found + [str(folder) for folder in folders(server)]
+
+
+def problem(cluster: Cluster, method: str, path: str, body: object) -> dict[str, Any]:
+    """The problem of a call that must be refused with 409; one told to wait is sent again."""
+    answers: list[dict[str, Any]] = []
+
+    def refused() -> bool:
+        answer = cluster.call(method, path, body)
+        answers.append(answer.json())
+        assert answer.status_code == 409, answer.text
+        return "Retry-After" not in answer.headers
+
+    until(refused, 30, lambda: str(answers[-1]))
+    return answers[-1]
+
+
+def kept(cluster: Cluster) -> dict[int, dict[str, Any]]:
+    """The kept disks by id."""
+    return {disk["id"]: disk for disk in cluster.done("GET", "/api/v1/disk/")["disks"]}
+
+
+def test_a_kept_disk_has_the_world_until_it_is_erased(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """delete → listed, create refused → reuse gives the same world → erase leaves nothing anywhere."""
+    server = new_server()
+    path = f"/api/v1/server/{server}/"
+    cluster.create(server, disk_gb=2)
+    cluster.until_state(server, "running")
+    assert server not in kept(cluster)
+    port = cluster.done("GET", f"{path}port/primary")
+    x, y, z = (math.floor(part) for part in join(port["host"], port["port"])["position"])
+    hole = f"{x},{y - 1},{z}"
+    assert join(port["host"], port["port"], "--dig", hole)["dug"] not in ("air", None)
+
+    cluster.done("DELETE", path)
+    until(lambda: cluster.call("GET", path).status_code == 404, 60)
+    disk = kept(cluster)[server]
+    assert disk == {"id": server, "disk_gb": 2, "since": disk["since"]}
+    assert disk["since"].endswith("Z")
+    refused = problem(cluster, "POST", path, {"ram_gb": 1, "disk_gb": 2})
+    assert refused["type"] == "/problems/disk-kept"
+    assert "disk" in refused["errors"]
+    smaller = problem(cluster, "POST", path, {"ram_gb": 1, "disk_gb": 1, "disk": "reuse"})
+    assert smaller["type"] == "/problems/disk-cannot-shrink"
+    assert smaller["errors"] == {"disk_gb": ["must not be smaller than 2"]}
+    assert cluster.call("GET", path).status_code == 404
+
+    cluster.create(server, disk_gb=2, disk="reuse")
+    cluster.until_state(server, "running")
+    assert server not in kept(cluster)
+    port = cluster.done("GET", f"{path}port/primary")
+    assert join(port["host"], port["port"], "--look", hole)["blocks"] == {hole: "air"}
+
+    assert folders(server) != []
+    cluster.done("DELETE", f"{path}?disk=erase")
+    until(lambda: remains(cluster, server) == [], 90, lambda: f"left: {remains(cluster, server)}")
+    assert server not in kept(cluster)
+    assert cluster.call("DELETE", f"{path}?disk=erase").status_code == 404
+
+
+def test_a_create_that_erases_begins_with_an_empty_disk(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """`"disk": "erase"` gives a disk of its own, of any size, and the folder of the one before is gone."""
+    server = new_server()
+    path = f"/api/v1/server/{server}/"
+    cluster.create(server, disk_gb=2)
+    until(lambda: cluster.get("pvc", f"server-{server}")["status"]["phase"] == "Bound", 60)
+    before = cluster.get("pvc", f"server-{server}")
+    old = folders(server)
+    assert len(old) == 1
+    cluster.done("DELETE", path)
+    until(lambda: cluster.call("GET", path).status_code == 404, 60)
+
+    cluster.create(server, disk="erase", start=False)
+    after = cluster.get("pvc", f"server-{server}")
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+    assert after["spec"]["resources"]["requests"] == {"storage": "1Gi"}
+    until(lambda: folders(server) == [], 60)
+
+
+def test_the_disk_of_a_class_that_cannot_grow_stays_as_it_is(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """Local volumes cannot be expanded: 409 that says so, and the server is as it was; smaller is refused as well."""
+    server = new_server()
+    path = f"/api/v1/server/{server}/"
+    cluster.create(server, disk_gb=2, start=False)
+    larger = problem(cluster, "PATCH", path, {"disk_gb": 3})
+    assert larger["type"] == "/problems/disk-cannot-grow"
+    assert larger["errors"] == {"disk_gb": ["must be 2: the disk's storage class cannot grow it"]}
+    smaller = problem(cluster, "PATCH", path, {"disk_gb": 1, "ram_gb": 2})
+    assert smaller["errors"] == {"disk_gb": ["must not be smaller than 2"]}
+    status = cluster.status(server)
+    assert (status["disk_gb"], status["ram_gb"]) == (2, 1)
+    assert cluster.get("pvc", f"server-{server}")["spec"]["resources"]["requests"] == {"storage": "2Gi"}
+
+
+@pytest.fixture
+def expandable(cluster: Cluster) -> Iterator[str]:
+    """A StorageClass that says it can grow: its volumes are local, so a growth gets as far as the claim."""
+    manifest = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": CLASS},
+        "provisioner": "rancher.io/local-path",
+        "volumeBindingMode": "WaitForFirstConsumer",
+        "allowVolumeExpansion": True,
+    }
+    cluster.run("kubectl", "apply", "-f", "-", stdin=json.dumps(manifest))
+    yield CLASS
+    cluster.run("kubectl", "delete", "storageclass", CLASS, "--ignore-not-found")
+
+
+def test_the_disk_of_a_class_that_can_grow_is_grown(
+    cluster: Cluster, new_server: Callable[[], int], expandable: str
+) -> None:
+    """The claim asks for the new size and the server goes on running; smaller is refused for good."""
+    server = new_server()
+    path = f"/api/v1/server/{server}/"
+    helm = ("helm", "-n", SERVERS_NAMESPACE)
+    chart = str(ROOT / "charts" / "gameserver")
+    cluster.create(server, start=False)
+    values = json.loads(cluster.run(*helm, "get", "values", f"server-{server}", "-o", "json"))
+    cluster.done("DELETE", f"{path}?disk=erase")
+    until(lambda: "PersistentVolumeClaim" not in str(remains(cluster, server)), 30)
+    values |= {"replicas": 1, "storage": {**values.get("storage", {}), "className": expandable}}
+    cluster.run(*helm, "install", f"server-{server}", chart, "-f", "-", stdin=json.dumps(values))
+    cluster.until_state(server, "running")
+
+    assert cluster.done("PATCH", path, {"disk_gb": 3}) == {"success": True, "restarting": False}
+    claim = cluster.get("pvc", f"server-{server}")
+    assert claim["spec"]["resources"]["requests"] == {"storage": "3Gi"}
+    status = cluster.status(server)
+    assert (status["disk_gb"], status["state"]) == (3, "running")
+    smaller = problem(cluster, "PATCH", path, {"disk_gb": 2})
+    assert smaller["type"] == "/problems/disk-cannot-shrink"
+    # Grown while kept: with the reuse, if it asks for more.
+    cluster.done("DELETE", path)
+    until(lambda: cluster.call("GET", path).status_code == 404, 60)
+    cluster.create(server, disk_gb=4, disk="reuse", start=False)
+    assert cluster.get("pvc", f"server-{server}")["spec"]["resources"]["requests"] == {"storage": "4Gi"}

@@ -20,7 +20,12 @@ blueprint = Blueprint("disks", __name__, url_prefix="/api/v1/disk", description=
 @blueprint.response(200, schemas.DisksAnswer)
 def list_disks() -> dict[str, Any]:
     """The kept disks: id, size, since when"""
-    claims = [claim for claim in context().cluster.kept_disks() if caller().may_see(customer_of_claim(claim))]
+    claims = [
+        claim
+        for claim in context().cluster.kept_disks()
+        # One that is being erased is not kept, though it may have to wait for the game's pod to end.
+        if not claim["metadata"].get("deletionTimestamp") and caller().may_see(customer_of_claim(claim))
+    ]
     disks = [
         {
             "id": int(claim["metadata"]["labels"]["gameserver/id"]),

@@ -125,6 +125,16 @@ def test_kept_disks_are_listed(client: Client, kept: World) -> None:
     assert abs(datetime.now(UTC) - datetime.fromisoformat(since)) < timedelta(minutes=1)
 
 
+def test_a_disk_being_erased_is_not_kept(client: Client, world: World) -> None:
+    """Even while a pod still uses it."""
+    client.post("/api/v1/server/1/", OK)
+    client.delete("/api/v1/server/1/")
+    world.run(1)
+    client.delete("/api/v1/server/1/?disk=erase")
+    assert list(world.claims) == [1]
+    assert client.get("/api/v1/disk/").json == {"success": True, "disks": []}
+
+
 def test_a_disk_that_a_hand_left_has_its_own_age(client: Client, world: World) -> None:
     """`helm uninstall` writes down no time."""
     client.post("/api/v1/server/1/", OK)

@@ -15,7 +15,7 @@ import selectors
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,14 @@ _OPERATIONS = tuple(
 )
 _SESSION = re.compile(r"session (?P<change>opened|closed) for local user (?P<user>\S+) from \[(?P<client>[^\]]*)\]")
 _SERVER_USER = re.compile(r"server-([1-9][0-9]{0,18})", re.ASCII)
+_BATCH = 64
 _NUMBERS = frozenset({"bytes_read", "bytes_written", "port"})
 
 
-def write(fields: Fields) -> None:
-    """One JSON line."""
+def write(*events: Fields) -> None:
+    """A JSON line for each, in one write."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    sys.stdout.write(json.dumps({"time": now, **fields}) + "\n")
+    sys.stdout.write("".join(json.dumps({"time": now, **fields}) + "\n" for fields in events))
     sys.stdout.flush()
 
 
@@ -89,6 +90,8 @@ def event(line: str, server: str | None) -> Fields | None:
             if found := operation.match(text):
                 fields = {name: int(value) if name in _NUMBERS else value for name, value in found.groupdict().items()}
                 return {**common, "event": "file", **fields}
+        if text == "sent status No such file":  # a client asking whether there is one
+            return None
         if text.startswith("sent status "):
             return {**common, "event": "file refused", "status": text.removeprefix("sent status ")}
     return {**common, "event": "sshd", "text": text}
@@ -126,24 +129,26 @@ class Sockets(threading.Thread):
 
     def run(self) -> None:
         while True:
-            for key, _ in self._selector.select():
-                try:
-                    line = key.fileobj.recv(8192, socket.MSG_DONTWAIT)  # type: ignore[union-attr]
-                except OSError:  # closed meanwhile
-                    continue
-                self._take(line.decode(errors="backslashreplace"), key.data)
-
-    def _take(self, line: str, server: str | None) -> None:
-        fields = event(line, server)
-        if fields is not None:
-            write(fields)
-            self._heard(fields)
+            lines = [(line, key.data) for key, _ in self._selector.select() for line in _waiting(key.fileobj)]
+            events = [fields for line, server in lines if (fields := event(line, server)) is not None]
+            write(*events)
+            for fields in events:
+                self._heard(fields)
 
     def _close(self, server: str | None) -> None:
         if server in self._bound:
             listening, _ = self._bound.pop(server)
             self._selector.unregister(listening)
             listening.close()
+
+
+def _waiting(listening: Any) -> Iterator[str]:
+    """What waits at a socket. The kernel holds only ten lines there; then the session that logs has to wait."""
+    for _ in range(_BATCH):
+        try:
+            yield listening.recv(8192, socket.MSG_DONTWAIT).decode(errors="backslashreplace")
+        except OSError:  # nothing more, or closed meanwhile
+            return
 
 
 def _inode(path: Path) -> int:

@@ -114,6 +114,10 @@ def test_a_chroots_line_that_looks_like_a_login_is_none() -> None:
     assert (found["event"], found["server"]) == ("sshd", 7)
 
 
+def test_asking_whether_there_is_a_file_is_no_event() -> None:
+    assert event(STAMP + "internal-sftp[12]: sent status No such file", "7") is None
+
+
 def test_asking_for_methods_is_no_refused_login() -> None:
     assert event(STAMP + "sshd[12]: Failed none for server-7 from 10.0.0.1 port 5022 ssh2", None) is None
 

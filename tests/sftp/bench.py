@@ -1,0 +1,183 @@
+"""SFTP through a server's node port, side by side with plain sshd on the same node: `python -m tests.sftp.bench`.
+
+Plain sshd is the same binary from the same image, on the node's own address: no chroot, no bind mount, no log of
+each file, no node port. Both write to the same file system of the node. OpenSSH's sftp is the client of both, on
+the machine itself. The rounds alternate, so that a busy moment of the machine hits both.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "cluster"))
+
+import asyncssh
+from sftp_cluster import SFTP, Server, eventually, get
+
+from local import nodes
+
+ROUNDS, GOAL = 3, 0.9
+BIG, SMALL, MANY = 1 << 30, 4096, 1000
+ID = 9_100_020
+PLAIN_PORT = 2299
+PLAIN_FOLDER = "/opt/local-path-provisioner/bench-plain"
+PLAIN_SSHD = "mkdir -p /run/sshd && exec /usr/sbin/sshd -D -f /bench/sshd_config"
+CONFIG = """
+Port {port}
+HostKey /bench/host_key
+PidFile none
+AuthorizedKeysFile /bench/keys
+StrictModes no
+PermitRootLogin yes
+Subsystem sftp internal-sftp
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where OpenSSH's sftp goes."""
+
+    address: str
+    port: int
+    user: str
+    folder: str
+    key: Path
+
+    def run(self, *batch: str) -> None:
+        options = {
+            "IdentityFile": str(self.key),
+            "IdentitiesOnly": "yes",
+            "StrictHostKeyChecking": "no",
+            "UserKnownHostsFile": "/dev/null",
+            "LogLevel": "ERROR",
+        }
+        words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        command = ["sftp", "-q", "-b", "-", *words, "-P", str(self.port), f"{self.user}@{self.address}"]
+        text = "\n".join((f"cd {self.folder}", *batch)) + "\n"
+        subprocess.run(command, input=text, text=True, check=True, capture_output=True)
+
+
+def main() -> None:
+    """Measure, and print one Markdown table."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        key = folder / "key"
+        subprocess.run(("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key), check=True)
+        _fill(folder)
+        with _server(key) as ours, _plain(key, folder) as plain:
+            print(
+                f"| measured | through the node port | plain sshd | ratio of speeds (goal {GOAL}) |\n|---|---|---|---|"
+            )
+            for name, measure in _measures(folder).items():
+                rounds = [(measure(ours), measure(plain)) for _ in range(ROUNDS)]
+                mine, theirs = (statistics.median(times) for times in zip(*rounds, strict=True))
+                print(f"| {name} | {mine:.2f} s | {theirs:.2f} s | {theirs / mine:.2f} |", flush=True)
+
+
+def _measures(folder: Path) -> dict[str, Callable[[Target], float]]:
+    def timed(*batch: str) -> Callable[[Target], float]:
+        def measure(target: Target) -> float:
+            began = time.monotonic()
+            target.run(*batch)
+            return time.monotonic() - began
+
+        return measure
+
+    return {
+        "upload of 1 GiB": timed(f"put {folder}/big big"),
+        "download of 1 GiB": timed(f"get big {folder}/back"),
+        f"upload of {MANY} files of 4 KiB": timed(f"put -r {folder}/many"),
+        f"download of {MANY} files of 4 KiB": timed(f"get -r many {folder}/many-back"),
+    }
+
+
+def _fill(folder: Path) -> None:
+    block = os.urandom(1 << 20)
+    with (folder / "big").open("wb") as file:
+        for _ in range(BIG >> 20):
+            file.write(block)
+    (folder / "many").mkdir()
+    for number in range(MANY):
+        (folder / "many" / str(number)).write_bytes(block[:SMALL])
+
+
+@contextmanager
+def _server(key: Path) -> Iterator[Target]:
+    """A server of the cluster's first node."""
+    first = get("nodes")["items"][0]
+    address = next(found["address"] for found in first["status"]["addresses"] if found["type"] == "InternalIP")
+    server = Server(ID, first["metadata"]["name"], asyncssh.read_private_key(str(key)), key, (address,))
+    server.delete()
+    try:
+        server.create()
+        eventually(server.reachable, 20, "the server has access")
+        yield Target(address, server.port, server.user, "/files", key)
+    finally:
+        server.delete()
+
+
+@contextmanager
+def _plain(key: Path, folder: Path) -> Iterator[Target]:
+    """sshd from the same image, started by containerd alone in the first node's network."""
+    node = nodes.Node(1)
+    image = get("daemonset", "sftp", "-n", SFTP)["spec"]["template"]["spec"]["containers"][0]["image"]
+    bench = folder / "bench"
+    bench.mkdir()
+    subprocess.run(("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", bench / "host_key"), check=True)
+    shutil.copy(key.with_suffix(".pub"), bench / "keys")
+    (bench / "sshd_config").write_text(CONFIG.format(port=PLAIN_PORT))
+    _in_node(node, "mkdir", "-p", PLAIN_FOLDER)
+    # A mount within the node, whose own view of /tmp is the machine's.
+    mounts = [
+        f"type=bind,src={bench},dst=/bench,options=rbind:ro",
+        f"type=bind,src={PLAIN_FOLDER},dst=/data,options=rbind:rw",
+    ]
+    command = [
+        "ctr",
+        "-n",
+        "bench",
+        "run",
+        "--rm",
+        "--net-host",
+        *(word for mount in mounts for word in ("--mount", mount)),
+    ]
+    _in_node(node, "sh", "-c", f"ctr -n k8s.io images export - {image} | ctr -n bench images import -")
+    sshd = subprocess.Popen(
+        nodes.enter(node, [*command, image, "plain", "sh", "-c", PLAIN_SSHD]),
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        target = Target(node.address, PLAIN_PORT, "root", "/data", key)
+        eventually(lambda: _works(target), 20, "plain sshd answers")
+        yield target
+    finally:
+        _in_node(node, "ctr", "-n", "bench", "tasks", "kill", "-s", "SIGKILL", "plain")
+        sshd.wait(20)
+        _in_node(node, "rm", "-rf", PLAIN_FOLDER)
+        _in_node(node, "ctr", "-n", "bench", "images", "rm", image)
+
+
+def _works(target: Target) -> bool:
+    try:
+        target.run()
+    except subprocess.CalledProcessError:
+        return False
+    return True
+
+
+def _in_node(node: nodes.Node, *command: str) -> None:
+    subprocess.run(nodes.enter(node, command), check=True, stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    main()

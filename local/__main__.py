@@ -15,7 +15,8 @@ def up() -> None:
     from local import deploy
 
     game, sftp = deploy.first_server(url)
-    print(_NEXT.format(url=url, game=game, sftp=sftp, env=paths.ENV))
+    host, port = sftp.rsplit(":", 1)
+    print(_NEXT.format(url=url, game=game, sftp_host=host, sftp_port=port, env=paths.ENV))
 
 
 def cluster_up() -> None:
@@ -54,11 +55,14 @@ def helm_docs() -> None:
 _NEXT = """
 Minecraft server 1 is up: join {game} with a Minecraft client.
 
+Its files:  sftp -P {sftp_port} server-1@{sftp_host}   (the password: see below)
 The API:    {url}        (docs: {url}/docs)
 The token, the addresses and the kubeconfig are in {env}:
 
   . {env}
   curl -X PATCH -H "Authorization: Bearer $API_TOKEN" $API_URL/api/v1/server/1/port/primary
+  curl -X PUT   -H "Authorization: Bearer $API_TOKEN" -H 'Content-Type: application/json' \\
+       -d '{{"password": true}}' $API_URL/api/v1/server/1/sftp
   curl -X POST  -H "Authorization: Bearer $API_TOKEN" -H 'Content-Type: application/json' \\
        -d '{{"ram_gb": 2, "disk_gb": 10}}' $API_URL/api/v1/server/2/
   curl -H "Authorization: Bearer $API_TOKEN" $API_URL/api/v1/server/2/

@@ -21,6 +21,8 @@ SERVERS_NAMESPACE = "gameservers"
 SFTP_NAMESPACE = "gameserver-sftp"
 NODE_PORT = 30080
 _MANIFESTS = paths.ROOT / "local" / "manifests"
+#: The image of each game that is built in.
+_GAME_IMAGES = {"minecraft": "minecraft", "luanti": "minetest", "teeworlds": "teeworlds"}
 
 
 def token() -> str:
@@ -47,7 +49,8 @@ def api(kubeconfig: Path, built: dict[str, images.Image]) -> None:
     _kubectl(kubeconfig, ["apply", "-f", "-"], json.dumps(secret))
     values = yaml.safe_load((_MANIFESTS / "api-values.yaml").read_text())
     values["image"] = _image(built["gameserver-api"])
-    values["serverValues"]["games"]["minecraft"]["image"] = _image(built["minecraft"])
+    for game, image in _GAME_IMAGES.items():
+        values["serverValues"]["games"].setdefault(game, {})["image"] = _image(built[image])
     _install(kubeconfig, "api", "api", NAMESPACE, values)
 
 

@@ -39,6 +39,8 @@ _RECIPES = {
     "gameserver-api": _Recipe("api", ("requirements.txt", "service", "charts/gameserver"), ("helm",)),
     "gameserver-sftp": _Recipe("sftp"),
     "minecraft": _Recipe("minecraft"),
+    "minetest": _Recipe("minetest"),
+    "teeworlds": _Recipe("teeworlds"),
 }
 
 

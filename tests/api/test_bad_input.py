@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from service import games
 from tests.api.conftest import Client
 from tests.fakes import World
 
 OK = {"ram_gb": 2, "disk_gb": 10}
 WHOLE, RAM, DISK = "must be a whole number", "must be from 1 to 64", "must be from 1 to 1000"
+UNKNOWN_GAME = f"is unknown; known are {', '.join(games.load(games.BUILT_IN))}"
 CUSTOMER = "must be 1 to 63 letters, digits, dots, dashes or underscores, beginning with no sign"
 
 FIELDS: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
@@ -26,8 +28,8 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
     "too much": ({**OK, "ram_gb": 65, "disk_gb": 1001}, {"ram_gb": [RAM], "disk_gb": [DISK]}),
     "huge": ({**OK, "ram_gb": 10**400}, {"ram_gb": [RAM]}),
     "unknown field": ({**OK, "cpu": 1, "a\nb": 2}, {"cpu": ["unknown field"], "a\nb": ["unknown field"]}),
-    "unknown game": ({**OK, "game": "doom"}, {"game": ["is unknown; known are minecraft"]}),
-    "game of a path": ({**OK, "game": "../minecraft"}, {"game": ["is unknown; known are minecraft"]}),
+    "unknown game": ({**OK, "game": "doom"}, {"game": [UNKNOWN_GAME]}),
+    "game of a path": ({**OK, "game": "../minecraft"}, {"game": [UNKNOWN_GAME]}),
     "game number": ({**OK, "game": 1}, {"game": ["must be a text"]}),
     "unknown option": ({**OK, "options": {"moon": 1}}, {"options.moon": ["unknown option"]}),
     "options list": ({**OK, "options": []}, {"options": ["must be an object"]}),

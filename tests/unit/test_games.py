@@ -63,7 +63,7 @@ def test_a_mounted_config_map_is_a_folder_of_games(tmp_path: Path) -> None:
     (tmp_path / "pong.game.yaml").write_text(ABOUT)
     (tmp_path / "pong.values.yaml.j2").write_text(VALUES)
     (tmp_path / "pong.options.schema.json").write_text(json.dumps(SCHEMA))
-    assert list(games.load(games.BUILT_IN, tmp_path)) == ["minecraft", "pong"]
+    assert list(games.load(games.BUILT_IN, tmp_path)) == ["luanti", "minecraft", "pong", "teeworlds"]
 
 
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {

@@ -1,0 +1,166 @@
+"""Games other than Minecraft: real servers, asked in their own protocols; and games of an operator's own."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service import games, values
+from service.records import Record
+from tests.clients import udp_ping
+from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
+
+ASK: dict[str, Callable[[str, int], object]] = {"luanti": udp_ping.luanti, "teeworlds": udp_ping.teeworlds}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "luanti": {"name": "Ada's world", "motd": 'Say "hello"', "max_players": 3, "creative": True, "seed": "42"},
+    "teeworlds": {"name": "Ada's arena: 100 %", "map": "ctf2", "game_type": "ctf", "max_players": 5},
+}
+#: What a game prints that ended by itself.
+ENDED = {"luanti": r"shutting down", "teeworlds": r"ended, with code 0"}
+
+
+@pytest.mark.parametrize("game", ASK)
+def test_a_game_on_udp_is_created_asked_stopped_started_and_deleted(
+    game: str, cluster: Cluster, new_server: Callable[[], int]
+) -> None:
+    """create → running → an answer in the game's protocol → stop → silence → start → the same port → delete."""
+    server = new_server()
+    path = f"/api/v1/server/{server}"
+    cluster.create(server, game=game, options=OPTIONS[game])
+    cluster.until_state(server, "running")
+
+    port = cluster.done("PATCH", f"{path}/port/primary")
+    assert port == {"success": True, "port": port["port"], "protocol": "UDP", "host": cluster.node_ip}
+    nodes = json.loads(cluster.run("kubectl", "get", "nodes", "-o", "json"))["items"]
+    for node in nodes:
+        ASK[game](node["status"]["addresses"][0]["address"], port["port"])
+    # There is no remote console, and nothing is made for one.
+    assert cluster.call("GET", f"{path}/rcon").status_code == 404
+    assert cluster.get("secret", "-l", f"gameserver/id={server},owner!=helm")["items"] == []
+
+    with subprocess.Popen(
+        [str(ROOT / ".local/bin/kubectl"), f"--kubeconfig={cluster.kubeconfig}"]
+        + ["-n", SERVERS_NAMESPACE, "logs", "-f", f"server-{server}-0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as logs:
+        assert cluster.done("PATCH", f"{path}/stop") == {"success": True}
+        cluster.until_state(server, "stopped")
+        assert logs.stdout is not None
+        said = logs.stdout.read()
+    assert re.search(ENDED[game], said), said
+    with pytest.raises(udp_ping.NoAnswer):
+        ASK[game](port["host"], port["port"])
+
+    assert cluster.done("PATCH", f"{path}/start") == {"success": True}
+    cluster.until_state(server, "running")
+    assert cluster.done("PATCH", f"{path}/port/primary") == port
+    ASK[game](port["host"], port["port"])
+
+    assert cluster.done("DELETE", f"{path}/") == {"success": True}
+    until(lambda: cluster.call("GET", f"{path}/").status_code == 404, 60)
+
+
+def test_the_options_reach_the_game(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """Teeworlds tells its name, map, game type and places over its protocol."""
+    server = new_server()
+    cluster.create(server, game="teeworlds", options=OPTIONS["teeworlds"])
+    cluster.until_state(server, "running")
+    port = cluster.done("PATCH", f"/api/v1/server/{server}/port/primary")
+    told = udp_ping.teeworlds(port["host"], port["port"])
+    assert (told.name, told.map, told.game_type) == ("Ada's arena: 100 %", "ctf2", "CTF")
+    assert told.max_players <= 5
+
+
+def test_each_game_refuses_the_options_of_another(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """A field that the game does not know is named, and nothing is made."""
+    server = new_server()
+    body = {"ram_gb": 1, "disk_gb": 1, "game": "luanti", "options": {"difficulty": "hard"}}
+    answer = cluster.call("POST", f"/api/v1/server/{server}/", body)
+    assert (answer.status_code, answer.json()["errors"]) == (422, {"options.difficulty": ["unknown option"]})
+    assert cluster.call("GET", f"/api/v1/server/{server}/").status_code == 404
+
+
+def test_no_option_reaches_another_games_values() -> None:
+    """With every option of every game set, what a game renders has only its own."""
+    catalogue = games.load(games.BUILT_IN)
+    operator = {"games": {name: {"podLabels": {"of": name}} for name in catalogue}}
+    for name, game in catalogue.items():
+        mark = f"mark-of-{name}"
+        options = {
+            option: mark
+            for option, schema in game.schema["properties"].items()
+            if schema.get("type") == "string" and not game.errors({option: mark})
+        }
+        assert options, name
+        record = Record(game=name, ram_gb=1, disk_gb=1, options=options)
+        made = values.values_of(7, record, game.render(7, record), operator)
+        assert made["podLabels"] == {"of": name}
+        for other in catalogue.values():
+            theirs = Record(game=other.name, ram_gb=1, disk_gb=1, options={})
+            rendered = values.values_of(7, theirs, other.render(7, theirs), operator)
+            assert mark not in json.dumps(rendered)
+            if other is not game:
+                assert other.errors(dict.fromkeys(options.keys() - other.schema["properties"].keys(), mark))
+
+
+def test_an_operators_game_goes_from_the_charts_values_into_the_catalogue(cluster: Cluster, tmp_path: Path) -> None:
+    """What docs/games.md says, as written there: the values file's games end in the ConfigMap, and load from it."""
+    operator = _written_in_the_docs()
+    (tmp_path / "values.yaml").write_text(operator)
+    manifest = cluster.run(
+        "helm", "template", "api", str(ROOT / "charts" / "api"), "--values", str(tmp_path / "values.yaml"),
+        "--set", "tokens.existingSecret=api-tokens", "--show-only", "templates/configmap-games.yaml",
+    )  # fmt: skip
+    mounted = tmp_path / "games"
+    mounted.mkdir()
+    for key, text in yaml.safe_load(manifest)["data"].items():
+        (mounted / key).write_text(text)
+
+    catalogue = games.load(games.BUILT_IN, mounted)
+    assert set(catalogue) == {"minecraft", "luanti", "teeworlds", "teeworlds-ctf"}
+    game = catalogue["teeworlds-ctf"]
+    assert game.errors({"name": "Flags", "score_limit": 600}) == {}
+    assert game.errors({"map": "dm1"}) == {"options.map": ["unknown option"]}
+    record = Record(game=game.name, ram_gb=1, disk_gb=1, options={"name": "Flags"})
+    assert game.render(1, record)["environment"] == {"GAME_TYPE": "ctf", "MAP": "ctf2", "SERVER_NAME": "Flags"}
+
+
+def test_a_server_of_an_operators_game_runs(cluster: Cluster, tmp_path: Path, new_server: Callable[[], int]) -> None:
+    """The values that its template makes are all that the gameserver chart needs."""
+    server = new_server()
+    given = yaml.safe_load(_written_in_the_docs())
+    for file, part in {"game.yaml": "game", "values.yaml.j2": "values", "options.schema.json": "options"}.items():
+        (tmp_path / f"teeworlds-ctf.{file}").write_text(given["games"]["teeworlds-ctf"][part])
+    game = games.load(tmp_path)["teeworlds-ctf"]
+    record = Record(game=game.name, ram_gb=1, disk_gb=1, options={"name": "Flags"})
+    # The image that this cluster has.
+    image = _image(cluster, "teeworlds")
+    made = values.values_of(server, record, game.render(server, record), {"games": {game.name: {"image": image}}})
+    chart = str(ROOT / "charts" / "gameserver")
+    install = ["helm", "install", f"server-{server}", chart, "-n", SERVERS_NAMESPACE, "--values", "-"]
+    cluster.run(*install, stdin=json.dumps(made))
+    cluster.until_state(server, "running")
+    port = cluster.get("service", f"server-{server}")["spec"]["ports"][0]["nodePort"]
+    told = udp_ping.teeworlds(cluster.node_ip, port)
+    assert (told.name, told.map, told.game_type) == ("Flags", "ctf2", "CTF")
+
+
+def _written_in_the_docs() -> str:
+    """The values file of docs/games.md."""
+    text = (ROOT / "docs" / "games.md").read_text()
+    found = re.search(r"^```yaml\n# my-games\.yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert found, "docs/games.md has lost its values file"
+    return found[1]
+
+
+def _image(cluster: Cluster, game: str) -> dict[str, str]:
+    """The image that the API here uses for a game."""
+    told = cluster.run("helm", "get", "values", "api", "-n", "gameserver-system", "-o", "json")
+    image: dict[str, str] = json.loads(told)["serverValues"]["games"][game]["image"]
+    return image

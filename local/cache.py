@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -36,7 +37,12 @@ def lock(name: str) -> Iterator[None]:
     """Hold the machine-wide lock `name`: two checkouts never build the same thing at once."""
     paths.CACHE.mkdir(parents=True, exist_ok=True)
     with (paths.CACHE / f"{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # On stderr: what a command prints is its result.
+            print(f"waiting for another run on this machine to end ({file.name} is locked)", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from service import games
 from service.app import create_app
 from service.settings import Settings
 from tests.fakes import FakeCluster, FakeReleases, World
@@ -24,6 +26,9 @@ TOKENS = {
     "operator": {"scopes": ["read", "operate"]},
     "acme": {"scopes": ["read", "operate", "admin"], "customer": "acme"},
 }
+
+
+LOAD = games.load
 
 
 class Client:
@@ -49,6 +54,17 @@ class Client:
 
     def delete(self, path: str, **more: Any) -> TestResponse:
         return self.call("DELETE", path, **more)
+
+
+@pytest.fixture(autouse=True)
+def _built_in_games_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the same for all tests, and to try every option of every game takes longer than most tests do."""
+    monkeypatch.setattr(games, "load", lambda *folders: _built_in() if folders == (games.BUILT_IN,) else LOAD(*folders))
+
+
+@cache
+def _built_in() -> Mapping[str, games.Game]:
+    return LOAD(games.BUILT_IN)
 
 
 @pytest.fixture

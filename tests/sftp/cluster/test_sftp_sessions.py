@@ -36,7 +36,7 @@ async def session(server: Server, **options: object) -> AsyncIterator[asyncssh.S
 async def alive(sftp: asyncssh.SFTPClient) -> bool:
     try:
         await asyncio.wait_for(sftp.stat("/files"), 2)
-    except (asyncssh.Error, TimeoutError):
+    except (asyncssh.Error, OSError):
         return False
     return True
 

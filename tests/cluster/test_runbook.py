@@ -1,0 +1,246 @@
+"""docs/operations.md, "Mending": its commands are run as they are written there, with the id replaced.
+
+After each of them the API goes on with that server, and what a hand has changed is still there after a stop and a
+start through the API.
+"""
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
+
+_HEADING = "## Mending single servers by hand"
+#: The sections that have commands, each with a test below.
+SECTIONS = {
+    "See what is wanted, and what is so": 1,
+    "Change a value": 1,
+    "Go back a revision": 1,
+    "Remove a server and keep its disk": 2,
+    "A release left in pending-upgrade": 1,
+    "A lost release over a kept disk": 2,
+    "Another hand holds a field": 1,
+}
+
+
+def runbook() -> dict[str, list[str]]:
+    """The commands under "Mending": by section, the blocks of it."""
+    text = (ROOT / "docs" / "operations.md").read_text().split(_HEADING)[1]
+    sections = {part.split("\n", 1)[0].strip(): part for part in re.split(r"^### ", text, flags=re.MULTILINE)[1:]}
+    blocks = {
+        title: re.findall(r"^```\n(.*?)^```$", part, re.MULTILINE | re.DOTALL) for title, part in sections.items()
+    }
+    return {title: found for title, found in blocks.items() if found}
+
+
+def follow(cluster: Cluster, server: int, section: str, block: int = 0) -> str:
+    """Run one block as an operator would, from the repository's root; what it printed."""
+    script = runbook()[section][block].replace("4711", str(server))
+    environment = {
+        **os.environ,
+        "KUBECONFIG": cluster.kubeconfig,
+        "API_URL": cluster.api_url,
+        "API_TOKEN": cluster.api_token,
+        "PATH": f"{ROOT / '.local/bin'}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def values(cluster: Cluster, server: int) -> dict[str, Any]:
+    """What is wanted, as helm shows it."""
+    found: dict[str, Any] = json.loads(
+        cluster.run("helm", "-n", SERVERS_NAMESPACE, "get", "values", f"server-{server}", "-o", "json")
+    )
+    return found
+
+
+def by_hand(cluster: Cluster, server: int, *settings: str) -> None:
+    """A change of a hand that the API has no call for."""
+    chart = str(ROOT / "charts" / "gameserver")
+    cluster.run("helm", "-n", SERVERS_NAMESPACE, "upgrade", f"server-{server}", chart, "--reuse-values", *settings)
+
+
+def goes_on(cluster: Cluster, server: int) -> None:
+    """The API starts and stops the server, and of what helm has as values nothing else has changed."""
+    path = f"/api/v1/server/{server}"
+    before = values(cluster, server)
+    cluster.done("PATCH", f"{path}/start")
+    assert cluster.get("statefulset", f"server-{server}")["spec"]["replicas"] == 1
+    assert cluster.status(server)["wanted"] == "running"
+    cluster.done("PATCH", f"{path}/stop")
+    assert cluster.get("statefulset", f"server-{server}")["spec"]["replicas"] == 0
+    assert values(cluster, server) == {**before, "replicas": 0}
+    assert cluster.status(server)["wanted"] == "stopped"
+
+
+def test_every_section_with_commands_is_tested() -> None:
+    """A section that is added to the runbook wants a test here."""
+    assert {title: len(blocks) for title, blocks in runbook().items()} == SECTIONS
+
+
+def test_looking_shows_the_server(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """Values, revisions and objects."""
+    server = new_server()
+    cluster.create(server, start=False)
+    seen = follow(cluster, server, "See what is wanted, and what is so")
+    assert all(word in seen for word in ("ramGb: 1", "Install complete", f"server-{server}"))
+
+
+def test_a_value_is_changed_and_stays(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """The API shows it at once, the game runs with it, and stop, start and a resize keep all that a hand set."""
+    server = new_server()
+    cluster.create(server)
+    follow(cluster, server, "Change a value")
+    assert cluster.status(server)["ram_gb"] == 4
+    by_hand(cluster, server, "--set-string", "environment.MOTD=by hand", "--set", "podAnnotations.hand=yes")
+    goes_on(cluster, server)
+    cluster.done("PATCH", f"/api/v1/server/{server}/", {"ram_gb": 2})
+    cluster.done("PATCH", f"/api/v1/server/{server}/start")
+    cluster.until_state(server, "running")
+    pod = cluster.get("pod", f"server-{server}-0")
+    assert pod["metadata"]["annotations"]["hand"] == "yes"
+    game = pod["spec"]["containers"][0]
+    assert game["resources"]["limits"]["memory"] == "2Gi"
+    assert {"name": "MOTD", "value": "by hand"} in game["env"]
+
+
+def test_a_rollback_is_gone_on_from(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """What the revision before had is wanted again."""
+    server = new_server()
+    cluster.create(server, start=False)
+    by_hand(cluster, server, "--set-string", "environment.MOTD=first")
+    by_hand(cluster, server, "--set-string", "environment.MOTD=second", "--set", "ramGb=3")
+    follow(cluster, server, "Go back a revision")
+    assert cluster.status(server)["ram_gb"] == 1
+    assert values(cluster, server)["environment"]["MOTD"] == "first"
+    goes_on(cluster, server)
+
+
+def test_an_uninstall_keeps_the_disk_for_a_hand_and_for_the_api(
+    cluster: Cluster, new_server: Callable[[], int]
+) -> None:
+    """The API lists the disk and gives it back only on demand; so does helm, with the values that were saved."""
+    server = new_server()
+    path = f"/api/v1/server/{server}/"
+    cluster.create(server, start=False)
+    by_hand(cluster, server, "--set-string", "environment.MOTD=by hand")
+    claim = cluster.get("pvc", f"server-{server}")["metadata"]["uid"]
+    saved = ROOT / f"server-{server}.yaml"
+    try:
+        follow(cluster, server, "Remove a server and keep its disk")
+        assert cluster.call("GET", path).status_code == 404
+        assert server in [disk["id"] for disk in cluster.done("GET", "/api/v1/disk/")["disks"]]
+        answer = cluster.call("POST", path, {"ram_gb": 1, "disk_gb": 1, "start": False})
+        assert answer.json()["type"] == "/problems/disk-kept"
+
+        follow(cluster, server, "Remove a server and keep its disk", 1)
+        assert values(cluster, server)["environment"]["MOTD"] == "by hand"
+        goes_on(cluster, server)
+
+        follow(cluster, server, "Remove a server and keep its disk")
+        cluster.create(server, disk="reuse", start=False)
+        goes_on(cluster, server)
+        assert cluster.get("pvc", f"server-{server}")["metadata"]["uid"] == claim
+    finally:
+        saved.unlink(missing_ok=True)
+
+
+def killed_upgrade(cluster: Cluster, server: int, *settings: str) -> None:
+    """A hand's `helm upgrade` that is killed while it waits: the release stays in pending-upgrade."""
+    release = f"server-{server}"
+    command = [str(ROOT / ".local/bin/helm"), "-n", SERVERS_NAMESPACE, "upgrade", release]
+    command += [str(ROOT / "charts" / "gameserver"), "--reuse-values", "--wait", *settings]
+    environment = {**os.environ, "KUBECONFIG": cluster.kubeconfig}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as helm:
+        pending = ("secrets", "-l", f"owner=helm,name={release},status=pending-upgrade")
+        # Its objects are applied, too, before it begins to wait.
+        try:
+            until(lambda: len(cluster.get(*pending)["items"]) == 1, 30)
+            until(lambda: cluster.get("statefulset", release)["spec"]["replicas"] == 1, 30)
+        finally:
+            helm.kill()
+    assert len(cluster.get(*pending)["items"]) == 1
+
+
+def test_a_release_left_pending_is_rolled_back(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """Until then the API says 409 with Retry-After and changes nothing; what a hand set before is still there."""
+    server = new_server()
+    cluster.create(server, start=False)
+    by_hand(cluster, server, "--set-string", "environment.MOTD=by hand")
+    # Larger than every node, so that it waits for good.
+    killed_upgrade(cluster, server, "--set", "replicas=1", "--set", "ramGb=64")
+    answer = cluster.call("PATCH", f"/api/v1/server/{server}/start")
+    assert (answer.status_code, answer.json()["type"]) == (409, "/problems/operation-in-progress")
+    assert 1 <= int(answer.headers["Retry-After"]) <= 60
+    assert "pending-upgrade" in follow(cluster, server, "A release left in pending-upgrade")
+    wanted = values(cluster, server)
+    assert (wanted["ramGb"], wanted["environment"]["MOTD"]) == (1, "by hand")
+    goes_on(cluster, server)
+
+
+@pytest.mark.long
+def test_a_release_left_pending_is_mended_by_the_api_after_a_minute(
+    cluster: Cluster, new_server: Callable[[], int]
+) -> None:
+    """As the runbook promises: the call that was told to wait succeeds, with the values that the hand had sent."""
+    server = new_server()
+    cluster.create(server, start=False)
+    killed_upgrade(cluster, server, "--set", "replicas=1", "--set", "ramGb=64")
+    answer = cluster.call("PATCH", f"/api/v1/server/{server}/stop")
+    assert answer.status_code == 409
+    time.sleep(int(answer.headers["Retry-After"]) + 1)
+    assert cluster.call("PATCH", f"/api/v1/server/{server}/stop").status_code == 200
+    assert values(cluster, server)["ramGb"] == 64
+    goes_on(cluster, server)
+
+
+def test_a_lost_release_is_made_again_over_its_disk(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """The API refuses to guess; after the runbook's commands the game runs on the same disk."""
+    server = new_server()
+    path = f"/api/v1/server/{server}/"
+    cluster.create(server)
+    cluster.until_state(server, "running")
+    kubectl = ("kubectl", "-n", SERVERS_NAMESPACE)
+    cluster.run(*kubectl, "exec", f"server-{server}-0", "--", "sh", "-c", "echo mine > /data/mark")
+    cluster.run(*kubectl, "delete", "secret", "-l", f"owner=helm,name=server-{server}")
+    assert cluster.call("PATCH", f"{path}stop").status_code == 404
+    assert cluster.call("POST", path, {"ram_gb": 1, "disk_gb": 1}).status_code == 409
+
+    record = json.loads(follow(cluster, server, "A lost release over a kept disk"))
+    assert (record["game"], record["ram_gb"], record["disk_gb"]) == ("minecraft", 1, 1)
+    assert json.loads(follow(cluster, server, "A lost release over a kept disk", 1).splitlines()[-1]) == {
+        "success": True
+    }
+    cluster.until_state(server, "running")
+    assert cluster.run(*kubectl, "exec", f"server-{server}-0", "--", "cat", "/data/mark") == "mine\n"
+    goes_on(cluster, server)
+
+
+def test_a_field_that_another_hand_took_is_given_back(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """After a `kubectl scale` the API says who is in the way, and after the runbook's command it works again."""
+    server = new_server()
+    cluster.create(server, start=False)
+    by_hand(cluster, server, "--set-string", "environment.MOTD=by hand")
+    cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "scale", "statefulset", f"server-{server}", "--replicas=2")
+    answer = cluster.call("PATCH", f"/api/v1/server/{server}/start")
+    assert (answer.status_code, answer.json()["type"]) == (409, "/problems/field-conflict")
+    follow(cluster, server, "Another hand holds a field")
+    assert cluster.get("statefulset", f"server-{server}")["spec"]["replicas"] == 0
+    goes_on(cluster, server)
+    assert values(cluster, server)["environment"]["MOTD"] == "by hand"

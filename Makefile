@@ -37,3 +37,7 @@ lint: ## ruff, mypy, yamllint, helm lint, the charts' READMEs
 	$(VENV)/mypy
 	$(VENV)/yamllint --strict .
 	$(VENV)/python -m tests.charts.lint
+
+bench: ## what the API costs, beside helm and kubectl by hand, into docs/benchmarks.md (5 minutes)
+	@$(LOCAL) cluster
+	@$(VENV)/python -m tests.bench

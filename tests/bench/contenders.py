@@ -1,0 +1,153 @@
+"""The ways to do the same thing: through the API, and with helm and kubectl by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from kubernetes import client, config
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+NAMESPACE, API_NAMESPACE = "gameservers", "gameserver-system"
+CHART = str(ROOT / "charts" / "gameserver")
+#: Teeworlds: a pod that starts at once and idles, so that the game itself takes little of what is measured.
+BODY = {"game": "teeworlds", "ram_gb": 1, "disk_gb": 1}
+FIRST = 8_800_000
+
+
+class Bench:
+    """The cluster, and the servers that were made in it, which go at the end."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = {**environment, "PATH": f"{ROOT / '.local/bin'}:{os.environ['PATH']}"}
+        self.node = self.environment["NODE_IP"]
+        # One pool, kept open, with the same library that the kubernetes client uses.
+        self.pool = urllib3.PoolManager(maxsize=64, retries=False, headers=self._headers())
+        configuration = client.Configuration()
+        config.load_kube_config(self.environment["KUBECONFIG"], client_configuration=configuration)
+        self.core = client.CoreV1Api(client.ApiClient(configuration))
+        self._next = FIRST + int(time.time()) % 10_000 * 100
+        self.by_api: set[int] = set()
+        self.by_hand: set[int] = set()
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.environment['API_TOKEN']}", "Content-Type": "application/json"}
+
+    def id(self, *, api: bool) -> int:
+        """An id that no server has."""
+        self._next += 1
+        (self.by_api if api else self.by_hand).add(self._next)
+        return self._next
+
+    # -- the API --------------------------------------------------------------------------------------------
+
+    def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        """One call; told to wait (429, 409, 503), it waits and is sent again, as a web shop does."""
+        deadline = time.monotonic() + 120
+        url = f"{self.environment['API_URL']}/api/v1/{path}"
+        while True:
+            answer = self.pool.request(method, url, body=None if body is None else json.dumps(body), timeout=60)
+            if answer.status < 400:
+                found: dict[str, Any] = answer.json()
+                return found
+            if "Retry-After" not in answer.headers or time.monotonic() > deadline:
+                raise SystemExit(f"{method} {path}: {answer.status} {answer.data.decode()}")
+            time.sleep(float(answer.headers["Retry-After"]))
+
+    def api_create(self, id: int, *, start: bool = False) -> None:
+        """A server, through the API."""
+        self.call("POST", f"server/{id}/", {**BODY, "start": start})
+
+    # -- by hand --------------------------------------------------------------------------------------------
+
+    def run(self, *command: str, stdin: str | None = None) -> str:
+        """What helm or kubectl prints."""
+        result = subprocess.run(
+            command, input=stdin, capture_output=True, text=True, env={**os.environ, **self.environment}
+        )
+        if result.returncode != 0:
+            raise SystemExit(f"{' '.join(command)}: {result.stderr.strip()}")
+        return result.stdout
+
+    def values(self) -> dict[str, Any]:
+        """The values that the API gives such a server."""
+        id = self.id(api=True)
+        self.api_create(id)
+        values: dict[str, Any] = json.loads(
+            self.run("helm", "get", "values", f"server-{id}", "-n", NAMESPACE, "-o", "json")
+        )
+        return values
+
+    def helm(self, id: int, values: Mapping[str, Any], *flags: str) -> None:
+        """`helm upgrade --install` of such a server."""
+        self.run(
+            *("helm", "upgrade", "--install", f"server-{id}", CHART, "-n", NAMESPACE, "--values", "-", *flags),
+            stdin=json.dumps(_of(id, values)),
+        )
+
+    def manifests(self, id: int, values: Mapping[str, Any]) -> str:
+        """What `helm upgrade --install` would send."""
+        command = ("helm", "template", f"server-{id}", CHART, "-n", NAMESPACE, "--values", "-")
+        return self.run(*command, stdin=json.dumps(_of(id, values)))
+
+    def node_port(self, id: int) -> int | None:
+        """The game's node port, from the Service itself."""
+        try:
+            port = self.core.read_namespaced_service(f"server-{id}", NAMESPACE).spec.ports[0].node_port
+        except client.ApiException:
+            return None
+        return int(port) if port else None
+
+    # -- the API's own metrics --------------------------------------------------------------------------------
+
+    def replicas(self) -> list[str]:
+        """The API's pods."""
+        selector = "app.kubernetes.io/name=api,app.kubernetes.io/instance=api"
+        pods = self.core.list_namespaced_pod(API_NAMESPACE, label_selector=selector).items
+        return [pod.metadata.name for pod in pods if not pod.metadata.deletion_timestamp]
+
+    def metrics(self, pod: str) -> dict[str, float]:
+        """What a replica counts, by series."""
+        path = f"/api/v1/namespaces/{API_NAMESPACE}/pods/{pod}:9090/proxy/metrics"
+        text = self.run("kubectl", "get", "--raw", path)
+        return {name: float(value) for name, value in re.findall(r"^([^#\s]\S*(?: \S*)*) (\S+)$", text, re.MULTILINE)}
+
+    # -- the end ----------------------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Remove all that was made, the disks too."""
+        if self.by_hand:
+            # What kubectl applied is no release: it goes by its label.
+            selector = f"gameserver/id in ({','.join(map(str, self.by_hand))})"
+            what = "statefulset,service,networkpolicy,secret,pvc"
+            self.run("kubectl", "-n", NAMESPACE, "delete", what, "-l", selector, "--wait=false")
+            names = ",".join(f"server-{id}" for id in self.by_hand)
+            self.run("kubectl", "-n", NAMESPACE, "delete", "secret", "-l", f"owner=helm,name in ({names})")
+        self.by_hand.clear()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda id: self.call("DELETE", f"server/{id}/?disk=erase"), self.by_api))
+        self.by_api.clear()
+
+
+@contextmanager
+def bench() -> Iterator[Bench]:
+    """The local cluster's bench; what it made is removed at the end."""
+    file = ROOT / ".local" / "env"
+    made = Bench(dict(re.findall(r"^export (\w+)=(.*)$", file.read_text(), re.MULTILINE)))
+    try:
+        yield made
+    finally:
+        made.clear()
+
+
+def _of(id: int, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {**values, "server": {**values["server"], "id": str(id)}}

@@ -1,0 +1,53 @@
+"""The random walk of walk.py, over the fakes: thousands of steps in seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+
+from service.app import create_app
+from service.settings import Settings
+from tests.fakes import FakeCluster, FakeReleases, World
+from tests.api.walk import Answer, Walk
+
+
+def _client() -> Any:
+    tokens = [{"name": "t", "sha256": hashlib.sha256(b"t").hexdigest(), "scopes": ["read", "operate", "admin"]}]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tokens.json"
+        path.write_text(json.dumps({"tokens": tokens}))
+        world = World()
+        app = create_app(
+            Settings(tokens_file=path, accepted_eulas=frozenset({"minecraft"})), FakeCluster(world), FakeReleases(world)
+        )
+    app.extensions["world"] = world
+    return app.test_client()
+
+
+CLIENT = _client()
+
+
+def call(method: str, path: str, body: Any) -> Answer:
+    answer = CLIENT.open(path, method=method, json=body, headers={"Authorization": "Bearer t"})
+    # The fakes' pods have no end of their own.
+    world: World = CLIENT.application.extensions["world"]
+    for id in [id for id, claim in world.claims.items() if claim["metadata"].get("deletionTimestamp")]:
+        world.pods.pop(id, None)
+        world.claims.pop(id)
+    return answer.status_code, answer.json
+
+
+class FakeWalk(Walk):
+    call = staticmethod(call)
+    ids = (1, 22, 333)
+
+
+TestWalk = FakeWalk.TestCase
+TestWalk.settings = settings(
+    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, settings
 
 from service.app import create_app
 from service.settings import Settings
-from tests.fakes import FakeCluster, FakeReleases, World
 from tests.api.walk import Answer, Walk
+from tests.fakes import FakeCluster, FakeReleases, World
 
 
 def _client() -> Any:

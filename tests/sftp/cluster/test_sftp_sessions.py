@@ -163,6 +163,23 @@ def test_sessions_survive_a_crash_of_the_agent(alice: Server) -> None:
     asyncio.run(run())
 
 
+def test_sessions_survive_a_crash_of_sshds_listener(alice: Server) -> None:
+    """And logins work again a second later."""
+    kill = (
+        "for process in /proc/[0-9]*; do case \"$(tr '\\0' ' ' < $process/cmdline)\" in"
+        " 'sshd: /usr/sbin/sshd'*) kill -9 ${process#/proc/};; esac; done"
+    )
+
+    async def run() -> None:
+        async with session(alice) as sftp:
+            await asyncio.to_thread(in_sftp_pod, alice.node, kill)
+            assert await alive(sftp)
+            await asyncio.to_thread(eventually, alice.reachable, 20, "logins work again")
+            assert await alive(sftp)
+
+    asyncio.run(run())
+
+
 def test_the_agent_is_small(alice: Server) -> None:
     script = f"grep VmRSS /proc/{agent(alice.node)}/status"
     assert int(in_sftp_pod(alice.node, script).split()[1]) < 100 * 1024

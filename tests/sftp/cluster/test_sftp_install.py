@@ -1,0 +1,66 @@
+"""The chart by hand, in a namespace of its own: the notes' commands work, and a reinstall keeps the host key."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sftp_cluster import SFTP, apply, get, kubectl
+
+pytestmark = pytest.mark.cluster
+
+CHART = Path(__file__).parents[3] / "charts" / "sftp-daemonset"
+NAMESPACE, RELEASE = "sftp-install-test", "try"
+
+
+def helm(*arguments: str) -> str:
+    done = subprocess.run(("helm", *arguments, "-n", NAMESPACE), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def namespace() -> Iterator[None]:
+    labels = {"pod-security.kubernetes.io/enforce": "privileged"}
+    apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+    yield
+    subprocess.run(("helm", "uninstall", RELEASE, "-n", NAMESPACE), capture_output=True, check=False)
+    kubectl("delete", "namespace", NAMESPACE)
+
+
+def install() -> tuple[str, list[str]]:
+    """Install, run the commands that the notes end with; gives the fingerprint and what each pod shows as its own."""
+    image = get("daemonset", "sftp", "-n", SFTP)["spec"]["template"]["spec"]["containers"][0]["image"]
+    repository, _, tag = image.rpartition(":")
+    values = f"image.repository={repository},image.tag={tag},serversNamespace=default"
+    notes = helm("install", RELEASE, str(CHART), "--set", values, "--wait", "--timeout=120s")
+    commands = [line.strip() for line in notes.splitlines() if line.startswith("  kubectl ")]
+    said = [
+        subprocess.run(command, shell=True, capture_output=True, text=True, check=True).stdout for command in commands
+    ]
+    assert "successfully rolled out" in said[0]
+    pods = [
+        pod["metadata"]["name"]
+        for pod in get("pods", "-n", NAMESPACE)["items"]
+        if "job-name" not in pod["metadata"]["labels"]
+    ]
+    script = "ssh-keygen -l -f /etc/ssh/host-key/ssh_host_ed25519_key"
+    shown = [
+        kubectl("exec", "-n", NAMESPACE, pod, "--", "sh", "-c", script).split()[1]
+        for pod in pods
+        if "deletionTimestamp" not in get("pod", pod, "-n", NAMESPACE)["metadata"]
+    ]
+    return said[1].strip(), shown
+
+
+@pytest.mark.usefixtures("namespace")
+def test_the_host_key_is_one_for_all_nodes_and_survives_a_reinstall() -> None:
+    first, shown = install()
+    assert first.startswith("SHA256:")
+    assert set(shown) == {first}
+    helm("uninstall", RELEASE, "--wait")
+    again, shown = install()
+    assert again == first
+    assert set(shown) == {first}

@@ -40,7 +40,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._held_number = self._cut_number = 0
         self._only = ""
-        self._frozen = False
+        self._frozen = self._closed = False
         self.requests: list[str] = []
         self.answers: list[Answer] = []
         self.holding = threading.Event()
@@ -124,6 +124,8 @@ class Proxy:
         try:
             yield self
         finally:
+            # What is still held goes nowhere: whoever sent it is dead, or soon will be.
+            self._closed = True
             self._go.set()
             self._server.shutdown()
             self._server.server_close()
@@ -140,6 +142,7 @@ class Proxy:
         if number == self._held_number or self._frozen:
             self.holding.set()
             self._go.wait(60)
+            return not self._closed
         return True
 
     def forward(self, method: str, path: str, headers: dict[str, str], body: bytes) -> urllib3.BaseHTTPResponse:

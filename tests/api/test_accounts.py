@@ -1,0 +1,167 @@
+"""The edge to the account Secrets: what it writes, and what it makes of refusals."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from service import accounts as edge
+from service.accounts import Account, Accounts
+from service.errors import ClusterUnavailable, FileAccessNotInstalled, OperationInProgress
+from service.kube import Conflict
+from service.settings import Settings
+
+SECRETS = "/api/v1/namespaces/files/secrets"
+KEY = "ssh-ed25519 AAAA me@home"
+
+
+class FakeKube:
+    """service.kube.Kube over objects by path; the next writes may conflict."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Any] = {}
+        self.conflicts = 0
+        self.failure: Exception | None = None
+
+    def get(self, path: str, **query: str | int) -> Any:
+        self._check()
+        return self.objects.get(path)
+
+    def create(self, path: str, body: Any) -> Any:
+        self._check(write=True)
+        self.objects[f"{path}/{body['metadata']['name']}"] = body
+        return body
+
+    def replace(self, path: str, body: Any) -> Any:
+        self._check(write=True)
+        self.objects[path] = body
+        return body
+
+    def delete(self, path: str) -> None:
+        self._check()
+        self.objects.pop(path, None)
+
+    def _check(self, write: bool = False) -> None:
+        if self.failure is not None:
+            raise self.failure
+        if write and self.conflicts:
+            self.conflicts -= 1
+            raise Conflict("somebody was faster")
+
+
+@pytest.fixture
+def kube() -> FakeKube:
+    return FakeKube()
+
+
+@pytest.fixture
+def accounts(kube: FakeKube) -> Accounts:
+    return Accounts(replace(Settings(), sftp_namespace="files"), kube)  # type: ignore[arg-type]
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def test_an_account_is_written_as_the_agents_read_it(accounts: Accounts, kube: FakeKube) -> None:
+    wanted = Account("$7$hash", (KEY,))
+    assert accounts.change(7, lambda _: wanted) == wanted
+    assert kube.objects == {
+        f"{SECRETS}/server-7": {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": "server-7",
+                "namespace": "files",
+                "labels": {
+                    "app.kubernetes.io/component": "sftp-account",
+                    "app.kubernetes.io/part-of": "gameserver-cluster",
+                    "app.kubernetes.io/managed-by": "gameserver-api",
+                    "gameserver/id": "7",
+                },
+            },
+            "type": "Opaque",
+            "data": {"password-hash": encoded("$7$hash"), "authorized-keys": encoded(f"{KEY}\n")},
+        }
+    }
+    assert accounts.account(7) == wanted
+
+
+def test_a_change_keeps_what_else_is_on_the_secret(accounts: Accounts, kube: FakeKube) -> None:
+    """Its version above all: of two changes at once neither is lost."""
+    accounts.change(7, lambda _: Account("$7$hash", ()))
+    kube.objects[f"{SECRETS}/server-7"]["metadata"]["resourceVersion"] = "5"
+    accounts.change(7, lambda account: replace(account, password_hash=None))
+    assert kube.objects[f"{SECRETS}/server-7"]["metadata"]["resourceVersion"] == "5"
+    assert kube.objects[f"{SECRETS}/server-7"]["data"] == {}
+
+
+def test_what_changes_nothing_writes_nothing(accounts: Accounts, kube: FakeKube) -> None:
+    accounts.change(7, lambda account: account)
+    assert kube.objects == {}
+
+
+def test_a_faster_change_is_built_upon_and_endless_ones_are_not(accounts: Accounts, kube: FakeKube) -> None:
+    kube.conflicts = 2
+    assert accounts.change(7, lambda _: Account("$7$hash")) == Account("$7$hash")
+    kube.conflicts = 9
+    with pytest.raises(OperationInProgress):
+        accounts.change(7, lambda _: Account())
+
+
+def test_removing_twice_is_removing_once_and_works_without_the_chart(accounts: Accounts, kube: FakeKube) -> None:
+    accounts.change(7, lambda _: Account("$7$hash"))
+    accounts.remove(7)
+    accounts.remove(7)
+    assert kube.objects == {}
+    kube.failure = FileAccessNotInstalled()
+    accounts.remove(7)
+
+
+def test_fingerprints_need_the_daemonset_and_its_config_map(accounts: Accounts, kube: FakeKube) -> None:
+    daemonsets, published = (
+        "/apis/apps/v1/namespaces/files/daemonsets",
+        "/api/v1/namespaces/files/configmaps/sftp-host-key",
+    )
+    kube.objects[published] = {"data": {"fingerprints": "SHA256:a\nSHA256:b\n"}}
+    with pytest.raises(FileAccessNotInstalled):
+        accounts.host_keys()
+    kube.objects[daemonsets] = {"items": [{}]}
+    assert accounts.host_keys() == ["SHA256:a", "SHA256:b"]
+    del kube.objects[published]
+    with pytest.raises(FileAccessNotInstalled):
+        accounts.host_keys()
+
+
+AFFINITY = {"required": {"nodeSelectorTerms": []}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "local"),
+    [
+        ({"hostPath": {"path": "/a"}, "nodeAffinity": AFFINITY}, True),
+        ({"local": {"path": "/a"}, "nodeAffinity": AFFINITY}, True),
+        ({"hostPath": {"path": "/a"}}, False),
+        ({"csi": {"driver": "cloud"}, "nodeAffinity": AFFINITY}, False),
+        ({"nfs": {"server": "a", "path": "/a"}}, False),
+    ],
+)
+def test_which_disks_can_be_reached(accounts: Accounts, kube: FakeKube, spec: dict[str, Any], local: bool) -> None:
+    kube.objects["/api/v1/persistentvolumes/pv"] = {"spec": spec}
+    assert accounts.node_local({"spec": {"volumeName": "pv"}}) is local
+
+
+def test_a_disk_that_is_not_bound_yet_may_still_become_a_nodes_own(accounts: Accounts) -> None:
+    assert accounts.node_local({"spec": {}})
+    assert accounts.node_local({"spec": {"volumeName": "on its way"}})
+
+
+def test_missing_rights_mean_that_the_chart_is_not_there_and_an_outage_stays_one() -> None:
+    with pytest.raises(FileAccessNotInstalled):
+        edge._Kube._checked(403, b"forbidden", SECRETS)
+    with pytest.raises(ClusterUnavailable):
+        edge._Kube._checked(503, b"later", SECRETS)
+    assert edge._Kube._checked(200, b"{}", SECRETS) == b"{}"

@@ -42,9 +42,11 @@ access = logging.getLogger("service.access")
 
 LARGEST_BODY = 64 * 1024
 _PAGE = 500
-# Each operation holds a thread for as long as it takes. More at once than this are turned away at once, so that
-# reads and probes still find a thread (gunicorn.conf.py has twice as many).
+# Every call holds one of gunicorn's 48 threads for as long as it takes: an operation for seconds, a read for as long
+# while Kubernetes hangs. More than these are turned away at once, rather than wait in a queue that only grows; so
+# reads find a thread beside all the operations, and probes beside everything.
 OPERATIONS_AT_ONCE = 24
+CALLS_AT_ONCE = 40
 
 
 def _whole_numbers(largest: int) -> str:
@@ -95,7 +97,7 @@ def create_app(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.url_map.converters["id"] = ServerId
-    folders = [games.BUILT_IN, *([settings.games_dir] if settings.games_dir and settings.games_dir.is_dir() else [])]
+    folders = [games.BUILT_IN, *([settings.games_dir] if settings.games_dir else [])]
     context = Context(
         settings=settings,
         cluster=cluster,
@@ -156,10 +158,12 @@ def _id_schema(converter: Any) -> dict[str, Any]:
 def _operator_values(settings: Settings) -> Mapping[str, Any]:
     """The operator's own values for servers: `all`, and by game `games.<name>`."""
     path = settings.server_values_file
-    if path is None or not path.exists():
+    if path is None:
         return {}
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.StartupError(f"{path}:1: cannot be read: {error}") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise errors.StartupError(f"{path}:{line}: is not YAML: {error.problem}") from error
@@ -175,12 +179,18 @@ def _operator_values(settings: Settings) -> Mapping[str, Any]:
 
 
 def _register_hooks(app: Flask, context: Context) -> None:
+    calls = threading.BoundedSemaphore(CALLS_AT_ONCE)
     operations = threading.BoundedSemaphore(OPERATIONS_AT_ONCE)
+
+    def take(places: threading.BoundedSemaphore) -> None:
+        if not places.acquire(blocking=False):
+            raise errors.TooManyOperations("This replica is busy; others may not be.", retry_after=2)
+        g.setdefault("places", []).append(places)
 
     @app.teardown_request
     def done(error: BaseException | None) -> None:
-        if g.pop("operating", False):
-            operations.release()
+        for places in g.pop("places", []):
+            places.release()
 
     @app.before_request
     def begin() -> None:
@@ -194,10 +204,9 @@ def _register_hooks(app: Flask, context: Context) -> None:
         g.token = context.tokens.caller(request.headers.get("Authorization"))
         if needs and needs not in g.token.scopes:
             raise errors.MissingScope(f"This call needs the scope `{needs}`, which the token {g.token.name} lacks.")
+        take(calls)
         if needs in ("operate", "admin") and request.method != "GET":
-            if not operations.acquire(blocking=False):
-                raise errors.TooManyOperations(retry_after=2)
-            g.operating = True
+            take(operations)
 
     @app.after_request
     def end(response: Response) -> Response:

@@ -238,7 +238,7 @@ class FieldConflict(Problem):
 class TooManyOperations(Problem):
     slug = "too-many-operations"
     status = 429
-    title = "Too many operations at once"
+    title = "Too much at once"
     explanation = "All places for operations were taken for 10 seconds. Send it again after `Retry-After` seconds."
     default_retry_after = 5
 

@@ -17,7 +17,13 @@ View = TypeVar("View", bound=Callable[..., Any])
 Document = dict[str, Any]
 
 _BODY = (errors.MalformedBody, errors.BodyTooLarge, errors.UnsupportedMediaType, errors.InvalidRequest)
-_TOKEN = (errors.Unauthorized, errors.MissingScope, errors.NotFound, errors.ClusterUnavailable)
+_TOKEN = (
+    errors.Unauthorized,
+    errors.MissingScope,
+    errors.NotFound,
+    errors.TooManyOperations,
+    errors.ClusterUnavailable,
+)
 
 
 def problems(*kinds: type[errors.Problem]) -> Callable[[View], View]:

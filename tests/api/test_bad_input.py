@@ -41,6 +41,8 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
     "customer": ({**OK, "customer": "-x"}, {"customer": [CUSTOMER]}),
     "customer newline": ({**OK, "customer": "x\n"}, {"customer": [CUSTOMER]}),
     "nul": ({**OK, "options": {"motd": "a\0"}}, {"options": ["holds a character that cannot be stored"]}),
+    "control": ({**OK, "options": {"motd": "a\x80"}}, {"options": ["holds a character that cannot be stored"]}),
+    "no character": ({**OK, "options": {"a\uffff": 1}}, {"options": ["holds a character that cannot be stored"]}),
     "surrogate": ({**OK, "customer": "\ud800"}, {"customer": ["holds a character that cannot be stored"]}),
     "surrogate field": ({**OK, "\ud800": 1}, {"?": ["holds a character that cannot be stored"]}),
 }

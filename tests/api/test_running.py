@@ -14,8 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from service import health, logs, metrics
-from service.app import OPERATIONS_AT_ONCE, count_servers
-from service.errors import StartupError
+from service.app import CALLS_AT_ONCE, OPERATIONS_AT_ONCE, count_servers
+from service.errors import ClusterUnavailable, StartupError
 from tests.api.conftest import Client
 from tests.fakes import FakeCluster, World
 
@@ -88,10 +88,38 @@ def test_more_operations_than_threads_can_hold_are_turned_away(
         answer = client.post("/api/v1/server/100/", OK)
         assert (answer.status_code, answer.headers["Retry-After"]) == (429, "2")
         assert client.get("/api/v1/server/").status_code == 200
+        assert client.flask.get("/healthcheck").status_code == 200
         go.set()
         for call in calls:
             call.join()
     assert client.post("/api/v1/server/100/", OK).status_code == 201
+
+
+def test_hanging_reads_leave_room_for_probes(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While Kubernetes hangs, reads beyond the limit are turned away, and the healthcheck answers."""
+    inside, go = threading.Semaphore(0), threading.Event()
+    application = client.flask.application
+
+    def slow(id: int) -> Any:
+        inside.release()
+        go.wait(10)
+        raise ClusterUnavailable
+
+    monkeypatch.setattr(application.extensions["gameserver"].cluster, "server", slow)
+    calls = [
+        threading.Thread(target=lambda: Client(application.test_client()).get("/api/v1/server/1/"))
+        for _ in range(CALLS_AT_ONCE)
+    ]
+    for call in calls:
+        call.start()
+    for _ in calls:
+        assert inside.acquire(timeout=10)
+    assert client.get("/api/v1/server/1/").status_code == 429
+    assert client.flask.get("/healthcheck").status_code == 200
+    go.set()
+    for call in calls:
+        call.join()
+    assert client.get("/api/v1/server/1/").status_code == 503
 
 
 def test_metrics_count_requests_by_route_and_servers_by_state(
@@ -156,6 +184,14 @@ def test_broken_server_values_stop_the_start(make_app: Any, tmp_path: Path, text
     with pytest.raises(StartupError) as raised:
         make_app(server_values_file=path)
     assert str(raised.value).startswith(f"{path}{message}")
+
+
+def test_files_that_are_named_have_to_be_there(make_app: Any, tmp_path: Path) -> None:
+    """A path with a slip in it would otherwise make servers without the operator's values, or hide a game."""
+    with pytest.raises(StartupError, match=r"none\.yaml:1: cannot be read"):
+        make_app(server_values_file=tmp_path / "none.yaml")
+    with pytest.raises(StartupError, match="none: is not a folder of games"):
+        make_app(games_dir=tmp_path / "none")
 
 
 def test_the_operators_values_reach_new_servers(make_app: Any, world: World, tmp_path: Path) -> None:

@@ -55,14 +55,16 @@ def test_a_server_is_created_played_stopped_started_and_deleted(
     joined = join(port["host"], port["port"])
     assert joined["joined"] is True
     x, y, z = (math.floor(part) for part in joined["position"])
-    hole = f"{x},{y - 1},{z}"
-    dug = join(port["host"], port["port"], "--dig", hole)
-    assert dug["dug"] not in ("air", None)
-    # Another visit: a client is not told of what it did itself.
-    assert join(port["host"], port["port"], "--look", hole)["blocks"] == {hole: "air"}
+    place = f"{x},{y + 5},{z}"
 
     console = cluster.done("GET", f"{path}/rcon")
-    assert "players online" in rcon.command(console["host"], console["port"], console["password"], "list")
+
+    def say(line: str) -> str:
+        return rcon.command(console["host"], console["port"], console["password"], line)
+
+    assert "players online" in say("list")
+    say(f"setblock {place.replace(',', ' ')} minecraft:gold_block")
+    assert join(port["host"], port["port"], "--look", place)["blocks"] == {place: "gold_block"}
 
     pod = f"server-{server}-0"
     with subprocess.Popen(
@@ -93,7 +95,7 @@ def test_a_server_is_created_played_stopped_started_and_deleted(
     assert cluster.done("PATCH", f"{path}/start") == {"success": True}
     cluster.until_state(server, "running")
     assert cluster.done("PATCH", f"{path}/port/primary") == port
-    assert join(port["host"], port["port"], "--look", hole)["blocks"] == {hole: "air"}
+    assert join(port["host"], port["port"], "--look", place)["blocks"] == {place: "gold_block"}
 
     assert cluster.done("DELETE", f"{path}/") == {"success": True}
     until(lambda: cluster.call("GET", f"{path}/").status_code == 404, 60)

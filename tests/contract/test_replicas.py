@@ -59,7 +59,7 @@ def replica(
         )
         try:
             # A write may be done before its n-th request.
-            until(lambda: proxy.holding.is_set() or process.poll() is not None, 20)
+            until(lambda: proxy.holding.is_set() or process.poll() is not None, 60)
             yield Replica(process, proxy)
         finally:
             process.kill()

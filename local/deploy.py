@@ -56,7 +56,9 @@ def api(kubeconfig: Path, built: dict[str, images.Image]) -> None:
 
 def sftp(kubeconfig: Path, built: dict[str, images.Image]) -> None:
     """Install or upgrade file access on every node; the API's release makes the servers' namespace first."""
-    _kubectl(kubeconfig, ["apply", "-f", "-"], _namespace(SFTP_NAMESPACE))
+    # Its pod mounts the node's folder of volumes, which no stricter level admits.
+    level = {"pod-security.kubernetes.io/enforce": "privileged"}
+    _kubectl(kubeconfig, ["apply", "-f", "-"], _namespace(SFTP_NAMESPACE, level))
     values = {"image": _image(built["gameserver-sftp"])}
     _install(kubeconfig, "sftp", "sftp-daemonset", SFTP_NAMESPACE, values)
 
@@ -162,8 +164,9 @@ def _answering(url: str) -> str:
     )
 
 
-def _namespace(name: str) -> str:
-    return json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+def _namespace(name: str, labels: dict[str, str] | None = None) -> str:
+    metadata = {"name": name, "labels": labels or {}}
+    return json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
 
 def _kubectl(kubeconfig: Path, arguments: list[str], stdin: str) -> None:

@@ -54,8 +54,10 @@ def prepare(config: dict[str, str]) -> None:
         own.mkdir(parents=True, exist_ok=True)
         Path(folder).mkdir(parents=True, exist_ok=True)
         mount(str(own), folder, flags=_MS_BIND)
-    # The kubelet's mounts must reach the containers that are started after them.
-    mount("none", "/var/lib/kubelet", flags=_MS_REC | _MS_SHARED)
+    # The kubelet's mounts must reach the containers that are started after them, and containerd lets
+    # a container take part in the mounts of a volume folder only where these are shared.
+    for shared in ("/var/lib/kubelet", "/opt/local-path-provisioner"):
+        mount("none", shared, flags=_MS_REC | _MS_SHARED)
     # What the node's data holds of an earlier boot but belongs to no running process any more.
     Path("/var/lib/kubelet/cpu_manager_state").unlink(missing_ok=True)
     Path("/var/lib/kubelet/memory_manager_state").unlink(missing_ok=True)

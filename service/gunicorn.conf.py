@@ -10,7 +10,6 @@ import threading
 from types import FrameType
 from typing import Any
 
-from service import health
 from service.settings import Settings
 
 _settings = Settings.from_environment(os.environ)
@@ -50,6 +49,9 @@ def post_worker_init(worker: Any) -> None:
     The Services' rules on the nodes follow a pod's end only after a moment: until they do, new connections still
     come, and a closed listener would reset them.
     """
+
+    # Imported here, in the worker, or gunicorn's own process would hold a second copy of the application.
+    from service import health
 
     def drain(number: int, frame: FrameType | None) -> None:
         if health.draining.is_set():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -38,10 +39,15 @@ def _flat(messages: Any, prefix: str = "") -> dict[str, list[str]]:
     return {prefix or "body": [str(message) for message in (messages if isinstance(messages, list) else [messages])]}
 
 
+# No environment variable holds NUL, no UTF-8 half a surrogate pair; and of the rest YAML has no room for, helm sends
+# these as they are in what it applies, which the Kubernetes API reads as YAML and refuses as a whole.
+_UNSTORABLE = re.compile("[\0\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
 def _unstorable(value: Any) -> bool:
-    """Whether there is a character within that neither YAML nor an environment variable can hold."""
+    """Whether there is a character within that cannot come to the game's environment."""
     if isinstance(value, str):
-        return any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value)
+        return _UNSTORABLE.search(value) is not None
     if isinstance(value, dict):
         return any(_unstorable(part) for pair in value.items() for part in pair)
     return isinstance(value, list) and any(_unstorable(part) for part in value)

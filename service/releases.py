@@ -42,6 +42,8 @@ from service.settings import Settings
 from service.writer import Done, Writer
 
 log = logging.getLogger(__name__)
+# The machine's own randomness, as in watch.py.
+_random = random.SystemRandom()
 
 STRANGER_SECONDS = 60.0
 """An unfinished release that no Lease speaks for may be an operator's `helm` at work: it is left alone this long."""
@@ -69,6 +71,7 @@ class Releases:
         self._writer = Writer(settings, helm_done)
         self._recovered = recovered
         self._held = _Held()
+        self._converging: set[int] = set()
 
     @contextmanager
     def locked(self, id: int) -> Iterator[None]:
@@ -131,7 +134,8 @@ class Releases:
                 yield lease
             finally:
                 del held[id]
-                if lease.abandoned:
+                if lease.abandoned and id not in self._converging:
+                    self._converging.add(id)
                     threading.Thread(target=self._converge, args=(id,), name=f"converge {id}", daemon=True).start()
 
     def _converge(self, id: int) -> None:
@@ -140,19 +144,20 @@ class Releases:
         A process that was frozen may have touched objects after another had taken its Lease over, and what was broken
         off because Kubernetes was away is finished once it is back.
         """
-        for _ in range(CONVERGE_TRIES):
-            time.sleep(CONVERGE_PAUSE * random.uniform(0.5, 1))  # noqa: S311
-            try:
-                with self._leases.hold(release_name(id)) as lease:
-                    if lease.taken_over:
-                        self._after_death(id, lease)
-                    newest = self._settled(id, lease)
-                    values = None if newest is None else self._revisions.values(newest)
-                    if values is not None:
-                        self._upgrade("converge", id, values, lease)
-                    return
-            except Problem as problem:
-                log.warning("release %s has still to converge: %s", release_name(id), problem.detail)
+        try:
+            for _ in range(CONVERGE_TRIES):
+                time.sleep(CONVERGE_PAUSE * _random.uniform(0.5, 1))
+                try:
+                    with self._lease(id) as lease:
+                        newest = self._settled(id, lease)
+                        values = None if newest is None else self._revisions.values(newest)
+                        if values is not None:
+                            self._upgrade("converge", id, values, lease)
+                        return
+                except Problem as problem:
+                    log.warning("release %s has still to converge: %s", release_name(id), problem.detail)
+        finally:
+            self._converging.discard(id)
 
     def _after_death(self, id: int, lease: Lease) -> None:
         try:

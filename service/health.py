@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from flask import Response, jsonify
+from flask import Response, jsonify, request
 
 from service import errors, schemas
 from service.auth import public
@@ -28,8 +28,12 @@ blueprint = Blueprint("health", __name__, description="The API itself")
 @blueprint.response(200, schemas.Alive)
 @problems(errors.Draining)
 def healthcheck() -> Response:
-    """Whether the API is up and accepts requests; touches nothing"""
-    if draining.is_set():
+    """Whether the API is up and accepts requests; touches nothing
+
+    Only Kubernetes' own probes are told when this replica begins to shut down.
+    """
+    # A client whose connection is from before still gets its answer, as to every other call.
+    if draining.is_set() and request.user_agent.string.startswith("kube-probe/"):
         raise errors.Draining()
     return jsonify(alive=True)
 

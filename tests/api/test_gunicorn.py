@@ -61,7 +61,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Served]]:
             "TOKENS_FILE": str(tmp_path / "tokens.json"),
             "KUBECONFIG": str(tmp_path / "kubeconfig"),
             "HELM": str(ROOT / ".local/bin/helm"),
-            "DRAIN_SECONDS": "1",
+            "DRAIN_SECONDS": "2",
             **variables,
         }
         log = tmp_path / "log"
@@ -113,9 +113,11 @@ def test_it_serves_logs_and_drains(start: Callable[..., Served]) -> None:
         assert session.get(f"{served.url}/healthcheck", timeout=5).headers["Connection"] == "keep-alive"
         served.process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + 5
-        while (answer := session.get(f"{served.url}/healthcheck", timeout=5)).status_code == 200:
+        probe = {"User-Agent": "kube-probe/1.35"}
+        while requests.get(f"{served.url}/healthcheck", headers=probe, timeout=5).status_code == 200:
             assert time.monotonic() < deadline
-        assert (answer.status_code, answer.headers["Connection"]) == (503, "close")
+        kept = session.get(f"{served.url}/healthcheck", timeout=5)
+        assert (kept.json(), kept.headers["Connection"]) == ({"alive": True}, "close")
         game = requests.get(f"{served.url}/api/v1/game", headers=token, timeout=5)
         assert (game.status_code, game.headers["Connection"]) == (200, "close")
     assert served.process.wait(20) == 0

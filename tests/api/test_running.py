@@ -42,11 +42,13 @@ def test_ready_only_while_the_cluster_answers(client: Client, world: World) -> N
 @pytest.mark.usefixtures("draining")
 def test_a_draining_process_fails_its_probes_and_still_answers(client: Client) -> None:
     """Every answer closes its connection, so that the next request goes to another replica."""
-    for path in ("/healthcheck", "/readyz"):
-        answer = client.flask.get(path)
+    probe = {"User-Agent": "kube-probe/1.35"}
+    for path, headers in (("/healthcheck", probe), ("/readyz", {})):
+        answer = client.flask.get(path, headers=headers)
         assert (answer.status_code, answer.headers["Connection"]) == (503, "close")
-    answer = client.get("/api/v1/game")
-    assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
+    for path in ("/healthcheck", "/api/v1/game"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
 
 
 @pytest.mark.parametrize(

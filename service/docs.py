@@ -6,9 +6,12 @@ the pages work in a cluster that reaches nothing.
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 from flask import Blueprint, Response, current_app, jsonify, render_template
+from markupsafe import Markup, escape
 
 from service.auth import public
 from service.errors import PROBLEMS, NotFound
@@ -16,6 +19,16 @@ from service.errors import PROBLEMS, NotFound
 blueprint = Blueprint("docs", __name__, template_folder="templates")
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
+
+
+@blueprint.app_template_filter("linked")
+def _linked(text: object) -> Markup:
+    """Text, or a schema, with its links to problems and to other schemas as links."""
+    plain = text if isinstance(text, str) else json.dumps(text, indent=2, ensure_ascii=False)
+    linked = re.sub(r"\[([a-z-]+)\]\((/problems/[a-z-]+)\)", r'<a href="\2">\1</a>', str(escape(plain)))
+    linked = re.sub(r"#/components/schemas/([A-Za-z]+)", r'<a href="#\1">\1</a>', linked)
+    # Both expressions ran over escaped text and put in nothing but letters, dashes and slashes.
+    return Markup(linked)  # noqa: S704
 
 
 def _page(template: str, **facts: Any) -> Response:

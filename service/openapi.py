@@ -47,6 +47,7 @@ def finished(document: Mapping[str, Any], app: Flask, settings: Settings, games:
                 _finish(operation, method, app.view_functions[rule.endpoint])
     schemas = result["components"]["schemas"]
     result["components"].pop("responses", None)
+    schemas.pop("PaginationMetadata", None)
     schemas.pop("Error", None)
     for name in ("CreateServer", "UpdateServer"):
         for size in ("ram_gb", "disk_gb"):

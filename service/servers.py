@@ -62,7 +62,15 @@ def list_servers(query: dict[str, Any]) -> Response:
 @blueprint.arguments(schemas.CreateServer)
 @blueprint.response(201, schemas.Success)
 @blueprint.alt_response(200, schema=schemas.Success, description="It was there already; nothing has changed")
-@problems(errors.InvalidRequest, *_WRITES, errors.ServerExists, errors.DiskKept, errors.EulaNotAccepted)
+@problems(
+    *_WRITES,
+    errors.ServerExists,
+    errors.EulaNotAccepted,
+    errors.DiskKept,
+    errors.DiskBeingErased,
+    errors.DiskCannotShrink,
+    errors.DiskCannotGrow,
+)
 def create_server(body: dict[str, Any], id: int) -> tuple[dict[str, Any], int]:
     """Create a server
 
@@ -92,7 +100,7 @@ def get_server(id: int) -> dict[str, Any]:
 @needs("operate")
 @blueprint.arguments(schemas.UpdateServer)
 @blueprint.response(200, schemas.Changed)
-@problems(errors.InvalidRequest, *_WRITES, errors.DiskCannotShrink)
+@problems(*_WRITES, errors.DiskCannotShrink, errors.DiskCannotGrow)
 def update_server(body: dict[str, Any], id: int) -> dict[str, Any]:
     """Resize a server or change its options
 

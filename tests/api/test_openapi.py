@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,19 @@ def test_the_pages_have_no_link_that_leads_outside() -> None:
         answer = client.get(path)
         assert answer.status_code == 200
         assert not [word for word in ("src=", 'href="http', "url(", "@import") if word in answer.text], path
+
+
+def test_the_pages_lead_to_each_other() -> None:
+    """Every link within them leads somewhere."""
+    client = _app().test_client()
+    page = client.get("/docs").text
+    links = set(re.findall(r'href="([^"]+)"', page))
+    assert {"/openapi.json", "/problems/", "/problems/disk-kept", "#MinecraftOptions"} <= links
+    for link in links:
+        if link.startswith("#"):
+            assert f'id="{link[1:]}"' in page, link
+        else:
+            assert client.get(link).status_code == 200, link
 
 
 @pytest.mark.parametrize("path", ["/problems/nope", "/problems/.."])

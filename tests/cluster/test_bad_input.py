@@ -98,6 +98,8 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "disk": ({"disk": "keep"}, "disk"),
     "customer": ({"customer": "--x"}, "customer"),
     "nul": ({"options": {"motd": "a\0"}}, "options"),
+    "control": ({"options": {"motd": "a\x80"}}, "options"),
+    "no character": ({"options": {"motd": "a\uffff"}}, "options"),
     "surrogate": ({"options": {"motd": "\ud800"}}, "options"),
 }
 BODIES: dict[str, tuple[bytes, str | None, int, str]] = {

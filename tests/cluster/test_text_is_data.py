@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from mcstatus import JavaServer
 
-from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster, until
 
 NASTY = (
     "a'b\"c `id` ; {{ .Release.Name }} {% if 1 %} {{ 7 * 7 }} $(RCON_PORT) $$(EULA) $EULA \\n %s 😀 é\nline: two\n---"
@@ -20,6 +20,21 @@ def environment(cluster: Cluster, server: int) -> dict[str, str]:
     return dict(variable.split("=", 1) for variable in text.split("\0") if variable)
 
 
+def shown_to_players(host: str, port: int) -> str:
+    """The line under the server's name; a busy machine may need another try."""
+    seen: list[str | dict[str, str]] = []
+
+    def answered() -> bool:
+        try:
+            seen.append(JavaServer(host, port, timeout=10).status().raw["description"])
+        except OSError:
+            return False
+        return True
+
+    until(answered, 30, "the game does not answer")
+    return seen[0] if isinstance(seen[0], str) else seen[0]["text"]
+
+
 def test_quotes_templates_and_newlines_reach_the_game_as_text(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """In the API's answer, in the container's environment, and where a player reads it."""
     server = new_server()
@@ -29,9 +44,7 @@ def test_quotes_templates_and_newlines_reach_the_game_as_text(cluster: Cluster, 
     seen = environment(cluster, server)
     assert (seen["MOTD"], seen["SEED"]) == (NASTY, "$(HOME)")
     port = cluster.done("GET", f"/api/v1/server/{server}/port/primary")
-    description = JavaServer.lookup(f"{port['host']}:{port['port']}").status().raw["description"]
-    text = description if isinstance(description, str) else description["text"]
-    assert text == NASTY
+    assert shown_to_players(port["host"], port["port"]) == NASTY
 
 
 def test_a_change_of_options_is_text_too(cluster: Cluster, new_server: Callable[[], int]) -> None:

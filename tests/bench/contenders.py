@@ -96,7 +96,7 @@ class Bench:
 
     def manifests(self, id: int, values: Mapping[str, Any]) -> str:
         """What `helm upgrade --install` would send."""
-        command = ("helm", "template", f"server-{id}", CHART, "-n", NAMESPACE, "--values", "-")
+        command = ("helm", "template", f"server-{id}", CHART, "-n", NAMESPACE, "--no-hooks", "--values", "-")
         return self.run(*command, stdin=json.dumps(_of(id, values)))
 
     def node_port(self, id: int) -> int | None:

@@ -51,16 +51,16 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
             f"The operator has not accepted the licence of {game.title} ({game.eula}); "
             f"`{game.name}` has to be among `acceptedEulas` in the values of the API's chart."
         )
+    made = values.values_of(id, record, game.render(id, record), context.operator_values)
+    wanted = values.started(made, request["start"])
     with context.releases.locked(id):
         objects = context.cluster.server(id)
         if exists(objects):
-            return _again(context, token, objects, record)
+            return _again(context, token, objects, record, wanted)
         _settle_disk(context, token, objects, record, request["disk"])
-        rendered = game.render(id, record)
-        wanted = values.values_of(id, record, rendered, context.operator_values)
         # A hand may have removed the server of before; whoever had its files does not get this one's.
         forget(context.accounts, id)
-        context.releases.install(id, values.started(wanted, request["start"]))
+        context.releases.install(id, wanted)
         return True
 
 
@@ -101,7 +101,7 @@ def _customer(token: Token, given: str | None) -> str:
     return token.customer or given or ""
 
 
-def _again(context: Context, token: Token, objects: Objects, record: Record) -> bool:
+def _again(context: Context, token: Token, objects: Objects, record: Record, wanted: values.Values) -> bool:
     current = context.releases.current(objects.id)
     if current is None:
         raise ServerExists("Something that is no release of Helm has this server's name.")
@@ -113,12 +113,12 @@ def _again(context: Context, token: Token, objects: Objects, record: Record) -> 
             f"Server {objects.id} exists and differs in {', '.join(different)}. Change it with PATCH, or delete it.",
             errors={field: ["differs from the server that exists"] for field in different},
         )
-    status = objects.releases[-1].get("labels", {}).get("status") if objects.releases else "deployed"
-    if status == "deployed" and objects.statefulset is not None:
-        return False
-    # A first try that broke off half way, its holder dead: what it was given goes on from here.
-    context.releases.install(objects.id, current)
-    return True
+    statuses = {release.get("labels", {}).get("status") for release in objects.releases}
+    once_whole = bool(statuses & {"deployed", "superseded"})
+    # Does nothing, unless a try before this one broke off half way. A create that never came to its end is made
+    # anew, as the operator may have mended what was in its way.
+    finished = context.releases.change(objects.id, lambda current: current if once_whole else wanted)
+    return finished and not once_whole
 
 
 def _settle_disk(context: Context, token: Token, objects: Objects, record: Record, disk: str | None) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,6 +82,31 @@ def test_a_failed_create_is_finished_by_the_same_one(client: Client, world: Worl
     assert (status["state"], status["game"], status["ram_gb"]) == ("failed", "minecraft", 2)
     assert client.post("/api/v1/server/1/", OK).status_code == 201
     assert client.post("/api/v1/server/1/", OK).status_code == 200
+    assert world.history == [("install", 1), ("change", 1)]
+
+
+def test_a_create_that_never_ended_takes_what_the_operator_has_mended(
+    client: Client, make_app: Any, world: World, tmp_path: Path
+) -> None:
+    """The values that could not be installed are not tried for ever."""
+    world.failure = errors.RefusedByCluster()
+    client.post("/api/v1/server/1/", OK)
+    mended = tmp_path / "server-values.yaml"
+    mended.write_text("all: {storage: {className: there-is-one}}\n")
+    again = Client(make_app(server_values_file=mended).test_client()).post("/api/v1/server/1/", OK)
+    assert again.status_code == 201
+    assert world.values[1]["storage"] == {"className": "there-is-one"}
+
+
+def test_a_create_looks_at_the_release_as_it_is_now(client: Client, world: World, monkeypatch: Any) -> None:
+    """What a read says of a release may be some milliseconds old: it is no reason to install it once more."""
+    client.post("/api/v1/server/1/", OK)
+    cluster = client.flask.application.extensions["gameserver"].cluster
+    now = cluster.server(1)
+    old = replace(now, releases=({"labels": {"status": "pending-install", "version": "1"}},))
+    monkeypatch.setattr(cluster, "server", lambda id: old)
+    assert client.post("/api/v1/server/1/", OK).status_code == 200
+    assert world.history == [("install", 1)]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def main() -> None:
     rows: list[Row] = []
     with bench() as there:
         values = there.values()
-        operations, helm = _operations(there, values)
+        operations = _operations(there, values)
         for name, times in operations.items():
             rows += _compared(name, times, "helm", 0.7) + _compared(name, times, f"helm {LAX}", 1.15)
         for count, rounds in ((8, 3), (32, 2)):
@@ -46,7 +46,7 @@ def main() -> None:
         rows += _compared("create → the game answers", _to_ping(there, values), "kubectl apply", 1.1)
         rows.append(_memory(there))
     table = _table(rows)
-    about = _about(began, load, helm)
+    about = _about(began, load)
     print(f"\n{about}\n\n{table}")
     _write(DOCUMENT, f"{about}\n\n{table}")
 
@@ -54,9 +54,8 @@ def main() -> None:
 # -- the measurements ----------------------------------------------------------------------------------------
 
 
-def _operations(there: Bench, values: Mapping[str, Any]) -> tuple[dict[str, Times], str]:
-    """Create (stopped), start and stop; and how much of the API's time helm itself took."""
-    before = _helm_seconds(there)
+def _operations(there: Bench, values: Mapping[str, Any]) -> dict[str, Times]:
+    """Create (stopped), start and stop."""
     found: dict[str, Times] = {"create": {}, "start": {}, "stop": {}}
     for _ in _rounds(ROUNDS, "create, start, stop"):
         contenders: dict[str, dict[str, Callable[[], object]]] = {}
@@ -76,15 +75,7 @@ def _operations(there: Bench, values: Mapping[str, Any]) -> tuple[dict[str, Time
         for operation, times in found.items():
             for name in _shuffled(contenders):
                 times.setdefault(name, []).append(_timed(contenders[name][operation]))
-    after = _helm_seconds(there)
-    shares = []
-    for name, kind, kinds in (("a create", "install", ["create"]), ("a start or stop", "change", ["start", "stop"])):
-        count, seconds = (now - then for now, then in zip(after[kind], before[kind], strict=True))
-        if count < ROUNDS * len(kinds):
-            return found, "The API was rolled out meanwhile, so that helm's share is not known."
-        ours = statistics.mean(time for each in kinds for time in found[each]["API"])
-        shares.append(f"of {name}'s {ours:.2f} s helm took {seconds / count:.2f} s")
-    return found, f"On the mean, {' and '.join(shares)} (other callers' runs of those minutes are among them)."
+    return found
 
 
 def _at_once(there: Bench, values: Mapping[str, Any], count: int, rounds: int) -> Row:
@@ -199,17 +190,6 @@ def _memory(there: Bench) -> Row:
 # -- small things -------------------------------------------------------------------------------------------
 
 
-def _helm_seconds(there: Bench) -> dict[str, tuple[float, float]]:
-    """How many helm processes of each kind the replicas have run, and for how long."""
-    series = "gameserver_api_helm_duration_seconds"
-    found = {}
-    for pod in there.replicas():
-        for name, value in there.metrics(pod).items():
-            if match := re.fullmatch(rf'{series}_(count|sum){{kind="(\w+)",outcome="success"}}', name):
-                found[match[2], match[1]] = found.get((match[2], match[1]), 0.0) + value
-    return {kind: (found.get((kind, "count"), 0.0), found.get((kind, "sum"), 0.0)) for kind in ("install", "change")}
-
-
 def _rounds(count: int, name: str) -> range:
     print(f"{name}: {count} rounds", file=sys.stderr, flush=True)
     return range(count)
@@ -254,14 +234,14 @@ def _table(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _about(began: datetime, load: Sequence[float], helm: str) -> str:
+def _about(began: datetime, load: Sequence[float]) -> str:
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{began:%Y-%m-%d %H:%M} UTC, {os.cpu_count()} × {model[1] if model else platform.machine()}, "
         f"{memory:.0f} GiB, Linux {platform.release()}; "
         f"load {load[0]:.1f} when it began, {os.getloadavg()[0]:.1f} when it ended.\n"
-        f"{ROUNDS} rounds of create, start, stop; {LOOKUPS} of the look-ups; {PINGS} of create → answer. {helm}"
+        f"{ROUNDS} rounds of create, start, stop; {LOOKUPS} of the look-ups; {PINGS} of create → answer."
     )
 
 

@@ -54,7 +54,7 @@ def state_of(objects: Objects, events: Sequence[Object] | None = None) -> State:
         if status.startswith("pending"):
             return State("creating", None, newest, "running")
         reason = (
-            "The install failed before anything was made; the same create again, or a delete, mends it."
+            "The install failed; the same create again, or a delete, mends it."
             if status == "failed"
             else "The server's StatefulSet is missing; a start makes it again."
         )

@@ -81,7 +81,7 @@ CASES: dict[str, tuple[ServerObjects, State]] = {
     ),
     "install failed before anything was made": (
         server(statefulset=None, releases=releases("failed")),
-        failed("The install failed before anything was made; the same create again, or a delete, mends it."),
+        failed("The install failed; the same create again, or a delete, mends it."),
     ),
     "StatefulSet taken away by hand": (
         server(statefulset=None),

@@ -126,7 +126,7 @@ def push(image: Image, target: str) -> None:
 def _project_image(name: str, recipe: _Recipe, base: Path, built: Path) -> Image:
     with tempfile.TemporaryDirectory() as temporary:
         context = Path(temporary)
-        ignore = shutil.ignore_patterns("__pycache__", "node_modules", "*.pyc")
+        ignore = shutil.ignore_patterns("__pycache__", "node_modules", "*.pyc", ".*_cache")
         shutil.copytree(paths.ROOT / "images" / recipe.folder, context, dirs_exist_ok=True, ignore=ignore)
         for path in recipe.files:
             source, target = paths.ROOT / path, context / path

@@ -48,7 +48,8 @@ def expanded(text: str) -> str:
 def skeleton(manifests: dict[str, Manifest]) -> Any:
     """The manifests without what may differ: the environment, the record, and the password."""
     copy = json.loads(json.dumps(manifests))
-    del copy["StatefulSet/server-4711"]["metadata"]["annotations"]["gameserver/server"]
+    for recorded in ("StatefulSet/server-4711", "PersistentVolumeClaim/server-4711"):
+        del copy[recorded]["metadata"]["annotations"]["gameserver/server"]
     del at(copy["StatefulSet/server-4711"], GAME)["env"]
     at(copy["StatefulSet/server-4711"], GAME).pop("args", None)
     del copy["Secret/server-4711-rcon"]["data"]["password"]
@@ -85,5 +86,6 @@ def test_text_changes_nothing_but_itself(
         "MEMORY": "1536M",
     }
     assert [expanded(text) for text in game.get("args", [])] == args
-    record = json.loads(manifests["StatefulSet/server-4711"]["metadata"]["annotations"]["gameserver/server"])
-    assert record == {"game": "minecraft", "ram_gb": 2, "disk_gb": 10, "options": options, "customer": customer}
+    for recorded in ("StatefulSet/server-4711", "PersistentVolumeClaim/server-4711"):
+        record = json.loads(manifests[recorded]["metadata"]["annotations"]["gameserver/server"])
+        assert record == {"game": "minecraft", "ram_gb": 2, "disk_gb": 10, "options": options, "customer": customer}

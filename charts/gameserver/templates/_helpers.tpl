@@ -125,3 +125,8 @@ readOnlyRootFilesystem: {{ . }}
 capabilities:
   drop: [ALL]
 {{- end -}}
+
+{{- /* What the server is, for the API: on the StatefulSet, and on the claim, which outlives it. */ -}}
+{{- define "gameserver.record" -}}
+{{- dict "game" .Values.game "ram_gb" .Values.ramGb "disk_gb" .Values.diskGb "options" .Values.server.options "customer" .Values.server.customer | toJson -}}
+{{- end -}}

@@ -1,15 +1,14 @@
 """Disks that outlive their server, with the world inside, and what cannot be done to them."""
 
 import json
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cluster import world
 from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
-from tests.cluster.test_playing import join
 
 CLASS = "expandable-for-a-test"
 #: Everything that a server consists of or leaves a trace in.
@@ -67,10 +66,7 @@ def test_a_kept_disk_has_the_world_until_it_is_erased(cluster: Cluster, new_serv
     cluster.create(server, disk_gb=2)
     cluster.until_state(server, "running")
     assert server not in kept(cluster)
-    port = cluster.done("GET", f"{path}port/primary")
-    x, y, z = (math.floor(part) for part in join(port["host"], port["port"])["position"])
-    hole = f"{x},{y - 1},{z}"
-    assert join(port["host"], port["port"], "--dig", hole)["dug"] not in ("air", None)
+    place = world.mark(cluster, server)
 
     cluster.done("DELETE", path)
     until(lambda: cluster.call("GET", path).status_code == 404, 60)
@@ -88,8 +84,7 @@ def test_a_kept_disk_has_the_world_until_it_is_erased(cluster: Cluster, new_serv
     cluster.create(server, disk_gb=2, disk="reuse")
     cluster.until_state(server, "running")
     assert server not in kept(cluster)
-    port = cluster.done("GET", f"{path}port/primary")
-    assert join(port["host"], port["port"], "--look", hole)["blocks"] == {hole: "air"}
+    assert world.block(cluster, server, place) == world.MARK
 
     assert folders(server) != []
     cluster.done("DELETE", f"{path}?disk=erase")

@@ -2,31 +2,14 @@
 
 import base64
 import json
-import math
 import re
 import subprocess
 from collections.abc import Callable
-from typing import Any
 
 from mcstatus import JavaServer
 
-from tests.clients import rcon
+from tests.cluster import world
 from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
-
-
-def join(host: str, port: int, *arguments: str) -> dict[str, Any]:
-    """What a real Minecraft client sees after it joined."""
-    client = ROOT / "tests" / "clients" / "join.js"
-    result = subprocess.run(
-        ["node", str(client), host, str(port), "visitor", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    seen: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
-    return seen
 
 
 def test_a_server_is_created_played_stopped_started_and_deleted(
@@ -52,19 +35,8 @@ def test_a_server_is_created_played_stopped_started_and_deleted(
         address = node["status"]["addresses"][0]["address"]
         assert JavaServer.lookup(f"{address}:{port['port']}").status().players.max > 0
 
-    joined = join(port["host"], port["port"])
-    assert joined["joined"] is True
-    x, y, z = (math.floor(part) for part in joined["position"])
-    place = f"{x},{y + 5},{z}"
-
-    console = cluster.done("GET", f"{path}/rcon")
-
-    def say(line: str) -> str:
-        return rcon.command(console["host"], console["port"], console["password"], line)
-
-    assert "players online" in say("list")
-    say(f"setblock {place.replace(',', ' ')} minecraft:gold_block")
-    assert join(port["host"], port["port"], "--look", place)["blocks"] == {place: "gold_block"}
+    assert "players online" in world.console(cluster, server, "list")
+    place = world.mark(cluster, server)
 
     pod = f"server-{server}-0"
     with subprocess.Popen(
@@ -95,7 +67,7 @@ def test_a_server_is_created_played_stopped_started_and_deleted(
     assert cluster.done("PATCH", f"{path}/start") == {"success": True}
     cluster.until_state(server, "running")
     assert cluster.done("PATCH", f"{path}/port/primary") == port
-    assert join(port["host"], port["port"], "--look", place)["blocks"] == {place: "gold_block"}
+    assert world.block(cluster, server, place) == world.MARK
 
     assert cluster.done("DELETE", f"{path}/") == {"success": True}
     until(lambda: cluster.call("GET", f"{path}/").status_code == 404, 60)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,13 +138,3 @@ def remove_data() -> None:
     shutil.rmtree(paths.NODES, ignore_errors=True)
     for file in (paths.KUBECONFIG, paths.TOKEN, paths.ENV):
         file.unlink(missing_ok=True)
-
-
-def is_up() -> bool:
-    """Whether this checkout's cluster runs and answers."""
-    record = nodes.owner()
-    if not nodes.running() or not record or record["checkout"] != str(paths.ROOT):
-        return False
-    kubectl = str(paths.BIN / "kubectl")
-    command = [kubectl, f"--kubeconfig={paths.KUBECONFIG}", "get", "--raw", "/readyz"]
-    return subprocess.run(command, capture_output=True).returncode == 0

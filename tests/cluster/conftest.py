@@ -39,7 +39,7 @@ class Cluster:
     servers: list[int] = field(default_factory=list)
 
     def run(self, *command: str, stdin: str | None = None) -> str:
-        """What `kubectl …` or `helm …` prints; raises CalledProcessError with its stderr shown."""
+        """What `kubectl …` or `helm …` prints; raises AssertionError with its stderr."""
         environment = {
             **os.environ,
             "KUBECONFIG": self.kubeconfig,

@@ -52,6 +52,11 @@ def helm_docs() -> None:
     print(binaries.helm_docs())
 
 
+def kwok() -> None:
+    """Print the path of the kwok binary."""
+    print(binaries.kwok())
+
+
 _NEXT = """
 Minecraft server 1 is up: join {game} with a Minecraft client.
 
@@ -121,6 +126,7 @@ _COMMANDS = {
     "stop": stop,
     "clean": clean,
     "helm-docs": helm_docs,
+    "kwok": kwok,
 }
 
 

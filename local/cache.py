@@ -6,11 +6,20 @@ import os
 import shutil
 import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from local import paths
+
+#: What is kept of each kind and name however old it is: this many, the last used.
+_KEPT = 2
+#: What is in use while no command runs (links of a checkout, a node's kubelet) is also kept for so many days of no use.
+_DAYS = 14
+#: The kind that is used only while a command runs, which holds the lock of the machine; it is also the largest.
+_TRANSIENT = "images"
 
 
 def key_of(*parts: str | bytes) -> str:
@@ -50,13 +59,13 @@ def built(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     """The cache's folder `kind`/`key`, built by `build(folder)` if it isn't there yet.
 
     The folder gets its name only once it is whole, so a build that was killed is never taken for
-    a finished one. Folders that such a build left are removed.
+    a finished one. Folders that such a build left are removed, and what no checkout used for long.
     """
     folder = paths.CACHE / kind / key
-    if folder.exists():
+    if _used(folder):
         return folder
     with lock(kind):
-        if folder.exists():
+        if _used(folder):
             return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         for left in folder.parent.glob(".building-*"):
@@ -66,4 +75,29 @@ def built(kind: str, key: str, build: Callable[[Path], None]) -> Path:
         build(unfinished)
         os.sync()
         unfinished.rename(folder)
+        _used(folder)
+        _prune(folder.parent)
     return folder
+
+
+def _used(folder: Path) -> bool:
+    """Whether the folder exists; if so, its time of change says from now on that it was used now."""
+    try:
+        os.utime(folder)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _prune(kind: Path) -> None:
+    """Remove the entries of a kind that were not used lately; an entry's name is its key up to the last `-`."""
+    days = 0 if kind.name == _TRANSIENT else _DAYS
+    entries = [entry for entry in kind.iterdir() if not entry.name.startswith(".")]
+    seen: Counter[str] = Counter()
+    for entry in sorted(entries, key=lambda entry: entry.stat().st_mtime, reverse=True):
+        name = entry.name.rpartition("-")[0]
+        seen[name] += 1
+        if seen[name] > _KEPT and entry.stat().st_mtime <= time.time() - days * 86400:
+            # Under another name first: a kill in the middle leaves nothing that looks whole.
+            doomed = entry.rename(kind / f".building-{entry.name}")
+            shutil.rmtree(doomed)

@@ -12,11 +12,15 @@ _MANIFESTS = paths.ROOT / "local" / "manifests"
 
 
 def wanted_nodes() -> list[nodes.Node]:
-    """The nodes to have: `NODES` of the environment, 2 unless told."""
+    """The nodes to have: `NODES` of the environment, 2 unless told; more where the cluster has more.
+
+    A node that has joined once holds disks, and each DaemonSet waits for its pod there.
+    """
     text = os.environ.get("NODES") or "2"
     if text not in ("1", "2", "3"):
         raise progress.StepFailed(f"NODES must be 1, 2 or 3, not {text!r}")
-    return [nodes.Node(number) for number in range(1, int(text) + 1)]
+    possible = [nodes.Node(number) for number in (1, 2, 3)]
+    return [node for node in possible if node.number <= int(text) or (node.folder / "joined").exists()]
 
 
 def up(built: Path) -> list[nodes.Node]:
@@ -48,11 +52,12 @@ def up(built: Path) -> list[nodes.Node]:
     for node in others:
         _join(node, first, built)
     with progress.step("waiting for the nodes and the storage to be ready"):
-        kubectl(["apply", "-f", _MANIFESTS / "storage.yaml"])
+        for manifest in ("storage.yaml", "coredns.yaml", "metrics-server.yaml"):
+            kubectl(["apply", "-f", _MANIFESTS / manifest])
         kubectl(["wait", "--for=condition=Ready", "--timeout=120s", *(f"node/{n.name}" for n in wanted)])
-        kubectl(
-            ["-n", "local-path-storage", "rollout", "status", "--timeout=120s"] + ["deployment/local-path-provisioner"]
-        )
+        # metrics-server is not waited for: until it has measured, the autoscaler lets the replicas be.
+        for namespace, name in (("local-path-storage", "local-path-provisioner"), ("kube-system", "coredns")):
+            kubectl(["-n", namespace, "rollout", "status", "--timeout=120s", f"deployment/{name}"])
     return wanted
 
 
@@ -117,6 +122,7 @@ def _kubeadm(node: nodes.Node, built: Path, verb: str, config: str) -> None:
     file = node.folder / f"kubeadm-{verb}.yaml"
     file.touch(mode=0o600)
     file.write_text(config)
+    # CoreDNS is local/manifests/coredns.yaml, which needs no image by kubeadm's name for it.
     phases = ["--skip-phases=addon/coredns"] if verb == "init" else []
     command = [
         built / "kubeadm",

@@ -73,9 +73,8 @@ def control_plane(built: Path) -> list[Image]:
 
 
 def every_node(built: Path) -> list[Image]:
-    """The images that each node needs: kube-proxy, pause, the storage provisioner and its shell."""
+    """The images that each node needs: kube-proxy, pause, the addons, the storage provisioner and its shell."""
     base = _base()
-    provisioner = "local-path-provisioner"
     pause = 'FROM scratch\nCOPY catatonit /pause\nENTRYPOINT ["/pause", "-P"]\n'
     proxy = (
         f"FROM {BASE}\n"
@@ -86,13 +85,15 @@ def every_node(built: Path) -> list[Image]:
     return [
         _binary_image("pause:3.10.1", pause, Path("/usr/bin/catatonit")),
         _binary_image(f"kube-proxy:{binaries.kubernetes_version()}", proxy, built / "kube-proxy", base),
-        _binary_image(
-            "local-path-provisioner:v0.0.30",
-            _from_scratch(provisioner, f"/usr/local/bin/{provisioner}"),
-            built / provisioner,
-        ),
+        _addon_image("local-path-provisioner:v0.0.30", binaries.local_path_provisioner()),
+        _addon_image("metrics-server:v0.9.0", binaries.metrics_server()),
+        _addon_image("coredns:v1.14.3", binaries.coredns()),
         Image(BASE, base),
     ]
+
+
+def _addon_image(reference: str, binary: Path) -> Image:
+    return _binary_image(reference, _from_scratch(binary.name, f"/usr/local/bin/{binary.name}"), binary)
 
 
 def _from_scratch(binary: str, target: str) -> str:
@@ -212,6 +213,10 @@ def _build(reference: str, name: str, context: Path, archive: Path) -> None:
             -v /etc/ssl/certs:/etc/ssl/certs:ro -v /etc/resolv.conf:/etc/resolv.conf:ro \
             --build-arg BASE="$BASE" -t "$REFERENCE" "$CONTEXT"
         buildah push "$REFERENCE" "docker-archive:$ARCHIVE:$REFERENCE"
+        # The newest first; what an older one shares with these two stays.
+        for old in $(buildah images -q --filter "reference=${REFERENCE%:*}" | tail -n +3); do
+            buildah rmi -f "$old"
+        done
         rm -rf "$runroot"
     """
     names = {

@@ -19,6 +19,8 @@ from local import paths, progress
 
 BRIDGE = "gameserver0"
 HOST_ADDRESS = "10.77.0.1"
+#: As kubeadm-init.yaml has it.
+SERVICES = "10.96.0.0/16"
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -213,6 +215,9 @@ def _connect(node: Node, pid: int) -> None:
         ["ip", "address", "replace", f"{node.address}/24", "dev", "eth0"],
         ["ip", "link", "set", "eth0", "up"],
         ["ip", "route", "replace", "default", "via", HOST_ADDRESS],
+        # Who asks for a Service before kube-proxy knows it is told so at once, and tries again. Otherwise the packet
+        # would leave the node, and the kernel keep to that way until the asker gives up, half a minute later.
+        *(["iptables", "-w", "-A", chain, "-d", SERVICES, "-j", "REJECT"] for chain in ("FORWARD", "OUTPUT")),
     ):
         progress.output(enter(node, command))
 

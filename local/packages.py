@@ -76,6 +76,20 @@ def ensure_python() -> Path:
     return folder
 
 
+def unpacked(package: str) -> Path:
+    """The folder with a Debian package's files, which is not installed: that could start its service."""
+
+    def build(folder: Path) -> None:
+        with progress.step(f"fetching Debian's {package}"):
+            progress.run("apt-update", ["apt-get", "update"])
+            progress.run("apt-download", ["apt-get", "download", package], cwd=folder)
+            (archive,) = folder.glob("*.deb")
+            progress.run("dpkg-deb", ["dpkg-deb", "-x", archive, folder])
+            archive.unlink()
+
+    return cache.built("debian", package, build)
+
+
 def ensure_clients() -> None:
     """Install the test clients' npm packages into tests/clients, when their lock file changed."""
     lock = _CLIENTS / "package-lock.json"

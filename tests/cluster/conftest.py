@@ -3,7 +3,7 @@
 import itertools
 import json
 import os
-import re
+import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,15 +17,18 @@ import requests
 ROOT = Path(__file__).resolve().parent.parent.parent
 SERVERS_NAMESPACE = "gameservers"
 
-#: Each test session counts its servers from a place of its own, so that runs never meet.
-_ids = itertools.count(10_000 + int(time.time()) % 1_000_000 * 100)
+#: Of how many servers a failing test shows what it can.
+_SHOWN = 5
+#: Each test session counts its servers from a place of its own, so that runs never meet, even begun at one moment.
+_ids = itertools.count(10_000 + secrets.randbelow(10**6) * 1000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder needs the cluster."""
+    """Everything in this folder needs the cluster; the search for secrets comes after all that leaves traces."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+    items.sort(key=lambda item: item.path.name == "test_secrets_stay_secret.py")
 
 
 @dataclass
@@ -37,15 +40,12 @@ class Cluster:
     kubeconfig: str
     node_ip: str
     servers: list[int] = field(default_factory=list)
+    #: Every password that the API has given out, by the call.
+    secrets: dict[str, str] = field(default_factory=dict)
 
     def run(self, *command: str, stdin: str | None = None) -> str:
         """What `kubectl …` or `helm …` prints; raises AssertionError with its stderr."""
-        environment = {
-            **os.environ,
-            "KUBECONFIG": self.kubeconfig,
-            "PATH": f"{ROOT / '.local/bin'}:{os.environ['PATH']}",
-        }
-        result = subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment, check=False)
+        result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             raise AssertionError(f"{' '.join(command)}: {result.stderr.strip()}")
         return result.stdout
@@ -58,13 +58,16 @@ class Cluster:
 
     def call(self, method: str, path: str, body: object = None, *, token: str | None = None) -> requests.Response:
         """One call of the API, with a JSON body where `body` is given."""
-        return requests.request(
+        answer = requests.request(
             method,
             f"{self.api_url}{path}",
             json=body,
             headers={"Authorization": f"Bearer {token or self.api_token}"},
             timeout=30,
         )
+        if '"password":"' in answer.text and answer.ok:
+            self.secrets[f"{method} {path}"] = answer.json()["password"]
+        return answer
 
     def done(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         """The JSON of a call that must succeed; one told to wait (409, 429) is sent again."""
@@ -109,10 +112,8 @@ def until(reached: Callable[[], bool], seconds: float, what: Callable[[], str] |
 
 @pytest.fixture(scope="session")
 def _cluster() -> Cluster:
-    env = ROOT / ".local" / "env"
-    assert env.exists(), "no cluster: `make test` brings one up, or `make run`"
-    values = dict(re.findall(r"^export (\w+)=(.*)$", env.read_text(), re.MULTILINE))
-    return Cluster(values["API_URL"], values["API_TOKEN"], values["KUBECONFIG"], values["NODE_IP"])
+    assert "API_URL" in os.environ, "no cluster: `make test` brings one up, or `make run`"
+    return Cluster(*(os.environ[name] for name in ("API_URL", "API_TOKEN", "KUBECONFIG", "NODE_IP")))
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     if report.when == "call" and report.failed and hasattr(item, "funcargs"):
         cluster = item.funcargs.get("cluster")
-        for server in cluster.servers if isinstance(cluster, Cluster) else []:
+        for server in cluster.servers[:_SHOWN] if isinstance(cluster, Cluster) else []:
             report.sections.append((f"server {server}", _evidence(cluster, server)))
     return report
 

@@ -65,6 +65,36 @@ def test_a_build_that_died_is_not_taken_for_a_finished_one(own_cache: Path) -> N
     assert [path.name for path in folder.iterdir()] == ["other"]
 
 
+def _used_days_ago(kind: str, days: dict[str, float]) -> None:
+    """Entries of a kind, each last used so many days ago."""
+    for key, ago in days.items():
+        folder = paths.CACHE / kind / key
+        folder.mkdir(parents=True)
+        os.utime(folder, (0, time.time() - ago * 86400))
+
+
+def _left_by_a_build(kind: str) -> list[str]:
+    """The entries of a kind after another thing was built."""
+    cache.built(kind, "other-1", lambda _folder: None)
+    return sorted(path.name for path in (paths.CACHE / kind).iterdir())
+
+
+@pytest.mark.parametrize("kind", ["images", "binaries"])
+def test_what_nobody_used_for_long_is_removed_by_the_next_build(kind: str) -> None:
+    """The two of a name that were used last stay, however old; taking one from the cache is a use."""
+    _used_days_ago(kind, {"thing-1": 21, "thing-2": 22, "thing-3": 23})
+    cache.built(kind, "thing-3", lambda _folder: pytest.fail("it is there"))
+    assert _left_by_a_build(kind) == ["other-1", "thing-1", "thing-3"]
+
+
+def test_what_a_checkout_may_still_link_to_stays_for_two_weeks() -> None:
+    """Of images, which are used only while a command runs, two of a name stay; of all else, whatever is younger."""
+    for kind in ("images", "binaries"):
+        _used_days_ago(kind, {"thing-1": 9, "thing-2": 8, "thing-3": 7})
+    assert _left_by_a_build("images") == ["other-1", "thing-2", "thing-3"]
+    assert _left_by_a_build("binaries") == ["other-1", "thing-1", "thing-2", "thing-3"]
+
+
 def test_a_pid_is_told_from_the_next_process_with_the_same_number() -> None:
     """A process is known by when it started; one that ended, reaped or not, is no process."""
     child = os.fork()

@@ -1,0 +1,55 @@
+"""The replicas of the API in the cluster: which of them took a call, and how one dies."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.conftest import Cluster
+
+NAMESPACE = "gameserver-system"
+_SELECTOR = ("-l", "app.kubernetes.io/component=api")
+
+
+def get(cluster: Cluster, *arguments: str) -> dict[str, Any]:
+    """`kubectl get … -o json` in the API's namespace."""
+    return cluster.get("-n", NAMESPACE, *arguments)
+
+
+def pods(cluster: Cluster) -> dict[str, dict[str, Any]]:
+    """The replicas' pods by name, those that are going included."""
+    return {pod["metadata"]["name"]: pod for pod in get(cluster, "pods", *_SELECTOR)["items"]}
+
+
+def logged(cluster: Cluster, logger: str, **fields: object) -> list[dict[str, Any]]:
+    """The lines of that logger that have these fields, from all replicas; `pod` says which wrote it."""
+    found = []
+    for line in cluster.run(
+        *("kubectl", "-n", NAMESPACE, "logs", *_SELECTOR),
+        *("--prefix", "--since=5m", "--tail=-1", "--ignore-errors"),
+    ).splitlines():
+        prefix, _, text = line.partition(" ")
+        if text.startswith("{"):
+            entry = {"pod": prefix.split("/")[1], **json.loads(text)}
+            if entry["logger"] == logger and fields.items() <= entry.items():
+                found.append(entry)
+    return found
+
+
+def kill(pod: dict[str, Any]) -> None:
+    """End the pod's container at once, as an out-of-memory kill does: with its first process all others go."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = pod["metadata"]["uid"] in (folder / "cgroup").read_text()
+            if ours and b"gunicorn" in (folder / "cmdline").read_bytes() and _first(folder):
+                os.kill(int(folder.name), signal.SIGKILL)
+                return
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    raise AssertionError(f"no process of {pod['metadata']['name']} is on this machine")
+
+
+def _first(process: Path) -> bool:
+    status = (process / "status").read_text()
+    return next(line.split()[-1] for line in status.splitlines() if line.startswith("NSpid:")) == "1"

@@ -1,0 +1,38 @@
+"""What the local cluster has besides Kubernetes: measurements for the autoscaler, names of Services."""
+
+import inspect
+from collections.abc import Callable
+
+from tests.clients import rcon
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.replicas import NAMESPACE, get
+
+
+def test_the_autoscaler_knows_what_the_replicas_use(cluster: Cluster) -> None:
+    """The API's HorizontalPodAutoscaler has a measured CPU, and every node is measured."""
+
+    def measured() -> bool:
+        autoscaler = get(cluster, "horizontalpodautoscaler", "api")
+        metrics = autoscaler["status"].get("currentMetrics") or []
+        return any("averageUtilization" in metric["resource"]["current"] for metric in metrics)
+
+    until(measured, 90, "no CPU measured; see kubectl describe apiservice v1beta1.metrics.k8s.io")
+    nodes = {node["metadata"]["name"] for node in cluster.get("nodes")["items"]}
+    assert set(cluster.run("kubectl", "top", "nodes", "--no-headers").split()[::5]) == nodes
+
+
+def test_the_name_of_a_private_rcon_leads_to_the_console(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """As the API gives it, from a pod: here that of the API itself, which has a Python."""
+    server = new_server()
+    cluster.create(server, rcon="private")
+    cluster.until_state(server, "running")
+    console = cluster.done("GET", f"/api/v1/server/{server}/rcon")
+    assert console["host"] == f"server-{server}-rcon.{SERVERS_NAMESPACE}.svc"
+    address = console["host"], console["port"], console["password"]
+    # Not on a command line, as the password is in it.
+    program = f"__name__ = 'rcon'\n{inspect.getsource(rcon)}\nprint(command(*{address!r}, 'list'))"
+    pod = ("kubectl", "-n", NAMESPACE, "exec", "-i", "deployment/api", "--")
+    assert "players" in cluster.run(*pod, "python3", "-", stdin=program)
+    # Nothing in there asks the machine's own resolver.
+    elsewhere = "import socket\ntry: socket.getaddrinfo('example.com', 80)\nexcept socket.gaierror as no: print(no)"
+    assert "not known" in cluster.run(*pod, "python3", "-", stdin=elsewhere)

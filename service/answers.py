@@ -71,7 +71,11 @@ def register(app: Flask) -> None:
     @app.errorhandler(errors.Problem)
     def _problem(problem: errors.Problem) -> Response:
         if problem.status >= 500 and problem.__cause__ is not None:
-            log.error("%s: %s", problem.slug, problem.detail, exc_info=problem)
+            if isinstance(problem, errors.ClusterUnavailable):
+                # Every call ends here while Kubernetes is away: a stack for each would fill the disk, and tell no more.
+                log.error("%s: %s", problem.slug, problem.__cause__)
+            else:
+                log.error("%s: %s", problem.slug, problem.detail, exc_info=problem)
         return _answer(problem)
 
     @app.errorhandler(HTTPException)

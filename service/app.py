@@ -227,6 +227,8 @@ def _write_down(response: Response) -> None:
     token = g.get("token")
     outcome = request.environ.get("gameserver.outcome", "ok")
     id = (request.view_args or {}).get("id")
+    # Of an address that is none, nothing is written down: a token may have been put there by mistake.
+    place = request.path if id is not None else route
     view = request.endpoint or ""
     action = re.sub(r".*\.", "", view)
     if id is not None and (request.method != "GET" or action == "get_rcon") and action != "patch_port":
@@ -234,11 +236,11 @@ def _write_down(response: Response) -> None:
     fields = {
         "method": request.method,
         "route": route,
-        "path": request.path,
+        "path": place,
         "status": response.status_code,
         "ms": round(seconds * 1000, 1),
         "token": token.name if token else None,
         "outcome": outcome,
     }
     level = logging.DEBUG if action in ("healthcheck", "readyz") and response.status_code < 400 else logging.INFO
-    access.log(level, "%s %s %d", request.method, request.path, response.status_code, extra={"fields": fields})
+    access.log(level, "%s %s %d", request.method, place, response.status_code, extra={"fields": fields})

@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import quote
 
-from service.edges import KEPT_SINCE, Object
-from service.errors import ClusterUnavailable, Problem
+from service.edges import KEPT_SINCE, REUSED_SINCE, Object
+from service.errors import ClusterUnavailable, OperationInProgress, Problem
 from service.kube import Conflict, Kube, path
 from service.listing import Listing
 from service.live import LiveServer
@@ -44,7 +44,6 @@ class Cluster:
         self._kube = kube or Kube()
         self._revisions = Revisions(self._kube, self._namespace)
         self._listing = Listing(self._kube, self._namespace)
-        self._readers = ThreadPoolExecutor(16, "read")
         self._host = ("", float("-inf"))
         self._answered = float("-inf")
 
@@ -67,8 +66,10 @@ class Cluster:
 
     def events(self, id: int) -> tuple[Object, ...]:
         """The events of pod, StatefulSet and claim, newest last."""
-        pods = self._readers.submit(self._events_of, f"server-{id}-0")
-        return tuple(sorted([*self._events_of(f"server-{id}"), *pods.result()], key=_when))
+        where = path("v1", self._namespace, "events")
+        selectors = [quote(f"involvedObject.name=server-{id}{pod}") for pod in ("", "-0")]
+        lists = self._kube.get_all([f"{where}?fieldSelector={selector}" for selector in selectors])
+        return tuple(sorted([event for found in lists for event in (found or {}).get("items") or []], key=_when))
 
     def service(self, name: str) -> Object | None:
         """The Service called `name`, as it is now."""
@@ -105,18 +106,29 @@ class Cluster:
         where = path("v1", self._namespace, "persistentvolumeclaims", f"server-{id}")
         self._kube.merge(where, {"metadata": {"annotations": {KEPT_SINCE: since}}})
 
-    def erase_disk(self, id: int) -> None:
-        """Begin to delete the claim; its volume goes with it once no pod uses it. Idempotent."""
+    def reuse_disk(self, id: int, since: str) -> None:
+        """Write on the claim that a server has it again."""
+        where = path("v1", self._namespace, "persistentvolumeclaims", f"server-{id}")
+        self._kube.merge(where, {"metadata": {"annotations": {KEPT_SINCE: None, REUSED_SINCE: since}}})
+
+    def erase_disk(self, id: int, confirm: Callable[[], None]) -> None:
+        """Begin to delete the claim; its volume goes with it once no pod uses it. Idempotent.
+
+        Whoever froze since the claim was read has lost the Lease, which `confirm` says, or loses it later: then the
+        claim's version tells, as each create that takes the disk writes on the claim first.
+        """
         name = f"server-{id}"
         claim = self.get("v1", "persistentvolumeclaims", name)
         # A claim of the same name that is not ours is nobody's to delete.
         if claim is None or claim["metadata"].get("labels", {}).get("gameserver/id") != str(id):
             return
         try:
+            confirm()
             where = path("v1", self._namespace, "persistentvolumeclaims", name)
-            self._kube.delete(where, uid=claim["metadata"]["uid"])
+            about = claim["metadata"]
+            self._kube.delete(where, uid=about["uid"], version=about["resourceVersion"])
         except Conflict as conflict:
-            raise ClusterUnavailable from conflict
+            raise OperationInProgress from conflict
 
     def disk_class_expandable(self, claim: Object) -> bool:
         """Whether the claim's StorageClass lets a disk grow."""
@@ -146,20 +158,15 @@ class Cluster:
         self._kube.get(path("apps/v1", self._namespace, "statefulsets"), limit=1)
         self._answered = time.monotonic()
 
-    def _events_of(self, name: str) -> list[Object]:
-        return self._kube.all(path("v1", self._namespace, "events"), fieldSelector=f"involvedObject.name={name}")
-
     # -- for LiveServer ------------------------------------------------------------------------------------
 
     def get(self, group: str, kind: str, name: str) -> Object | None:
         """One object of the servers' namespace, as it is now."""
         return self._kube.get(path(group, self._namespace, kind, name))
 
-    def get_all(self, group: str, wanted: Sequence[tuple[str, str]]) -> list[Object | None]:
-        """Several of them by kind and name, read side by side."""
-        first, *others = wanted
-        reads = [self._readers.submit(self.get, group, kind, name) for kind, name in others]
-        return [self.get(group, *first), *(read.result() for read in reads)]
+    def get_all(self, wanted: Sequence[tuple[str, str, str]]) -> list[Object | None]:
+        """Several of them by group, kind and name, read side by side."""
+        return self._kube.get_all([path(group, self._namespace, kind, name) for group, kind, name in wanted])
 
     def releases(self, id: int, *, current: bool) -> tuple[Object, ...]:
         """The metadata of the release Secrets, oldest first; some milliseconds old unless it has to be `current`."""

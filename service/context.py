@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import current_app, g
@@ -33,6 +34,16 @@ def context() -> Context:
     """The collaborators that `create_app` was given."""
     found: Context = current_app.extensions["gameserver"]
     return found
+
+
+def timestamp() -> str:
+    """The present time, as Kubernetes writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def erase_disk(there: Context, id: int) -> None:
+    """Begin to erase the server's disk, under the Lease that this thread holds."""
+    there.cluster.erase_disk(id, lambda: there.releases.confirm(id))
 
 
 def caller() -> Token:

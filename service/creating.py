@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from service import values
 from service.auth import Token
-from service.context import Context
+from service.context import Context, erase_disk, timestamp
 from service.edges import Objects
 from service.errors import (
     DiskBeingErased,
@@ -18,6 +19,8 @@ from service.errors import (
     EulaNotAccepted,
     InvalidRequest,
     MissingScope,
+    NoNodePortLeft,
+    Problem,
     ServerExists,
     ServerNotFound,
 )
@@ -25,6 +28,8 @@ from service.games import Game
 from service.records import Record, customer_of_claim, record_of_values
 from service.sftp import forget
 from service.state import exists
+
+log = logging.getLogger(__name__)
 
 # A claim that no pod uses is gone within this time; one that is still in use takes as long as the pod.
 _ERASE_SECONDS = 3.0
@@ -57,10 +62,14 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
         objects = context.cluster.server(id)
         if exists(objects):
             return _again(context, token, objects, record, wanted)
-        _settle_disk(context, token, objects, record, request["disk"])
+        reused = _settle_disk(context, token, objects, record, request["disk"])
         # A hand may have removed the server of before; whoever had its files does not get this one's.
         forget(context.accounts, id)
-        context.releases.install(id, wanted)
+        try:
+            context.releases.install(id, wanted)
+        except NoNodePortLeft:
+            _take_back(context, id, reused)
+            raise
         return True
 
 
@@ -81,8 +90,15 @@ def check_growth(context: Context, claim: Mapping[str, Any] | None, now_gb: int,
     """Raises DiskCannotShrink or DiskCannotGrow where the disk cannot take its new size."""
     if wanted_gb < now_gb:
         raise DiskCannotShrink(errors={"disk_gb": [f"must not be smaller than {now_gb}"]})
-    if wanted_gb > now_gb and claim is not None and not context.cluster.disk_class_expandable(dict(claim)):
+    if wanted_gb == now_gb or claim is None:
+        return
+    if not context.cluster.disk_class_expandable(dict(claim)):
         raise DiskCannotGrow(errors={"disk_gb": [f"must be {now_gb}: the disk's storage class cannot grow it"]})
+    # Until then Kubernetes takes no change of a claim:
+    # https://kubernetes.io/docs/concepts/storage/persistent-volumes/#expanding-persistent-volumes-claims
+    if claim.get("status", {}).get("phase") != "Bound":
+        what = f"must be {now_gb} until the server's first start, which makes the disk"
+        raise DiskCannotGrow(errors={"disk_gb": [what]})
 
 
 def claim_gb(claim: Mapping[str, Any]) -> int:
@@ -121,10 +137,27 @@ def _again(context: Context, token: Token, objects: Objects, record: Record, wan
     return finished and not once_whole
 
 
-def _settle_disk(context: Context, token: Token, objects: Objects, record: Record, disk: str | None) -> None:
+def _take_back(context: Context, id: int, reused: bool) -> None:
+    """Remove what the install made before the node ports ran out: a half server would hold the last of them.
+
+    A disk that was there before stays. One that this very install has made goes, so that the same create can be sent
+    again: its game may have run for a moment, but nobody was ever given its port.
+    """
+    try:
+        context.releases.uninstall(id)
+        # A replica that froze meanwhile may find that another has made the server, over this disk.
+        if not reused and context.releases.current(id) is None:
+            erase_disk(context, id)
+    except Problem as problem:
+        # The same create goes on from what is left, and a delete removes it.
+        log.warning("server %d stays half made: %s", id, problem.detail)
+
+
+def _settle_disk(context: Context, token: Token, objects: Objects, record: Record, disk: str | None) -> bool:
+    """Whether the server is made over a disk that is there already."""
     claim = objects.claim
     if claim is None:
-        return
+        return False
     if token.customer is not None and customer_of_claim(claim) != token.customer:
         raise ServerNotFound("A disk of another customer was kept under this id.")
     if claim["metadata"].get("deletionTimestamp"):
@@ -133,10 +166,12 @@ def _settle_disk(context: Context, token: Token, objects: Objects, record: Recor
         raise DiskKept(errors={"disk": ["must be reuse or erase: a disk was kept under this id"]})
     if disk == "reuse":
         check_growth(context, claim, claim_gb(claim), record.disk_gb)
-        return
-    context.cluster.erase_disk(objects.id)
+        context.cluster.reuse_disk(objects.id, timestamp())
+        return True
+    erase_disk(context, objects.id)
     deadline = time.monotonic() + _ERASE_SECONDS
     while context.cluster.server(objects.id).claim is not None:
         if time.monotonic() > deadline:
             raise DiskBeingErased()
         time.sleep(0.2)
+    return False

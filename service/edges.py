@@ -15,6 +15,8 @@ Values = dict[str, Any]
 
 KEPT_SINCE = "gameserver/kept-since"
 """The annotation of a claim with the time at which its server was deleted."""
+REUSED_SINCE = "gameserver/reused-since"
+"""The annotation of a claim with the time at which a server was last made over it."""
 
 
 class Objects(Protocol):
@@ -61,8 +63,14 @@ class ClusterEdge(Protocol):
     def keep_disk(self, id: int, since: str) -> None:
         """Write on the claim, if there is one, since when it outlives its server."""
 
-    def erase_disk(self, id: int) -> None:
-        """Begin to delete the claim; one that is gone already is no error."""
+    def reuse_disk(self, id: int, since: str) -> None:
+        """Write on the claim that a server has it again. An erase of it that began before then has no effect."""
+
+    def erase_disk(self, id: int, confirm: Callable[[], None]) -> None:
+        """Begin to delete the claim as it was when `confirm()` did not raise; one that is gone already is no error.
+
+        May raise OperationInProgress, where another writes to the claim.
+        """
 
     def disk_class_expandable(self, claim: Object) -> bool: ...
     def node_host(self) -> str:
@@ -85,3 +93,6 @@ class ReleasesEdge(Protocol):
     def uninstall(self, id: int) -> bool: ...
     def locked(self, id: int) -> AbstractContextManager[None]:
         """Hold the server's Lease; the writes above go through within it."""
+
+    def confirm(self, id: int) -> None:
+        """Raises ClusterUnavailable unless the Lease that this thread holds is still its own, as Kubernetes has it."""

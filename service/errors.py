@@ -125,6 +125,20 @@ class UnsupportedMediaType(Problem):
     explanation = "Send the header `Content-Type: application/json`."
 
 
+class AddressTooLong(Problem):
+    slug = "address-too-long"
+    status = 414
+    title = "The address is too long"
+    explanation = "The request's first line (method, path and query) may have at most 4094 bytes."
+
+
+class HeadersTooLarge(Problem):
+    slug = "headers-too-large"
+    status = 431
+    title = "The headers are too large"
+    explanation = "A request may have at most 100 headers of 8190 bytes each."
+
+
 class BadRequest(Problem):
     slug = "bad-request"
     status = 400
@@ -179,7 +193,7 @@ class DiskCannotGrow(Problem):
     slug = "disk-cannot-grow"
     status = 409
     title = "This disk cannot grow"
-    explanation = "The storage class of the disk does not allow it to be expanded."
+    explanation = "Its storage class does not allow it to be expanded, or it has not been made yet."
 
 
 class DiskNotNodeLocal(Problem):

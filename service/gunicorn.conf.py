@@ -16,13 +16,13 @@ _settings = Settings.from_environment(os.environ)
 
 bind = f"0.0.0.0:{_settings.port}"
 workers = 1
-worker_class = "gthread"
+worker_class = "service.worker.Worker"
 # Half of these at most hold operations (see app.py), so reads and probes always find one.
 threads = 48
 worker_connections = 1000
 keepalive = 75
-# The longest operation ends well within this; the pod's own grace period has to be longer.
-graceful_timeout = 90
+# From SIGTERM on: draining, then the longest operation. The pod's own grace period has preStop on top of it.
+graceful_timeout = _settings.drain_seconds + 90
 timeout = 120
 # The root file system is read-only, and a heartbeat on a disk could stall.
 worker_tmp_dir = "/dev/shm"  # noqa: S108
@@ -57,8 +57,9 @@ def post_worker_init(worker: Any) -> None:
         if health.draining.is_set():
             return
         health.draining.set()
-        # gunicorn ignores an app's own `Connection: close`; without keep-alive it says so itself.
-        worker.cfg.set("keepalive", 0)
+        # gunicorn ignores an app's own `Connection: close`; where no connection may be kept it says so itself. Not
+        # `keepalive = 0`: that also cuts a connection whose answer, begun before, has just said keep-alive.
+        worker.max_keepalived = 0
         end = threading.Timer(_settings.drain_seconds, worker.handle_exit, (signal.SIGTERM, None))
         end.daemon = True
         end.start()

@@ -1,4 +1,4 @@
-"""A small JSON client of the Kubernetes API, on the official client's connections and credentials.
+"""A small JSON client of the Kubernetes API, with the credentials that the official client finds.
 
 Objects stay plain dicts: decoding 300 pods into the client's typed models takes ten times as long. Every request
 has a short timeout, and a cluster that does not answer is one error, `ClusterUnavailable`, whatever the cause.
@@ -9,21 +9,23 @@ from __future__ import annotations
 import json
 import logging
 import os
+import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from http.client import HTTPException
 from typing import cast
 from urllib.parse import quote, urlencode
 
-import urllib3
 from kubernetes import client, config
-from kubernetes.client.exceptions import ApiException
 
+from service.connections import Connections, Request
 from service.edges import Object
 from service.errors import ClusterUnavailable, OperationFailed, StartupError
 
 log = logging.getLogger(__name__)
 
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+JSON = "application/json"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 PAGE = 500
 
@@ -47,9 +49,10 @@ def path(group: str, namespace: str, kind: str, name: str = "", sub: str = "") -
 
 
 class Kube:
-    """One connection pool. Safe for threads; to be made after a fork, as sockets do not survive one."""
+    """Safe for threads; to be made after a fork, as sockets do not survive one."""
 
     def __init__(self, connections: int = 64) -> None:
+        """Up to so many `connections` are kept while nobody needs them."""
         configuration = client.Configuration()
         try:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
@@ -62,16 +65,20 @@ class Kube:
                 raise StartupError(
                     f"no Kubernetes to talk to: neither in a pod, nor by KUBECONFIG ({error})"
                 ) from error
-        configuration.connection_pool_maxsize = connections
-        configuration.retries = False
-        # A node that vanished sends no FIN; without keep-alive a watch would wait on it for good.
-        configuration.keep_alive = True
         self._configuration = configuration
-        self._client = client.ApiClient(configuration)
+        self._connections = Connections(configuration.host, _tls(configuration), connections)
 
     def get(self, path: str, *, metadata: bool = False, **query: str | int) -> Object | None:
         """The object at `path` (or only its metadata), None where there is none."""
-        return self._json("GET", path, query, accept=METADATA if metadata else "application/json")
+        return self._json("GET", path, query, accept=METADATA if metadata else JSON)
+
+    def get_all(self, targets: Sequence[str], *, metadata: bool = False) -> list[Object | None]:
+        """The objects at several paths, with their queries, read side by side; None for each that is not there."""
+        requests = [self._request("GET", target, {}, accept=METADATA if metadata else JSON) for target in targets]
+        return [
+            self._parsed(status, body, target)
+            for target, (status, body) in zip(targets, self._asked(requests), strict=True)
+        ]
 
     def all(self, path: str, *, metadata: bool = False, **query: str | int) -> list[Object]:
         """Every object of a collection, fetched by pages."""
@@ -80,7 +87,7 @@ class Kube:
     def listed(self, path: str, *, metadata: bool = False, **query: str | int) -> tuple[list[Object], str]:
         """Every object of a collection, and the version from which a watch goes on."""
         items: list[Object] = []
-        accept = METADATA_LIST if metadata else "application/json"
+        accept = METADATA_LIST if metadata else JSON
         page = {"limit": PAGE, **query}
         while True:
             found = self._json("GET", path, page, accept=accept) or {}
@@ -92,7 +99,7 @@ class Kube:
 
     def text(self, path: str, **query: str | int) -> str | None:
         """A plain text answer such as a log; None where there is nothing to show (400 or 404)."""
-        status, body = self._request("GET", path, query)
+        [(status, body)] = self._asked([self._request("GET", path, query)])
         return None if status in (400, 404) else self._checked(status, body, path).decode(errors="replace")
 
     def create(self, path: str, body: Object) -> Object:
@@ -128,21 +135,20 @@ class Kube:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": seconds,
         }
-        # The API server sends a bookmark about once a minute; a longer silence is a dead connection.
-        response = self._send("GET", path, query, None, METADATA if metadata else "application/json", (1.0, 90.0))
+        accept = METADATA if metadata else JSON
         try:
-            if response.status != 200:
-                self._checked(response.status, response.data, path)
-                raise ClusterUnavailable
-            yield {"type": "CONNECTED"}
-            rest = b""
-            for chunk in response.stream(65536):
-                *lines, rest = (rest + chunk).split(b"\n")
-                yield from (json.loads(line) for line in lines if line)
-        except (urllib3.exceptions.HTTPError, OSError, json.JSONDecodeError) as error:
+            # The API server sends a bookmark about once a minute; a longer silence is a dead connection.
+            with self._connections.streamed(self._request("GET", path, query, accept=accept), (1.0, 90.0)) as response:
+                if response.status != 200:
+                    self._checked(response.status, response.read(), path)
+                    raise ClusterUnavailable
+                yield {"type": "CONNECTED"}
+                rest = b""
+                while chunk := response.read1(65536):
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    yield from (json.loads(line) for line in lines if line)
+        except (HTTPException, OSError, json.JSONDecodeError) as error:
             raise ClusterUnavailable from error
-        finally:
-            response.close()
 
     # -- requests ------------------------------------------------------------------------------------------
 
@@ -153,9 +159,12 @@ class Kube:
         query: Mapping[str, str | int],
         body: Object | None = None,
         *,
-        accept: str = "application/json",
+        accept: str = JSON,
     ) -> Object | None:
-        status, data = self._request(method, path, query, body, accept)
+        [(status, data)] = self._asked([self._request(method, path, query, body, accept)])
+        return self._parsed(status, data, path)
+
+    def _parsed(self, status: int, data: bytes, path: str) -> Object | None:
         if status == 404:
             return None
         try:
@@ -169,42 +178,28 @@ class Kube:
         path: str,
         query: Mapping[str, str | int],
         body: Object | None = None,
-        accept: str = "application/json",
-    ) -> tuple[int, bytes]:
-        began = time.monotonic()
-        try:
-            response = self._send(method, path, query, body, accept, TIMEOUT)
-        except ClusterUnavailable as error:
-            # An API server that was started again has closed the pool's idle connections; a read may ask once
-            # more on a new one. A write may not: the first may have been carried out.
-            stale = isinstance(error.__cause__, urllib3.exceptions.ProtocolError | OSError)
-            if method != "GET" or not stale or time.monotonic() - began > 0.5:
-                raise
-            response = self._send(method, path, query, body, accept, TIMEOUT)
-        return response.status, response.data
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str | int],
-        body: Object | None,
-        accept: str,
-        timeout: tuple[float, float],
-    ) -> urllib3.HTTPResponse:
+        accept: str = JSON,
+    ) -> Request:
         headers = {"Accept": accept, "User-Agent": "gameserver-api"}
         if body is not None:
-            headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
+            headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else JSON
         if token := self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization"):
-            headers["authorization"] = token
-        url = f"{self._configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+            headers["Authorization"] = token
+        target = path + (f"?{urlencode(query)}" if query else "")
+        return Request(method, target, headers, None if body is None else json.dumps(body).encode())
+
+    def _asked(self, requests: Sequence[Request]) -> list[tuple[int, bytes]]:
+        began = time.monotonic()
         try:
-            answer = self._client.call_api(method, url, headers, body, _request_timeout=timeout)
-            response: urllib3.HTTPResponse = answer.response
-            if timeout is TIMEOUT:
-                _ = response.data  # Read here, so that a connection cut in the middle counts as away too.
-            return response
-        except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
+            try:
+                return self._connections.ask(requests, TIMEOUT)
+            except (HTTPException, OSError):
+                # An API server that was started again has closed the idle connections; reads may be asked once more
+                # on new ones. A write may not: the first may have been carried out.
+                if any(one.method != "GET" for one in requests) or time.monotonic() - began > 0.5:
+                    raise
+            return self._connections.ask(requests, TIMEOUT)
+        except (HTTPException, OSError) as error:
             raise ClusterUnavailable from error
 
     @staticmethod
@@ -225,3 +220,14 @@ class Kube:
             raise ClusterUnavailable
         log.error("Kubernetes answered %d at %s: %s", status, path, message)
         raise OperationFailed("Kubernetes did not understand a request of the API; its log has the details.")
+
+
+def _tls(configuration: client.Configuration) -> ssl.SSLContext:
+    """What the official client would make of its configuration."""
+    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    if not configuration.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if configuration.cert_file:
+        context.load_cert_chain(configuration.cert_file, configuration.key_file)
+    return context

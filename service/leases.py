@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 from service.edges import Object
@@ -90,6 +90,12 @@ class Leases:
             if not lease.abandoned:
                 self._release(name, lease)
 
+    def confirm(self, name: str, lease: Lease) -> None:
+        """Raises ClusterUnavailable where the Lease has gone to another by now, which a frozen holder cannot know."""
+        if not self._still_ours(name, lease):
+            lease.lose()
+            raise ClusterUnavailable("The operation took too long and was ended; send it again.")
+
     # -- one Lease -----------------------------------------------------------------------------------------
 
     def _acquire(self, name: str) -> Lease:
@@ -140,19 +146,17 @@ class Leases:
                 wait = RENEW_EVERY
             except Conflict:
                 # Ours may have been the write: a renewal whose answer was lost. The holder's name tells.
-                if not self._still_ours(name, lease, asked):
-                    log.warning("the Lease %s was taken by another", name)
-                    lease.lose()
-                    return
+                with suppress(Problem):
+                    if not self._still_ours(name, lease):
+                        log.warning("the Lease %s was taken by another", name)
+                        lease.lose()
+                        return
                 wait = RETRY_EVERY
             except Problem:
                 wait = RETRY_EVERY
 
-    def _still_ours(self, name: str, lease: Lease, asked: float) -> bool:
-        try:
-            found = self._kube.get(self._path(name))
-        except Problem:
-            return True
+    def _still_ours(self, name: str, lease: Lease) -> bool:
+        found = self._kube.get(self._path(name))
         if found is None or found["spec"].get("holderIdentity") != lease.held["spec"]["holderIdentity"]:
             return False
         lease.held = found

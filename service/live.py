@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from service.edges import Object
 from service.objects import service_names
@@ -12,11 +11,30 @@ from service.objects import service_names
 if TYPE_CHECKING:
     from service.cluster import Cluster
 
+Part = TypeVar("Part")
+
+
+class once(Generic[Part]):
+    """An attribute computed when it is first asked for.
+
+    functools.cached_property holds one lock for all objects of a class until Python 3.12, so that reads of different
+    servers would wait for each other: https://docs.python.org/3/library/functools.html#functools.cached_property
+    """
+
+    def __init__(self, compute: Callable[[Any], Part]) -> None:
+        self._compute = compute
+
+    def __get__(self, instance: object, owner: type) -> Part:
+        # From now on the attribute is found in the instance, and this is not asked.
+        part = instance.__dict__[self._compute.__name__] = self._compute(instance)
+        return part
+
 
 class LiveServer:
-    """One server's objects, each read when it is first looked at: most calls look at two or three of them.
+    """One server's objects, read when one is first looked at.
 
-    The pod and the Services are read together, side by side; who looks at one of them mostly looks at all.
+    StatefulSet, pod and Services are read together, side by side: most calls look at several of them, and all four
+    take hardly longer than one.
     """
 
     events: tuple[Object, ...] = ()
@@ -26,34 +44,49 @@ class LiveServer:
         self._cluster = cluster
         self._name = f"server-{id}"
 
-    @cached_property
+    @property
     def statefulset(self) -> Object | None:
-        return self._cluster.get("apps/v1", "statefulsets", self._name)
-
-    @cached_property
-    def claim(self) -> Object | None:
-        return self._cluster.get("v1", "persistentvolumeclaims", self._name)
+        return self._parts[0]
 
     @property
     def pod(self) -> Object | None:
-        return self._pod_and_services[0]
+        return self._parts[1]
 
     @property
     def services(self) -> Mapping[str, Object]:
-        return self._pod_and_services[1]
+        return self._parts[2]
 
-    @cached_property
+    @once
+    def claim(self) -> Object | None:
+        return self._cluster.get("v1", "persistentvolumeclaims", self._name)
+
+    @once
     def releases(self) -> tuple[Object, ...]:
         # Whether there is a server at all must be current; where a StatefulSet shows it, its history may lag.
         return self._cluster.releases(self.id, current=self.statefulset is None)
 
-    @cached_property
-    def _pod_and_services(self) -> tuple[Object | None, Mapping[str, Object]]:
+    @once
+    def _parts(self) -> tuple[Object | None, Object | None, Mapping[str, Object]]:
         own, rcon, sftp = service_names(self.id)
-        wanted = [("pods", f"{self._name}-0"), ("services", own), ("services", sftp)]
-        pod, *services = self._cluster.get_all("v1", wanted)
-        found = dict(zip((own, sftp), services, strict=True))
-        # RCON has a Service of its own only where the server's shows none of it.
-        if not any(port.get("name") == "rcon" for port in (found[own] or {}).get("spec", {}).get("ports", [])):
+        wanted = [
+            ("apps/v1", "statefulsets", self._name),
+            ("v1", "pods", f"{self._name}-0"),
+            ("v1", "services", own),
+            ("v1", "services", sftp),
+        ]
+        statefulset, pod, game, files = self._cluster.get_all(wanted)
+        found = {own: game, sftp: files}
+        # RCON has a Service of its own only where the game has RCON and the server's Service shows none of it.
+        if game is not None and not _has_rcon(game["spec"]) and _may_have_rcon(statefulset):
             found[rcon] = self._cluster.service(rcon)
-        return pod, {name: service for name in (own, rcon, sftp) if (service := found.get(name)) is not None}
+        return statefulset, pod, {name: service for name, service in found.items() if service is not None}
+
+
+def _may_have_rcon(statefulset: Object | None) -> bool:
+    template = (statefulset or {}).get("spec", {}).get("template")
+    return template is None or any(_has_rcon(container) for container in template["spec"]["containers"])
+
+
+def _has_rcon(spec: Mapping[str, Any]) -> bool:
+    """Whether a Service or a container has the port."""
+    return any(port.get("name") == "rcon" for port in spec.get("ports", []))

@@ -23,6 +23,8 @@ ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)
 GCCollector(registry=REGISTRY)
 
+_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+
 # The route, never the path: an id in a label would make one series per server.
 _requests = Histogram(
     "gameserver_api_request_duration_seconds",
@@ -33,7 +35,7 @@ _requests = Histogram(
 )
 _helm = Histogram(
     "gameserver_api_helm_duration_seconds",
-    "Helm operations by kind (install, change, uninstall) and outcome, and how long they took.",
+    "Helm operations by kind (install, change, uninstall, restore, converge) and outcome, and how long they took.",
     ["kind", "outcome"],
     buckets=(0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60, 120),
     registry=REGISTRY,
@@ -47,11 +49,12 @@ _recovered = Counter(
 
 def request_done(route: str, method: str, code: int, seconds: float) -> None:
     """Count one answered request."""
-    _requests.labels(route, method, str(code)).observe(seconds)
+    # A client may call anything a method; each would be a dozen series more, for good.
+    _requests.labels(route, method if method in _METHODS else "other", str(code)).observe(seconds)
 
 
 def helm_done(kind: str, outcome: str, seconds: float) -> None:
-    """Count one helm operation; `kind` is install, change or uninstall, `outcome` a word such as success."""
+    """Count one helm operation; `kind` is as releases.py names it, `outcome` success or a problem's slug."""
     _helm.labels(kind, outcome).observe(seconds)
 
 

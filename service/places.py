@@ -51,10 +51,12 @@ async def _in_time(start: Work, lease: Lease) -> None:
         done, _ = await asyncio.wait({work}, timeout=min(left, 1.0))
         if done:
             await work
-            return
+            # Frozen for a while, it came to its end, but too late: another may have written since.
+            if lease.remaining() > 0:
+                return
     # What was cut off may have left the release unfinished: whoever takes the Lease over recovers it.
     lease.abandon()
     work.cancel()
     await asyncio.wait({work})
-    log.error("helm was ended, as it took too long or its Lease could not be renewed")
+    log.error("helm was ended or came too late, as it took too long or its Lease could not be renewed")
     raise ClusterUnavailable("The operation took too long and was ended; send it again.")

@@ -79,6 +79,10 @@ class Releases:
         with self._lease(id):
             yield
 
+    def confirm(self, id: int) -> None:
+        """Raises ClusterUnavailable unless the Lease that this thread holds is still its own, as Kubernetes has it."""
+        self._leases.confirm(release_name(id), self._held.by_id[id])
+
     def install(self, id: int, values: Values) -> None:
         """Install the release, or bring one that is there to these values."""
         with self._lease(id) as lease:

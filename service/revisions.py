@@ -11,7 +11,7 @@ import base64
 import gzip
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -40,15 +40,16 @@ class Revisions:
         list here comes from its cache, and reads by name, which are always current, tell what the cache has missed.
         """
         found = list(self.cached(release))
-        if found:
-            last = self._metadata(release, _number(found[-1]))
-            if last is None:
-                # Uninstalled or pruned a moment ago; which, only a current list can tell.
-                return self._listed(release, "")
-            found[-1] = last
-        while newer := self._metadata(release, _number(found[-1]) + 1 if found else 1):
-            found.append(newer)
-        return tuple(found)
+        if not found:
+            [first] = self._metadata(release, 1)
+            return () if first is None else (first, *self._newer(release, 2))
+        number = _number(found[-1])
+        last, newer = self._metadata(release, number, number + 1)
+        if last is None:
+            # Uninstalled or pruned a moment ago; which, only a current list can tell.
+            return self._listed(release, "")
+        found[-1] = last
+        return (*found, *(() if newer is None else (newer, *self._newer(release, number + 2))))
 
     def cached(self, release: str) -> tuple[Object, ...]:
         """The same from the API server's cache, which may be some milliseconds behind."""
@@ -88,9 +89,17 @@ class Revisions:
         found = self._kube.all(self._path(), metadata=True, labelSelector=about, resourceVersion=version)
         return in_order([item["metadata"] for item in found])
 
-    def _metadata(self, release: str, number: int) -> Object | None:
-        found = self._kube.get(self._path(f"sh.helm.release.v1.{release}.v{number}"), metadata=True)
-        return None if found is None else cast(Object, found["metadata"])
+    def _newer(self, release: str, number: int) -> Iterator[Object]:
+        """The revisions from `number` on."""
+        while (found := self._metadata(release, number)[0]) is not None:
+            yield found
+            number += 1
+
+    def _metadata(self, release: str, *numbers: int) -> list[Object | None]:
+        """The revisions' metadata, read side by side; None for each that is not there."""
+        paths = [self._path(f"sh.helm.release.v1.{release}.v{number}") for number in numbers]
+        found = self._kube.get_all(paths, metadata=True)
+        return [None if one is None else cast(Object, one["metadata"]) for one in found]
 
     def _path(self, name: str = "") -> str:
         return path("v1", self._namespace, "secrets", name)

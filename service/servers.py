@@ -12,7 +12,7 @@ from flask import Response, jsonify
 from service import errors, schemas, state, values
 from service.auth import needs
 from service.bodies import Blueprint
-from service.context import Context, caller, context, found, record_of, seen
+from service.context import Context, caller, context, erase_disk, found, record_of, seen, timestamp
 from service.creating import check_growth, check_options, create, known_game
 from service.edges import Objects
 from service.openapi import problems
@@ -141,10 +141,10 @@ def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
         # First of all, as a repeated DELETE that finds neither server nor disk would not come here again.
         forget(there.accounts, id)
         if state.exists(objects):
-            there.cluster.keep_disk(id, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+            there.cluster.keep_disk(id, timestamp())
             there.releases.uninstall(id)
         if query["disk"] == "erase" and objects.claim is not None:
-            there.cluster.erase_disk(id)
+            erase_disk(there, id)
     return _SUCCESS
 
 

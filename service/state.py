@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from service.edges import Object, Objects
@@ -130,7 +131,9 @@ def _of_container(events: Sequence[Object], pod: Object, container: Object, sinc
         return _crashed(pod, ended, again=False, previous=False)
     started = (running or {}).get("startedAt") or since
     if container.get("started") and (_condition(pod, "Ready").get("lastTransitionTime") or "") > (started or ""):
-        reason = "The game runs, but does not answer any more."
+        # The kubelet sets both conditions; only for a node that is lost does Kubernetes set the one without the other.
+        lost = _condition(pod, "ContainersReady").get("status") == "True"
+        reason = "Its node does not answer." if lost else "The game runs, but does not answer any more."
         return State("failed", reason, _condition(pod, "Ready").get("lastTransitionTime"), "running")
     if last is not None:
         return State("starting", f"The last try ended: {_ending(pod, last)}", started, "running")
@@ -261,8 +264,14 @@ def _created(thing: Object) -> str | None:
 
 
 def _deleted(thing: Object | None) -> str | None:
-    deleted: str | None = (thing or {}).get("metadata", {}).get("deletionTimestamp")
-    return deleted
+    """When its deletion was asked for. Kubernetes writes down when it has to be over, grace period included:
+    https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/
+    """
+    about = (thing or {}).get("metadata", {})
+    if not (over := about.get("deletionTimestamp")):
+        return None
+    asked = datetime.fromisoformat(over) - timedelta(seconds=about.get("deletionGracePeriodSeconds") or 0)
+    return asked.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _outdated(statefulset: Object, pod: Object) -> bool:

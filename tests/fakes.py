@@ -13,11 +13,12 @@ from copy import deepcopy
 from typing import Any
 
 from service.accounts import Account
-from service.edges import KEPT_SINCE, Object, Values
+from service.edges import KEPT_SINCE, REUSED_SINCE, Object, Values
 from service.errors import (
     ClusterUnavailable,
     FileAccessNotInstalled,
     InvalidRequest,
+    NoNodePortLeft,
     OperationInProgress,
     Problem,
     RefusedByCluster,
@@ -45,7 +46,7 @@ class World:
         self.logs: dict[int, str] = {}
         self.away = False
         self.expandable = False
-        self.node_port = 31000
+        self.node_port, self.last_node_port = 31000, 32767
         # What the next write of Helm fails with.
         self.failure: Problem | None = None
         self.history: list[tuple[str, int]] = []
@@ -85,13 +86,18 @@ class World:
         public = values.get("rcon", {}).get("visibility", "public") == "public"
         ports = values.get("ports", [{"name": "primary", "port": 25565, "protocol": "TCP"}])
         listed = [*ports, {"name": "rcon", "port": 25575, "protocol": "TCP"}] if public else ports
-        self._service(name, "NodePort", listed)
-        self._service(f"{name}-sftp", "NodePort", [{"name": "sftp", "port": 22, "protocol": "TCP"}])
+        made = [
+            self._service(name, "NodePort", listed),
+            self._service(f"{name}-sftp", "NodePort", [{"name": "sftp", "port": 22, "protocol": "TCP"}]),
+        ]
         if not public:
             self._service(f"{name}-rcon", "ClusterIP", [{"name": "rcon", "port": 25575, "protocol": "TCP"}])
         self.pods.pop(id, None)
         if replicas:
             self.run(id)
+        # Helm makes all that it can before it says that a part was refused.
+        if not all(made):
+            raise NoNodePortLeft
 
     def run(self, id: int) -> None:
         """The game answers."""
@@ -105,8 +111,12 @@ class World:
             },
         }
 
-    def _service(self, name: str, type_: str, ports: Sequence[Mapping[str, Any]]) -> None:
+    def _service(self, name: str, type_: str, ports: Sequence[Mapping[str, Any]]) -> bool:
+        """Make the Service; False where there are not enough node ports for all of it."""
         there = {port["name"]: port for port in self.services.get(name, {}).get("spec", {}).get("ports", [])}
+        missing = [port for port in ports if port["name"] not in there]
+        if type_ == "NodePort" and len(missing) > self.last_node_port - self.node_port:
+            return False
         made = []
         for port in ports:
             entry = dict(port)
@@ -118,6 +128,7 @@ class World:
             "spec": {"type": type_, "ports": made},
             "status": {},
         }
+        return True
 
     def _next_port(self) -> int:
         self.node_port += 1
@@ -173,8 +184,16 @@ class FakeCluster:
         if id in self.world.claims:
             self.world.claims[id]["metadata"].setdefault("annotations", {})[KEPT_SINCE] = since
 
-    def erase_disk(self, id: int) -> None:
+    def reuse_disk(self, id: int, since: str) -> None:
         self.world.check()
+        if id in self.world.claims:
+            annotations = self.world.claims[id]["metadata"].setdefault("annotations", {})
+            annotations.pop(KEPT_SINCE, None)
+            annotations[REUSED_SINCE] = since
+
+    def erase_disk(self, id: int, confirm: Callable[[], None]) -> None:
+        self.world.check()
+        confirm()
         self.world.history.append(("erase", id))
         # The claim goes once no pod uses it.
         if id in self.world.pods:
@@ -237,6 +256,9 @@ class FakeReleases:
         finally:
             lock.release()
 
+    def confirm(self, id: int) -> None:
+        self.world.check()
+
     def install(self, id: int, values: Values) -> None:
         with self.locked(id):
             self._upgrade("install", id, values)
@@ -279,8 +301,12 @@ class FakeReleases:
         if failure is not None:
             revisions.append("failed")
             raise failure
+        try:
+            world.apply(id, values)
+        except NoNodePortLeft:
+            revisions.append("failed")
+            raise
         revisions[:] = ["superseded"] * len(revisions) + ["deployed"]
-        world.apply(id, values)
 
 
 class FakeAccounts:

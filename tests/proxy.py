@@ -1,4 +1,4 @@
-"""A proxy in front of a Kubernetes API server that can hold or cut the n-th request of whoever is pointed at it.
+"""A proxy in front of a Kubernetes API server that can hold the n-th request of whoever is pointed at it.
 
 It speaks plain HTTP on loopback and adds the credentials of a kubeconfig, so that helm can be run through it.
 """
@@ -9,7 +9,6 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,11 @@ from kubernetes import client, config
 _HOP = {"connection", "transfer-encoding", "content-length", "host", "keep-alive", "accept-encoding"}
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A request that was passed on, and the status that it got."""
-
-    method: str
-    path: str
-    status: int
-
-
 class Proxy:
-    """Counts requests; `hold(n)` makes the n-th wait (counted from 1) until `let_go`; `cut(n)` breaks it off."""
+    """Counts requests; `hold(n)` makes the n-th from then on (counted from 1) wait until `let_go`.
+
+    Watches are passed on, but are not counted: they are no part of a call.
+    """
 
     def __init__(self, kubeconfig: str) -> None:
         configuration = client.Configuration()
@@ -38,11 +31,11 @@ class Proxy:
         self._client = client.ApiClient(configuration)
         self._configuration = configuration
         self._lock = threading.Lock()
-        self._held_number = self._cut_number = 0
+        self._held_number = 0
         self._only = ""
         self._frozen = self._closed = False
         self.requests: list[str] = []
-        self.answers: list[Answer] = []
+        self.watches: list[str] = []
         self.holding = threading.Event()
         self._go = threading.Event()
         self._server: ThreadingHTTPServer | None = None
@@ -54,14 +47,13 @@ class Proxy:
 
     def hold(self, number: int, only: str = "") -> None:
         """Hold the `number`-th request, counting only those whose "METHOD path" has `only` in it."""
-        self._held_number, self._only = number, only
-
-    def cut(self, number: int, only: str = "") -> None:
-        self._cut_number, self._only = number, only
+        with self._lock:
+            self._held_number, self._only = number, only
+            self.requests = []
 
     def watched(self, kind: str) -> bool:
         """Whether a watch of that kind was asked for; its answer only comes when it ends."""
-        return any(f"/{kind}?" in request and "watch=1" in request for request in self.requests)
+        return any(f"/{kind}?" in request for request in self.watches)
 
     def freeze(self) -> None:
         """From now on nothing is answered."""
@@ -94,7 +86,7 @@ class Proxy:
             def handle_one_request(self) -> None:
                 try:
                     super().handle_one_request()
-                except OSError:
+                except (OSError, urllib3.exceptions.HTTPError):
                     self.close_connection = True
 
             def _any(self) -> None:
@@ -103,7 +95,6 @@ class Proxy:
                     self.close_connection = True
                     return
                 response = proxy.forward(self.command, self.path, dict(self.headers), body)
-                proxy.answers.append(Answer(self.command, self.path, response.status))
                 self.send_response(response.status)
                 for name, value in response.headers.items():
                     if name.lower() not in _HOP:
@@ -132,13 +123,14 @@ class Proxy:
             self._client.rest_client.pool_manager.clear()
 
     def admit(self, request: str) -> bool:
+        if "watch=1" in request:
+            self.watches.append(request)
+            return not self._frozen
         with self._lock:
             counted = self._only in request
             if counted:
                 self.requests.append(request)
             number = len(self.requests) if counted else -1
-        if number == self._cut_number:
-            return False
         if number == self._held_number or self._frozen:
             self.holding.set()
             self._go.wait(60)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from werkzeug.test import TestResponse
 
+from service import logs
+from service.app import create_app
 from service.settings import Settings
 from tests.api.conftest import Client
-from tests.fakes import World
+from tests.fakes import FakeAccounts, FakeCluster, FakeReleases, World
 
 OK = {"ram_gb": 2, "disk_gb": 10}
 CALLS = {
@@ -26,10 +31,39 @@ CALLS = {
     "GET /api/v1/server/1/port/primary": "read",
     "PATCH /api/v1/server/1/port/primary": "read",
     "GET /api/v1/server/1/rcon": "operate",
+    "GET /api/v1/server/1/sftp": "read",
+    "PUT /api/v1/server/1/sftp": "operate",
     "GET /api/v1/disk/": "read",
     "GET /api/v1/game": "read",
 }
+BODIES = {"POST": OK, "PUT /api/v1/server/1/sftp": {"password": True}, "PATCH /api/v1/server/1/": {}}
 HOLDERS = {"reader": {"read"}, "operator": {"read", "operate"}, "shop": {"read", "operate", "admin"}}
+
+
+@pytest.fixture
+def client(world: World, settings: Settings) -> Client:
+    """An API with file access."""
+    settings = replace(settings, sftp_namespace="gameserver-sftp")
+    return Client(create_app(settings, FakeCluster(world), FakeReleases(world), FakeAccounts()).test_client())
+
+
+def send(client: Client, call: str, token: str = "shop", id: int = 1, **more: Any) -> TestResponse:
+    """One of CALLS, with a body that suits it, about server `id`."""
+    method, path = call.split()
+    body = BODIES.get(call, BODIES.get(method) if method == "POST" else None)
+    return client.call(method, path.replace("/1/", f"/{id}/"), body, token=token, **more)
+
+
+def test_no_call_is_missing_here(client: Client) -> None:
+    """Each route and method that needs a token, and the scope it asks for."""
+    app = client.flask.application
+    found = {
+        f"{method} {re.sub('<any[^>]*>', 'primary', rule.rule.replace('<id:id>', '1'))}": needs
+        for rule in app.url_map.iter_rules()
+        if (needs := app.view_functions[rule.endpoint].needs)  # type: ignore[attr-defined]
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert found == CALLS
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -37,8 +71,7 @@ HOLDERS = {"reader": {"read"}, "operator": {"read", "operate"}, "shop": {"read",
 def test_each_call_needs_its_scope(client: Client, call: str, holder: str) -> None:
     """403 that names it; with it, whatever the call says."""
     client.post("/api/v1/server/1/", OK)
-    method, path = call.split()
-    answer = client.call(method, path, OK if method == "POST" else {} if path.endswith("/1/") else None, token=holder)
+    answer = send(client, call, holder)
     if CALLS[call] in HOLDERS[holder]:
         assert answer.status_code == 200
     else:
@@ -68,14 +101,11 @@ def test_a_customers_token_sees_that_customers_servers_alone(client: Client, wor
     assert [server["id"] for server in listed["servers"]] == [2]
     world.history.clear()
     for call in CALLS:
-        method, path = call.split()
-        if "/1/" in path:
-            answer = client.call(
-                method, path, OK if method == "POST" else {} if path.endswith("/1/") else None, token="acme"
-            )
-            assert (call, answer.status_code) == (call, 404)
-            mine = client.call(method, path.replace("/1/", "/3/"), {} if path.endswith("/3/") else None, token="acme")
-            assert mine.status_code in (404, 415, 422), call
+        if "/1/" in call:
+            others = send(client, call, "acme")
+            assert (call, others.status_code) == (call, 404)
+            # Nor does the answer tell that there is something.
+            assert call.startswith("POST") or others.json == send(client, call, "acme", 3).json
     assert world.history == []
 
 
@@ -109,12 +139,30 @@ def test_every_change_leaves_an_audit_line(client: Client, caplog: pytest.LogCap
     client.get("/api/v1/server/1/")
     client.patch("/api/v1/server/1/port/primary")
     client.patch("/api/v1/server/1/stop", token="reader")
+    client.patch("/api/v1/server/1/stop", token="unknown")
     client.delete("/api/v1/server/2/")
     assert [record.fields for record in caplog.records if record.name == "service.audit"] == [  # type: ignore[attr-defined]
         {"token": "shop", "action": "create_server", "server": 1, "outcome": "ok"},
         {"token": "reader", "action": "stop_server", "server": 1, "outcome": "missing-scope"},
+        {"token": "", "action": "stop_server", "server": 1, "outcome": "unauthorized"},
         {"token": "shop", "action": "delete_server", "server": 2, "outcome": "server-not-found"},
     ]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_each_change_is_audited_with_its_request(
+    client: Client, call: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is no read, and the one read that gives a password away; the line carries the request's id."""
+    client.post("/api/v1/server/1/", OK)
+    caplog.set_level(logging.INFO, "service.audit")
+    monkeypatch.setattr(caplog.handler, "formatter", logs.JsonFormatter())
+    caplog.clear()
+    assert send(client, call, headers={"X-Request-Id": "shop-17"}).status_code == 200
+    lines = [json.loads(line) for line in caplog.text.splitlines()]
+    lines = [line for line in lines if line["logger"] == "service.audit"]
+    audited = "rcon" in call or not (call.startswith("GET") or "port" in call)
+    assert [(line["request_id"], line["server"], line["outcome"]) for line in lines] == [("shop-17", 1, "ok")] * audited
 
 
 def test_a_request_id_is_taken_or_made(client: Client) -> None:
@@ -134,6 +182,15 @@ def test_no_secret_is_logged(client: Client, caplog: pytest.LogCaptureFixture) -
         "port": 31002,
         "password": "password-1",
     }
+    # A token where none belongs.
+    for path in (
+        "/shop-secret",
+        "/api/v1/server/shop-secret/",
+        "/api/v1/server/1/port/shop-secret",
+        "/problems/shop-secret",
+    ):
+        assert client.get(f"{path}?token=shop-secret").status_code == 404
+    client.post("/api/v1/server/2/", {**OK, "customer": "shop-secret", "shop-secret": "shop-secret"})
     assert caplog.records
     for secret in ("shop-secret", "password-1", "hush"):
         assert secret not in caplog.text

@@ -136,16 +136,22 @@ def test_fingerprints_need_the_daemonset_and_its_config_map(accounts: Accounts, 
         accounts.host_keys()
 
 
-AFFINITY = {"required": {"nodeSelectorTerms": []}}
+def affinity(*nodes: str, key: str = "kubernetes.io/hostname") -> dict[str, Any]:
+    """A volume's affinity to these nodes."""
+    expression = {"key": key, "operator": "In", "values": list(nodes)}
+    return {"required": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}}
 
 
 @pytest.mark.parametrize(
     ("spec", "local"),
     [
-        ({"hostPath": {"path": "/a"}, "nodeAffinity": AFFINITY}, True),
-        ({"local": {"path": "/a"}, "nodeAffinity": AFFINITY}, True),
+        ({"hostPath": {"path": "/a"}, "nodeAffinity": affinity("node1")}, True),
+        ({"local": {"path": "/a"}, "nodeAffinity": affinity("node1")}, True),
         ({"hostPath": {"path": "/a"}}, False),
-        ({"csi": {"driver": "cloud"}, "nodeAffinity": AFFINITY}, False),
+        ({"hostPath": {"path": "/a"}, "nodeAffinity": affinity("node1", "node2")}, False),
+        ({"local": {"path": "/a"}, "nodeAffinity": affinity("zone1", key="topology.kubernetes.io/zone")}, False),
+        ({"local": {"path": "/a"}, "nodeAffinity": {"required": {"nodeSelectorTerms": []}}}, False),
+        ({"csi": {"driver": "cloud"}, "nodeAffinity": affinity("node1")}, False),
         ({"nfs": {"server": "a", "path": "/a"}}, False),
     ],
 )

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
+import http.server
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -24,7 +28,7 @@ apiVersion: v1
 kind: Config
 current-context: none
 contexts: [{name: none, context: {cluster: none, user: none}}]
-clusters: [{name: none, cluster: {server: "http://127.0.0.1:9"}}]
+clusters: [{name: none, cluster: {server: "%s"}}]
 users: [{name: none, user: {}}]
 """
 
@@ -43,6 +47,10 @@ class Served:
     metrics: str
     log: Path
 
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Served]]:
@@ -53,7 +61,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Served]]:
         port, metrics = free_port(), free_port()
         tokens = [{"name": "t", "sha256": hashlib.sha256(b"t").hexdigest(), "scopes": ["read", "operate", "admin"]}]
         (tmp_path / "tokens.json").write_text(json.dumps({"tokens": tokens}))
-        (tmp_path / "kubeconfig").write_text(KUBECONFIG)
+        kubernetes = variables.pop("KUBERNETES", "http://127.0.0.1:9")
+        (tmp_path / "kubeconfig").write_text(KUBECONFIG % kubernetes)
         environment = {
             "PATH": os.environ["PATH"],
             "PORT": str(port),
@@ -96,6 +105,25 @@ def up(served: Served) -> None:
         time.sleep(0.1)
 
 
+@pytest.fixture
+def slow_kubernetes() -> Iterator[str]:
+    """The address of a Kubernetes that thinks for a second, and then knows nothing."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            time.sleep(1)
+            with contextlib.suppress(BrokenPipeError):
+                self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on the test's output."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 def test_it_serves_logs_and_drains(start: Callable[..., Served]) -> None:
     """Without Kubernetes: alive, 503 in time, JSON logs, metrics; after SIGTERM it goes on answering for a while."""
     served = start()
@@ -123,6 +151,75 @@ def test_it_serves_logs_and_drains(start: Callable[..., Served]) -> None:
     assert served.process.wait(20) == 0
     lines = [json.loads(line) for line in served.log.read_text().splitlines()]
     assert {"gunicorn.error", "service.access"} <= {line["logger"] for line in lines}
+
+
+def test_a_connection_that_was_promised_to_stay_is_not_cut(start: Callable[..., Served], slow_kubernetes: str) -> None:
+    """An answer begun before SIGTERM says keep-alive; so the next request on that connection is answered too."""
+    served = start(KUBERNETES=slow_kubernetes)
+    up(served)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
+    connection.request("GET", "/api/v1/server/1/port/primary", headers={"Authorization": "Bearer t"})
+    time.sleep(0.5)
+    served.process.send_signal(signal.SIGTERM)
+    begun = connection.getresponse()
+    assert (begun.status, begun.headers["Connection"], begun.read() != b"") == (404, "keep-alive", True)
+    time.sleep(0.2)
+    connection.request("GET", "/healthcheck")
+    kept = connection.getresponse()
+    assert (json.load(kept), kept.headers["Connection"]) == ({"alive": True}, "close")
+    assert served.process.wait(20) == 0
+
+
+@pytest.fixture
+def served(start: Callable[..., Served]) -> Served:
+    """One that is up."""
+    begun = start()
+    up(begun)
+    return begun
+
+
+def sent(served: Served, request: bytes) -> tuple[http.client.HTTPResponse, dict[str, Any]]:
+    """What comes back for bytes that no client would send, and the JSON in it."""
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
+        connection.sendall(request)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        found: dict[str, Any] = json.load(answer)
+        return answer, found
+
+
+def test_what_is_no_request_gets_a_problem_too(served: Served) -> None:
+    """Though the application never sees it; and the next request is answered as ever."""
+    for request, status, slug in (
+        (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\n\r\n", 414, "address-too-long"),
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 431, "headers-too-large"),
+        (b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 200 + b"\r\n", 431, "headers-too-large"),
+        (b"nonsense\r\n\r\n", 400, "bad-request"),
+        (b"GET / HTTP/9.9\r\n\r\n", 400, "bad-request"),
+        (b"GET / HTTP/1.1\r\na b: c\r\n\r\n", 400, "bad-request"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "bad-request"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "bad-request"),
+        (b"GET / HTTP/1.1\r\nAuthorization Bearer hush\r\n\r\n", 400, "bad-request"),
+        (b"GET /?token=hush\r\n\r\n", 400, "bad-request"),
+    ):
+        answer, problem = sent(served, request)
+        assert (answer.status, problem["type"]) == (status, f"/problems/{slug}"), request[:60]
+        assert (problem["success"], problem["status"]) == (False, status)
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.headers["Connection"] == "close"
+    assert requests.get(f"{served.url}/healthcheck", timeout=5).json() == {"alive": True}
+    assert "is no request: InvalidHeader" in served.log.read_text()
+    assert "hush" not in served.log.read_text()
+
+
+def test_clients_that_do_not_close_keep_nobody_waiting(served: Served) -> None:
+    """Twenty that asked for their connection's end and then leave it open: a probe finds a thread at once."""
+    with contextlib.ExitStack() as left_open:
+        for _ in range(20):
+            connection = left_open.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=10))
+            connection.sendall(b"GET /healthcheck HTTP/1.1\r\nConnection: close\r\n\r\n")
+        # Each would hold up the whole process for two seconds.
+        assert requests.get(f"{served.url}/healthcheck", timeout=2).json() == {"alive": True}
 
 
 @pytest.mark.parametrize(

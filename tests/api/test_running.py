@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from service import health, logs, metrics
 from service.app import CALLS_AT_ONCE, OPERATIONS_AT_ONCE, count_servers
-from service.errors import ClusterUnavailable, StartupError
+from service.errors import ClusterUnavailable, OperationFailed, Problem, StartupError
 from tests.api.conftest import Client
 from tests.fakes import FakeCluster, World
 
@@ -63,6 +63,26 @@ def test_while_kubernetes_is_away_all_answers_503(client: Client, world: World, 
     assert answer.json is not None
     assert (answer.status_code, answer.json["type"]) == (503, "/problems/cluster-unavailable")
     assert answer.headers["Retry-After"] == "5"
+
+
+def test_kubernetes_away_is_logged_in_a_line(
+    client: Client, world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With its cause and without a stack, as there is such a line for every call; a failure that is ours has one."""
+
+    def fail(problem: type[Problem]) -> Callable[[FakeCluster, int], Any]:
+        def server(self: FakeCluster, id: int) -> Any:
+            raise problem from TimeoutError("nobody there")
+
+        return server
+
+    for problem, stack in ((ClusterUnavailable, False), (OperationFailed, True)):
+        caplog.clear()
+        monkeypatch.setattr(FakeCluster, "server", fail(problem))
+        client.get("/api/v1/server/1/")
+        (line,) = [record for record in caplog.records if record.name == "service.answers"]
+        assert (line.exc_info is not None) is stack
+        assert ("nobody there" in line.getMessage()) is not stack
 
 
 def test_more_operations_than_threads_can_hold_are_turned_away(
@@ -127,14 +147,17 @@ def test_hanging_reads_leave_room_for_probes(client: Client, monkeypatch: pytest
 def test_metrics_count_requests_by_route_and_servers_by_state(
     client: Client, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The route, not the path; and nothing of servers while the cluster is away."""
+    """The route, not the path; no method that a client has made up; nothing of servers while Kubernetes is away."""
     client.post("/api/v1/server/1/", OK)
+    client.call("BREW", "/api/v1/server/1/")
     client.post("/api/v1/server/2/", {**OK, "start": False})
     client.get("/nope")
     text = generate_latest(metrics.REGISTRY).decode()
     name = "gameserver_api_request_duration_seconds_count"
     assert f'{name}{{code="201",method="POST",route="/api/v1/server/<id:id>/"}}' in text
     assert f'{name}{{code="404",method="GET",route="none"}}' in text
+    assert f'{name}{{code="405",method="other",route="none"}}' in text
+    assert "BREW" not in text
     registry = CollectorRegistry()
     monkeypatch.setattr(metrics, "REGISTRY", registry)
     metrics.count_servers(lambda: count_servers(FakeCluster(world)))

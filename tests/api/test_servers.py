@@ -331,6 +331,13 @@ def test_a_disk_never_shrinks_and_grows_where_it_can(client: Client, world: Worl
     assert problem(client.patch("/api/v1/server/1/", {"disk_gb": 11})) == (409, "disk-cannot-grow")
     assert world.history == [("install", 1)]
     world.expandable = True
+    world.claims[1]["status"] = {"phase": "Pending"}
+    unmade = client.patch("/api/v1/server/1/", {"disk_gb": 11})
+    assert problem(unmade) == (409, "disk-cannot-grow")
+    assert unmade.json is not None
+    assert unmade.json["errors"] == {"disk_gb": ["must be 10 until the server's first start, which makes the disk"]}
+    assert world.history == [("install", 1)]
+    world.claims[1]["status"] = {"phase": "Bound"}
     assert client.patch("/api/v1/server/1/", {"disk_gb": 11}).json == {"success": True, "restarting": False}
     assert world.values[1]["diskGb"] == 11
 

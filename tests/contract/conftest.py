@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +45,11 @@ class Edges:
     refuse_next: Callable[[], None]
 
 
+def statuses(edges: Edges, id: int) -> list[str]:
+    """Those of the revisions that a server's release has, oldest first."""
+    return [one["labels"]["status"] for one in edges.cluster.server(id).releases]
+
+
 def until(reached: Callable[[], bool], seconds: float = 10) -> None:
     """Wait until `reached()`, at most `seconds`."""
     deadline = time.monotonic() + seconds
@@ -56,26 +60,19 @@ def until(reached: Callable[[], bool], seconds: float = 10) -> None:
 
 @pytest.fixture(scope="session")
 def kubeconfig() -> str:
-    """The kubeconfig of the local cluster, or the one that CONTRACT_KUBECONFIG names."""
-    if given := os.environ.get("CONTRACT_KUBECONFIG"):
-        return given
-    env = ROOT / ".local" / "env"
-    assert env.exists(), "no cluster: `make test` brings one up"
-    found = re.search(r"^export KUBECONFIG=(.*)$", env.read_text(), re.MULTILINE)
-    assert found is not None
-    return found[1]
+    """The kubeconfig of the local cluster."""
+    assert "KUBECONFIG" in os.environ, "no cluster: `make test` brings one up"
+    return os.environ["KUBECONFIG"]
 
 
 @pytest.fixture(scope="session")
 def real_settings(kubeconfig: str) -> Iterator[Settings]:
     """Settings for a namespace that lives as long as the session."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KUBECONFIG", kubeconfig)
-        kube, name = Kube(), f"contract-{secrets.token_hex(4)}"
-        kube.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-        helm = ROOT / ".local" / "bin" / "helm"
-        yield replace(Settings(), servers_namespace=name, helm=str(helm), pod_name="contract-1")
-        kube.delete(f"/api/v1/namespaces/{name}")
+    kube, name = Kube(), f"contract-{secrets.token_hex(4)}"
+    kube.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    helm = ROOT / ".local" / "bin" / "helm"
+    yield replace(Settings(), servers_namespace=name, helm=str(helm), pod_name="contract-1")
+    kube.delete(f"/api/v1/namespaces/{name}")
 
 
 @pytest.fixture(scope="session")

@@ -1,44 +1,172 @@
-"""A replica of the API, reduced to one write: `python -m tests.contract.replica <write> <id>`, to be killed in a test.
+"""A replica of the API in a process of its own, as a container has it: gunicorn, the application, its real edges.
 
-The settings come from CONTRACT_NAMESPACE, HELM and KUBECONFIG; prints `done` at the end.
+`serving` starts one that can be called; `replica` starts one behind a proxy that holds the n-th request of one call,
+so that a test can kill, freeze or end it at that very point.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import signal
+import socket
+import subprocess
 import sys
-import threading
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
-from service.releases import Releases
+import requests
+
 from service.settings import Settings
-from tests.contract.conftest import VALUES
+from tests.contract.conftest import ROOT, until
+from tests.proxy import Proxy
+
+_WATCHED = ("statefulsets", "pods", "services", "persistentvolumeclaims", "secrets")
 
 
-def main(write: str, id: int) -> None:
-    settings = replace(
-        Settings(), servers_namespace=os.environ["CONTRACT_NAMESPACE"], helm=os.environ["HELM"], pod_name="replica"
-    )
-    releases = Releases(settings)
-    print("ready", flush=True)
-    if write == "install":
-        releases.install(id, VALUES)
-    elif write == "change":
-        releases.change(id, lambda values: {**values, "ramGb": 3})
-    else:
-        releases.uninstall(id)
-    print("done", flush=True)
+@dataclass(frozen=True)
+class Call:
+    """A call of the API about one server; `path` is what follows the server's id."""
+
+    method: str
+    path: str = "/"
+    body: object = None
 
 
-def stay() -> None:
-    """A replica goes on living after a write that failed, and puts right what it has to."""
-    while any(thread.name.startswith("converge") for thread in threading.enumerate()):
-        time.sleep(0.1)
+CREATE = Call("POST", body={"ram_gb": 1, "disk_gb": 1})
 
 
-if __name__ == "__main__":
+@dataclass
+class Served:
+    """A process that serves the API."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def call(self, call: Call, id: int) -> requests.Response:
+        """One call, on a connection of its own."""
+        return requests.request(
+            call.method,
+            f"{self.url}/api/v1/server/{id}{call.path}",
+            json=call.body,
+            headers={"Authorization": "Bearer test"},
+            timeout=90,
+        )
+
+    def answer(self, call: Call, id: int, seconds: float = 30) -> requests.Response:
+        """The answer, by a client that waits where it is told to, as long as that takes no more than `seconds`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            answer = self.call(call, id)
+            wait = int(answer.headers.get("Retry-After", 0))
+            if not wait or time.monotonic() + wait > deadline:
+                return answer
+            time.sleep(wait)
+
+    def send_signal(self, number: int) -> None:
+        """To gunicorn and its worker; helm is in a session of its own."""
+        os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        """As when its container dies."""
+        self.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@dataclass
+class Replica(Served):
+    """One in the middle of a call, one of whose requests the proxy holds; `answered` is what the call comes to."""
+
+    proxy: Proxy
+    answered: Future[requests.Response]
+
+
+@contextmanager
+def serving(settings: Settings, kubeconfig: str, folder: Path, name: str) -> Iterator[Served]:
+    """The API over the namespace of `settings`, whose servers get pods that no node takes: a game costs more than helm.
+
+    Its accounts for files are Secrets of the same namespace, so that a delete is as long as it is in production.
+    """
+    tokens = [{"name": "test", "sha256": hashlib.sha256(b"test").hexdigest(), "scopes": ["read", "operate", "admin"]}]
+    (folder / "tokens.json").write_text(json.dumps({"tokens": tokens}))
+    (folder / "server-values.yaml").write_text("all: {nodeSelector: {no-such-node: here}}\n")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PORT": str(port),
+        "METRICS_PORT": "0",
+        "POD_NAME": name,
+        "KUBECONFIG": kubeconfig,
+        "HELM": settings.helm,
+        "SERVERS_NAMESPACE": settings.servers_namespace,
+        "SFTP_NAMESPACE": settings.servers_namespace,
+        "TOKENS_FILE": str(folder / "tokens.json"),
+        "SERVER_VALUES_FILE": str(folder / "server-values.yaml"),
+        "ACCEPTED_EULAS": "minecraft",
+        "DRAIN_SECONDS": "2",
+    }
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "--config", "service/gunicorn.conf.py", "service.wsgi:app"],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    served = Served(process, f"http://127.0.0.1:{port}", log)
     try:
-        main(sys.argv[1], int(sys.argv[2]))
+        until(lambda: _alive(served), 60)
+        yield served
     finally:
-        stay()
+        if process.poll() is None:
+            served.kill()
+
+
+@contextmanager
+def replica(
+    settings: Settings, kubeconfig: str, folder: Path, call: Call, id: int, hold: str, number: int = 1
+) -> Iterator[Replica]:
+    """A replica that was sent `call`, at its `number`-th request that has `hold` in it, or at its end without one."""
+    proxy = Proxy(kubeconfig)
+    with proxy.running(), serving(settings, proxy.kubeconfig(folder), folder, "replica") as served:
+        until(lambda: all(proxy.watched(kind) for kind in _WATCHED))
+        proxy.hold(number, hold)
+        with ThreadPoolExecutor(1) as sender:
+            answered = sender.submit(served.call, call, id)
+            until(lambda: proxy.holding.is_set() or answered.done(), 60)
+            try:
+                yield Replica(served.process, served.url, served.log, proxy, answered)
+            finally:
+                if served.process.poll() is None:
+                    served.kill()
+
+
+def helms(id: int) -> list[int]:
+    """The helm processes at work on a server."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"server-{id}".encode() in words and any(word.endswith(b"helm") for word in words):
+            found.append(int(folder.name))
+    return found
+
+
+def _alive(served: Served) -> bool:
+    assert served.process.poll() is None, served.log.read_text()
+    try:
+        return requests.get(f"{served.url}/healthcheck", timeout=5).ok
+    except requests.ConnectionError:
+        return False

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import InvalidRequest, OperationInProgress, RefusedByCluster, ServerNotFound
+from service.errors import ClusterUnavailable, InvalidRequest, OperationInProgress, RefusedByCluster, ServerNotFound
 from service.state import exists
 from tests.contract.conftest import VALUES, Edges, until
 
@@ -145,11 +145,32 @@ def test_an_uninstall_keeps_the_disk(edges: Edges, new_id: Callable[[], int]) ->
     assert again["metadata"].get("uid") == found.claim["metadata"].get("uid")
     edges.releases.uninstall(id)
 
-    edges.cluster.erase_disk(id)
-    until(lambda: edges.cluster.server(id).claim is None)
-    assert [disk["metadata"]["name"] for disk in edges.cluster.kept_disks()].count(f"server-{id}") == 0
-    edges.cluster.erase_disk(id)
+    edges.cluster.reuse_disk(id, "2026-02-28T12:00:00Z")
+    used = edges.cluster.server(id).claim
+    assert used is not None
+    assert "gameserver/kept-since" not in used["metadata"]["annotations"]
+
+    with edges.releases.locked(id):
+        edges.cluster.erase_disk(id, lambda: edges.releases.confirm(id))
+        until(lambda: edges.cluster.server(id).claim is None)
+        assert [disk["metadata"]["name"] for disk in edges.cluster.kept_disks()].count(f"server-{id}") == 0
+        edges.cluster.erase_disk(id, lambda: edges.releases.confirm(id))
     edges.cluster.keep_disk(id, "2026-01-31T12:00:00Z")
+    edges.cluster.reuse_disk(id, "2026-02-28T12:00:00Z")
+
+
+def test_a_disk_is_erased_under_the_lease_alone(edges: Edges, new_id: Callable[[], int]) -> None:
+    """Whoever has lost it meanwhile erases nothing."""
+    id = new_id()
+    edges.releases.install(id, VALUES)
+    edges.releases.uninstall(id)
+
+    def lost() -> None:
+        raise ClusterUnavailable
+
+    with pytest.raises(ClusterUnavailable):
+        edges.cluster.erase_disk(id, lost)
+    assert edges.cluster.server(id).claim is not None
 
 
 def test_the_lock_keeps_others_out_and_lets_its_holder_in(edges: Edges, new_id: Callable[[], int]) -> None:

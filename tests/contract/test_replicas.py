@@ -5,243 +5,64 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from service import leases
-from service.errors import ClusterUnavailable, OperationInProgress, RefusedByCluster, TooManyOperations
+from service.errors import ClusterUnavailable, OperationInProgress, RefusedByCluster
 from service.kube import Kube, path
 from service.releases import Releases
 from service.settings import Settings
 from service.state import exists
-from tests.contract.conftest import ROOT, VALUES, Edges, until
+from tests.contract.conftest import VALUES, Edges, statuses, until
+from tests.contract.replica import CREATE, Call, Replica, helms, replica, serving
 from tests.proxy import Proxy
 
 pytestmark = pytest.mark.cluster
 
-
-@dataclass
-class Replica:
-    """A process of its own in the middle of a write, one of whose requests the proxy holds."""
-
-    process: subprocess.Popen[str]
-    proxy: Proxy
-
-
-@contextmanager
-def replica(
-    settings: Settings, kubeconfig: str, folder: Path, write: str, id: int, hold: str, number: int = 1
-) -> Iterator[Replica]:
-    proxy = Proxy(kubeconfig)
-    with proxy.running():
-        proxy.hold(number, hold)
-        environment = {
-            **os.environ,
-            "KUBECONFIG": proxy.kubeconfig(folder),
-            "CONTRACT_NAMESPACE": settings.servers_namespace,
-            "HELM": settings.helm,
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.contract.replica", write, str(id)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            # A write may be done before its n-th request.
-            until(lambda: proxy.holding.is_set() or process.poll() is not None, 60)
-            yield Replica(process, proxy)
-        finally:
-            process.kill()
-            process.communicate()
-
-
-def helms(id: int) -> list[int]:
-    """The helm processes at work on a server."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if f"server-{id}".encode() in words and any(word.endswith(b"helm") for word in words):
-            found.append(int(folder.name))
-    return found
-
-
-def statuses(edges: Edges, id: int) -> list[str]:
-    return [one["labels"]["status"] for one in edges.cluster.server(id).releases]
-
-
-def test_many_creates_at_once_make_one_release(real: Edges, new_id: Callable[[], int]) -> None:
-    """Over two replicas, each looking before it installs: one makes it, the others see it or come again later."""
-    id, answers = new_id(), Counter[str]()
-
-    def create(edge: object) -> None:
-        assert isinstance(edge, Releases)
-        try:
-            with edge.locked(id):
-                if exists(real.cluster.server(id)):
-                    answers["there"] += 1
-                    return
-                edge.install(id, VALUES)
-                answers["made"] += 1
-        except OperationInProgress:
-            answers["busy"] += 1
-
-    threads = [threading.Thread(target=create, args=([real.releases, real.other][n % 2],)) for n in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert answers["made"] == 1
-    assert sum(answers.values()) == 20
-    assert statuses(real, id) == ["deployed"]
-
-
-# Points in a write: its n-th request that has the text in it is held, and its process is killed.
-POINTS = [
-    ("install", "POST /api/v1/namespaces/{namespace}/secrets", 1),
-    ("install", "PATCH /api/v1/namespaces/{namespace}/services", 1),
-    ("install", "/statefulsets", 2),
-    ("install", "PUT /api/v1/namespaces/{namespace}/secrets", 1),
-    ("change", "POST /api/v1/namespaces/{namespace}/secrets", 1),
-    ("change", "PATCH /apis/apps/v1/namespaces/{namespace}/statefulsets", 1),
-    ("change", "PUT /api/v1/namespaces/{namespace}/secrets", 1),
-    ("uninstall", "DELETE /apis/apps/v1/namespaces/{namespace}/statefulsets", 1),
-    ("uninstall", "DELETE /api/v1/namespaces/{namespace}/secrets/sh.helm", 1),
-    ("uninstall", "DELETE /apis/coordination.k8s.io", 1),
-]
-
-
-@dataclass
-class Killing:
-    """Kills replicas in the middle of writes and sends the writes again, on the cluster that a test has."""
-
-    real: Edges
-    settings: Settings
-    kubeconfig: str
-    folder: Path
-    new_id: Callable[[], int]
-
-    def all(self, points: list[tuple[str, str, int]], at_once: int) -> list[str]:
-        """What went wrong at each point (a write, which of its requests count, and the number of the fatal one)."""
-
-        def checked(point: tuple[str, str, int]) -> str | None:
-            write, hold, number = point
-            try:
-                self.one(write, hold.format(namespace=self.settings.servers_namespace), number)
-            except Exception as problem:
-                return f"{write} killed at {hold} {number}: {problem!r}"
-            return None
-
-        # Many at once, as each waits for a Lease to run out.
-        with ThreadPoolExecutor(at_once) as pool:
-            return [problem for problem in pool.map(checked, points) if problem is not None]
-
-    def one(self, write: str, hold: str, number: int) -> None:
-        id, real = self.new_id(), self.real
-        folder = self.folder / str(id)
-        folder.mkdir()
-        if write != "install":
-            real.releases.install(id, VALUES)
-        before = real.cluster.server(id).claim
-        with replica(self.settings, self.kubeconfig, folder, write, id, hold, number) as dying:
-            dying.process.kill()
-            dying.process.wait()
-            killed = time.monotonic()
-            until(lambda: not helms(id), 2)
-            self.again(write, id, killed)
-        after = real.cluster.server(id)
-        assert exists(after) is (write != "uninstall")
-        assert not [status for status in statuses(real, id) if "pending" in status or status == "uninstalling"]
-        assert after.claim is not None
-        if before is not None:
-            assert after.claim["metadata"]["uid"] == before["metadata"]["uid"]
-        if write != "uninstall":
-            assert statuses(real, id)[-1] == "deployed"
-            assert after.statefulset is not None
-            assert real.releases.current(id) == (VALUES if write == "install" else {**VALUES, "ramGb": 3})
-
-    def again(self, write: str, id: int, killed: float) -> None:
-        """The same write, until it goes through: within 30 seconds, and told to wait until then."""
-        while True:
-            try:
-                if write == "install":
-                    self.real.releases.install(id, VALUES)
-                elif write == "change":
-                    self.real.releases.change(id, lambda values: {**values, "ramGb": 3})
-                else:
-                    self.real.releases.uninstall(id)
-                return
-            except (OperationInProgress, TooManyOperations):
-                if time.monotonic() - killed > 30:
-                    raise
-                time.sleep(0.5)
+Held = Callable[[Call, int], AbstractContextManager[Replica]]
 
 
 @pytest.fixture
-def killing(
-    real: Edges, real_settings: Settings, kubeconfig: str, new_id: Callable[[], int], tmp_path: Path
-) -> Killing:
-    return Killing(real, real_settings, kubeconfig, tmp_path, new_id)
+def held(real_settings: Settings, kubeconfig: str, tmp_path: Path) -> Held:
+    """A replica in the middle of a call: its helm is about to write the StatefulSet."""
+    return lambda call, id: replica(real_settings, kubeconfig, tmp_path, call, id, "PATCH /apis/apps/v1/namespaces/")
 
 
-def test_a_killed_replica_leaves_nothing_in_the_way(killing: Killing) -> None:
-    """Killed at points all over its write: helm dies with it, and the same write goes through within 30 seconds."""
-    assert killing.all(POINTS, len(POINTS)) == []
-
-
-@pytest.mark.long
-def test_a_replica_killed_at_any_request_leaves_nothing_in_the_way(killing: Killing) -> None:
-    """At each single request of an install, a change and an uninstall: a hundred kills."""
-    writes = {"install": 34, "change": 38, "uninstall": 30}
-    points = [(write, "", number) for write, most in writes.items() for number in range(1, most + 1)]
-    assert killing.all(points, 8) == []
-
-
-def test_a_slow_write_is_not_taken_for_dead(
-    real: Edges, real_settings: Settings, kubeconfig: str, new_id: Callable[[], int], tmp_path: Path
-) -> None:
+def test_a_slow_write_is_not_taken_for_dead(real: Edges, new_id: Callable[[], int], held: Held) -> None:
     """Held for longer than a Lease lasts, it is left alone, and comes to its end."""
     id = new_id()
-    hold = "PATCH /apis/apps/v1/namespaces/"
-    with replica(real_settings, kubeconfig, tmp_path, "install", id, hold) as slow:
+    with held(CREATE, id) as slow:
         until_ = time.monotonic() + leases.DURATION + 3
         while time.monotonic() < until_:
             with pytest.raises(OperationInProgress):
                 real.releases.change(id, lambda values: values)
             time.sleep(0.5)
         slow.proxy.let_go()
-        output, _ = slow.process.communicate(timeout=20)
-        assert output.split() == ["ready", "done"]
+        assert slow.answered.result(20).status_code == 201
     assert statuses(real, id) == ["deployed"]
 
 
-def test_a_frozen_replica_that_thaws_does_no_lasting_harm(
-    real: Edges, real_settings: Settings, kubeconfig: str, new_id: Callable[[], int], tmp_path: Path
-) -> None:
-    """Its Lease was taken over meanwhile; what its helm still writes is put right, and the disk is the same."""
+def test_a_frozen_replica_that_thaws_does_no_lasting_harm(real: Edges, new_id: Callable[[], int], held: Held) -> None:
+    """Its Lease was taken over meanwhile; what its helm still writes is put right, and the disk is the same.
+
+    Nor does it say that its call went well, as another's came after it.
+    """
     id = new_id()
     real.releases.install(id, VALUES)
     disk = real.cluster.server(id).claim
-    hold = "PATCH /apis/apps/v1/namespaces/"
-    with replica(real_settings, kubeconfig, tmp_path, "change", id, hold) as frozen:
-        frozen.process.send_signal(signal.SIGSTOP)
+    with held(Call("PATCH", body={"ram_gb": 3}), id) as frozen:
+        frozen.send_signal(signal.SIGSTOP)
         until(lambda: changed(real, id, 2), leases.DURATION + 10)
         frozen.proxy.let_go()
         until(lambda: memory(real, id) == "3Gi", 10)
-        frozen.process.send_signal(signal.SIGCONT)
+        frozen.send_signal(signal.SIGCONT)
+        assert frozen.answered.result(20).status_code == 503
         until(lambda: memory(real, id) == "2Gi" and statuses(real, id)[-1] == "deployed", 40)
     current = real.releases.current(id)
     assert current is not None
@@ -250,6 +71,34 @@ def test_a_frozen_replica_that_thaws_does_no_lasting_harm(
     assert disk is not None
     assert now is not None
     assert now["metadata"]["uid"] == disk["metadata"]["uid"]
+
+
+@pytest.mark.long
+def test_a_frozen_erase_that_thaws_spares_the_disk_of_a_new_server(
+    real: Edges, real_settings: Settings, kubeconfig: str, new_id: Callable[[], int], tmp_path: Path
+) -> None:
+    """Frozen with its last request on the way, while another made the server again over that disk: it is too late."""
+    id, about = new_id(), f"DELETE /api/v1/namespaces/{real_settings.servers_namespace}/persistentvolumeclaims/"
+    real.releases.install(id, VALUES)
+    disk = real.cluster.server(id).claim
+    assert disk is not None
+    for folder in (tmp_path / "frozen", tmp_path / "other"):
+        folder.mkdir()
+    erase, again = Call("DELETE", "/?disk=erase"), Call("POST", body={"ram_gb": 1, "disk_gb": 1, "disk": "reuse"})
+    with (
+        replica(real_settings, kubeconfig, tmp_path / "frozen", erase, id, about) as frozen,
+        serving(real_settings, kubeconfig, tmp_path / "other", "other") as other,
+    ):
+        frozen.send_signal(signal.SIGSTOP)
+        assert other.answer(again, id).status_code == 201
+        frozen.proxy.let_go()
+        frozen.send_signal(signal.SIGCONT)
+        assert frozen.answered.result(20).status_code in (409, 503)
+    now = real.cluster.server(id).claim
+    assert now is not None
+    assert now["metadata"]["uid"] == disk["metadata"]["uid"]
+    assert "deletionTimestamp" not in now["metadata"]
+    assert statuses(real, id) == ["deployed"]
 
 
 def changed(edges: Edges, id: int, ram_gb: int) -> bool:
@@ -267,20 +116,46 @@ def memory(edges: Edges, id: int) -> str:
     return found
 
 
-def test_a_terminated_helm_leaves_a_release_that_goes_on(
-    real: Edges, real_settings: Settings, kubeconfig: str, new_id: Callable[[], int], tmp_path: Path
-) -> None:
-    """SIGTERM makes helm mark the release failed; the same write goes through at once after it."""
+def test_a_terminated_helm_leaves_a_release_that_goes_on(real: Edges, new_id: Callable[[], int], held: Held) -> None:
+    """SIGTERM makes helm mark the release failed; the same call goes through at once after it."""
     id = new_id()
-    with replica(real_settings, kubeconfig, tmp_path, "install", id, "PATCH /apis/apps/v1/namespaces/") as slow:
+    with held(CREATE, id) as ended:
         for pid in helms(id):
             os.kill(pid, signal.SIGTERM)
         time.sleep(0.5)
-        slow.proxy.let_go()
-        slow.process.communicate(timeout=20)
-    assert statuses(real, id) == ["failed"]
-    real.releases.install(id, VALUES)
+        ended.proxy.let_go()
+        assert ended.answered.result(20).status_code == 503
+        assert statuses(real, id) == ["failed"]
+        assert ended.call(CREATE, id).status_code == 201
     assert statuses(real, id) == ["superseded", "deployed"]
+
+
+@pytest.mark.long
+def test_a_replica_that_loses_kubernetes_ends_its_helm_in_time(
+    real: Edges, real_settings: Settings, kubeconfig: str, new_id: Callable[[], int], tmp_path: Path, held: Held
+) -> None:
+    """Nothing of it writes once its Lease can have run out: another replica goes on from there."""
+    id, folder = new_id(), tmp_path / "other"
+    folder.mkdir()
+    with held(CREATE, id) as lonely, serving(real_settings, kubeconfig, folder, "other") as other:
+        lonely.proxy.freeze()
+        assert lonely.answered.result(leases.DURATION).status_code == 503
+        assert helms(id) == []
+        assert other.answer(CREATE, id).status_code == 201
+    assert statuses(real, id) == ["superseded", "deployed"]
+
+
+def test_a_terminated_replica_finishes_what_it_does(real: Edges, new_id: Callable[[], int], held: Held) -> None:
+    """SIGTERM, as at every rolling update: the call under way is answered, and then the process is gone."""
+    id = new_id()
+    with held(CREATE, id) as leaving:
+        leaving.process.send_signal(signal.SIGTERM)
+        time.sleep(3)  # Past its time of draining.
+        assert not leaving.answered.done()
+        leaving.proxy.let_go()
+        assert leaving.answered.result(20).status_code == 201
+        assert leaving.process.wait(20) == 0
+    assert statuses(real, id) == ["deployed"]
 
 
 def test_a_hand_at_work_is_not_disturbed(

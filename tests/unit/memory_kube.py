@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -44,6 +44,9 @@ class MemoryKube(Kube):
     def get(self, path: str, *, metadata: bool = False, **query: str | int) -> Object | None:
         self._ask("GET", path)
         return deepcopy(self.objects.get(path))
+
+    def get_all(self, targets: Sequence[str], *, metadata: bool = False) -> list[Object | None]:
+        return [self.get(target) for target in targets]
 
     def create(self, path: str, body: Object) -> Object:
         self._ask("POST", path)

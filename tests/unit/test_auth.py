@@ -34,6 +34,22 @@ def test_a_token_is_known_by_its_hash(tmp_path: Path) -> None:
         assert raised.value.headers["WWW-Authenticate"].startswith("Bearer")
 
 
+def test_each_token_is_compared_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, whichever it is, so that time tells neither how near a guess was nor which token it was."""
+    write(tmp_path / "t", entry("one"), entry("two"), entry("three"))
+    tokens, compared = Tokens(tmp_path / "t"), []
+
+    def noted(one: str, other: str) -> bool:
+        compared.append(one)
+        return one == other
+
+    monkeypatch.setattr("service.auth.hmac.compare_digest", noted)
+    assert tokens.caller("Bearer one").name == "one"
+    with pytest.raises(Unauthorized):
+        tokens.caller("Bearer four")
+    assert compared == [entry(name)["sha256"] for name in ("one", "two", "three")] * 2
+
+
 def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
     """As Kubernetes does it, a new file in the old one's place; a broken one leaves the old tokens good."""
     path = tmp_path / "t"

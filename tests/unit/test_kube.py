@@ -23,6 +23,7 @@ class Server:
 
     def __init__(self) -> None:
         self.requests: list[str] = []
+        self.connections: list[object] = []
         self.bodies: list[bytes] = []
         self.answers: list[Answer] = []
 
@@ -53,6 +54,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         def _any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             found.requests.append(f"{self.command} {self.path}")
+            found.connections.append(self.client_address)
             found.bodies.append(body)
             found.answers.pop(0)(self, body)
 
@@ -92,6 +94,45 @@ def test_an_object_is_found_or_not(server: Server) -> None:
     assert kube.get("/a", x="1 2") == {"kind": "Pod"}
     assert kube.get("/b") is None
     assert server.requests == ["GET /a?x=1+2", "GET /b"]
+
+
+def test_objects_are_asked_for_before_any_has_answered(server: Server) -> None:
+    """Each answer is that of its own question, and the connections serve again."""
+    both = threading.Barrier(2, timeout=2)
+
+    def answer(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        both.wait()
+        text = json.dumps({"path": handler.path}).encode()
+        handler.send_response(404 if handler.path == "/none" else 200)
+        handler.send_header("Content-Length", str(len(text)))
+        handler.end_headers()
+        handler.wfile.write(text)
+
+    server.answers += [answer] * 4
+    kube = Kube()
+    assert kube.get_all(["/a?x=1", "/none"]) == [{"path": "/a?x=1"}, None]
+    assert kube.get_all(["/b", "/c"]) == [{"path": "/b"}, {"path": "/c"}]
+    assert len({*server.connections}) == 2
+
+
+def test_an_answer_that_nobody_read_is_not_taken_for_anothers(server: Server) -> None:
+    """Where one of several fails, the connections of the others are given up."""
+
+    def answer(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        if handler.path == "/second":
+            handler.close_connection = True
+            return
+        text = json.dumps({"of": handler.path}).encode()
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(text)))
+        handler.end_headers()
+        handler.wfile.write(text)
+
+    server.answers += [answer] * 5
+    kube = Kube()
+    with pytest.raises(ClusterUnavailable):
+        kube.get_all(["/second", "/first"])
+    assert kube.get("/next") == {"of": "/next"}
 
 
 def test_a_collection_is_read_page_by_page(server: Server) -> None:

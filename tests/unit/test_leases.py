@@ -125,6 +125,18 @@ def test_a_holder_that_was_overtaken_knows_it(kube: MemoryKube) -> None:
     assert kube.objects[PATH]["spec"]["holderIdentity"] == "pod-2/y"
 
 
+def test_a_holder_can_ask_whether_it_still_is_one(kube: MemoryKube) -> None:
+    """Kubernetes knows better than a clock that may have stood still; once lost, the Lease stays with the other."""
+    leases_ = Leases(kube, "games", "pod-1")
+    with leases_.hold("server-1") as lease:
+        leases_.confirm("server-1", lease)
+        left_by("pod-2/y", 0, kube)
+        with pytest.raises(ClusterUnavailable):
+            leases_.confirm("server-1", lease)
+        assert lease.remaining() == 0
+    assert kube.objects[PATH]["spec"]["holderIdentity"] == "pod-2/y"
+
+
 @pytest.mark.usefixtures("fast")
 def test_a_renewal_whose_answer_was_lost_is_no_loss(kube: MemoryKube) -> None:
     """The conflict that follows is with ourselves."""

@@ -90,6 +90,18 @@ def test_work_ends_before_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     assert held.abandoned
 
 
+def test_work_that_a_freeze_made_late_has_failed() -> None:
+    """It came to its end, but its Lease may be another's by then: to say that all is well could be untrue."""
+    held = lease(0.2)
+
+    async def frozen() -> None:
+        time.sleep(0.4)
+
+    with pytest.raises(ClusterUnavailable):
+        Places(1).run(held, frozen)
+    assert held.abandoned
+
+
 def test_no_work_lasts_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though its Lease is renewed again and again."""
     monkeypatch.setattr(places, "LONGEST", 0.2)

@@ -100,8 +100,11 @@ CASES: dict[str, tuple[ServerObjects, State]] = {
         State("deleting", None, T1, "deleted"),
     ),
     "stopped": (server(statefulset=statefulset(0)), State("stopped", None, T0, "stopped")),
-    "stopping": (
-        server(statefulset=statefulset(0), pod=pod({}, READY, metadata={"deletionTimestamp": T1})),
+    "stopping, for up to a minute": (
+        server(
+            statefulset=statefulset(0),
+            pod=pod({}, READY, metadata={"deletionTimestamp": T2, "deletionGracePeriodSeconds": 60}),
+        ),
         State("stopping", None, T1, "stopped"),
     ),
     "stopping, the controller still asleep": (
@@ -144,6 +147,16 @@ CASES: dict[str, tuple[ServerObjects, State]] = {
     "no answer any more": (
         server(pod=pod({"started": True, "state": {"running": {"startedAt": T1}}}, NOT_READY)),
         failed("The game runs, but does not answer any more.", T2),
+    ),
+    "node lost": (
+        server(
+            pod=pod(
+                {"started": True, "state": {"running": {"startedAt": T1}}},
+                NOT_READY,
+                {"type": "ContainersReady", "status": "True"},
+            )
+        ),
+        failed("Its node does not answer.", T2),
     ),
     "out of memory": (
         server(pod=pod({"state": OOM})),

@@ -1,0 +1,47 @@
+"""The node ports of a real cluster, taken all but a few."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.errors import ClusterUnavailable
+from service.kube import Kube, path
+
+#: A Service may have many ports; of this many, the API server takes about half a second to give them out.
+MANY = 256
+
+
+@contextmanager
+def all_taken_but(kube: Kube, namespace: str, left: int) -> Iterator[None]:
+    """Within, the cluster has `left` node ports; Services in `namespace` hold the others."""
+    made: list[str] = []
+
+    def take(count: int) -> bool:
+        name = f"taken-{len(made)}"
+        ports = [{"name": f"p{number}", "port": number} for number in range(1, count + 1)]
+        service = {"metadata": {"name": name}, "spec": {"type": "NodePort", "ports": ports}}
+        try:
+            kube.create(path("v1", namespace, "services"), service)
+        except ClusterUnavailable:
+            # "failed to allocate a nodePort: range is full" is an internal error of the API server's, 500.
+            return False
+        made.append(name)
+        return True
+
+    def give_back(name: str) -> None:
+        kube.delete(path("v1", namespace, "services", name))
+
+    try:
+        for _ in range(left):
+            assert take(1)
+        count = MANY
+        while count:
+            if not take(count):
+                count //= 2
+        for name in made[:left]:
+            give_back(name)
+        yield
+    finally:
+        for name in made:
+            give_back(name)

@@ -1,0 +1,67 @@
+"""Node ports that run out in the middle of a create, on a real cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from service.app import create_app
+from service.kube import Kube, path
+from service.settings import Settings
+from tests.contract.conftest import Edges, until
+from tests.contract.node_ports import all_taken_but
+
+
+@pytest.mark.long
+@pytest.mark.cluster
+def test_a_create_without_node_ports_leaves_nothing(
+    real: Edges, real_settings: Settings, new_id: Callable[[], int], tmp_path: Path
+) -> None:
+    """One port is left, for the game: the answer says so, and the port is free again for whoever needs but one.
+
+    A kept disk that was to be reused is as it was; the same creates succeed once there are ports.
+    """
+    tokens = tmp_path / "tokens.json"
+    token = {"name": "t", "sha256": hashlib.sha256(b"t").hexdigest(), "scopes": ["read", "operate", "admin"]}
+    tokens.write_text(json.dumps({"tokens": [token]}))
+    app = create_app(replace(real_settings, tokens_file=tokens), real.cluster, real.releases)
+    namespace, kube, client = real_settings.servers_namespace, Kube(), app.test_client()
+
+    def call(method: str, id: int, **body: object) -> tuple[int, str]:
+        answer = client.open(
+            f"/api/v1/server/{id}/", method=method, json=body or None, headers={"Authorization": "Bearer t"}
+        )
+        assert answer.json is not None
+        return answer.status_code, str(answer.json.get("type", "")).removeprefix("/problems/")
+
+    def left_of(id: int) -> set[str]:
+        kinds = {"services": "v1", "secrets": "v1", "persistentvolumeclaims": "v1", "statefulsets": "apps/v1"}
+        return {
+            kind
+            for kind, group in kinds.items()
+            for item in kube.all(path(group, namespace, kind))
+            if item["metadata"]["name"].split(".v1.")[-1].startswith(f"server-{id}")
+        }
+
+    small = {"game": "teeworlds", "ram_gb": 1, "disk_gb": 1, "start": False}
+    new, kept = new_id(), new_id()
+    assert call("POST", kept, **small) == (201, "")
+    assert call("DELETE", kept) == (200, "")
+    with all_taken_but(kube, namespace, 1):
+        assert call("POST", new, **small) == (503, "no-node-port-left")
+        until(lambda: left_of(new) == set())
+        assert call("GET", new)[0] == 404
+        assert call("POST", kept, **small, disk="reuse") == (503, "no-node-port-left")
+        assert left_of(kept) == {"persistentvolumeclaims"}
+        claim = real.cluster.server(kept).claim
+        assert claim is not None
+        assert "deletionTimestamp" not in claim["metadata"]
+        one_port = {"metadata": {"name": "one-port"}, "spec": {"type": "NodePort", "ports": [{"port": 1}]}}
+        assert kube.create(path("v1", namespace, "services"), one_port)["spec"]["ports"][0]["nodePort"]
+    assert call("POST", new, **small) == (201, "")
+    assert call("POST", kept, **small, disk="reuse") == (201, "")

@@ -1,16 +1,28 @@
-"""What `make lint` asks of the charts: `helm lint --strict` with each ci file, and READMEs that are current."""
+"""What `make lint` asks of the charts.
+
+With each ci file: `helm lint --strict`, Kubernetes' schemas and kube-score (policy.py); and READMEs that are current.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.charts.rendering import CHARTS, CI_FILES, ROOT, Refused, case, chart_of, helm
+import kubernetes_validate
+
+from tests.charts import policy
+from tests.charts.rendering import CHARTS, CI_FILES, ROOT, Refused, case, chart_of, helm, render
+
+SUPPORTED = ("1.31.0", "1.37.0")
+"""The oldest and the newest Kubernetes."""
+CUSTOM = {"ServiceMonitor"}
+"""Kinds that Kubernetes itself does not know."""
 
 
 def helm_docs() -> str:
-    """The helm-docs binary, which `local` builds where it is missing."""
+    """The helm-docs binary, which `local` builds where it is missing, and kube-score beside it."""
     command = [sys.executable, "-m", "local", "helm-docs"]
     return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()[-1]
 
@@ -22,6 +34,17 @@ def findings(file: Path) -> str:
     except Refused as refused:
         return f"{case(file)}: {refused}"
     return ""
+
+
+def unknown(file: Path) -> Iterator[str]:
+    """What Kubernetes' schemas have against the manifests of a ci file: a wrong type, or a field that it would drop."""
+    for version in SUPPORTED:
+        for name, manifest in render(chart_of(file), {}, file, kube_version=version).items():
+            if manifest["kind"] not in CUSTOM:
+                try:
+                    kubernetes_validate.validate(manifest, version.rpartition(".")[0], strict=True)
+                except kubernetes_validate.ValidationError as error:
+                    yield f"{case(file)}: {name}: Kubernetes {version}: {error.message}"
 
 
 def stale(chart: Path, program: str) -> str:
@@ -39,6 +62,8 @@ def main() -> int:
     program = helm_docs()
     charts = sorted(path.parent for path in CHARTS.glob("*/Chart.yaml"))
     complaints = [findings(file) for file in CI_FILES] + [stale(chart, program) for chart in charts]
+    complaints += [complaint for file in CI_FILES for complaint in unknown(file)]
+    complaints += policy.findings(Path(program).with_name("kube-score"))
     for complaint in filter(None, complaints):
         print(complaint, file=sys.stderr)
     return 1 if any(complaints) else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -75,33 +76,26 @@ def used(requests: list[str]) -> Rights:
 @pytest.fixture
 def servers() -> Iterator[tuple[Kube, str, Manifest, Manifest]]:
     """A namespace with a service account that has the chart's two roles: the cluster, its name, and the roles."""
-    env = ROOT / ".local" / "env"
-    assert env.exists(), "no cluster: `make test` brings one up"
-    found = re.search(r"^export KUBECONFIG=(.*)$", env.read_text(), re.MULTILINE)
-    assert found is not None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KUBECONFIG", found[1])
-        kube, name = Kube(), f"rights-{secrets.token_hex(4)}"
-        manifests = render("api", {"serversNamespace": name, "tokens": {"existingSecret": "unused"}})
-        role, binding = manifests["Role/api"], manifests["RoleBinding/api"]
-        cluster_role = manifests["ClusterRole/gameserver-system-api"]
-        cluster_binding = manifests["ClusterRoleBinding/gameserver-system-api"]
-        # The API that is installed keeps its own.
-        cluster_role["metadata"]["name"] = cluster_binding["metadata"]["name"] = cluster_binding["roleRef"]["name"] = (
-            name
-        )
-        binding["subjects"][0]["namespace"] = cluster_binding["subjects"][0]["namespace"] = name
-        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "api"}}
-        kube.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-        kube.create(f"/api/v1/namespaces/{name}/serviceaccounts", account)
-        kube.create(f"{RBAC}/namespaces/{name}/roles", role)
-        kube.create(f"{RBAC}/namespaces/{name}/rolebindings", binding)
-        kube.create(f"{RBAC}/clusterroles", cluster_role)
-        kube.create(f"{RBAC}/clusterrolebindings", cluster_binding)
-        yield kube, name, role, cluster_role
-        kube.delete(f"{RBAC}/clusterrolebindings/{name}")
-        kube.delete(f"{RBAC}/clusterroles/{name}")
-        kube.delete(f"/api/v1/namespaces/{name}")
+    assert "KUBECONFIG" in os.environ, "no cluster: `make test` brings one up"
+    kube, name = Kube(), f"rights-{secrets.token_hex(4)}"
+    manifests = render("api", {"serversNamespace": name, "tokens": {"existingSecret": "unused"}})
+    role, binding = manifests["Role/api"], manifests["RoleBinding/api"]
+    cluster_role = manifests["ClusterRole/gameserver-system-api"]
+    cluster_binding = manifests["ClusterRoleBinding/gameserver-system-api"]
+    # The API that is installed keeps its own.
+    cluster_role["metadata"]["name"] = cluster_binding["metadata"]["name"] = cluster_binding["roleRef"]["name"] = name
+    binding["subjects"][0]["namespace"] = cluster_binding["subjects"][0]["namespace"] = name
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "api"}}
+    kube.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    kube.create(f"/api/v1/namespaces/{name}/serviceaccounts", account)
+    kube.create(f"{RBAC}/namespaces/{name}/roles", role)
+    kube.create(f"{RBAC}/namespaces/{name}/rolebindings", binding)
+    kube.create(f"{RBAC}/clusterroles", cluster_role)
+    kube.create(f"{RBAC}/clusterrolebindings", cluster_binding)
+    yield kube, name, role, cluster_role
+    kube.delete(f"{RBAC}/clusterrolebindings/{name}")
+    kube.delete(f"{RBAC}/clusterroles/{name}")
+    kube.delete(f"/api/v1/namespaces/{name}")
 
 
 def as_account(kube: Kube, namespace: str, folder: Path) -> Path:
@@ -110,8 +104,7 @@ def as_account(kube: Kube, namespace: str, folder: Path) -> Path:
         f"/api/v1/namespaces/{namespace}/serviceaccounts/api/token",
         {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}},
     )["status"]["token"]
-    admin = (ROOT / ".local" / "kubeconfig").read_text()
-    config = yaml.safe_load(admin)
+    config = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
     config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
     path = folder / "api.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -162,5 +155,7 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         assert releases.change(1, lambda values: {**values, "ramGb": 7})
         assert releases.uninstall(1)
         assert [claim["metadata"]["name"] for claim in cluster.kept_disks()] == ["server-1"]
-        cluster.erase_disk(1)
-    assert used(proxy.requests) == granted(role) | granted(cluster_role)
+        cluster.reuse_disk(1, "2026-01-31T12:00:00Z")
+        with releases.locked(1):
+            cluster.erase_disk(1, lambda: releases.confirm(1))
+    assert used([*proxy.requests, *proxy.watches]) == granted(role) | granted(cluster_role)

@@ -105,6 +105,11 @@ GAMESERVER: dict[str, Case] = {
         },
     ),
     "service.loadBalancerClass": one("a/b", V, "spec.loadBalancerClass", service={"type": "LoadBalancer"}),
+    "service.allocateLoadBalancerNodePorts": (
+        False,
+        [(service, "spec.allocateLoadBalancerNodePorts", False) for service in (V, f"{V}-sftp")],
+        {"service": {"type": "LoadBalancer"}, "sftp": {"type": "LoadBalancer"}},
+    ),
     "service.loadBalancerSourceRanges": one(
         ["192.0.2.0/24"], V, "spec.loadBalancerSourceRanges", service={"type": "LoadBalancer"}
     ),

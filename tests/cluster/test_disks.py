@@ -9,6 +9,7 @@ import pytest
 
 from tests.cluster import world
 from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.test_runbook import follow
 
 CLASS = "expandable-for-a-test"
 #: Everything that a server consists of or leaves a trace in.
@@ -155,19 +156,29 @@ def test_the_disk_of_a_class_that_can_grow_is_grown(
     values = json.loads(cluster.run(*helm, "get", "values", f"server-{server}", "-o", "json"))
     cluster.done("DELETE", f"{path}?disk=erase")
     until(lambda: "PersistentVolumeClaim" not in str(remains(cluster, server)), 30)
-    values |= {"replicas": 1, "storage": {**values.get("storage", {}), "className": expandable}}
+    values |= {"storage": {**values.get("storage", {}), "className": expandable}}
     cluster.run(*helm, "install", f"server-{server}", chart, "-f", "-", stdin=json.dumps(values))
+    unmade = problem(cluster, "PATCH", path, {"disk_gb": 20})
+    assert unmade["errors"] == {"disk_gb": ["must be 1 until the server's first start, which makes the disk"]}
+    cluster.done("PATCH", f"{path}start")
     cluster.until_state(server, "running")
 
-    assert cluster.done("PATCH", path, {"disk_gb": 3}) == {"success": True, "restarting": False}
+    assert cluster.done("PATCH", path, {"disk_gb": 20}) == {"success": True, "restarting": False}
     claim = cluster.get("pvc", f"server-{server}")
-    assert claim["spec"]["resources"]["requests"] == {"storage": "3Gi"}
+    assert claim["spec"]["resources"]["requests"] == {"storage": "20Gi"}
     status = cluster.status(server)
-    assert (status["disk_gb"], status["state"]) == (3, "running")
-    smaller = problem(cluster, "PATCH", path, {"disk_gb": 2})
+    assert (status["disk_gb"], status["state"]) == (20, "running")
+    smaller = problem(cluster, "PATCH", path, {"disk_gb": 19})
     assert smaller["type"] == "/problems/disk-cannot-shrink"
+    # A hand's rollback to before is refused and stands in the way, until the runbook's command has been run.
+    with pytest.raises(AssertionError, match="can not be less than"):
+        cluster.run(*helm, "rollback", f"server-{server}")
+    assert cluster.call("PATCH", f"{path}stop").json()["type"] == "/problems/refused-by-cluster"
+    follow(cluster, server, "Go back a revision", 1)
+    assert cluster.done("PATCH", f"{path}stop") == {"success": True}
+    assert cluster.status(server)["disk_gb"] == 20
     # Grown while kept: with the reuse, if it asks for more.
     cluster.done("DELETE", path)
     until(lambda: cluster.call("GET", path).status_code == 404, 60)
-    cluster.create(server, disk_gb=4, disk="reuse", start=False)
-    assert cluster.get("pvc", f"server-{server}")["spec"]["resources"]["requests"] == {"storage": "4Gi"}
+    cluster.create(server, disk_gb=30, disk="reuse", start=False)
+    assert cluster.get("pvc", f"server-{server}")["spec"]["resources"]["requests"] == {"storage": "30Gi"}

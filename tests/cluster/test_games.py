@@ -2,12 +2,15 @@
 
 import json
 import re
+import secrets
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 
 from service import games, values
@@ -131,24 +134,66 @@ def test_an_operators_game_goes_from_the_charts_values_into_the_catalogue(cluste
     assert game.render(1, record)["environment"] == {"GAME_TYPE": "ctf", "MAP": "ctf2", "SERVER_NAME": "Flags"}
 
 
-def test_a_server_of_an_operators_game_runs(cluster: Cluster, tmp_path: Path, new_server: Callable[[], int]) -> None:
-    """The values that its template makes are all that the gameserver chart needs."""
-    server = new_server()
-    given = yaml.safe_load(_written_in_the_docs())
-    for file, part in {"game.yaml": "game", "values.yaml.j2": "values", "options.schema.json": "options"}.items():
-        (tmp_path / f"teeworlds-ctf.{file}").write_text(given["games"]["teeworlds-ctf"][part])
-    game = games.load(tmp_path)["teeworlds-ctf"]
-    record = Record(game=game.name, ram_gb=1, disk_gb=1, options={"name": "Flags"})
+@pytest.fixture
+def another_api(cluster: Cluster) -> Iterator[Callable[..., str]]:
+    """`helm upgrade --install` of an API of the test's own beside the first, over the same servers."""
+    name, namespace = f"api-{secrets.token_hex(3)}", "gameserver-system"
+    given = json.loads(cluster.run("helm", "get", "values", "api", "-n", namespace, "-o", "json"))
+    given |= {"service": {"type": "NodePort"}, "replicaCount": 1, "autoscaling": {"enabled": False}}
+    given |= {"createServersNamespace": False, "sftpNamespace": ""}
+
+    def install(values_file: Path, *more: str) -> str:
+        command = ["helm", "upgrade", "--install", name, str(ROOT / "charts" / "api"), "-n", namespace]
+        cluster.run(*command, "--values", "-", "--values", str(values_file), *more, stdin=json.dumps(given))
+        return name
+
     # The image that this cluster has.
-    image = _image(cluster, "teeworlds")
-    made = values.values_of(server, record, game.render(server, record), {"games": {game.name: {"image": image}}})
-    chart = str(ROOT / "charts" / "gameserver")
-    install = ["helm", "install", f"server-{server}", chart, "-n", SERVERS_NAMESPACE, "--values", "-"]
-    cluster.run(*install, stdin=json.dumps(made))
-    cluster.until_state(server, "running")
-    port = cluster.get("service", f"server-{server}")["spec"]["ports"][0]["nodePort"]
-    told = udp_ping.teeworlds(cluster.node_ip, port)
+    games_ = given["serverValues"]["games"]
+    games_["teeworlds-ctf"] = {"image": games_["teeworlds"]["image"]}
+    yield install
+    cluster.run("helm", "uninstall", name, "-n", namespace, "--ignore-not-found")
+
+
+def test_an_operators_game_needs_nothing_but_the_charts_values(
+    cluster: Cluster, another_api: Callable[..., str], tmp_path: Path, new_server: Callable[[], int]
+) -> None:
+    """docs/games.md as written there: the game is in the catalogue, a server of it is played on, a mistake is named.
+
+    While the mistake is there, the replica of before goes on.
+    """
+    system = ["kubectl", "-n", "gameserver-system"]
+    file, written = tmp_path / "my-games.yaml", _written_in_the_docs()
+    file.write_text(written)
+    release = another_api(file, "--wait", "--timeout=90s")
+    port = cluster.run(*system, "get", "service", release, "-o", "jsonpath={.spec.ports[0].nodePort}")
+    theirs = replace(cluster, api_url=f"http://{cluster.node_ip}:{port}")
+    until(lambda: _answers(theirs), 30, "the node port leads nowhere")
+    catalogue = {game["name"] for game in theirs.done("GET", "/api/v1/game/")["games"]}
+    assert catalogue == {"minecraft", "luanti", "teeworlds", "teeworlds-ctf"}
+
+    server = new_server()
+    theirs.create(server, game="teeworlds-ctf", options={"name": "Flags"})
+    theirs.until_state(server, "running")
+    address = theirs.done("PATCH", f"/api/v1/server/{server}/port/primary")
+    told = udp_ping.teeworlds(address["host"], address["port"])
     assert (told.name, told.map, told.game_type) == ("Flags", "ctf2", "CTF")
+
+    template = yaml.safe_load(written)["games"]["teeworlds-ctf"]["values"].splitlines()
+    line = next(number for number, text in enumerate(template, 1) if "options.name" in text)
+    file.write_text(written.replace("options.name |", "options.nam |"))
+    another_api(file)
+    complaint = f"teeworlds-ctf.values.yaml.j2:{line}: "
+    logs = [*system, "logs", "-l", f"app.kubernetes.io/instance={release}", "--tail=-1", "--ignore-errors"]
+    until(lambda: complaint in cluster.run(*logs), 60, lambda: f"no {complaint!r} in {cluster.run(*logs)}")
+    assert {game["name"] for game in theirs.done("GET", "/api/v1/game/")["games"]} == catalogue
+
+
+def _answers(api: Cluster) -> bool:
+    """Whether the nodes have heard of the Service already."""
+    try:
+        return api.call("GET", "/healthcheck").ok
+    except requests.ConnectionError:
+        return False
 
 
 def _written_in_the_docs() -> str:
@@ -157,10 +202,3 @@ def _written_in_the_docs() -> str:
     found = re.search(r"^```yaml\n# my-games\.yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert found, "docs/games.md has lost its values file"
     return found[1]
-
-
-def _image(cluster: Cluster, game: str) -> dict[str, str]:
-    """The image that the API here uses for a game."""
-    told = cluster.run("helm", "get", "values", "api", "-n", "gameserver-system", "-o", "json")
-    image: dict[str, str] = json.loads(told)["serverValues"]["games"][game]["image"]
-    return image

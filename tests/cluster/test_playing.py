@@ -10,6 +10,7 @@ from mcstatus import JavaServer
 
 from tests.cluster import world
 from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.replicas import NAMESPACE
 
 
 def test_a_server_is_created_played_stopped_started_and_deleted(
@@ -76,7 +77,7 @@ def test_a_server_is_created_played_stopped_started_and_deleted(
 
 
 def test_private_rcon_stays_inside_the_cluster(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """With `rcon: private` the port call gives a name and port of the cluster, and no node port."""
+    """With `rcon: private` the port call gives a name and port of the cluster, which its pods can look up."""
     server = new_server()
     cluster.create(server, rcon="private", start=False)
     answer = cluster.done("PATCH", f"/api/v1/server/{server}/port/rcon")
@@ -84,6 +85,9 @@ def test_private_rcon_stays_inside_the_cluster(cluster: Cluster, new_server: Cal
     assert answer["host"] == f"server-{server}-rcon.{SERVERS_NAMESPACE}.svc"
     service = cluster.get("service", f"server-{server}-rcon")
     assert service["spec"]["type"] == "ClusterIP"
+    lookup = f"import socket; print(socket.gethostbyname('{answer['host']}'))"
+    found = cluster.run("kubectl", "-n", NAMESPACE, "exec", "deployment/api", "--", "python", "-c", lookup)
+    assert found.strip() == service["spec"]["clusterIP"]
     public = cluster.get("service", f"server-{server}")
     assert [port["name"] for port in public["spec"]["ports"]] == ["primary"]
 

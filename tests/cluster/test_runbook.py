@@ -5,7 +5,6 @@ start through the API.
 """
 
 import json
-import os
 import re
 import subprocess
 import time
@@ -21,7 +20,7 @@ _HEADING = "## Mending single servers by hand"
 SECTIONS = {
     "See what is wanted, and what is so": 1,
     "Change a value": 1,
-    "Go back a revision": 1,
+    "Go back a revision": 2,
     "Remove a server and keep its disk": 2,
     "A release left in pending-upgrade": 1,
     "A lost release over a kept disk": 2,
@@ -42,17 +41,9 @@ def runbook() -> dict[str, list[str]]:
 def follow(cluster: Cluster, server: int, section: str, block: int = 0) -> str:
     """Run one block as an operator would, from the repository's root; what it printed."""
     script = runbook()[section][block].replace("4711", str(server))
-    environment = {
-        **os.environ,
-        "KUBECONFIG": cluster.kubeconfig,
-        "API_URL": cluster.api_url,
-        "API_TOKEN": cluster.api_token,
-        "PATH": f"{ROOT / '.local/bin'}:{os.environ['PATH']}",
-    }
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=ROOT,
-        env=environment,
         capture_output=True,
         text=True,
         timeout=240,
@@ -166,8 +157,7 @@ def killed_upgrade(cluster: Cluster, server: int, *settings: str) -> None:
     release = f"server-{server}"
     command = [str(ROOT / ".local/bin/helm"), "-n", SERVERS_NAMESPACE, "upgrade", release]
     command += [str(ROOT / "charts" / "gameserver"), "--reuse-values", "--wait", *settings]
-    environment = {**os.environ, "KUBECONFIG": cluster.kubeconfig}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as helm:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as helm:
         pending = ("secrets", "-l", f"owner=helm,name={release},status=pending-upgrade")
         # Its objects are applied, too, before it begins to wait.
         try:

@@ -1,0 +1,74 @@
+"""The heap rule at the limit: what is beside a heap of that size fits, and with a larger heap it does not."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from service import games, values
+from service.records import Record
+from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
+
+RAM_GB = 2
+#: What a JVM needs beside its heap, in MiB, for a Minecraft server of this size: classes, compiled code, the stacks of
+#: 60 threads, Netty's direct buffers; and the collector's own tables, which G1 makes as large as 8 % of the heap.
+#: https://docs.oracle.com/en/java/javase/17/vm/native-memory-tracking.html names them.
+BESIDE = {"metaspace": 120, "code": 64, "threads": 40, "direct": 64}
+COLLECTOR = 0.08
+#: A JVM as the kernel sees it: it takes what MEMORY says and what is beside it, page by page, and fills the page cache
+#: with its world, as a save does. That may cost it nothing but cache.
+PROGRAM = f"""
+const fs = require('fs')
+const heap = parseInt(process.env.MEMORY)
+const kept = []
+const fill = mib => {{ for (; mib > 0; mib -= 16) kept.push(Buffer.alloc(Math.min(mib, 16) * 2 ** 20, 1)) }}
+fill(heap)
+const world = fs.openSync('/data/world', 'w')
+for (let i = 0; i < 32; i++) fs.writeSync(world, kept[i])
+for (const mib of {json.dumps(list(BESIDE.values()))}) fill(mib)
+fill(Math.round(heap * {COLLECTOR}))
+fs.writeFileSync('/tmp/filled', '')
+setInterval(() => kept.length, 60000)
+"""
+
+
+def _install(cluster: Cluster, server: int, **more: Any) -> None:
+    """Minecraft's own values, with that program for a game."""
+    told = cluster.run("helm", "get", "values", "api", "-n", "gameserver-system", "-o", "json")
+    operator = {
+        "image": json.loads(told)["serverValues"]["games"]["minecraft"]["image"],
+        "command": ["node", "-e", PROGRAM],
+        "probe": {"command": ["test", "-e", "/tmp/filled"], "periodSeconds": 1},
+        "terminationGracePeriodSeconds": 1,
+        **more,
+    }
+    game = games.load(games.BUILT_IN)["minecraft"]
+    record = Record(game=game.name, ram_gb=RAM_GB, disk_gb=1)
+    made = values.values_of(server, record, game.render(server, record), {"games": {game.name: operator}})
+    chart = str(ROOT / "charts" / "gameserver")
+    install = ["helm", "install", f"server-{server}", chart, "-n", SERVERS_NAMESPACE, "--values", "-"]
+    cluster.run(*install, stdin=json.dumps(made))
+
+
+def test_what_the_rule_leaves_beside_the_heap_is_enough(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """Nearly all of the limit is in use, and nothing was killed for it."""
+    server = new_server()
+    _install(cluster, server)
+    status = cluster.until_state(server, "running", "failed")
+    assert status["state"] == "running", status["reason"]
+    process = cluster.run(
+        "kubectl", "-n", SERVERS_NAMESPACE, "exec", f"server-{server}-0", "--", "cat", "/proc/1/status"
+    )
+    used = re.search(r"^VmRSS:\s+(\d+) kB$", process, re.MULTILINE)
+    assert used, process
+    assert 0.93 * RAM_GB < int(used[1]) / 2**20 < RAM_GB
+    [container] = cluster.get("pod", f"server-{server}-0")["status"]["containerStatuses"]
+    assert (container["restartCount"], container["lastState"]) == (0, {})
+
+
+def test_a_larger_heap_than_the_rules_is_too_large(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """With half of what the rule keeps free, the same load ends out of memory."""
+    server = new_server()
+    _install(cluster, server, extraEnv=[{"name": "MEMORY", "value": f"{RAM_GB * 1024 - 256}M"}])
+    status = cluster.until_state(server, "failed", "running")
+    assert status["reason"] == f"The game ran out of memory (its limit is {RAM_GB} GiB)."

@@ -1,0 +1,53 @@
+"""The API's replicas come and go, and no client of it notices."""
+
+import time
+from collections.abc import Callable
+
+from tests.cluster.conftest import Cluster, until
+from tests.cluster.replicas import NAMESPACE, pods
+from tests.cluster.traffic import Traffic, upgrade
+
+
+def nodes(cluster: Cluster) -> set[str]:
+    """Where the replicas are."""
+    return {pod["spec"]["nodeName"] for pod in pods(cluster).values()}
+
+
+def gone(cluster: Cluster, names: set[str]) -> None:
+    """Wait until those pods have come to their end."""
+    until(lambda: not names & set(pods(cluster)), 150, lambda: f"still there: {names & set(pods(cluster))}")
+
+
+def test_a_drain_of_a_node_fails_no_request(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """Of one that has replicas. A game server of that node waits for it, as its disk is there, and then runs again."""
+    node = max(nodes(cluster))
+    other = next(name for name in ("node1", "node2") if name != node)
+    server = new_server()
+    cluster.run("kubectl", "cordon", other)
+    try:
+        cluster.create(server, game="teeworlds")
+        cluster.until_state(server, "running")
+    finally:
+        cluster.run("kubectl", "uncordon", other)
+    try:
+        with Traffic(cluster, new_server):
+            # By force, as the pods by which volumes are made have no controller.
+            cluster.run("kubectl", "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force")
+        assert nodes(cluster) == {other}
+        assert cluster.status(server)["state"] != "running"
+    finally:
+        cluster.run("kubectl", "uncordon", node)
+    cluster.until_state(server, "running")
+
+
+def test_a_rolling_update_and_its_way_back_fail_no_request(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """A `helm upgrade` that replaces all replicas, and a `helm rollback` while the first ones still end."""
+    before = set(pods(cluster))
+    with Traffic(cluster, new_server):
+        upgrade(cluster, "--set-string", f"podAnnotations.rolled={time.time_ns()}")
+        between = set(pods(cluster)) - before
+        assert between
+        cluster.run("helm", "-n", NAMESPACE, "rollback", "api", "--wait", "--timeout=4m")
+        gone(cluster, before | between)
+    # On a node each: one that fails leaves the other.
+    assert nodes(cluster) == {"node1", "node2"}

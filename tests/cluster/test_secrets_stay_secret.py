@@ -1,0 +1,236 @@
+"""No token, password or key is where it does not belong: in a log, a command line, an event, or helm's values.
+
+It runs after all other tests (see conftest.py), so that their traces are looked through too.
+"""
+
+import asyncio
+import base64
+import contextlib
+import gzip
+import json
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import asyncssh
+import pytest
+import requests
+
+from local import nodes, paths
+from tests.clients import rcon
+from tests.cluster import absence
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.replicas import NAMESPACE, pods
+
+SFTP_NAMESPACE = "gameserver-sftp"
+
+
+@dataclass
+class Processes:
+    """Command lines and environments of the nodes' processes, as often as they could be looked at."""
+
+    seen: set[bytes] = field(default_factory=set)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        done = threading.Event()
+        thread = threading.Thread(target=self._look, args=(done,))
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _look(self, done: threading.Event) -> None:
+        while not done.wait(0.02):
+            for number in nodes.running():
+                for pid in absence.processes(nodes.Node(number)):
+                    for file in ("cmdline", "environ"):
+                        try:
+                            self.seen.add(Path(f"/proc/{pid}/{file}").read_bytes())
+                        except OSError:
+                            continue
+
+
+def forms(secret: str) -> set[bytes]:
+    """How a secret may be written down: as it is, in base64, in a URL, in JSON."""
+    plain = secret.encode()
+    return {plain, base64.b64encode(plain), quote(secret, safe="").encode(), json.dumps(secret)[1:-1].encode()}
+
+
+def leaks(places: Mapping[str, bytes], known: Mapping[str, str]) -> list[str]:
+    """Which secret (by its name: none is printed) is in which place."""
+    return [
+        f"{name} in {place}"
+        for name, secret in known.items()
+        for form in forms(secret)
+        for place, text in places.items()
+        if form in text
+    ]
+
+
+def logs() -> dict[str, bytes]:
+    """Everything that any container has logged, ended and rotated ones too, and each node's own daemons."""
+    found = {}
+    for number in nodes.running():
+        folder = nodes.Node(number).folder
+        for file in [*(folder / "var/log/pods").rglob("*.log*"), *folder.glob("*.log")]:
+            try:
+                data = file.read_bytes()
+            except FileNotFoundError:  # Its pod has just been deleted.
+                continue
+            found[str(file.relative_to(paths.NODES))] = gzip.decompress(data) if file.suffix == ".gz" else data
+    return found
+
+
+def objects(cluster: Cluster) -> dict[str, bytes]:
+    """What stands in the cluster for all to read who may not read Secrets."""
+    kinds = "events,configmaps,pods,statefulsets,deployments,daemonsets,services,persistentvolumeclaims,leases,nodes"
+    found = {kind: cluster.run("kubectl", "get", kind, "-A", "-o", "json").encode() for kind in kinds.split(",")}
+    releases = json.loads(cluster.run("helm", "list", "-A", "-o", "json"))
+    for release in releases:
+        name, namespace = release["name"], release["namespace"]
+        # Other tests' namespaces may go while this one runs.
+        with contextlib.suppress(AssertionError):
+            found[f"helm values of {name}"] = cluster.run("helm", "-n", namespace, "get", "values", "-a", name).encode()
+            found[f"helm notes of {name}"] = cluster.run("helm", "-n", namespace, "get", "notes", name).encode()
+    return found
+
+
+def present_secrets(cluster: Cluster) -> dict[str, str]:
+    """Every secret of the product that is in the cluster now."""
+    found = {"the API's token": cluster.api_token}
+    for server in cluster.get("secrets", "-l", "gameserver/id")["items"]:
+        password = server.get("data", {}).get("password")
+        if password:
+            found[f"RCON password in {server['metadata']['name']}"] = base64.b64decode(password).decode()
+    keys = json.loads(cluster.run("kubectl", "-n", SFTP_NAMESPACE, "get", "secrets", "-o", "json"))["items"]
+    for secret in keys:
+        for name, packed in (secret.get("data") or {}).items():
+            text = base64.b64decode(packed).decode()
+            if "PRIVATE KEY" in text:
+                found[f"the host key in {secret['metadata']['name']}"] = text.splitlines()[1]
+            elif name == "password-hash":
+                found[f"the password's hash in {secret['metadata']['name']}"] = text
+    return found
+
+
+def log_in(host: str, port: int, user: str, password: str) -> bool:
+    """Whether SFTP opens with that password."""
+
+    async def try_it() -> bool:
+        try:
+            async with (
+                asyncssh.connect(
+                    host, port, username=user, password=password, known_hosts=None, client_keys=None, config=None
+                ) as connection,
+                connection.start_sftp_client() as client,
+            ):
+                await client.listdir(".")
+            return True
+        except asyncssh.PermissionDenied:
+            return False
+
+    return asyncio.run(try_it())
+
+
+def sent(url: str, request: bytes) -> bytes:
+    """The answer to something that is no request."""
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname or "", parts.port or 80), timeout=10) as connection:
+        connection.sendall(request)
+        return connection.recv(65536)
+
+
+def use_everything(cluster: Cluster, server: int, marker: str) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Use each secret of a server, rightly and wrongly: what was tried, none of which may be written down; and logs.
+
+    `marker` goes where it is written down. The logs are those of before the game's first pod went with its own.
+    """
+    path = f"/api/v1/server/{server}"
+    tried = {f"wrong {what}": f"{what}-{secrets.token_urlsafe(24)}" for what in ("token", "rcon", "sftp", "user")}
+    cluster.create(server)
+    cluster.until_state(server, "running")
+    console = cluster.done("GET", f"{path}/rcon")
+    assert "players" in rcon.command(console["host"], console["port"], console["password"], "list")
+    with pytest.raises(rcon.LoginRefused):
+        rcon.command(console["host"], console["port"], tried["wrong rcon"], "list")
+    account = cluster.done("PUT", f"{path}/sftp", {"password": True})
+    files = cluster.done("PATCH", f"{path}/port/sftp")
+    where = files["host"], files["port"]
+    until(lambda: log_in(*where, account["user"], account["password"]), 15, "the new password does not work")
+    assert not log_in(*where, account["user"], tried["wrong sftp"])
+    # A password typed where the user's name is asked for.
+    assert not log_in(*where, tried["wrong user"], account["password"])
+    assert not log_in(*where, account["password"], tried["wrong sftp"])
+
+    for token in (cluster.api_token, tried["wrong token"]):
+        url = cluster.api_url
+        right = {"Authorization": f"Bearer {cluster.api_token}"}
+        for place in (f"{path}/?token={token}", f"/{token}", f"/api/v1/server/{token}/", f"{path}/port/{token}"):
+            assert requests.get(f"{url}{place}", headers=right, timeout=10).status_code in (200, 404)
+        for header in (f"Basic {token}", token, f"Bearer {token}x"):
+            answer = requests.get(f"{url}{path}/", headers={"Authorization": header}, timeout=10)
+            assert answer.status_code == 401
+        for body in ({token: 1}, {"ram_gb": token}, {"options": {token: token}}):
+            assert cluster.call("PATCH", f"{path}/", body).status_code == 422
+        line = f"GET {path}/ HTTP/1.1\r\nHost: x\r\nAuthorization Bearer {token}\r\n\r\n"
+        assert b" 400 " in sent(url, line.encode())
+        assert b" 400 " in sent(url, f"GET /?token={token}\r\n\r\n".encode())
+    assert cluster.call("GET", f"{path}/", token=tried["wrong token"]).status_code == 401
+
+    written = logs()
+    cluster.done("PATCH", f"{path}/", {"options": {"motd": "changed"}})
+    cluster.done("PATCH", f"{path}/restart")
+    # What helm complains of goes to the log, in its own words.
+    cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "scale", "statefulset", f"server-{server}", "--replicas=0")
+    assert cluster.call("PATCH", f"{path}/start").status_code in (200, 409)
+    requests.get(f"{cluster.api_url}/healthcheck", headers={"X-Request-Id": marker}, timeout=10)
+    answer = cluster.call("GET", f"{path}/")
+    assert answer.headers["X-Request-Id"]
+    marked = {"Authorization": f"Bearer {cluster.api_token}", "X-Request-Id": marker}
+    assert requests.get(f"{cluster.api_url}{path}/", headers=marked, timeout=10).headers["X-Request-Id"] == marker
+    return {**tried, "RCON password": console["password"], "SFTP password": account["password"]}, written
+
+
+def test_no_secret_is_written_down(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """Neither this run's secrets nor those of any test before it; and each place that is searched is the right one."""
+    server, marker, processes = new_server(), f"marker-{secrets.token_hex(8)}", Processes()
+    with processes.watched():
+        tried, before = use_everything(cluster, server, marker)
+    known = {**cluster.secrets, **present_secrets(cluster), **tried}
+    for pod in pods(cluster):
+        token = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+        known[f"token of {pod}"] = cluster.run("kubectl", "-n", NAMESPACE, "exec", pod, "--", "cat", token)
+    everywhere = {
+        "a process": b"\n".join(processes.seen),
+        **objects(cluster),
+        **before,
+        **logs(),
+    }
+
+    # A search that looks in the wrong place finds nothing, too.
+    for place, text in {
+        "a process": f"\0server-{server}\0",
+        "events": f"server-{server}-0",
+        "configmaps": "server-values.yaml",
+        f"helm values of server-{server}": f'id: "{server}"',
+    }.items():
+        assert text.encode() in everywhere[place], place
+    logged = {place: text for place, text in everywhere.items() if place.endswith(".log")}
+    for written, where in (
+        (marker, "/api/"),
+        ("service.audit", "/api/"),
+        ("login refused", "/sftp/"),
+        ("RCON", "/game/"),
+    ):
+        assert any(written.encode() in text for place, text in logged.items() if where in place), written
+    assert leaks({"here": b"a " + base64.b64encode(cluster.api_token.encode())}, known) == ["the API's token in here"]
+
+    assert leaks(everywhere, known) == []

@@ -1,0 +1,143 @@
+"""A server of an earlier version goes on when the API is upgraded; its next start brings it to the new chart."""
+
+import copy
+import io
+import json
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
+from tests.cluster.replicas import NAMESPACE
+from tests.cluster.traffic import upgrade
+
+#: The first commit of this repository that has the chart gameserver.
+EARLIER = "f72ae44b14ad0b58a94f9f24cdc16f6abaf30f2e"
+
+#: What the API of its time (commit 002b635) gave helm for
+#: `{"ram_gb": 1, "disk_gb": 1, "customer": "acme", "options": {"motd": "made long ago", "difficulty": "hard"}}`,
+#: but for the server's number and the operator's own image.
+VALUES: dict[str, Any] = {
+    "ports": [{"name": "primary", "port": 25565, "protocol": "TCP"}],
+    "heap": {"environmentVariable": "MEMORY"},
+    "terminationGracePeriodSeconds": 120,
+    "environment": {
+        "EULA": "TRUE",
+        "STOP_SERVER_ANNOUNCE_DELAY": "10",
+        "STOP_DURATION": "60",
+        "DIFFICULTY": "hard",
+        "MOTD": "made long ago",
+    },
+    "game": "minecraft",
+    "server": {"customer": "acme", "options": {"motd": "made long ago", "difficulty": "hard"}},
+    "ramGb": 1,
+    "diskGb": 1,
+    "rcon": {"visibility": "public"},
+    "replicas": 1,
+}
+
+
+def earlier_chart(folder: Path) -> Path:
+    """The chart gameserver as it was at EARLIER."""
+    command = ["git", "archive", EARLIER, "charts/gameserver"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, f"this needs the repository with its history (git fetch --unshallow): {done.stderr!r}"
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "charts" / "gameserver"
+
+
+def install_as_then(cluster: Cluster, server: int, folder: Path) -> dict[str, Any]:
+    """Install the server with the earlier chart; returns its values. The image is this cluster's own."""
+    about_api = cluster.run("helm", "-n", NAMESPACE, "get", "values", "api", "-o", "json")
+    values = copy.deepcopy(VALUES)
+    values["server"]["id"] = str(server)
+    values["image"] = json.loads(about_api)["serverValues"]["games"]["minecraft"]["image"]
+    file = folder / "values.json"
+    file.write_text(json.dumps(values))
+    chart = earlier_chart(folder)
+    cluster.run("helm", "-n", SERVERS_NAMESPACE, "install", f"server-{server}", str(chart), "-f", str(file))
+    return values
+
+
+def in_game(cluster: Cluster, server: int, script: str) -> str:
+    """What a shell command in the game's container prints."""
+    return cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "exec", f"server-{server}-0", "--", "sh", "-c", script)
+
+
+def untouched(cluster: Cluster, server: int) -> tuple[str, int, str, int]:
+    """The game's pod, its restarts, when its present process began, and its StatefulSet's generation."""
+    pod = cluster.get("pod", f"server-{server}-0")
+    status = pod["status"]["containerStatuses"][0]
+    generation = cluster.get("statefulset", f"server-{server}")["metadata"]["generation"]
+    return pod["metadata"]["uid"], status["restartCount"], status["state"]["running"]["startedAt"], generation
+
+
+def made_by_todays_chart(cluster: Cluster, server: int) -> bool:
+    """The earlier chart published a pod's address only once it was ready."""
+    return bool(cluster.get("service", f"server-{server}")["spec"].get("publishNotReadyAddresses"))
+
+
+def goes_on_with_todays_api(cluster: Cluster, server: int, values: dict[str, Any]) -> None:
+    """Status, stop, start, resize and delete, with port, claim, password and world as they were."""
+    path = f"/api/v1/server/{server}"
+    status = cluster.status(server)
+    assert status["state"] == status["wanted"] == "running"
+    assert [status[name] for name in ("game", "ram_gb", "disk_gb", "options")] == [
+        "minecraft",
+        1,
+        1,
+        {"motd": "made long ago", "difficulty": "hard"},
+    ]
+    claim = cluster.get("pvc", f"server-{server}")["metadata"]["uid"]
+    password = cluster.done("GET", f"{path}/rcon")["password"]
+    in_game(cluster, server, "echo mine > /data/mark")
+    # The same create once more finds it, and nothing changes.
+    asked = {"ram_gb": 1, "disk_gb": 1, "customer": "acme", "options": VALUES["server"]["options"]}
+    before = untouched(cluster, server)
+    assert cluster.call("POST", f"{path}/", asked).status_code == 200
+    assert cluster.call("PATCH", f"{path}/start").status_code == 200
+    assert untouched(cluster, server) == before
+    assert not made_by_todays_chart(cluster, server)
+
+    cluster.done("PATCH", f"{path}/stop")
+    cluster.until_state(server, "stopped")
+    cluster.done("PATCH", f"{path}/", {"ram_gb": 2})
+    cluster.done("PATCH", f"{path}/start")
+    after = cluster.until_state(server, "running")
+    assert made_by_todays_chart(cluster, server)
+    assert after["ports"] == status["ports"]
+    assert after["ram_gb"] == 2
+    assert cluster.get("pvc", f"server-{server}")["metadata"]["uid"] == claim
+    assert cluster.done("GET", f"{path}/rcon")["password"] == password
+    assert in_game(cluster, server, "cat /data/mark") == "mine\n"
+    now = json.loads(cluster.run("helm", "-n", SERVERS_NAMESPACE, "get", "values", f"server-{server}", "-o", "json"))
+    assert now == {**values, "ramGb": 2}
+
+    cluster.done("DELETE", f"{path}/")
+    # Written by today's chart: the earlier one did not say whose a kept disk is.
+    kept = cluster.get("pvc", f"server-{server}")["metadata"]
+    assert json.loads(kept["annotations"]["gameserver/server"])["customer"] == "acme"
+    cluster.done("DELETE", f"{path}/?disk=erase")
+
+
+def test_an_upgrade_of_the_api_restarts_no_game(
+    cluster: Cluster, new_server: Callable[[], int], tmp_path: Path
+) -> None:
+    """All of the API's pods are replaced; the games of the earlier chart and of today's do not notice."""
+    old, new = new_server(), new_server()
+    values = install_as_then(cluster, old, tmp_path)
+    cluster.create(new)
+    for server in (old, new):
+        cluster.until_state(server, "running")
+    before = [untouched(cluster, server) for server in (old, new)]
+    upgrade(cluster, "--set-string", f"podAnnotations.upgraded={time.time_ns()}")
+    try:
+        assert [untouched(cluster, server) for server in (old, new)] == before
+        goes_on_with_todays_api(cluster, old, values)
+        assert untouched(cluster, new) == before[1]
+    finally:
+        cluster.run("helm", "-n", NAMESPACE, "rollback", "api", "--wait", "--timeout=4m")

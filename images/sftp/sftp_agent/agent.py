@@ -12,11 +12,12 @@ from pathlib import Path
 from sftp_agent import objects, sessions
 from sftp_agent.guesses import Guesses
 from sftp_agent.kube import ApiError, Kube
-from sftp_agent.logs import Fields, Sockets
+from sftp_agent.logs import Fields
 from sftp_agent.node import Node
 from sftp_agent.objects import Service, Slice
 from sftp_agent.plan import MANAGER, View, endpoint_slice, plan
 from sftp_agent.settings import Settings
+from sftp_agent.sockets import Sockets
 from sftp_agent.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Agent:
         self._kube = kube
         self._settings = settings
         self._wake = threading.Event()
+        self._hurry = threading.Event()
         self._guesses = Guesses(settings.guesses, settings.guess_seconds)
         self._guesses_lock = threading.Lock()
         self._sockets = Sockets(own_log, self._heard)
@@ -68,6 +70,7 @@ class Agent:
         retry = FIRST_RETRY
         while True:
             self._wake.clear()
+            self._hurry.clear()
             if self._step():
                 (Path(self._settings.state) / "synced").touch()
                 retry, wait = FIRST_RETRY, None
@@ -77,7 +80,7 @@ class Agent:
                 opening = self._guesses.next_opening(time.monotonic())
             waits = [seconds for seconds in (wait, opening) if seconds is not None]
             self._wake.wait(min(waits) if waits else None)
-            time.sleep(SETTLE)
+            self._hurry.wait(SETTLE)
 
     def _step(self) -> bool:
         """One pass over all; false when something has to be tried again."""
@@ -94,6 +97,8 @@ class Agent:
         with self._guesses_lock:
             slowed = self._guesses.slowed(time.monotonic())
         complete = self._node.apply(decided.accesses, slowed)
+        with self._guesses_lock:
+            self._guesses.applied(slowed)
         for service in decided.publish:
             complete = self._publish(service) and complete
         for found in decided.retract:
@@ -133,6 +138,8 @@ class Agent:
                 closed = self._guesses.failed(str(server), time.monotonic())
             if closed:
                 log.warning("passwords slowed", extra={"fields": {"server": server}})
+                # Each moment until then is good for more guesses.
+                self._hurry.set()
                 self._wake.set()
         elif event["event"] == "login":
             ended = sessions.end_surplus(str(server), self._settings.sessions)

@@ -16,13 +16,14 @@ class Guesses:
         self._seconds = seconds_per_guess
         # The time at which a server's bucket is full again.
         self._full_at: dict[str, float] = {}
+        self._closed: frozenset[str] = frozenset()
 
     def failed(self, server: str, now: float) -> bool:
         """Count one wrong password; true when that closes the server's passwords.
 
         What is tried while they are closed does not count: it would keep the customer out for good.
         """
-        if server in self.slowed(now):
+        if server in self._closed or server in self.slowed(now):
             return False
         self._full_at[server] = self._full_at.get(server, now) + self._seconds
         return server in self.slowed(now)
@@ -32,6 +33,13 @@ class Guesses:
         self._full_at = {server: full for server, full in self._full_at.items() if full > now}
         closed = (self._burst - 1) * self._seconds
         return frozenset(server for server, full in self._full_at.items() if full - now > closed)
+
+    def applied(self, slowed: frozenset[str]) -> None:
+        """From now on sshd refuses every password of these servers, and of no others.
+
+        It learns a little later than the clock that a try has dripped in, and what it refuses until then was no guess.
+        """
+        self._closed = slowed
 
     def next_opening(self, now: float) -> float | None:
         """Seconds until the first closed server opens again; None when none is closed."""

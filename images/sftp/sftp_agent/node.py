@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sftp_agent import sessions, users
-from sftp_agent.logs import Sockets
 from sftp_agent.mounts import Chroots
 from sftp_agent.objects import Account
 from sftp_agent.plan import Access
 from sftp_agent.settings import Settings
+from sftp_agent.sockets import Sockets
 
 log = logging.getLogger(__name__)
 

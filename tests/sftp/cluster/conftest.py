@@ -18,11 +18,10 @@ ALICE, BOB, CAROL = 9_100_001, 9_100_002, 9_100_003
 def nodes() -> list[dict[str, str]]:
     """Each node's name and address."""
     return [
-        {
-            "name": node["metadata"]["name"],
-            "address": next(a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP"),
-        }
+        {"name": node["metadata"]["name"], "address": address["address"]}
         for node in get("nodes")["items"]
+        for address in node["status"]["addresses"]
+        if address["type"] == "InternalIP"
     ]
 
 

@@ -6,16 +6,21 @@ They are made without the API, so that these tests tell about the DaemonSet alon
 from __future__ import annotations
 
 import base64
+import contextlib
+import functools
 import json
+import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import asyncssh
+
+from local import nodes
 
 SERVERS = "gameservers"
 SFTP = "gameserver-sftp"
@@ -25,6 +30,14 @@ PASSWORD = "correct-horse"
 PASSWORD_HASH = "$6$saltsaltsalt$DwOpBtQmY9DfqAt5fItSHEOMhiTt98Jo3pY.1UoK4FbqzpKXekUehTMGg5ZBsPI2GQWABrnNp3WUQTfNhJLvu."
 OTHER_PASSWORD = "battery-staple"
 OTHER_HASH = "$6$saltsaltsalt$Dq1ddwhzporGzhjhBPOwKcyUGML9e98fi7fQZsOWapKmMTYcNc8VAGD1HaXs8RFdZ7XjlB2G5cEAvk/cJijk8."
+
+# The first value of an option counts: these go before the others, and before the BatchMode that `sftp -b` sets.
+PASSWORD_ONLY = [
+    *("-o", "BatchMode=no"),
+    *("-o", "PasswordAuthentication=yes"),
+    *("-o", "PubkeyAuthentication=no"),
+    *("-o", "NumberOfPasswordPrompts=1"),
+]
 
 
 def kubectl(*arguments: str, stdin: str | None = None) -> str:
@@ -71,6 +84,12 @@ def in_sftp_pod(node: str, script: str) -> str:
     return kubectl("exec", "-n", SFTP, sftp_pod(node), "--", "sh", "-c", script)
 
 
+def on_node(node: str, script: str) -> str:
+    """Run a script as root on the node itself, beside the pods."""
+    name = next(found for found in (nodes.Node(number) for number in nodes.running()) if found.name == node)
+    return subprocess.run(nodes.enter(name, ["sh", "-c", script]), check=True, capture_output=True, text=True).stdout
+
+
 def agent(node: str) -> str:
     """The process number of a node's agent, "" while there is none."""
     script = (
@@ -89,6 +108,8 @@ class Server:
     key: asyncssh.SSHKey
     key_file: Path
     addresses: tuple[str, ...]
+    namespace: str = SERVERS
+    accounts: str = SFTP
 
     @property
     def user(self) -> str:
@@ -102,9 +123,17 @@ class Server:
     def public_key(self) -> str:
         return self.key.export_public_key().decode().strip()
 
-    @property
+    @functools.cached_property
     def port(self) -> int:
-        return int(get("service", f"{self.user}-sftp", "-n", SERVERS)["spec"]["ports"][0]["nodePort"])
+        """The node port, as long as the Service is the same."""
+        return int(get("service", f"{self.user}-sftp", "-n", self.namespace)["spec"]["ports"][0]["nodePort"])
+
+    @property
+    def folder(self) -> str:
+        """The disk's folder on its node."""
+        volume = get("pvc", self.user, "-n", self.namespace)["spec"]["volumeName"]
+        spec = get("pv", volume)["spec"]
+        return str((spec.get("hostPath") or spec["local"])["path"])
 
     def create(self) -> None:
         """The disk, the game that runs on it, the Service and the account."""
@@ -124,6 +153,7 @@ class Server:
 
     def expose(self) -> None:
         apply(self._service())
+        self.__dict__.pop("port", None)
 
     def move(self, node: str) -> None:
         """Give the server an empty disk on another node, under the same claim's name."""
@@ -141,39 +171,100 @@ class Server:
         )
 
     def set_account(self, keys: list[str], password_hash: str | None) -> None:
+        apply(self.account(keys, password_hash))
+
+    def account(self, keys: list[str], password_hash: str | None = None) -> dict[str, Any]:
+        """The Secret as the API writes it."""
         data = {"authorized-keys": "\n".join(keys)}
         if password_hash:
             data["password-hash"] = password_hash
-        apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {
-                    "name": self.user,
-                    "namespace": SFTP,
-                    "labels": {**self.labels, "app.kubernetes.io/component": "sftp-account"},
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": self.user,
+                "namespace": self.accounts,
+                "labels": {**self.labels, "app.kubernetes.io/component": "sftp-account"},
+            },
+            "data": {name: base64.b64encode(value.encode()).decode() for name, value in data.items()},
+        }
+
+    def static(self, folder: str) -> list[dict[str, Any]]:
+        """A disk in a folder of the node that is there already, and the Service: a server whose game never ran."""
+        volume = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": f"{self.namespace}-{self.user}", "labels": self.labels},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "capacity": {"storage": "1Gi"},
+                "storageClassName": "",
+                "local": {"path": folder},
+                "claimRef": {"namespace": self.namespace, "name": self.user},
+                "nodeAffinity": {
+                    "required": {
+                        "nodeSelectorTerms": [
+                            {
+                                "matchExpressions": [
+                                    {"key": "kubernetes.io/hostname", "operator": "In", "values": [self.node]}
+                                ]
+                            }
+                        ]
+                    }
                 },
-                "data": {name: base64.b64encode(value.encode()).decode() for name, value in data.items()},
-            }
-        )
+            },
+        }
+        claim = self._claim()
+        claim["spec"] |= {"storageClassName": "", "volumeName": volume["metadata"]["name"]}  # type: ignore[index]
+        return [volume, claim, self._service()]
 
     def game(self, script: str) -> str:
         """Run a script in the game's container, as the game's user, in its disk."""
         return kubectl("exec", "-n", SERVERS, f"{self.user}-0", "--", "sh", "-c", f"cd /data; {script}")
 
-    def openssh(self, *batch: str, address: str | None = None, check: bool = True) -> str:
-        """Run a batch with OpenSSH's own sftp; gives all that it says."""
+    def openssh(self, *batch: str, address: str | None = None, check: bool = True, password: str | None = None) -> str:
+        """Run a batch with OpenSSH's own sftp, by the key or by a password; gives all that it says."""
+        options, environment = ["-b", "-", *self._options()], None
+        if password is not None:
+            options = [*PASSWORD_ONLY, *options]
+            # There is no terminal to ask at: OpenSSH asks a program.
+            asked = self.key_file.parent / "askpass"
+            asked.write_text('#!/bin/sh\nprintf "%s\\n" "$PASSWORD"\n')
+            asked.chmod(0o700)
+            environment = {
+                **os.environ,
+                "SSH_ASKPASS": str(asked),
+                "SSH_ASKPASS_REQUIRE": "force",
+                "PASSWORD": password,
+            }
         done = subprocess.run(
-            ("sftp", "-b", "-", *self._options(), "-P", str(self.port), f"{self.user}@{address or self.addresses[0]}"),
+            ("sftp", *options, "-P", str(self.port), f"{self.user}@{address or self.addresses[0]}"),
             input="\n".join(batch) + "\n",
             text=True,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             check=False,
             timeout=60,
+            env=environment,
         )
-        said = done.stdout + done.stderr
-        assert not check or done.returncode == 0, said
-        return said
+        assert not check or done.returncode == 0, done.stdout
+        return done.stdout
+
+    @contextlib.contextmanager
+    def openssh_session(self) -> Iterator[subprocess.Popen[bytes]]:
+        """OpenSSH's own sftp, logged in and waiting for the next command."""
+        words = ("sftp", "-b", "-", *self._options(), "-P", str(self.port), f"{self.user}@{self.addresses[0]}")
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as sftp:
+            assert sftp.stdin
+            assert sftp.stdout
+            try:
+                sftp.stdin.write(b"pwd\n")
+                sftp.stdin.flush()
+                while b"/files" not in (line := sftp.stdout.readline()):
+                    assert line, "no login"
+                yield sftp
+            finally:
+                sftp.kill()
 
     def connect(self, address: str | None = None, **options: Any) -> Any:
         """An asyncssh connection; with the account's key unless told otherwise."""
@@ -198,6 +289,17 @@ class Server:
         )
         return done.returncode == 0
 
+    def ssh(self, *options: str, command: str = "") -> subprocess.Popen[str]:
+        """OpenSSH's ssh, for what else it could be used for."""
+        words = ("-v", *options, *self._options(), "-p", str(self.port), f"{self.user}@{self.addresses[0]}", command)
+        return subprocess.Popen(
+            [word for word in ("ssh", *words) if word],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def _options(self) -> list[str]:
         options = {
             "IdentityFile": str(self.key_file),
@@ -214,7 +316,7 @@ class Server:
         return {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
-            "metadata": {"name": self.user, "namespace": SERVERS, "labels": self.labels},
+            "metadata": {"name": self.user, "namespace": self.namespace, "labels": self.labels},
             "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
         }
 
@@ -222,7 +324,7 @@ class Server:
         return {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": {"name": f"{self.user}-sftp", "namespace": SERVERS, "labels": self.labels},
+            "metadata": {"name": f"{self.user}-sftp", "namespace": self.namespace, "labels": self.labels},
             "spec": {"type": "NodePort", "ports": [{"name": "sftp", "port": 22, "targetPort": 2022}]},
         }
 
@@ -230,7 +332,7 @@ class Server:
         return {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": f"{self.user}-0", "namespace": SERVERS, "labels": self.labels},
+            "metadata": {"name": f"{self.user}-0", "namespace": self.namespace, "labels": self.labels},
             "spec": {
                 "nodeSelector": {"kubernetes.io/hostname": self.node},
                 "automountServiceAccountToken": False,
@@ -258,6 +360,7 @@ class Server:
         }
 
 
+@functools.cache
 def published_host_key() -> tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey], list[asyncssh.SSHKey]]:
     """The host keys that the ConfigMap tells, as asyncssh's trusted ones: any other refuses to connect."""
     data = get("configmap", "sftp-host-key", "-n", SFTP)["data"]

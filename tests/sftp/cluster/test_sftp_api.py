@@ -14,18 +14,18 @@ from typing import Any
 
 import asyncssh
 import pytest
-from sftp_cluster import SFTP, eventually, kubectl, published_host_key
+from sftp_cluster import SERVERS, SFTP, apply, eventually, kubectl, published_host_key
 
 pytestmark = pytest.mark.cluster
 
 ID = 9_100_010
 
 
-def call(method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
+def call(method: str, path: str, body: object = None, id: int = ID) -> tuple[int, dict[str, Any]]:
     """One call of the API; gives status and answer. Tries again where the answer says when."""
     while True:
         request = urllib.request.Request(
-            f"{os.environ['API_URL']}/api/v1/server/{ID}/{path}",
+            f"{os.environ['API_URL']}/api/v1/server/{id}/{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {os.environ['API_TOKEN']}", "Content-Type": "application/json"},
@@ -116,3 +116,58 @@ def test_deleting_the_server_ends_its_sessions_and_its_access(port: dict[str, An
     assert call("POST", "", {"ram_gb": 1, "disk_gb": 1, "disk": "reuse"})[0] == 201
     status, answer = call("GET", "sftp")
     assert (status, answer["password_set"], answer["public_keys"]) == (200, False, [])
+
+
+REMOTE, CLASS = 9_100_011, "sftp-test-nfs"
+
+
+@pytest.fixture
+def remote() -> Iterator[None]:
+    """A stopped server over a volume that would be mounted from a file server, kept from an earlier server."""
+    name = f"server-{REMOTE}"
+    storage = {"storageClassName": CLASS, "accessModes": ["ReadWriteOnce"]}
+    owner = {"meta.helm.sh/release-name": name, "meta.helm.sh/release-namespace": SERVERS}
+    labels = {"gameserver/id": str(REMOTE), "app.kubernetes.io/managed-by": "Helm"}
+    nfs = {"server": "10.77.0.99", "path": "/export"}
+    apply(
+        {
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "StorageClass",
+            "metadata": {"name": CLASS},
+            "provisioner": "kubernetes.io/no-provisioner",
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": name},
+            "spec": {**storage, "capacity": {"storage": "1Gi"}, "nfs": nfs},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name, "namespace": SERVERS, "labels": labels, "annotations": owner},
+            "spec": {**storage, "resources": {"requests": {"storage": "1Gi"}}},
+        },
+    )
+    kubectl("wait", "-n", SERVERS, f"pvc/{name}", "--for=jsonpath={.status.phase}=Bound", "--timeout=30s")
+    yield
+    call("DELETE", "?disk=erase", id=REMOTE)
+    kubectl("delete", f"pv/{name}", f"storageclass/{CLASS}", "--ignore-not-found", "--wait=false")
+
+
+@pytest.mark.usefixtures("remote")
+def test_a_disk_that_is_no_folder_of_a_node_is_refused_clearly() -> None:
+    """Of the server, only its files are refused: it can be looked at, and its game's port asked for."""
+    status, made = call("POST", "", {"ram_gb": 1, "disk_gb": 1, "disk": "reuse", "start": False}, id=REMOTE)
+    assert status == 201, made
+    for method, path, body in (
+        ("PATCH", "port/sftp", None),
+        ("GET", "sftp", None),
+        ("PUT", "sftp", {"password": True}),
+    ):
+        status, answer = call(method, path, body, id=REMOTE)
+        assert (status, answer["type"]) == (409, "/problems/disk-not-node-local")
+        assert "folder of one node" in answer["detail"]
+    assert call("GET", "", id=REMOTE)[0] == 200
+    assert call("PATCH", "port/primary", id=REMOTE)[0] == 200
+    assert kubectl("get", "secret", f"server-{REMOTE}", "-n", SFTP, "--ignore-not-found") == ""

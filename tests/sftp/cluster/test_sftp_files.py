@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sftp_cluster import PASSWORD, SERVERS, Server, eventually, get
+from sftp_cluster import PASSWORD, SERVERS, SFTP, Server, eventually, get, kubectl, sftp_pod
 
 pytestmark = pytest.mark.cluster
 
@@ -35,34 +37,70 @@ def test_the_port_leads_to_the_pod_on_the_disks_node(alice: Server, bob: Server)
         assert found["ports"] == [{"name": "sftp", "port": 2022, "protocol": "TCP"}]
 
 
+WHOLE = bytes(range(256)) * 4096
+PART = WHOLE[:300_000]
+
+
 @pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
-def test_openssh_uploads_lists_renames_resumes_and_deletes(alice: Server, tmp_path: Path, running: bool) -> None:
+def test_upload_list_rename_resume_download_and_delete(alice: Server, tmp_path: Path, running: bool) -> None:
+    """With OpenSSH's sftp and with asyncssh, while the game runs and while it is stopped."""
     if not running:
         alice.stop()
     try:
-        (tmp_path / "whole").write_bytes(bytes(range(256)) * 4096)
-        (tmp_path / "part").write_bytes((bytes(range(256)) * 4096)[:300_000])
-        said = alice.openssh(
-            f"put {tmp_path}/whole world.dat",
-            f"put {tmp_path}/part resumed.dat",
-            f"reput {tmp_path}/whole resumed.dat",
-            "mkdir plugins",
-            "rename world.dat plugins/world.dat",
-            "chmod 640 plugins/world.dat",
-            "ls -ln plugins",
-            f"get plugins/world.dat {tmp_path}/back",
-            f"get resumed.dat {tmp_path}/resumed",
-            "rm plugins/world.dat",
-            "rm resumed.dat",
-            "rmdir plugins",
-        )
-        assert (tmp_path / "back").read_bytes() == (tmp_path / "whole").read_bytes()
-        assert (tmp_path / "resumed").read_bytes() == (tmp_path / "whole").read_bytes()
-        line = next(line for line in said.splitlines() if line.startswith("-rw-r-----"))
-        assert line.split()[2:4] == ["1000", "1000"]
+        _by_openssh(alice, tmp_path)
+        asyncio.run(_by_asyncssh(alice, tmp_path))
     finally:
         if not running:
             alice.start()
+
+
+def _by_openssh(alice: Server, tmp_path: Path) -> None:
+    (tmp_path / "whole").write_bytes(WHOLE)
+    (tmp_path / "part").write_bytes(PART)
+    (tmp_path / "half").write_bytes(PART)
+    said = alice.openssh(
+        f"put {tmp_path}/whole world.dat",
+        f"put {tmp_path}/part resumed.dat",
+        f"reput {tmp_path}/whole resumed.dat",
+        "mkdir plugins",
+        "rename world.dat plugins/world.dat",
+        "chmod 640 plugins/world.dat",
+        "ls -ln plugins",
+        f"get plugins/world.dat {tmp_path}/back",
+        f"get resumed.dat {tmp_path}/resumed",
+        f"reget resumed.dat {tmp_path}/half",
+        "rm plugins/world.dat",
+        "rm resumed.dat",
+        "rmdir plugins",
+    )
+    for name in ("back", "resumed", "half"):
+        assert (tmp_path / name).read_bytes() == WHOLE
+    line = next(line for line in said.splitlines() if line.startswith("-rw-r-----"))
+    assert line.split()[2:4] == ["1000", "1000"]
+
+
+async def _by_asyncssh(alice: Server, tmp_path: Path) -> None:
+    async with alice.connect() as connection, connection.start_sftp_client() as sftp:
+        await sftp.put(tmp_path / "whole", "world.dat")
+        async with sftp.open("resumed.dat", "wb") as file:
+            await file.write(PART)
+        async with sftp.open("resumed.dat", "r+b") as file:
+            await file.seek((await sftp.stat("resumed.dat")).size or 0)
+            await file.write(WHOLE[len(PART) :])
+        await sftp.mkdir("plugins")
+        await sftp.rename("world.dat", "plugins/world.dat")
+        await sftp.chmod("plugins/world.dat", 0o640)
+        (found,) = [entry for entry in await sftp.readdir("plugins") if entry.filename == "world.dat"]
+        assert (found.attrs.uid, found.attrs.gid, (found.attrs.permissions or 0) & 0o777) == (1000, 1000, 0o640)
+        await sftp.get("plugins/world.dat", tmp_path / "again")
+        assert (tmp_path / "again").read_bytes() == WHOLE
+        async with sftp.open("resumed.dat", "rb") as file:
+            await file.seek(len(PART))
+            assert PART + bytes(await file.read()) == WHOLE
+        for name in ("plugins/world.dat", "resumed.dat"):
+            await sftp.remove(name)
+        await sftp.rmdir("plugins")
+        assert not {"plugins", "resumed.dat", "world.dat"} & {str(name) for name in await sftp.listdir(".")}
 
 
 def test_the_game_can_change_what_was_uploaded(alice: Server, tmp_path: Path) -> None:
@@ -82,6 +120,41 @@ def test_a_password_logs_in_as_well(alice: Server) -> None:
             return [str(name) for name in await sftp.listdir("/")]
 
     assert {"files", "dev"} == set(asyncio.run(names())) - {".", ".."}
+    assert "/files" in alice.openssh("pwd", password=PASSWORD)
+    assert "Permission denied" in alice.openssh("pwd", password="wrong", check=False)
+
+
+def test_logins_and_file_operations_are_logged_with_server_and_path(alice: Server, tmp_path: Path) -> None:
+    """As JSON lines on the pod's output; a wrong password too, but never the password."""
+    (tmp_path / "up").write_text("five\n")
+    alice.openssh(
+        f"put {tmp_path}/up logged.txt", "mkdir logged", "rmdir logged", "rename logged.txt logged", "rm logged"
+    )
+    alice.openssh(check=False, password="a-wrong-password")
+
+    def lines() -> list[dict[str, Any]]:
+        text = kubectl("logs", "-n", SFTP, sftp_pod(alice.node), "--since=30s")
+        assert "a-wrong-password" not in text
+        found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        return [line for line in found if line.get("server") == alice.number]
+
+    wanted = [
+        {"event": "login", "user": alice.user, "method": "publickey"},
+        {"event": "file", "operation": "open", "path": "/files/logged.txt", "flags": "WRITE,CREATE,TRUNCATE"},
+        {"event": "file", "operation": "close", "path": "/files/logged.txt", "bytes_written": 5},
+        {"event": "file", "operation": "mkdir", "path": "/files/logged"},
+        {"event": "file", "operation": "rmdir", "path": "/files/logged"},
+        {"event": "file", "operation": "posix-rename", "path": "/files/logged.txt", "new_path": "/files/logged"},
+        {"event": "file", "operation": "remove", "path": "/files/logged"},
+        {"event": "login refused", "user": alice.user, "method": "password"},
+    ]
+
+    def all_there() -> bool:
+        logged = lines()
+        return all(any(want.items() <= line.items() for line in logged) for want in wanted)
+
+    eventually(all_there, 10, f"all of {wanted} in {lines()}")
+    assert all(line["client"] for line in lines() if line["event"].startswith("login"))
 
 
 def test_the_port_follows_a_disk_to_another_node(alice: Server, nodes: list[dict[str, str]], tmp_path: Path) -> None:
@@ -99,4 +172,5 @@ def test_the_port_follows_a_disk_to_another_node(alice: Server, nodes: list[dict
             return (tmp_path / "where").read_text() == f"on {node}\n"
 
         eventually(says, 10, f"the port leads to {node}")
+        del alice.port
         assert alice.port == port

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sftp_cluster import SFTP, apply, get, kubectl
+from sftp_cluster import SFTP, Server, apply, eventually, get, kubectl, on_node
 
 pytestmark = pytest.mark.cluster
 
@@ -55,9 +55,28 @@ def install() -> tuple[str, list[str]]:
     return said[1].strip(), shown
 
 
+@pytest.fixture
+def early(nodes: list[dict[str, str]], alice: Server) -> Iterator[Server]:
+    """A server, with its account, that is there before any agent is."""
+    folder = "/opt/local-path-provisioner/early"
+    server = Server(
+        9_100_030, alice.node, alice.key, alice.key_file, alice.addresses, namespace="default", accounts=NAMESPACE
+    )
+    on_node(server.node, f"mkdir -p {folder} && echo early > {folder}/whose.txt && chown -R 1000:1000 {folder}")
+    apply(*server.static(folder), server.account([alice.public_key]))
+    yield server
+    kubectl("delete", "-n", "default", f"service/{server.user}-sftp", f"pvc/{server.user}", "--wait=false")
+    kubectl("delete", f"pv/default-{server.user}", "--wait=false")
+    on_node(server.node, f"rm -r {folder}")
+
+
 @pytest.mark.usefixtures("namespace")
-def test_the_host_key_is_one_for_all_nodes_and_survives_a_reinstall() -> None:
+def test_the_host_key_is_one_for_all_nodes_and_survives_a_reinstall(early: Server, tmp_path: Path) -> None:
+    """And a server that was made before the install has its access after it."""
     first, shown = install()
+    eventually(early.reachable, 20, "the early server has access")
+    early.openssh(f"get whose.txt {tmp_path}/whose")
+    assert (tmp_path / "whose").read_text() == "early\n"
     assert first.startswith("SHA256:")
     assert set(shown) == {first}
     helm("uninstall", RELEASE, "--wait")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections.abc import AsyncIterator
 
@@ -73,6 +74,7 @@ def test_taking_a_credential_away_ends_that_servers_sessions_alone(
     async def run() -> None:
         async with contextlib.AsyncExitStack() as stack:
             hers = await stack.enter_async_context(session(alice))
+            openssh = stack.enter_context(alice.openssh_session())
             others = [await stack.enter_async_context(session(server)) for server in (bob, carol)]
             if what == "the password":
                 await asyncio.to_thread(alice.set_account, [alice.public_key], None)
@@ -81,6 +83,9 @@ def test_taking_a_credential_away_ends_that_servers_sessions_alone(
             else:
                 await asyncio.to_thread(kubectl, "delete", "secret", alice.user, "-n", SFTP)
             await ends_within(hers, 10)
+            # OpenSSH's sftp sees it at its next command, if it was not ended by writing to its ssh that has gone.
+            openssh.communicate(b"ls\n", timeout=10)
+            assert openssh.returncode in (255, -signal.SIGPIPE)
             for other in others:
                 assert await alive(other)
 

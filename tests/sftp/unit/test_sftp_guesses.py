@@ -22,6 +22,18 @@ def test_what_is_tried_while_closed_does_not_keep_the_customer_out_longer() -> N
     assert guesses.slowed(10.0) == frozenset()
 
 
+def test_what_is_refused_before_sshd_knows_of_the_opening_does_not_close_it_again() -> None:
+    """A customer who tries all the time is let in at the first opening."""
+    guesses = Guesses(burst=1, seconds_per_guess=10)
+    assert guesses.failed("7", 0.0)
+    guesses.applied(guesses.slowed(0.0))
+    assert guesses.slowed(10.0) == frozenset()
+    assert not guesses.failed("7", 10.1)
+    assert guesses.slowed(10.1) == frozenset()
+    guesses.applied(guesses.slowed(10.1))
+    assert guesses.failed("7", 10.2)
+
+
 def test_other_servers_are_not_slowed() -> None:
     guesses = Guesses(burst=1, seconds_per_guess=10)
     assert guesses.failed("7", 0.0)

@@ -1,0 +1,117 @@
+"""What the agent asks of Kubernetes is what the chart lets it ask: no right is missing, and none is spare."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "images" / "sftp"))
+
+from sftp_agent.agent import Agent
+from sftp_agent.settings import Settings
+
+from tests.charts.rendering import render
+
+NODE, SERVERS, ACCOUNTS = "node1", "gameservers", "gameserver-sftp"
+CLAIM, SERVICE = "server-7", "server-7-sftp"
+Right = tuple[str, str, str]
+"""Namespace ("" for the whole cluster), resource, verb."""
+
+
+class FakeKube:
+    """One server whose port does not lead here yet, and a slice of another that no longer should."""
+
+    def __init__(self) -> None:
+        self.used: set[Right] = set()
+
+    def request(self, method: str, path: str, body: Any = None, content_type: str = "") -> Any:
+        resource = self._use(path, {"GET": ["list"], "DELETE": ["delete"], "PATCH": ["patch", "create"]}[method])
+        return {"metadata": {"resourceVersion": "1"}, "items": self._items(resource) if method == "GET" else []}
+
+    def stream(self, path: str, seconds: int) -> Iterator[dict[str, Any]]:
+        self._use(path, ["watch"])
+        threading.Event().wait()
+        yield {}
+
+    def _use(self, path: str, verbs: list[str]) -> str:
+        # A server-side apply is a patch, and a create where there is nothing yet:
+        # https://kubernetes.io/docs/reference/using-api/server-side-apply/#authorization-and-permissions
+        parts = urlsplit(path).path.split("/")
+        parts = parts[3:] if parts[1] == "api" else parts[4:]
+        namespace, resource = (parts[1], parts[2]) if parts[0] == "namespaces" else ("", parts[0])
+        self.used |= {(namespace, resource, verb) for verb in verbs}
+        return resource
+
+    @staticmethod
+    def _items(resource: str) -> list[dict[str, Any]]:
+        def named(name: str) -> dict[str, Any]:
+            return {"name": name, "uid": name, "resourceVersion": "1", "labels": {"gameserver/id": "7"}}
+
+        term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]}]}
+        there: dict[str, dict[str, Any]] = {
+            "persistentvolumes": {
+                "metadata": named("volume"),
+                "spec": {
+                    "hostPath": {"path": "/disks/7"},
+                    "claimRef": {"namespace": SERVERS, "name": CLAIM},
+                    "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}},
+                },
+            },
+            "persistentvolumeclaims": {
+                "metadata": named(CLAIM),
+                "spec": {"volumeName": "volume"},
+                "status": {"phase": "Bound"},
+            },
+            "services": {"metadata": named(SERVICE)},
+            "endpointslices": {
+                "metadata": named("server-8-sftp"),
+                "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": NODE}],
+            },
+        }
+        return [there[resource]] if resource in there else []
+
+
+def test_what_is_granted_is_what_is_used(tmp_path: Path) -> None:
+    state = {name: str(tmp_path / name) for name in ("chroots", "extrausers", "state", "host_root")}
+    for folder in (*state.values(), f"{state['state']}/keys", f"{state['state']}/applied"):
+        Path(folder).mkdir()
+    settings = Settings(
+        node=NODE,
+        pod="sftp",
+        pod_uid="uid",
+        pod_ip="10.0.0.1",
+        namespace=ACCOUNTS,
+        servers_namespace=SERVERS,
+        volume_folders=("/disks",),
+        uid=1000,
+        gid=1000,
+        **state,
+    )
+    kube = FakeKube()
+    agent = Agent(kube, settings, tmp_path / "log")  # type: ignore[arg-type]
+    threading.Thread(target=agent.run, daemon=True).start()
+    wanted, deadline = granted(), time.monotonic() + 10
+    while kube.used != wanted and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert kube.used == wanted
+
+
+def granted() -> set[Right]:
+    """By the roles that the chart binds to the agent's service account."""
+    manifests = render("sftp-daemonset")
+    found = set()
+    for binding in manifests.values():
+        if binding["kind"].endswith("RoleBinding") and binding["subjects"][0]["name"] == "sftp":
+            role = manifests[f"{binding['roleRef']['kind']}/{binding['roleRef']['name']}"]
+            found |= {
+                (role["metadata"].get("namespace", ""), resource, verb)
+                for rule in role["rules"]
+                for resource in rule["resources"]
+                for verb in rule["verbs"]
+            }
+    return found

@@ -1,0 +1,94 @@
+"""The API server goes away: sessions and logins go on, the agents wait ever longer, and catch up afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import asyncssh
+import pytest
+from sftp_cluster import PASSWORD, PASSWORD_HASH, SFTP, Server, eventually, kubectl, published_host_key, sftp_pod
+
+from local.nodes import Node
+from tests.cluster import absence
+
+pytestmark = pytest.mark.cluster
+
+
+@contextlib.asynccontextmanager
+async def session(alice: Server, bob: Server) -> AsyncIterator[asyncssh.SFTPClient]:
+    """A session of Alice's that is there before the API server goes."""
+    # What is asked of Kubernetes is asked before it goes.
+    assert alice.port != bob.port
+    published_host_key()
+    async with alice.connect() as before, before.start_sftp_client() as sftp:
+        yield sftp
+
+
+async def works(alice: Server, bob: Server, sftp: asyncssh.SFTPClient) -> None:
+    """The session goes on, and new logins work on both nodes, by key and by password."""
+    async with sftp.open("/files/meanwhile.txt", "w") as file:
+        await file.write("written")
+    for server in (alice, bob):
+        for credentials in ({}, {"client_keys": None, "password": PASSWORD}):
+            async with server.connect(**credentials) as new, new.start_sftp_client() as client:
+                assert await client.exists("/files")
+    assert await sftp.exists("/files/meanwhile.txt")
+
+
+def test_a_silent_api_server_stops_nobody(alice: Server, bob: Server) -> None:
+    async def run() -> None:
+        async with session(alice, bob) as sftp:
+            with absence.frozen(Node(1), "kube-apiserver"):
+                await works(alice, bob, sftp)
+            # What changes afterwards is noticed as ever: the watches have gone on.
+            await asyncio.to_thread(alice.set_account, [], PASSWORD_HASH)
+            await asyncio.wait_for(sftp_ends(sftp), 10)
+
+    asyncio.run(run())
+
+
+@pytest.mark.long
+def test_an_api_server_that_is_gone_is_asked_ever_more_seldom(alice: Server, bob: Server) -> None:
+    """For half a minute every connection is refused. Each of the five watches tries a handful of times."""
+
+    async def run() -> None:
+        async with session(alice, bob) as sftp:
+            pod, since = await asyncio.to_thread(sftp_pod, alice.node), time.time()
+            with absence.stopped(Node(1), "kube-apiserver"):
+                away = time.monotonic()
+                while time.monotonic() - away < 30:
+                    await works(alice, bob, sftp)
+                    await asyncio.sleep(1)
+            await asyncio.to_thread(eventually, api_server_answers, 120, "the API server is back")
+            tries = await asyncio.to_thread(interruptions, pod, int(time.time() - since) + 1)
+            print(f"{tries} tries of five watches in {time.time() - since:.0f} s")
+            # 0.25 + 0.5 + 1 + 2 + 4 + 8 + 15 + 15 … seconds at least lie between them.
+            assert 5 <= tries <= 5 * (7 + (time.time() - since) / 15)
+            await works(alice, bob, sftp)
+            # It catches up: what changed meanwhile, or changes now, takes effect within the longest pause.
+            await asyncio.to_thread(alice.set_account, [], PASSWORD_HASH)
+            await asyncio.wait_for(sftp_ends(sftp), 45)
+
+    asyncio.run(run())
+
+
+async def sftp_ends(sftp: asyncssh.SFTPClient) -> None:
+    with contextlib.suppress(asyncssh.Error, OSError):
+        while True:
+            await sftp.stat("/files")
+            await asyncio.sleep(0.1)
+
+
+def api_server_answers() -> bool:
+    try:
+        return kubectl("get", "--raw", "/readyz") == "ok"
+    except AssertionError:
+        return False
+
+
+def interruptions(pod: str, seconds: int) -> int:
+    """How often a pod's watches have failed in the last seconds."""
+    return kubectl("logs", "-n", SFTP, pod, f"--since={seconds}s").count('"watch interrupted"')

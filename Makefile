@@ -4,7 +4,7 @@ VENV := .local/venv/bin
 LOCAL := $(PYTHON) -m local
 export PATH := $(CURDIR)/.local/bin:$(PATH)
 
-.PHONY: help run stop clean dev test test-long lint bench
+.PHONY: help run stop clean dev test test-long lint bench bench-scale
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,7 +30,7 @@ test-long: ## the tests that take long: kills by the hundred, long walks
 	@$(LOCAL) cluster
 	@$(VENV)/python -m pytest -m long
 
-lint: ## ruff, mypy, yamllint, helm lint, the charts' READMEs
+lint: ## ruff, mypy, yamllint; helm lint, Kubernetes' schemas, kube-score, the charts' READMEs
 	@$(LOCAL) tools
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
@@ -41,3 +41,7 @@ lint: ## ruff, mypy, yamllint, helm lint, the charts' READMEs
 bench: ## what the API costs, beside helm and kubectl by hand, into docs/benchmarks.md (5 minutes)
 	@$(LOCAL) cluster
 	@$(VENV)/python -m tests.bench
+
+bench-scale: ## what the API costs with 2,000 simulated servers, into docs/scale.md (15 minutes)
+	@$(LOCAL) cluster
+	@$(VENV)/python -m tests.scale

@@ -205,27 +205,27 @@ def test_a_security_key_is_a_key() -> None:
     assert public_key(key) == key
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "ssh-ed25519",
-        "ssh-ed25519 AAAA",
-        "ssh-ed25519 not/base64!",
-        f'command="/bin/sh" {ED25519}',
-        f"no-pty {ED25519}",
-        f"{ED25519}\n{ECDSA}",
-        f"{ED25519}\0",
-        f"ssh-rsa {ED25519.split()[1]}",
-        f"ssh-ed25519 {ED25519.split()[1][:-8]}",
-        f"ssh-ed25519 {blob(b'ssh-ed25519', b'x' * 31)}",
-        f"ssh-ed25519 {blob(b'ssh-ed25519', b'x' * 32, b'more')}",
-        f"ecdsa-sha2-nistp256 {blob(b'ecdsa-sha2-nistp256', b'nistp384', b'x' * 65)}",
-        f"ssh-rsa {blob(b'ssh-rsa', bytes([1, 0, 1]), b'x' * 128)}",
-        f"ssh-dss {blob(b'ssh-dss', b'x')}",
-        "-----BEGIN OPENSSH PRIVATE KEY-----",
-        f"{ED25519} {'x' * 9000}",
-    ],
-)
+NO_KEYS = {
+    "no data": "ssh-ed25519",
+    "too little data": "ssh-ed25519 AAAA",
+    "not base64": "ssh-ed25519 not/base64!",
+    "a command": f'command="/bin/sh" {ED25519}',
+    "an option": f"no-pty {ED25519}",
+    "two lines": f"{ED25519}\n{ECDSA}",
+    "a NUL": f"{ED25519}\0",
+    "of another type": f"ssh-rsa {ED25519.split()[1]}",
+    "cut off": f"ssh-ed25519 {ED25519.split()[1][:-8]}",
+    "too short": f"ssh-ed25519 {blob(b'ssh-ed25519', b'x' * 31)}",
+    "too long": f"ssh-ed25519 {blob(b'ssh-ed25519', b'x' * 32, b'more')}",
+    "on another curve": f"ecdsa-sha2-nistp256 {blob(b'ecdsa-sha2-nistp256', b'nistp384', b'x' * 65)}",
+    "too weak": f"ssh-rsa {blob(b'ssh-rsa', bytes([1, 0, 1]), b'x' * 128)}",
+    "of a type that is no more": f"ssh-dss {blob(b'ssh-dss', b'x')}",
+    "a private key": "-----BEGIN OPENSSH PRIVATE KEY-----",
+    "a long comment": f"{ED25519} {'x' * 9000}",
+}
+
+
+@pytest.mark.parametrize("line", NO_KEYS.values(), ids=NO_KEYS)
 def test_what_is_no_key_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match=r"must|is|says"):
         public_key(line)
@@ -238,7 +238,7 @@ def crypt(password: str, setting: str) -> str:
     return str(library.crypt(password.encode(), setting.encode()).decode())
 
 
-@pytest.mark.parametrize("password", [new_password(), "ü" * 40])
+@pytest.mark.parametrize("password", [new_password(), "ü" * 40], ids=["new", "not ASCII"])
 def test_the_hash_is_the_one_that_sshd_computes(password: str) -> None:
     kept = password_hash(password)
     assert crypt(password, kept) == kept

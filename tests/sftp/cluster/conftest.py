@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,15 @@ def servers(
         _server(BOB, nodes[-1]["name"], folder, addresses),
         _server(CAROL, nodes[0]["name"], folder, addresses),
     )
-    for server in made:
-        server.delete()
-    try:
-        for server in made:
-            server.create()
-        for server in made:
-            eventually(server.reachable, 20, f"{server.user} has access")
-        yield made
-    finally:
-        for server in made:
-            server.delete()
+    with ThreadPoolExecutor(len(made)) as at_once:
+        list(at_once.map(Server.delete, made))
+        try:
+            list(at_once.map(Server.create, made))
+            for server in made:
+                eventually(server.reachable, 20, f"{server.user} has access")
+            yield made
+        finally:
+            list(at_once.map(Server.delete, made))
 
 
 @pytest.fixture

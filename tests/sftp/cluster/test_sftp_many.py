@@ -62,7 +62,7 @@ def test_a_login_is_as_fast_and_the_agent_small(alice: Server, bob: Server, crow
     for thing in objects:
         thing["metadata"]["labels"] = {**thing["metadata"]["labels"], **labels}
         if thing["kind"] == "Service":
-            # No node port: the cluster has 800 only, and Alice's leads to the same sshd.
+            # No node port: it would measure kube-proxy's rules too, and Alice's leads to the same sshd.
             thing["spec"]["type"] = "ClusterIP"
     began = time.monotonic()
     apply(*objects)

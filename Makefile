@@ -24,7 +24,8 @@ dev: ## Flask on this machine against the local cluster, reloading on change
 
 test: ## every test but the long ones, on the local cluster
 	@$(LOCAL) cluster
-	@$(VENV)/python -m pytest -m "not long" -n 2 --dist loadgroup
+	@$(VENV)/python -m pytest -m "not long and not cluster" -n 2
+	@$(VENV)/python -m pytest -m "not long and cluster"
 
 test-long: ## the tests that take long: kills by the hundred, long walks
 	@$(LOCAL) cluster

@@ -15,15 +15,3 @@ def pytest_configure(config: pytest.Config) -> None:
     if env.exists():
         os.environ.update(re.findall(r"^export (\w+)=(.*)$", env.read_text(), re.MULTILINE))
     os.environ["PATH"] = f"{_LOCAL / 'bin'}:{os.environ['PATH']}"
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs the cluster runs in one worker of pytest-xdist, one after the other; all else runs in another.
-
-    The cluster's come first, as they take longest.
-    """
-    for item in items:
-        if item.get_closest_marker("cluster"):
-            item.add_marker(pytest.mark.xdist_group("cluster"))
-    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)

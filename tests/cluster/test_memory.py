@@ -71,4 +71,5 @@ def test_a_larger_heap_than_the_rules_is_too_large(cluster: Cluster, new_server:
     server = new_server()
     _install(cluster, server, extraEnv=[{"name": "MEMORY", "value": f"{RAM_GB * 1024 - 256}M"}])
     status = cluster.until_state(server, "failed", "running")
-    assert status["reason"] == f"The game ran out of memory (its limit is {RAM_GB} GiB)."
+    # A busy machine may look when it has ended twice already, which is said behind it.
+    assert status["reason"].startswith(f"The game ran out of memory (its limit is {RAM_GB} GiB).")

@@ -40,7 +40,7 @@ def main() -> None:
         operations = _operations(there, values)
         for name, times in operations.items():
             rows += _compared(name, times, "helm", 0.7) + _compared(name, times, f"helm {LAX}", 1.15)
-        for count, rounds in ((8, 3), (32, 2)):
+        for count, rounds in ((8, 3), (32, 3)):
             rows.append(_at_once(there, values, count, rounds))
         rows += _reads(there)
         rows += _lists(there)

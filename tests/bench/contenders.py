@@ -108,13 +108,28 @@ class Bench:
             return None
         return int(port) if port else None
 
+    # -- the API's replicas ---------------------------------------------------------------------------------
+
+    def few_and_many_replicas(self) -> tuple[int, int]:
+        """As few and as many replicas as the autoscaler makes."""
+        values = json.loads(self.run("helm", "get", "values", "api", "-n", API_NAMESPACE, "--all", "-o", "json"))
+        return int(values["replicaCount"]), int(values["autoscaling"]["maxReplicas"])
+
+    def scale_to_at_most(self, most: int) -> None:
+        """Have the autoscaler make no more replicas; returns once there are no more."""
+        chart = str(ROOT / "charts" / "api")
+        change = ("--reuse-values", "--set", f"autoscaling.maxReplicas={most}", "--wait", "--timeout=3m")
+        self.run("helm", "upgrade", "api", chart, "-n", API_NAMESPACE, *change)
+        while len(self.replicas(ending=True)) > most:
+            time.sleep(0.5)
+
     # -- the API's own metrics --------------------------------------------------------------------------------
 
-    def replicas(self) -> list[str]:
-        """The API's pods."""
+    def replicas(self, *, ending: bool = False) -> list[str]:
+        """The API's pods, without those that are coming to their end unless told otherwise."""
         selector = "app.kubernetes.io/name=api,app.kubernetes.io/instance=api"
         pods = self.core.list_namespaced_pod(API_NAMESPACE, label_selector=selector).items
-        return [pod.metadata.name for pod in pods if not pod.metadata.deletion_timestamp]
+        return [pod.metadata.name for pod in pods if ending or not pod.metadata.deletion_timestamp]
 
     def metrics(self, pod: str) -> dict[str, float]:
         """What a replica counts, by series."""
@@ -141,13 +156,19 @@ class Bench:
 
 @contextmanager
 def bench() -> Iterator[Bench]:
-    """The local cluster's bench; what it made is removed at the end."""
+    """The local cluster's bench; what it made is removed at the end.
+
+    Meanwhile no replica comes or goes: one that starts takes the same two cores that everything else is measured on.
+    """
     file = ROOT / ".local" / "env"
     made = Bench(dict(re.findall(r"^export (\w+)=(.*)$", file.read_text(), re.MULTILINE)))
+    fewest, most = made.few_and_many_replicas()
     try:
+        made.scale_to_at_most(fewest)
         yield made
     finally:
         made.clear()
+        made.scale_to_at_most(most)
 
 
 def _of(id: int, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -168,5 +168,5 @@ def _alive(served: Served) -> bool:
     assert served.process.poll() is None, served.log.read_text()
     try:
         return requests.get(f"{served.url}/healthcheck", timeout=5).ok
-    except requests.ConnectionError:
+    except (requests.ConnectionError, requests.Timeout):
         return False

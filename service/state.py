@@ -66,7 +66,7 @@ def state_of(objects: Objects, events: Sequence[Object] | None = None) -> State:
         if objects.pod is not None:
             return State("stopping", None, _deleted(objects.pod) or newest, "stopped")
         return State("stopped", None, newest or _created(objects.statefulset), "stopped")
-    return _wanted_running(objects, happened, newest)
+    return _wanted_running(objects, _of_these(objects, happened), newest)
 
 
 def with_log(state: State, tail: str) -> State:
@@ -236,6 +236,15 @@ def _volume_refused(events: Sequence[Object]) -> str | None:
         if event.get("reason") in _VOLUME_EVENTS:
             return f"The disk cannot be mounted: {event.get('message', '')[:300]}"
     return None
+
+
+def _of_these(objects: Objects, events: Sequence[Object]) -> Sequence[Object]:
+    """Without those of an earlier server's objects: they had the same names, and events outlive them by an hour."""
+    if not events:
+        return events
+    there = (objects.statefulset, objects.pod, objects.claim)
+    uids = {None, *(thing.get("metadata", {}).get("uid") for thing in there if thing is not None)}
+    return [event for event in events if event.get("involvedObject", {}).get("uid") in uids]
 
 
 # -- small readings ----------------------------------------------------------------------------------------

@@ -276,6 +276,17 @@ EVENTS: dict[str, tuple[ServerObjects, list[dict[str, Any]], State]] = {
 }
 
 
+def test_events_of_an_earlier_servers_pod_say_nothing() -> None:
+    """One of the same name, whose Secret was removed before it was mounted."""
+    present = server(
+        pod=pod({"state": {"waiting": {"reason": "ContainerCreating"}}}, metadata={"uid": "present"}),
+    )
+    refused = event("FailedMount", "no such secret")
+    mine, earlier = ({**refused, "involvedObject": {"uid": uid}} for uid in ("present", "earlier"))
+    assert state_of(present, [mine]) == failed("The disk cannot be mounted: no such secret")
+    assert state_of(present, [earlier]) == state_of(present, []) == State("starting", None, T0, "running")
+
+
 @pytest.mark.parametrize("case", EVENTS)
 def test_state_with_events(case: str) -> None:
     """Some reasons are in events alone."""

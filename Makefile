@@ -39,10 +39,10 @@ lint: ## ruff, mypy, yamllint; helm lint, Kubernetes' schemas, kube-score, the c
 	$(VENV)/yamllint --strict .
 	$(VENV)/python -m tests.charts.lint
 
-bench: ## what the API costs, beside helm and kubectl by hand, into docs/benchmarks.md (5 minutes)
+bench: ## what the API costs, beside helm and kubectl by hand, into docs/benchmarks.md (8 minutes)
 	@$(LOCAL) cluster
 	@$(VENV)/python -m tests.bench
 
-bench-scale: ## what the API costs with 2,000 simulated servers, into docs/scale.md (15 minutes)
+bench-scale: ## what the API costs with 2,000 simulated servers, into docs/scale.md (20 minutes)
 	@$(LOCAL) cluster
 	@$(VENV)/python -m tests.scale

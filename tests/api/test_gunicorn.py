@@ -97,7 +97,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Served]]:
 def up(served: Served) -> None:
     deadline = time.monotonic() + 30
     while True:
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
             if requests.get(f"{served.url}/healthcheck", timeout=5).json() == {"alive": True}:
                 return
         assert served.process.poll() is None, served.log.read_text()

@@ -29,7 +29,7 @@ from sftp_cluster import SFTP, Server, eventually, get
 from local import nodes, paths
 
 # By the last word of what is measured: small files take a second, and vary more.
-ROUNDS, GOAL = {"GiB": 4, "KiB": 10}, 0.9
+ROUNDS, GOAL = {"GiB": 4, "KiB": 20}, 0.9
 BIG, SMALL, MANY = 1 << 30, 4096, 1000
 ID = 9_100_020
 PLAIN_PORT = 2299

@@ -70,7 +70,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Served]]:
             "TOKENS_FILE": str(tmp_path / "tokens.json"),
             "KUBECONFIG": str(tmp_path / "kubeconfig"),
             "HELM": str(ROOT / ".local/bin/helm"),
-            "DRAIN_SECONDS": "2",
+            "DRAIN_SECONDS": "5",
             **variables,
         }
         log = tmp_path / "log"
@@ -105,12 +105,23 @@ def up(served: Served) -> None:
         time.sleep(0.1)
 
 
+@dataclass
+class SlowKubernetes:
+    """One that thinks for a second, and then knows nothing."""
+
+    url: str
+    asked: threading.Event
+    "Set when something of server 1 is asked for."
+
+
 @pytest.fixture
-def slow_kubernetes() -> Iterator[str]:
-    """The address of a Kubernetes that thinks for a second, and then knows nothing."""
+def slow_kubernetes() -> Iterator[SlowKubernetes]:
+    asked = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.path.endswith("/server-1"):
+                asked.set()
             time.sleep(1)
             with contextlib.suppress(BrokenPipeError):
                 self.send_error(404)
@@ -125,7 +136,7 @@ def slow_kubernetes() -> Iterator[str]:
 
     with Server(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield SlowKubernetes(f"http://127.0.0.1:{server.server_port}", asked)
         server.shutdown()
 
 
@@ -158,13 +169,15 @@ def test_it_serves_logs_and_drains(start: Callable[..., Served]) -> None:
     assert {"gunicorn.error", "service.access"} <= {line["logger"] for line in lines}
 
 
-def test_a_connection_that_was_promised_to_stay_is_not_cut(start: Callable[..., Served], slow_kubernetes: str) -> None:
+def test_a_connection_that_was_promised_to_stay_is_not_cut(
+    start: Callable[..., Served], slow_kubernetes: SlowKubernetes
+) -> None:
     """An answer begun before SIGTERM says keep-alive; so the next request on that connection is answered too."""
-    served = start(KUBERNETES=slow_kubernetes)
+    served = start(KUBERNETES=slow_kubernetes.url)
     up(served)
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)) as connection:
         connection.request("GET", "/api/v1/server/1/port/primary", headers={"Authorization": "Bearer t"})
-        time.sleep(0.5)
+        assert slow_kubernetes.asked.wait(10)
         served.process.send_signal(signal.SIGTERM)
         begun = connection.getresponse()
         assert (begun.status, begun.headers["Connection"], begun.read() != b"") == (404, "keep-alive", True)
@@ -224,7 +237,7 @@ def test_clients_that_do_not_close_keep_nobody_waiting(served: Served) -> None:
             connection = left_open.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=10))
             connection.sendall(b"GET /healthcheck HTTP/1.1\r\nConnection: close\r\n\r\n")
         # Each would hold up the whole process for two seconds.
-        assert requests.get(f"{served.url}/healthcheck", timeout=2).json() == {"alive": True}
+        assert requests.get(f"{served.url}/healthcheck", timeout=10).json() == {"alive": True}
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,14 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import urllib3
 from kubernetes import client, config
+
+from tests import loopback
 
 _HOP = {"connection", "transfer-encoding", "content-length", "host", "keep-alive", "accept-encoding"}
 
@@ -38,12 +40,7 @@ class Proxy:
         self.watches: list[str] = []
         self.holding = threading.Event()
         self._go = threading.Event()
-        self._server: ThreadingHTTPServer | None = None
-
-    @property
-    def url(self) -> str:
-        assert self._server is not None
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = ""
 
     def hold(self, number: int, only: str = "") -> None:
         """Hold the `number`-th request, counting only those whose "METHOD path" has `only` in it."""
@@ -108,23 +105,14 @@ class Proxy:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            # As many may connect at once as to the API server, not socketserver's five.
-            request_queue_size = 128
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            # What is still held goes nowhere: whoever sent it is dead, or soon will be.
-            self._closed = True
-            self._go.set()
-            self._server.shutdown()
-            self._server.server_close()
-            self._client.rest_client.pool_manager.clear()
+        with loopback.serving(Handler) as self.url:
+            try:
+                yield self
+            finally:
+                # What is still held goes nowhere: whoever sent it is dead, or soon will be.
+                self._closed = True
+                self._go.set()
+                self._client.rest_client.pool_manager.clear()
 
     def admit(self, request: str) -> bool:
         if "watch=1" in request:

@@ -22,6 +22,8 @@ from typing import Any
 import pytest
 import requests
 
+from tests import loopback
+
 ROOT = Path(__file__).resolve().parents[2]
 KUBECONFIG = """\
 apiVersion: v1
@@ -110,8 +112,8 @@ class SlowKubernetes:
     """One that thinks for a second, and then knows nothing."""
 
     url: str
+    # Set when something of server 1 is asked for.
     asked: threading.Event
-    "Set when something of server 1 is asked for."
 
 
 @pytest.fixture
@@ -129,15 +131,8 @@ def slow_kubernetes() -> Iterator[SlowKubernetes]:
         def log_message(self, *_: object) -> None:
             """Nothing on the test's output."""
 
-    class Server(http.server.ThreadingHTTPServer):
-        # At its start the API opens as many connections as it has watches. With the five of socketserver, one of
-        # those or the test's own may be dropped, and comes a second later: too late for the API's connect timeout.
-        request_queue_size = 128
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield SlowKubernetes(f"http://127.0.0.1:{server.server_port}", asked)
-        server.shutdown()
+    with loopback.serving(Handler) as url:
+        yield SlowKubernetes(url, asked)
 
 
 def test_it_serves_logs_and_drains(start: Callable[..., Served]) -> None:
@@ -237,7 +232,7 @@ def test_clients_that_do_not_close_keep_nobody_waiting(served: Served) -> None:
             connection = left_open.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=10))
             connection.sendall(b"GET /healthcheck HTTP/1.1\r\nConnection: close\r\n\r\n")
         # Each would hold up the whole process for two seconds.
-        assert requests.get(f"{served.url}/healthcheck", timeout=10).json() == {"alive": True}
+        assert requests.get(f"{served.url}/healthcheck", timeout=2).json() == {"alive": True}
 
 
 @pytest.mark.parametrize(

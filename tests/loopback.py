@@ -1,0 +1,25 @@
+"""HTTP servers on loopback, for what stands in Kubernetes' place."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class _Server(ThreadingHTTPServer):
+    # At its start the API opens as many connections as it has watches. With the five of socketserver one may be
+    # dropped, and comes a second later: too late for the API's connect timeout.
+    request_queue_size = 128
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Answer with `handler`, a thread for each connection; gives the address."""
+    with _Server(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()

@@ -22,6 +22,7 @@ HOST_ADDRESS = "10.77.0.1"
 #: As kubeadm-init.yaml has it.
 SERVICES = "10.96.0.0/16"
 _CGROUPS = Path("/sys/fs/cgroup")
+_LINKS = Path("/sys/class/net")
 
 
 @dataclass(frozen=True)
@@ -172,8 +173,9 @@ def stop() -> None:
     _gone(pids, seconds=20)
     for group in _CGROUPS.glob("*/gameserver-node*"):
         _remove_cgroup(group)
-    if Path(f"/sys/class/net/{BRIDGE}").exists():
-        progress.output(["ip", "link", "delete", BRIDGE])
+    # The kernel may keep a dead node's network for a minute and more, and with it the link out here.
+    for link in (BRIDGE, *(path.name for path in _LINKS.glob("gs-node*"))):
+        _remove_link(link)
     paths.OWNER.unlink(missing_ok=True)
     if paths.OWNER.parent.exists():
         paths.OWNER.parent.rmdir()
@@ -198,16 +200,22 @@ def _record(node: Node, pid: int) -> None:
 
 
 def _ensure_bridge() -> None:
-    if not Path(f"/sys/class/net/{BRIDGE}").exists():
+    if not (_LINKS / BRIDGE).exists():
         progress.output(["ip", "link", "add", BRIDGE, "type", "bridge"])
     progress.output(["ip", "address", "replace", f"{HOST_ADDRESS}/24", "dev", BRIDGE])
     progress.output(["ip", "link", "set", BRIDGE, "up"])
 
 
+def _remove_link(name: str) -> None:
+    # The kernel may remove it, with a node's network, at any moment.
+    subprocess.run(["ip", "link", "delete", name], stderr=subprocess.DEVNULL)
+    if (_LINKS / name).exists():
+        raise progress.StepFailed(f"the network link {name} cannot be removed; try: ip link delete {name}")
+
+
 def _connect(node: Node, pid: int) -> None:
     outside = f"gs-{node.name}"
-    if Path(f"/sys/class/net/{outside}").exists():
-        progress.output(["ip", "link", "delete", outside])
+    _remove_link(outside)
     progress.output(["ip", "link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", str(pid)])
     progress.output(["ip", "link", "set", outside, "master", BRIDGE, "up"])
     for command in (

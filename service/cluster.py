@@ -12,6 +12,7 @@ Rights that this needs:
         events, pods/log                        list; get
     in the whole cluster
         nodes                                   list
+        persistentvolumes                       get
         storageclasses (storage.k8s.io)         get
 """
 
@@ -23,16 +24,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from service.edges import KEPT_SINCE, REUSED_SINCE, Object
-from service.errors import ClusterUnavailable, OperationInProgress, Problem
+from service.edges import KEPT_SINCE, REUSED_SINCE, Object, Objects, RconPassword
+from service.errors import OperationInProgress, Problem
 from service.kube import Conflict, Kube, path
 from service.listing import Listing
 from service.live import LiveServer
+from service.nodes import Nodes
 from service.objects import ServerObjects
 from service.revisions import Revisions, status
 from service.settings import Settings
 
-HOST_SECONDS = 60.0
 READY_SECONDS = 2.0
 
 
@@ -44,7 +45,7 @@ class Cluster:
         self._kube = kube or Kube()
         self._revisions = Revisions(self._kube, self._namespace)
         self._listing = Listing(self._kube, self._namespace)
-        self._host = ("", float("-inf"))
+        self._nodes = Nodes(self._kube)
         self._answered = float("-inf")
 
     def start(self) -> None:
@@ -75,11 +76,12 @@ class Cluster:
         """The Service called `name`, as it is now."""
         return self.get("v1", "services", name)
 
-    def rcon_password(self, id: int) -> str | None:
+    def rcon_password(self, id: int) -> RconPassword | None:
         """RCON's password, None where the server has none."""
         secret = self.get("v1", "secrets", f"server-{id}-rcon")
-        packed = ((secret or {}).get("data") or {}).get("password")
-        return base64.b64decode(packed).decode() if packed else None
+        if secret is None or not (packed := (secret.get("data") or {}).get("password")):
+            return None
+        return RconPassword(base64.b64decode(packed).decode(), secret["metadata"]["creationTimestamp"])
 
     def pod_log_tail(self, id: int, lines: int, previous: bool) -> str:
         """The last lines of the game's log, or of the container's before it; "" where there is none."""
@@ -138,13 +140,9 @@ class Cluster:
 
     # -- the cluster itself --------------------------------------------------------------------------------
 
-    def node_host(self) -> str:
-        """An address on which node ports answer: a ready node's external one, else its internal one."""
-        host, asked = self._host
-        if time.monotonic() - asked > HOST_SECONDS:
-            host = _address(self._kube.all("/api/v1/nodes"))
-            self._host = (host, time.monotonic())
-        return host
+    def host(self, objects: Objects) -> str | None:
+        """An address of the node that has the server's disk, None while there is none."""
+        return self._nodes.host(objects)
 
     def ready(self) -> bool:
         """Whether Kubernetes answers what the API asks of it."""
@@ -184,18 +182,3 @@ def _when(event: Object) -> str:
         or event.get("eventTime")
         or event["metadata"]["creationTimestamp"]
     )
-
-
-def _address(nodes: list[Object]) -> str:
-    def ready(node: Object) -> bool:
-        conditions = node.get("status", {}).get("conditions", [])
-        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-
-    # By name, so that every replica names the same node.
-    ordered = sorted(nodes, key=lambda node: (not ready(node), node["metadata"]["name"]))
-    for kind in ("ExternalIP", "InternalIP"):
-        for node in ordered:
-            for address in node.get("status", {}).get("addresses", []):
-                if address["type"] == kind:
-                    return str(address["address"])
-    raise ClusterUnavailable("No node of the cluster has an address yet.")

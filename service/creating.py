@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from service import values
 from service.auth import Token
+from service.backoff import in_backoff
 from service.context import Context, erase_disk, timestamp
 from service.edges import Objects
 from service.errors import (
@@ -27,7 +29,7 @@ from service.errors import (
 from service.games import Game
 from service.records import Record, customer_of_claim, record_of_values
 from service.sftp import forget
-from service.state import exists
+from service.state import exists, state_of
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
             f"`{game.name}` has to be among `acceptedEulas` in the values of the API's chart."
         )
     made = values.values_of(id, record, game.render(id, record), context.operator_values)
-    wanted = values.started(made, request["start"])
+    wanted = values.reachable(values.started(made, request["start"]), context.settings.external_host)
     with context.releases.locked(id):
         objects = context.cluster.server(id)
         if exists(objects):
@@ -71,6 +73,18 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
             _take_back(context, id, reused)
             raise
         return True
+
+
+def start(context: Context, objects: Objects) -> None:
+    """See to it that the server runs, under the Lease that this thread holds; one that runs goes on running."""
+    again = _waits(context, objects)
+
+    def started(current: values.Values) -> values.Values:
+        running = values.started(current, True)
+        new = values.restarted(running, datetime.now(UTC)) if again else running
+        return values.reachable(new, context.settings.external_host) if new != current else current
+
+    context.releases.change(objects.id, started)
 
 
 def known_game(games: Mapping[str, Game], name: str) -> Game:
@@ -131,10 +145,19 @@ def _again(context: Context, token: Token, objects: Objects, record: Record, wan
         )
     statuses = {release.get("labels", {}).get("status") for release in objects.releases}
     once_whole = bool(statuses & {"deployed", "superseded"})
-    # Does nothing, unless a try before this one broke off half way. A create that never came to its end is made
-    # anew, as the operator may have mended what was in its way.
+    if once_whole and values.runs(current):
+        start(context, objects)
+        return False
+    # A stopped one stays so; what is missing of it is made again. A create that never came to its end is made anew, as
+    # the operator may have mended what was in its way.
     finished = context.releases.change(objects.id, lambda current: current if once_whole else wanted)
     return finished and not once_whole
+
+
+def _waits(context: Context, objects: Objects) -> bool:
+    """Whether the server waits for Kubernetes' next try; one whose game answers does not, without another look."""
+    answers = state_of(objects).state in ("running", "stopped")
+    return not answers and in_backoff(objects, context.cluster.events(objects.id))
 
 
 def _take_back(context: Context, id: int, reused: bool) -> None:

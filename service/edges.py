@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 Object = dict[str, Any]
 Values = dict[str, Any]
@@ -17,6 +17,13 @@ KEPT_SINCE = "gameserver/kept-since"
 """The annotation of a claim with the time at which its server was deleted."""
 REUSED_SINCE = "gameserver/reused-since"
 """The annotation of a claim with the time at which a server was last made over it."""
+
+
+class RconPassword(NamedTuple):
+    """RCON's password, and when the Secret that holds it was made (RFC 3339)."""
+
+    text: str
+    since: str
 
 
 class Objects(Protocol):
@@ -56,7 +63,7 @@ class ClusterEdge(Protocol):
         """The events of pod, StatefulSet and claim, newest last."""
 
     def service(self, name: str) -> Object | None: ...
-    def rcon_password(self, id: int) -> str | None: ...
+    def rcon_password(self, id: int) -> RconPassword | None: ...
     def kept_disks(self) -> Sequence[Object]:
         """The claims that outlived their server."""
 
@@ -73,8 +80,8 @@ class ClusterEdge(Protocol):
         """
 
     def disk_class_expandable(self, claim: Object) -> bool: ...
-    def node_host(self) -> str:
-        """An address on which node ports answer."""
+    def host(self, objects: Objects) -> str | None:
+        """An address of the node that has the server's disk, None while there is none."""
 
     def pod_log_tail(self, id: int, lines: int, previous: bool) -> str: ...
     def ready(self) -> bool: ...
@@ -87,8 +94,14 @@ class ReleasesEdge(Protocol):
     def current(self, id: int) -> Values | None:
         """The values that the newest release was given, or None without a release."""
 
+    def missing(self, id: int) -> list[str]:
+        """The objects of the newest release that the cluster does not have, such as `Service server-4711`."""
+
     def change(self, id: int, change: Callable[[Values], Values]) -> bool:
-        """Send `change(current values)`; False where that changes nothing and the release is sound."""
+        """Send `change(current values)`; False where that changes nothing, and nothing of the release is missing.
+
+        A change that is not about the pod leaves a running one as it is.
+        """
 
     def uninstall(self, id: int) -> bool: ...
     def locked(self, id: int) -> AbstractContextManager[None]:

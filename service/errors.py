@@ -104,6 +104,23 @@ class PortNotFound(Problem):
     explanation = "The operator has switched this port off for the server."
 
 
+class ObjectMissing(Problem):
+    slug = "object-missing"
+    status = 409
+    title = "A part of the server is missing"
+    explanation = (
+        "Something has deleted an object of the server's; `detail` says which. A start makes it again, as does the "
+        "create of the server, sent once more as it was."
+    )
+
+
+class RconPasswordReplaced(Problem):
+    slug = "rcon-password-replaced"
+    status = 409
+    title = "The game does not know its new RCON password yet"
+    explanation = "The Secret with the password was made anew while the game ran. A restart lets the game read it."
+
+
 class MethodNotAllowed(Problem):
     slug = "method-not-allowed"
     status = 405
@@ -272,6 +289,17 @@ class ClusterUnavailable(Problem):
     default_retry_after = 5
 
 
+class ClusterContended(Problem):
+    slug = "cluster-contended"
+    status = 503
+    title = "Too many write to the cluster at once"
+    explanation = (
+        "Others changed the same object (such as a quota) at the same moment, again and again. "
+        "Nothing was lost. Send the request again after the seconds in `Retry-After`."
+    )
+    default_retry_after = 2
+
+
 class NoNodePortLeft(Problem):
     slug = "no-node-port-left"
     status = 503
@@ -284,7 +312,10 @@ class PortNotReady(Problem):
     slug = "port-not-ready"
     status = 503
     title = "The port is not there yet"
-    explanation = "The server's Service is still being made. Send the request again after `Retry-After` seconds."
+    explanation = (
+        "The server's Service, or the address of its load balancer, is still being made. "
+        "Send the request again after `Retry-After` seconds."
+    )
     default_retry_after = 2
 
 

@@ -142,6 +142,8 @@ def problem(error: helm_errors.Error) -> errors.Problem:
 _COMPLAINTS: list[tuple[str, type[errors.Problem]]] = [
     (r"failed to allocate a nodePort: range is full|no node ?ports? (left|available)", errors.NoNodePortLeft),
     (r"another operation \(install/upgrade/rollback\) is in progress", errors.OperationInProgress),
+    # Two creates that count towards one quota, for instance: Kubernetes lets one of them win.
+    (r"please apply your changes to the latest version|quota evaluat\w+ timed out", errors.ClusterContended),
     (
         r"cluster unreachable|connection (refused|reset)|no such host|i/o timeout|deadline exceeded|handshake timeout"
         r"|network is unreachable|no route to host|etcdserver|unexpected EOF|: EOF|http2: |server is currently unable"

@@ -33,8 +33,8 @@ class once(Generic[Part]):
 class LiveServer:
     """One server's objects, read when one is first looked at.
 
-    StatefulSet, pod and Services are read together, side by side: most calls look at several of them, and all four
-    take hardly longer than one.
+    StatefulSet, pod, claim and Services are read together, side by side: most calls look at several of them, and all
+    five take hardly longer than one.
     """
 
     events: tuple[Object, ...] = ()
@@ -53,12 +53,12 @@ class LiveServer:
         return self._parts[1]
 
     @property
-    def services(self) -> Mapping[str, Object]:
+    def claim(self) -> Object | None:
         return self._parts[2]
 
-    @once
-    def claim(self) -> Object | None:
-        return self._cluster.get("v1", "persistentvolumeclaims", self._name)
+    @property
+    def services(self) -> Mapping[str, Object]:
+        return self._parts[3]
 
     @once
     def releases(self) -> tuple[Object, ...]:
@@ -66,20 +66,21 @@ class LiveServer:
         return self._cluster.releases(self.id, current=self.statefulset is None)
 
     @once
-    def _parts(self) -> tuple[Object | None, Object | None, Mapping[str, Object]]:
+    def _parts(self) -> tuple[Object | None, Object | None, Object | None, Mapping[str, Object]]:
         own, rcon, sftp = service_names(self.id)
         wanted = [
             ("apps/v1", "statefulsets", self._name),
             ("v1", "pods", f"{self._name}-0"),
+            ("v1", "persistentvolumeclaims", self._name),
             ("v1", "services", own),
             ("v1", "services", sftp),
         ]
-        statefulset, pod, game, files = self._cluster.get_all(wanted)
+        statefulset, pod, claim, game, files = self._cluster.get_all(wanted)
         found = {own: game, sftp: files}
         # RCON has a Service of its own only where the game has RCON and the server's Service shows none of it.
         if game is not None and not _has_rcon(game["spec"]) and _may_have_rcon(statefulset):
             found[rcon] = self._cluster.service(rcon)
-        return statefulset, pod, {name: service for name, service in found.items() if service is not None}
+        return statefulset, pod, claim, {name: service for name, service in found.items() if service is not None}
 
 
 def _may_have_rcon(statefulset: Object | None) -> bool:

@@ -33,6 +33,16 @@ def service_names(id: int) -> tuple[str, str, str]:
     return f"server-{id}", f"server-{id}-rcon", f"server-{id}-sftp"
 
 
+# Where each kind of object of the chart gameserver is found: its API group and its name in a path.
+KINDS = {
+    "NetworkPolicy": ("networking.k8s.io/v1", "networkpolicies"),
+    "PersistentVolumeClaim": ("v1", "persistentvolumeclaims"),
+    "Secret": ("v1", "secrets"),
+    "Service": ("v1", "services"),
+    "StatefulSet": ("apps/v1", "statefulsets"),
+}
+
+
 def release_name(id: int) -> str:
     """The release of server `id`. Nothing that helm could take for an option or a path ever gets past here."""
     name = f"server-{id}"

@@ -10,9 +10,13 @@ Kind = Literal["primary", "rcon", "sftp"]
 KINDS: tuple[Kind, ...] = ("primary", "rcon", "sftp")
 
 
+# The names under which others make a server known: external-dns in the DNS, mc-router at its own door.
+_DNS_NAME, _ROUTER_NAME = "external-dns.alpha.kubernetes.io/hostname", "mc-router.itzg.me/externalServerName"
+
+
 @dataclass(frozen=True)
 class Address:
-    """`host` is None where any node's address will do; `protocol` is TCP, UDP or both."""
+    """`host` is None where the port is a node's, which the Service does not name; `protocol` is TCP, UDP or both."""
 
     port: int
     protocol: str
@@ -37,16 +41,20 @@ def address_of(kind: Kind, service: Mapping[str, Any]) -> Address | None:
         return None
     protocols = sorted({str(port.get("protocol", "TCP")) for port in found})
     protocol = protocols[0] if len(protocols) == 1 else "both"
-    type_ = spec.get("type", "ClusterIP")
+    type_, metadata = spec.get("type", "ClusterIP"), service["metadata"]
+    annotations = metadata.get("annotations") or {}
+    # external-dns takes several names, with commas between them.
+    name = str(annotations.get(_DNS_NAME) or "").partition(",")[0].strip() or None
     if type_ == "NodePort":
         node_port = found[0].get("nodePort")
-        return Address(int(node_port), protocol, None) if node_port else None
+        return Address(int(node_port), protocol, name) if node_port else None
     port = int(found[0]["port"])
     if type_ == "LoadBalancer":
         for ingress in service.get("status", {}).get("loadBalancer", {}).get("ingress") or []:
-            return Address(port, protocol, ingress.get("hostname") or ingress.get("ip"))
+            return Address(port, protocol, name or ingress.get("hostname") or ingress.get("ip"))
         return None
-    metadata = service["metadata"]
+    if kind == "primary" and (routed := annotations.get(_ROUTER_NAME) or name):
+        return Address(port, protocol, routed)
     return Address(port, protocol, f"{metadata['name']}.{metadata['namespace']}.svc")
 
 

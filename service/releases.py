@@ -23,9 +23,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 
+import yaml
+
 from service import revisions
 from service.edges import Object, Values
 from service.errors import (
+    ClusterContended,
     NoNodePortLeft,
     OperationFailed,
     OperationInProgress,
@@ -36,9 +39,10 @@ from service.errors import (
 )
 from service.kube import Kube, path
 from service.leases import Lease, Leases
-from service.objects import release_name
-from service.revisions import Revisions
+from service.objects import KINDS, release_name
+from service.revisions import KEEPS_POD, Release, Revisions
 from service.settings import Settings
+from service.values import restarts, runs
 from service.writer import Done, Writer
 
 log = logging.getLogger(__name__)
@@ -48,6 +52,10 @@ _random = random.SystemRandom()
 STRANGER_SECONDS = 60.0
 """An unfinished release that no Lease speaks for may be an operator's `helm` at work: it is left alone this long."""
 CONVERGE_TRIES, CONVERGE_PAUSE = 40, 5.0
+CONTENDED_TRIES, CONTENDED_PAUSE = 6, 0.4
+"""Helm is run so often while others write to the same object, after pauses of so many seconds and longer."""
+# libyaml, where PyYAML was built with it, takes a tenth of the time.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Releases:
@@ -91,26 +99,39 @@ class Releases:
 
     def current(self, id: int) -> Values | None:
         """The values that the newest revision was given, as `helm get values` shows them; None without a release."""
+        release = self._read(self._newest(id))
+        return None if release is None else release.values
+
+    def missing(self, id: int) -> list[str]:
+        """The objects of the newest revision that the cluster does not have, such as `Service server-4711`."""
         newest = self._newest(id)
-        return None if newest is None else self._revisions.values(newest)
+        if newest is None or revisions.status(newest) in revisions.UNFINISHED:
+            return []  # What is not there may be on its way.
+        release = self._read(newest)
+        return [] if release is None else self._missing(release)
 
     def change(self, id: int, change: Callable[[Values], Values]) -> bool:
-        """Send `change(current values)` whole; False where nothing would change. Raises ServerNotFound.
+        """Send `change(current values)` whole; False where nothing would change and nothing is missing.
 
-        A change that the cluster refuses leaves the values as they were.
+        A running pod is left as it is by a change that is not about it. A change that the cluster refuses leaves the
+        values as they were. Raises ServerNotFound.
         """
         with self._lease(id) as lease:
             newest = self._settled(id, lease)
-            values = None if newest is None else self._revisions.values(newest)
-            if newest is None or values is None:
+            release = self._read(newest)
+            if newest is None or release is None:
                 raise ServerNotFound
-            wanted = change(deepcopy(values))
-            if _same(wanted, values) and revisions.status(newest) == "deployed" and self._has_workload(id):
+            wanted = change(deepcopy(release.values))
+            sound = revisions.status(newest) == "deployed"
+            if sound and _same(wanted, release.values) and not self._missing(release):
                 return False
+            # What an unfinished revision was about, its pod may have yet to take.
+            quiet = runs(release.values) and runs(wanted) and not restarts(release.values, wanted)
+            keep = quiet and (sound or release.keeps_pod)
             try:
-                self._upgrade("change", id, wanted, lease)
-            except (RefusedByCluster, NoNodePortLeft, OperationFailed):
-                self._restore(id, newest, values, lease)
+                self._upgrade("change", id, wanted, lease, keep)
+            except (RefusedByCluster, NoNodePortLeft, OperationFailed, ClusterContended):
+                self._restore(id, newest, release.values, lease)
                 raise
             return True
 
@@ -153,10 +174,9 @@ class Releases:
                 time.sleep(CONVERGE_PAUSE * _random.uniform(0.5, 1))
                 try:
                     with self._lease(id) as lease:
-                        newest = self._settled(id, lease)
-                        values = None if newest is None else self._revisions.values(newest)
-                        if values is not None:
-                            self._upgrade("converge", id, values, lease)
+                        release = self._read(self._settled(id, lease))
+                        if release is not None:
+                            self._upgrade("converge", id, release.values, lease, release.keeps_pod)
                         return
                 except Problem as problem:
                     log.warning("release %s has still to converge: %s", release_name(id), problem.detail)
@@ -199,25 +219,43 @@ class Releases:
         # `helm uninstall --keep-history` leaves revisions of a release that is no more.
         return found[-1] if found and revisions.status(found[-1]) != "uninstalled" else None
 
-    def _has_workload(self, id: int) -> bool:
-        return self._kube.get(path("apps/v1", self._namespace, "statefulsets", release_name(id))) is not None
+    def _read(self, revision: Object | None) -> Release | None:
+        return None if revision is None else self._revisions.read(revision)
+
+    def _missing(self, release: Release) -> list[str]:
+        documents = [part for part in yaml.load_all(release.manifest, _LOADER) if part]
+        names = [(part["kind"], part["metadata"]["name"]) for part in documents if part["kind"] in KINDS]
+        places = [path(KINDS[kind][0], self._namespace, KINDS[kind][1], name) for kind, name in names]
+        found = self._kube.get_all(places, metadata=True)
+        return [f"{kind} {name}" for (kind, name), thing in zip(names, found, strict=True) if thing is None]
 
     # -- helm ----------------------------------------------------------------------------------------------
 
-    def _upgrade(self, kind: str, id: int, values: Values, lease: Lease) -> None:
-        with self._tidied(id, lease):
-            self._writer.upgrade(kind, release_name(id), values, lease)
+    def _upgrade(self, kind: str, id: int, values: Values, lease: Lease, keep_pod: bool = False) -> None:
+        def upgrade() -> None:
+            wanted = values
+            if keep_pod:
+                newest = self._newest(id)
+                coming = 1 if newest is None else revisions.number(newest) + 1
+                wanted = {**values, KEEPS_POD: coming}
+            with self._tidied(id, lease):
+                self._writer.upgrade(kind, release_name(id), wanted, lease)
+
+        _while_contended(upgrade)
 
     def _uninstall(self, id: int, lease: Lease) -> None:
-        with self._tidied(id, lease):
-            self._writer.uninstall(release_name(id), lease)
+        def uninstall() -> None:
+            with self._tidied(id, lease):
+                self._writer.uninstall(release_name(id), lease)
+
+        _while_contended(uninstall)
 
     def _restore(self, id: int, before: Object, values: Values, lease: Lease) -> None:
         """After a refused change: back to the values of before, or every later write would be refused for it too."""
         try:
             newest = self._newest(id)
             if newest is not None and newest["name"] != before["name"]:
-                self._upgrade("restore", id, values, lease)
+                self._upgrade("restore", id, values, lease, keep_pod=runs(values))
         except Problem:
             log.error("release %s keeps the values that were refused", release_name(id))
 
@@ -249,6 +287,18 @@ class _Held(threading.local):
 
     def __init__(self) -> None:
         self.by_id: dict[int, Lease] = {}
+
+
+def _while_contended(work: Callable[[], None]) -> None:
+    """Do the work again while it fails only because others write to the same object at the same moment."""
+    for attempt in range(1, CONTENDED_TRIES + 1):
+        try:
+            work()
+            return
+        except ClusterContended:
+            if attempt == CONTENDED_TRIES:
+                raise
+            time.sleep(CONTENDED_PAUSE * attempt * _random.uniform(0.2, 1))
 
 
 def _same(one: Values, other: Values) -> bool:

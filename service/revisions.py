@@ -12,6 +12,7 @@ import gzip
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -23,7 +24,22 @@ log = logging.getLogger(__name__)
 
 PENDING = frozenset({"pending-install", "pending-upgrade", "pending-rollback"})
 UNFINISHED = PENDING | {"uninstalling"}
+KEEPS_POD = "keepPodInRevision"
+"""The value of the chart gameserver that names the revision which leaves a running pod alone."""
 _RECOVERED = "The process that worked on this revision died; the game server API marked it failed."
+
+
+@dataclass(frozen=True)
+class Release:
+    """One revision of a release.
+
+    `values` are those that it was given, but for KEEPS_POD; `keeps_pod` says that it left a running pod as it was;
+    `manifest` is what the chart made of the values, as YAML.
+    """
+
+    values: Values
+    keeps_pod: bool
+    manifest: str
 
 
 class Revisions:
@@ -43,13 +59,13 @@ class Revisions:
         if not found:
             [first] = self._metadata(release, 1)
             return () if first is None else (first, *self._newer(release, 2))
-        number = _number(found[-1])
-        last, newer = self._metadata(release, number, number + 1)
+        last_number = number(found[-1])
+        last, newer = self._metadata(release, last_number, last_number + 1)
         if last is None:
             # Uninstalled or pruned a moment ago; which, only a current list can tell.
             return self._listed(release, "")
         found[-1] = last
-        return (*found, *(() if newer is None else (newer, *self._newer(release, number + 2))))
+        return (*found, *(() if newer is None else (newer, *self._newer(release, last_number + 2))))
 
     def cached(self, release: str) -> tuple[Object, ...]:
         """The same from the API server's cache, which may be some milliseconds behind."""
@@ -60,10 +76,14 @@ class Revisions:
         found = self._kube.all(self._path(), metadata=True, labelSelector="owner=helm")
         return [item["metadata"] for item in found]
 
-    def values(self, revision: Object) -> Values | None:
-        """The values that this revision was given; None where it has gone meanwhile."""
+    def read(self, revision: Object) -> Release | None:
+        """What this revision holds; None where it has gone meanwhile."""
         secret = self._kube.get(self._path(revision["name"]))
-        return None if secret is None else dict(_decoded(secret).get("config") or {})
+        if secret is None:
+            return None
+        payload = _decoded(secret)
+        values = dict(payload.get("config") or {})
+        return Release(values, bool(values.pop(KEEPS_POD, 0) == number(revision)), str(payload.get("manifest") or ""))
 
     def fail(self, revision: Object) -> None:
         """Mark an unfinished revision as failed, so that helm goes on from it.
@@ -89,15 +109,15 @@ class Revisions:
         found = self._kube.all(self._path(), metadata=True, labelSelector=about, resourceVersion=version)
         return in_order([item["metadata"] for item in found])
 
-    def _newer(self, release: str, number: int) -> Iterator[Object]:
-        """The revisions from `number` on."""
-        while (found := self._metadata(release, number)[0]) is not None:
+    def _newer(self, release: str, first: int) -> Iterator[Object]:
+        """The revisions from number `first` on."""
+        while (found := self._metadata(release, first)[0]) is not None:
             yield found
-            number += 1
+            first += 1
 
     def _metadata(self, release: str, *numbers: int) -> list[Object | None]:
         """The revisions' metadata, read side by side; None for each that is not there."""
-        paths = [self._path(f"sh.helm.release.v1.{release}.v{number}") for number in numbers]
+        paths = [self._path(f"sh.helm.release.v1.{release}.v{each}") for each in numbers]
         found = self._kube.get_all(paths, metadata=True)
         return [None if one is None else cast(Object, one["metadata"]) for one in found]
 
@@ -107,7 +127,7 @@ class Revisions:
 
 def in_order(revisions: Sequence[Object]) -> tuple[Object, ...]:
     """Release Secrets' metadata, oldest first."""
-    return tuple(sorted(revisions, key=_number))
+    return tuple(sorted(revisions, key=number))
 
 
 def status(revision: Object) -> str:
@@ -122,9 +142,10 @@ def age(revision: Object) -> float:
     return datetime.now(UTC).timestamp() - max(made, float(label) if label.isdigit() else 0.0)
 
 
-def _number(revision: Object) -> int:
-    number = str(revision.get("labels", {}).get("version", ""))
-    return int(number) if number.isdigit() else 0
+def number(revision: Object) -> int:
+    """The revision's number, from 1 on; 0 where it has none that makes sense."""
+    label = str(revision.get("labels", {}).get("version", ""))
+    return int(label) if label.isdigit() else 0
 
 
 def _decoded(secret: Object) -> dict[str, Any]:

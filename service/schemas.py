@@ -141,9 +141,13 @@ class Changed(Success):
     )
 
 
+_HOST = "Null until the server's disk has a node; then the same for as long as the disk is there."
+
+
 class Port(Schema):
     port = fields.Integer(required=True)
     protocol = fields.String(required=True, validate=_one_of("TCP", "UDP", "both"))
+    host = fields.String(required=True, allow_none=True, metadata={"description": _HOST})
 
 
 class Ports(Schema):
@@ -152,14 +156,12 @@ class Ports(Schema):
     sftp = fields.Nested(Port)
 
 
-class PortAnswer(Success):
-    port = fields.Integer(required=True)
-    protocol = fields.String(required=True, validate=_one_of("TCP", "UDP", "both"))
-    host = fields.String(required=True)
+class PortAnswer(Port, Success):
+    pass
 
 
 class RconAnswer(Success):
-    host = fields.String(required=True)
+    host = fields.String(required=True, allow_none=True, metadata={"description": _HOST})
     port = fields.Integer(required=True)
     password = fields.String(required=True)
 
@@ -177,7 +179,9 @@ class Server(Schema):
     )
     reason = fields.String(required=True, allow_none=True)
     since = fields.String(required=True, allow_none=True)
-    host = fields.String(required=True, allow_none=True)
+    host = fields.String(
+        required=True, allow_none=True, metadata={"description": "The host of the port `primary`, null without one."}
+    )
     ports = fields.Nested(Ports, required=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flask import Response, jsonify
@@ -13,10 +13,10 @@ from service import errors, schemas, state, values
 from service.auth import needs
 from service.bodies import Blueprint
 from service.context import Context, caller, context, erase_disk, found, record_of, seen, timestamp
-from service.creating import check_growth, check_options, create, known_game
-from service.edges import Objects
+from service.creating import check_growth, check_options, create, known_game, start
+from service.edges import Objects, RconPassword
 from service.openapi import problems
-from service.ports import KINDS, Address, Kind, address_in, address_of, service_names
+from service.ports import KINDS, Address, Kind, address_in, service_names
 from service.records import Record, customer_of_claim, record_of_objects, record_of_values
 from service.sftp import forget, reachable
 
@@ -31,6 +31,15 @@ _WRITES = (
     errors.TooManyOperations,
     errors.OperationFailed,
     errors.NoNodePortLeft,
+    errors.ClusterContended,
+)
+_PORT = (
+    errors.ServerNotFound,
+    errors.PortNotReady,
+    errors.PortNotFound,
+    errors.ObjectMissing,
+    errors.FileAccessNotInstalled,
+    errors.DiskNotNodeLocal,
 )
 _LOG_LINES = 5
 
@@ -46,10 +55,9 @@ def list_servers(query: dict[str, Any]) -> Response:
     A token confined to one customer gets only that customer's, so its pages may be shorter than `limit`.
     """
     page, continue_ = context().cluster.servers(query["limit"], query["continue_"])
-    host = _node_host()
     mine = ((objects, record_of_objects(objects)) for objects in page)
     servers = [
-        _described(objects, record, state.state_of(objects), host)
+        _described(objects, record, state.state_of(objects))
         for objects, record in mine
         if caller().may_see(record.customer if record else None)
     ]
@@ -93,7 +101,7 @@ def get_server(id: int) -> dict[str, Any]:
         now = state.state_of(objects, context().cluster.events(id))
     if now.crashed:
         now = state.with_log(now, context().cluster.pod_log_tail(id, _LOG_LINES, now.previous))
-    return {"success": True, **_described(objects, record, now, _node_host())}
+    return {"success": True, **_described(objects, record, now)}
 
 
 @blueprint.route("/<id:id>/", methods=["PATCH"])
@@ -116,7 +124,7 @@ def update_server(body: dict[str, Any], id: int) -> dict[str, Any]:
         check_growth(there, claim, before.disk_gb, after.disk_gb)
         new = values.changed(current, *_rendered(there, id, before, after))
         restarting = values.restarts(current, new)
-        return new
+        return values.reachable(new, there.settings.external_host) if new != current else current
 
     changed = there.releases.change(id, change)
     return {"success": True, "restarting": changed and restarting}
@@ -153,9 +161,15 @@ def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
 @blueprint.response(200, schemas.Success)
 @problems(*_WRITES)
 def start_server(id: int) -> dict[str, Any]:
-    """Start a server; one that runs goes on running"""
+    """Start a server; one that runs goes on running
+
+    What is missing of it is made again. One that Kubernetes would try to run only after a pause, since it has crashed
+    or was refused before, is tried at once.
+    """
     found(id)
-    context().releases.change(id, lambda current: values.started(current, True))
+    there = context()
+    with there.releases.locked(id):
+        start(there, there.cluster.server(id))
     return _SUCCESS
 
 
@@ -177,34 +191,33 @@ def stop_server(id: int) -> dict[str, Any]:
 def restart_server(id: int) -> dict[str, Any]:
     """Restart a server; one that is stopped starts"""
     found(id)
-    context().releases.change(id, lambda current: values.restarted(current, datetime.now(UTC)))
+    there = context()
+
+    def restarted(current: values.Values) -> values.Values:
+        return values.reachable(values.restarted(current, datetime.now(UTC)), there.settings.external_host)
+
+    there.releases.change(id, restarted)
     return _SUCCESS
 
 
 def _port(id: int, type: Kind) -> dict[str, Any]:
-    there = context()
+    objects = found(id)
     if type == "sftp":
-        reachable(found(id)).host_keys()
-    # One read does for most: who may see every server need not be shown whose it is.
-    service = there.cluster.service(service_names(id, type)[0]) if caller().customer is None else None
-    address = address_of(type, service) if service is not None else None
+        reachable(objects).host_keys()
+    address = address_in(type, id, objects.services)
     if address is None:
-        objects = found(id)
-        address = address_in(type, id, objects.services)
-        if address is None:
-            raise _no_port(objects, type)
-    host = address.host or _node_host()
-    return {"success": True, "port": address.port, "protocol": address.protocol, "host": host}
+        raise _no_port(objects, type)
+    return {"success": True, **_port_entry(objects, address)}
 
 
 @blueprint.route("/<id:id>/port/<any(primary, rcon, sftp):type>", methods=["PATCH"])
 @needs("read")
 @blueprint.response(200, schemas.PortAnswer)
-@problems(errors.ServerNotFound, errors.PortNotReady, errors.FileAccessNotInstalled, errors.DiskNotNodeLocal)
+@problems(*_PORT)
 def patch_port(id: int, type: Kind) -> dict[str, Any]:
     """Where the game, its RCON or its files are reached
 
-    It stays the same for the server's life.
+    It stays the same for the server's life; `host` is null until the server's disk has a node.
     """
     return _port(id, type)
 
@@ -212,7 +225,7 @@ def patch_port(id: int, type: Kind) -> dict[str, Any]:
 @blueprint.route("/<id:id>/port/<any(primary, rcon, sftp):type>", methods=["GET"])
 @needs("read")
 @blueprint.response(200, schemas.PortAnswer)
-@problems(errors.ServerNotFound, errors.PortNotReady, errors.FileAccessNotInstalled, errors.DiskNotNodeLocal)
+@problems(*_PORT)
 def get_port(id: int, type: Kind) -> dict[str, Any]:
     """The same as PATCH"""
     return _port(id, type)
@@ -221,7 +234,13 @@ def get_port(id: int, type: Kind) -> dict[str, Any]:
 @blueprint.route("/<id:id>/rcon", methods=["GET"])
 @needs("operate")
 @blueprint.response(200, schemas.RconAnswer)
-@problems(errors.ServerNotFound, errors.PortNotReady)
+@problems(
+    errors.ServerNotFound,
+    errors.PortNotReady,
+    errors.PortNotFound,
+    errors.ObjectMissing,
+    errors.RconPasswordReplaced,
+)
 def get_rcon(id: int) -> dict[str, Any]:
     """Host, port and password of RCON"""
     objects = found(id)
@@ -229,7 +248,9 @@ def get_rcon(id: int) -> dict[str, Any]:
     password = context().cluster.rcon_password(id)
     if address is None or password is None:
         raise _no_port(objects, "rcon")
-    return {"success": True, "host": address.host or _node_host(), "port": address.port, "password": password}
+    if not _knows(objects.pod, password):
+        raise errors.RconPasswordReplaced()
+    return {"success": True, "host": _host(objects, address), "port": address.port, "password": password.text}
 
 
 # -- the parts of the stories above ------------------------------------------------------------------------
@@ -265,19 +286,33 @@ def _check_owner(objects: Objects) -> None:
 
 
 def _no_port(objects: Objects, type: Kind) -> errors.Problem:
+    names = {f"Service {name}" for name in service_names(objects.id, type)}
+    needed = names | {f"Secret server-{objects.id}-rcon"} if type == "rcon" else names
+    if missing := sorted(needed.intersection(context().releases.missing(objects.id))):
+        return errors.ObjectMissing(f"{' and '.join(missing)} is gone. A start of the server makes it again.")
     there = any(
         port.get("name") == type for service in objects.services.values() for port in service["spec"].get("ports", [])
     )
-    if there or f"server-{objects.id}" not in objects.services:
-        return errors.PortNotReady()
-    return errors.PortNotFound()
+    return errors.PortNotReady() if there or objects.statefulset is None else errors.PortNotFound()
 
 
-def _node_host() -> str:
-    return context().settings.external_host or context().cluster.node_host()
+def _knows(pod: Mapping[str, Any] | None, password: RconPassword) -> bool:
+    """Whether the game, if it runs, has read this password; it reads it when its container starts."""
+    if pod is None or pod["metadata"]["creationTimestamp"] >= password.since:
+        return True
+    containers = pod.get("status", {}).get("containerStatuses", [])
+    started = [container.get("state", {}).get("running", {}).get("startedAt", "") for container in containers]
+    # The kubelet may bring the new Secret into the pod as late as this.
+    read_by = datetime.fromisoformat(password.since) + timedelta(minutes=2)
+    return not any(started) or all(datetime.fromisoformat(time) > read_by for time in started if time)
 
 
-def _described(objects: Objects, record: Record | None, now: state.State, node_host: str) -> dict[str, Any]:
+def _host(objects: Objects, address: Address) -> str | None:
+    """What a customer enters as the host: the Service's own, else the operator's, else that of the disk's node."""
+    return address.host or context().settings.external_host or context().cluster.host(objects)
+
+
+def _described(objects: Objects, record: Record | None, now: state.State) -> dict[str, Any]:
     kinds = KINDS if context().settings.sftp_namespace else ("primary", "rcon")
     found_ = {kind: address_in(kind, objects.id, objects.services) for kind in kinds}
     addresses: dict[Kind, Address] = {kind: address for kind, address in found_.items() if address is not None}
@@ -292,10 +327,10 @@ def _described(objects: Objects, record: Record | None, now: state.State, node_h
         "state": now.state,
         "reason": now.reason,
         "since": now.since,
-        "host": (primary.host or node_host) if primary else None,
-        "ports": {kind: _port_entry(address) for kind, address in addresses.items()},
+        "host": _host(objects, primary) if primary else None,
+        "ports": {kind: _port_entry(objects, address) for kind, address in addresses.items()},
     }
 
 
-def _port_entry(address: Address) -> dict[str, Any]:
-    return {"port": address.port, "protocol": address.protocol}
+def _port_entry(objects: Objects, address: Address) -> dict[str, Any]:
+    return {"port": address.port, "protocol": address.protocol, "host": _host(objects, address)}

@@ -289,6 +289,9 @@ def _outdated(statefulset: Object, pod: Object) -> bool:
     generation = statefulset.get("metadata", {}).get("generation")
     if generation is not None and status.get("observedGeneration", generation) < generation:
         return True
+    # Below the partition a pod is meant to stay as it is.
+    if statefulset["spec"].get("updateStrategy", {}).get("rollingUpdate", {}).get("partition"):
+        return False
     wanted = status.get("updateRevision")
     actual = pod.get("metadata", {}).get("labels", {}).get("controller-revision-hash")
     return wanted is not None and actual is not None and wanted != actual

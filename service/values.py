@@ -5,7 +5,7 @@ Pure: mappings in, new mappings out; nothing that is passed in is changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from datetime import datetime
 from typing import Any
@@ -13,10 +13,10 @@ from typing import Any
 from service.records import Record
 
 Values = dict[str, Any]
-Render = Callable[[Record], Mapping[str, Any]]
 
 # Changes to these alone leave the running pod as it is; everything else is taken to be in its template.
-_OUTSIDE_THE_POD = {"server", "diskGb", "rcon", "service", "storage", "sftp"}
+_OUTSIDE_THE_POD = {"server", "diskGb", "service", "sftp", "networkPolicy", "test"}
+_OUTSIDE_IN_PART = {"rcon": {"visibility"}, "storage": {"className", "accessMode"}}
 
 
 def deep_merge(*layers: Mapping[str, Any]) -> Values:
@@ -81,7 +81,32 @@ def changed(current: Mapping[str, Any], before: Mapping[str, Any], after: Mappin
     return result
 
 
+def runs(values: Mapping[str, Any]) -> bool:
+    """Whether the server is wanted running."""
+    return bool(values.get("replicas", 1) != 0)
+
+
 def restarts(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Whether going from one set of values to the other restarts a running game."""
-    keys = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-    return after.get("replicas", 1) != 0 and bool(keys - _OUTSIDE_THE_POD)
+    return runs(after) and _of_the_pod(before) != _of_the_pod(after)
+
+
+def _of_the_pod(values: Mapping[str, Any]) -> Values:
+    parts = {key: value for key, value in values.items() if key not in _OUTSIDE_THE_POD}
+    for key, outside in _OUTSIDE_IN_PART.items():
+        if isinstance(part := parts.get(key), Mapping):
+            parts[key] = {name: value for name, value in part.items() if name not in outside}
+            if not parts[key]:
+                del parts[key]
+    return parts
+
+
+def reachable(values: Mapping[str, Any], external_host: str) -> Values:
+    """The same server, made so that its port answers at the operator's one address for all nodes, if there is one.
+
+    What the operator has said about it goes before.
+    """
+    service = values.get("service") or {}
+    if not external_host or service.get("externalTrafficPolicy"):
+        return deepcopy(dict(values))
+    return deep_merge(values, {"service": {"externalTrafficPolicy": "Cluster"}})

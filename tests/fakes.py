@@ -13,7 +13,7 @@ from copy import deepcopy
 from typing import Any
 
 from service.accounts import Account
-from service.edges import KEPT_SINCE, REUSED_SINCE, Object, Values
+from service.edges import KEPT_SINCE, REUSED_SINCE, Object, Objects, RconPassword, Values
 from service.errors import (
     ClusterUnavailable,
     FileAccessNotInstalled,
@@ -42,9 +42,12 @@ class World:
         self.pods: dict[int, Object] = {}
         self.claims: dict[int, Object] = {}
         self.services: dict[str, Object] = {}
+        # The names of the Services that a release has, whether the cluster has them or not.
+        self.made_services: dict[int, list[str]] = {}
         self.events: dict[int, list[Object]] = {}
         self.logs: dict[int, str] = {}
         self.away = False
+        self.password_since = TIME
         self.expandable = False
         self.node_port, self.last_node_port = 31000, 32767
         # What the next write of Helm fails with.
@@ -90,8 +93,10 @@ class World:
             self._service(name, "NodePort", listed),
             self._service(f"{name}-sftp", "NodePort", [{"name": "sftp", "port": 22, "protocol": "TCP"}]),
         ]
+        self.made_services[id] = [name, f"{name}-sftp"]
         if not public:
             self._service(f"{name}-rcon", "ClusterIP", [{"name": "rcon", "port": 25575, "protocol": "TCP"}])
+            self.made_services[id].append(f"{name}-rcon")
         self.pods.pop(id, None)
         if replicas:
             self.run(id)
@@ -171,9 +176,9 @@ class FakeCluster:
         self.world.check()
         return deepcopy(self.world.services.get(name))
 
-    def rcon_password(self, id: int) -> str | None:
+    def rcon_password(self, id: int) -> RconPassword | None:
         self.world.check()
-        return f"password-{id}" if id in self.world.values else None
+        return RconPassword(f"password-{id}", self.world.password_since) if id in self.world.values else None
 
     def kept_disks(self) -> list[Object]:
         self.world.check()
@@ -205,9 +210,10 @@ class FakeCluster:
         self.world.check()
         return self.world.expandable
 
-    def node_host(self) -> str:
+    def host(self, objects: Objects) -> str | None:
         self.world.check()
-        return "203.0.113.7"
+        bound = (objects.claim or {}).get("status", {}).get("phase") == "Bound"
+        return "203.0.113.7" if bound else None
 
     def pod_log_tail(self, id: int, lines: int, previous: bool) -> str:
         self.world.check()
@@ -267,14 +273,25 @@ class FakeReleases:
         self.world.check()
         return deepcopy(self.world.values.get(id))
 
+    def missing(self, id: int) -> list[str]:
+        world, name = self.world, f"server-{id}"
+        if id not in world.values:
+            return []
+        services = world.made_services[id]
+        return [
+            *([] if id in world.claims else [f"PersistentVolumeClaim {name}"]),
+            *(f"Service {service}" for service in services if service not in world.services),
+            *([] if id in world.statefulsets else [f"StatefulSet {name}"]),
+        ]
+
     def change(self, id: int, change: Callable[[Values], Values]) -> bool:
         with self.locked(id):
             values = self.current(id)
             if values is None:
                 raise ServerNotFound
             wanted = change(deepcopy(values))
-            sound = self.world.revisions[id][-1] == "deployed" and id in self.world.statefulsets
-            if wanted == values and sound:
+            sound = self.world.revisions[id][-1] == "deployed"
+            if wanted == values and sound and not self.missing(id):
                 return False
             try:
                 self._upgrade("change", id, wanted)

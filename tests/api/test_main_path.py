@@ -42,7 +42,10 @@ def test_a_server_from_creation_to_deletion(client: Client, world: World) -> Non
         "reason": None,
         "since": TIME,
         "host": "203.0.113.7",
-        "ports": {"primary": {"port": 31001, "protocol": "TCP"}, "rcon": {"port": 31002, "protocol": "TCP"}},
+        "ports": {
+            "primary": {"port": 31001, "protocol": "TCP", "host": "203.0.113.7"},
+            "rcon": {"port": 31002, "protocol": "TCP", "host": "203.0.113.7"},
+        },
     }
     port = {"success": True, "port": 31001, "protocol": "TCP", "host": "203.0.113.7"}
     assert client.patch("/api/v1/server/4711/port/primary").json == port

@@ -123,7 +123,6 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         settings = replace(Settings(), servers_namespace=namespace, helm=helm, pod_name="rights")
         cluster, releases = Cluster(settings), Releases(settings)
         assert cluster.ready()
-        assert cluster.node_host()
         releases.install(1, VALUES)
         assert cluster.servers(10, None)[0][0].id == 1
         server = cluster.server(1)

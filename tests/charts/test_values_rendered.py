@@ -38,6 +38,8 @@ GAMESERVER: dict[str, Case] = {
     "server.customer": one("acme", S, "record", '"customer":"acme"'),
     "server.options": one({"motd": "hi"}, S, "record", '"options":{"motd":"hi"}'),
     "replicas": one(0, S, "spec.replicas"),
+    # A rendered install is revision 1.
+    "keepPodInRevision": one(1, S, "spec.updateStrategy.rollingUpdate.partition"),
     "restartedAt": one("now", S, "spec/template/metadata/annotations", {"gameserver/restarted-at": "now"}),
     "ramGb": (
         8,
@@ -104,16 +106,26 @@ GAMESERVER: dict[str, Case] = {
             "mc-router.itzg.me/externalServerName": "one.example.com",
         },
     ),
-    "service.loadBalancerClass": one("a/b", V, "spec.loadBalancerClass", service={"type": "LoadBalancer"}),
+    "service.loadBalancerClass": (
+        "a/b",
+        [(service, "spec.loadBalancerClass", "a/b") for service in (V, f"{V}-sftp")],
+        {"service": {"type": "LoadBalancer"}, "sftp": {"type": "LoadBalancer"}},
+    ),
     "service.allocateLoadBalancerNodePorts": (
         False,
         [(service, "spec.allocateLoadBalancerNodePorts", False) for service in (V, f"{V}-sftp")],
         {"service": {"type": "LoadBalancer"}, "sftp": {"type": "LoadBalancer"}},
     ),
-    "service.loadBalancerSourceRanges": one(
-        ["192.0.2.0/24"], V, "spec.loadBalancerSourceRanges", service={"type": "LoadBalancer"}
+    "service.loadBalancerSourceRanges": (
+        ["192.0.2.0/24"],
+        [(service, "spec.loadBalancerSourceRanges", ["192.0.2.0/24"]) for service in (V, f"{V}-sftp")],
+        {"service": {"type": "LoadBalancer"}, "sftp": {"type": "LoadBalancer"}},
     ),
-    "service.externalTrafficPolicy": one("Local", V, "spec.externalTrafficPolicy"),
+    "service.externalTrafficPolicy": (
+        "Local",
+        [(service, "spec.externalTrafficPolicy", "Local") for service in (V, f"{V}-sftp")],
+        {"service": {"type": "LoadBalancer"}, "sftp": {"type": "LoadBalancer"}},
+    ),
     "storage.className": one("fast", C, "spec.storageClassName"),
     "storage.mountPath": one("/world", S, GAME + "volumeMounts.0.mountPath"),
     "storage.accessMode": one("ReadWriteMany", C, "spec.accessModes", ["ReadWriteMany"]),
@@ -405,6 +417,26 @@ def test_private_rcon_is_in_no_public_service() -> None:
     found = render("gameserver", {"rcon": {"visibility": "private"}, "networkPolicy": {"enabled": True}})
     assert [port["name"] for port in found[V]["spec"]["ports"]] == ["primary"]
     assert at(found["NetworkPolicy/server-4711"], "spec.ingress.0") == {"ports": [{"port": 25565, "protocol": "TCP"}]}
+
+
+@pytest.mark.parametrize(
+    ("values", "game", "files"),
+    [
+        ({}, "Local", "Cluster"),
+        ({"service": {"externalHostname": "one.example.com"}}, "Cluster", "Cluster"),
+        ({"service": {"type": "LoadBalancer"}, "sftp": {"type": "LoadBalancer"}}, "Cluster", "nothing"),
+        ({"service": {"type": "ClusterIP"}, "sftp": {"type": "ClusterIP"}}, "nothing", "nothing"),
+        ({"service": {"externalTrafficPolicy": "Cluster"}}, "Cluster", "Cluster"),
+        ({"service": {"externalTrafficPolicy": "Local"}}, "Local", "Cluster"),
+    ],
+)
+def test_the_game_sees_its_players_addresses_where_they_come_to_its_node(
+    values: dict[str, Any], game: str, files: str
+) -> None:
+    """A name or a load balancer may stand for all nodes; and each node's port leads to the files."""
+    manifests = render("gameserver", values)
+    assert seen(manifests, V, "spec.externalTrafficPolicy") == game
+    assert seen(manifests, f"{V}-sftp", "spec.externalTrafficPolicy") == files
 
 
 def test_tcp_and_udp_on_one_port_are_two_ports_of_the_same_number() -> None:

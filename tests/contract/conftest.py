@@ -42,6 +42,7 @@ class Edges:
     releases: ReleasesEdge
     other: ReleasesEdge
     lose_statefulset: Callable[[int], None]
+    lose_service: Callable[[str], None]
     refuse_next: Callable[[], None]
 
 
@@ -83,8 +84,11 @@ def real(real_settings: Settings) -> Edges:
     def lose_statefulset(id: int) -> None:
         kube.delete(path("apps/v1", real_settings.servers_namespace, "statefulsets", f"server-{id}"))
 
+    def lose_service(name: str) -> None:
+        kube.delete(path("v1", real_settings.servers_namespace, "services", name))
+
     other = Releases(replace(real_settings, pod_name="contract-2"))
-    return Edges(Cluster(real_settings), Releases(real_settings), other, lose_statefulset, lambda: None)
+    return Edges(Cluster(real_settings), Releases(real_settings), other, lose_statefulset, lose_service, lambda: None)
 
 
 @pytest.fixture
@@ -98,8 +102,11 @@ def fake() -> Edges:
     def refuse_next() -> None:
         world.failure = RefusedByCluster()
 
+    def lose_service(name: str) -> None:
+        world.services.pop(name)
+
     releases = FakeReleases(world)
-    return Edges(FakeCluster(world), releases, releases, lose_statefulset, refuse_next)
+    return Edges(FakeCluster(world), releases, releases, lose_statefulset, lose_service, refuse_next)
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.cluster)])

@@ -110,6 +110,22 @@ def test_a_change_of_nothing_makes_a_lost_workload_again(edges: Edges, new_id: C
     assert edges.cluster.server(id).statefulset is not None
 
 
+def test_what_is_missing_is_named_and_made_again(edges: Edges, new_id: Callable[[], int]) -> None:
+    """By a change of nothing; what is there keeps its ports."""
+    id = new_id()
+    edges.releases.install(id, VALUES)
+    assert edges.releases.missing(id) == []
+    ports = node_ports(edges, id)
+    edges.lose_service(f"server-{id}-sftp")
+    assert edges.releases.missing(id) == [f"Service server-{id}-sftp"]
+    assert edges.releases.change(id, lambda values: values) is True
+    assert edges.releases.missing(id) == []
+    assert node_ports(edges, id)["primary"] == ports["primary"]
+    assert edges.releases.change(id, lambda values: values) is False
+    edges.releases.uninstall(id)
+    assert edges.releases.missing(id) == []
+
+
 def test_a_refused_change_changes_nothing(edges: Edges, new_id: Callable[[], int]) -> None:
     """The values are as before, so that the next write is not refused for the same reason."""
     id = new_id()

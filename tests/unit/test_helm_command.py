@@ -15,6 +15,7 @@ from pyhelm3 import errors as helm_errors
 
 from service import helm
 from service.errors import (
+    ClusterContended,
     ClusterUnavailable,
     FieldConflict,
     NoNodePortLeft,
@@ -164,6 +165,12 @@ def test_a_helm_that_is_none_stops_the_start(tmp_path: Path) -> None:
         ("etcdserver: request timed out", ClusterUnavailable),
         ("net/http: TLS handshake timeout", ClusterUnavailable),
         ("Error: context canceled", ClusterUnavailable),
+        (
+            'create: failed to create: Operation cannot be fulfilled on resourcequotas "all": the object has been '
+            "modified; please apply your changes to the latest version and try again",
+            ClusterContended,
+        ),
+        ("Internal error occurred: resource quota evaluation timed out", ClusterContended),
         ('Apply failed with 1 conflict: conflict with "kubectl": .spec.replicas', FieldConflict),
         ("values don't meet the specifications of the schema(s) in the following chart(s)", RefusedByCluster),
         ('pods "x" is forbidden: exceeded quota: small', RefusedByCluster),

@@ -46,7 +46,13 @@ def test_servers_are_read_side_by_side() -> None:
     assert found == [None, None]
 
 
-MAIN = ["statefulsets/server-7", "pods/server-7-0", "services/server-7", "services/server-7-sftp"]
+MAIN = [
+    "statefulsets/server-7",
+    "pods/server-7-0",
+    "persistentvolumeclaims/server-7",
+    "services/server-7",
+    "services/server-7-sftp",
+]
 RCON = {"ports": [{"name": "rcon"}]}
 
 

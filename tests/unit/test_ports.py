@@ -17,6 +17,12 @@ def service(type_: str, *ports: dict[str, Any], **status: Any) -> dict[str, Any]
     }
 
 
+def named(found: dict[str, Any], **names: str) -> dict[str, Any]:
+    keys = {"DNS": "external-dns.alpha.kubernetes.io/hostname", "ROUTER": "mc-router.itzg.me/externalServerName"}
+    annotations = {keys[key]: name for key, name in names.items()}
+    return {**found, "metadata": {**found["metadata"], "annotations": annotations}}
+
+
 TCP = {"name": "primary", "port": 25565, "protocol": "TCP", "nodePort": 31000}
 UDP = {"name": "primary-udp", "port": 25565, "protocol": "UDP", "nodePort": 31000}
 
@@ -33,6 +39,11 @@ UDP = {"name": "primary-udp", "port": 25565, "protocol": "UDP", "nodePort": 3100
         (service("LoadBalancer", TCP, ingress=[{"hostname": "lb.example"}]), Address(25565, "TCP", "lb.example")),
         (service("LoadBalancer", TCP), None),
         (service("NodePort", {**TCP, "name": "rcon"}), None),
+        (named(service("NodePort", TCP), DNS="a.example, b.example"), Address(31000, "TCP", "a.example")),
+        # mc-router listens at a port of its own, which is not the node's.
+        (named(service("NodePort", TCP), ROUTER="r.example"), Address(31000, "TCP", None)),
+        (named(service("ClusterIP", TCP), ROUTER="r.example"), Address(25565, "TCP", "r.example")),
+        (named(service("LoadBalancer", TCP), DNS="a.example"), None),
     ],
 )
 def test_address_of_the_primary_port(found: dict[str, Any], expected: Address | None) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from service.edges import Object
 from service.errors import OperationFailed, OperationInProgress
-from service.revisions import Revisions, age, in_order
+from service.revisions import Release, Revisions, age, in_order
 from tests.unit.memory_kube import MemoryKube
 
 SECRETS = "/api/v1/namespaces/games/secrets"
@@ -84,14 +84,22 @@ def test_revisions_are_in_the_order_of_their_numbers() -> None:
 
 
 def test_values_are_those_that_were_given(kube: Cached, revisions: Revisions) -> None:
-    """None at all are an empty dict; a revision that is gone has no values."""
+    """None at all are an empty dict; a revision that is gone has no values.
+
+    Which revision leaves the pod alone is no value of the server's, and true of that revision only.
+    """
     given = {"server": {"options": {"motd": "ü\n"}}, "ramGb": 2}
-    for number, config in ((1, given), (2, None)):
+    configs = (given, None, {**given, "keepPodInRevision": 3}, {**given, "keepPodInRevision": 3})
+    for number, config in enumerate(configs, 1):
         kube._stored(f"{SECRETS}/sh.helm.release.v1.server-1.v{number}", secret(number, "deployed", config))
-    one, two, three = (secret(number, "deployed")["metadata"] for number in (1, 2, 3))
-    assert revisions.values(one) == given
-    assert revisions.values(two) == {}
-    assert revisions.values(three) is None
+    found = [revisions.read(secret(number, "deployed")["metadata"]) for number in (1, 2, 3, 4, 5)]
+    assert found == [
+        Release(given, False, ""),
+        Release({}, False, ""),
+        Release(given, True, ""),
+        Release(given, False, ""),
+        None,
+    ]
 
 
 def test_a_dead_revision_is_marked_failed_in_both_places(kube: Cached, revisions: Revisions) -> None:
@@ -131,7 +139,7 @@ def test_a_broken_record_is_said_to_be_broken(kube: Cached, revisions: Revisions
     broken = {**secret(1, "deployed"), "data": {"release": "!!!"}}
     kube._stored(f"{SECRETS}/sh.helm.release.v1.server-1.v1", broken)
     with pytest.raises(OperationFailed):
-        revisions.values(broken["metadata"])
+        revisions.read(broken["metadata"])
 
 
 def test_the_age_counts_from_helms_last_word() -> None:

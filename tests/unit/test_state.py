@@ -144,6 +144,17 @@ CASES: dict[str, tuple[ServerObjects, State]] = {
         ),
         State("starting", "The server restarts to take a change.", T0, "running"),
     ),
+    "running with an old template that it is to keep": (
+        server(
+            statefulset={
+                **statefulset(),
+                "spec": {"replicas": 1, "updateStrategy": {"rollingUpdate": {"partition": 1}}},
+                "status": {"updateRevision": "new"},
+            },
+            pod=pod({}, READY, metadata={"labels": {"controller-revision-hash": "old"}}),
+        ),
+        State("running", None, T1, "running"),
+    ),
     "no answer any more": (
         server(pod=pod({"started": True, "state": {"running": {"startedAt": T1}}}, NOT_READY)),
         failed("The game runs, but does not answer any more.", T2),

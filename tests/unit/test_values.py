@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from service.records import Record, record_of_values
-from service.values import changed, deep_merge, restarted, restarts, started, values_of
+from service.values import changed, deep_merge, reachable, restarted, restarts, started, values_of
 
 RECORD = Record("minecraft", 4, 20, {"motd": "hi"}, "acme", "private")
 
@@ -85,3 +85,15 @@ def test_only_changes_of_the_pod_restart_it() -> None:
     assert restarts({"ramGb": 1, "replicas": 1}, {"ramGb": 2, "replicas": 1})
     assert not restarts({"ramGb": 1, "replicas": 0}, {"ramGb": 2, "replicas": 0})
     assert not restarts({"diskGb": 1, "server": {}}, {"diskGb": 2, "server": {"options": {}}})
+    assert not restarts({}, {"rcon": {"visibility": "private"}, "storage": {"className": "fast"}, "sftp": {}})
+    assert restarts({}, {"rcon": {"visibility": "private", "port": 1}})
+    assert restarts({"storage": {"mountPath": "/a"}}, {"storage": {"mountPath": "/b"}})
+
+
+def test_one_address_for_all_nodes_needs_all_nodes_to_answer() -> None:
+    """Unless the operator has said otherwise."""
+    cluster = {"service": {"externalTrafficPolicy": "Cluster"}}
+    assert reachable({"ramGb": 1}, "") == {"ramGb": 1}
+    assert reachable({"ramGb": 1}, "play.example") == {"ramGb": 1, **cluster}
+    local = {"service": {"externalTrafficPolicy": "Local", "type": "NodePort"}}
+    assert reachable(local, "play.example") == local

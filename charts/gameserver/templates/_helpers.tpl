@@ -130,3 +130,41 @@ capabilities:
 {{- define "gameserver.record" -}}
 {{- dict "game" .Values.game "ram_gb" .Values.ramGb "disk_gb" .Values.diskGb "options" .Values.server.options "customer" .Values.server.customer | toJson -}}
 {{- end -}}
+
+{{- /* "true" in a revision that leaves a running pod alone; empty in all others. */ -}}
+{{- define "gameserver.keepsPod" -}}
+{{- if eq (int .Values.keepPodInRevision) .Release.Revision -}}true{{- end -}}
+{{- end -}}
+
+{{- /* Players' own addresses reach the game where they come to its node anyway. A name or a load balancer may stand for
+all nodes, and so does the address of a Service that exists, for as long as its pod is left alone. */ -}}
+{{- define "gameserver.externalTrafficPolicy" -}}
+{{- $policy := ternary "Local" "Cluster" (and (eq .Values.service.type "NodePort") (empty .Values.service.externalHostname)) -}}
+{{- if include "gameserver.keepsPod" . -}}
+{{- $service := lookup "v1" "Service" .Release.Namespace .Release.Name -}}
+{{- $policy = dig "spec" "externalTrafficPolicy" $policy $service -}}
+{{- end -}}
+{{- .Values.service.externalTrafficPolicy | default $policy -}}
+{{- end -}}
+
+{{- /* What the load balancers of the game and of its files have in common: (list $ "name of the Service"). The class of
+one that exists cannot change, so it stays, whatever the values say by now. */ -}}
+{{- define "gameserver.loadBalancer" -}}
+{{- $root := index . 0 -}}
+{{- $values := $root.Values.service -}}
+{{- $class := $values.loadBalancerClass -}}
+{{- $service := lookup "v1" "Service" $root.Release.Namespace (index . 1) -}}
+{{- if eq (dig "spec" "type" "" $service) "LoadBalancer" -}}
+{{- $class = dig "spec" "loadBalancerClass" "" $service -}}
+{{- end -}}
+{{- with $class }}
+loadBalancerClass: {{ . | quote }}
+{{- end }}
+{{- if not $values.allocateLoadBalancerNodePorts }}
+allocateLoadBalancerNodePorts: false
+{{- end }}
+{{- with $values.loadBalancerSourceRanges }}
+loadBalancerSourceRanges:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,59 @@
+"""Who waits for Kubernetes' next try."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service.backoff import in_backoff
+from service.objects import ServerObjects
+
+STATEFULSET = {"metadata": {"name": "server-1"}, "spec": {"replicas": 1}, "status": {}}
+REFUSED = {"reason": "FailedCreate", "message": "create Pod failed error: exceeded quota: small"}
+
+
+def pod(state: dict[str, Any], *, ready: bool = False, **metadata: Any) -> dict[str, Any]:
+    container = {"name": "game", "state": state, "started": True}
+    conditions = [{"type": "Ready", "status": str(ready), "lastTransitionTime": "2026-01-31T12:00:00Z"}]
+    return {
+        "metadata": {"name": "server-1-0", **metadata},
+        "spec": {"containers": [{"name": "game"}]},
+        "status": {"conditions": conditions, "containerStatuses": [container]},
+    }
+
+
+RUNNING = {"running": {"startedAt": "2026-01-31T11:00:00Z"}}
+CRASHED = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s"}}
+ENDED = {"terminated": {"exitCode": 1, "finishedAt": "2026-01-31T12:00:00Z"}}
+NO_IMAGE = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}
+
+
+@pytest.mark.parametrize(
+    ("found", "events", "expected"),
+    [
+        (pod(CRASHED), [], True),
+        (pod(ENDED), [], True),
+        (pod(NO_IMAGE), [], True),
+        (None, [REFUSED], True),
+        # On its way, or nothing is known.
+        (None, [], False),
+        (pod({"waiting": {"reason": "ContainerCreating"}}), [], False),
+        # It plays, or hangs, or ends: no start takes a game away from anybody.
+        (pod(RUNNING, ready=True), [], False),
+        (pod(RUNNING), [], False),
+        (pod(CRASHED, deletionTimestamp="2026-01-31T12:00:00Z"), [], False),
+    ],
+)
+def test_only_a_try_that_failed_is_waited_for(
+    found: dict[str, Any] | None, events: list[dict[str, Any]], expected: bool
+) -> None:
+    """A pod whose container runs is never taken for one."""
+    assert in_backoff(ServerObjects(1, statefulset=STATEFULSET, pod=found), events) is expected
+
+
+def test_a_stopped_server_waits_for_nothing() -> None:
+    """Nor does one that is not there."""
+    stopped = {**STATEFULSET, "spec": {"replicas": 0}}
+    assert not in_backoff(ServerObjects(1, statefulset=stopped), [REFUSED])
+    assert not in_backoff(ServerObjects(1), [REFUSED])

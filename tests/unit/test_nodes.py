@@ -1,0 +1,105 @@
+"""The address of the node that has a disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service.nodes import Nodes
+from service.objects import ServerObjects
+from tests.unit.memory_kube import MemoryKube
+
+SELECTED = "volume.kubernetes.io/selected-node"
+
+
+class Cluster(MemoryKube):
+    """Nodes that come and go; `asked` counts the times that they were listed."""
+
+    def __init__(self, *nodes: dict[str, Any]) -> None:
+        super().__init__()
+        self.nodes = list(nodes)
+
+    def all(self, path: str, *, metadata: bool = False, **query: str | int) -> list[Any]:
+        self._ask("LIST", path)
+        return self.nodes
+
+
+def node(name: str, **addresses: str) -> dict[str, Any]:
+    listed = [{"type": type_, "address": address} for type_, address in addresses.items()]
+    return {
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": f"{name}.example"}},
+        "status": {"addresses": listed},
+    }
+
+
+def disk(node: str = "", phase: str = "Bound", volume: str = "pv-1") -> dict[str, Any]:
+    annotations = {SELECTED: node} if node else {}
+    return {"metadata": {"annotations": annotations}, "spec": {"volumeName": volume}, "status": {"phase": phase}}
+
+
+def server(claim: dict[str, Any] | None, runs_on: str = "") -> ServerObjects:
+    pod = {"metadata": {}, "spec": {"nodeName": runs_on}} if runs_on else None
+    return ServerObjects(1, claim=claim, pod=pod)
+
+
+def affinity(key: str, *terms: list[str]) -> dict[str, Any]:
+    listed = [{"matchExpressions": [{"key": key, "operator": "In", "values": values}]} for values in terms]
+    return {"metadata": {"name": "pv-1"}, "spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": listed}}}}
+
+
+A = node("a", InternalIP="10.0.0.1", Hostname="a.example")
+B = node("b", InternalIP="10.0.0.2", ExternalIP="203.0.113.2")
+
+
+@pytest.mark.parametrize(
+    ("objects", "expected"),
+    [
+        (server(None), None),
+        (server(disk("b", phase="Pending"), runs_on="b"), None),
+        (server(disk("a")), "10.0.0.1"),
+        (server(disk("b")), "203.0.113.2"),
+        (server(disk("a"), runs_on="b"), "203.0.113.2"),
+        (server(disk("gone")), None),
+        (server(disk()), None),
+    ],
+)
+def test_the_disks_node_gives_its_external_address_or_else_its_internal_one(
+    objects: ServerObjects, expected: str | None
+) -> None:
+    """There is none before the disk is bound; a disk of the network is where its pod runs."""
+    assert Nodes(Cluster(A, B)).host(objects) == expected
+
+
+@pytest.mark.parametrize(
+    ("volume", "expected"),
+    [
+        (affinity("kubernetes.io/hostname", ["b.example"]), "203.0.113.2"),
+        (affinity("metadata.name", ["a"], ["a"]), "10.0.0.1"),
+        (affinity("kubernetes.io/hostname", ["a", "b"]), None),
+        (affinity("topology.kubernetes.io/zone", ["a"]), None),
+    ],
+)
+def test_a_volume_made_beforehand_names_its_node(volume: dict[str, Any], expected: str | None) -> None:
+    """No scheduler has chosen one; it is read once, as a volume's affinity never changes."""
+    kube = Cluster(A, B)
+    kube.objects["/api/v1/persistentvolumes/pv-1"] = volume
+    nodes = Nodes(kube)
+    assert [nodes.host(server(disk())) for _ in range(3)] == [expected] * 3
+    assert kube.asked.count("GET /api/v1/persistentvolumes/pv-1") == 1
+
+
+def test_other_nodes_come_and_go_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that sorts first changes nobody's address; one that is new is heard of within seconds."""
+    now = 0.0
+    monkeypatch.setattr("service.nodes.time.monotonic", lambda: now)
+    kube = Cluster(B)
+    nodes = Nodes(kube)
+    assert nodes.host(server(disk("b"))) == "203.0.113.2"
+    kube.nodes.insert(0, node("0", InternalIP="10.0.0.9", ExternalIP="203.0.113.9"))
+    assert nodes.host(server(disk("b"))) == "203.0.113.2"
+    assert kube.asked == ["LIST /api/v1/nodes"]
+    now = 3.0
+    assert nodes.host(server(disk("0"))) == "203.0.113.9"
+    assert nodes.host(server(disk("b"))) == "203.0.113.2"
+    assert len(kube.asked) == 2

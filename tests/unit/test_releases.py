@@ -1,0 +1,121 @@
+"""When a running pod is left alone, and what is done while others write too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service import releases
+from service.edges import Values
+from service.errors import ClusterContended, RefusedByCluster
+from service.releases import CONTENDED_TRIES, Releases
+from service.settings import Settings
+from tests.unit.memory_kube import MemoryKube
+from tests.unit.test_revisions import secret
+
+SECRETS = "/api/v1/namespaces/gameservers/secrets"
+RUNNING: Values = {"replicas": 1, "ramGb": 1, "diskGb": 1}
+
+
+class Kube(MemoryKube):
+    def all(self, path: str, *, metadata: bool = False, **query: str | int) -> list[Any]:
+        return [found for at, found in self.objects.items() if at.startswith(f"{path}/")]
+
+
+class Writer:
+    """Helm, as far as it leaves revisions: of each write it notes kind and values, and fails while `failures` last."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+        self.written: list[tuple[str, Values]] = []
+        self.failures: list[Exception] = []
+
+    def upgrade(self, kind: str, release: str, values: Values, lease: object) -> None:
+        self.written.append((kind, values))
+        self.leave("failed" if self.failures else "deployed", values)
+        if self.failures:
+            raise self.failures.pop(0)
+
+    def leave(self, status: str, values: Values) -> None:
+        number = 1 + sum(at.startswith(SECRETS) for at in self._kube.objects)
+        self._kube._stored(f"{SECRETS}/sh.helm.release.v1.server-1.v{number}", secret(number, status, values))
+
+
+@pytest.fixture
+def writer(monkeypatch: pytest.MonkeyPatch) -> Writer:
+    made = Writer(Kube())
+    monkeypatch.setattr(releases, "Writer", lambda settings, done: made)
+    monkeypatch.setattr(releases, "CONTENDED_PAUSE", 0.0)
+    made.leave("deployed", RUNNING)
+    return made
+
+
+@pytest.fixture
+def edge(writer: Writer) -> Releases:
+    return Releases(Settings(), writer._kube)
+
+
+@pytest.mark.parametrize(
+    ("changes", "keep"),
+    [
+        ({"diskGb": 2}, True),
+        ({"server": {"options": {"motd": "hi"}}}, True),
+        ({"rcon": {"visibility": "private"}}, True),
+        ({"ramGb": 2}, False),
+        ({"replicas": 0}, False),
+        ({"restartedAt": "now"}, False),
+    ],
+)
+def test_a_change_that_is_not_about_the_pod_leaves_it_alone(
+    writer: Writer, edge: Releases, changes: Values, keep: bool
+) -> None:
+    """The chart is told for this revision alone, so a hand's next `--reuse-values` takes the pod along."""
+    assert edge.change(1, lambda values: {**values, **changes}) is True
+    told = {"keepPodInRevision": 2} if keep else {}
+    assert writer.written == [("change", {**RUNNING, **changes, **told})]
+    assert edge.current(1) == {**RUNNING, **changes}
+    edge.change(1, lambda values: {**values, "restartedAt": "later"})
+    assert writer.written[-1][1] == {**RUNNING, **changes, "restartedAt": "later"}
+
+
+def test_a_start_takes_all(writer: Writer, edge: Releases) -> None:
+    """There is no pod to be left alone."""
+    writer.leave("deployed", {**RUNNING, "replicas": 0})
+    edge.change(1, lambda values: {**values, "replicas": 1, "diskGb": 2})
+    assert "keepPodInRevision" not in writer.written[0][1]
+
+
+def test_what_a_dead_replica_had_begun_is_taken_along(writer: Writer, edge: Releases) -> None:
+    """The pod may have yet to take it; unless it was to be left alone then too."""
+    writer.leave("failed", {**RUNNING, "ramGb": 2})
+    edge.change(1, lambda values: {**values, "diskGb": 2})
+    assert "keepPodInRevision" not in writer.written[-1][1]
+    writer.leave("failed", {**RUNNING, "diskGb": 3, "keepPodInRevision": 4})
+    edge.change(1, lambda values: values)
+    assert writer.written[-1][1] == {**RUNNING, "diskGb": 3, "keepPodInRevision": 5}
+
+
+def test_a_refused_change_is_taken_back_without_touching_the_pod(writer: Writer, edge: Releases) -> None:
+    """A newer chart's template does not come in by it."""
+    writer.failures = [RefusedByCluster()]
+    with pytest.raises(RefusedByCluster):
+        edge.change(1, lambda values: {**values, "ramGb": 2})
+    assert writer.written == [
+        ("change", {**RUNNING, "ramGb": 2}),
+        ("restore", {**RUNNING, "keepPodInRevision": 3}),
+    ]
+
+
+def test_a_write_that_others_were_quicker_than_is_done_again(writer: Writer, edge: Releases) -> None:
+    """Each try names the revision that it will be; and after many the client is told to come again."""
+    writer.failures = [ClusterContended(), ClusterContended()]
+    assert edge.change(1, lambda values: {**values, "diskGb": 2}) is True
+    assert [values["keepPodInRevision"] for _, values in writer.written] == [2, 3, 4]
+    writer.failures = [ClusterContended()] * CONTENDED_TRIES
+    writer.written.clear()
+    with pytest.raises(ClusterContended) as raised:
+        edge.change(1, lambda values: {**values, "ramGb": 2})
+    assert raised.value.headers == {"Retry-After": "2"}
+    assert [kind for kind, _ in writer.written] == ["change"] * CONTENDED_TRIES + ["restore"]
+    assert edge.current(1) == {**RUNNING, "diskGb": 2}

@@ -15,6 +15,7 @@ import yaml
 
 from service.cluster import Cluster
 from service.kube import Kube
+from service.objects import ServerObjects
 from service.releases import Releases
 from service.settings import Settings
 from tests.charts.rendering import ROOT, Manifest, render
@@ -130,6 +131,10 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         assert None not in (server.statefulset, server.claim)
         assert server.services.keys() == {"server-1", "server-1-sftp"}
         assert len(server.releases) == 1
+        claim = {"metadata": {}, "spec": {"volumeName": "none"}, "status": {"phase": "Bound"}}
+        assert cluster.host(ServerObjects(1, claim=claim)) is None
+        claim["metadata"] = {"annotations": {"volume.kubernetes.io/selected-node": "none"}}
+        assert cluster.host(ServerObjects(1, claim=claim)) is None
         cluster.events(1)
         assert cluster.rcon_password(1)
         assert cluster.disk_class_expandable(server.claim) is False

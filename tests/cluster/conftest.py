@@ -88,6 +88,12 @@ class Cluster:
         """The API's view of a server."""
         return self.done("GET", f"/api/v1/server/{server}/")
 
+    def address_of(self, server: int) -> str:
+        """The address of the node that the server's pod is on."""
+        node = self.get("node", self.get("pod", f"server-{server}-0")["spec"]["nodeName"])
+        addresses = {address["type"]: address["address"] for address in node["status"]["addresses"]}
+        return str(addresses["InternalIP"])
+
     def until_state(self, server: int, *states: str, seconds: float = 90) -> dict[str, Any]:
         """Wait until the server is in one of `states`; returns its status."""
         seen: dict[str, Any] = {}

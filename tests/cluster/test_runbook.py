@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster import world
 from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
 
 _HEADING = "## Mending single servers by hand"
@@ -22,6 +23,7 @@ SECTIONS = {
     "Change a value": 1,
     "Go back a revision": 2,
     "Remove a server and keep its disk": 2,
+    "Replace the RCON password": 1,
     "A release left in pending-upgrade": 1,
     "A lost release over a kept disk": 2,
     "Another hand holds a field": 1,
@@ -150,6 +152,22 @@ def test_an_uninstall_keeps_the_disk_for_a_hand_and_for_the_api(
         assert cluster.get("pvc", f"server-{server}")["metadata"]["uid"] == claim
     finally:
         saved.unlink(missing_ok=True)
+
+
+def test_an_rcon_password_is_replaced(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """The game takes the new one; one that it cannot know yet is not given out."""
+    server = new_server()
+    cluster.create(server)
+    cluster.until_state(server, "running")
+    before = cluster.done("GET", f"/api/v1/server/{server}/rcon")["password"]
+    cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "delete", "secret", f"server-{server}-rcon")
+    by_hand(cluster, server, "--set", "keepPodInRevision=2")
+    answer = cluster.call("GET", f"/api/v1/server/{server}/rcon")
+    assert (answer.status_code, answer.json()["type"]) == (409, "/problems/rcon-password-replaced")
+    follow(cluster, server, "Replace the RCON password")
+    cluster.until_state(server, "running")
+    assert cluster.done("GET", f"/api/v1/server/{server}/rcon")["password"] != before
+    assert "players online" in world.console(cluster, server, "list")
 
 
 def killed_upgrade(cluster: Cluster, server: int, *settings: str) -> None:

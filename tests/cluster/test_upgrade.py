@@ -81,6 +81,29 @@ def made_by_todays_chart(cluster: Cluster, server: int) -> bool:
     return bool(cluster.get("service", f"server-{server}")["spec"].get("publishNotReadyAddresses"))
 
 
+def traffic_policy(cluster: Cluster, server: int) -> str:
+    """Whether only the server's own node answers at its port."""
+    return str(cluster.get("service", f"server-{server}")["spec"]["externalTrafficPolicy"])
+
+
+def a_quiet_change_leaves_the_game_alone(cluster: Cluster, server: int) -> dict[str, Any]:
+    """A missing Service is made again by today's chart; pod, ports and who answers stay. Returns the status then."""
+    game = untouched(cluster, server)[:3]
+    ports = cluster.status(server)["ports"]
+    cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "delete", "service", f"server-{server}-sftp")
+    cluster.done("PATCH", f"/api/v1/server/{server}/start")
+    status = cluster.status(server)
+    assert (status["state"], status["reason"]) == ("running", None)
+    assert made_by_todays_chart(cluster, server)
+    assert {**status["ports"], "sftp": None} == {**ports, "sftp": None}
+    assert traffic_policy(cluster, server) == "Cluster"
+    # Long enough for Kubernetes to have begun to replace the pod.
+    time.sleep(3)
+    assert untouched(cluster, server)[:3] == game
+    assert cluster.status(server)["state"] == "running"
+    return status
+
+
 def goes_on_with_todays_api(cluster: Cluster, server: int, values: dict[str, Any]) -> None:
     """Status, stop, start, resize and delete, with port, claim, password and world as they were."""
     path = f"/api/v1/server/{server}"
@@ -102,6 +125,7 @@ def goes_on_with_todays_api(cluster: Cluster, server: int, values: dict[str, Any
     assert cluster.call("PATCH", f"{path}/start").status_code == 200
     assert untouched(cluster, server) == before
     assert not made_by_todays_chart(cluster, server)
+    status = a_quiet_change_leaves_the_game_alone(cluster, server)
 
     cluster.done("PATCH", f"{path}/stop")
     cluster.until_state(server, "stopped")
@@ -109,6 +133,7 @@ def goes_on_with_todays_api(cluster: Cluster, server: int, values: dict[str, Any
     cluster.done("PATCH", f"{path}/start")
     after = cluster.until_state(server, "running")
     assert made_by_todays_chart(cluster, server)
+    assert traffic_policy(cluster, server) == "Local"
     assert after["ports"] == status["ports"]
     assert after["ram_gb"] == 2
     assert cluster.get("pvc", f"server-{server}")["metadata"]["uid"] == claim

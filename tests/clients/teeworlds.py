@@ -1,0 +1,60 @@
+"""Players of Teeworlds 0.7, as far as a server lets them in: each takes one of its places until it leaves.
+
+https://github.com/teeworlds/teeworlds/blob/master/src/engine/shared/network.h: a packet begins with its flags, two
+numbers and the receiver's token; a control packet goes on with what it says.
+"""
+
+import json
+import secrets
+import socket
+import sys
+
+_CONTROL = bytes([0x04, 0, 0])
+_CONNECT, _ACCEPT, _CLOSE, _TOKEN = b"\x01", b"\x02", b"\x04", b"\x05"
+_NO_TOKEN = b"\xff\xff\xff\xff"
+_LONGEST_REQUEST = 512
+_SECONDS = 5
+
+
+class Player:
+    """One client. `refused` is what the server said when it did not let the player in, "" for one that it did."""
+
+    def __init__(self, host: str, port: int) -> None:
+        """Raises OSError where nobody answers within some seconds."""
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.settimeout(_SECONDS)
+        self._socket.connect((host, port))
+        self._own = secrets.token_bytes(4)
+        # Short requests are ignored, so that a server can't be used to flood others.
+        answer = self._ask(_CONTROL + _NO_TOKEN + _TOKEN + self._own, _TOKEN + _CLOSE)
+        self._server = answer[8:12]
+        if answer[7:8] == _TOKEN:
+            answer = self._ask(_CONTROL + self._server + _CONNECT + self._own, _ACCEPT + _CLOSE)
+        self.refused = answer[8:].rstrip(b"\0").decode() if answer[7:8] == _CLOSE else ""
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self._socket.send(_CONTROL + self._server + _CLOSE + b"bye\0")
+        self._socket.close()
+
+    def _ask(self, request: bytes, expected: bytes) -> bytes:
+        self._socket.send(request.ljust(7 + 1 + _LONGEST_REQUEST, b"\0"))
+        while True:
+            answer = self._socket.recv(1500)
+            # Once a player is in, the server also sends what is going on.
+            if answer[:1] == _CONTROL[:1] and answer[3:7] == self._own and answer[7:8] in expected:
+                return answer
+
+
+def main() -> None:
+    """`HOST PORT NUMBER`: that many players; prints what each was told, and leaves when standard input ends."""
+    host, port, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    players = [Player(host, port) for _ in range(number)]
+    print(json.dumps([player.refused for player in players]), flush=True)
+    sys.stdin.read()
+    for player in players:
+        player.leave()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""A start means: make it run."""
+
+import json
+from collections.abc import Callable
+
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster, until
+from tests.sftp.cluster.sftp_cluster import on_node
+
+KUBECTL = ("kubectl", "-n", SERVERS_NAMESPACE)
+
+
+def pod(cluster: Cluster, server: int) -> dict[str, object]:
+    """The server's pod: its uid and how often its container was restarted."""
+    found = cluster.get("pod", f"server-{server}-0")
+    return {"uid": found["metadata"]["uid"], "restarts": found["status"]["containerStatuses"][0]["restartCount"]}
+
+
+def volume(cluster: Cluster, server: int) -> tuple[str, str]:
+    """The node that has the server's disk, and the disk's folder there."""
+    spec = cluster.get("pv", cluster.get("pvc", f"server-{server}")["spec"]["volumeName"])["spec"]
+    node = spec["nodeAffinity"]["required"]["nodeSelectorTerms"][0]["matchExpressions"][0]["values"][0]
+    return node, (spec.get("hostPath") or spec["local"])["path"]
+
+
+def test_what_waits_out_a_back_off_is_tried_at_once_and_what_is_missing_is_made_again(
+    cluster: Cluster, new_server: Callable[[], int]
+) -> None:
+    """A crash loop that was mended over SFTP, deleted Services under a running game, a quota that has been lifted."""
+    server = new_server()
+    path = f"/api/v1/server/{server}"
+    asked = {"ram_gb": 1, "disk_gb": 1, "game": "teeworlds"}
+    cluster.done("POST", f"{path}/", asked)
+    cluster.until_state(server, "running")
+
+    # The folder that the game wants to write to is a file; all processes of the game end.
+    spoil = "rm -rf /data/teeworlds; touch /data/teeworlds; kill -9 -1"
+    cluster.run(*KUBECTL, "exec", f"server-{server}-0", "--", "sh", "-c", f"({spoil}) >/dev/null 2>&1 & sleep 0")
+    until(lambda: "again and again" in (cluster.status(server)["reason"] or ""), 90, lambda: str(cluster.status(server)))
+    before = pod(cluster, server)
+    node, folder = volume(cluster, server)
+    on_node(node, f"rm {folder}/teeworlds")
+    cluster.done("PATCH", f"{path}/start")
+    cluster.until_state(server, "running")
+    running = pod(cluster, server)
+    assert running["uid"] != before["uid"]
+    assert running["restarts"] == 0
+
+    cluster.run(*KUBECTL, "delete", "service", f"server-{server}", f"server-{server}-sftp")
+    answer = cluster.call("PATCH", f"{path}/port/primary")
+    assert (answer.status_code, answer.json()["type"]) == (409, "/problems/object-missing")
+    assert f"Service server-{server} is gone" in answer.json()["detail"]
+    cluster.done("PATCH", f"{path}/start")
+    assert set(cluster.status(server)["ports"]) == {"primary", "sftp"}
+    cluster.run(*KUBECTL, "delete", "service", f"server-{server}-sftp")
+    assert cluster.call("POST", f"{path}/", asked).status_code == 200
+    assert set(cluster.status(server)["ports"]) == {"primary", "sftp"}
+    assert pod(cluster, server) == running
+
+    cluster.done("PATCH", f"{path}/stop")
+    cluster.until_state(server, "stopped")
+    quota = f"no-more-pods-{server}"
+    cluster.run(*KUBECTL, "create", "quota", quota, "--hard=pods=0")
+    try:
+        until(lambda: "used" in cluster.get("quota", quota)["status"], 30)
+        cluster.done("PATCH", f"{path}/start")
+        assert "quota" in cluster.until_state(server, "failed")["reason"]
+    finally:
+        cluster.run(*KUBECTL, "delete", "quota", quota)
+    cluster.done("PATCH", f"{path}/start")
+    cluster.until_state(server, "running")
+    values = json.loads(cluster.run("helm", "-n", SERVERS_NAMESPACE, "get", "values", f"server-{server}", "-o", "json"))
+    assert "restartedAt" in values

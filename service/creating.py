@@ -23,6 +23,7 @@ from service.errors import (
     MissingScope,
     NoNodePortLeft,
     Problem,
+    ReleaseMissing,
     ServerExists,
     ServerNotFound,
 )
@@ -134,7 +135,7 @@ def _customer(token: Token, given: str | None) -> str:
 def _again(context: Context, token: Token, objects: Objects, record: Record, wanted: values.Values) -> bool:
     current = context.releases.current(objects.id)
     if current is None:
-        raise ServerExists("Something that is no release of Helm has this server's name.")
+        raise ReleaseMissing
     there = record_of_values(current)
     if not token.may_see(there.customer):
         raise ServerNotFound()

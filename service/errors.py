@@ -114,6 +114,16 @@ class ObjectMissing(Problem):
     )
 
 
+class ReleaseMissing(Problem):
+    slug = "release-missing"
+    status = 409
+    title = "Helm's record of the server is missing"
+    explanation = (
+        "The server's objects are there, but something has deleted its Helm release, the record of what is wanted. "
+        'The operator\'s handbook says how to make the server again over its disk ("A lost release over a kept disk").'
+    )
+
+
 class RconPasswordReplaced(Problem):
     slug = "rcon-password-replaced"
     status = 409

@@ -34,6 +34,7 @@ from service.errors import (
     OperationInProgress,
     Problem,
     RefusedByCluster,
+    ReleaseMissing,
     ServerNotFound,
     TooManyOperations,
 )
@@ -114,13 +115,13 @@ class Releases:
         """Send `change(current values)` whole; False where nothing would change and nothing is missing.
 
         A running pod is left as it is by a change that is not about it. A change that the cluster refuses leaves the
-        values as they were. Raises ServerNotFound.
+        values as they were. Raises ServerNotFound, or ReleaseMissing where there is a server all the same.
         """
         with self._lease(id) as lease:
             newest = self._settled(id, lease)
             release = self._read(newest)
             if newest is None or release is None:
-                raise ServerNotFound
+                raise ReleaseMissing if self._has_workload(id) else ServerNotFound
             wanted = change(deepcopy(release.values))
             sound = revisions.status(newest) == "deployed"
             if sound and _same(wanted, release.values) and not self._missing(release):
@@ -218,6 +219,9 @@ class Releases:
         found = self._revisions.of(release_name(id))
         # `helm uninstall --keep-history` leaves revisions of a release that is no more.
         return found[-1] if found and revisions.status(found[-1]) != "uninstalled" else None
+
+    def _has_workload(self, id: int) -> bool:
+        return self._kube.get(path("apps/v1", self._namespace, "statefulsets", release_name(id))) is not None
 
     def _read(self, revision: Object | None) -> Release | None:
         return None if revision is None else self._revisions.read(revision)

@@ -30,6 +30,7 @@ _WRITES = (
     errors.FieldConflict,
     errors.TooManyOperations,
     errors.OperationFailed,
+    errors.ReleaseMissing,
     errors.NoNodePortLeft,
     errors.ClusterContended,
 )
@@ -146,6 +147,9 @@ def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
         if objects.claim is None and not state.exists(objects):
             raise errors.ServerNotFound()
         _check_owner(objects)
+        lives = objects.statefulset is not None and "deletionTimestamp" not in objects.statefulset["metadata"]
+        if lives and there.releases.current(id) is None:
+            raise errors.ReleaseMissing()
         # First of all, as a repeated DELETE that finds neither server nor disk would not come here again.
         forget(there.accounts, id)
         if state.exists(objects):

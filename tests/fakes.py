@@ -22,6 +22,7 @@ from service.errors import (
     OperationInProgress,
     Problem,
     RefusedByCluster,
+    ReleaseMissing,
     ServerNotFound,
 )
 from service.objects import ServerObjects
@@ -288,7 +289,7 @@ class FakeReleases:
         with self.locked(id):
             values = self.current(id)
             if values is None:
-                raise ServerNotFound
+                raise ReleaseMissing if id in self.world.statefulsets else ServerNotFound
             wanted = change(deepcopy(values))
             sound = self.world.revisions[id][-1] == "deployed"
             if wanted == values and sound and not self.missing(id):

@@ -105,3 +105,14 @@ def test_an_rcon_password_that_the_game_does_not_know_is_not_given_out(client: C
     assert client.get(f"{URL}rcon").status_code == 409
     world.pods[1]["metadata"]["creationTimestamp"] = "2026-01-31T13:00:00Z"
     assert client.get(f"{URL}rcon").status_code == 200
+
+
+@pytest.mark.parametrize("call", ["PATCH start", "PATCH stop", "PATCH restart", "PATCH ", "POST ", "DELETE "])
+def test_a_lost_release_is_said_to_be_lost(client: Client, world: World, call: str) -> None:
+    """The server is there, only Helm's record is not: no 404, and nothing is guessed."""
+    client.post(URL, OK)
+    del world.values[1], world.revisions[1]
+    method, path = call.split(" ")
+    answer: Any = client.call(method, f"{URL}{path}", OK if method == "POST" or call == "PATCH " else None)
+    assert (answer.status_code, answer.json["type"]) == (409, "/problems/release-missing")
+    assert "handbook" in answer.json["detail"]

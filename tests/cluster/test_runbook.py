@@ -227,8 +227,8 @@ def test_a_lost_release_is_made_again_over_its_disk(cluster: Cluster, new_server
     kubectl = ("kubectl", "-n", SERVERS_NAMESPACE)
     cluster.run(*kubectl, "exec", f"server-{server}-0", "--", "sh", "-c", "echo mine > /data/mark")
     cluster.run(*kubectl, "delete", "secret", "-l", f"owner=helm,name=server-{server}")
-    assert cluster.call("PATCH", f"{path}stop").status_code == 404
-    assert cluster.call("POST", path, {"ram_gb": 1, "disk_gb": 1}).status_code == 409
+    for answer in (cluster.call("PATCH", f"{path}stop"), cluster.call("POST", path, {"ram_gb": 1, "disk_gb": 1})):
+        assert (answer.status_code, answer.json()["type"]) == (409, "/problems/release-missing")
 
     record = json.loads(follow(cluster, server, "A lost release over a kept disk"))
     assert (record["game"], record["ram_gb"], record["disk_gb"]) == ("minecraft", 1, 1)

@@ -35,7 +35,9 @@ def test_what_waits_out_a_back_off_is_tried_at_once_and_what_is_missing_is_made_
     # The folder that the game wants to write to is a file; all processes of the game end.
     spoil = "rm -rf /data/teeworlds; touch /data/teeworlds; kill -9 -1"
     cluster.run(*KUBECTL, "exec", f"server-{server}-0", "--", "sh", "-c", f"({spoil}) >/dev/null 2>&1 & sleep 0")
-    until(lambda: "again and again" in (cluster.status(server)["reason"] or ""), 90, lambda: str(cluster.status(server)))
+    until(
+        lambda: "again and again" in (cluster.status(server)["reason"] or ""), 90, lambda: str(cluster.status(server))
+    )
     before = pod(cluster, server)
     node, folder = volume(cluster, server)
     on_node(node, f"rm {folder}/teeworlds")

@@ -24,8 +24,7 @@ dev: ## Flask on this machine against the local cluster, reloading on change
 
 test: ## every test but the long ones, on the local cluster
 	@$(LOCAL) cluster
-	@$(VENV)/python -m pytest -m "not long and not cluster" -n 2
-	@$(VENV)/python -m pytest -m "not long and cluster"
+	@$(VENV)/python -m tests.run
 
 test-long: ## the tests that take long: kills by the hundred, long walks
 	@$(LOCAL) cluster

@@ -1,0 +1,99 @@
+"""What `make test` runs: both of its parts, whatever becomes of the first.
+
+With RETRY=1 in the environment, as .ci/run has it, what failed is run once more when all else is done, each test
+alone in a pytest of its own. What passes only then is flaky: it is named, and a few of those fail nothing.
+A pytest that broke down (nothing to run, a file that cannot be read, a crash) fails the run in any case.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PARTS = (
+    ("-m", "not long and not cluster", "-n", "2"),
+    ("-m", "not long and cluster"),
+)
+#: How many tests may fail once and pass alone.
+FLAKY = 3
+#: When more than this many fail it is not bad luck, and to try each of them again would take long.
+TRIED_AGAIN = 10
+
+
+@dataclass(frozen=True)
+class Session:
+    """How a pytest ended: whether it ran tests to the end, and which of them failed, and why."""
+
+    in_order: bool
+    failed: Mapping[str, str]
+
+    @property
+    def good(self) -> bool:
+        """Whether all tests passed."""
+        return self.in_order and not self.failed
+
+
+def pytest(*arguments: str) -> Session:
+    """Run pytest, with its output on ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "record.json"
+        command = [sys.executable, "-m", "pytest", "-p", "tests.recorder", f"--record={file}", *arguments]
+        code = _ended(subprocess.Popen(command))
+        record = json.loads(file.read_text()) if file.exists() else {"passed": 0, "failed": {}}
+    passed, failed = record["passed"], record["failed"]
+    # pytest's own codes: 0 all passed, 1 some failed. A skipped test has not passed.
+    return Session(bool(passed or failed) and code == (1 if failed else 0), failed)
+
+
+def again(failed: Mapping[str, str]) -> bool:
+    """Run each failed test once more, alone; whether all passed, and so few had failed that it was bad luck."""
+    if len(failed) > TRIED_AGAIN:
+        _say(f"{len(failed)} tests failed: too many to be tried again")
+        return False
+    flaky = {}
+    for test, why in failed.items():
+        _say(f"once more, alone: {test}")
+        if pytest(test).good:
+            flaky[test] = why
+    if flaky:
+        _say("flaky:", *(f"  {test}: {why}" for test, why in flaky.items()))
+    if len(flaky) > FLAKY:
+        _say(f"{len(flaky)} flaky tests: no more than {FLAKY} are borne with")
+    if twice := failed.keys() - flaky.keys():
+        _say("failed twice:", *(f"  {test}" for test in sorted(twice)))
+    return len(flaky) <= FLAKY and not twice
+
+
+def main(parts: Sequence[Sequence[str]] = PARTS) -> int:
+    """Run the parts; 0 when all is well."""
+    sessions = [pytest(*part) for part in parts]
+    failed = {test: why for session in sessions for test, why in session.failed.items()}
+    if not all(session.in_order for session in sessions):
+        return 1
+    return 0 if not failed or (os.environ.get("RETRY") == "1" and again(failed)) else 1
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """The exit code; whoever interrupts the tests waits until they have cleaned up."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+
+
+def _say(*lines: str) -> None:
+    print(*lines, sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

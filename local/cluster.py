@@ -131,12 +131,8 @@ def _kubeadm(node: nodes.Node, built: Path, verb: str, config: str) -> None:
         "--ignore-preflight-errors=all",
         *phases,
     ]
-    progress.run(
-        f"kubeadm-{verb}-{node.name}",
-        nodes.enter(node, command),
-        # kubeadm looks for the kubelet on the PATH.
-        env={**os.environ, "PATH": f"{built}:{os.environ['PATH']}"},
-    )
+    # kubeadm looks for the kubelet on the PATH.
+    progress.run(f"kubeadm-{verb}-{node.name}", nodes.enter(node, command, built))
 
 
 def remove_data() -> None:

@@ -21,6 +21,7 @@ BRIDGE = "gameserver0"
 HOST_ADDRESS = "10.77.0.1"
 #: As kubeadm-init.yaml has it.
 SERVICES = "10.96.0.0/16"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CGROUPS = Path("/sys/fs/cgroup")
 _LINKS = Path("/sys/class/net")
 
@@ -100,12 +101,21 @@ def refuse_another_checkouts() -> None:
         )
 
 
-def enter(node: Node, command: Sequence[object]) -> list[str]:
-    """`command`, as it is run inside the node."""
+def environment(*tools: Path) -> dict[str, str]:
+    """The environment of all that runs in a node, with the folders `tools` on its PATH.
+
+    Nothing of the shell is in it: whoever has read .local/env has the API's token and a kubeconfig there.
+    """
+    return {"PATH": ":".join([*map(str, tools), _PATH])}
+
+
+def enter(node: Node, command: Sequence[object], *tools: Path) -> list[str]:
+    """`command`, as it is run inside the node, in `environment(*tools)`."""
     pid = running().get(node.number)
     if pid is None:
         raise progress.StepFailed(f"{node.name} is not running")
-    return ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "--", *map(str, command)]
+    own = [f"{name}={value}" for name, value in environment(*tools).items()]
+    return ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "--", "env", "-i", *own, *map(str, command)]
 
 
 def start(node: Node, binaries: Path) -> None:
@@ -141,6 +151,8 @@ def start(node: Node, binaries: Path) -> None:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            env=environment(),
+            umask=0o022,
         )
     _wait(node, lambda: (node.folder / "prepared").exists(), outer, "its namespaces")
     pid = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()[0])

@@ -16,15 +16,22 @@ _CGROUPS = Path("/sys/fs/cgroup/pids")
 def processes(node: Node, name: str = "") -> set[int]:
     """The processes of a node, those in its containers too, by their ids out here; only those called `name`, if given.
 
-    Names are cut by the kernel after 15 characters.
+    Names are cut by the kernel after 15 characters. Processes and cgroups that go meanwhile are passed over.
     """
     found = set()
-    for file in (_CGROUPS / node.cgroup.lstrip("/")).rglob("cgroup.procs"):
-        with contextlib.suppress(OSError):
-            for pid in file.read_text().split():
-                if name in ("", Path(f"/proc/{pid}/comm").read_text().strip()):
-                    found.add(int(pid))
+    for folder, _, _ in os.walk(_CGROUPS / node.cgroup.lstrip("/")):
+        for pid in _read(Path(folder, "cgroup.procs")).split():
+            if name in ("", _read(Path("/proc", pid, "comm")).strip()):
+                found.add(int(pid))
     return found
+
+
+def _read(file: Path) -> str:
+    """What the kernel says in a file; nothing where that has gone."""
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
 
 
 def _send(pids: Set[int], number: signal.Signals) -> None:

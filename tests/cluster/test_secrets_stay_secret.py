@@ -8,6 +8,7 @@ import base64
 import contextlib
 import gzip
 import json
+import os
 import secrets
 import socket
 import threading
@@ -80,7 +81,10 @@ def logs() -> dict[str, bytes]:
     found = {}
     for number in nodes.running():
         folder = nodes.Node(number).folder
-        for file in [*(folder / "var/log/pods").rglob("*.log*"), *folder.glob("*.log")]:
+        # Unlike Path.rglob, it bears with a pod's folder that goes meanwhile.
+        walked = os.walk(folder / "var/log/pods")
+        written = [Path(of_container, name) for of_container, _, names in walked for name in names if ".log" in name]
+        for file in [*written, *folder.glob("*.log")]:
             try:
                 data = file.read_bytes()
             except FileNotFoundError:  # Its pod has just been deleted.

@@ -27,6 +27,7 @@ def test_a_change_is_written_down(cluster: Cluster, new_server: Callable[[], int
         timeout=30,
     )
     assert (answer.status_code, answer.headers["X-Request-Id"]) == (404, id)
+    until(lambda: logged(cluster, "service.audit", request_id=id) != [], 10, "nothing is written down")
     (line,) = logged(cluster, "service.audit", request_id=id)
     expected = {"token": "local", "action": "stop_server", "server": server, "outcome": "server-not-found"}
     assert expected.items() <= line.items()

@@ -39,9 +39,15 @@ def test_a_request_without_an_id_gets_one(cluster: Cluster) -> None:
 
 def test_every_line_is_json(cluster: Cluster) -> None:
     """gunicorn's own among them, from the first one on."""
-    command = ("kubectl", "-n", NAMESPACE, "logs", "--tail=-1", "--ignore-errors")
-    # One that the autoscaler has just made has none yet.
-    lines = [line for pod in pods(cluster) for line in cluster.run(*command, pod).splitlines()]
+    command = ("kubectl", "-n", NAMESPACE, "logs", "--tail=-1")
+    # One that the autoscaler has just made has none yet, and one that it ends goes with its own.
+    ready = [
+        name
+        for name, pod in pods(cluster).items()
+        if "deletionTimestamp" not in pod["metadata"]
+        and any(container["ready"] for container in pod["status"].get("containerStatuses", []))
+    ]
+    lines = [line for pod in ready for line in cluster.run(*command, pod).splitlines()]
     assert lines
     for line in lines:
         assert {"time", "level", "logger", "message"} <= json.loads(line).keys()

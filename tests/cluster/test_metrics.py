@@ -109,7 +109,7 @@ def prometheus(cluster: Cluster, tmp_path: Path) -> Iterator[Prometheus]:
             assert process.poll() is None, (tmp_path / "log").read_text()
             try:
                 return requests.get(f"{found.url}/-/ready", timeout=1).ok
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 return False
 
         until(ready, 30, "Prometheus does not come up")

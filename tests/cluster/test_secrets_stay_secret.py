@@ -125,6 +125,15 @@ def present_secrets(cluster: Cluster) -> dict[str, str]:
     return found
 
 
+def greets(host: str, port: int) -> bool:
+    """Whether an SSH server answers there; a node may not know the way yet."""
+    try:
+        with socket.create_connection((host, port), timeout=5) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
 def log_in(host: str, port: int, user: str, password: str) -> bool:
     """Whether SFTP opens with that password."""
 
@@ -168,6 +177,7 @@ def use_everything(cluster: Cluster, server: int, marker: str) -> tuple[dict[str
     account = cluster.done("PUT", f"{path}/sftp", {"password": True})
     files = cluster.done("PATCH", f"{path}/port/sftp")
     where = files["host"], files["port"]
+    until(lambda: greets(*where), 15, "nobody answers at the port of the files")
     until(lambda: log_in(*where, account["user"], account["password"]), 15, "the new password does not work")
     assert not log_in(*where, account["user"], tried["wrong sftp"])
     # A password typed where the user's name is asked for.

@@ -95,7 +95,7 @@ def test_an_object_is_found_or_not(server: Server) -> None:
 
 def test_objects_are_asked_for_before_any_has_answered(server: Server) -> None:
     """Each answer is that of its own question, and the connections serve again."""
-    both = threading.Barrier(2, timeout=2)
+    both = threading.Barrier(2, timeout=10)
 
     def answer(handler: BaseHTTPRequestHandler, _: bytes) -> None:
         both.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -69,7 +70,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     outcome: Any = yield
     report = outcome.get_result()
     if report.failed and Path(str(item.fspath)).parent == Path(__file__).parent:
-        logs = kubectl("logs", "-n", SFTP, "daemonset/sftp", "--all-pods", "--prefix", "--tail=60")
+        try:
+            logs = kubectl("logs", "-n", SFTP, "daemonset/sftp", "--all-pods", "--prefix", "--tail=60")
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            # It fails with Kubernetes away, for one. Raised here it would end the whole session.
+            logs = str(error)
         report.sections.append(("SFTP pods", logs))
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -65,6 +66,8 @@ def test_the_game_sees_its_players_addresses_at_a_host_that_stays(
 
     with players(own.address, port["port"], 3) as here, players(own.address, port["port"], 3, on=other) as there:
         assert (here, there) == ([""] * 3, [""] * 3)
+        # Who leaves within a second is taken for an attacker.
+        time.sleep(1.5)
     kubectl = ("kubectl", "-n", SERVERS_NAMESPACE)
 
     def logged() -> str:
@@ -90,3 +93,4 @@ def test_the_game_sees_its_players_addresses_at_a_host_that_stays(
     with players(own.address, port["port"], 1) as here, players(own.address, port["port"], 1, on=other) as there:
         assert "ban" in here[0]
         assert there == [""]
+        time.sleep(1.5)

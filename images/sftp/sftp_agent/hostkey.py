@@ -1,7 +1,8 @@
-"""`python3 -m sftp_agent.hostkey`: sees that there is a host key, and publishes its public part.
+"""`python3 -m sftp_agent.hostkey`: sees that there are host keys, and publishes their public parts.
 
 The chart runs it once before each install and upgrade, with rights of its own, so that no agent may write a
-Secret. The key is made only where there is none: it survives upgrades, and an uninstall too.
+Secret. A key is made only where there is none of its type: those that are there survive upgrades, and an
+uninstall too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import os
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,12 @@ from sftp_agent.kube import ApiError, Kube
 from sftp_agent.logs import JsonHandler
 
 KEY = "ssh_host_ed25519_key"
+# What `ssh-keygen` makes of each, the key that clients should prefer first. Some clients know RSA or ECDSA alone.
+KEYS = {
+    KEY: ("-t", "ed25519"),
+    "ssh_host_ecdsa_key": ("-t", "ecdsa", "-b", "256"),
+    "ssh_host_rsa_key": ("-t", "rsa", "-b", "3072"),
+}
 
 log = logging.getLogger(__name__)
 
@@ -29,23 +37,57 @@ def main() -> None:
 
 
 def publish(kube: Kube, namespace: str, secret: str) -> None:
-    """Ensure the key in the Secret and the ConfigMap `sftp-host-key`. Raises ApiError or OSError."""
-    with tempfile.TemporaryDirectory() as folder:
-        private = Path(folder) / KEY
-        found = _get(kube, f"/api/v1/namespaces/{namespace}/secrets/{secret}")
+    """Ensure the keys in the Secret and the ConfigMap `sftp-host-key`. Raises ApiError or OSError."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        keys = _ensure(kube, namespace, secret, folder)
+        public = {name: _public(folder / name, private) for name, private in keys.items()}
+        fingerprints = [_fingerprint(folder / f"{name}.pub", line) for name, line in public.items()]
+    data = {
+        "fingerprints": "".join(f"{line}\n" for line in fingerprints),
+        "public-keys": "".join(f"{line}\n" for line in public.values()),
+    }
+    _put_config_map(kube, namespace, data)
+    log.info("host keys published", extra={"fields": {"fingerprints": fingerprints}})
+
+
+def _ensure(kube: Kube, namespace: str, secret: str, folder: Path) -> dict[str, bytes]:
+    """The private keys by name; what is missing is added to the Secret, what is there stays as it is."""
+    path = f"/api/v1/namespaces/{namespace}/secrets"
+    found = _get(kube, f"{path}/{secret}")
+    there: Mapping[str, str] = (found or {}).get("data") or {}
+    keys = {name: base64.b64decode(there[name]) for name in KEYS if name in there}
+    missing = [name for name in KEYS if name not in there]
+    if missing and (found or {}).get("immutable"):
+        # The operator's own, made so that nobody changes it.
+        log.warning("the host key's Secret is immutable", extra={"fields": {"missing": missing}})
+    elif missing:
+        keys |= {name: _made(folder / name) for name in missing}
+        data = {name: base64.b64encode(private).decode() for name, private in keys.items()}
         if found is None:
-            _ssh_keygen("-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(private))
-            kube.request("POST", f"/api/v1/namespaces/{namespace}/secrets", _secret(secret, private.read_bytes()))
-            log.info("host key made")
+            kube.request("POST", path, _secret(secret, data))
         else:
-            private.touch(mode=0o600)
-            private.write_bytes(base64.b64decode(found["data"][KEY]))
-        public = _ssh_keygen("-y", "-f", str(private)).strip()
-        (Path(folder) / "public").write_text(public + "\n")
-        # "256 SHA256:… comment (ED25519)"
-        fingerprint = _ssh_keygen("-l", "-E", "sha256", "-f", f"{folder}/public").split()[1]
-    _put_config_map(kube, namespace, {"fingerprints": fingerprint + "\n", "public-keys": public + "\n"})
-    log.info("host key published", extra={"fields": {"fingerprint": fingerprint}})
+            # The Secret's version goes with it: what somebody else writes meanwhile is not lost.
+            kube.request("PUT", f"{path}/{secret}", {**found, "data": {**there, **data}})
+        log.info("host keys made", extra={"fields": {"keys": missing}})
+    return {name: keys[name] for name in KEYS if name in keys}
+
+
+def _made(path: Path) -> bytes:
+    _ssh_keygen("-q", *KEYS[path.name], "-N", "", "-C", "", "-f", str(path))
+    return path.read_bytes()
+
+
+def _public(path: Path, private: bytes) -> str:
+    path.touch(mode=0o600)
+    path.write_bytes(private)
+    return _ssh_keygen("-y", "-f", str(path)).strip()
+
+
+def _fingerprint(path: Path, public: str) -> str:
+    path.write_text(public + "\n")
+    # "256 SHA256:… comment (ED25519)"
+    return _ssh_keygen("-l", "-E", "sha256", "-f", str(path)).split()[1]
 
 
 def _put_config_map(kube: Kube, namespace: str, data: dict[str, str]) -> None:
@@ -63,13 +105,13 @@ def _put_config_map(kube: Kube, namespace: str, data: dict[str, str]) -> None:
         kube.request("PUT", f"{path}/sftp-host-key", body)
 
 
-def _secret(name: str, private: bytes) -> dict[str, Any]:
+def _secret(name: str, data: dict[str, str]) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": name, "labels": _labels()},
         "type": "Opaque",
-        "data": {KEY: base64.b64encode(private).decode()},
+        "data": data,
     }
 
 

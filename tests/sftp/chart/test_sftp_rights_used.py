@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 sys.path.insert(0, str(Path(__file__).parents[3] / "images" / "sftp"))
 
 from sftp_agent.agent import Agent
+from sftp_agent.hostkey import KEY, publish
+from sftp_agent.kube import ApiError
 from sftp_agent.settings import Settings
 
 from tests.charts.rendering import render
@@ -95,18 +97,44 @@ def test_what_is_granted_is_what_is_used(tmp_path: Path) -> None:
     kube = FakeKube()
     agent = Agent(kube, settings, tmp_path / "log")  # type: ignore[arg-type]
     threading.Thread(target=agent.run, daemon=True).start()
-    wanted, deadline = granted(), time.monotonic() + 10
+    wanted, deadline = granted("sftp"), time.monotonic() + 10
     while kube.used != wanted and time.monotonic() < deadline:
         time.sleep(0.05)
     assert kube.used == wanted
 
 
-def granted() -> set[Right]:
-    """By the roles that the chart binds to the agent's service account."""
+class Objects:
+    """A namespace's Secrets and ConfigMaps, and what was asked of them."""
+
+    def __init__(self) -> None:
+        self.there: dict[str, Any] = {}
+        self.used: set[Right] = set()
+
+    def request(self, method: str, path: str, body: Any = None, content_type: str = "") -> Any:
+        verb = {"GET": "get", "POST": "create", "PUT": "update"}[method]
+        self.used.add((ACCOUNTS, path.split("/")[5], verb))
+        if method == "GET" and path not in self.there:
+            raise ApiError(404, "not found")
+        if method != "GET":
+            self.there[f"{path}/{body['metadata']['name']}" if method == "POST" else path] = body
+        return self.there.get(path)
+
+
+def test_what_the_host_keys_job_may_is_what_it_does() -> None:
+    """At a first install, and after an installation with one key: to add the others is an update of that Secret."""
+    kube, secret = Objects(), f"/api/v1/namespaces/{ACCOUNTS}/secrets/sftp-host-key"
+    publish(kube, ACCOUNTS, "sftp-host-key")  # type: ignore[arg-type]
+    kube.there[secret]["data"] = {KEY: kube.there[secret]["data"][KEY]}
+    publish(kube, ACCOUNTS, "sftp-host-key")  # type: ignore[arg-type]
+    assert kube.used == granted("sftp-host-key")
+
+
+def granted(account: str) -> set[Right]:
+    """By the roles that the chart binds to a service account."""
     manifests = render("sftp-daemonset")
     found = set()
     for binding in manifests.values():
-        if binding["kind"].endswith("RoleBinding") and binding["subjects"][0]["name"] == "sftp":
+        if binding["kind"].endswith("RoleBinding") and binding["subjects"][0]["name"] == account:
             role = manifests[f"{binding['roleRef']['kind']}/{binding['roleRef']['name']}"]
             found |= {
                 (role["metadata"].get("namespace", ""), resource, verb)

@@ -1,4 +1,4 @@
-"""The chart by hand, in a namespace of its own: the notes' commands work, and a reinstall keeps the host key."""
+"""The chart by hand, in a namespace of its own: the notes' commands work, and a reinstall keeps the host keys."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def namespace() -> Iterator[None]:
     kubectl("delete", "namespace", NAMESPACE)
 
 
-def install() -> tuple[str, list[str]]:
-    """Install, run the commands that the notes end with; gives the fingerprint and what each pod shows as its own."""
+def install() -> tuple[list[str], list[list[str]]]:
+    """Install, run the commands that the notes end with; gives the fingerprints and what each pod shows as its own."""
     image = get("daemonset", "sftp", "-n", SFTP)["spec"]["template"]["spec"]["containers"][0]["image"]
     repository, _, tag = image.rpartition(":")
     values = f"image.repository={repository},image.tag={tag},serversNamespace=default"
@@ -46,17 +46,17 @@ def install() -> tuple[str, list[str]]:
         for pod in get("pods", "-n", NAMESPACE)["items"]
         if "job-name" not in pod["metadata"]["labels"]
     ]
-    script = "ssh-keygen -l -f /etc/ssh/host-key/ssh_host_ed25519_key"
+    script = "for type in ed25519 ecdsa rsa; do ssh-keygen -l -f /etc/ssh/host-key/ssh_host_${type}_key; done"
     shown = [
-        kubectl("exec", "-n", NAMESPACE, pod, "--", "sh", "-c", script).split()[1]
+        [line.split()[1] for line in kubectl("exec", "-n", NAMESPACE, pod, "--", "sh", "-c", script).splitlines()]
         for pod in pods
         if "deletionTimestamp" not in get("pod", pod, "-n", NAMESPACE)["metadata"]
     ]
-    return said[1].strip(), shown
+    return said[1].split(), shown
 
 
 @pytest.fixture
-def early(nodes: list[dict[str, str]], alice: Server) -> Iterator[Server]:
+def early(namespace: None, nodes: list[dict[str, str]], alice: Server) -> Iterator[Server]:
     """A server, with its account, that is there before any agent is."""
     folder = "/opt/local-path-provisioner/early"
     server = Server(
@@ -70,16 +70,29 @@ def early(nodes: list[dict[str, str]], alice: Server) -> Iterator[Server]:
     on_node(server.node, f"rm -r {folder}")
 
 
-@pytest.mark.usefixtures("namespace")
-def test_the_host_key_is_one_for_all_nodes_and_survives_a_reinstall(early: Server, tmp_path: Path) -> None:
-    """And a server that was made before the install has its access after it."""
+@pytest.fixture
+def first_key(namespace: None, tmp_path: Path) -> str:
+    """The fingerprint of the one host key of an installation by the first chart."""
+    file = tmp_path / "ssh_host_ed25519_key"
+    subprocess.run(("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", file), check=True)
+    kubectl("create", "secret", "generic", "sftp-host-key", "-n", NAMESPACE, f"--from-file={file}")
+    return subprocess.run(("ssh-keygen", "-l", "-f", file), check=True, capture_output=True, text=True).stdout.split()[
+        1
+    ]
+
+
+def test_the_host_keys_are_those_of_all_nodes_and_survive_a_reinstall(
+    early: Server, first_key: str, tmp_path: Path
+) -> None:
+    """The key that was there is kept, those of the other types are added. A server that was made before the install
+    has its access after it."""
     first, shown = install()
     eventually(early.reachable, 20, "the early server has access")
     early.openssh(f"get whose.txt {tmp_path}/whose")
     assert (tmp_path / "whose").read_text() == "early\n"
-    assert first.startswith("SHA256:")
-    assert set(shown) == {first}
+    assert (first[0], len(set(first))) == (first_key, 3)
+    assert shown == [first] * len(shown)
     helm("uninstall", RELEASE, "--wait")
     again, shown = install()
     assert again == first
-    assert set(shown) == {first}
+    assert shown == [first] * len(shown)

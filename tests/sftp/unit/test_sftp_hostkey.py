@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from sftp_agent.hostkey import KEY, publish
+from sftp_agent.hostkey import KEY, KEYS, publish
 from sftp_agent.kube import ApiError
 
 SECRET = "/api/v1/namespaces/sftp/secrets"
@@ -42,7 +42,7 @@ def test_a_key_is_made_where_there_is_none_and_kept_where_there_is(tmp_path: Pat
     private.touch(0o600)
     private.write_bytes(base64.b64decode(secret))
     public = subprocess.run(("ssh-keygen", "-y", "-f", private), capture_output=True, text=True, check=True).stdout
-    assert published["public-keys"].split() == public.split()[:2]
+    assert published["public-keys"].splitlines()[0].split() == public.split()[:2]
     assert published["fingerprints"].startswith("SHA256:")
 
     # A reinstall: the objects are there still.
@@ -54,3 +54,46 @@ def test_a_key_is_made_where_there_is_none_and_kept_where_there_is(tmp_path: Pat
     publish(kube, "sftp", "host-key")  # type: ignore[arg-type]
     assert kube.writes[2:] == [f"PUT {MAP}/sftp-host-key"]
     assert kube.objects[f"{MAP}/sftp-host-key"]["data"] == published
+
+
+def types(kube: FakeKube) -> list[str]:
+    return [line.split()[0] for line in kube.objects[f"{MAP}/sftp-host-key"]["data"]["public-keys"].splitlines()]
+
+
+ALL = ["ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa"]
+
+
+def test_each_type_that_clients_know_has_a_key() -> None:
+    kube = FakeKube()
+    publish(kube, "sftp", "host-key")  # type: ignore[arg-type]
+    assert types(kube) == ALL
+    assert len(kube.objects[f"{MAP}/sftp-host-key"]["data"]["fingerprints"].split()) == 3
+
+
+def of_the_first_chart(**more: object) -> tuple[FakeKube, dict[str, str]]:
+    """A Secret with an Ed25519 key alone, and something of the operator's beside it."""
+    made = FakeKube()
+    publish(made, "sftp", "host-key")  # type: ignore[arg-type]
+    data = {KEY: made.objects[f"{SECRET}/host-key"]["data"][KEY], "note": "bWluZQ=="}
+    kube = FakeKube()
+    metadata = {"name": "host-key", "resourceVersion": "5", "annotations": {"theirs": "too"}}
+    kube.objects[f"{SECRET}/host-key"] = {"metadata": metadata, "data": data, **more}
+    return kube, data
+
+
+def test_a_secret_with_one_key_keeps_it_and_gets_the_others() -> None:
+    kube, data = of_the_first_chart()
+    publish(kube, "sftp", "host-key")  # type: ignore[arg-type]
+    assert kube.writes[0] == f"PUT {SECRET}/host-key"
+    secret = kube.objects[f"{SECRET}/host-key"]
+    assert secret["metadata"] == {"name": "host-key", "resourceVersion": "5", "annotations": {"theirs": "too"}}
+    assert {name: secret["data"][name] for name in data} == data
+    assert set(secret["data"]) == {*KEYS, "note"}
+    assert types(kube) == ALL
+
+
+def test_a_secret_that_may_not_change_is_published_as_it_is() -> None:
+    kube, _ = of_the_first_chart(immutable=True)
+    publish(kube, "sftp", "host-key")  # type: ignore[arg-type]
+    assert kube.writes == [f"POST {MAP}"]
+    assert types(kube) == ALL[:1]

@@ -233,6 +233,17 @@ class DiskNotNodeLocal(Problem):
     )
 
 
+class DiskNotMade(Problem):
+    slug = "disk-not-made"
+    status = 409
+    # No Retry-After: it does not come by itself.
+    title = "The server has no disk yet"
+    explanation = (
+        "The cluster makes a server's disk at its first start, and its files are reached from then on, whether it "
+        "runs or not. Start the server once, then send the request again."
+    )
+
+
 class EulaNotAccepted(Problem):
     slug = "eula-not-accepted"
     status = 409
@@ -325,6 +336,17 @@ class PortNotReady(Problem):
     explanation = (
         "The server's Service, or the address of its load balancer, is still being made. "
         "Send the request again after `Retry-After` seconds."
+    )
+    default_retry_after = 2
+
+
+class DiskNotReady(Problem):
+    slug = "disk-not-ready"
+    status = 503
+    title = "The disk is not there yet"
+    explanation = (
+        "The server's first start is still making its disk. Send the request again after `Retry-After` seconds; what "
+        "the start waits for is in the server's `state` and `reason`."
     )
     default_retry_after = 2
 

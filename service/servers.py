@@ -18,7 +18,7 @@ from service.edges import Objects, RconPassword
 from service.openapi import problems
 from service.ports import KINDS, Address, Kind, address_in, service_names
 from service.records import Record, customer_of_claim, record_of_objects, record_of_values
-from service.sftp import forget, reachable
+from service.sftp import check_disk, forget, reachable
 
 blueprint = Blueprint("servers", __name__, url_prefix="/api/v1/server", description="Game servers")
 
@@ -41,6 +41,8 @@ _PORT = (
     errors.ObjectMissing,
     errors.FileAccessNotInstalled,
     errors.DiskNotNodeLocal,
+    errors.DiskNotMade,
+    errors.DiskNotReady,
 )
 _LOG_LINES = 5
 
@@ -211,6 +213,8 @@ def _port(id: int, type: Kind) -> dict[str, Any]:
     address = address_in(type, id, objects.services)
     if address is None:
         raise _no_port(objects, type)
+    if type == "sftp":
+        check_disk(objects)
     return {"success": True, **_port_entry(objects, address)}
 
 
@@ -222,6 +226,7 @@ def patch_port(id: int, type: Kind) -> dict[str, Any]:
     """Where the game, its RCON or its files are reached
 
     It stays the same for the server's life; `host` is null until the server's disk has a node.
+    The files' port is given from the server's first start on.
     """
     return _port(id, type)
 

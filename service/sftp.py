@@ -69,14 +69,20 @@ def get_sftp(id: int) -> dict[str, Any]:
     errors.ServerNotFound,
     errors.FileAccessNotInstalled,
     errors.DiskNotNodeLocal,
+    errors.DiskNotMade,
+    errors.DiskNotReady,
     errors.OperationInProgress,
 )
 def put_sftp(body: dict[str, Any], id: int) -> dict[str, Any]:
     """Set a new password, take it away, or replace the public keys
 
     A change works within seconds. Taking a password or a key away ends the server's sessions; adding one ends none.
+    Credentials are given out from the server's first start on, which makes its disk; taking them away works always.
     """
-    accounts = reachable(found(id))
+    objects = found(id)
+    accounts = reachable(objects)
+    if body.get("password") or body.get("public_keys"):
+        check_disk(objects)
     host_keys = accounts.host_keys()
     keys = _checked(body["public_keys"]) if "public_keys" in body else None
     password = credentials.new_password() if body.get("password") else None
@@ -100,6 +106,15 @@ def reachable(objects: Objects) -> AccountsEdge:
     if objects.claim is not None and not accounts.node_local(objects.claim):
         raise errors.DiskNotNodeLocal()
     return accounts
+
+
+def check_disk(objects: Objects) -> None:
+    """Raise DiskNotMade or DiskNotReady where nobody could connect yet: a disk is made by the server's first start."""
+    if objects.claim is not None and objects.claim.get("status", {}).get("phase") != "Pending":
+        return
+    if (objects.statefulset or {}).get("spec", {}).get("replicas", 1):
+        raise errors.DiskNotReady()
+    raise errors.DiskNotMade()
 
 
 def forget(accounts: AccountsEdge | None, id: int) -> None:

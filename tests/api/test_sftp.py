@@ -183,6 +183,59 @@ class TestRefusals:
         assert files.call(method, path, body, token="acme").status_code == 404
 
 
+def without_a_disk(world: World, *, running: bool) -> None:
+    """As a claim waits for the first pod that uses it: storage classes with WaitForFirstConsumer."""
+    world.claims[7]["status"] = {"phase": "Pending"}
+    world.statefulsets[7]["spec"]["replicas"] = int(running)
+
+
+GIVES_OUT = [
+    ("PUT", SFTP, {"password": True}),
+    ("PUT", SFTP, {"public_keys": [ED25519]}),
+    ("PATCH", "/api/v1/server/7/port/sftp", None),
+    ("GET", "/api/v1/server/7/port/sftp", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), GIVES_OUT)
+class TestBeforeTheFirstStart:
+    """A customer is not told to connect to where nothing answers yet."""
+
+    def test_it_says_to_start_the_server_once(
+        self, files: Client, world: World, accounts: FakeAccounts, method: str, path: str, body: object
+    ) -> None:
+        without_a_disk(world, running=False)
+        answer = files.call(method, path, body)
+        assert answer.json is not None
+        assert (answer.status_code, answer.json["type"]) == (409, "/problems/disk-not-made")
+        assert "Start the server once" in answer.json["detail"]
+        assert "Retry-After" not in answer.headers
+        assert 7 not in accounts.accounts
+
+    def test_while_that_start_makes_the_disk_it_says_when_to_come_again(
+        self, files: Client, world: World, method: str, path: str, body: object
+    ) -> None:
+        without_a_disk(world, running=True)
+        answer = files.call(method, path, body)
+        assert answer.json is not None
+        assert (answer.status_code, answer.json["type"]) == (503, "/problems/disk-not-ready")
+        assert int(answer.headers["Retry-After"]) > 0
+
+    def test_a_stopped_server_that_has_run_is_reached(
+        self, files: Client, world: World, method: str, path: str, body: object
+    ) -> None:
+        world.statefulsets[7]["spec"]["replicas"] = 0
+        assert files.call(method, path, body).status_code == 200
+
+
+def test_before_the_first_start_one_may_look_and_take_away(files: Client, world: World, accounts: FakeAccounts) -> None:
+    accounts.accounts[7] = Account("left from before", (ED25519,))
+    without_a_disk(world, running=False)
+    assert files.get(SFTP).status_code == 200
+    assert files.call("PUT", SFTP, {"password": False, "public_keys": []}).status_code == 200
+    assert accounts.accounts[7] == Account()
+
+
 def test_a_reader_may_look_but_not_set(files: Client) -> None:
     assert files.get(SFTP, token="reader").status_code == 200
     assert files.call("PUT", SFTP, {"password": True}, token="reader").status_code == 403

@@ -79,13 +79,17 @@ def test_a_password_works_within_five_seconds_and_is_shown_once(port: dict[str, 
     assert password not in kubectl("get", "secret", f"server-{ID}", "-n", SFTP, "-o", "yaml")
 
 
-def test_the_fingerprint_is_that_of_the_host(port: dict[str, Any]) -> None:
-    async def seen() -> str:
-        key = await asyncssh.get_server_host_key(port["host"], port["port"], config=None)
+def test_the_fingerprints_are_those_of_the_host(port: dict[str, Any]) -> None:
+    """Of each type that a client may know alone, in the order in which clients should prefer them."""
+
+    async def seen(kind: str) -> str:
+        where = (port["host"], port["port"])
+        key = await asyncssh.get_server_host_key(*where, config=None, server_host_key_algs=[kind])
         assert key is not None
         return key.get_fingerprint()
 
-    assert call("GET", "sftp")[1]["host_keys"] == [asyncio.run(seen())]
+    kinds = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-256")
+    assert call("GET", "sftp")[1]["host_keys"] == [asyncio.run(seen(kind)) for kind in kinds]
 
 
 def test_the_port_stays_over_stop_and_start(port: dict[str, Any]) -> None:
@@ -116,6 +120,35 @@ def test_deleting_the_server_ends_its_sessions_and_its_access(port: dict[str, An
     assert call("POST", "", {"ram_gb": 1, "disk_gb": 1, "disk": "reuse"})[0] == 201
     status, answer = call("GET", "sftp")
     assert (status, answer["password_set"], answer["public_keys"]) == (200, False, [])
+
+
+NEVER = 9_100_012
+
+
+def test_before_the_first_start_the_api_says_to_start_the_server_once() -> None:
+    """And from then on the files are reached, whether it runs or not."""
+    made = {"game": "teeworlds", "ram_gb": 1, "disk_gb": 1, "start": False}
+    assert call("POST", "", made, id=NEVER)[0] == 201
+    try:
+        for method, path, body in (("PUT", "sftp", {"password": True}), ("PATCH", "port/sftp", None)):
+            status, answer = call(method, path, body, id=NEVER)
+            assert (status, answer["type"]) == (409, "/problems/disk-not-made")
+        call("PATCH", "start", id=NEVER)
+        # Not before the disk is there: until then the answer says when to come again.
+        status, account = call("PUT", "sftp", {"password": True}, id=NEVER)
+        assert status == 200
+        call("PATCH", "stop", id=NEVER)
+        status, where = call("PATCH", "port/sftp", id=NEVER)
+        assert status == 200
+
+        async def names() -> list[str]:
+            options = {"username": f"server-{NEVER}", "password": account["password"]}
+            async with connect(where, **options) as connection, connection.start_sftp_client() as sftp:
+                return [str(name) for name in await sftp.listdir("/")]
+
+        eventually(lambda: "files" in asyncio.run(names()), 10, "the files are reached")
+    finally:
+        call("DELETE", "?disk=erase", id=NEVER)
 
 
 REMOTE, CLASS = 9_100_011, "sftp-test-nfs"

@@ -15,19 +15,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sftp_agent.logs import Fields, event, write
+from sftp_agent.journal import Journal
+from sftp_agent.logs import Fields, event
+from sftp_agent.visitors import Visitors
 
 # The sessions' lines are gathered for so many seconds, at most so many of a server's: a folder of small files
 # brings thousands a second, and to wake the agent (and whoever keeps the pod's log) for each of them would cost
 # the transfer a fifth of its speed. A session that logs faster than that has to wait.
 GATHER, MOST = 0.1, 2000
+# So often, in seconds, it is looked whether something that was left out is to be told.
+SETTLE = 10.0
 
 
 class Sockets:
-    """The /dev/log of sshd and of each chroot. Each event goes to the log, and sshd's own to heard."""
+    """The /dev/log of sshd and of each chroot. Each event goes to the journal, and sshd's own to heard."""
 
     def __init__(self, own: Path, heard: Callable[[Fields], None]) -> None:
         self._heard = heard
+        self.visitors = Visitors()
+        self.journal = Journal(self.serves)
         self._selector = selectors.DefaultSelector()
         self._bound: dict[str, tuple[socket.socket, int]] = {}
         self._lock = threading.Lock()
@@ -51,6 +57,10 @@ class Sockets:
             self._bound[server] = (listening, _inode(path))
             self._selector.register(listening, selectors.EVENT_READ, server)
 
+    def serves(self, server: str) -> bool:
+        """Whether this server's disk is here."""
+        return server in self._bound
+
     def close(self, server: str) -> None:
         """Stop listening for a server."""
         with self._lock:
@@ -67,16 +77,20 @@ class Sockets:
         while True:
             found = event(self._own.recv(8192).decode(errors="backslashreplace"), None)
             if found is not None:
-                write(found)
+                found = self.visitors.told(found, time.monotonic())
+                if found["event"] != "connection":
+                    self.journal.write(found)
                 self._heard(found)
 
     def _gather(self) -> None:
         """What the sessions do."""
         while True:
-            self._selector.select()
+            if not self._selector.select(SETTLE):
+                self.journal.settle()
+                continue
             time.sleep(GATHER)
             lines = [(line, key.data) for key, _ in self._selector.select(0) for line in _waiting(key.fileobj)]
-            write(*(fields for line, server in lines if (fields := event(line, server)) is not None))
+            self.journal.write(*(fields for line, server in lines if (fields := event(line, server)) is not None))
 
 
 def _waiting(listening: Any) -> Iterator[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
-from sftp_agent.logs import event
+from sftp_agent.logs import event, line
 
 STAMP = "<38>Jan  2 03:04:05 "
 
@@ -136,3 +137,110 @@ def test_a_user_that_nobody_is_may_be_a_password(line: str, text: str) -> None:
     found = event(f"{STAMP}sshd[12]: {line}", None)
     assert found is not None
     assert (found["event"], found["text"]) == ("sshd", text)
+
+
+NAMES = {
+    "umlauts": (r"w\303\266rld", "wörld"),
+    "a backslash": (r"back\\slash", "back\\slash"),
+    "a backslash before digits": (r"a\\303", r"a\303"),
+    "a newline": (r"a\nb", "a\nb"),
+    "what a terminal obeys": (r"\033[31m\a", "\x1b[31m\a"),
+    "no UTF-8": (r"\377\376.zip", r"\xff\xfe.zip"),
+    "half a letter": (r"a\303", r"a\xc3"),
+    "quotes": ('q"x" flags READ mode 0666', 'q"x" flags READ mode 0666'),
+}
+
+
+@pytest.mark.parametrize(("said", "name"), NAMES.values(), ids=NAMES)
+def test_names_are_what_the_customer_called_them(said: str, name: str) -> None:
+    """OpenSSH writes each byte that is not ASCII as an octal number."""
+    found = event(f'{STAMP}internal-sftp[13]: open "/files/{said}" flags WRITE mode 0666', "7")
+    assert found is not None
+    assert (found["path"], found["mode"]) == (f"/files/{name}", "0666")
+
+
+def test_letters_are_readable_in_the_log_itself_and_controls_are_escaped() -> None:
+    fields = {"event": "file", "path": "/files/wörld \x1b[31m\n\x7f\x9b\u202e\u2028\U000e0001 漢字"}
+    text = line(fields, "now")
+    assert "wörld" in text
+    assert "漢字" in text
+    assert text.removesuffix("\n").isprintable()
+    assert json.loads(text)["path"] == fields["path"]
+
+
+@pytest.mark.parametrize(
+    ("said", "fields"),
+    [
+        (
+            'forced close "/files/big" bytes read 0 written 1044480',
+            {"operation": "close", "path": "/files/big", "bytes_read": 0, "bytes_written": 1044480, "broken_off": True},
+        ),
+        ('forced closedir "/files"', {"operation": "closedir", "path": "/files", "broken_off": True}),
+        ('statvfs "/files"', {"operation": "statvfs", "path": "/files"}),
+        (
+            'set "/files/a" owner 0 group 0',
+            {"operation": "set", "path": "/files/a", "attribute": "owner", "value": "0 group 0"},
+        ),
+        (
+            r'rename old "/files/\303\244" new "/files/b"',
+            {"operation": "rename", "path": "/files/ä", "new_path": "/files/b"},
+        ),
+    ],
+)
+def test_operations_that_ended_otherwise_and_the_rarer_ones(said: str, fields: dict[str, Any]) -> None:
+    found = event(f"{STAMP}internal-sftp[13]: {said}", "7")
+    assert found == {"level": "info", "server": 7, "session": 13, "event": "file", **fields}
+
+
+UMLAUT = r"\303\274"
+
+
+@pytest.mark.parametrize(
+    ("said", "fields"),
+    [
+        (f'open "/files/{UMLAUT * 127}" flags WRITE', {"operation": "open", "path": "/files/" + "ü" * 60}),
+        (f'forced close "/files/{UMLAUT * 127}', {"operation": "close", "path": "/files/" + "ü" * 59}),
+        (f'mkdir name "/{UMLAUT * 127}', {"operation": "mkdir", "path": "/" + "ü" * 60}),
+        (f'rename old "/a" new "/{"x" * 600}', {"operation": "rename", "path": "/a", "new_path": "/" + "x" * 478}),
+        (f'rename old "/{"x" * 600}', {"operation": "rename", "path": "/" + "x" * 487}),
+    ],
+)
+def test_what_openssh_cut_off_is_read_as_far_as_it_goes(said: str, fields: dict[str, Any]) -> None:
+    """It writes at most 500 characters, and a letter with a dot takes eight."""
+    found = event(f"{STAMP}internal-sftp[13]: {said[:500]}\0", "7")
+    assert found is not None
+    assert (found["event"], found["cut"]) == ("file", True)
+    assert {name: found[name] for name in fields} == fields
+
+
+@pytest.mark.parametrize(
+    ("said", "server"),
+    [
+        ("error: maximum authentication attempts exceeded for server-7 from ::1 port 5 ssh2 [preauth]", 7),
+        ("Disconnecting authenticating user server-7 ::1 port 5: Too many authentication failures [preauth]", 7),
+        ("Connection closed by authenticating user server-7 ::1 port 5 [preauth]", 7),
+        ("Connection reset by authenticating user server-7 ::1 port 5 [preauth]", 7),
+        ("Failed password for invalid user Server-7 from ::1 port 5 ssh2", 7),
+        ("Invalid user SERVER-7 from ::1 port 5", 7),
+        ("Connection reset by ::1 port 5 [preauth]", None),
+        ("Invalid user  from ::1 port 5", None),
+    ],
+)
+def test_each_line_of_sshds_has_its_server_and_its_client(said: str, server: int | None) -> None:
+    found = event(f"{STAMP}sshd[12]: {said}", None)
+    assert found is not None
+    assert (found["server"], found["client"]) == (server, "::1")
+
+
+def test_too_many_tries_are_a_refused_login() -> None:
+    said = "error: maximum authentication attempts exceeded for server-7 from ::1 port 5 ssh2 [preauth]"
+    found = event(f"{STAMP}sshd[12]: {said}", None)
+    assert found is not None
+    assert (found["event"], found["reason"], found["user"]) == ("login refused", "too many tries", "server-7")
+
+
+@pytest.mark.parametrize(
+    "said", ["User child is on pid 9", "Received disconnect from ::1 port 5:11: disconnected by user"]
+)
+def test_what_says_nothing_is_left_out(said: str) -> None:
+    assert event(f"{STAMP}sshd[12]: {said}", None) is None

@@ -1,0 +1,67 @@
+"""Who is behind each of sshd's processes, by what its log lines have told.
+
+One line names the client, another the user, a third neither: this puts them together, so that each line can be
+found by its server. sshd's lines carry the number of the process that serves the connection.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Container
+from dataclasses import dataclass
+
+from sftp_agent.logs import Fields
+
+
+@dataclass
+class Visitor:
+    """One connection: since when, where from, to which server, how many passwords were wrong, whether it is let in."""
+
+    since: float
+    client: str | None = None
+    server: int | None = None
+    wrong: int = 0
+    logged_in: bool = False
+
+
+class Visitors:
+    """The connections that there are, by process. Safe for threads; times come in as arguments."""
+
+    def __init__(self) -> None:
+        self._visitors: dict[int, Visitor] = {}
+        self._lock = threading.Lock()
+
+    def told(self, fields: Fields, now: float) -> Fields:
+        """Learn from a line of sshd's own; gives it with what is known of its connection."""
+        process = fields.get("session")
+        if process is None:
+            return fields
+        with self._lock:
+            if fields["event"] == "connection":
+                self._visitors[process] = Visitor(now, fields["client"])
+                return fields
+            visitor = self._visitors.setdefault(process, Visitor(now))
+            visitor.client = fields.get("client") or visitor.client
+            visitor.server = fields["server"] or visitor.server
+            if fields["event"] == "login refused" and fields.get("method") == "password":
+                visitor.wrong += 1
+            visitor.logged_in = visitor.logged_in or fields["event"] == "login"
+            known = {"server": visitor.server, **({"client": visitor.client} if visitor.client else {})}
+        return {**fields, **known}
+
+    def of(self, process: int) -> Visitor:
+        """What is known of a connection."""
+        with self._lock:
+            return self._visitors.get(process) or Visitor(0)
+
+    def __len__(self) -> int:
+        return len(self._visitors)
+
+    def keep(self, processes: Container[int], before: float) -> None:
+        """Forget all others that came before: their connections have ended."""
+        with self._lock:
+            self._visitors = {
+                number: visitor
+                for number, visitor in self._visitors.items()
+                if number in processes or visitor.since >= before
+            }

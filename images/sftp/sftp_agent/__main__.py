@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 
 from sftp_agent.agent import Agent
@@ -17,6 +18,7 @@ from sftp_agent.settings import Settings
 def main() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[JsonHandler()])
     signal.signal(signal.SIGTERM, _stop)
+    threading.excepthook = _crash
     # Folders and sockets get the modes that are asked for, whatever the runtime's umask.
     os.umask(0o022)
     kube = Kube(os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"]))
@@ -25,6 +27,12 @@ def main() -> None:
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
     sys.exit(0)
+
+
+def _crash(failed: threading.ExceptHookArgs) -> None:
+    """An agent without one of its threads would be deaf and look well: end, and be started again."""
+    logging.getLogger(__name__).critical("a thread failed", exc_info=failed.exc_value)
+    os._exit(1)
 
 
 if __name__ == "__main__":

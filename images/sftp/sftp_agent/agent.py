@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 from sftp_agent import objects, sessions
+from sftp_agent.door import Limits
+from sftp_agent.doorkeeper import Doorkeeper
 from sftp_agent.guesses import Guesses
 from sftp_agent.kube import ApiError, Kube
 from sftp_agent.logs import Fields
@@ -38,6 +40,8 @@ class Agent:
         self._guesses = Guesses(settings.guesses, settings.guess_seconds)
         self._guesses_lock = threading.Lock()
         self._sockets = Sockets(own_log, self._heard)
+        limits = Limits(sessions=settings.sessions)
+        self._doorkeeper = Doorkeeper(limits, settings.uid, self._sockets.visitors, self._sockets.journal)
         self._node = Node(settings, self._sockets)
         servers, wake = f"namespaces/{settings.servers_namespace}", self._wake.set
         self._accounts = Watch(
@@ -63,6 +67,7 @@ class Agent:
         """For ever. Nothing is changed before all watches know what there is."""
         watches = (self._accounts, self._claims, self._volumes, self._services, self._slices)
         self._sockets.start()
+        self._doorkeeper.start()
         for watch in watches:
             watch.start()
         for watch in watches:
@@ -129,19 +134,24 @@ class Agent:
         return True
 
     def _heard(self, event: Fields) -> None:
-        """What sshd's log says about passwords and sessions. Called from the log's thread."""
-        server = event.get("server")
-        if server is None:
+        """What sshd's log says about connections, passwords and logins. Called from the log's thread."""
+        if event["event"] in ("connection", "login"):
+            self._doorkeeper.heard(event["event"])
+        elif event["event"] == "login refused" and event.get("method") == "password":
+            self._refused(event)
+
+    def _refused(self, event: Fields) -> None:
+        process, server = event["session"], str(event["server"])
+        if self._sockets.visitors.of(process).wrong >= self._settings.connection_guesses:
+            sessions.turn_away(process)
+            self._sockets.journal.write({**event, "reason": "too many wrong passwords"})
+        # A name that nobody has is no server's, whatever number is in it.
+        if not self._sockets.serves(server):
             return
-        if event["event"] == "login refused" and event.get("method") == "password":
-            with self._guesses_lock:
-                closed = self._guesses.failed(str(server), time.monotonic())
-            if closed:
-                log.warning("passwords slowed", extra={"fields": {"server": server}})
-                # Each moment until then is good for more guesses.
-                self._hurry.set()
-                self._wake.set()
-        elif event["event"] == "login":
-            ended = sessions.end_surplus(str(server), self._settings.sessions)
-            if ended:
-                log.warning("too many sessions", extra={"fields": {"server": server, "ended": ended}})
+        with self._guesses_lock:
+            closed = self._guesses.failed(server, time.monotonic())
+        if closed:
+            log.warning("passwords slowed", extra={"fields": {"server": event["server"]}})
+            # Each moment until then is good for more guesses.
+            self._hurry.set()
+            self._wake.set()

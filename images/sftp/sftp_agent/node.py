@@ -63,7 +63,7 @@ class Node:
             for server, access in offered.items()
             if server in before and users.something_taken(before[server].account, access.account)
         }
-        sessions.end(gone | taken)
+        sessions.end(gone | taken, self._settings.uid)
         for server in gone:
             complete = self._remove(server) and complete
         for server, access in offered.items():

@@ -31,6 +31,9 @@ class Settings:
     guesses: int = 10
     guess_seconds: float = 10.0
     sessions: int = 20
+    # Wrong passwords that one connection may give. sshd's MaxAuthTries counts the keys of a client's agent too, so it
+    # has to be large.
+    connection_guesses: int = 4
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:

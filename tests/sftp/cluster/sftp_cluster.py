@@ -268,14 +268,19 @@ class Server:
 
     def connect(self, address: str | None = None, **options: Any) -> Any:
         """An asyncssh connection; with the account's key unless told otherwise."""
-        chosen: dict[str, Any] = {"username": self.user, "client_keys": [self.key], "password": None, **options}
+        chosen: dict[str, Any] = {
+            "username": self.user,
+            "client_keys": [self.key],
+            "password": None,
+            "login_timeout": 20,
+            **options,
+        }
         return asyncssh.connect(
             address or self.addresses[0],
             self.port,
             known_hosts=published_host_key(),
             config=None,
             agent_path=None,
-            login_timeout=20,
             **chosen,
         )
 

@@ -1,0 +1,84 @@
+"""Looks after the connections of this node: ends those that `door.py` says have to go, and logs it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+from sftp_agent import sessions
+from sftp_agent.door import Limits, leaving
+from sftp_agent.journal import Journal
+from sftp_agent.sessions import Connection
+from sftp_agent.visitors import Visitors
+
+# Seconds from one look at all processes to the next: at ease, and when something has happened.
+EASE, HASTE = 1.0, 0.1
+
+
+class Doorkeeper:
+    """Customers' sessions run as user."""
+
+    def __init__(self, limits: Limits, user: int, visitors: Visitors, journal: Journal) -> None:
+        self._limits = limits
+        self._user = user
+        self._visitors = visitors
+        self._journal = journal
+        self._wake = threading.Event()
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="doorkeeper", daemon=True).start()
+
+    def heard(self, event: str) -> None:
+        """Of a login, or of a connection; of those, only a crowd is worth a look."""
+        if event == "login" or len(self._visitors) > self._limits.waiting:
+            self._wake.set()
+
+    def look(self) -> bool:
+        """One look at all connections; whether some had to go."""
+        began = time.monotonic()
+        found = sessions.connections(self._user)
+        self._visitors.keep({one.number for one in found}, began - EASE)
+        # A login is logged before its session is there.
+        going = leaving(
+            (replace(one, logged_in=one.logged_in or self._visitors.of(one.number).logged_in) for one in found),
+            self._limits,
+        )
+        if not going:
+            return False
+        for one in (*going.late, *going.crowd):
+            sessions.turn_away(one.number)
+        sessions.end_connections(going.surplus)
+        for one in going.late:
+            self._tell("login timed out", server=self._server(one), **self._client(one), session=one.number)
+        for server, count in self._by_server(going.crowd):
+            self._tell("too many connections without a login", server=server, ended=count)
+        for server, count in self._by_server(going.surplus):
+            self._tell("too many sessions", server=server, ended=count)
+        return True
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(EASE)
+            self._wake.clear()
+            # What had begun in the meantime is found by another look.
+            while self.look():
+                time.sleep(HASTE)
+            time.sleep(HASTE)
+
+    def _tell(self, event: str, **fields: object) -> None:
+        self._journal.write({"level": "warning", "event": event, **fields})
+
+    def _server(self, one: Connection) -> int | None:
+        return int(one.server) if one.server else self._visitors.of(one.number).server
+
+    def _client(self, one: Connection) -> dict[str, str]:
+        client = self._visitors.of(one.number).client
+        return {"client": client} if client else {}
+
+    @staticmethod
+    def _by_server(ended: Iterable[Connection]) -> list[tuple[int | None, int]]:
+        counts = Counter(one.server for one in ended)
+        return [(int(server) if server else None, count) for server, count in counts.items()]

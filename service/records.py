@@ -29,12 +29,32 @@ class Record:
 
     def difference(self, other: Record) -> list[str]:
         """The names of the fields in which `other` is not the same."""
-        return [name for name in self.__dataclass_fields__ if not _same(getattr(self, name), getattr(other, name))]
+        return [name for name in self.__dataclass_fields__ if not same(getattr(self, name), getattr(other, name))]
 
 
-def _same(one: Any, other: Any) -> bool:
-    # Through JSON, as 1 == True in Python, and not in an option.
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+def same(one: Any, other: Any) -> bool:
+    """Whether two values of JSON are the same: 1 is 1.0, as to Helm, which knows one kind of number; True is not 1."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+
+
+def stored_options(options: Mapping[str, Any]) -> Mapping[str, Any] | str:
+    """The options as a release's values hold them: as text, if there is a number in them that Helm would change.
+
+    It takes each for a double: 9007199254740993 ends in 2 then, and 1.0 is 1.
+    """
+    return json.dumps(options, ensure_ascii=False, sort_keys=True) if _changes(options) else options
+
+
+def _changes(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_changes, value.values()))
+    if isinstance(value, list):
+        return any(map(_changes, value))
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) > 2**53)
 
 
 def record_of_values(values: Mapping[str, Any]) -> Record:
@@ -44,7 +64,7 @@ def record_of_values(values: Mapping[str, Any]) -> Record:
         game=str(values.get("game") or "minecraft"),
         ram_gb=_number(values.get("ramGb")),
         disk_gb=_number(values.get("diskGb")),
-        options=_mapping(server.get("options")),
+        options=_options(server.get("options")),
         customer=str(server.get("customer") or ""),
         rcon=str(_mapping(values.get("rcon")).get("visibility") or "public"),
     )
@@ -72,13 +92,22 @@ def _annotated(thing: Mapping[str, Any] | None) -> Record | None:
         game=str(found.get("game") or ""),
         ram_gb=_number(found.get("ram_gb")),
         disk_gb=_number(found.get("disk_gb")),
-        options=_mapping(found.get("options")),
+        options=_options(found.get("options")),
         customer=str(found.get("customer") or ""),
     )
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _options(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return {}
+    return _mapping(value)
 
 
 def _number(value: Any) -> int:

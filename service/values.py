@@ -10,7 +10,7 @@ from copy import deepcopy
 from datetime import datetime
 from typing import Any
 
-from service.records import Record
+from service.records import Record, same, stored_options
 
 Values = dict[str, Any]
 
@@ -49,7 +49,7 @@ def values_of(id: int, record: Record, rendered: Mapping[str, Any], operator: Ma
             "rcon": {"visibility": record.rcon},
         },
         # Whole, not merged: an option that is gone has to be gone.
-    ) | {"server": {"id": str(id), "customer": record.customer, "options": deepcopy(dict(record.options))}}
+    ) | {"server": {"id": str(id), "customer": record.customer, "options": stored_options(record.options)}}
 
 
 def started(values: Mapping[str, Any], running: bool) -> Values:
@@ -71,7 +71,7 @@ def changed(current: Mapping[str, Any], before: Mapping[str, Any], after: Mappin
     for key in before.keys() - after.keys():
         result.pop(key, None)
     for key, value in after.items():
-        if key in before and before[key] == value:
+        if key in before and same(before[key], value):
             continue
         old, here = before.get(key), result.get(key)
         if isinstance(value, Mapping) and isinstance(old, Mapping) and isinstance(here, Mapping):

@@ -105,6 +105,21 @@ class World:
         if not all(made):
             raise NoNodePortLeft
 
+    def through_helm(self, id: int) -> None:
+        """What a release's storage makes of numbers: each is a double, and a whole one is written as such."""
+
+        def doubled(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return {key: doubled(inner) for key, inner in value.items()}
+            if isinstance(value, list):
+                return [doubled(inner) for inner in value]
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                return value
+            return int(float(value)) if float(value).is_integer() and abs(value) < 1e21 else float(value)
+
+        self.values[id] = doubled(self.values[id])
+        self.apply(id, self.values[id])
+
     def run(self, id: int) -> None:
         """The game answers."""
         self.pods[id] = {

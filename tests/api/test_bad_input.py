@@ -66,6 +66,7 @@ BODIES: dict[str, tuple[bytes, str | None, int, str]] = {
     "half": (b'{"ram_gb": 2', "application/json", 400, "malformed-body"),
     "nan": (b'{"ram_gb": NaN, "disk_gb": 10}', "application/json", 400, "malformed-body"),
     "infinity": (b'{"ram_gb": 1, "disk_gb": -Infinity}', "application/json", 400, "malformed-body"),
+    "no double": (b'{"ram_gb": 1, "options": {"x": 1e400}}', "application/json", 400, "malformed-body"),
     "latin-1": (b'{"game": "\xe4"}', "application/json", 400, "malformed-body"),
     "deep": (b"[" * 30_000, "application/json", 400, "malformed-body"),
     "many digits": (b'{"ram_gb": ' + b"9" * 9_000 + b"}", "application/json", 400, "malformed-body"),

@@ -59,7 +59,7 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
             f"The operator has not accepted the licence of {game.title} ({game.eula}); "
             f"`{game.name}` has to be among `acceptedEulas` in the values of the API's chart."
         )
-    made = values.values_of(id, record, game.render(id, record), context.operator_values)
+    made = values.values_of(id, record, game.render(id, record, new=True), context.operator_values)
     wanted = values.reachable(values.started(made, request["start"]), context.settings.external_host)
     with context.releases.locked(id):
         objects = context.cluster.server(id)

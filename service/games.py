@@ -2,7 +2,7 @@
 
 A folder `<name>/` has
     game.yaml             name, title, description, and eula: the address of a licence that must be accepted
-    values.yaml.j2        Jinja2 → YAML, the values of the gameserver chart; sees `server` and `options`
+    values.yaml.j2        Jinja2 → YAML, the values of the gameserver chart; sees `server`, `options` and `taken_back`
     options.schema.json   the JSON Schema of `options`
 A folder mounted from a ConfigMap cannot have folders in it: there the files are called `<name>.game.yaml`,
 `<name>.values.yaml.j2` and `<name>.options.schema.json`.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -41,11 +41,17 @@ _KEYS = {"name": str, "title": str, "description": str, "eula": str, "ports": li
 
 
 # libyaml, where PyYAML was built with it, takes a tenth of the time.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML's, with JSON's way to write a float: 1e-07 is a number to helm too."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"-?[0-9]+(\.[0-9]+)?[eE][-+]?[0-9]+$"), list("-0123456789")
+)
 
 
 def _load(text: str) -> Any:
-    return yaml.load(text, _LOADER)  # noqa: S506 (both are safe loaders)
+    return yaml.load(text, _Loader)  # noqa: S506 (it is a safe loader)
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,14 @@ class Game:
                 found.setdefault(field, []).append(message)
         return found
 
-    def render(self, id: int, record: Record) -> dict[str, Any]:
-        """The chart values that this game makes of a server. Its options must have been found in order."""
+    def render(
+        self, id: int, record: Record, *, new: bool = False, taken_back: Set[str] = frozenset()
+    ) -> dict[str, Any]:
+        """The chart values that this game makes of a server. Its options must have been found in order.
+
+        `taken_back` names the options that the server had up to now. They, and in a `new` server all that were not
+        given, have their schema's default, where it names one.
+        """
         server = {
             "id": id,
             "ram_gb": record.ram_gb,
@@ -77,7 +89,12 @@ class Game:
             "rcon": record.rcon,
             "customer": record.customer,
         }
-        values = _load(self.template.render(server=server, options=record.options))
+        filled = {
+            name: schema["default"]
+            for name, schema in (self.schema.get("properties") or {}).items()
+            if isinstance(schema, Mapping) and "default" in schema and (new or name in taken_back)
+        }
+        values = _load(self.template.render(server=server, options={**filled, **record.options}, taken_back=taken_back))
         if not isinstance(values, dict):
             raise TypeError("does not render to a mapping")
         return values
@@ -234,14 +251,20 @@ def _template(path: Path) -> jinja2.Template:
 
 
 def _tried(game: Game, path: Path) -> dict[str, Any]:
-    """What the template renders with no option set, after trying it with each one too."""
+    """What the template renders with no option set, after trying it with each one too, set and taken back."""
     samples = {name: _sample(part) for name, part in (game.schema.get("properties") or {}).items()}
     required = {name: samples[name] for name in game.schema.get("required", []) if name in samples}
     values: dict[str, Any] = {}
-    for options in ({**samples}, *({**required, name: sample} for name, sample in samples.items()), required):
+    chosen = [samples, *({**required, name: sample} for name, sample in samples.items())]
+    tries = [
+        *((options, frozenset[str]()) for options in chosen),
+        *((required, frozenset({name})) for name in samples.keys() - required.keys()),
+        (required, frozenset[str]()),
+    ]
+    for options, taken_back in tries:
         record = Record(game=game.name, ram_gb=2, disk_gb=10, options=options)
         try:
-            values = game.render(1, record)
+            values = game.render(1, record, taken_back=taken_back)
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise StartupError(f"{path}:{line}: does not render to YAML: {error.problem}") from error

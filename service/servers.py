@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from flask import Response, jsonify
@@ -17,7 +18,7 @@ from service.creating import check_growth, check_options, create, known_game, st
 from service.edges import Objects, RconPassword
 from service.openapi import problems
 from service.ports import KINDS, Address, Kind, address_in, service_names
-from service.records import Record, customer_of_claim, record_of_objects, record_of_values
+from service.records import Record, customer_of_claim, record_of_objects, record_of_values, same
 from service.sftp import check_disk, forget, reachable
 
 blueprint = Blueprint("servers", __name__, url_prefix="/api/v1/server", description="Game servers")
@@ -125,7 +126,9 @@ def update_server(body: dict[str, Any], id: int) -> dict[str, Any]:
         before = record_of_values(current)
         after = _updated(before, body)
         check_growth(there, claim, before.disk_gb, after.disk_gb)
-        new = values.changed(current, *_rendered(there, id, before, after))
+        new = current
+        for old, wanted in pairwise(_rendered(there, id, before, after)):
+            new = values.changed(new, old, wanted)
         restarting = values.restarts(current, new)
         return values.reachable(new, there.settings.external_host) if new != current else current
 
@@ -275,14 +278,27 @@ def _updated(before: Record, body: Mapping[str, Any]) -> Record:
     )
 
 
-def _rendered(there: Context, id: int, before: Record, after: Record) -> tuple[values.Values, values.Values]:
-    """The values of both records as a create would make them, to find what the change is about."""
+def _rendered(there: Context, id: int, before: Record, after: Record) -> tuple[values.Values, ...]:
+    """The values of the record before, without the options that change, and after: what the change is about.
+
+    They are as a create would make them today. What a template of an earlier time left out where an option is set
+    (how a list goes into its file) so comes with the option's next change, and with no other.
+    """
     game = known_game(there.games, before.game)
-    if after.options != before.options:
+    named = {
+        name
+        for name in before.options.keys() | after.options.keys()
+        if not same(before.options.get(name), after.options.get(name))
+    }
+    if named:
         check_options(game, after.options)
-    return (
-        values.values_of(id, before, game.render(id, before), there.operator_values),
-        values.values_of(id, after, game.render(id, after), there.operator_values),
+    others = {name: value for name, value in before.options.items() if name not in named}
+    # A game may ask for some option: its template is shown nothing without it.
+    without = before if game.errors(others) else replace(before, options=others)
+    taken_back = named - after.options.keys()
+    return tuple(
+        values.values_of(id, record, game.render(id, record, taken_back=gone), there.operator_values)
+        for record, gone in ((before, frozenset[str]()), (without, frozenset[str]()), (after, taken_back))
     )
 
 

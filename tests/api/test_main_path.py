@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.api.conftest import Client
+from tests.api.conftest import MINECRAFT, Client
 from tests.fakes import TIME, World
 
 MADE = {"ram_gb": 2, "disk_gb": 10}
@@ -28,7 +28,7 @@ def test_a_server_from_creation_to_deletion(client: Client, world: World) -> Non
         "ports": [{"name": "primary", "port": 25565, "protocol": "TCP"}],
         "heap": {"environmentVariable": "MEMORY"},
         "terminationGracePeriodSeconds": 120,
-        "environment": {"EULA": "TRUE", "STOP_SERVER_ANNOUNCE_DELAY": "10", "STOP_DURATION": "60"},
+        "environment": {**MINECRAFT, "VERSION": "1.21.4"},
     }
     assert client.get("/api/v1/server/4711/").json == {
         "success": True,

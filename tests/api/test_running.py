@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from service import health, logs, metrics
 from service.app import CALLS_AT_ONCE, OPERATIONS_AT_ONCE, count_servers
 from service.errors import ClusterUnavailable, OperationFailed, Problem, StartupError
-from tests.api.conftest import Client
+from tests.api.conftest import MINECRAFT, Client
 from tests.fakes import FakeCluster, World
 
 OK = {"ram_gb": 2, "disk_gb": 10}
@@ -238,9 +238,8 @@ def test_the_operators_values_reach_new_servers(make_app: Any, world: World, tmp
         "heap": {"environmentVariable": "MEMORY"},
         "terminationGracePeriodSeconds": 120,
         "environment": {
-            "EULA": "TRUE",
-            "STOP_SERVER_ANNOUNCE_DELAY": "10",
-            "STOP_DURATION": "60",
+            **MINECRAFT,
+            "VERSION": "1.21.4",
             "ONLINE_MODE": "FALSE",
         },
         "storage": {"className": "fast"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from service import errors
-from tests.api.conftest import Client
+from tests.api.conftest import MINECRAFT, Client
 from tests.fakes import TIME, World
 
 OK = {"ram_gb": 2, "disk_gb": 10}
@@ -288,12 +289,117 @@ def test_options_are_changed_by_name(client: Client, world: World) -> None:
     assert client.patch("/api/v1/server/1/", body).json == {"success": True, "restarting": True}
     assert world.values[1]["server"]["options"] == {"mode": "creative", "difficulty": "hard"}
     assert world.values[1]["environment"] == {
-        "EULA": "TRUE",
-        "STOP_SERVER_ANNOUNCE_DELAY": "10",
-        "STOP_DURATION": "60",
+        **MINECRAFT,
+        "VERSION": "1.21.4",
         "MODE": "creative",
         "DIFFICULTY": "hard",
+        "MOTD": "A Minecraft Server",
     }
+
+
+#: The environment that the first release made of `{"ops": ["Ada", "Eve"], "whitelist": ["Ada"], "pvp": false}`.
+MADE_LONG_AGO = {
+    "EULA": "TRUE",
+    "STOP_SERVER_ANNOUNCE_DELAY": "10",
+    "STOP_DURATION": "60",
+    "PVP": "FALSE",
+    "OPS": "Ada,Eve",
+    "ENABLE_WHITELIST": "TRUE",
+    "ENFORCE_WHITELIST": "TRUE",
+    "WHITELIST": "Ada",
+    "BY_HAND": "x",
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        ({"motd": "hi"}, {"MOTD": "hi"}),
+        ({"ops": ["Ada"]}, {"OPS": "Ada", "EXISTING_OPS_FILE": "SYNCHRONIZE"}),
+        ({"ops": None}, {"OPS": "", "EXISTING_OPS_FILE": "SYNCHRONIZE"}),
+        ({"pvp": None}, {"PVP": "TRUE"}),
+        ({"version": "1.21.4"}, {"VERSION": "1.21.4"}),
+        (
+            {"whitelist": None},
+            {
+                "ENABLE_WHITELIST": "FALSE",
+                "ENFORCE_WHITELIST": "FALSE",
+                "WHITELIST": "",
+                "EXISTING_WHITELIST_FILE": "SYNCHRONIZE",
+            },
+        ),
+    ],
+)
+def test_a_server_made_long_ago_takes_a_change_whole_and_nothing_else(
+    client: Client, world: World, options: dict[str, Any], difference: dict[str, str]
+) -> None:
+    """What today's template says of an option comes with its change; no other option and no version does."""
+    client.post("/api/v1/server/1/", {**OK, "options": {"ops": ["Ada", "Eve"], "whitelist": ["Ada"], "pvp": False}})
+    world.values[1]["environment"] = dict(MADE_LONG_AGO)
+    assert client.patch("/api/v1/server/1/", {"options": options}).json == {"success": True, "restarting": True}
+    assert world.values[1]["environment"] == {**MADE_LONG_AGO, **difference}
+
+
+def test_a_version_is_the_servers_for_life(client: Client, world: World) -> None:
+    """It stands in the values, and only the option itself moves it."""
+    client.post("/api/v1/server/1/", OK)
+    world.values[1]["environment"]["VERSION"] = "1.20.6"
+    client.patch("/api/v1/server/1/", {"ram_gb": 4, "options": {"motd": "hi", "type": "PAPER"}})
+    client.patch("/api/v1/server/1/restart")
+    assert world.values[1]["environment"]["VERSION"] == "1.20.6"
+    client.patch("/api/v1/server/1/", {"options": {"version": "1.21.1"}})
+    assert world.values[1]["environment"]["VERSION"] == "1.21.1"
+
+
+NUMBERS = [1.0, 1000.0, 0.1, -0.0, 1e-7, 1.5e300, 2**53, 2**53 + 1, -(2**63), 10**30, 0, 7]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_number_comes_back_as_it_was_sent(make_app: Any, world: World, tmp_path: Path, number: float) -> None:
+    """Through what Helm does to numbers; and the same create again is the same."""
+    client = Client(make_app(games_dir=_pong(tmp_path)).test_client())
+    body = {**OK, "game": "pong", "options": {"speed": number}}
+    assert client.post("/api/v1/server/1/", body).status_code == 201
+    world.through_helm(1)
+    assert client.post("/api/v1/server/1/", body).status_code == 200
+    for answer in (client.get("/api/v1/server/1/").json, client.get("/api/v1/server/").json["servers"][0]):  # type: ignore[index]
+        assert json.dumps(answer["options"]) == json.dumps(body["options"])  # type: ignore[index]
+    assert client.patch("/api/v1/server/1/", {"options": {"speed": number}}).json == {
+        "success": True,
+        "restarting": False,
+    }
+
+
+def test_the_numbers_of_a_server_made_long_ago_are_still_read(make_app: Any, world: World, tmp_path: Path) -> None:
+    """Its options are a mapping, in which Helm wrote 1.0 as 1. True is another value still."""
+    client = Client(make_app(games_dir=_pong(tmp_path)).test_client())
+    body = {**OK, "game": "pong", "options": {"speed": 1.0}}
+    client.post("/api/v1/server/1/", body)
+    world.values[1]["server"]["options"] = {"speed": 1}
+    world.apply(1, world.values[1])
+    assert client.get("/api/v1/server/1/").json["options"] == {"speed": 1}  # type: ignore[index]
+    assert client.post("/api/v1/server/1/", body).status_code == 200
+    assert client.post("/api/v1/server/1/", {**body, "options": {"speed": True}}).status_code == 409
+    client.patch("/api/v1/server/1/", {"options": {"speed": True}})
+    assert client.get("/api/v1/server/1/").json["options"] == {"speed": True}  # type: ignore[index]
+
+
+def _pong(where: Path) -> Path:
+    """A game with an option that takes any number, or true."""
+    folder = where / "games"
+    folder.mkdir()
+    (folder / "pong.game.yaml").write_text("name: pong\ntitle: Pong\ndescription: Bats.\n")
+    (folder / "pong.values.yaml.j2").write_text(
+        "ports: [{name: primary, port: 1, protocol: UDP}]\n"
+        'environment: {SPEED: {{ options.get("speed", 0) | string | tojson }}}\n'
+    )
+    schema = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {"speed": {"type": ["number", "boolean"]}},
+    }
+    (folder / "pong.options.schema.json").write_text(json.dumps(schema))
+    return folder
 
 
 @pytest.mark.parametrize(

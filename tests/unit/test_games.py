@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from service import games
 from service.errors import StartupError
@@ -119,65 +117,30 @@ def test_options_are_judged_by_field(case: str, tmp_path: Path) -> None:
     assert games.load(folder(tmp_path))["pong"].errors(options) == expected
 
 
-MINECRAFT = games.load(games.BUILT_IN)["minecraft"]
+def test_a_default_is_for_new_servers_and_for_options_taken_back(tmp_path: Path) -> None:
+    """And for no other, as a server that is there may know nothing of it."""
+    schema = {**SCHEMA, "properties": {"speed": {"type": "integer", "default": 7}}}
+    game = games.load(folder(tmp_path, schema=schema))["pong"]
+
+    def speed(options: Mapping[str, Any], **how: Any) -> object:
+        return game.render(1, record(options), **how)["environment"]["SPEED"]
+
+    assert speed({}, new=True) == speed({}, taken_back={"speed"}) == "7"
+    assert speed({}) == speed({}, taken_back={"title"}) == "1"
+    assert speed({"speed": 3}, new=True) == "3"
 
 
-def test_minecraft_speaks_the_images_variables() -> None:
-    """https://docker-minecraft-server.readthedocs.io/en/latest/variables/"""
-    options = {
-        "version": "1.21.4",
-        "type": "PAPER",
-        "difficulty": "hard",
-        "mode": "creative",
-        "motd": "Hi",
-        "max_players": 5,
-        "seed": "-1",
-        "whitelist": ["ada", "bob"],
-        "ops": ["ada"],
-        "pvp": False,
-        "hardcore": True,
-    }
-    assert MINECRAFT.errors(options) == {}
-    assert MINECRAFT.render(1, Record("minecraft", 2, 10, options)) == {
-        "ports": [{"name": "primary", "port": 25565, "protocol": "TCP"}],
-        "heap": {"environmentVariable": "MEMORY"},
-        "terminationGracePeriodSeconds": 120,
-        "environment": {
-            "EULA": "TRUE",
-            "STOP_SERVER_ANNOUNCE_DELAY": "10",
-            "STOP_DURATION": "60",
-            "VERSION": "1.21.4",
-            "TYPE": "PAPER",
-            "DIFFICULTY": "hard",
-            "MOTD": "Hi",
-            "MODE": "creative",
-            "MAX_PLAYERS": "5",
-            "SEED": "-1",
-            "HARDCORE": "TRUE",
-            "PVP": "FALSE",
-            "OPS": "ada",
-            "ENABLE_WHITELIST": "TRUE",
-            "ENFORCE_WHITELIST": "TRUE",
-            "WHITELIST": "ada,bob",
-        },
-    }
+def test_a_template_hears_what_was_taken_back(tmp_path: Path) -> None:
+    """And it is tried so when the service starts."""
+    values = VALUES + '{%- if "title" in taken_back %}\n  TITLE: {{ options.titel | tojson }}\n{%- endif %}\n'
+    with pytest.raises(StartupError, match=r"values\.yaml\.j2:8: "):
+        games.load(folder(tmp_path, values=values))
 
 
-@given(st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=256))
-def test_any_text_arrives_as_that_text(text: str) -> None:
-    """Quotes, newlines, braces, `$(…)` and emoji: data, in one scalar, and nothing beside it."""
-    plain = MINECRAFT.render(1, Record("minecraft", 2, 10, {}))
-    values = MINECRAFT.render(1, Record("minecraft", 2, 10, {"motd": text}))
-    assert values == {**plain, "environment": {**plain["environment"], "MOTD": text}}
-
-
-@pytest.mark.parametrize("text", ["{{ 7*7 }}", "{% raw %}", "$(RCON_PASSWORD)", 'a"\nports: []', "😀\u2028\x7f", "<&'"])
-def test_no_text_of_a_customer_is_evaluated(text: str) -> None:
-    """As in Wings' CVE-2026-52855, where a placeholder of a customer's leaked a token."""
-    assert MINECRAFT.render(1, Record("minecraft", 2, 10, {"motd": text}))["environment"]["MOTD"] == text
-
-
-@pytest.mark.parametrize("options", [{"motd": "a\0"}, {"motd": "\x1b[0m"}, {"version": "../x"}, {"whitelist": ["a,b"]}])
-def test_minecraft_refuses_what_the_image_would_misread(options: dict[str, Any]) -> None:
-    """A comma would make two players of one, a path could lead elsewhere."""
-    assert MINECRAFT.errors(options) != {}
+@pytest.mark.parametrize("number", [1e-7, 1e21, 1.5e300, -2.5, 0.1, 3, 2**80])
+def test_a_number_is_rendered_as_that_number(number: float, tmp_path: Path) -> None:
+    """However JSON writes it."""
+    schema = {**SCHEMA, "properties": {"speed": {"type": "number"}}}
+    values = 'ports: [{name: primary, port: 1, protocol: UDP}]\nx: {{ options.get("speed", 1) | tojson }}\n'
+    game = games.load(folder(tmp_path, values=values, schema=schema))["pong"]
+    assert game.render(1, record({"speed": number}))["x"] == number

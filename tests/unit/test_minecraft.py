@@ -1,0 +1,221 @@
+"""What is sent to itzg/minecraft-server for each option. What that image makes of it is in docs/games.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service import games
+from service.records import Record
+
+MINECRAFT = games.load(games.BUILT_IN)["minecraft"]
+ALWAYS = {
+    "EULA": "TRUE",
+    "STOP_SERVER_ANNOUNCE_DELAY": "10",
+    "STOP_DURATION": "60",
+    "SERVER_IP": "",
+    "SERVER_PORT": "25565",
+    "ENABLE_STATUS": "TRUE",
+}
+
+
+def rendered(options: Mapping[str, Any], **how: Any) -> dict[str, Any]:
+    return MINECRAFT.render(1, Record("minecraft", 2, 10, options), **how)
+
+
+def sent(options: Mapping[str, Any], **how: Any) -> dict[str, str]:
+    """The environment beside what is always in it."""
+    environment: dict[str, str] = rendered(options, **how)["environment"]
+    assert environment.items() >= ALWAYS.items()
+    return {name: text for name, text in environment.items() if name not in ALWAYS}
+
+
+def test_minecraft_speaks_the_images_variables() -> None:
+    """https://docker-minecraft-server.readthedocs.io/en/latest/variables/"""
+    options = {
+        "version": "1.21.4",
+        "type": "PAPER",
+        "difficulty": "hard",
+        "mode": "creative",
+        "motd": "Hi",
+        "max_players": 5,
+        "seed": "-1",
+        "whitelist": ["ada", "bob"],
+        "ops": ["ada"],
+        "pvp": False,
+        "hardcore": True,
+    }
+    assert MINECRAFT.errors(options) == {}
+    assert rendered(options) == {
+        "ports": [{"name": "primary", "port": 25565, "protocol": "TCP"}],
+        "heap": {"environmentVariable": "MEMORY"},
+        "terminationGracePeriodSeconds": 120,
+        "environment": {
+            **ALWAYS,
+            "VERSION": "1.21.4",
+            "TYPE": "PAPER",
+            "DIFFICULTY": "hard",
+            "MOTD": "Hi",
+            "MODE": "creative",
+            "MAX_PLAYERS": "5",
+            "SEED": "-1",
+            "HARDCORE": "TRUE",
+            "PVP": "FALSE",
+            "OPS": "ada",
+            "EXISTING_OPS_FILE": "SYNCHRONIZE",
+            "ENABLE_WHITELIST": "TRUE",
+            "ENFORCE_WHITELIST": "TRUE",
+            "WHITELIST": "ada,bob",
+            "EXISTING_WHITELIST_FILE": "SYNCHRONIZE",
+        },
+    }
+
+
+def test_an_option_that_was_never_given_is_the_owners() -> None:
+    """Nothing is sent, so server.properties stays as it is; but a new server has its version."""
+    assert sent({}) == {}
+    assert sent({}, new=True) == {"VERSION": "1.21.4"}
+    assert sent({"version": "LATEST"}, new=True) == {"VERSION": "LATEST"}
+
+
+DEFAULTS: dict[str, dict[str, str]] = {
+    "version": {"VERSION": "1.21.4"},
+    "type": {"TYPE": "VANILLA"},
+    "difficulty": {"DIFFICULTY": "easy"},
+    "mode": {"MODE": "survival"},
+    "motd": {"MOTD": "A Minecraft Server"},
+    "max_players": {"MAX_PLAYERS": "20"},
+    "whitelist": {
+        "ENABLE_WHITELIST": "FALSE",
+        "ENFORCE_WHITELIST": "FALSE",
+        "WHITELIST": "",
+        "EXISTING_WHITELIST_FILE": "SYNCHRONIZE",
+    },
+    "ops": {"OPS": "", "EXISTING_OPS_FILE": "SYNCHRONIZE"},
+    "seed": {"SEED": ""},
+    "level_type": {"LEVEL_TYPE": "minecraft:normal"},
+    "view_distance": {"VIEW_DISTANCE": "10"},
+    "simulation_distance": {"SIMULATION_DISTANCE": "10"},
+    "spawn_protection": {"SPAWN_PROTECTION": "16"},
+    "hardcore": {"HARDCORE": "FALSE"},
+    "pvp": {"PVP": "TRUE"},
+    "online_mode": {"ONLINE_MODE": "TRUE"},
+    "allow_flight": {"ALLOW_FLIGHT": "FALSE"},
+    "allow_nether": {"ALLOW_NETHER": "TRUE"},
+    "command_blocks": {"ENABLE_COMMAND_BLOCK": "FALSE"},
+}
+
+
+@pytest.mark.parametrize("option", MINECRAFT.schema["properties"])
+def test_an_option_taken_back_is_sent_as_the_games_default(option: str) -> None:
+    """As the image leaves server.properties alone where a variable is missing."""
+    assert sent({}, taken_back={option}) == DEFAULTS[option]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"ops": []}, {"OPS": "", "EXISTING_OPS_FILE": "SYNCHRONIZE"}),
+        (
+            {"whitelist": []},
+            {
+                "ENABLE_WHITELIST": "TRUE",
+                "ENFORCE_WHITELIST": "TRUE",
+                "WHITELIST": "",
+                "EXISTING_WHITELIST_FILE": "SYNCHRONIZE",
+            },
+        ),
+        ({"ops": ["Ada", "ada", "Bob"]}, {"OPS": "Ada,Bob", "EXISTING_OPS_FILE": "SYNCHRONIZE"}),
+    ],
+)
+def test_a_list_is_the_whole_list(options: dict[str, Any], expected: dict[str, str]) -> None:
+    """Who is not in it goes: the image alone would only ever add. An empty whitelist lets nobody in."""
+    assert sent(options) == expected
+
+
+def read_by_the_image(environment: Mapping[str, str], name: str) -> str:
+    r"""What the image writes into server.properties for a variable.
+
+    Its helper reads `\u0041` as a letter, and then puts variables in the place of `%NAME%` and `%env:NAME%`, where a
+    backslash stands for the sign after it; `%date:…%` is today's.
+    """
+
+    def replaced(found: re.Match[str]) -> str:
+        value = environment.get(found["name"]) if found["kind"] in (None, "env") else "today"
+        return found[0] if value is None else re.sub(r"\\(.)", r"\1", value)
+
+    text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), environment[name])
+    return re.sub(r"%(?:(?P<kind>[A-Za-z0-9_]+):)?(?P<name>.+?)%", replaced, text)
+
+
+SIGNS = st.characters(exclude_categories=("Cs",)) | st.sampled_from("%\\:u0n$_{}")
+
+
+@given(st.text(alphabet=SIGNS, max_size=256))
+def test_any_text_arrives_as_that_text(text: str) -> None:
+    """Quotes, newlines, braces, `$(…)`, emoji, `%RCON_PASSWORD%`: data, in one scalar, and nothing beside it."""
+    plain = rendered({})
+    values = rendered({"motd": text, "seed": text})
+    environment = {"RCON_PASSWORD": "secret", **values["environment"]}
+    assert read_by_the_image(environment, "MOTD") == read_by_the_image(environment, "SEED") == text
+    added = values["environment"].keys() - plain["environment"].keys()
+    assert added <= {f"{name}{sign}" for name in ("MOTD", "SEED") for sign in ("", "_PERCENT", "_BACKSLASH")}
+    assert values == {**plain, "environment": {**values["environment"], **plain["environment"]}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ 7*7 }}", "{% raw %}", "$(RCON_PASSWORD)", 'a"\nports: []', "😀\u2028\x7f", "<&'",
+        "%RCON_PASSWORD%", "%env:RCON_PASSWORD%", "%date:YYYY%", "100 % of 50%", "%%", "%MOTD%", "%MOTD_PERCENT%",
+        r"\u0041", r"C:\new", "\\", "\\%\\", " # ${CFG_X} § $1 ",
+    ],
+)  # fmt: skip
+def test_no_text_of_a_customer_is_evaluated(text: str) -> None:
+    """As in Wings' CVE-2026-52855, where a placeholder of a customer's leaked a token."""
+    environment = {"RCON_PASSWORD": "secret", **rendered({"motd": text})["environment"]}
+    assert read_by_the_image(environment, "MOTD") == text
+    if not {"%", "\\"} & set(text):
+        assert environment["MOTD"] == text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"motd": "a\0"},
+        {"motd": "\x1b[0m"},
+        {"version": "../x"},
+        {"version": "-h"},
+        {"whitelist": ["a,b"]},
+        {"ops": ["*"]},
+        {"ops": ["-h"]},
+        {"ops": ["@/etc/passwd"]},
+        {"ops": ["069A79F4-44E9-4726-A5BE-FCA90E38AAF5"]},
+        {"ops": ["a" * 17]},
+    ],
+)
+def test_minecraft_refuses_what_the_image_would_misread(options: dict[str, Any]) -> None:
+    """A comma would make two players of one, a path could lead elsewhere, a minus would be an option."""
+    assert MINECRAFT.errors(options) != {}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Ada",
+        "_x_",
+        ".Steve",
+        ".Steve_the_Great",
+        "069a79f4-44e9-4726-a5be-fca90e38aaf5",
+        "069a79f444e94726a5befca90e38aaf5",
+    ],
+)
+def test_players_are_named_as_the_image_names_them(name: str) -> None:
+    """Bedrock players have a dot before their name, and who changed theirs has still the same UUID."""
+    assert MINECRAFT.errors({"ops": [name], "whitelist": [name]}) == {}
+    assert sent({"ops": [name]})["OPS"] == name

@@ -2,12 +2,15 @@
 'use strict'
 
 const { Vec3 } = require('vec3')
+const image = require('./image')
 const log = require('./log')
 
 const POSITION = '(-?\\d+) (-?\\d+) (-?\\d+)'
 const BLOCK = '(?:minecraft:)?([a-z0-9_]+)'
 
-/** @param {{save: function, stop: function}} server what save-all and stop call */
+const PLAYER = '([.A-Za-z0-9_-]{1,36})'
+
+/** @param {{storage: Storage, seed: function, stop: function}} server what the commands ask and tell */
 function add (serv, settings, server) {
   const command = (base, usage, parse, action) =>
     serv.commands.add({ base, usage, info: usage, op: true, parse, action })
@@ -18,10 +21,17 @@ function add (serv, settings, server) {
     return `There are ${names.length} of a max of ${settings.maxPlayers} players online: ${names.join(', ')}`
   })
   command('seed', '/seed', undefined, () => `Seed: [${server.seed()}]`)
-  command('save-all', '/save-all [flush]', undefined, async () => {
-    await server.save()
+  command('save-all', '/save-all [flush]', pattern('(flush)?'), async ([, flush]) => {
+    await (flush ? server.storage.flush() : server.storage.save())
     return 'Saved the game'
   })
+  for (const [word, wanted, answer] of [['save-off', false, 'disabled'], ['save-on', true, 'enabled']]) {
+    command(word, `/${word}`, undefined, () => {
+      if (server.storage.saving === wanted) return `Saving is already turned ${wanted ? 'on' : 'off'}`
+      server.storage.saving = wanted
+      return `Automatic saving is now ${answer}`
+    })
+  }
   command('stop', '/stop', undefined, () => {
     // The answer has to leave before the connection ends.
     setTimeout(() => server.stop('/stop'), 100)
@@ -39,6 +49,51 @@ function add (serv, settings, server) {
     async ([, x, y, z, name]) => {
       const block = await serv.overworld.getBlock(new Vec3(+x, +y, +z))
       return block.name === name ? 'Test passed' : 'Test failed'
+    })
+  addPlayers(serv, settings, command, pattern)
+}
+
+/** Who may give commands, and who may join. */
+function addPlayers (serv, settings, command, pattern) {
+  const { operators, whitelist, properties } = settings
+  const players = () => serv.players.map(player => ({ player, username: player.username, uuid: player.uuid }))
+  command('op', '/op <player>', pattern(PLAYER), ([, name]) => {
+    if (!operators.add(name)) return 'Nothing changed. The player already is an operator'
+    for (const there of players()) there.player.op = operators.has(there)
+    return `Made ${name} a server operator`
+  })
+  command('deop', '/deop <player>', pattern(PLAYER), ([, name]) => {
+    if (!operators.remove(name)) return 'Nothing changed. The player is not an operator'
+    for (const there of players()) there.player.op = operators.has(there)
+    return `Made ${name} no longer a server operator`
+  })
+  function enforce () {
+    if (properties['white-list'] !== 'true' || properties['enforce-whitelist'] !== 'true') return
+    for (const there of players()) {
+      if (!operators.has(there) && !whitelist.has(there)) there.player.kick('You are not white-listed on this server!')
+    }
+  }
+  const does = {
+    on: () => turn('on', 'true'),
+    off: () => turn('off', 'false'),
+    list: () => whitelist.names().length === 0
+      ? 'There are no whitelisted players'
+      : `There are ${whitelist.names().length} whitelisted player(s): ${whitelist.names().join(', ')}`,
+    reload: () => { whitelist.load(); return 'Reloaded the whitelist' },
+    add: name => whitelist.add(name) ? `Added ${name} to the whitelist` : 'Player is already whitelisted',
+    remove: name => whitelist.remove(name) ? `Removed ${name} from the whitelist` : 'Player is not whitelisted'
+  }
+  function turn (word, value) {
+    if (properties['white-list'] === value) return `Whitelist is already turned ${word}`
+    properties['white-list'] = value
+    image.write(process.cwd(), properties)
+    return `Whitelist is now turned ${word}`
+  }
+  command('whitelist', '/whitelist on|off|list|reload|add <player>|remove <player>',
+    pattern(`(?:(on|off|list|reload)|(add|remove) ${PLAYER})`), ([, word, verb, name]) => {
+      const answer = does[word ?? verb](name)
+      enforce()
+      return answer
     })
 }
 

@@ -31,6 +31,7 @@ function squidOptions (settings, folder, storageReady) {
   return {
     version: settings.version,
     port: settings.port,
+    host: settings.host,
     motd: settings.motd,
     'max-players': settings.maxPlayers,
     'view-distance': settings.viewDistance,
@@ -47,8 +48,8 @@ function squidOptions (settings, folder, storageReady) {
     plugins: {},
     modpe: false,
     hideErrors: true,
-    // A server that answers a status request is one that can be joined.
-    beforePing: (response) => storageReady() ? response : false
+    // A server that answers a status request is one that can be joined. (With fewer parameters, false would answer.)
+    beforePing: (response, client, answer) => answer(null, settings.status && storageReady() && response)
   }
 }
 
@@ -64,12 +65,12 @@ function welcome (serv, settings) {
     player.on('spawned', () => player.setGameMode(player.gameMode))
     const login = player.login
     player.login = async () => {
-      const name = player._client.username.toLowerCase()
-      if (settings.whitelist && !settings.whitelist.has(name)) {
+      const op = settings.operators.has(player._client)
+      if (settings.properties['white-list'] === 'true' && !op && !settings.whitelist.has(player._client)) {
         player.kick('You are not white-listed on this server!')
         return
       }
-      player.on('connected', () => { player.op = settings.operators.has(name) })
+      player.on('connected', () => { player.op = op })
       await login()
     }
   })
@@ -77,7 +78,7 @@ function welcome (serv, settings) {
 
 async function main () {
   const since = Date.now()
-  const settings = settingsOf.read(process.env)
+  const settings = settingsOf.read(process.env, process.cwd())
   const folder = path.resolve(settings.level)
   await prepare(folder, settings)
 
@@ -118,7 +119,7 @@ async function main () {
 
   await new Promise(resolve => serv.pluginsReady ? resolve() : serv.once('pluginsReady', resolve))
   storage.start()
-  commands.add(serv, settings, { save: () => storage.save(), seed: () => seed, stop })
+  commands.add(serv, settings, { storage, seed: () => seed, stop })
   if (settings.rcon) {
     await rcon.listen(settings.rcon, line => {
       log.info(`RCON: ${line}`)

@@ -1,8 +1,9 @@
-// The environment of itzg/minecraft-server, read into what this server starts with.
+// What this server starts with: the environment of itzg/minecraft-server, over the files in the data folder.
 'use strict'
 
 const crypto = require('crypto')
 const fs = require('fs')
+const { PROPERTIES, setPlayers, setProperties } = require('./image')
 
 const VERSION = '1.21.4'
 const MODES = ['survival', 'creative', 'adventure', 'spectator']
@@ -14,42 +15,52 @@ class SettingsError extends Error {}
 
 /**
  * @param {Object<string, string>} env the process's environment
+ * @param {string} folder where server.properties, ops.json and whitelist.json are, which this brings up to it
  * @returns what the server starts with; names as in flying-squid where it has them
  * @throws {SettingsError} a value is missing or wrong
  */
-function read (env) {
-  const get = (name, fallback) => (env[name] ?? '') === '' ? fallback : env[name]
-  if (get('EULA', '').toLowerCase() !== 'true') {
+function read (env, folder) {
+  if ((env.EULA ?? '').toLowerCase() !== 'true') {
     throw new SettingsError('Minecraft\'s EULA must be accepted before the server starts: set EULA to TRUE ' +
       '(https://aka.ms/MinecraftEULA)')
   }
-  const version = get('VERSION', 'LATEST').toUpperCase()
+  const version = (env.VERSION || 'LATEST').toUpperCase()
   if (version !== 'LATEST' && version !== VERSION) {
-    throw new SettingsError(`VERSION ${get('VERSION')} is not served by this image: it has ${VERSION} (or LATEST) alone`)
+    throw new SettingsError(`VERSION ${env.VERSION} is not served by this image: it has ${VERSION} (or LATEST) alone`)
   }
-  const level = get('LEVEL', 'world')
+  const properties = setProperties({ ...env, ...console_(env) }, folder)
+  const value = name => properties[name] || PROPERTIES[name][1]
+  // Whoever reads the message knows the variable, or the file's line.
+  const called = name => env[PROPERTIES[name][0]] === undefined ? name : PROPERTIES[name][0]
+  const number = (name, least, most) => whole(value(name), called(name), least, most)
+  const level = value('level-name')
   if (!/^[A-Za-z0-9_][A-Za-z0-9_. -]*$/.test(level)) {
-    throw new SettingsError(`LEVEL must be a plain folder name, and is: ${level}`)
+    throw new SettingsError(`${called('level-name')} must be a plain folder name, and is: ${level}`)
   }
-  const type = get('LEVEL_TYPE', 'default').toLowerCase().replace(/^minecraft:/, '')
+  const type = value('level-type').toLowerCase().replace(/^minecraft:/, '')
   if (!(type in GENERATORS)) {
-    throw new SettingsError(`LEVEL_TYPE must be default or flat, and is: ${type}`)
+    throw new SettingsError(`${called('level-type')} must be default or flat, and is: ${type}`)
   }
   return {
     version: VERSION,
-    port: whole(get('SERVER_PORT', '25565'), 'SERVER_PORT', 1, 65535),
-    motd: get('MOTD', 'A Minecraft server'),
-    maxPlayers: whole(get('MAX_PLAYERS', '20'), 'MAX_PLAYERS', 1, 2147483647),
-    viewDistance: whole(get('VIEW_DISTANCE', '10'), 'VIEW_DISTANCE', 2, 32),
-    gameMode: oneOf(get('MODE', 'survival'), 'MODE', MODES),
-    difficulty: oneOf(get('DIFFICULTY', 'easy'), 'DIFFICULTY', DIFFICULTIES),
+    host: properties['server-ip'] || undefined,
+    port: number('server-port', 1, 65535),
+    status: properties['enable-status'] !== 'false',
+    motd: properties.motd,
+    maxPlayers: number('max-players', 1, 2147483647),
+    viewDistance: number('view-distance', 2, 32),
+    gameMode: oneOf(value('gamemode'), called('gamemode'), MODES),
+    difficulty: oneOf(value('difficulty'), called('difficulty'), DIFFICULTIES),
     level,
-    seed: seed(get('SEED')),
+    seed: seed(properties['level-seed']),
     generator: GENERATORS[type],
-    whitelist: whitelist(get),
-    operators: names(get('OPS', '')),
-    announceSeconds: whole(get('STOP_SERVER_ANNOUNCE_DELAY', '0'), 'STOP_SERVER_ANNOUNCE_DELAY', 0, 3600),
-    rcon: rcon(get)
+    properties,
+    ...setPlayers(env, folder),
+    announceSeconds: whole(env.STOP_SERVER_ANNOUNCE_DELAY || '0', 'STOP_SERVER_ANNOUNCE_DELAY', 0, 3600),
+    // Nobody could log in without a password, and a default one would let everybody in.
+    rcon: properties['enable-rcon'] === 'true' && properties['rcon.password'] !== ''
+      ? { port: number('rcon.port', 1, 65535), password: properties['rcon.password'] }
+      : null
   }
 }
 
@@ -70,39 +81,26 @@ function oneOf (text, name, words) {
 // As Minecraft does it: a number is the seed itself, any other text is hashed. A level.dat of
 // flying-squid holds 32 bits, so a larger number is hashed too.
 function seed (text) {
-  if (text === undefined) return crypto.randomInt(2 ** 31)
+  if (text.trim() === '') return crypto.randomInt(2 ** 31)
   if (/^-?\d+$/.test(text) && Math.abs(Number(text)) < 2 ** 31) return Number(text)
   let hash = 0
   for (let i = 0; i < text.length; i++) hash = (Math.imul(31, hash) + text.charCodeAt(i)) | 0
   return hash
 }
 
-function names (text) {
-  return new Set(text.split(/[\s,]+/).filter(Boolean).map(name => name.toLowerCase()))
-}
-
-// A list alone switches the whitelist on, as in itzg's.
-function whitelist (get) {
-  const listed = names(get('WHITELIST', ''))
-  const asked = get('ENABLE_WHITELIST', get('ENFORCE_WHITELIST', '')).toLowerCase()
-  return asked === 'true' || (asked === '' && listed.size > 0) ? listed : null
-}
-
-function rcon (get) {
-  if (get('ENABLE_RCON', 'true').toLowerCase() !== 'true') return null
-  const file = get('RCON_PASSWORD_FILE')
-  let password = get('RCON_PASSWORD', '')
-  if (file !== undefined) {
-    try {
-      password = fs.readFileSync(file, 'utf8').trim()
-    } catch (error) {
-      throw new SettingsError(`RCON_PASSWORD_FILE cannot be read: ${error.message}`)
-    }
-    if (password === '') throw new SettingsError(`RCON_PASSWORD_FILE ${file} is empty`)
+// The image switches the remote console on, and reads its password from a file.
+function console_ (env) {
+  const set = { ENABLE_RCON: env.ENABLE_RCON || 'true', RCON_PORT: env.RCON_PORT || '25575' }
+  const file = env.RCON_PASSWORD_FILE
+  if (!file || set.ENABLE_RCON.toLowerCase() !== 'true') return set
+  let password
+  try {
+    password = fs.readFileSync(file, 'utf8').trim()
+  } catch (error) {
+    throw new SettingsError(`RCON_PASSWORD_FILE cannot be read: ${error.message}`)
   }
-  // Nobody could log in without a password, and a default one would let everybody in.
-  if (password === '') return null
-  return { port: whole(get('RCON_PORT', '25575'), 'RCON_PORT', 1, 65535), password }
+  if (password === '') throw new SettingsError(`RCON_PASSWORD_FILE ${file} is empty`)
+  return { ...set, RCON_PASSWORD: password }
 }
 
 module.exports = { read, SettingsError }

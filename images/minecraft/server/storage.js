@@ -35,6 +35,8 @@ class Storage {
     this.serv = serv
     this.folder = folder
     this.failure = ''
+    // Whether changes are saved by themselves: save-off and save-on.
+    this.saving = true
     this.running = Promise.resolve()
     this.playersRunning = new Set()
     serv.on('newPlayer', player => this._keepPlayer(player))
@@ -48,7 +50,7 @@ class Storage {
     this.serv.netherworld.storageProvider = new Anvil(nether)
     this.worlds = [this.serv.overworld, this.serv.netherworld]
     for (const world of this.worlds) world.stopSaving()
-    this.timer = setInterval(() => this.save().catch(() => {}), INTERVAL_MS)
+    this.timer = setInterval(() => this.saving && this.save().catch(() => {}), INTERVAL_MS)
   }
 
   /**
@@ -61,15 +63,24 @@ class Storage {
     return saved
   }
 
-  /** The last save: worlds and players, through to the disk. */
-  async close () {
-    clearInterval(this.timer)
+  /** Worlds and players, through to the disk. */
+  async flush () {
     await Promise.all(this.serv.players.map(player => player.save()))
     await Promise.all(this.playersRunning)
     await this.save()
     for (const world of this.worlds) {
-      for (const region of Object.values(world.storageProvider.regions)) await region.file.sync()
+      for (const region of Object.values(world.storageProvider.regions)) {
+        // One whose file could not be opened, not even to read it, has none; this says why.
+        await region.ini
+        await region.file.sync()
+      }
     }
+  }
+
+  /** The last save. */
+  async close () {
+    clearInterval(this.timer)
+    await this.flush()
   }
 
   async _saveWorlds () {

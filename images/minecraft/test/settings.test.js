@@ -1,10 +1,16 @@
 'use strict'
 
 const assert = require('node:assert')
+const fs = require('node:fs')
+const os = require('node:os')
+const path = require('node:path')
 const { test } = require('node:test')
-const { read, SettingsError } = require('../server/settings')
+const settings = require('../server/settings')
+const { SettingsError } = settings
 
 const base = { EULA: 'TRUE' }
+const folder = () => fs.mkdtempSync(path.join(os.tmpdir(), 'settings-'))
+const read = (env, where = folder()) => settings.read(env, where)
 
 test('without an accepted EULA nothing starts, and the message names the variable', () => {
   for (const env of [{}, { EULA: 'false' }, { EULA: '' }]) {
@@ -13,12 +19,14 @@ test('without an accepted EULA nothing starts, and the message names the variabl
 })
 
 test('an empty environment gives what itzg/minecraft-server gives', () => {
-  const settings = read(base)
-  assert.strictEqual(typeof settings.seed, 'number')
-  assert.deepStrictEqual({ ...settings, seed: 0 }, {
+  const { properties, operators, whitelist, ...found } = read(base)
+  assert.strictEqual(typeof found.seed, 'number')
+  assert.deepStrictEqual({ ...found, seed: 0 }, {
     version: '1.21.4',
+    host: undefined,
     port: 25565,
-    motd: 'A Minecraft server',
+    status: true,
+    motd: 'A Vanilla Minecraft Server powered by Docker',
     maxPlayers: 20,
     viewDistance: 10,
     gameMode: 0,
@@ -26,15 +34,14 @@ test('an empty environment gives what itzg/minecraft-server gives', () => {
     level: 'world',
     seed: 0,
     generator: 'diamond_square',
-    whitelist: null,
-    operators: new Set(),
     announceSeconds: 0,
     rcon: null
   })
+  assert.deepStrictEqual([properties['white-list'], operators.names(), whitelist.names()], ['false', [], []])
 })
 
 test('values are read in the words of itzg/minecraft-server', () => {
-  const settings = read({
+  const found = read({
     ...base,
     MODE: 'Creative',
     DIFFICULTY: '3',
@@ -43,18 +50,23 @@ test('values are read in the words of itzg/minecraft-server', () => {
     WHITELIST: 'Alice, bob\ncarl',
     OPS: 'Alice',
     VERSION: 'latest',
-    TYPE: 'PAPER'
+    TYPE: 'PAPER',
+    SERVER_IP: '127.0.0.1',
+    ENABLE_STATUS: 'FALSE'
   })
-  assert.strictEqual(settings.gameMode, 1)
-  assert.strictEqual(settings.difficulty, 3)
-  assert.strictEqual(settings.generator, 'superflat')
+  assert.strictEqual(found.gameMode, 1)
+  assert.strictEqual(found.difficulty, 3)
+  assert.strictEqual(found.generator, 'superflat')
   // Java's "hello".hashCode().
-  assert.strictEqual(settings.seed, 99162322)
-  assert.deepStrictEqual(settings.whitelist, new Set(['alice', 'bob', 'carl']))
-  assert.deepStrictEqual(settings.operators, new Set(['alice']))
+  assert.strictEqual(found.seed, 99162322)
+  assert.deepStrictEqual(found.whitelist.names(), ['Alice', 'bob', 'carl'])
+  assert.ok(found.whitelist.has({ username: 'alice', uuid: 'x' }))
+  assert.strictEqual(found.properties['white-list'], 'true')
+  assert.deepStrictEqual(found.operators.names(), ['Alice'])
+  assert.deepStrictEqual([found.host, found.status], ['127.0.0.1', false])
 })
 
-test('a wrong value is named', () => {
+test('a wrong value is named, by its variable or by its line', () => {
   const wrong = {
     DIFFICULTY: 'horrible',
     MODE: '4',
@@ -69,4 +81,7 @@ test('a wrong value is named', () => {
     assert.throws(() => read({ ...base, [name]: value }),
       error => error instanceof SettingsError && error.message.startsWith(name), name)
   }
+  const where = folder()
+  fs.writeFileSync(path.join(where, 'server.properties'), 'view-distance=far\n')
+  assert.throws(() => read(base, where), error => error.message.startsWith('view-distance must be'))
 })

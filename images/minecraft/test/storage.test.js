@@ -22,7 +22,7 @@ function storageOf (save) {
       delete this.columns[key]
     }
   }
-  const storage = new Storage(new EventEmitter(), os.tmpdir())
+  const storage = new Storage(Object.assign(new EventEmitter(), { players: [] }), os.tmpdir())
   storage.worlds = [world]
   return { storage, world }
 }
@@ -64,6 +64,23 @@ test('a chunk that nobody sees any more leaves the memory after its save', async
   world.unloadQueue.set('0,0', { chunkX: 0, chunkZ: 0 })
   await storage.save()
   assert.deepStrictEqual(world.columns, {})
+})
+
+test('a region whose file could not be opened ends the last save with what the disk said', async () => {
+  const { storage, world } = storageOf(async () => {})
+  const ini = Promise.reject(new Error('EACCES: permission denied'))
+  ini.catch(() => {})
+  world.storageProvider.regions['r.1.0.mca'] = { ini }
+  await assert.rejects(storage.close(), { message: 'EACCES: permission denied' })
+})
+
+test('save-all flush goes through to the disk', async () => {
+  const done = []
+  const { storage, world } = storageOf(async () => { done.push('saved') })
+  world.storageProvider.regions['r.0.0.mca'] = { file: { sync: async () => { done.push('synced') } } }
+  world.change('first')
+  await storage.flush()
+  assert.deepStrictEqual(done, ['saved', 'synced'])
 })
 
 test('a player who was turned away overwrites nothing', async () => {

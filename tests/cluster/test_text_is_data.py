@@ -8,8 +8,11 @@ from mcstatus import JavaServer
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster, until
 
 NASTY = (
-    "a'b\"c `id` ; {{ .Release.Name }} {% if 1 %} {{ 7 * 7 }} $(RCON_PORT) $$(EULA) $EULA \\n %s 😀 é\nline: two\n---"
+    "a'b\"c `id` ; {{ .Release.Name }} {% if 1 %} {{ 7 * 7 }} $(RCON_PORT) $$(EULA) $EULA \\n %s 😀 é"
+    "\nline: two\n--- %RCON_PASSWORD% %env:EULA% %date:YYYY% \\u0041"
 )
+#: How it is sent to an image that reads `%NAME%` and `\\u0041`: tests/unit/test_minecraft.py.
+SENT = NASTY.replace("%", "%MOTD_PERCENT%").replace("\\", "%MOTD_BACKSLASH%")
 
 
 def environment(cluster: Cluster, server: int) -> dict[str, str]:
@@ -42,7 +45,7 @@ def test_quotes_templates_and_newlines_reach_the_game_as_text(cluster: Cluster, 
     cluster.until_state(server, "running")
     assert cluster.status(server)["options"] == {"motd": NASTY, "seed": "$(HOME)"}
     seen = environment(cluster, server)
-    assert (seen["MOTD"], seen["SEED"]) == (NASTY, "$(HOME)")
+    assert (seen["MOTD"], seen["SEED"]) == (SENT, "$(HOME)")
     port = cluster.done("GET", f"/api/v1/server/{server}/port/primary")
     assert shown_to_players(port["host"], port["port"]) == NASTY
 
@@ -56,6 +59,6 @@ def test_a_change_of_options_is_text_too(cluster: Cluster, new_server: Callable[
     found = cluster.get("statefulset", f"server-{server}")
     game = found["spec"]["template"]["spec"]["containers"][0]
     written = {variable["name"]: variable.get("value") for variable in game["env"]}
-    assert written["MOTD"] == NASTY.replace("$", "$$")
+    assert written["MOTD"] == SENT.replace("$", "$$")
     record = json.loads(found["metadata"]["annotations"]["gameserver/server"])
     assert record["options"] == {"motd": NASTY}

@@ -65,6 +65,17 @@ def test_an_install_is_seen_at_once(edges: Edges, new_id: Callable[[], int]) -> 
     assert exists(found)
 
 
+def test_options_as_text_keep_their_numbers(edges: Edges, new_id: Callable[[], int]) -> None:
+    """Through Helm's storage and the chart's annotation, both of which make a double of a number."""
+    id, options = new_id(), '{"seed": 9007199254740993, "speed": 1.0}'
+    wanted = {**VALUES, "server": {"customer": "", "options": options}}
+    edges.releases.install(id, wanted)
+    found = edges.cluster.server(id).statefulset
+    assert found is not None
+    assert json.loads(found["metadata"]["annotations"]["gameserver/server"])["options"] == options
+    assert edges.releases.current(id) == wanted
+
+
 def test_a_change_sends_the_values_whole(edges: Edges, new_id: Callable[[], int]) -> None:
     """What the change does not touch is as before, the ports too; what it takes out is gone."""
     id = new_id()

@@ -1,0 +1,61 @@
+"""Minecraft's options over the files that the game keeps: what is taken out is out."""
+
+import json
+from collections.abc import Callable
+
+from mcstatus import JavaServer
+
+from tests.cluster import world
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster, until
+
+
+def file(cluster: Cluster, server: int, name: str, text: str | None = None) -> str:
+    """A file in /data of a running server, written first if there is a text."""
+    game = ["kubectl", "-n", SERVERS_NAMESPACE, "exec", "-i", f"server-{server}-0", "--"]
+    if text is not None:
+        cluster.run(*game, "tee", f"/data/{name}", stdin=text)
+    return cluster.run(*game, "cat", f"/data/{name}")
+
+
+def names(cluster: Cluster, server: int, name: str) -> list[str]:
+    return [entry["name"] for entry in json.loads(file(cluster, server, name))]
+
+
+def properties(cluster: Cluster, server: int) -> dict[str, str]:
+    lines = file(cluster, server, "server.properties").splitlines()
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+
+def test_options_are_taken_back_whole_and_the_rest_is_the_owners(
+    cluster: Cluster, new_server: Callable[[], int]
+) -> None:
+    """Who is taken off a list is no operator any more, a switch is the game's default again, the whitelist is off.
+
+    What was never an option's stays as the owner has it, but for address and port, which shut nobody out.
+    """
+    server = new_server()
+    options = {"ops": ["Ada", "Eve"], "whitelist": ["Ada", ".Steve"], "pvp": False, "max_players": 5}
+    cluster.create(server, options=options)
+    cluster.until_state(server, "running")
+    assert (names(cluster, server, "ops.json"), names(cluster, server, "whitelist.json")) == (
+        ["Ada", "Eve"],
+        ["Ada", ".Steve"],
+    )
+    first = properties(cluster, server)
+    assert (first["pvp"], first["max-players"], first["white-list"]) == ("false", "5", "true")
+
+    mine = "allow-flight=true\nserver-ip=127.0.0.1\nserver-port=4\nenable-status=false\nrcon.port=5\n"
+    file(cluster, server, "server.properties", mine + "pvp=false\nmax-players=5\nwhite-list=true\nmine=kept\n")
+    path = f"/api/v1/server/{server}"
+    changes = {"ops": ["Ada"], "whitelist": None, "pvp": None, "max_players": None}
+    assert cluster.done("PATCH", f"{path}/", {"options": changes}) == {"success": True, "restarting": True}
+    until(lambda: cluster.status(server)["state"] != "running", 30)
+    cluster.until_state(server, "running")
+
+    assert (names(cluster, server, "ops.json"), names(cluster, server, "whitelist.json")) == (["Ada"], [])
+    now = properties(cluster, server)
+    assert (now["pvp"], now["max-players"], now["white-list"]) == ("true", "20", "false")
+    assert (now["allow-flight"], now["mine"]) == ("true", "kept")
+    port = cluster.done("PATCH", f"{path}/port/primary")
+    assert JavaServer(port["host"], port["port"], timeout=10).status().players.max == 20
+    assert "players online" in world.console(cluster, server, "list")

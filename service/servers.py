@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from typing import Any
 
 from flask import Response, jsonify
@@ -126,9 +125,8 @@ def update_server(body: dict[str, Any], id: int) -> dict[str, Any]:
         before = record_of_values(current)
         after = _updated(before, body)
         check_growth(there, claim, before.disk_gb, after.disk_gb)
-        new = current
-        for old, wanted in pairwise(_rendered(there, id, before, after)):
-            new = values.changed(new, old, wanted)
+        old, without, wanted = _rendered(there, id, before, after, body.get("options", {}).keys())
+        new = values.completed(values.changed(current, old, wanted), without, wanted)
         restarting = values.restarts(current, new)
         return values.reachable(new, there.settings.external_host) if new != current else current
 
@@ -278,28 +276,27 @@ def _updated(before: Record, body: Mapping[str, Any]) -> Record:
     )
 
 
-def _rendered(there: Context, id: int, before: Record, after: Record) -> tuple[values.Values, ...]:
-    """The values of the record before, without the options that change, and after: what the change is about.
+def _rendered(
+    there: Context, id: int, before: Record, after: Record, asked: Set[str]
+) -> tuple[values.Values, values.Values, values.Values]:
+    """The values of the record before, of that after without the options asked for, and after.
 
-    They are as a create would make them today. What a template of an earlier time left out where an option is set
-    (how a list goes into its file) so comes with the option's next change, and with no other.
+    They are as a create would make them today. The first and the last differ in what the change is about; the last
+    two in all that belongs to an option, of which an earlier template may have left out a part (how a list goes into
+    its file).
     """
     game = known_game(there.games, before.game)
-    named = {
-        name
-        for name in before.options.keys() | after.options.keys()
-        if not same(before.options.get(name), after.options.get(name))
-    }
-    if named:
+    if not same(before.options, after.options):
         check_options(game, after.options)
-    others = {name: value for name, value in before.options.items() if name not in named}
+    others = {name: value for name, value in after.options.items() if name not in asked}
     # A game may ask for some option: its template is shown nothing without it.
-    without = before if game.errors(others) else replace(before, options=others)
-    taken_back = named - after.options.keys()
-    return tuple(
-        values.values_of(id, record, game.render(id, record, taken_back=gone), there.operator_values)
-        for record, gone in ((before, frozenset[str]()), (without, frozenset[str]()), (after, taken_back))
-    )
+    without = after if game.errors(others) else replace(after, options=others)
+    taken_back = before.options.keys() - after.options.keys()
+
+    def made(record: Record, gone: Set[str] = frozenset()) -> values.Values:
+        return values.values_of(id, record, game.render(id, record, taken_back=gone), there.operator_values)
+
+    return made(before), made(without), made(after, taken_back)
 
 
 def _check_owner(objects: Objects) -> None:

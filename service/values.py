@@ -86,6 +86,18 @@ def runs(values: Mapping[str, Any]) -> bool:
     return bool(values.get("replicas", 1) != 0)
 
 
+def completed(current: Mapping[str, Any], without: Mapping[str, Any], whole: Mapping[str, Any]) -> Values:
+    """`current` with what `whole` has beyond `without`, where it has nothing itself."""
+    result = deepcopy(dict(current))
+    for key, value in whole.items():
+        if key in without and same(without[key], value):
+            continue
+        here, less = result.setdefault(key, deepcopy(value)), without.get(key, {})
+        if isinstance(value, Mapping) and isinstance(here, Mapping) and isinstance(less, Mapping):
+            result[key] = completed(here, less, value)
+    return result
+
+
 def restarts(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Whether going from one set of values to the other restarts a running game."""
     return runs(after) and _of_the_pod(before) != _of_the_pod(after)

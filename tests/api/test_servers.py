@@ -316,6 +316,8 @@ MADE_LONG_AGO = {
     [
         ({"motd": "hi"}, {"MOTD": "hi"}),
         ({"ops": ["Ada"]}, {"OPS": "Ada", "EXISTING_OPS_FILE": "SYNCHRONIZE"}),
+        # The same list again: Eve may have been taken out of it when that left her in the file.
+        ({"ops": ["Ada", "Eve"]}, {"EXISTING_OPS_FILE": "SYNCHRONIZE"}),
         ({"ops": None}, {"OPS": "", "EXISTING_OPS_FILE": "SYNCHRONIZE"}),
         ({"pvp": None}, {"PVP": "TRUE"}),
         ({"version": "1.21.4"}, {"VERSION": "1.21.4"}),
@@ -338,6 +340,7 @@ def test_a_server_made_long_ago_takes_a_change_whole_and_nothing_else(
     world.values[1]["environment"] = dict(MADE_LONG_AGO)
     assert client.patch("/api/v1/server/1/", {"options": options}).json == {"success": True, "restarting": True}
     assert world.values[1]["environment"] == {**MADE_LONG_AGO, **difference}
+    assert client.patch("/api/v1/server/1/", {"options": options}).json == {"success": True, "restarting": False}
 
 
 def test_a_version_is_the_servers_for_life(client: Client, world: World) -> None:

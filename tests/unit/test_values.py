@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from service.records import Record, record_of_values
-from service.values import changed, deep_merge, reachable, restarted, restarts, started, values_of
+from service.values import changed, completed, deep_merge, reachable, restarted, restarts, started, values_of
 
 RECORD = Record("minecraft", 4, 20, {"motd": "hi"}, "acme", "private")
 
@@ -78,6 +78,18 @@ def test_a_change_touches_only_what_differs() -> None:
         "cpu": {"limit": "2"},
         "ports": [1],
     }
+
+
+def test_completing_adds_what_is_missing_and_changes_nothing() -> None:
+    """Of what belongs to an option a hand's own stays; what belongs to another one is left alone."""
+    without = {"environment": {"OTHER": "x"}, "ports": [1]}
+    whole = {"environment": {"OTHER": "x", "OPS": "a", "EXISTING": "SYNC"}, "ports": [1], "extra": {"a": 1}}
+    current = {"environment": {"OPS": "by hand"}}
+    assert completed(current, without, whole) == {
+        "environment": {"OPS": "by hand", "EXISTING": "SYNC"},
+        "extra": {"a": 1},
+    }
+    assert current == {"environment": {"OPS": "by hand"}}
 
 
 def test_only_changes_of_the_pod_restart_it() -> None:

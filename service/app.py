@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
 from flask import Flask, Response, g, request
 from flask_smorest import Api  # type: ignore[import-untyped]
 from werkzeug.routing import BaseConverter
@@ -28,11 +27,14 @@ from service import (
     openapi,
     schemas,
     servers,
+    servervalues,
     sftp,
 )
 from service.accounts import AccountsEdge
+from service.chartvalues import ChartValues
 from service.context import Context
 from service.edges import ClusterEdge, ReleasesEdge
+from service.reading import unknown
 from service.records import record_of_objects
 from service.settings import Settings
 from service.state import state_of
@@ -98,12 +100,15 @@ def create_app(
     app.url_map.merge_slashes = False
     app.url_map.converters["id"] = ServerId
     folders = [games.BUILT_IN, *([settings.games_dir] if settings.games_dir else [])]
+    chart = ChartValues(settings.chart_path)
+    catalogue_ = games.load(*folders, chart=chart)
+    _check_against(settings, catalogue_, chart)
     context = Context(
         settings=settings,
         cluster=cluster,
         releases=releases,
-        games=games.load(*folders),
-        operator_values=_operator_values(settings),
+        games=catalogue_,
+        operator_values=servervalues.load(settings.server_values_file, catalogue_, chart),
         tokens=auth.Tokens(settings.tokens_file),
         accounts=accounts if settings.sftp_namespace else None,
     )
@@ -112,6 +117,19 @@ def create_app(
     answers.register(app)
     _register_routes(app, context)
     return app
+
+
+def _check_against(settings: Settings, catalogue_: Mapping[str, games.Game], chart: ChartValues) -> None:
+    """Raises StartupError for a setting that the games or the chart do not bear out."""
+    for name in sorted(settings.accepted_eulas):
+        if name not in catalogue_:
+            raise errors.StartupError(f"ACCEPTED_EULAS: {name} is no game: it {unknown(name, catalogue_)}")
+    for variable, size in (
+        ("MAX_RAM_GB", {"ramGb": settings.max_ram_gb}),
+        ("MAX_DISK_GB", {"diskGb": settings.max_disk_gb}),
+    ):
+        for mistake in chart.refused(size):
+            raise errors.StartupError(f"{variable}: {mistake.message}")
 
 
 def count_servers(cluster: ClusterEdge) -> Iterator[Mapping[str, str]]:
@@ -153,26 +171,6 @@ class _Api(Api):  # type: ignore[misc]
 
 def _id_schema(converter: Any) -> dict[str, Any]:
     return {"type": "integer", "format": "int64", "minimum": 1, "maximum": schemas.LARGEST_ID}
-
-
-def _operator_values(settings: Settings) -> Mapping[str, Any]:
-    """The operator's own values for servers: `all`, and by game `games.<name>`."""
-    path = settings.server_values_file
-    if path is None:
-        return {}
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise errors.StartupError(f"{path}:1: cannot be read: {error}") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise errors.StartupError(f"{path}:{line}: is not YAML: {error.problem}") from error
-    if not isinstance(found, dict) or found.keys() - {"all", "games"}:
-        raise errors.StartupError(f"{path}:1: must be a mapping with `all` and `games` and nothing else")
-    for key in ("all", "games"):
-        if not isinstance(found.get(key) or {}, dict):
-            raise errors.StartupError(f"{path}:1: `{key}` must be a mapping")
-    return found
 
 
 # -- around every request ----------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import logging
 import re
 import threading
@@ -18,11 +17,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from service.errors import StartupError, Unauthorized
+from service.reading import json_of, nearest, text_of
+from service.schemas import CUSTOMER, CUSTOMER_WORDS
 
 log = logging.getLogger(__name__)
 
 Scope = Literal["read", "operate", "admin"]
 SCOPES = ("read", "operate", "admin")
+_KEYS = ("name", "sha256", "scopes", "customer")
 View = TypeVar("View", bound=Callable[..., Any])
 _BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*) *")
 
@@ -58,29 +60,45 @@ def public(view: View) -> View:
 
 
 def parse(text: str, source: str) -> tuple[Token, ...]:
-    """The tokens of a tokens file; raises StartupError naming `source` and the entry that is wrong."""
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise StartupError(f"{source}:{error.lineno}: is not JSON: {error.msg}") from error
-    entries = document.get("tokens") if isinstance(document, dict) else None
+    """The tokens of a tokens file; raises StartupError naming `source` and the entry that is wrong.
+
+    No message repeats what the file says, as that may be a token in the clear.
+    """
+    document = json_of(source, text)
+    entries = document.get("tokens") if isinstance(document, dict) and len(document) == 1 else None
     if not isinstance(entries, list):
-        raise StartupError(f'{source}:1: must be {{"tokens": […]}}')
-    return tuple(_token(entry, f"{source}: tokens[{number}]") for number, entry in enumerate(entries))
+        raise StartupError(f'{source}:1: must be {{"tokens": […]}} and nothing else')
+    tokens = [_token(entry, f"{source}: tokens[{number}]") for number, entry in enumerate(entries)]
+    for number, token in enumerate(tokens):
+        for earlier, other in enumerate(tokens[:number]):
+            if token.name == other.name or token.sha256 == other.sha256:
+                what = "name" if token.name == other.name else "sha256"
+                raise StartupError(
+                    f"{source}: tokens[{number}]: has the {what} of tokens[{earlier}]; each needs its own"
+                )
+    return tuple(tokens)
 
 
 def _token(entry: Any, where: str) -> Token:
-    if not isinstance(entry, dict) or entry.keys() - {"name", "sha256", "scopes", "customer"}:
+    if not isinstance(entry, dict):
         raise StartupError(f"{where}: must be an object with name, sha256, scopes and perhaps customer")
-    name, digest, scopes, customer = (entry.get(key) for key in ("name", "sha256", "scopes", "customer"))
+    for key in sorted(entry.keys() - set(_KEYS)):
+        meant = nearest(key, _KEYS)
+        hint = f" (did you mean {meant}?)" if meant else ""
+        raise StartupError(f"{where}: must be an object with name, sha256, scopes and perhaps customer, no more{hint}")
+    name, digest, scopes, customer = (entry.get(key) for key in _KEYS)
     if not isinstance(name, str) or not name:
         raise StartupError(f"{where}: name must be a text")
     if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise StartupError(f"{where}: sha256 must be 64 hexadecimal digits, in small letters")
+        raise StartupError(
+            f"{where}: sha256 must be 64 hexadecimal digits, in small letters: the hash of a token, never the token"
+        )
+    if digest == hashlib.sha256(b"").hexdigest():
+        raise StartupError(f"{where}: sha256 is that of nothing at all: the token was empty when it was made")
     if not isinstance(scopes, list) or not scopes or not all(scope in SCOPES for scope in scopes):
         raise StartupError(f"{where}: scopes must be a list out of {', '.join(SCOPES)}")
-    if customer is not None and (not isinstance(customer, str) or not customer):
-        raise StartupError(f"{where}: customer must be a text or null")
+    if customer is not None and not (isinstance(customer, str) and CUSTOMER.fullmatch(customer)):
+        raise StartupError(f"{where}: customer must be null or {CUSTOMER_WORDS}: no server is of another one")
     return Token(name, digest, frozenset(scopes), customer)
 
 
@@ -128,8 +146,4 @@ class Tokens:
         return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
     def _read(self) -> tuple[Token, ...]:
-        try:
-            text = self._path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise StartupError(f"{self._path}:1: cannot be read: {error}") from error
-        return parse(text, str(self._path))
+        return parse(text_of(self._path), str(self._path))

@@ -2,7 +2,7 @@
 
 A folder `<name>/` has
     game.yaml             name, title, description, and eula: the address of a licence that must be accepted
-    values.yaml.j2        Jinja2 → YAML, the values of the gameserver chart; sees `server`, `options` and `taken_back`
+    values.yaml.j2        Jinja2 → YAML, the values of the gameserver chart; sees `server` and `options`
     options.schema.json   the JSON Schema of `options`
 A folder mounted from a ConfigMap cannot have folders in it: there the files are called `<name>.game.yaml`,
 `<name>.values.yaml.j2` and `<name>.options.schema.json`.
@@ -13,11 +13,10 @@ scalar, whatever it says. A folder that breaks a rule stops the start, with its 
 
 from __future__ import annotations
 
-import json
 import re
 import traceback
-from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,38 +24,31 @@ from typing import Any
 import jinja2
 import jinja2.nodes
 import jinja2.sandbox
-import yaml
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
+from service import optionschemas
+from service.chartvalues import ChartValues
 from service.errors import StartupError
+from service.reading import broken, dotted, fast_yaml, nearest, text_of, unknown, yaml_of
 from service.records import Record
+from service.settings import PACKAGE, Settings
 from service.yamltext import as_yaml
 
-BUILT_IN = Path(__file__).resolve().parent / "games"
+BUILT_IN = PACKAGE / "games"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 FILES = ("game.yaml", "values.yaml.j2", "options.schema.json")
 _KEYS = {"name": str, "title": str, "description": str, "eula": str, "ports": list}
-
-
-# libyaml, where PyYAML was built with it, takes a tenth of the time.
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's, with JSON's way to write a float: 1e-07 is a number to helm too."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"-?[0-9]+(\.[0-9]+)?[eE][-+]?[0-9]+$"), list("-0123456789")
-)
-
-
-def _load(text: str) -> Any:
-    return yaml.load(text, _Loader)  # noqa: S506 (it is a safe loader)
+_SERVER = ("id", "ram_gb", "disk_gb", "rcon", "customer")
 
 
 @dataclass(frozen=True)
 class Game:
-    """One game; `eula` is None where there is nothing to accept."""
+    """One game; `eula` is None where there is nothing to accept.
+
+    `shapes` are values that it renders, one of each kind: those that differ in the environment alone are one kind.
+    """
 
     name: str
     title: str
@@ -65,6 +57,7 @@ class Game:
     ports: tuple[Mapping[str, Any], ...]
     schema: Mapping[str, Any]
     template: jinja2.Template
+    shapes: tuple[Mapping[str, Any], ...] = ()
 
     def errors(self, options: Mapping[str, Any]) -> dict[str, list[str]]:
         """What is wrong with a server's options, by field; empty if nothing is."""
@@ -82,35 +75,39 @@ class Game:
         `taken_back` names the options that the server had up to now. They, and in a `new` server all that were not
         given, have their schema's default, where it names one.
         """
-        server = {
-            "id": id,
-            "ram_gb": record.ram_gb,
-            "disk_gb": record.disk_gb,
-            "rcon": record.rcon,
-            "customer": record.customer,
-        }
+        values = fast_yaml(self.text(id, record, new=new, taken_back=taken_back))
+        if not isinstance(values, dict):
+            raise TypeError("does not render to a mapping")
+        return values
+
+    def text(self, id: int, record: Record, *, new: bool = False, taken_back: Set[str] = frozenset()) -> str:
+        """The same as the YAML that the template renders."""
+        given = (id, record.ram_gb, record.disk_gb, record.rcon, record.customer)
         filled = {
             name: schema["default"]
             for name, schema in (self.schema.get("properties") or {}).items()
             if isinstance(schema, Mapping) and "default" in schema and (new or name in taken_back)
         }
-        values = _load(self.template.render(server=server, options={**filled, **record.options}, taken_back=taken_back))
-        if not isinstance(values, dict):
-            raise TypeError("does not render to a mapping")
-        return values
+        return self.template.render(
+            server=dict(zip(_SERVER, given, strict=True)),
+            options={**filled, **record.options},
+            taken_back=taken_back,
+        )
 
 
-def load(*folders: Path) -> Mapping[str, Game]:
+def load(*folders: Path, chart: ChartValues | None = None) -> Mapping[str, Game]:
     """The games in all the folders by name, a later folder's game replacing an earlier one of the same name.
 
-    Raises StartupError naming the file and line of the first thing that is wrong.
+    What they render has to be values of `chart`, the bundled one by default. Raises StartupError naming the file and
+    line of the first thing that is wrong.
     """
+    chart = chart or ChartValues(Settings.chart_path)
     games: dict[str, Game] = {}
     for folder in folders:
         if not folder.is_dir():
             raise StartupError(f"{folder}: is not a folder of games")
         for name, files in sorted(_found(folder).items()):
-            games[name] = _game(name, files)
+            games[name] = _game(name, files, chart)
     if not games:
         raise StartupError(f"no game found in {', '.join(map(str, folders))}")
     return MappingProxyType(dict(sorted(games.items())))
@@ -130,15 +127,17 @@ def _found(folder: Path) -> dict[str, dict[str, Path]]:
             continue
         name, _, file = entry.name.partition(".")
         if file not in FILES:
-            raise StartupError(f"{entry}:1: is no file of a game; expected <game>.{{{','.join(FILES)}}}")
+            meant = nearest(file, FILES)
+            hint = f"did you mean {name}.{meant}?" if meant else f"expected <game>.{{{','.join(FILES)}}}"
+            raise StartupError(f"{entry}:1: is no file of a game; {hint}")
         games[name] = {file: folder / f"{name}.{file}" for file in FILES}
     return games
 
 
-def _game(name: str, files: Mapping[str, Path]) -> Game:
+def _game(name: str, files: Mapping[str, Path], chart: ChartValues) -> Game:
     about = _about(name, files["game.yaml"])
-    schema = _schema(files["options.schema.json"])
-    template = _template(files["values.yaml.j2"])
+    schema = optionschemas.read(files["options.schema.json"])
+    path = files["values.yaml.j2"]
     game = Game(
         name=name,
         title=about.get("title", name),
@@ -146,77 +145,33 @@ def _game(name: str, files: Mapping[str, Path]) -> Game:
         eula=about.get("eula"),
         ports=(),
         schema=schema,
-        template=template,
+        template=_template(path, schema),
     )
-    values = _tried(game, files["values.yaml.j2"])
-    ports = values.get("ports", about.get("ports", []))
+    tried = _tried(game, path, chart)
+    ports = tried[-1]["ports"]
     if about.get("ports", ports) != ports:
-        raise _broken(files["game.yaml"], "ports are not those of values.yaml.j2", key="ports")
-    if "primary" not in [port.get("name") for port in ports if isinstance(port, dict)]:
-        raise _broken(files["values.yaml.j2"], "has no port named primary", key="ports")
-    return Game(**{**game.__dict__, "ports": tuple(ports)})
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StartupError(f"{path}:1: cannot be read: {error}") from error
+        raise broken(files["game.yaml"], "ports are not those of values.yaml.j2", "ports")
+    shapes = {as_yaml({**values, "environment": None}): values for values in tried}
+    return replace(game, ports=tuple(ports), shapes=tuple(shapes.values()))
 
 
 def _about(name: str, path: Path) -> dict[str, Any]:
     if not NAME.fullmatch(name):
         raise StartupError(f"{path}:1: a game's name must match {NAME.pattern}, and {name!r} does not")
-    about = _yaml(path, _read(path))
+    about = yaml_of(path, text_of(path))
+    if not isinstance(about, dict):
+        raise StartupError(f"{path}:1: must be a mapping")
     for key, value in about.items():
         if key not in _KEYS:
-            raise _broken(path, f"unknown key {key!r}; known are {', '.join(_KEYS)}", key=str(key))
+            raise broken(path, f"unknown key {key!r}; known are {', '.join(_KEYS)}", str(key))
         if not isinstance(value, _KEYS[key]):
-            raise _broken(path, f"{key} must be a {_KEYS[key].__name__}", key=key)
+            raise broken(path, f"{key} must be a {_KEYS[key].__name__}", key)
     for key in ("name", "title", "description"):
         if key not in about:
-            raise _broken(path, f"{key} is missing")
+            raise broken(path, f"{key} is missing")
     if about["name"] != name:
-        raise _broken(path, f"name is {about['name']!r}, but the files are named {name!r}", key="name")
+        raise broken(path, f"name is {about['name']!r}, but the files are named {name!r}", "name")
     return about
-
-
-def _yaml(path: Path, text: str, what: str = "") -> dict[str, Any]:
-    try:
-        found = _load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise StartupError(f"{path}:{line}: {what}is not YAML: {error.problem or error}") from error
-    except yaml.YAMLError as error:
-        raise StartupError(f"{path}:1: {what}is not YAML: {error}") from error
-    if not isinstance(found, dict):
-        raise StartupError(f"{path}:1: {what}must be a mapping")
-    return found
-
-
-def _schema(path: Path) -> dict[str, Any]:
-    text = _read(path)
-    try:
-        schema = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise StartupError(f"{path}:{error.lineno}: is not JSON: {error.msg}") from error
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        key = next((str(part) for part in reversed(error.absolute_path) if isinstance(part, str)), "")
-        raise _broken(path, f"is no JSON Schema: {error.message} (at {error.json_path})", key=key) from error
-    if not isinstance(schema, dict) or schema.get("type") != "object":
-        raise _broken(path, 'must have "type": "object"', key="type")
-    if schema.get("additionalProperties") is not False:
-        raise _broken(path, 'must have "additionalProperties": false', key="additionalProperties")
-    return schema
-
-
-def _broken(path: Path, message: str, key: str = "") -> StartupError:
-    """An error at the first line of the file that has the key, as neither parser keeps the lines."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    at = next((number for number, line in enumerate(lines, 1) if key and re.search(rf"\b{re.escape(key)}\b", line)), 1)
-    return StartupError(f"{path}:{at}: {message}")
 
 
 # -- the template ------------------------------------------------------------------------------------------
@@ -235,8 +190,8 @@ def _environment() -> jinja2.Environment:
 _ENVIRONMENT = _environment()
 
 
-def _template(path: Path) -> jinja2.Template:
-    source = _read(path)
+def _template(path: Path, schema: Mapping[str, Any]) -> jinja2.Template:
+    source = text_of(path)
     try:
         tree = _ENVIRONMENT.parse(source, filename=str(path))
         for output in tree.find_all(jinja2.nodes.Output):
@@ -244,52 +199,83 @@ def _template(path: Path) -> jinja2.Template:
                 last = isinstance(node, jinja2.nodes.Filter) and node.name == "tojson"
                 if not isinstance(node, jinja2.nodes.TemplateData) and not last:
                     raise StartupError(f"{path}:{node.lineno}: every {{{{ }}}} has to end in `| tojson`")
+        for line, what, name, known in _names(tree, schema):
+            if name not in known:
+                raise StartupError(f"{path}:{line}: {what} {name} {unknown(name, known)}")
         code = _ENVIRONMENT.compile(source, filename=str(path))
     except jinja2.TemplateSyntaxError as error:
         raise StartupError(f"{path}:{error.lineno}: {error.message}") from error
     return jinja2.Template.from_code(_ENVIRONMENT, code, _ENVIRONMENT.make_globals(None))
 
 
-def _tried(game: Game, path: Path) -> dict[str, Any]:
-    """What the template renders with no option set, after trying it with each one too, set and taken back."""
-    samples = {name: _sample(part) for name, part in (game.schema.get("properties") or {}).items()}
-    required = {name: samples[name] for name in game.schema.get("required", []) if name in samples}
-    values: dict[str, Any] = {}
-    chosen = [samples, *({**required, name: sample} for name, sample in samples.items())]
-    tries = [
-        *((options, frozenset[str]()) for options in chosen),
-        *((required, frozenset({name})) for name in samples.keys() - required.keys()),
-        (required, frozenset[str]()),
+def _names(tree: jinja2.nodes.Template, schema: Mapping[str, Any]) -> Iterator[tuple[int, str, str, list[str]]]:
+    """Each name that the template looks up in `options`, `taken_back` and `server`: line, which, name, and all there are.
+
+    One that is asked for with `in` or `is defined` would otherwise be taken for an option that is never set.
+    """
+    options = list(schema.get("properties", {}))
+    known = {"options": options, "taken_back": options, "server": list(_SERVER)}
+    words = {"options": "option", "taken_back": "option", "server": "server"}
+    nodes = jinja2.nodes
+    for node in tree.find_all((nodes.Getattr, nodes.Getitem, nodes.Compare, nodes.Call)):
+        match node:
+            case nodes.Getattr(node=nodes.Name(name=of), attr=name) if not hasattr(dict, name):
+                found = of, name
+            case nodes.Getitem(node=nodes.Name(name=of), arg=nodes.Const(value=str(name))):
+                found = of, name
+            case nodes.Compare(
+                expr=nodes.Const(value=str(name)), ops=[nodes.Operand(op="in" | "notin", expr=nodes.Name(name=of))]
+            ):
+                found = of, name
+            case nodes.Call(
+                node=nodes.Getattr(node=nodes.Name(name=of), attr="get"), args=[nodes.Const(value=str(name)), *_]
+            ):
+                found = of, name
+            case _:
+                continue
+        if found[0] in known:
+            yield node.lineno, words[found[0]], found[1], known[found[0]]
+
+
+def _tried(game: Game, path: Path, chart: ChartValues) -> list[dict[str, Any]]:
+    """What the template renders: with all options, each one in all its kinds of values, each taken back, and with none."""
+    samples = optionschemas.samples(game.schema)
+    first = {name: values[0] for name, values in samples.items()}
+    required = {name: first[name] for name in game.schema.get("required", [])}
+    plain = Record(game=game.name, ram_gb=2, disk_gb=10, options=required)
+    records = [
+        replace(plain, options=first),
+        *(replace(plain, options={**required, name: value}) for name, values in samples.items() for value in values),
+        replace(plain, ram_gb=1, disk_gb=1, rcon="private", customer="acme"),
+        replace(plain, ram_gb=1024, disk_gb=1024),
     ]
-    for options, taken_back in tries:
-        record = Record(game=game.name, ram_gb=2, disk_gb=10, options=options)
-        try:
-            values = game.render(1, record, taken_back=taken_back)
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise StartupError(f"{path}:{line}: does not render to YAML: {error.problem}") from error
-        except Exception as error:
-            frames = [
-                frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
-            ]
-            raise StartupError(f"{path}:{frames[-1] if frames else 1}: {error}") from error
+    tries = [
+        *((record, frozenset[str]()) for record in records),
+        *((plain, frozenset({name})) for name in samples.keys() - required.keys()),
+        (plain, frozenset[str]()),
+    ]
+    return [_values(game, record, taken_back, path, chart) for record, taken_back in tries]
+
+
+def _values(game: Game, record: Record, taken_back: Set[str], path: Path, chart: ChartValues) -> dict[str, Any]:
+    having = f" (with the options {as_yaml(record.options)})" if record.options else ""
+    having += "".join(f" (with the option {name} taken back)" for name in taken_back)
+    try:
+        text = game.text(1, record, taken_back=taken_back)
+    except Exception as error:
+        frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        raise StartupError(f"{path}:{frames[-1] if frames else 1}: {error}{having}") from error
+    values = yaml_of(path, text, "does not render to YAML")
+    if not isinstance(values, dict):
+        raise StartupError(f"{path}:1: does not render to a mapping{having}")
+    ports = values.get("ports", [])
+    names = [port.get("name", "primary") for port in ports if isinstance(port, dict)] if isinstance(ports, list) else []
+    if "primary" not in names:
+        raise broken(path, f"has no port named primary{having}", "ports")
+    for mistake in chart.mistakes(values) or chart.clashes(values):
+        keys = mistake.paths[0]
+        raise broken(path, f"{dotted(keys)} {mistake.message}{having}", *keys)
     return values
-
-
-def _sample(schema: Any) -> Any:
-    """Some value that fits a schema of the simple kind that options have."""
-    if not isinstance(schema, Mapping):
-        return "x"
-    for key in ("default", "const"):
-        if key in schema:
-            return schema[key]
-    for key in ("enum", "examples"):
-        if schema.get(key):
-            return schema[key][0]
-    kind = schema.get("type", "string")
-    kind = kind[0] if isinstance(kind, list) else kind
-    least = schema.get("minimum", 1)
-    return {"integer": least, "number": least, "boolean": True, "array": [], "object": {}, "null": None}.get(kind, "x")
 
 
 # -- the options -------------------------------------------------------------------------------------------

@@ -4,15 +4,24 @@ One process, since the event loop for helm, the list of servers and the limit of
 more replicas, not more workers, are how it grows.
 """
 
+import logging
 import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Any
 
+from service import logs
+from service.errors import StartupError
 from service.settings import Settings
 
-_settings = Settings.from_environment(os.environ)
+try:
+    _settings = Settings.from_environment(os.environ)
+except StartupError as error:
+    logs.configure("info")
+    logging.getLogger("service.wsgi").critical("cannot start: %s", error)
+    sys.exit(3)
 
 bind = f"0.0.0.0:{_settings.port}"
 workers = 1

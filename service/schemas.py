@@ -13,6 +13,7 @@ from marshmallow import fields, validate
 LARGEST_ID = 2**63 - 1
 DEFAULT_LIMIT, LARGEST_LIMIT = 100, 500
 CUSTOMER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+CUSTOMER_WORDS = "1 to 63 letters, digits, dots, dashes or underscores, beginning with no sign"
 
 
 class Schema(ma.Schema):
@@ -94,7 +95,7 @@ def _one_of(*words: str) -> validate.OneOf:
 
 def _customer(value: str) -> None:
     if not CUSTOMER.fullmatch(value):
-        raise ma.ValidationError("must be 1 to 63 letters, digits, dots, dashes or underscores, beginning with no sign")
+        raise ma.ValidationError(f"must be {CUSTOMER_WORDS}")
 
 
 class CreateServer(Schema):

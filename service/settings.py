@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 from service.errors import StartupError
 
 PACKAGE = Path(__file__).resolve().parent
+_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,17 @@ class Settings:
         """The settings in `environment`; raises StartupError naming a variable that makes no sense."""
         default = cls()
 
-        def number(name: str, fallback: int, least: int = 0) -> int:
+        def number(name: str, fallback: int, least: int = 0, most: int = 2**20) -> int:
             text = environment.get(name) or str(fallback)
-            if not text.isascii() or not text.isdigit() or int(text) < least:
-                raise StartupError(f"{name}={text!r}: must be a whole number, at least {least}")
+            if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+                raise StartupError(f"{name}={text!r}: must be a whole number, at least {least} and at most {most}")
             return int(text)
+
+        def namespace(name: str, fallback: str) -> str:
+            text = environment.get(name, fallback)
+            if text and not re.fullmatch(_LABEL, text):
+                raise StartupError(f"{name}={text!r}: must be the name of a namespace: small letters, digits and `-`")
+            return text
 
         def text(name: str, fallback: str) -> str:
             return environment.get(name, fallback)
@@ -54,11 +64,11 @@ class Settings:
             return Path(environment[name]) if environment.get(name) else None
 
         settings = cls(
-            port=number("PORT", default.port),
-            metrics_port=number("METRICS_PORT", default.metrics_port),
-            servers_namespace=text("SERVERS_NAMESPACE", default.servers_namespace),
-            sftp_namespace=text("SFTP_NAMESPACE", default.sftp_namespace),
-            pod_namespace=text("POD_NAMESPACE", default.pod_namespace),
+            port=number("PORT", default.port, 1, 65535),
+            metrics_port=number("METRICS_PORT", default.metrics_port, 0, 65535),
+            servers_namespace=namespace("SERVERS_NAMESPACE", default.servers_namespace),
+            sftp_namespace=namespace("SFTP_NAMESPACE", default.sftp_namespace),
+            pod_namespace=namespace("POD_NAMESPACE", default.pod_namespace),
             pod_name=text("POD_NAME", default.pod_name),
             chart_path=path("CHART_PATH") or default.chart_path,
             tokens_file=path("TOKENS_FILE") or default.tokens_file,
@@ -75,6 +85,10 @@ class Settings:
             log_level=text("LOG_LEVEL", default.log_level).lower(),
             drain_seconds=number("DRAIN_SECONDS", default.drain_seconds),
         )
+        if settings.external_host and not _is_host(settings.external_host):
+            raise StartupError(
+                f"EXTERNAL_HOST={settings.external_host!r}: must be a host name or an address, and no more"
+            )
         for what, least, most in (
             ("RAM", settings.min_ram_gb, settings.max_ram_gb),
             ("DISK", settings.min_disk_gb, settings.max_disk_gb),
@@ -84,3 +98,13 @@ class Settings:
         if settings.log_level not in ("debug", "info", "warning", "error"):
             raise StartupError(f"LOG_LEVEL={settings.log_level!r}: must be debug, info, warning or error")
         return settings
+
+
+def _is_host(text: str) -> bool:
+    """Whether it is a host name or an address, with neither scheme nor port."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        # What ends in digits alone would be an address, and is none.
+        return bool(_HOST_NAME.fullmatch(text)) and not re.search(r"(^|\.)[0-9]+\.?\Z", text)
+    return True

@@ -68,7 +68,10 @@ class Client:
 @pytest.fixture(autouse=True)
 def _built_in_games_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are the same for all tests, and to try every option of every game takes longer than most tests do."""
-    monkeypatch.setattr(games, "load", lambda *folders: _built_in() if folders == (games.BUILT_IN,) else LOAD(*folders))
+    built_in = (games.BUILT_IN,)
+    monkeypatch.setattr(
+        games, "load", lambda *folders, chart: _built_in() if folders == built_in else LOAD(*folders, chart=chart)
+    )
 
 
 @cache

@@ -200,6 +200,7 @@ def test_logs_are_json_with_the_requests_id() -> None:
         ("all: [", ":1: is not YAML"),
         ("all: {}\nevery: {}\n", ":1: must be a mapping with"),
         ("all: 1\n", ":1: `all` must be a mapping"),
+        ("all:\n  ramGB: 4\n", ":2: all.ramGB is unknown; did you mean `ramGb`?"),
     ],
 )
 def test_broken_server_values_stop_the_start(make_app: Any, tmp_path: Path, text: str, message: str) -> None:
@@ -209,6 +210,23 @@ def test_broken_server_values_stop_the_start(make_app: Any, tmp_path: Path, text
     with pytest.raises(StartupError) as raised:
         make_app(server_values_file=path)
     assert str(raised.value).startswith(f"{path}{message}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"accepted_eulas": frozenset({"minecarft"})},
+            "ACCEPTED_EULAS: minecarft is no game: .* did you mean `minecraft`?",
+        ),
+        ({"max_ram_gb": 70_000}, "MAX_RAM_GB: 70000 is greater than the maximum of 65536"),
+        ({"max_disk_gb": 2_000_000}, "MAX_DISK_GB: 2000000 is greater than the maximum"),
+    ],
+)
+def test_settings_that_fit_no_server_stop_the_start(make_app: Any, changes: dict[str, Any], message: str) -> None:
+    """As otherwise each create that needs them would be refused, and nobody would know why."""
+    with pytest.raises(StartupError, match=message):
+        make_app(**changes)
 
 
 def test_files_that_are_named_have_to_be_there(make_app: Any, tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
     assert tokens.caller("Bearer two").name == "two"
 
 
+SECRET = "Zm9y/c29tZWJvZHkgZWxzZQ=="
 BROKEN: dict[str, tuple[str, str]] = {
     "not json": ("{\n]", r"tokens\.json:2: is not JSON"),
     "no list": ("{}", 'must be {"tokens"'),
@@ -74,6 +75,30 @@ BROKEN: dict[str, tuple[str, str]] = {
     "no scope": (json.dumps({"tokens": [entry("a"), {**entry("b"), "scopes": []}]}), r"tokens\[1\]: scopes must be"),
     "unknown scope": (json.dumps({"tokens": [{**entry("a"), "scopes": ["root"]}]}), "scopes must be"),
     "no name": (json.dumps({"tokens": [{**entry("a"), "name": ""}]}), "name must be a text"),
+    "misspelt key": (
+        json.dumps({"tokens": [{**entry("a"), "scope": ["read"]}]}),
+        r"tokens\[0\]: must be an object .* \(did you mean scopes\?\)",
+    ),
+    "more beside them": (json.dumps({"tokens": [entry("a")], "token": "b"}), "and nothing else"),
+    "a key twice": ('{"tokens": [], "tokens": []}', r"tokens\.json:1: a key is there twice"),
+    "a name twice": (
+        json.dumps({"tokens": [entry("a"), {**entry("b"), "name": "a"}]}),
+        r"tokens\[1\]: has the name of",
+    ),
+    "a hash twice": (
+        json.dumps({"tokens": [entry("a"), {**entry("a"), "name": "b"}]}),
+        r"tokens\[1\]: has the sha256 of",
+    ),
+    "the token itself": (json.dumps({"tokens": [{**entry("a"), "sha256": SECRET}]}), "never the token"),
+    "an upper-case hash": (json.dumps({"tokens": [{**entry("a"), "sha256": "AB" * 32}]}), "in small letters"),
+    "an empty token": (json.dumps({"tokens": [entry("a", sha256=entry("")["sha256"])]}), "the token was empty"),
+    "a key that is the token": (json.dumps({"tokens": [{**entry("a"), SECRET: 1}]}), "must be an object with"),
+    "a scope that is the token": (json.dumps({"tokens": [{**entry("a"), "scopes": [SECRET]}]}), "scopes must be"),
+    "a customer that is the token": (json.dumps({"tokens": [{**entry("a"), "customer": SECRET}]}), "customer must be"),
+    "no such customer": (
+        json.dumps({"tokens": [{**entry("a"), "customer": "A & B"}]}),
+        "customer must be null or 1 to 63",
+    ),
     "empty customer": (json.dumps({"tokens": [{**entry("a"), "customer": ""}]}), "customer must be"),
 }
 
@@ -82,8 +107,9 @@ BROKEN: dict[str, tuple[str, str]] = {
 def test_a_broken_tokens_file_is_named(case: str) -> None:
     """With the entry that is wrong, and nothing of its secret."""
     text, message = BROKEN[case]
-    with pytest.raises(StartupError, match=message):
+    with pytest.raises(StartupError, match=message) as raised:
         parse(text, "tokens.json")
+    assert SECRET not in str(raised.value)
 
 
 def test_a_missing_tokens_file_stops_the_start(tmp_path: Path) -> None:

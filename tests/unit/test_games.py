@@ -80,6 +80,80 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         {"schema": {**SCHEMA, "properties": {"speed": {"type": "fast"}}}},
         "options.schema.json:",
     ),
+    "a typo in the values": (
+        {"values": VALUES + "probe:\n  comand: [x]\n"},
+        "values.yaml.j2:8: probe.comand is unknown; did you mean `command`?",
+    ),
+    "a number where text belongs": (
+        {"values": VALUES.replace("| string ", "")},
+        "values.yaml.j2:3: environment.SPEED must be text, not a whole number: write it in quotes",
+    ),
+    "a typo in a port": (
+        {"values": VALUES.replace("protocol", "protocl")},
+        "values.yaml.j2:1: ports[0].protocl is unknown; did you mean `protocol`?",
+    ),
+    "text where a number belongs": (
+        {"values": VALUES.replace("port: 1", 'port: "1"')},
+        "values.yaml.j2:1: ports[0].port must be a whole number, not text",
+    ),
+    "what the create says": ({"values": VALUES + "ramGb: 4\n"}, "values.yaml.j2:7: ramGb comes from each create"),
+    "the console's port": (
+        {"values": VALUES.replace("UDP", "TCP") + "rcon: {port: 1}\n"},
+        "values.yaml.j2:7: rcon.port makes 1/TCP a port of the game and of the remote console",
+    ),
+    "a key twice": (
+        {"values": VALUES + "environment: {}\n"},
+        "values.yaml.j2:5: does not render to YAML: the key environ",
+    ),
+    "with one option's value alone": (
+        {"values": VALUES + '{% if options.get("speed") == 9 %}image: {tag: 9}{% endif %}\n'},
+        "values.yaml.j2:7: image.tag must be text, not a whole number: write it in quotes "
+        '(with the options {"speed": 9})',
+    ),
+    "an error with one option's value alone": (
+        {"values": VALUES + '{% if options.get("speed") == 9 %}x: {{ options.no | tojson }}{% endif %}\n'},
+        "values.yaml.j2:7: option no is unknown; known are speed, title",
+    ),
+    "with little memory alone": (
+        {"values": VALUES + "diskGb: {{ (8 // (server.ram_gb - 1)) | tojson }}\n"},
+        "values.yaml.j2:7: ",
+    ),
+    "a misspelt option that is asked for": (
+        {"values": VALUES.replace('"title" in', '"titel" in')},
+        "values.yaml.j2:4: option titel is unknown; did you mean `title`?",
+    ),
+    "a misspelt option that has a default": (
+        {"values": VALUES.replace('"speed"', '"sped"')},
+        "values.yaml.j2:3: option sped is unknown; did you mean `speed`?",
+    ),
+    "a misspelt option that may be defined": (
+        {"values": VALUES.replace('"title" in options', "options.titl is defined")},
+        "values.yaml.j2:4: option titl is unknown; did you mean `title`?",
+    ),
+    "a misspelt field of the server": (
+        {"values": VALUES + '{% if server["ram"] %}{% endif %}'},
+        "values.yaml.j2:7: server ram is unknown; did you mean `ram_gb`?",
+    ),
+    "a word of the schema": (
+        {"schema": {**SCHEMA, "properties": {"speed": {"type": "integer", "minimun": 1}}}},
+        "options.schema.json:7: minimun is no word of JSON Schema (at properties.speed); did you mean minimum?",
+    ),
+    "a word further in": (
+        {"schema": {**SCHEMA, "properties": {"names": {"type": "array", "items": {"patern": "x"}}}}},
+        "options.schema.json:8: patern is no word of JSON Schema (at properties.names.items); did you mean pattern?",
+    ),
+    "an expression": (
+        {"schema": {**SCHEMA, "properties": {"title": {"pattern": "("}}}},
+        "options.schema.json:6: is no JSON Schema: '(' is not a 'regex'",
+    ),
+    "a default that does not fit": (
+        {"schema": {**SCHEMA, "properties": {"speed": {"type": "integer", "default": "4"}}}},
+        "options.schema.json:7: default: does not fit: '4' is not of type 'integer'",
+    ),
+    "required and not there": (
+        {"schema": {**SCHEMA, "required": ["sped"]}},
+        "options.schema.json:15: required: sped is unknown; did you mean `speed`?",
+    ),
     "open schema": ({"schema": {"type": "object"}}, 'options.schema.json:1: must have "additionalProperties": false'),
 }
 
@@ -93,10 +167,23 @@ def test_a_broken_game_stops_the_start_with_file_and_line(case: str, tmp_path: P
     assert str(tmp_path / "pong" / message) in str(raised.value)
 
 
+def test_words_of_ones_own_can_stand_in_a_schema(tmp_path: Path) -> None:
+    """A web shop may need more than JSON Schema has words for; and a reference to a part of the schema is followed."""
+    schema = {
+        **SCHEMA,
+        "$defs": {"title": {"type": "string"}},
+        "properties": {
+            "speed": {"type": "integer", "default": 4, "x-label": "Speed"},
+            "title": {"$ref": "#/$defs/title", "default": "a"},
+        },
+    }
+    assert games.load(folder(tmp_path, schema=schema))["pong"].schema == schema
+
+
 def test_a_stray_file_among_flat_games_is_named(tmp_path: Path) -> None:
     """A typo in a ConfigMap's key would otherwise just leave a game out."""
     (tmp_path / "pong.game.yml").write_text(ABOUT)
-    with pytest.raises(StartupError, match=r"pong\.game\.yml:1: is no file of a game"):
+    with pytest.raises(StartupError, match=r"pong\.game\.yml:1: is no file of a game; did you mean pong\.game\.yaml\?"):
         games.load(tmp_path)
 
 

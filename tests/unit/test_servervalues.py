@@ -1,0 +1,110 @@
+"""The operator's values for servers, judged before any server is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service import games, servervalues
+from service.chartvalues import ChartValues
+from service.errors import StartupError
+from service.settings import Settings
+
+CHART = ChartValues(Settings.chart_path)
+GAMES = games.load(games.BUILT_IN, chart=CHART)
+
+WRONG: dict[str, tuple[str, str]] = {
+    "a typo": ("all: {ramGB: 4}", "1: all.ramGB is unknown; did you mean `ramGb`? That comes from each create, as"),
+    "a typo further in": (
+        "games:\n  minecraft:\n    image:\n      tagg: x\n",
+        "4: games.minecraft.image.tagg is unknown",
+    ),
+    "nothing like it": ("all: {probe: {x: 1}}", "1: all.probe.x is unknown; known are command, periodSeconds"),
+    "no such game": (
+        "all: {}\ngames:\n  minecarft: {}\n",
+        "3: games.minecarft is no game: it is unknown; did you mean",
+    ),
+    "not even a mapping": ("games: {minecraft: 4}", "1: games.minecraft must be a mapping"),
+    "a number as text": ("all: {terminationGracePeriodSeconds: '60'}", "must be a whole number, not text"),
+    "text as a number": ("all: {environment: {DEBUG: 1}}", "must be text, not a whole number: write it in quotes"),
+    "text as true": ("all: {podAnnotations: {a: yes}}", "must be text, not true or false: write it in quotes"),
+    "a version as a number": ("all: {image: {tag: 5.6}}", "must be text, not a number with a fraction"),
+    "nothing": ("all: {service: null}", "all.service must be a mapping, not nothing"),
+    "a choice": ("all: {service: {type: Nodeport}}", "must be one of NodePort, LoadBalancer, ClusterIP"),
+    "an alternative": ("all: {cpu: {limit: two}}", "all.cpu.limit does not match"),
+    "an image": ("games: {luanti: {image: {repository: Mine Test}}}", "games.luanti.image.repository does not match"),
+    "a number": ("all: {securityContext: {runAsUser: 0}}", "0 is less than the minimum of 1"),
+    "a reserved label": (
+        "all: {podLabels: {gameserver/id: x}}",
+        "all.podLabels.gameserver/id is no name that can stand",
+    ),
+    "an item": (
+        "games: {teeworlds: {ports: [{name: primary, port: 1, protocl: UDP}]}}",
+        "1: games.teeworlds.ports[0].protocl is unknown; did you mean `protocol`?",
+    ),
+    "no primary port": (
+        "games: {teeworlds: {ports: [{name: main, port: 1, protocol: UDP}]}}",
+        "games.teeworlds.ports has no port named primary",
+    ),
+    "what each create says": ("all: {ramGb: 4}", "all.ramGb comes from each create, as `ram_gb`, and cannot be set"),
+    "whether RCON is public": ("all: {rcon: {visibility: private}}", "all.rcon.visibility comes from each create"),
+    "whether it runs": ("all: {replicas: 0}", "all.replicas comes from each start and stop"),
+    "helm's global": ("all: {global: {}}", "all.global is read by nothing here"),
+    "twice in one mapping": ("all:\n  storage: {}\n  storage: {}\n", "3: is not YAML: the key storage is there twice"),
+    "a word that YAML reads": ("all: {environment: {NO: x}}", "is not YAML: the key NO needs quotes"),
+    "only with one game": (
+        "all: {rcon: {port: 25565}}",
+        "1: all.rcon.port makes 25565/TCP a port of the game and of the remote console",
+    ),
+    "only with another": (
+        "games: {teeworlds: {rcon: {enabled: true}, ports: [{name: primary, port: 25575, protocol: both}]}}",
+        "games.teeworlds.rcon.enabled makes 25575/TCP a port of the game and of the remote console",
+    ),
+    "one port for two": (
+        "games: {luanti: {ports: [{name: primary, port: 1, protocol: UDP}, {name: b, port: 1, protocol: both}]}}",
+        "games.luanti.ports[1] has the name, or the port and protocol, of another port",
+    ),
+    "one variable twice": ("all: {extraEnv: [{name: A}, {name: A}]}", "all.extraEnv[1] has A a second time"),
+    # A game's own value lies over it: it would show with the next game only.
+    "under every game's own": ("all: {heap: 3}", "all.heap must be a mapping, not a whole number"),
+}
+
+
+def refused(text: str, where: Path) -> str:
+    path = where / "server-values.yaml"
+    path.write_text(text)
+    with pytest.raises(StartupError) as raised:
+        servervalues.load(path, GAMES, CHART)
+    for message in str(raised.value).split("; " + str(path)):
+        assert message.removeprefix(str(path)).startswith(":")
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_no_server_could_be_made_with_is_named(case: str, tmp_path: Path) -> None:
+    """With file, line and key, and what would be right."""
+    text, message = WRONG[case]
+    assert message in refused(text, tmp_path)
+
+
+def test_all_mistakes_are_named_at_once_and_each_once(tmp_path: Path) -> None:
+    """An operator needs one rollout for them, not one each."""
+    said = refused("all:\n  tagg: x\n  ramGb: 4\ngames:\n  luanti: {diskGB: 1}\n", tmp_path)
+    assert [said.count(key) for key in ("all.tagg", "all.ramGb", "games.luanti.diskGB")] == [1, 1, 1]
+
+
+def test_what_servers_can_be_made_with_is_taken_as_it_is(tmp_path: Path) -> None:
+    """Nothing is added: what lies beneath is the chart's and the games'."""
+    path = tmp_path / "server-values.yaml"
+    path.write_text(
+        "all: {storage: {className: fast}}\ngames: {minecraft: {rcon: {port: 1}}, luanti: {}, teeworlds: null}\n"
+    )
+    assert servervalues.load(path, GAMES, CHART) == {
+        "all": {"storage": {"className": "fast"}},
+        "games": {"minecraft": {"rcon": {"port": 1}}, "luanti": {}, "teeworlds": None},
+    }
+    assert servervalues.load(None, GAMES, CHART) == {}
+    # RCON's port is free in a game that listens elsewhere, whatever the chart's own default for a game's port is.
+    path.write_text("games: {teeworlds: {rcon: {enabled: true, port: 25565}}}\n")
+    servervalues.load(path, GAMES, CHART)

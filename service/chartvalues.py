@@ -71,9 +71,9 @@ class ChartValues:
         return [mistake for error in errors for mistake in _said(error)]
 
     def clashes(self, values: Mapping[str, Any]) -> list[Mistake]:
-        """All that the chart's templates would refuse of `values`, in which the schema has found no mistake."""
+        """All that the chart's templates or Kubernetes would refuse of `values`, where the schema has no complaint."""
         merged = deep_merge(self._defaults, values)
-        return [*_ports_twice(merged), *_variables_twice(merged)]
+        return [mistake for clash in (_ports, _variables, _volumes, _limits) for mistake in clash(merged)]
 
 
 # -- the schema's complaints, in words ---------------------------------------------------------------------
@@ -125,8 +125,11 @@ def _complaint(error: ValidationError, schema: Mapping[str, Any]) -> str:
         return error.message.replace("'", "`").replace("is a required property", "is missing")
     if error.validator == "contains":
         return "has no port named primary"
-    if error.validator == "not" and "description" in schema:
-        return str(schema["description"])
+    said = [part["description"] for part in (wanted, schema) if isinstance(part, Mapping) and "description" in part]
+    if said and error.validator == "not":
+        return str(said[0])
+    if said and error.validator in ("pattern", "maxLength"):
+        return f"must be {said[0]}"
     return error.message[:200]
 
 
@@ -139,15 +142,16 @@ def _kind(instance: Any) -> str:
     return "a number with a fraction" if isinstance(instance, float) else "a date"
 
 
-# -- what the chart's templates refuse by `fail` -----------------------------------------------------------
+# -- what a schema cannot say ------------------------------------------------------------------------------
 
 
-def _ports_twice(values: Mapping[str, Any]) -> Iterator[Mistake]:
+def _ports(values: Mapping[str, Any]) -> Iterator[Mistake]:
     """As the chart's `gameserver.ports` says it."""
     seen: set[tuple[str, object]] = set()
     for number, port in enumerate(values["ports"]):
-        protocols = ("TCP", "UDP") if port["protocol"] == "both" else (port["protocol"],)
-        names = [port["name"]] + ([f"{port['name']}-udp"] if port["protocol"] == "both" else [])
+        both = port["protocol"] == "both"
+        names = (port["name"], f"{port['name']}-udp") if both else (port["name"],)
+        protocols = ("TCP", "UDP") if both else (port["protocol"],)
         taken = {("", name) for name in names} | {(protocol, port["port"]) for protocol in protocols}
         if taken & seen:
             yield Mistake((("ports", number),), "has the name, or the port and protocol, of another port")
@@ -158,10 +162,42 @@ def _ports_twice(values: Mapping[str, Any]) -> Iterator[Mistake]:
         yield Mistake((("rcon", "port"), ("rcon", "enabled"), ("ports",)), what)
 
 
-def _variables_twice(values: Mapping[str, Any]) -> Iterator[Mistake]:
+def _variables(values: Mapping[str, Any]) -> Iterator[Mistake]:
     """As the chart's `gameserver.environment` says it."""
-    seen: set[str] = set()
-    for number, variable in enumerate(values["extraEnv"]):
-        if variable["name"] in seen:
-            yield Mistake((("extraEnv", number),), f"has {variable['name']} a second time")
-        seen.add(variable["name"])
+    yield from _twice("extraEnv", [variable["name"] for variable in values["extraEnv"]])
+
+
+def _volumes(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    names = [volume["name"] for volume in values["extraVolumes"]]
+    yield from _twice("extraVolumes", names)
+    mounts = values["extraVolumeMounts"]
+    for number, mount in enumerate(mounts):
+        if mount["name"] not in names:
+            what = f"names no volume of `extraVolumes`: {mount['name']} {unknown(mount['name'], names)}"
+            yield Mistake((("extraVolumeMounts", number, "name"), ("extraVolumes",)), what)
+    # The chart's own two come first.
+    paths = [values["storage"]["mountPath"], "/run/gameserver/rcon", *(mount["mountPath"] for mount in mounts)]
+    for number, path in enumerate(paths[2:]):
+        if path in paths[: number + 2]:
+            yield Mistake((("extraVolumeMounts", number, "mountPath"),), f"has {path}, where something else is mounted")
+
+
+def _limits(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    for key in ("cpu", "ephemeralStorage"):
+        request, limit = values[key]["request"], values[key]["limit"]
+        if request and limit and _size(request) > _size(limit):
+            what = f"asks for {request} and allows {limit}: the limit must not be smaller than the request"
+            yield Mistake(((key, "limit"), (key, "request")), what)
+
+
+def _twice(key: str, names: list[str]) -> Iterator[Mistake]:
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            yield Mistake(((key, number),), f"has {name} a second time")
+
+
+def _size(text: str) -> float:
+    """A quantity as the schema lets it pass: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/"""
+    units = {"m": 0.001, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+    number, unit = re.fullmatch(r"([0-9.]+)(.*)", text).groups()  # type: ignore[union-attr]
+    return float(number) * units.get(unit, 1)

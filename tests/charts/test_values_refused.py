@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from service.chartvalues import ChartValues
 from tests.charts.rendering import CHARTS, RELEASES, Refused, render
 
 TOKEN = {"name": "shop", "sha256": "0" * 64, "scopes": ["read"]}
@@ -43,6 +47,23 @@ REFUSED = [
     ("gameserver", {"podLabels": {"gameserver/id": "1"}}, "invalid propertyName 'gameserver/id'"),
     ("gameserver", {"image": {"digest": "abc"}}, "at '/image/digest'"),
     ("gameserver", {"service": {"type": "ExternalName"}}, "at '/service/type'"),
+    ("gameserver", {"image": {"repository": "a/b:1"}}, "at '/image/repository'"),
+    ("gameserver", {"nodeSelector": {"pool": "big iron"}}, "at '/nodeSelector/pool'"),
+    ("gameserver", {"podAnnotations": {"a b": "x"}}, "invalid propertyName 'a b'"),
+    ("gameserver", {"affinity": {"nodeAffinity": {"typo": []}}}, "additional properties 'typo'"),
+    ("gameserver", {"tolerations": [{"operator": "Exists", "value": "x"}]}, "at '/tolerations/0/value'"),
+    (
+        "gameserver",
+        {"service": {"loadBalancerSourceRanges": ["10.0.0.0/33"]}},
+        "at '/service/loadBalancerSourceRanges/0'",
+    ),
+    (
+        "gameserver",
+        {"extraEnv": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "a"}}}]},
+        "missing property 'key'",
+    ),
+    ("api", {"tokens": {"hashes": [{**TOKEN, "customer": "A & B"}]}}, "at '/tokens/hashes/0/customer'"),
+    ("api", {**TOKENS, "externalHost": "play.example.com:25565"}, "at '/externalHost'"),
     ("api", {"tokens": {}}, "nobody could call the API"),
     ("api", {"tokens": {"existingSecret": "a", "hashes": [TOKEN]}}, "set either existingSecret or hashes"),
     ("api", {"tokens": {"hashes": [{**TOKEN, "sha256": "my-token"}]}}, "at '/tokens/hashes/0/sha256'"),
@@ -74,6 +95,44 @@ def test_bad_values_stop_with_a_message(chart: str, values: dict[str, Any], mess
     with pytest.raises(Refused) as refused:
         render(chart, values)
     assert message in str(refused.value)
+
+
+#: What the templates of the chart gameserver refuse by `fail`, and who sees to it when the API installs a server.
+FAILS = {
+    "The release is named": "the API names it by the id",
+    "server.id is": "the API sets it",
+    "diskGb is": "the API asks how large the disk is",
+    "extraEnv has": "ChartValues.clashes",
+    "ports: %s": "ChartValues.clashes",
+}
+
+
+def test_the_api_refuses_at_its_start_what_the_chart_would_refuse() -> None:
+    """Each value above that an operator may give; and each `fail` of the templates is known."""
+    chart = ChartValues(CHARTS / "gameserver")
+    for name, values, _ in REFUSED:
+        if name == "gameserver":
+            assert chart.mistakes(values) or chart.clashes(values), values
+    templates = "".join(file.read_text() for file in (CHARTS / "gameserver" / "templates").glob("*.*"))
+    fails = re.findall(r'fail \(printf "(.*?)"', templates)
+    assert len(fails) == templates.count("fail ") == len(FAILS)
+    assert all(any(said.startswith(known) for known in FAILS) for said in fails)
+
+
+def test_no_part_of_a_servers_values_takes_names_that_nothing_reads() -> None:
+    """A slip would pass the schema otherwise, and be refused by Kubernetes at each create, or by nobody."""
+    schema = json.loads((CHARTS / "gameserver" / "values.schema.json").read_text())
+
+    def parts(place: str, part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        if isinstance(part, dict):
+            yield place, part
+        for key, value in part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ():
+            yield from parts(f"{place}/{key}", value)
+
+    objects = {place: part for place, part in parts("", schema) if part.get("type") == "object"}
+    assert len(objects) > 40
+    opened = [place for place, part in objects.items() if "additionalProperties" not in part]
+    assert opened == ["/properties/global", "/properties/server/properties/options"]
 
 
 @pytest.mark.parametrize("release", ["minecraft", "server-0", "server-01", "server-x", "server-1-2"])

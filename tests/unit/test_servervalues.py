@@ -32,8 +32,11 @@ WRONG: dict[str, tuple[str, str]] = {
     "a version as a number": ("all: {image: {tag: 5.6}}", "must be text, not a number with a fraction"),
     "nothing": ("all: {service: null}", "all.service must be a mapping, not nothing"),
     "a choice": ("all: {service: {type: Nodeport}}", "must be one of NodePort, LoadBalancer, ClusterIP"),
-    "an alternative": ("all: {cpu: {limit: two}}", "all.cpu.limit does not match"),
-    "an image": ("games: {luanti: {image: {repository: Mine Test}}}", "games.luanti.image.repository does not match"),
+    "an alternative": ("all: {cpu: {limit: two}}", "all.cpu.limit must be cores such as"),
+    "an image": (
+        "games: {luanti: {image: {repository: Mine Test}}}",
+        "games.luanti.image.repository must be an image's name without its tag",
+    ),
     "a number": ("all: {securityContext: {runAsUser: 0}}", "0 is less than the minimum of 1"),
     "a reserved label": (
         "all: {podLabels: {gameserver/id: x}}",
@@ -66,6 +69,38 @@ WRONG: dict[str, tuple[str, str]] = {
         "games.luanti.ports[1] has the name, or the port and protocol, of another port",
     ),
     "one variable twice": ("all: {extraEnv: [{name: A}, {name: A}]}", "all.extraEnv[1] has A a second time"),
+    "an image with its tag": ("all: {image: {repository: 'itzg/minecraft-server:java21'}}", "name without its tag"),
+    "a node's label": ("all: {nodeSelector: {pool: big iron}}", "all.nodeSelector.pool does not match"),
+    "an annotation's name": (
+        "all: {podAnnotations: {a b: x}}",
+        "all.podAnnotations.a b is no name that can stand here",
+    ),
+    "a rule of affinity": (
+        "all: {affinity: {nodeAffinity: {requiredDuringScheduling: {}}}}",
+        "requiredDuringScheduling is unknown; did you mean `requiredDuringSchedulingIgnoredDuringExecution`?",
+    ),
+    "a toleration": ("all: {tolerations: [{key: a, operator: Exists, value: b}]}", "[0].value must be nothing"),
+    "a secret's key": (
+        "all: {extraEnv: [{name: A, valueFrom: {secretKeyRef: {name: a, ky: b}}}]}",
+        "all.extraEnv[0].valueFrom.secretKeyRef.ky is unknown; did you mean `key`?",
+    ),
+    "a value and where from": (
+        "all: {extraEnv: [{name: A, value: b, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]}",
+        "all.extraEnv[0] takes either `value` or `valueFrom`",
+    ),
+    "an address range": (
+        "all: {service: {loadBalancerSourceRanges: [192.0.2.0/33]}}",
+        "all.service.loadBalancerSourceRanges[0] must be an address range such as 192.0.2.0/24",
+    ),
+    "less than the chart asks for": ("all: {cpu: {limit: 100m}}", "all.cpu.limit asks for 250m and allows 100m"),
+    "a mount of nothing": (
+        "all: {extraVolumes: [{name: maps, emptyDir: {}}], extraVolumeMounts: [{name: map, mountPath: /maps}]}",
+        "all.extraVolumeMounts[0].name names no volume of `extraVolumes`: map is unknown; did you mean `maps`?",
+    ),
+    "a mount over the disk": (
+        "all: {extraVolumes: [{name: maps, emptyDir: {}}], extraVolumeMounts: [{name: maps, mountPath: /data}]}",
+        "all.extraVolumeMounts[0].mountPath has /data, where something else is mounted",
+    ),
     # A game's own value lies over it: it would show with the next game only.
     "under every game's own": ("all: {heap: 3}", "all.heap must be a mapping, not a whole number"),
 }

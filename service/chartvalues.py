@@ -29,6 +29,7 @@ _OWN: dict[Path_, str] = {
     ("rcon", "visibility"): "comes from each create, as `rcon`",
     ("replicas",): "comes from each start and stop",
     ("restartedAt",): "comes from each restart",
+    ("keepPodInRevision",): "comes from each change",
     ("global",): "is read by nothing here",
 }
 _KINDS = {

@@ -23,6 +23,7 @@ import pytest
 import requests
 
 from tests import loopback
+from tests.docs.snippets import block
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBECONFIG = """\
@@ -254,3 +255,19 @@ def test_what_is_broken_is_named_and_ends_it(
     served = start(**variables)
     assert served.process.wait(30) != 0
     assert message in served.log.read_text()
+
+
+def test_a_mistake_of_the_operators_is_one_line_of_the_log(start: Callable[..., Served], tmp_path: Path) -> None:
+    """As docs/operations.md shows it, and nothing around it that is no JSON."""
+    values = tmp_path / "server-values.yaml"
+    values.write_text("all:\n  ramGB: 4\n")
+    shown = json.loads(block("docs/operations.md", '{"time": '))
+    for variables, message in (
+        ({"SERVER_VALUES_FILE": str(values)}, shown["message"].replace("/etc/gameserver-api/config", str(tmp_path))),
+        ({"LOG_LEVEL": "loud"}, "cannot start: LOG_LEVEL='loud': must be debug, info, warning or error"),
+    ):
+        served = start(**variables)
+        assert served.process.wait(30) != 0
+        lines = [json.loads(line) for line in served.log.read_text().splitlines()]
+        found = [line for line in lines if line["message"].startswith("cannot start")]
+        assert [{**line, "time": shown["time"]} for line in found] == [{**shown, "message": message}]

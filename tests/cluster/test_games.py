@@ -17,6 +17,7 @@ from service import games, values
 from service.records import Record
 from tests.clients import udp_ping
 from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
+from tests.docs.snippets import block
 
 ASK: dict[str, Callable[[str, int], object]] = {"luanti": udp_ping.luanti, "teeworlds": udp_ping.teeworlds}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -191,14 +192,39 @@ def test_an_operators_game_needs_nothing_but_the_charts_values(
     told = udp_ping.teeworlds(address["host"], address["port"])
     assert (told.name, told.map, told.game_type) == ("Flags", "ctf2", "CTF")
 
+    # The game's own slip, with which each create would fail (probe.comand), and then the operator's (ramGB).
     template = yaml.safe_load(written)["games"]["teeworlds-ctf"]["values"].splitlines()
-    line = next(number for number, text in enumerate(template, 1) if "options.name" in text)
-    file.write_text(written.replace("options.name |", "options.nam |"))
+    line = next(number for number, text in enumerate(template, 1) if "probe:" in text)
+    file.write_text(written.replace("{command: [teeworlds-health]}", "{comand: [teeworlds-health]}"))
     another_api(file)
-    complaint = f"teeworlds-ctf.values.yaml.j2:{line}: "
-    logs = [*system, "logs", "-l", f"app.kubernetes.io/instance={release}", "--tail=-1", "--ignore-errors"]
-    until(lambda: complaint in cluster.run(*logs), 60, lambda: f"no {complaint!r} in {cluster.run(*logs)}")
+    _says(cluster, release, f"teeworlds-ctf.values.yaml.j2:{line}: probe.comand is unknown; did you mean `command`?")
+    file.write_text(written)
+    with pytest.raises(AssertionError, match="not ready|deadline exceeded|timed out"):
+        another_api(file, "--wait", "--timeout=5s", "--set", "serverValues.all.ramGB=4")
+    _says(
+        cluster, release, "/etc/gameserver-api/config/server-values.yaml:2: all.ramGB is unknown; did you mean `ramGb`?"
+    )
     assert {game["name"] for game in theirs.done("GET", "/api/v1/game/")["games"]} == catalogue
+
+
+def _says(cluster: Cluster, release: str, complaint: str) -> None:
+    """By docs/operations.md's commands, a replica does not start, and says so in one line."""
+    pods, logs = block("docs/operations.md", "kubectl -n gameserver-system get pods").strip().splitlines()
+    of = "app.kubernetes.io/instance="
+    found: list[str] = []
+
+    def said() -> bool:
+        command = logs.replace(f"{of}api ", f"{of}{release} ")
+        printed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False).stdout
+        found[:] = [json.loads(line)["message"] for line in printed.splitlines() if complaint in line]
+        return bool(found)
+
+    until(said, 60, lambda: f"no {complaint!r}")
+    assert found[0].startswith("cannot start: ")
+    assert "\n" not in found[0]
+    # The replica of before, and one that is tried again and again.
+    command = pods.replace(f"{of}api", f"{of}{release}")
+    assert len(re.findall(r" 1/1 +Running", cluster.run(*command.split()))) == 1
 
 
 def _answers(api: Cluster) -> bool:
@@ -211,7 +237,4 @@ def _answers(api: Cluster) -> bool:
 
 def _written_in_the_docs() -> str:
     """The values file of docs/games.md."""
-    text = (ROOT / "docs" / "games.md").read_text()
-    found = re.search(r"^```yaml\n# my-games\.yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert found, "docs/games.md has lost its values file"
-    return found[1]
+    return block("docs/games.md", "# my-games.yaml")

@@ -40,9 +40,9 @@ def runbook() -> dict[str, list[str]]:
     return {title: found for title, found in blocks.items() if found}
 
 
-def follow(cluster: Cluster, server: int, section: str, block: int = 0) -> str:
-    """Run one block as an operator would, from the repository's root; what it printed."""
-    script = runbook()[section][block].replace("4711", str(server))
+def follow(cluster: Cluster, server: int, section: str, block: int = 0, disk: int = 20) -> str:
+    """Run one block as an operator would, from the repository's root; what it printed. In the handbook `disk` is 20."""
+    script = runbook()[section][block].replace("4711", str(server)).replace("diskGb=20", f"diskGb={disk}")
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=ROOT,
@@ -121,6 +121,7 @@ def test_a_rollback_is_gone_on_from(cluster: Cluster, new_server: Callable[[], i
     by_hand(cluster, server, "--set-string", "environment.MOTD=second", "--set", "ramGb=3")
     follow(cluster, server, "Go back a revision")
     assert cluster.status(server)["ram_gb"] == 1
+    follow(cluster, server, "Go back a revision", 1, disk=1)
     assert values(cluster, server)["environment"]["MOTD"] == "first"
     goes_on(cluster, server)
 

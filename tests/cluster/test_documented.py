@@ -1,0 +1,115 @@
+"""The README and the handbook: what they say to type is typed here, as it is written there.
+
+Ids are replaced by those of the test's servers, and namespaces that the reader makes by the test's own. Helm's writes
+to releases that all tests share are dry runs against the cluster's API server (`--dry-run=server`).
+"""
+
+import json
+import re
+import secrets
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from service import auth
+from tests.cluster.conftest import ROOT, Cluster
+from tests.docs.snippets import COMMANDS, block
+
+
+def typed(script: str, folder: Path = ROOT) -> str:
+    """What the script prints; fails where it does."""
+    command = ["bash", "-euo", "pipefail", "-c", script]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def dry(script: str) -> str:
+    """The same, with no release written."""
+    return re.sub(r"\bhelm upgrade( --install)?\b", r"helm upgrade\1 --dry-run=server", script)
+
+
+def answers(printed: str) -> list[dict[str, object]]:
+    """The JSON objects in it, one after the other."""
+    found, decoder = [], json.JSONDecoder()
+    while printed := printed.strip():
+        value, end = decoder.raw_decode(printed)
+        found.append(value)
+        printed = printed[end:]
+    return found
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """The name of a namespace that the test makes."""
+    name = f"documented-{secrets.token_hex(4)}"
+    yield name
+    cluster.run("kubectl", "delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+
+def test_the_api_is_called_as_written(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """README.md, docs/api.md and docs/games.md: each call succeeds."""
+    readme, api, luanti = new_server(), new_server(), new_server()
+    for script, calls in (
+        (block("README.md", ". .local/env").replace("/server/2/", f"/server/{readme}/"), 4),
+        (block("docs/api.md", ". .local/env").replace("4711", str(api)), 5),
+        (block("docs/games.md", "curl -X POST").replace("/server/5/", f"/server/{luanti}/"), 1),
+    ):
+        found = answers(typed(script))
+        assert [answer["success"] for answer in found] == [True] * calls, found
+
+
+def test_it_is_installed_as_written(cluster: Cluster, namespace: str) -> None:
+    """docs/operations.md and docs/sftp.md: the token's Secret is one that the API reads, and helm has no complaint."""
+    secret = block("docs/operations.md", "kubectl create namespace gameserver-system")
+    typed(secret.replace("gameserver-system", namespace))
+    kept = cluster.run(
+        *("kubectl", "-n", namespace, "get", "secret", "api-tokens", "-o", 'go-template={{index .data "tokens.json"}}')
+    )
+    tokens = auth.parse(typed(f"base64 -d <<< {kept}"), "tokens.json")
+    assert [(token.name, token.scopes) for token in tokens] == [("shop", {"read", "operate", "admin"})]
+    assert "STATUS: pending" in typed(dry(block("docs/operations.md", "helm upgrade --install api")))
+    for page in ("docs/operations.md", "docs/sftp.md"):
+        label, releases = block(page, "kubectl create namespace gameserver-sftp").split("helm", 1)
+        typed(label.replace("gameserver-sftp", namespace).replace("create namespace", "get namespace"))
+        assert typed(dry(f"helm{releases}")).count("STATUS: pending") == 2
+
+
+def test_what_is_installed_is_changed_as_written(cluster: Cluster, tmp_path: Path) -> None:
+    """A game of one's own, a restart of the replicas, a way back."""
+    games = tmp_path / "my-games.yaml"
+    games.write_text(block("docs/games.md", "# my-games.yaml"))
+    script = dry(block("docs/games.md", "helm upgrade api")).replace("my-games.yaml", str(games))
+    printed = typed(f". .local/env\n{script}")
+    assert "teeworlds-ctf.values.yaml.j2" in printed
+    assert "successfully rolled out" in printed
+    for command in COMMANDS:
+        if "rollout restart" in command:
+            assert "restarted" in typed(f"{command} --dry-run=server")
+        if "rollback api" in command:
+            typed(f"{command} --dry-run=server")
+
+
+def test_what_is_installed_is_looked_at_as_written(cluster: Cluster) -> None:
+    """How many node ports are taken, and whether there is a metrics-server."""
+    assert int(typed(block("docs/operations.md", "kubectl get services -A"))) >= 1
+    (top,) = (command for command in COMMANDS if command.startswith("kubectl top"))
+    assert "api-" in typed(top)
+
+
+def test_files_are_set_up_as_written(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    """docs/sftp.md: a host key of one's own, the log, an account that is taken away by hand."""
+    cluster.run("kubectl", "create", "namespace", namespace)
+    typed(block("docs/sftp.md", "ssh-keygen").replace("gameserver-sftp", namespace), tmp_path)
+    written = cluster.run("kubectl", "-n", namespace, "get", "secret", "sftp-host-key", "-o", "jsonpath={.data}")
+    assert list(json.loads(written)) == ["ssh_host_ed25519_key"]
+    # Which servers have been logged in to is another test's matter: grep may find nothing.
+    logs, _, search = block("docs/sftp.md", "kubectl -n gameserver-sftp logs").partition("|")
+    for line in typed(logs).splitlines():
+        assert "time" in json.loads(line)
+    assert search.strip() == "grep '\"server\": 4711'"
+    (delete,) = (command for command in COMMANDS if "delete secret" in command)
+    cluster.run("kubectl", "-n", namespace, "create", "secret", "generic", "server-4711")
+    assert "deleted" in typed(delete.replace("gameserver-sftp", namespace))

@@ -1,0 +1,141 @@
+"""What the README and the handbook show between backticks: blocks, and commands within the text; and who runs each.
+
+A snippet that is new or begins in another way fails `test_snippets.py` until a line here says which test runs it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ("README.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md")))
+
+PICTURE = "a picture"
+HERE = "tests/docs/test_snippets.py::"
+REAL = "tests/cluster/test_documented.py::"
+RUNBOOK = "tests/cluster/test_runbook.py::"
+GAMES = "tests/cluster/test_games.py::"
+
+#: By page, how each block begins, in order, and the test that runs it. What a test does only in part (helm's
+#: `--dry-run=server`, for what would replace the cluster's own API), the test says.
+BLOCKS: dict[str, list[tuple[str, str]]] = {
+    "README.md": [
+        ("web shop ── HTTP ──> API (Flask, N replicas, HPA)", PICTURE),
+        ("make run", HERE + "test_every_make_command_is_a_target"),
+        ("Minecraft server 1 is up: join", HERE + "test_make_run_says_so"),
+        (". .local/env", REAL + "test_the_api_is_called_as_written"),
+        ("make test", HERE + "test_every_make_command_is_a_target"),
+    ],
+    "docs/api.md": [
+        (". .local/env", REAL + "test_the_api_is_called_as_written"),
+        ('{"success": false,',
+         "tests/api/test_documented.py::test_the_error_is_answered_as_written"),
+    ],
+    "docs/architecture.md": [("web shop ── HTTP ──> API (Flask, N replicas, HPA)", PICTURE)],
+    "docs/games.md": [
+        ("curl -X POST -H \"Authorization: Bearer $API_TOKEN\" -H 'Content-Type: application/json' \\",
+         REAL + "test_the_api_is_called_as_written"),
+        ("serverValues:", HERE + "test_server_values_are_taken"),
+        ("# my-games.yaml", GAMES + "test_an_operators_game_needs_nothing_but_the_charts_values"),
+        ("helm upgrade api charts/api -n gameserver-system --reuse-values --values my-games.yaml",
+         REAL + "test_what_is_installed_is_changed_as_written"),
+    ],
+    "docs/operations.md": [
+        ("kubectl create namespace gameserver-system", REAL + "test_it_is_installed_as_written"),
+        ("helm upgrade --install api charts/api -n gameserver-system \\", REAL + "test_it_is_installed_as_written"),
+        ("kubectl create namespace gameserver-sftp", REAL + "test_it_is_installed_as_written"),
+        ("kubectl -n gameserver-system get pods -l app.kubernetes.io/instance=api",
+         GAMES + "test_an_operators_game_needs_nothing_but_the_charts_values"),
+        ('{"time": ',
+         "tests/api/test_gunicorn.py::test_a_mistake_of_the_operators_is_one_line_of_the_log"),
+        ("scrape_configs:",
+         "tests/cluster/test_metrics.py::test_prometheus_sees_every_replica"),
+        ("kubectl get services -A -o jsonpath=",
+         REAL + "test_what_is_installed_is_looked_at_as_written"),
+        ("service: {type: ClusterIP, externalHostname: ",
+         HERE + "test_minecraft_by_host_name"),
+        ("helm -n gameservers get values server-4711", RUNBOOK + "test_looking_shows_the_server"),
+        ("helm -n gameservers upgrade server-4711 charts/gameserver --reuse-values --set ramGb=4",
+         RUNBOOK + "test_a_value_is_changed_and_stays"),
+        ("helm -n gameservers rollback server-4711", RUNBOOK + "test_a_rollback_is_gone_on_from"),
+        ("helm -n gameservers upgrade server-4711 charts/gameserver --reuse-values --set diskGb=20",
+         RUNBOOK + "test_a_rollback_is_gone_on_from"),
+        ("helm -n gameservers get values server-4711 -o yaml > server-4711.yaml",
+         RUNBOOK + "test_an_uninstall_keeps_the_disk_for_a_hand_and_for_the_api"),
+        ("helm -n gameservers install server-4711 charts/gameserver -f server-4711.yaml",
+         RUNBOOK + "test_an_uninstall_keeps_the_disk_for_a_hand_and_for_the_api"),
+        ("helm -n gameservers history server-4711", RUNBOOK + "test_a_release_left_pending_is_rolled_back"),
+        ("kubectl -n gameservers get statefulset server-4711 -o jsonpath='{.metadata.annotations.gameserver/server}'",
+         RUNBOOK + "test_a_lost_release_is_made_again_over_its_disk"),
+        ("kubectl -n gameservers delete statefulset,service,secret,networkpolicy -l gameserver/id=4711",
+         RUNBOOK + "test_a_lost_release_is_made_again_over_its_disk"),
+        ("helm -n gameservers upgrade server-4711 charts/gameserver --reuse-values --force-conflicts",
+         RUNBOOK + "test_a_field_that_another_hand_took_is_given_back"),
+    ],
+    "docs/sftp.md": [
+        ('PUT /api/v1/server/4711/sftp   {"password": true, "public_keys": ["ssh-ed25519 AAAA… me@home"]}',
+         "tests/api/test_documented.py::test_an_account_is_answered_as_written"),
+        ("kubectl create namespace gameserver-sftp", REAL + "test_it_is_installed_as_written"),
+        ("profile gameserver-sftp flags=(attach_disconnected) {", HERE + "test_the_apparmor_profile_is_one"),
+        ("ssh-keygen -q -t ed25519 -N '' -C '' -f ssh_host_ed25519_key", REAL + "test_files_are_set_up_as_written"),
+        ("kubectl -n gameserver-sftp logs daemonset/sftp --all-pods --tail=-1 | grep '\"server\": 4711'",
+         REAL + "test_files_are_set_up_as_written"),
+        ("┌──────────────────── pod of the DaemonSet ───────────────────┐", PICTURE),
+    ],
+}  # fmt: skip
+
+#: Commands within the text, by themselves; a program and one word (`helm upgrade`) only names a command.
+COMMANDS = {
+    "helm upgrade --wait": GAMES + "test_an_operators_game_needs_nothing_but_the_charts_values",
+    "kubectl -n gameserver-system rollout restart deployment api": REAL
+    + "test_what_is_installed_is_changed_as_written",
+    "helm -n gameserver-system rollback api": REAL + "test_what_is_installed_is_changed_as_written",
+    "kubectl top pods -n gameserver-system": REAL + "test_what_is_installed_is_looked_at_as_written",
+    "kubectl -n gameserver-sftp delete secret server-4711": REAL + "test_files_are_set_up_as_written",
+    "helm upgrade --reuse-values --set …": RUNBOOK + "test_a_value_is_changed_and_stays",
+    "helm upgrade --reuse-values --set ramGb=8": RUNBOOK + "test_a_value_is_changed_and_stays",
+    "helm lint --strict": "tests/charts/lint.py::findings",
+    "helm upgrade --install": "tests/charts/test_installed.py::test_a_server_by_hand",
+    "apparmor_parser -r FILE": HERE + "test_the_apparmor_profile_is_one",
+}
+_PROGRAMS = ("apparmor_parser", "curl", "helm", "kubectl", "make", "mount", "sftp", "ssh", "ssh-keygen")
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A block of a page."""
+
+    page: str
+    text: str
+
+    @property
+    def first(self) -> str:
+        """Its first line."""
+        return self.text.strip().splitlines()[0].strip()
+
+
+def blocks(page: str) -> list[Snippet]:
+    """The page's fenced blocks, without the indentation of the list that they may stand in."""
+    found = re.finditer(r"^( *)```\w*\n(.*?)^ *```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    return [Snippet(page, re.sub(rf"^{block[1]}", "", block[2], flags=re.MULTILINE)) for block in found]
+
+
+def block(page: str, first: str) -> str:
+    """The block that begins with this."""
+    found = [snippet.text for snippet in blocks(page) if snippet.first.startswith(first)]
+    assert found, f"{page} has no block that begins with {first!r}"
+    return found[0]
+
+
+def commands(page: str) -> Iterator[str]:
+    """The commands within the page's text that one may enter as they stand there."""
+    text = re.sub(r"^ *```.*?^ *```$", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+    for span in re.findall(r"`([^`]+)`", text):
+        words = span.split()
+        while words and re.match(r"[A-Z_]+=", words[0]):
+            words = words[1:]
+        if words and words[0] in _PROGRAMS and len(words) > 1:
+            yield " ".join(span.split())

@@ -192,14 +192,17 @@ def test_an_operators_game_needs_nothing_but_the_charts_values(
     told = udp_ping.teeworlds(address["host"], address["port"])
     assert (told.name, told.map, told.game_type) == ("Flags", "ctf2", "CTF")
 
-    # The game's own slip, with which each create would fail (probe.comand), and then the operator's (ramGB).
     template = yaml.safe_load(written)["games"]["teeworlds-ctf"]["values"].splitlines()
-    line = next(number for number, text in enumerate(template, 1) if "probe:" in text)
-    file.write_text(written.replace("{command: [teeworlds-health]}", "{comand: [teeworlds-health]}"))
-    another_api(file)
-    _says(cluster, release, f"teeworlds-ctf.values.yaml.j2:{line}: probe.comand is unknown; did you mean `command`?")
+    for right, wrong, complaint in (
+        ("options.name |", "options.nam |", ""),
+        ("command: [", "comand: [", "probe.comand is unknown; did you mean `command`?"),
+    ):
+        line = next(number for number, text in enumerate(template, 1) if right in text)
+        file.write_text(written.replace(right, wrong))
+        another_api(file)
+        _says(cluster, release, f"teeworlds-ctf.values.yaml.j2:{line}: {complaint}")
     file.write_text(written)
-    with pytest.raises(AssertionError, match="not ready|deadline exceeded|timed out"):
+    with pytest.raises(AssertionError, match=r"not ready|deadline exceeded|timed out"):
         another_api(file, "--wait", "--timeout=5s", "--set", "serverValues.all.ramGB=4")
     _says(
         cluster, release, "/etc/gameserver-api/config/server-values.yaml:2: all.ramGB is unknown; did you mean `ramGb`?"

@@ -19,7 +19,7 @@ REAL = "tests/cluster/test_documented.py::"
 RUNBOOK = "tests/cluster/test_runbook.py::"
 GAMES = "tests/cluster/test_games.py::"
 
-#: By page, how each block begins, in order, and the test that runs it. What a test does only in part (helm's
+#: By page, how each block begins, and the test that runs it. What a test does only in part (helm's
 #: `--dry-run=server`, for what would replace the cluster's own API), the test says.
 BLOCKS: dict[str, list[tuple[str, str]]] = {
     "README.md": [
@@ -68,6 +68,7 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
         ("helm -n gameservers install server-4711 charts/gameserver -f server-4711.yaml",
          RUNBOOK + "test_an_uninstall_keeps_the_disk_for_a_hand_and_for_the_api"),
         ("helm -n gameservers history server-4711", RUNBOOK + "test_a_release_left_pending_is_rolled_back"),
+        ("kubectl -n gameservers delete secret server-4711-rcon", RUNBOOK + "test_an_rcon_password_is_replaced"),
         ("kubectl -n gameservers get statefulset server-4711 -o jsonpath='{.metadata.annotations.gameserver/server}'",
          RUNBOOK + "test_a_lost_release_is_made_again_over_its_disk"),
         ("kubectl -n gameservers delete statefulset,service,secret,networkpolicy -l gameserver/id=4711",
@@ -87,9 +88,8 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
     ],
 }  # fmt: skip
 
-#: Commands within the text, by themselves; a program and one word (`helm upgrade`) only names a command.
+#: Commands within the text, by themselves; a program with one word and flags (`helm upgrade --wait`) only names one.
 COMMANDS = {
-    "helm upgrade --wait": GAMES + "test_an_operators_game_needs_nothing_but_the_charts_values",
     "kubectl -n gameserver-system rollout restart deployment api": REAL
     + "test_what_is_installed_is_changed_as_written",
     "helm -n gameserver-system rollback api": REAL + "test_what_is_installed_is_changed_as_written",
@@ -97,9 +97,6 @@ COMMANDS = {
     "kubectl -n gameserver-sftp delete secret server-4711": REAL + "test_files_are_set_up_as_written",
     "helm upgrade --reuse-values --set …": RUNBOOK + "test_a_value_is_changed_and_stays",
     "helm upgrade --reuse-values --set ramGb=8": RUNBOOK + "test_a_value_is_changed_and_stays",
-    "helm lint --strict": "tests/charts/lint.py::findings",
-    "helm upgrade --install": "tests/charts/test_installed.py::test_a_server_by_hand",
-    "apparmor_parser -r FILE": HERE + "test_the_apparmor_profile_is_one",
 }
 _PROGRAMS = ("apparmor_parser", "curl", "helm", "kubectl", "make", "mount", "sftp", "ssh", "ssh-keygen")
 

@@ -27,6 +27,13 @@ def test_what_is_beyond_ascii_is_escaped_whole(text: str, written: str) -> None:
     assert as_yaml(text) == written
 
 
+def test_a_name_may_be_of_any_length() -> None:
+    """YAML looks for the colon after a name within 1,024 characters, unless it is told that there is one."""
+    for name in ("n" * 5000, "😀" * 200, '": ' * 400, "{" + '"' * 1100):
+        value = {"a": {name: [name, {name: 1}]}, name: {}}
+        assert yaml.safe_load(as_yaml(value)) == value
+
+
 def test_what_json_cannot_say_is_refused() -> None:
     """NaN has no place in values."""
     with pytest.raises(ValueError, match="JSON"):

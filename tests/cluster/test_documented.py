@@ -70,26 +70,21 @@ def test_it_is_installed_as_written(cluster: Cluster, namespace: str) -> None:
     )
     tokens = auth.parse(typed(f"base64 -d <<< {kept}"), "tokens.json")
     assert [(token.name, token.scopes) for token in tokens] == [("shop", {"read", "operate", "admin"})]
-    assert "STATUS: pending" in typed(dry(block("docs/operations.md", "helm upgrade --install api")))
+    assert "Dry run complete" in typed(dry(block("docs/operations.md", "helm upgrade --install api")))
     for page in ("docs/operations.md", "docs/sftp.md"):
         label, releases = block(page, "kubectl create namespace gameserver-sftp").split("helm", 1)
         typed(label.replace("gameserver-sftp", namespace).replace("create namespace", "get namespace"))
-        assert typed(dry(f"helm{releases}")).count("STATUS: pending") == 2
+        assert typed(dry(f"helm{releases}")).count("Dry run complete") == 2
 
 
 def test_what_is_installed_is_changed_as_written(cluster: Cluster, tmp_path: Path) -> None:
-    """A game of one's own, a restart of the replicas, a way back."""
+    """A game of one's own."""
     games = tmp_path / "my-games.yaml"
     games.write_text(block("docs/games.md", "# my-games.yaml"))
     script = dry(block("docs/games.md", "helm upgrade api")).replace("my-games.yaml", str(games))
     printed = typed(f". .local/env\n{script}")
     assert "teeworlds-ctf.values.yaml.j2" in printed
     assert "successfully rolled out" in printed
-    for command in COMMANDS:
-        if "rollout restart" in command:
-            assert "restarted" in typed(f"{command} --dry-run=server")
-        if "rollback api" in command:
-            typed(f"{command} --dry-run=server")
 
 
 def test_what_is_installed_is_looked_at_as_written(cluster: Cluster) -> None:
@@ -107,8 +102,8 @@ def test_files_are_set_up_as_written(cluster: Cluster, namespace: str, tmp_path:
     assert list(json.loads(written)) == ["ssh_host_ed25519_key"]
     # Which servers have been logged in to is another test's matter: grep may find nothing.
     logs, _, search = block("docs/sftp.md", "kubectl -n gameserver-sftp logs").partition("|")
-    for line in typed(logs).splitlines():
-        assert "time" in json.loads(line)
+    lines = [json.loads(line.partition("] ")[2]) for line in typed(logs).splitlines()]
+    assert all("event" in line for line in lines)
     assert search.strip() == "grep '\"server\": 4711'"
     (delete,) = (command for command in COMMANDS if "delete secret" in command)
     cluster.run("kubectl", "-n", namespace, "create", "secret", "generic", "server-4711")

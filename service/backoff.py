@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from service.edges import Object, Objects
+from service.edges import Objects
+from service.readings import game_status
 from service.state import state_of
 
 
-def in_backoff(objects: Objects, events: Sequence[Object]) -> bool:
+def in_backoff(objects: Objects) -> bool:
     """Whether Kubernetes failed to run the server and now waits, for up to minutes, before it tries again.
 
-    That is so after crashes, while an image cannot be pulled, and while a quota or a policy refuses the pod. A pod
-    whose container runs is never meant, whatever state the game in it is in.
+    That is so after crashes, and after a game has ended itself too often, while an image cannot be pulled, and while a
+    quota or a policy refuses the pod. A pod whose container runs is never meant, whatever state the game in it is in.
     """
-    if objects.statefulset is None or state_of(objects, events).state != "failed":
+    now = state_of(objects)
+    if objects.statefulset is None or now.wanted != "running" or now.state in ("running", "stopping", "deleting"):
         return False
     if objects.pod is None:
-        return True
-    containers = objects.pod.get("status", {}).get("containerStatuses", [])
-    deleted = "deletionTimestamp" in objects.pod["metadata"]
-    return not deleted and not any("running" in container.get("state", {}) for container in containers)
+        return now.state == "failed"
+    container = (game_status(objects.pod) or {}).get("state") or {}
+    waits = now.state == "failed" or (container.get("waiting") or {}).get("reason") == "CrashLoopBackOff"
+    return waits and "deletionTimestamp" not in objects.pod["metadata"] and "running" not in container

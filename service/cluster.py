@@ -9,7 +9,8 @@ Rights that this needs:
         statefulsets (apps), pods, services     get list watch
         persistentvolumeclaims                  get list watch patch delete
         secrets                                 get list watch
-        events, pods/log                        list; get
+        events                                  list watch
+        pods/log                                get
     in the whole cluster
         nodes                                   list
         persistentvolumes                       get
@@ -21,16 +22,18 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 from urllib.parse import quote
 
 from service.edges import KEPT_SINCE, REUSED_SINCE, Object, Objects, RconPassword
 from service.errors import OperationInProgress, Problem
+from service.hindrances import READ_EVENTS
 from service.kube import Conflict, Kube, path
 from service.listing import Listing
 from service.live import LiveServer
+from service.nodelist import NodeList
 from service.nodes import Nodes
 from service.objects import ServerObjects
+from service.readings import in_time, read_event
 from service.revisions import Revisions, status
 from service.settings import Settings
 
@@ -44,7 +47,8 @@ class Cluster:
         self._namespace = settings.servers_namespace
         self._kube = kube or Kube()
         self._revisions = Revisions(self._kube, self._namespace)
-        self._listing = Listing(self._kube, self._namespace)
+        self.nodes = NodeList(self._kube)
+        self._listing = Listing(self._kube, self._namespace, self.nodes)
         self._nodes = Nodes(self._kube)
         self._answered = float("-inf")
 
@@ -55,7 +59,7 @@ class Cluster:
     # -- servers -------------------------------------------------------------------------------------------
 
     def server(self, id: int) -> LiveServer:
-        """The objects of one server as they are now, without its events."""
+        """The objects of one server as they are now."""
         return LiveServer(self, id)
 
     def servers(self, limit: int, continue_: str | None) -> tuple[list[ServerObjects], str | None]:
@@ -66,11 +70,12 @@ class Cluster:
         return self._listing.page(limit, continue_)
 
     def events(self, id: int) -> tuple[Object, ...]:
-        """The events of pod, StatefulSet and claim, newest last."""
+        """Those events of pod, StatefulSet and claim that a state may be read from, newest last."""
         where = path("v1", self._namespace, "events")
         selectors = [quote(f"involvedObject.name=server-{id}{pod}") for pod in ("", "-0")]
         lists = self._kube.get_all([f"{where}?fieldSelector={selector}" for selector in selectors])
-        return tuple(sorted([event for found in lists for event in (found or {}).get("items") or []], key=_when))
+        found = [event for some in lists for event in (some or {}).get("items") or []]
+        return in_time([read_event(event) for event in found if event.get("reason") in READ_EVENTS])
 
     def service(self, name: str) -> Object | None:
         """The Service called `name`, as it is now."""
@@ -172,13 +177,3 @@ class Cluster:
             return self._revisions.of(f"server-{id}")
         known = self._listing.releases(id)
         return self._revisions.cached(f"server-{id}") if known is None else known
-
-
-def _when(event: Object) -> str:
-    series: dict[str, Any] = event.get("series") or {}
-    return str(
-        series.get("lastObservedTime")
-        or event.get("lastTimestamp")
-        or event.get("eventTime")
-        or event["metadata"]["creationTimestamp"]
-    )

@@ -30,7 +30,7 @@ from service.errors import (
 from service.games import Game
 from service.records import Record, customer_of_claim, record_of_values
 from service.sftp import forget
-from service.state import exists, state_of
+from service.state import exists
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
 
 def start(context: Context, objects: Objects) -> None:
     """See to it that the server runs, under the Lease that this thread holds; one that runs goes on running."""
-    again = _waits(context, objects)
+    again = in_backoff(objects)
 
     def started(current: values.Values) -> values.Values:
         running = values.started(current, True)
@@ -153,12 +153,6 @@ def _again(context: Context, token: Token, objects: Objects, record: Record, wan
     # the operator may have mended what was in its way.
     finished = context.releases.change(objects.id, lambda current: current if once_whole else wanted)
     return finished and not once_whole
-
-
-def _waits(context: Context, objects: Objects) -> bool:
-    """Whether the server waits for Kubernetes' next try; one whose game answers does not, without another look."""
-    answers = state_of(objects).state in ("running", "stopped")
-    return not answers and in_backoff(objects, context.cluster.events(objects.id))
 
 
 def _take_back(context: Context, id: int, reused: bool) -> None:

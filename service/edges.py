@@ -43,24 +43,25 @@ class Objects(Protocol):
 
     @property
     def events(self) -> Sequence[Object]:
-        """The events of pod, StatefulSet and claim, newest last."""
+        """Those events of pod, StatefulSet and claim that a state may be read from, newest last."""
 
     @property
     def releases(self) -> Sequence[Object]:
         """The metadata of the release Secrets, oldest first; labels `status` and `version`."""
+
+    @property
+    def nodes(self) -> Mapping[str, Object]:
+        """The nodes of the cluster by name, as of some seconds ago; empty where nobody knows them."""
 
 
 class ClusterEdge(Protocol):
     """Kubernetes. Every method may raise errors.ClusterUnavailable."""
 
     def server(self, id: int) -> Objects:
-        """The objects of one server, without its events."""
+        """The objects of one server."""
 
     def servers(self, limit: int, continue_: str | None) -> tuple[Sequence[Objects], str | None]:
         """A page of all servers, by id, and what to pass as `continue_` for the next page."""
-
-    def events(self, id: int) -> Sequence[Object]:
-        """The events of pod, StatefulSet and claim, newest last."""
 
     def service(self, name: str) -> Object | None: ...
     def rcon_password(self, id: int) -> RconPassword | None: ...

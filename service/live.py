@@ -37,8 +37,6 @@ class LiveServer:
     five take hardly longer than one.
     """
 
-    events: tuple[Object, ...] = ()
-
     def __init__(self, cluster: Cluster, id: int) -> None:
         self.id = id
         self._cluster = cluster
@@ -64,6 +62,14 @@ class LiveServer:
     def releases(self) -> tuple[Object, ...]:
         # Whether there is a server at all must be current; where a StatefulSet shows it, its history may lag.
         return self._cluster.releases(self.id, current=self.statefulset is None)
+
+    @once
+    def events(self) -> tuple[Object, ...]:
+        return self._cluster.events(self.id)
+
+    @property
+    def nodes(self) -> Mapping[str, Object]:
+        return self._cluster.nodes
 
     @once
     def _parts(self) -> tuple[Object | None, Object | None, Object | None, Mapping[str, Object]]:

@@ -16,7 +16,8 @@ class ServerObjects:
     """The objects of one server, as plain JSON; parts that do not exist are None or empty.
 
     `services` are by object name, `events` (of pod, StatefulSet and claim) have the newest last, `releases` is the
-    metadata of the release Secrets, oldest first, whose labels say `status` and `version`.
+    metadata of the release Secrets, oldest first, whose labels say `status` and `version`. `nodes` are those of the
+    cluster, by name; empty where nobody knows them.
     """
 
     id: int
@@ -26,6 +27,7 @@ class ServerObjects:
     services: Mapping[str, Object] = field(default_factory=dict)
     events: tuple[Object, ...] = ()
     releases: tuple[Object, ...] = ()
+    nodes: Mapping[str, Object] = field(default_factory=dict)
 
 
 def service_names(id: int) -> tuple[str, str, str]:

@@ -22,8 +22,10 @@ log = logging.getLogger(__name__)
 # The machine's own randomness: no thread of the watch moves the state that others seed.
 _random = random.SystemRandom()
 
-# A watch lasts this long; the server ends it, and the next goes on from the same place.
+# A watch lasts this long; the server ends it, and the next goes on from the same place. Where it says nothing for as
+# long as nothing happens, it has to end before the silence is taken for a dead connection (kube.py).
 SECONDS = (240, 300)
+SILENT_SECONDS = (60, 80)
 LONGEST_PAUSE = 8.0
 
 
@@ -31,7 +33,9 @@ LONGEST_PAUSE = 8.0
 class Kind:
     """What to watch: where, which of them, whether only metadata, what of an object to keep, and whose it is.
 
-    `id_of` gives the server's id for an object, or None for one that is no server's.
+    `id_of` gives the server's id for an object, or None for one that is no server's. `fields` selects by fields, and
+    of one server's objects only the `most` that changed last are kept. `bookmarks` says that the API server speaks
+    up on this watch now and then, even when nothing happens.
     """
 
     path: str
@@ -39,14 +43,32 @@ class Kind:
     trim: Callable[[Object], Object]
     id_of: Callable[[Object], int | None]
     metadata: bool = False
+    fields: str = ""
+    most: int = 100
+    bookmarks: bool = True
+
+    @property
+    def query(self) -> dict[str, str]:
+        wanted = {"labelSelector": self.selector, "fieldSelector": self.fields}
+        return {name: text for name, text in wanted.items() if text}
+
+
+Seen = Callable[[int, Object | None, Object, bool], None]
+"""Told of each object that the watch sees: the server's id, the object before if there was one, the object, and
+whether it is gone. It must not keep the watch waiting."""
+
+
+def _untold(id: int, before: Object | None, item: Object, gone: bool) -> None:
+    """Nobody wants to know."""
 
 
 class Watch:
     """The objects of one kind, by server id and then by name."""
 
-    def __init__(self, kube: Kube, kind: Kind) -> None:
+    def __init__(self, kube: Kube, kind: Kind, seen: Seen = _untold) -> None:
         self._kube = kube
         self._kind = kind
+        self._seen = seen
         self._lock = threading.Lock()
         self._groups: dict[int, dict[str, Object]] = {}
         self._version = ""
@@ -97,27 +119,30 @@ class Watch:
             time.sleep(min(LONGEST_PAUSE, 0.25 * 2 ** min(failures, 10)) * _random.uniform(0.5, 1))
 
     def _list(self) -> None:
-        items, version = self._kube.listed(
-            self._kind.path, metadata=self._kind.metadata, labelSelector=self._kind.selector
-        )
+        items, version = self._kube.listed(self._kind.path, metadata=self._kind.metadata, **self._kind.query)
         groups: dict[int, dict[str, Object]] = {}
         for item in items:
             if (id := self._kind.id_of(item)) is not None:
-                groups.setdefault(id, {})[item["metadata"]["name"]] = self._kind.trim(item)
+                group = groups.setdefault(id, {})
+                group[item["metadata"]["name"]] = self._kind.trim(item)
+                self._bound(group)
         with self._lock:
-            self._groups = groups
+            before, self._groups = self._groups, groups
         self._version = version
         self._lost_since = None
         self._synced.set()
+        for id, group in groups.items():
+            for name, item in group.items():
+                self._seen(id, before.get(id, {}).get(name), item, False)
+
+    def _bound(self, group: dict[str, Object]) -> None:
+        while len(group) > self._kind.most:
+            del group[next(iter(group))]
 
     def _follow(self) -> None:
-        seconds = _random.randint(*SECONDS)
+        seconds = _random.randint(*(SECONDS if self._kind.bookmarks else SILENT_SECONDS))
         for event in self._kube.watch(
-            self._kind.path,
-            self._version,
-            metadata=self._kind.metadata,
-            seconds=seconds,
-            labelSelector=self._kind.selector,
+            self._kind.path, self._version, metadata=self._kind.metadata, seconds=seconds, **self._kind.query
         ):
             if event["type"] == "CONNECTED":
                 self._lost_since = None
@@ -134,11 +159,14 @@ class Watch:
         if id is None:
             return
         # A new dict each time: readers hold on to the old one without a lock.
-        group = {key: value for key, value in self._groups.get(id, {}).items() if key != name}
+        before, trimmed = self._groups.get(id, {}), self._kind.trim(item)
+        group = {key: value for key, value in before.items() if key != name}
         if not deleted:
-            group[name] = self._kind.trim(item)
+            group[name] = trimmed
+            self._bound(group)
         with self._lock:
             if group:
                 self._groups[id] = group
             else:
                 self._groups.pop(id, None)
+        self._seen(id, before.get(name), trimmed, deleted)

@@ -47,6 +47,7 @@ class World:
         self.made_services: dict[int, list[str]] = {}
         self.events: dict[int, list[Object]] = {}
         self.logs: dict[int, str] = {}
+        self.nodes: dict[str, Object] = {}
         self.away = False
         self.password_since = TIME
         self.expandable = False
@@ -180,13 +181,10 @@ class FakeCluster:
         if continue_ is not None and not continue_.isdigit():
             raise InvalidRequest(errors={"continue": ["is not from an earlier answer"]})
         after = int(continue_ or 0)
-        ids = sorted(id for id in {*self.world.statefulsets, *self.world.revisions} if id > after)
+        there = {*self.world.statefulsets, *self.world.revisions, *self.world.pods}
+        ids = sorted(id for id in there if id > after)
         page = [self._objects(id) for id in ids[:limit]]
         return page, str(ids[limit - 1]) if len(ids) > limit else None
-
-    def events(self, id: int) -> tuple[Object, ...]:
-        self.world.check()
-        return tuple(self.world.events.get(id, []))
 
     def service(self, name: str) -> Object | None:
         self.world.check()
@@ -247,6 +245,8 @@ class FakeCluster:
             pod=deepcopy(world.pods.get(id)),
             claim=deepcopy(world.claims.get(id)),
             services={each: deepcopy(world.services[each]) for each in names if each in world.services},
+            events=tuple(deepcopy(world.events.get(id, []))),
+            nodes=deepcopy(world.nodes),
             releases=tuple(
                 {
                     "name": f"sh.helm.release.v1.{name}.v{version}",

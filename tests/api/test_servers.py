@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from service import errors
+from service.app import count_servers
 from tests.api.conftest import MINECRAFT, Client
-from tests.fakes import TIME, World
+from tests.fakes import TIME, FakeCluster, World
 
 OK = {"ram_gb": 2, "disk_gb": 10}
 
@@ -241,7 +242,11 @@ def test_a_deleted_server_is_seen_until_its_game_has_ended(client: Client, world
     pod = world.pods[1]
     client.delete("/api/v1/server/1/")
     world.pods[1] = {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": TIME}}
-    assert client.get("/api/v1/server/1/").json == {
+    shown = client.get("/api/v1/server/1/").json
+    assert client.get("/api/v1/server/").json["servers"] == [  # type: ignore[index]
+        {key: value for key, value in (shown or {}).items() if key != "success"}
+    ]
+    assert shown == {
         "success": True,
         "id": 1,
         "game": None,
@@ -251,7 +256,7 @@ def test_a_deleted_server_is_seen_until_its_game_has_ended(client: Client, world
         "wanted": "deleted",
         "state": "deleting",
         "reason": None,
-        "since": TIME,
+        "since": world.claims[1]["metadata"]["annotations"]["gameserver/kept-since"],
         "host": None,
         "ports": {},
     }
@@ -590,3 +595,18 @@ def test_the_catalogue(client: Client) -> None:
         "ports": [{"name": "primary", "port": 25565, "protocol": "TCP"}],
     }
     assert options["additionalProperties"] is False
+
+
+def test_one_server_the_list_and_the_metrics_say_the_same(client: Client, world: World) -> None:
+    """Also where only events tell why there is no pod."""
+    client.post("/api/v1/server/1/", OK)
+    world.pods.clear()
+    refused = {"reason": "FailedCreate", "message": "exceeded quota: mem, requested: 2Gi", "firstTimestamp": TIME}
+    world.events[1] = [refused]
+    one = client.get("/api/v1/server/1/").json
+    assert one is not None
+    assert (one["state"], one["reason"]) == ("failed", "A quota refused the server's pod: mem, requested: 2Gi")
+    assert client.get("/api/v1/server/").json["servers"] == [  # type: ignore[index]
+        {key: value for key, value in one.items() if key != "success"}
+    ]
+    assert [server["state"] for server in count_servers(FakeCluster(world))] == ["failed"]

@@ -12,7 +12,7 @@ import requests
 
 from local.nodes import Node
 from tests.cluster import absence
-from tests.cluster.conftest import Cluster, until
+from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
 from tests.cluster.replicas import pods
 
 #: The ways in which Kubernetes as a whole does not answer. Each gives a context manager.
@@ -215,7 +215,8 @@ def test_a_frozen_node_takes_only_its_own_replica_along(cluster: Cluster, new_se
             until(lambda: node_given_up(cluster, "node2"), 120, "Kubernetes does not notice")
             until(lambda: asked(cluster, here, 12, pool) == ["running"] * 12, 30, "the frozen replica is still asked")
             status = cluster.status(there)
-            assert (status["state"], status["reason"]) == ("failed", "Its node does not answer.")
+            assert status["state"] == "failed"
+            assert status["reason"].startswith("Its node node2 does not answer, since ")
             assert status["wanted"] == "running"
             cluster.create(later)
             cluster.until_state(later, "running")
@@ -225,6 +226,69 @@ def test_a_frozen_node_takes_only_its_own_replica_along(cluster: Cluster, new_se
         assert asked(cluster, there, 12, pool) == ["running"] * 12
     assert [game(cluster, server) for server in (here, there)] == games
     as_before(replicas, restarts(cluster))
+
+
+#: What Kubernetes gives a node by default, and a node on which a server was set to be given up sooner.
+PATIENCE = {"as it comes": ([], 540.0), "soon": (["tolerationSeconds"], 60.0)}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("patience", PATIENCE)
+def test_a_lost_node_is_said_for_as_long_as_it_is_lost(
+    cluster: Cluster, new_server: Callable[[], int], patience: str
+) -> None:
+    """Of a server that is to run, one to stop and one to go, before and after Kubernetes has given up their pods.
+
+    What docs/operations.md promises comes true when the node is back: what was given up starts anew, and the others
+    have come to their end.
+    """
+    runs, stops, goes = servers = [new_server() for _ in range(3)]
+    given, seconds = PATIENCE[patience]
+    taint = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}
+    tolerations = [{**taint, **dict.fromkeys(given, 15)}] if given else []
+    cluster.run("kubectl", "cordon", "node1")
+    try:
+        for server in servers:
+            cluster.create(server, game="teeworlds", start=False)
+            more = ["--set-json", f"tolerations={json.dumps(tolerations)}", "--set", "replicas=1"]
+            chart = str(ROOT / "charts" / "gameserver")
+            cluster.run("helm", "-n", SERVERS_NAMESPACE, "upgrade", f"server-{server}", chart, "--reuse-values", *more)
+        for server in servers:
+            cluster.until_state(server, "running")
+    finally:
+        cluster.run("kubectl", "uncordon", "node1")
+    before = game(cluster, runs)[0]
+    said = "Its node node2 does not answer, since "
+
+    def state(server: int) -> tuple[str, str]:
+        # The frozen replica may be asked for as long as Kubernetes has not given it up.
+        status = cluster.status(server)
+        return status["state"], str(status["reason"])[: len(said)]
+
+    with absence.frozen(Node(2)):
+        frozen = time.monotonic()
+        until(lambda: node_given_up(cluster, "node2"), 120, "Kubernetes does not notice")
+        time.sleep(5)
+        assert [state(server) for server in servers] == [("failed", said)] * 3
+        since = cluster.status(runs)["since"]
+        cluster.done("PATCH", f"/api/v1/server/{stops}/stop")
+        cluster.done("DELETE", f"/api/v1/server/{goes}/")
+        until(lambda: "deletionTimestamp" in cluster.get("pod", f"server-{runs}-0")["metadata"], 420, "not given up")
+        while True:
+            wanted = [("failed", said), ("stopping", said), ("deleting", said)]
+            assert [state(server) for server in servers] == wanted
+            assert cluster.status(runs)["since"] == since
+            assert "starts anew" in cluster.status(runs)["reason"]
+            page = cluster.done("GET", f"/api/v1/server/?limit=1&continue={runs - 1}")["servers"]
+            assert (page[0]["state"], page[0]["reason"]) == ("failed", cluster.status(runs)["reason"])
+            if time.monotonic() > frozen + seconds:
+                break
+            time.sleep(5)
+    cluster.until_state(runs, "running", seconds=120)
+    assert game(cluster, runs)[0] != before
+    cluster.until_state(stops, "stopped", seconds=120)
+    until(lambda: cluster.call("GET", f"/api/v1/server/{goes}/").status_code == 404, 120)
+    assert goes in [disk["id"] for disk in cluster.done("GET", "/api/v1/disk/")["disks"]]
 
 
 def node_given_up(cluster: Cluster, node: str) -> bool:

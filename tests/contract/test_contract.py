@@ -34,7 +34,7 @@ def test_an_unknown_server_has_no_part(edges: Edges, new_id: Callable[[], int]) 
     assert edges.cluster.service(f"server-{id}") is None
     assert edges.cluster.rcon_password(id) is None
     assert edges.cluster.pod_log_tail(id, 10, False) == ""
-    assert list(edges.cluster.events(id)) == []
+    assert list(found.events) == []
     with pytest.raises(ServerNotFound):
         edges.releases.change(id, lambda values: values)
 

@@ -49,11 +49,11 @@ def test_only_a_try_that_failed_is_waited_for(
     found: dict[str, Any] | None, events: list[dict[str, Any]], expected: bool
 ) -> None:
     """A pod whose container runs is never taken for one."""
-    assert in_backoff(ServerObjects(1, statefulset=STATEFULSET, pod=found), events) is expected
+    assert in_backoff(ServerObjects(1, statefulset=STATEFULSET, pod=found, events=tuple(events))) is expected
 
 
 def test_a_stopped_server_waits_for_nothing() -> None:
     """Nor does one that is not there."""
     stopped = {**STATEFULSET, "spec": {"replicas": 0}}
-    assert not in_backoff(ServerObjects(1, statefulset=stopped), [REFUSED])
-    assert not in_backoff(ServerObjects(1), [REFUSED])
+    assert not in_backoff(ServerObjects(1, statefulset=stopped, events=(REFUSED,)))
+    assert not in_backoff(ServerObjects(1, events=(REFUSED,)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from service.objects import ServerObjects
 from service.state import State, exists, state_of, with_log
+from service.stops import Stop
 
 T0, T1, T2 = "2026-01-31T12:00:00Z", "2026-01-31T12:01:00Z", "2026-01-31T12:02:00Z"
 
@@ -27,6 +29,10 @@ CLAIM = {"metadata": {}, "status": {"phase": "Bound"}}
 PENDING_CLAIM = {"metadata": {}, "status": {"phase": "Pending"}}
 
 
+#: Twenty seconds.
+PROBE = {"periodSeconds": 5, "failureThreshold": 4}
+
+
 def pod(
     container: dict[str, Any] | None = None,
     *conditions: dict[str, Any],
@@ -35,9 +41,10 @@ def pod(
 ) -> dict[str, Any]:
     resources = {"requests": {"memory": "64Gi", "cpu": "250m"}, "limits": {"memory": "4Gi"}}
     containers = [{"name": "game", **container}] if container is not None else []
+    wanted = {"name": "game", "resources": resources, "startupProbe": PROBE}
     return {
         "metadata": {"creationTimestamp": T0, **(metadata or {})},
-        "spec": {"containers": [{"name": "game", "resources": resources}]},
+        "spec": {"nodeName": "node2" if containers else "", "containers": [wanted]},
         "status": {"startTime": T0, "conditions": list(conditions), "containerStatuses": containers, **status},
     }
 
@@ -49,7 +56,7 @@ def server(**parts: Any) -> ServerObjects:
 
 
 def event(reason: str, message: str = "") -> dict[str, Any]:
-    return {"reason": reason, "message": message}
+    return {"reason": reason, "message": message, "firstTimestamp": T1, "lastTimestamp": T2}
 
 
 def unschedulable(message: str) -> dict[str, Any]:
@@ -167,7 +174,7 @@ CASES: dict[str, tuple[ServerObjects, State]] = {
                 {"type": "ContainersReady", "status": "True"},
             )
         ),
-        failed("Its node does not answer.", T2),
+        failed("Its node node2 does not answer.", T2),
     ),
     "out of memory": (
         server(pod=pod({"state": OOM})),
@@ -262,7 +269,7 @@ EVENTS: dict[str, tuple[ServerObjects, list[dict[str, Any]], State]] = {
     "pod security": (
         server(),
         [event("FailedCreate", SECURITY)],
-        failed('Pod security refused the server\'s pod: "restricted:latest": allowPrivilegeEscalation != false'),
+        failed('Pod security refused the server\'s pod: "restricted:latest": allowPrivilegeEscalation != false', T1),
     ),
     "a refusal of before the last pod": (
         server(),
@@ -272,7 +279,7 @@ EVENTS: dict[str, tuple[ServerObjects, list[dict[str, Any]], State]] = {
     "quota": (
         server(),
         [event("FailedCreate", "create Pod failed error: exceeded quota: mem, requested: 4Gi")],
-        failed("A quota refused the server's pod: mem, requested: 4Gi"),
+        failed("A quota refused the server's pod: mem, requested: 4Gi", T1),
     ),
     "no storage class": (
         server(claim=PENDING_CLAIM, pod=pod(None, unschedulable("unbound"))),
@@ -282,7 +289,7 @@ EVENTS: dict[str, tuple[ServerObjects, list[dict[str, Any]], State]] = {
     "disk cannot be mounted": (
         server(pod=pod({"state": {"waiting": {"reason": "ContainerCreating"}}})),
         [event("Scheduled"), event("FailedMount", "no such device")],
-        failed("The disk cannot be mounted: no such device"),
+        failed("The disk cannot be mounted: no such device", T1),
     ),
 }
 
@@ -294,15 +301,15 @@ def test_events_of_an_earlier_servers_pod_say_nothing() -> None:
     )
     refused = event("FailedMount", "no such secret")
     mine, earlier = ({**refused, "involvedObject": {"uid": uid}} for uid in ("present", "earlier"))
-    assert state_of(present, [mine]) == failed("The disk cannot be mounted: no such secret")
-    assert state_of(present, [earlier]) == state_of(present, []) == State("starting", None, T0, "running")
+    assert state_of(replace(present, events=(mine,))) == failed("The disk cannot be mounted: no such secret", T1)
+    assert state_of(replace(present, events=(earlier,))) == state_of(present) == State("starting", None, T0, "running")
 
 
 @pytest.mark.parametrize("case", EVENTS)
 def test_state_with_events(case: str) -> None:
     """Some reasons are in events alone."""
     objects, events, expected = EVENTS[case]
-    assert state_of(objects, events) == expected
+    assert state_of(replace(objects, events=tuple(events))) == expected
 
 
 def test_the_log_ends_the_reason() -> None:
@@ -321,3 +328,293 @@ def test_a_kept_disk_is_no_server() -> None:
     assert not exists(ServerObjects(1, releases=releases("uninstalled")))
     assert exists(ServerObjects(1, releases=releases("failed")))
     assert exists(ServerObjects(1, statefulset=statefulset()))
+
+
+# -- a node that is lost -----------------------------------------------------------------------------------
+
+
+def node(status: str = "True", *, cordoned: bool = False) -> dict[str, Any]:
+    ready = {"type": "Ready", "status": status, "lastTransitionTime": T1, "message": "the runtime is down"}
+    return {"metadata": {"name": "node2"}, "spec": {"unschedulable": cordoned}, "status": {"conditions": [ready]}}
+
+
+RUNS = {"started": True, "state": {"running": {"startedAt": T0}}}
+LOADS = {"started": False, "state": {"running": {"startedAt": T0}}}
+DELETED = {"deletionTimestamp": T2, "deletionGracePeriodSeconds": 0}
+LOST = [NOT_READY, {"type": "ContainersReady", "status": "True"}]
+SILENT = f"Its node node2 does not answer, since {T1}."
+EVICTED = " Kubernetes has given up the game there: once the node is back, it starts anew."
+UNKNOWN_END = " Nobody can tell whether the game has ended, until the node is back or removed."
+ALIVE, GONE = {"node2": node()}, {"node1": node()}
+NODES: dict[str, tuple[ServerObjects, State]] = {
+    "lost while it ran": (server(pod=pod(RUNS, *LOST)), failed(SILENT, T1)),
+    "lost while it loaded": (server(pod=pod(LOADS, NOT_READY)), failed(SILENT, T1)),
+    "lost, and Kubernetes has given up the pod": (
+        server(pod=pod(RUNS, *LOST, metadata=DELETED)),
+        failed(SILENT + EVICTED, T1),
+    ),
+    "lost and stopped": (
+        server(statefulset=statefulset(0), pod=pod(RUNS, *LOST, metadata=DELETED)),
+        State("stopping", SILENT + UNKNOWN_END, T2, "stopped"),
+    ),
+    "lost and deleted": (
+        server(statefulset=None, releases=(), pod=pod(RUNS, *LOST, metadata=DELETED)),
+        State("deleting", SILENT + UNKNOWN_END, T2, "deleted"),
+    ),
+    "lost and being uninstalled": (
+        server(releases=releases("uninstalling"), pod=pod(RUNS, *LOST)),
+        State("deleting", SILENT + UNKNOWN_END, T0, "deleted"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NODES)
+def test_a_lost_node_is_said_for_as_long_as_it_is_lost(case: str) -> None:
+    """Whatever is wanted meanwhile, with its name and since when; and no longer than that."""
+    objects, expected = NODES[case]
+    assert state_of(replace(objects, nodes={"node2": node("Unknown")})) == expected
+    assert SILENT not in (state_of(replace(objects, nodes=ALIVE)).reason or "")
+    gone = state_of(replace(objects, nodes=GONE))
+    assert gone.state == expected.state
+    assert (gone.reason or "").startswith("Its node node2 is no longer part of the cluster.")
+    unready = state_of(replace(objects, nodes={"node2": node("False")}))
+    assert (unready.reason or "").startswith(f"Its node node2 is not ready, since {T1}: the runtime is down")
+
+
+def test_nodes_are_looked_at_only_where_they_have_a_say() -> None:
+    """Not for servers that run or have no pod: the list of two thousand of them asks nothing."""
+
+    class Unread(dict[str, Any]):
+        def __bool__(self) -> bool:
+            raise AssertionError
+
+        __contains__ = __getitem__ = __bool__  # type: ignore[assignment]
+
+    for quiet in (
+        server(pod=pod(RUNS, READY)),
+        server(),
+        server(statefulset=statefulset(0)),
+        server(statefulset=statefulset(0), pod=pod(RUNS, READY, metadata=DELETED)),
+    ):
+        state_of(replace(quiet, nodes=Unread()))
+
+
+@pytest.mark.parametrize(
+    ("why", "reason"),
+    [
+        ("PreemptionByScheduler", "The server makes room for one of a higher priority."),
+        ("EvictionByEvictionAPI", "The server's node is being drained."),
+        ("DeletionByTaintManager", "The server's node no longer takes servers."),
+        ("SomethingNew", None),
+    ],
+)
+def test_a_pod_that_kubernetes_ends_says_why(why: str, reason: str | None) -> None:
+    """By the condition that it carries for it."""
+    disrupted = {"type": "DisruptionTarget", "status": "True", "reason": why}
+    ending = server(pod=pod(RUNS, READY, disrupted, metadata=DELETED))
+    assert state_of(ending) == State("stopping", reason, T2, "running")
+
+
+def test_a_pod_that_its_node_ended_failed_when_it_ended() -> None:
+    """Not when it began."""
+    ended = {"state": {"terminated": {"exitCode": 137, "finishedAt": T2}}}
+    evicted = server(pod=pod(ended, phase="Failed", message="The node was low on resource: memory."))
+    assert state_of(evicted) == failed("The node was low on resource: memory.", T2)
+
+
+def test_a_restart_for_a_change_says_so_while_the_old_pod_ends() -> None:
+    """And a pod that a change leaves alone is no old one."""
+    old = pod(RUNS, READY, metadata={**DELETED, "labels": {"controller-revision-hash": "old"}})
+    wanted = {**statefulset(), "status": {"updateRevision": "new"}}
+    assert state_of(server(statefulset=wanted, pod=old)) == State(
+        "stopping", "The server restarts to take a change.", T2, "running"
+    )
+    left_alone = {**wanted, "spec": {"replicas": 1, "updateStrategy": {"rollingUpdate": {"partition": 1}}}}
+    runs = pod(RUNS, READY, metadata={"labels": {"controller-revision-hash": "old"}})
+    assert state_of(server(statefulset=left_alone, pod=runs)) == State("running", None, T1, "running")
+
+
+# -- how a run ended ---------------------------------------------------------------------------------------
+
+
+def ended(code: int, started: str, finished: str) -> dict[str, Any]:
+    return {"terminated": {"exitCode": code, "startedAt": started, "finishedAt": finished}}
+
+
+START, AFTER_5, AFTER_16, AFTER_20 = (f"2026-01-31T12:00:{second:02}Z" for second in (10, 15, 26, 30))
+NEVER = {"type": "Ready", "status": "False", "lastTransitionTime": T0}
+SLOW = "The game did not answer within 20 s of its start and was ended."
+LEFT = "The game ended by itself (exit code 0)."
+
+
+def was(finished: str) -> dict[str, Any]:
+    """Ready until then."""
+    return {**NEVER, "lastTransitionTime": finished}
+
+
+@pytest.mark.parametrize(
+    ("code", "finished", "ready", "reason"),
+    [
+        (0, AFTER_16, NEVER, SLOW),
+        (143, AFTER_20, NEVER, SLOW),
+        (137, AFTER_20, NEVER, SLOW),
+        # Its save failed as it was ended.
+        (1, AFTER_20, NEVER, SLOW),
+        # Before the last try.
+        (0, AFTER_5, NEVER, LEFT),
+        (1, AFTER_5, NEVER, "The game crashed (exit code 1)."),
+        # It had answered.
+        (1, AFTER_20, was(AFTER_20), "The game crashed (exit code 1)."),
+        (137, AFTER_20, was(AFTER_20), "The game crashed (exit code 137)."),
+    ],
+)
+def test_a_start_that_was_given_up_on_is_told_from_a_crash(
+    code: int, finished: str, ready: dict[str, Any], reason: str
+) -> None:
+    """By its time and whether it was ever ready; while it ends, waits and tries again."""
+    end = ended(code, START, finished)
+    assert state_of(server(pod=pod({"state": end}, ready))).reason == reason
+    waits = state_of(server(pod=pod({**BACK_OFF_STATE, "lastState": end}, ready)))
+    assert (waits.state, waits.since) == ("failed", finished)
+    assert (waits.reason or "").startswith(f"{reason} It {'ends' if code == 0 else 'crashes'} again and again")
+    again = {"started": False, "state": {"running": {"startedAt": T2}}, "lastState": end}
+    assert state_of(server(pod=pod(again, ready))) == State("starting", f"The last try ended: {reason}", T2, "running")
+
+
+BACK_OFF_STATE = {"state": BACK_OFF}
+
+
+def test_leaving_by_its_own_command_is_no_crash() -> None:
+    """The game had answered and ended with 0: it is started again, at once or after a while."""
+    end, ready = ended(0, START, AFTER_20), was(AFTER_20)
+    at_once = state_of(server(pod=pod({"state": end}, ready)))
+    assert at_once == State("starting", f"{LEFT} Kubernetes starts it again.", AFTER_20, "running")
+    waits = state_of(server(pod=pod({**BACK_OFF_STATE, "lastState": end}, ready)))
+    slower = " Kubernetes starts it again, but waits longer before each new start, up to five minutes."
+    assert waits == State("starting", LEFT + slower, AFTER_20, "running")
+    again = {"started": False, "state": {"running": {"startedAt": T2}}, "lastState": end}
+    loads = state_of(server(pod=pod(again, ready)))
+    assert loads == State("starting", f"{LEFT} Kubernetes has started it again.", T2, "running")
+
+
+# -- after a stop ------------------------------------------------------------------------------------------
+
+
+def stopped(stop: Stop | None, **more: Any) -> ServerObjects:
+    annotations = {} if stop is None else {"gameserver/last-stop": stop.as_text()}
+    return server(statefulset=statefulset(0, annotations=annotations), **more)
+
+
+def test_a_stopped_server_says_how_its_stop_went() -> None:
+    """Until the next start, since when the game had ended; what a hand has written there is no trouble."""
+    assert state_of(stopped(Stop("uid", T2, "It was killed."))) == State("stopped", "It was killed.", T2, "stopped")
+    assert state_of(stopped(Stop("uid", T2, None))) == State("stopped", None, T2, "stopped")
+    for text in ("", "{", "[]", "7", '{"pod": 1, "at": "x", "reason": null}', '{"at": "x"}'):
+        by_hand = server(statefulset=statefulset(0, annotations={"gameserver/last-stop": text}))
+        assert state_of(by_hand) == State("stopped", None, T0, "stopped")
+    runs = statefulset(1, annotations={"gameserver/last-stop": Stop("uid", T2, "It was killed.").as_text()})
+    assert state_of(server(statefulset=runs, pod=pod(RUNS, READY))) == State("running", None, T1, "running")
+
+
+def test_a_server_that_was_never_started_is_stopped_since_it_was_made() -> None:
+    """A resize meanwhile is no stop."""
+    resized = tuple({**one, "creationTimestamp": T2} for one in releases("superseded", "deployed"))
+    assert state_of(stopped(None, claim=PENDING_CLAIM, releases=resized)).since == T0
+    assert state_of(stopped(None, releases=resized)).since == T2
+
+
+# -- since -------------------------------------------------------------------------------------------------
+
+
+def test_an_install_has_failed_since_it_failed() -> None:
+    """Not since it was begun."""
+    late = {"labels": {"status": "failed", "version": "1", "modifiedAt": "1769860920"}, "creationTimestamp": T0}
+    assert state_of(server(statefulset=None, releases=(late,))).since == T2
+
+
+def test_a_deletion_began_when_it_was_asked_for() -> None:
+    """Though the pod was ending already, and the release is older."""
+    kept = {"metadata": {"annotations": {"gameserver/kept-since": T2}}, "status": {"phase": "Bound"}}
+    ends = pod(RUNS, READY, metadata={"deletionTimestamp": T1})
+    assert state_of(server(statefulset=None, releases=(), pod=ends, claim=kept)).since == T2
+    assert state_of(server(releases=releases("uninstalling"), claim=kept)).since == T2
+
+
+def test_a_refusal_of_before_the_last_start_is_one_since_then() -> None:
+    """And one after it since it began, not since it was last repeated."""
+    refused = replace(server(), events=(event("FailedCreate", "exceeded quota: mem"),))
+    assert state_of(refused).since == T1
+    later = tuple({**one, "creationTimestamp": T2} for one in releases("deployed"))
+    assert state_of(replace(refused, releases=later)).since == T2
+
+
+# -- no node -----------------------------------------------------------------------------------------------
+
+OTHER = "1 node(s) didn't match PersistentVolume's node affinity"
+HELD = {
+    "metadata": {"annotations": {"volume.kubernetes.io/selected-node": "node2"}},
+    "status": {"phase": "Bound"},
+}
+CORDONED = f"0/2 nodes are available: {OTHER}, 1 node(s) were unschedulable."
+FULL = f"0/2 nodes are available: 1 Insufficient memory, {OTHER}."
+ZONE = "0/6 nodes are available: 2 Insufficient memory, 4 node(s) didn't match PersistentVolume's node affinity."
+BOTH = "0/2 nodes are available: 1 Insufficient memory, 1 node(s) were unschedulable."
+HOLDER = "The node that holds the disk, node2, cannot take the server"
+
+
+@pytest.mark.parametrize(
+    ("claim", "there", "message", "reason"),
+    [
+        (HELD, {"node2": node(cordoned=True)}, CORDONED, f"{HOLDER}: it is cordoned."),
+        (HELD, {"node2": node("Unknown")}, CORDONED, f"{HOLDER}: it does not answer."),
+        (HELD, GONE, f"0/1 nodes are available: {OTHER}.", f"{HOLDER}: it is no longer part of the cluster."),
+        (HELD, {"node2": node()}, FULL, f"{HOLDER}: it does not have 64 GiB of memory free."),
+        (HELD, {}, CORDONED, f"{HOLDER}."),
+        (CLAIM, {}, CORDONED, "The node that holds the disk cannot take the server."),
+        (
+            HELD,
+            {"node2": node(cordoned=True)},
+            BOTH,
+            "No node can take the server; node2, which was chosen for its disk, is cordoned.",
+        ),
+        (HELD, {"node2": node()}, ZONE, "No node that the disk can be used from has 64 GiB of memory free."),
+        (None, {}, 'persistentvolumeclaim "server-1" not found', "The server's disk, the claim server-1, is missing."),
+    ],
+)
+def test_a_disk_on_a_node_that_cannot_take_the_server(
+    claim: dict[str, Any] | None, there: dict[str, Any], message: str, reason: str
+) -> None:
+    """The node's name and what is wrong with it, and what Kubernetes says itself."""
+    waits = server(claim=claim, nodes=there, pod=pod(None, unschedulable(message)))
+    assert state_of(waits) == failed(f"{reason} ({message})", T1)
+
+
+@pytest.mark.parametrize(
+    ("why", "message", "reason"),
+    [
+        # As containerd and the kubelet say it.
+        ("ErrImagePull", 'failed to resolve reference "a/b:1": a/b:1: not found', "The image a/b:1 was not found."),
+        (
+            "ImagePullBackOff",
+            'Back-off pulling image "a/b:1": ErrImagePull: pull access denied, repository does not exist or may '
+            "require authorization: server message: insufficient_scope: authorization failed",
+            "The registry refused the image a/b:1.",
+        ),
+        ("ErrImagePull", "unexpected status from HEAD request: 403 Forbidden", "The registry refused the image a/b:1."),
+    ],
+)
+def test_an_image_that_is_not_to_be_had(why: str, message: str, reason: str) -> None:
+    """What the registry said, since the kubelet could pull."""
+    sandbox = {"type": "PodReadyToStartContainers", "status": "True", "lastTransitionTime": T1}
+    waiting = {"image": "a/b:1", "state": {"waiting": {"reason": why, "message": message}}}
+    assert state_of(server(pod=pod(waiting, sandbox))) == failed(reason, T1)
+
+
+def test_a_volume_that_was_mounted_in_the_end_is_none_that_cannot_be() -> None:
+    """The sandbox is made after it; and RCON's password is no disk."""
+    waits = {"state": {"waiting": {"reason": "ContainerCreating"}}}
+    refused = event("FailedMount", 'MountVolume.SetUp failed for volume "rcon" : secret "server-1-rcon" not found')
+    held_up = replace(server(pod=pod(waits)), events=(refused,))
+    assert (state_of(held_up).reason or "").startswith("The Secret with RCON's password cannot be mounted: ")
+    sandbox = {"type": "PodReadyToStartContainers", "status": "True", "lastTransitionTime": T1}
+    assert state_of(replace(held_up, pod=pod(waits, sandbox))) == State("starting", None, T0, "running")

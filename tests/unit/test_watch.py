@@ -12,6 +12,7 @@ from service.edges import Object
 from service.errors import ClusterUnavailable
 from service.kube import Gone
 from service.listing import Listing
+from service.nodelist import NodeList
 from service.watch import Kind, Watch
 from tests.contract.conftest import until
 from tests.unit.memory_kube import MemoryKube
@@ -150,7 +151,7 @@ def test_a_list_that_is_out_of_date_is_not_shown(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(listing, "GAP_SECONDS", 0.2)
     monkeypatch.setattr(watch, "LONGEST_PAUSE", 0.1)
     kube = Blocking()
-    found = Listing(kube, "games")
+    found = Listing(kube, "games", {})
     assert found.page(10, None) == ([], None)
     kube.away()
     kube.breaks.set()
@@ -174,7 +175,7 @@ def test_a_list_that_never_was_is_said_to_be_missing(monkeypatch: pytest.MonkeyP
     kube = MemoryKube()
     kube.away()
     with pytest.raises(ClusterUnavailable, match="not there yet"):
-        Listing(kube, "games").page(10, None)
+        Listing(kube, "games", {}).page(10, None)
 
 
 def test_what_is_kept_is_what_is_read() -> None:
@@ -189,3 +190,85 @@ def test_what_is_kept_is_what_is_read() -> None:
         "metadata": {"name": "s"},
         "spec": {"replicas": 1, "template": {"metadata": {}, "spec": kept}},
     }
+
+
+def refusal(number: int, *, reason: str = "FailedCreate", of: str = "StatefulSet", name: str = "server-7") -> Object:
+    return {
+        "metadata": {"name": f"{name}.{number}", "managedFields": [], "resourceVersion": str(number)},
+        "involvedObject": {"kind": of, "name": name, "uid": "u"},
+        "reason": reason,
+        "message": "m" * 5000,
+        "firstTimestamp": None,
+        "eventTime": "2026-01-31T12:00:00.123456Z",
+        "series": {"count": 2, "lastObservedTime": f"2026-01-31T12:00:{number:02}.000000Z"},
+        "source": {"component": "statefulset-controller"},
+    }
+
+
+def test_few_events_are_kept_and_little_of_them(pauses: list[float]) -> None:
+    """Those that a state is read from, the newest, and what is read; however many there are."""
+    kube = MemoryKube()
+    kube.lists = [[refusal(number) for number in range(1, 31)]]
+    others = [
+        refusal(40, reason="BackOff"),
+        refusal(41, of="Deployment"),
+        refusal(42, name="api-0", of="Pod"),
+    ]
+    kube.events = [[event("ADDED", item) for item in (*others, refusal(43, of="Pod", name="server-7-0"))]]
+    events = Listing(kube, "games", {})._events[0]
+    before = kube.before
+
+    def count(method: str, path: str) -> None:
+        if len(kube.asked) > 2:
+            raise Stop
+        before(method, path)
+
+    kube.before = count
+    with pytest.raises(Stop):
+        events._run()
+    assert events.ids() == [7]
+    kept = events.of(7)
+    assert list(kept) == [*(f"server-7.{number}" for number in range(12, 31)), "server-7-0.43"]
+    assert kept["server-7.30"] == {
+        "metadata": {"name": "server-7.30"},
+        "involvedObject": {"uid": "u"},
+        "reason": "FailedCreate",
+        "message": "m" * 1000,
+        "firstTimestamp": "2026-01-31T12:00:00.123456Z",
+        "lastTimestamp": "2026-01-31T12:00:30.000000Z",
+    }
+
+
+def test_whoever_wants_to_know_is_told_what_was_seen(pauses: list[float]) -> None:
+    """With what was there before, from lists and events alike."""
+    kube, told = MemoryKube(), []
+    kube.lists = [[thing(1)]]
+    kube.events = [[event("MODIFIED", thing(1, 2)), event("DELETED", thing(1, 3))]]
+    found = Watch(kube, KIND, lambda *seen: told.append(seen))
+
+    def count(method: str, path: str) -> None:
+        if len(kube.asked) > 2:
+            raise Stop
+
+    kube.before = count
+    with pytest.raises(Stop):
+        found._run()
+    assert told == [
+        (1, None, thing(1), False),
+        (1, thing(1), thing(1, 2), False),
+        (1, thing(1, 2), thing(1, 3), True),
+    ]
+
+
+def test_nodes_are_read_when_one_is_looked_at_and_not_again_at_once() -> None:
+    """All that a state needs of them, for some seconds."""
+    kube = MemoryKube()
+    ready = {"type": "Ready", "status": "True"}
+    status = {"conditions": [ready], "images": [{"names": ["large"]}]}
+    kube.lists = [[{"metadata": {"name": "node1", "labels": {}}, "spec": {"podCIDR": "10.0.0.0/24"}, "status": status}]]
+    nodes = NodeList(kube)
+    assert kube.asked == []
+    kept = {"metadata": {"name": "node1"}, "spec": {"unschedulable": False}, "status": {"conditions": [ready]}}
+    assert dict(nodes) == {"node1": kept}
+    assert "node2" not in nodes
+    assert kube.asked == ["LIST /api/v1/nodes"]

@@ -34,6 +34,7 @@ from service.nodelist import NodeList
 from service.nodes import Nodes
 from service.objects import ServerObjects
 from service.readings import in_time, read_event
+from service.records import never_used
 from service.revisions import Revisions, status
 from service.settings import Settings
 
@@ -105,7 +106,7 @@ class Cluster:
             newest[revision["labels"].get("name", "")] = revision
         installed = {name for name, revision in newest.items() if status(revision) != "uninstalled"}
         claims = self._kube.all(path("v1", self._namespace, "persistentvolumeclaims"), labelSelector="gameserver/id")
-        kept = [claim for claim in claims if claim["metadata"]["name"] not in installed]
+        kept = [claim for claim in claims if claim["metadata"]["name"] not in installed and not never_used(claim)]
         return sorted(kept, key=lambda claim: int(claim["metadata"]["labels"]["gameserver/id"]))
 
     def keep_disk(self, id: int, since: str) -> None:
@@ -118,8 +119,10 @@ class Cluster:
         where = path("v1", self._namespace, "persistentvolumeclaims", f"server-{id}")
         self._kube.merge(where, {"metadata": {"annotations": {KEPT_SINCE: None, REUSED_SINCE: since}}})
 
-    def erase_disk(self, id: int, confirm: Callable[[], None]) -> None:
+    def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
         """Begin to delete the claim; its volume goes with it once no pod uses it. Idempotent.
+
+        With `unless_used` only a claim that never had a volume.
 
         Whoever froze since the claim was read has lost the Lease, which `confirm` says, or loses it later: then the
         claim's version tells, as each create that takes the disk writes on the claim first.
@@ -129,12 +132,17 @@ class Cluster:
         # A claim of the same name that is not ours is nobody's to delete.
         if claim is None or claim["metadata"].get("labels", {}).get("gameserver/id") != str(id):
             return
+        if unless_used and not never_used(claim):
+            return
         try:
             confirm()
             where = path("v1", self._namespace, "persistentvolumeclaims", name)
             about = claim["metadata"]
             self._kube.delete(where, uid=about["uid"], version=about["resourceVersion"])
         except Conflict as conflict:
+            if unless_used:
+                # Somebody has begun to use it.
+                return
             raise OperationInProgress from conflict
 
     def disk_class_expandable(self, claim: Object) -> bool:

@@ -41,9 +41,9 @@ def timestamp() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def erase_disk(there: Context, id: int) -> None:
-    """Begin to erase the server's disk, under the Lease that this thread holds."""
-    there.cluster.erase_disk(id, lambda: there.releases.confirm(id))
+def erase_disk(there: Context, id: int, *, unless_used: bool = False) -> None:
+    """Begin to erase the server's disk, under the Lease that this thread holds; maybe only one that holds nothing."""
+    there.cluster.erase_disk(id, lambda: there.releases.confirm(id), unless_used=unless_used)
 
 
 def caller() -> Token:

@@ -28,7 +28,7 @@ from service.errors import (
     ServerNotFound,
 )
 from service.games import Game
-from service.records import Record, customer_of_claim, record_of_values
+from service.records import Record, customer_of_claim, never_used, record_of_values
 from service.sftp import forget
 from service.state import exists
 
@@ -176,6 +176,10 @@ def _settle_disk(context: Context, token: Token, objects: Objects, record: Recor
     claim = objects.claim
     if claim is None:
         return False
+    if never_used(claim):
+        # Nothing was kept, and this one's size and class are those of a server that is no more.
+        _erase(context, objects.id, unless_used=True)
+        return False
     if token.customer is not None and customer_of_claim(claim) != token.customer:
         raise ServerNotFound("A disk of another customer was kept under this id.")
     if claim["metadata"].get("deletionTimestamp"):
@@ -186,10 +190,14 @@ def _settle_disk(context: Context, token: Token, objects: Objects, record: Recor
         check_growth(context, claim, claim_gb(claim), record.disk_gb)
         context.cluster.reuse_disk(objects.id, timestamp())
         return True
-    erase_disk(context, objects.id)
+    _erase(context, objects.id, unless_used=False)
+    return False
+
+
+def _erase(context: Context, id: int, *, unless_used: bool) -> None:
+    erase_disk(context, id, unless_used=unless_used)
     deadline = time.monotonic() + _ERASE_SECONDS
-    while context.cluster.server(objects.id).claim is not None:
+    while context.cluster.server(id).claim is not None:
         if time.monotonic() > deadline:
             raise DiskBeingErased()
         time.sleep(0.2)
-    return False

@@ -66,7 +66,7 @@ class ClusterEdge(Protocol):
     def service(self, name: str) -> Object | None: ...
     def rcon_password(self, id: int) -> RconPassword | None: ...
     def kept_disks(self) -> Sequence[Object]:
-        """The claims that outlived their server."""
+        """The claims that outlived their server, but for those that never had a volume."""
 
     def keep_disk(self, id: int, since: str) -> None:
         """Write on the claim, if there is one, since when it outlives its server."""
@@ -74,8 +74,10 @@ class ClusterEdge(Protocol):
     def reuse_disk(self, id: int, since: str) -> None:
         """Write on the claim that a server has it again. An erase of it that began before then has no effect."""
 
-    def erase_disk(self, id: int, confirm: Callable[[], None]) -> None:
+    def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
         """Begin to delete the claim as it was when `confirm()` did not raise; one that is gone already is no error.
+
+        With `unless_used` nothing but a claim that never had a volume.
 
         May raise OperationInProgress, where another writes to the claim.
         """

@@ -81,6 +81,17 @@ def customer_of_claim(claim: Mapping[str, Any]) -> str | None:
     return None if record is None else record.customer
 
 
+def never_used(claim: Mapping[str, Any]) -> bool:
+    """Whether this is a claim that the chart made and that no volume was ever bound to: there is no world to lose.
+
+    One with a source has its world elsewhere, until the first pod that uses it, and nothing is said of a claim that
+    something else has made.
+    """
+    spec = _mapping(claim.get("spec"))
+    filled = spec.get("volumeName") or spec.get("dataSource") or spec.get("dataSourceRef")
+    return claim.get("status", {}).get("phase") == "Pending" and not filled and _annotated(claim) is not None
+
+
 def _annotated(thing: Mapping[str, Any] | None) -> Record | None:
     text = _mapping(_mapping(thing).get("metadata")).get("annotations") or {}
     try:

@@ -156,8 +156,9 @@ def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
         if state.exists(objects):
             there.cluster.keep_disk(id, timestamp())
             there.releases.uninstall(id)
-        if query["disk"] == "erase" and objects.claim is not None:
-            erase_disk(there, id)
+        if objects.claim is not None:
+            # A disk that never was is no disk to keep.
+            erase_disk(there, id, unless_used=query["disk"] != "erase")
     return _SUCCESS
 
 

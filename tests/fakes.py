@@ -26,6 +26,7 @@ from service.errors import (
     ServerNotFound,
 )
 from service.objects import ServerObjects
+from service.records import never_used
 
 NAMESPACE = "gameservers"
 TIME = "2026-01-31T12:00:00Z"
@@ -46,8 +47,8 @@ class World:
         # The names of the Services that a release has, whether the cluster has them or not.
         self.made_services: dict[int, list[str]] = {}
         self.events: dict[int, list[Object]] = {}
-        self.logs: dict[int, str] = {}
         self.nodes: dict[str, Object] = {}
+        self.logs: dict[int, str] = {}
         self.away = False
         self.password_since = TIME
         self.expandable = False
@@ -86,7 +87,8 @@ class World:
         self.claims[id] = {
             "metadata": {**metadata, "annotations": annotations},
             "spec": {"resources": {"requests": {"storage": f"{record['disk_gb']}Gi"}}},
-            "status": {"phase": "Bound"},
+            # As by a class that waits for the first pod.
+            "status": {"phase": "Bound" if replicas or self.bound(id) else "Pending"},
         }
         public = values.get("rcon", {}).get("visibility", "public") == "public"
         ports = values.get("ports", [{"name": "primary", "port": 25565, "protocol": "TCP"}])
@@ -120,6 +122,10 @@ class World:
 
         self.values[id] = doubled(self.values[id])
         self.apply(id, self.values[id])
+
+    def bound(self, id: int) -> bool:
+        """Whether the server's disk has a volume."""
+        return bool(self.claims.get(id, {}).get("status", {}).get("phase") == "Bound")
 
     def run(self, id: int) -> None:
         """The game answers."""
@@ -196,7 +202,8 @@ class FakeCluster:
 
     def kept_disks(self) -> list[Object]:
         self.world.check()
-        return [deepcopy(claim) for id, claim in self.world.claims.items() if id not in self.world.revisions]
+        kept = [deepcopy(claim) for id, claim in self.world.claims.items() if id not in self.world.revisions]
+        return [claim for claim in kept if not never_used(claim)]
 
     def keep_disk(self, id: int, since: str) -> None:
         self.world.check()
@@ -210,8 +217,10 @@ class FakeCluster:
             annotations.pop(KEPT_SINCE, None)
             annotations[REUSED_SINCE] = since
 
-    def erase_disk(self, id: int, confirm: Callable[[], None]) -> None:
+    def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
         self.world.check()
+        if unless_used and not never_used(self.world.claims.get(id, {})):
+            return
         confirm()
         self.world.history.append(("erase", id))
         # The claim goes once no pod uses it.

@@ -263,6 +263,49 @@ def test_a_deleted_server_is_seen_until_its_game_has_ended(client: Client, world
     assert client.patch("/api/v1/server/1/start").status_code == 404
 
 
+def test_a_disk_that_never_was_is_not_kept(client: Client, world: World) -> None:
+    """Of a server that was never started nothing stays, nor is anything in the way of the next of that id."""
+    client.post("/api/v1/server/1/", {**OK, "start": False})
+    assert world.claims[1]["status"]["phase"] == "Pending"
+    assert client.delete("/api/v1/server/1/").json == {"success": True}
+    assert world.claims == {}
+    assert client.get("/api/v1/disk/").json == {"success": True, "disks": []}
+    assert problem(client.delete("/api/v1/server/1/")) == (404, "server-not-found")
+
+    # A hand's uninstall leaves the claim; it is nothing that was kept, and no other server's size or class.
+    client.post("/api/v1/server/1/", {**OK, "disk_gb": 20, "start": False})
+    world.forget(1)
+    assert list(world.claims) == [1]
+    assert client.get("/api/v1/disk/").json == {"success": True, "disks": []}
+    assert client.post("/api/v1/server/1/", {**OK, "start": False}).status_code == 201
+    assert world.claims[1]["spec"]["resources"]["requests"] == {"storage": "10Gi"}
+    world.forget(1)
+    assert client.delete("/api/v1/server/1/").json == {"success": True}
+    assert world.claims == {}
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"status": {"phase": "Lost"}, "spec": {"volumeName": "pv-1"}},
+        {"status": {"phase": "Pending"}, "spec": {"volumeName": "pv-1"}},
+        {"status": {"phase": "Pending"}, "spec": {"dataSourceRef": {"kind": "VolumeSnapshot", "name": "backup"}}},
+        {"status": {"phase": "Pending"}, "metadata": {"annotations": {}}},
+    ],
+    ids=["lost", "of a certain volume", "to be filled from a snapshot", "of somebody else's making"],
+)
+def test_a_disk_that_may_hold_a_world_is_kept(client: Client, world: World, claim: dict[str, Any]) -> None:
+    """Whatever it looks like otherwise."""
+    client.post("/api/v1/server/1/", {**OK, "start": False})
+    there = world.claims[1]
+    for key, value in claim.items():
+        there[key] = {**there[key], **value}
+    client.delete("/api/v1/server/1/")
+    assert list(world.claims) == [1]
+    assert problem(client.post("/api/v1/server/1/", OK)) == (409, "disk-kept")
+    assert client.get("/api/v1/disk/").json["disks"][0]["id"] == 1  # type: ignore[index]
+
+
 # -- change ------------------------------------------------------------------------------------------------
 
 

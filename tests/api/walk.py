@@ -54,6 +54,8 @@ class Walk(RuleBasedStateMachine):
         super().__init__()
         self.servers: dict[int, Server] = {}
         self.kept: set[int] = set()
+        # Whose disk a game has had; before that there is none that could be kept.
+        self.used: set[int] = set()
 
     # -- steps ---------------------------------------------------------------------------------------------
 
@@ -71,7 +73,10 @@ class Walk(RuleBasedStateMachine):
         else:
             assert (status, answer) == (201, {"success": True})
             self.servers[id] = wanted
+            if disk == "erase" or id not in self.kept:
+                self.used.discard(id)
             self.kept.discard(id)
+            self.note_use(id)
 
     @rule(slot=SLOTS, how=st.sampled_from(["start", "stop", "restart"]))
     def start_stop_or_restart(self, slot: int, how: str) -> None:
@@ -100,7 +105,7 @@ class Walk(RuleBasedStateMachine):
             return
         assert (status, answer) == (200, {"success": True})
         self.servers.pop(id, None)
-        self.kept.discard(id) if erase else self.kept.add(id)
+        self.kept.add(id) if id in self.used and not erase else self.kept.discard(id)
 
     # -- what can be seen ----------------------------------------------------------------------------------
 
@@ -147,6 +152,11 @@ class Walk(RuleBasedStateMachine):
             return
         assert (status, answer["success"]) == (200, True)
         self.servers[id] = effect(there)
+        self.note_use(id)
+
+    def note_use(self, id: int) -> None:
+        if self.servers[id].running:
+            self.used.add(id)
 
     def done(self, method: str, id: int, path: str, body: Any) -> Answer:
         """The answer to a call, sent again for as long as it says that waiting helps."""

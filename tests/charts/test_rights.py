@@ -158,6 +158,9 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         kube.create(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases", lease)
         assert releases.change(1, lambda values: {**values, "ramGb": 7})
         assert releases.uninstall(1)
+        # As the first start would have done.
+        claim_path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/server-1"
+        kube.merge(claim_path, {"spec": {"volumeName": "volume-1"}})
         assert [claim["metadata"]["name"] for claim in cluster.kept_disks()] == ["server-1"]
         cluster.reuse_disk(1, "2026-01-31T12:00:00Z")
         with releases.locked(1):

@@ -113,6 +113,21 @@ def test_a_create_that_erases_begins_with_an_empty_disk(cluster: Cluster, new_se
     until(lambda: folders(server) == [], 60)
 
 
+def test_a_disk_that_never_was_is_not_kept(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """Created stopped and deleted: nothing of it stays, and the next of that id is made without a word about it."""
+    server = new_server()
+    cluster.create(server, start=False)
+    cluster.done("DELETE", f"/api/v1/server/{server}/")
+    assert server not in kept(cluster)
+    cluster.create(server, disk_gb=2, start=False)
+    assert cluster.get("pvc", f"server-{server}")["spec"]["resources"]["requests"] == {"storage": "2Gi"}
+    # A hand knows of no such thing: the claim stays, and is nobody's disk either.
+    cluster.run("helm", "-n", SERVERS_NAMESPACE, "uninstall", f"server-{server}")
+    assert server not in kept(cluster)
+    cluster.create(server, start=False)
+    assert cluster.get("pvc", f"server-{server}")["spec"]["resources"]["requests"] == {"storage": "1Gi"}
+
+
 def test_the_disk_of_a_class_that_cannot_grow_stays_as_it_is(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """Local volumes cannot be expanded: 409 that says so, and the server is as it was; smaller is refused as well."""
     server = new_server()

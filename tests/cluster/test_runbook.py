@@ -132,8 +132,10 @@ def test_an_uninstall_keeps_the_disk_for_a_hand_and_for_the_api(
     """The API lists the disk and gives it back only on demand; so does helm, with the values that were saved."""
     server = new_server()
     path = f"/api/v1/server/{server}/"
-    cluster.create(server, start=False)
-    by_hand(cluster, server, "--set-string", "environment.MOTD=by hand")
+    cluster.create(server)
+    # Before its first start there is no disk to keep.
+    until(lambda: cluster.get("pvc", f"server-{server}")["status"]["phase"] == "Bound", 60)
+    by_hand(cluster, server, "--set-string", "environment.MOTD=by hand", "--set", "replicas=0")
     claim = cluster.get("pvc", f"server-{server}")["metadata"]["uid"]
     saved = ROOT / f"server-{server}.yaml"
     try:

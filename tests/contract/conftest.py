@@ -35,7 +35,8 @@ VALUES = {
 class Edges:
     """The two edges, `other` as a second replica has it, and what only a hand can do.
 
-    `refuse_next` makes the fake refuse the next write; a real cluster needs a reason.
+    `refuse_next` makes the fake refuse the next write; a real cluster needs a reason. `use_disk` gives a claim a
+    volume, as far as anybody can tell, which the first start does otherwise.
     """
 
     cluster: ClusterEdge
@@ -44,6 +45,7 @@ class Edges:
     lose_statefulset: Callable[[int], None]
     lose_service: Callable[[str], None]
     refuse_next: Callable[[], None]
+    use_disk: Callable[[int], None]
 
 
 def statuses(edges: Edges, id: int) -> list[str]:
@@ -87,8 +89,19 @@ def real(real_settings: Settings) -> Edges:
     def lose_service(name: str) -> None:
         kube.delete(path("v1", real_settings.servers_namespace, "services", name))
 
-    other = Releases(replace(real_settings, pod_name="contract-2"))
-    return Edges(Cluster(real_settings), Releases(real_settings), other, lose_statefulset, lose_service, lambda: None)
+    def use_disk(id: int) -> None:
+        claim = path("v1", real_settings.servers_namespace, "persistentvolumeclaims", f"server-{id}")
+        kube.merge(claim, {"spec": {"volumeName": f"volume-{id}"}})
+
+    return Edges(
+        Cluster(real_settings),
+        Releases(real_settings),
+        Releases(replace(real_settings, pod_name="contract-2")),
+        lose_statefulset,
+        lose_service,
+        lambda: None,
+        use_disk,
+    )
 
 
 @pytest.fixture
@@ -105,8 +118,11 @@ def fake() -> Edges:
     def lose_service(name: str) -> None:
         world.services.pop(name)
 
+    def use_disk(id: int) -> None:
+        world.claims[id]["status"] = {"phase": "Bound"}
+
     releases = FakeReleases(world)
-    return Edges(FakeCluster(world), releases, releases, lose_statefulset, lose_service, refuse_next)
+    return Edges(FakeCluster(world), releases, releases, lose_statefulset, lose_service, refuse_next, use_disk)
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.cluster)])

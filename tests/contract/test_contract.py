@@ -155,6 +155,7 @@ def test_an_uninstall_keeps_the_disk(edges: Edges, new_id: Callable[[], int]) ->
     id = new_id()
     edges.releases.install(id, VALUES)
     assert [disk["metadata"]["name"] for disk in edges.cluster.kept_disks()].count(f"server-{id}") == 0
+    edges.use_disk(id)
     assert edges.releases.uninstall(id) is True
     found = edges.cluster.server(id)
     assert not exists(found)
@@ -184,6 +185,24 @@ def test_an_uninstall_keeps_the_disk(edges: Edges, new_id: Callable[[], int]) ->
         edges.cluster.erase_disk(id, lambda: edges.releases.confirm(id))
     edges.cluster.keep_disk(id, "2026-01-31T12:00:00Z")
     edges.cluster.reuse_disk(id, "2026-02-28T12:00:00Z")
+
+
+def test_a_disk_that_never_was_is_not_kept(edges: Edges, new_id: Callable[[], int]) -> None:
+    """A claim without a volume is on no list, and goes where only such a one is to go; one with a volume never does."""
+    id = new_id()
+    edges.releases.install(id, VALUES)
+    edges.releases.uninstall(id)
+    assert edges.cluster.server(id).claim is not None
+    assert [disk["metadata"]["name"] for disk in edges.cluster.kept_disks()].count(f"server-{id}") == 0
+    with edges.releases.locked(id):
+        edges.cluster.erase_disk(id, lambda: edges.releases.confirm(id), unless_used=True)
+        until(lambda: edges.cluster.server(id).claim is None)
+    edges.releases.install(id, VALUES)
+    edges.use_disk(id)
+    edges.releases.uninstall(id)
+    with edges.releases.locked(id):
+        edges.cluster.erase_disk(id, lambda: edges.releases.confirm(id), unless_used=True)
+    assert [disk["metadata"]["name"] for disk in edges.cluster.kept_disks()].count(f"server-{id}") == 1
 
 
 def test_a_disk_is_erased_under_the_lease_alone(edges: Edges, new_id: Callable[[], int]) -> None:

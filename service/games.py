@@ -209,7 +209,7 @@ def _template(path: Path, schema: Mapping[str, Any]) -> jinja2.Template:
 
 
 def _names(tree: jinja2.nodes.Template, schema: Mapping[str, Any]) -> Iterator[tuple[int, str, str, list[str]]]:
-    """Each name that the template looks up in `options`, `taken_back` and `server`: line, which, name, and all there are.
+    """Each name that is looked up in `options`, `taken_back` and `server`: line, which, name, and those that there are.
 
     One that is asked for with `in` or `is defined` would otherwise be taken for an option that is never set.
     """
@@ -238,7 +238,7 @@ def _names(tree: jinja2.nodes.Template, schema: Mapping[str, Any]) -> Iterator[t
 
 
 def _tried(game: Game, path: Path, chart: ChartValues) -> list[dict[str, Any]]:
-    """What the template renders: with all options, each one in all its kinds of values, each taken back, and with none."""
+    """What the template renders: with all options, each in all its kinds of values, each taken back, and with none."""
     samples = optionschemas.samples(game.schema)
     first = {name: values[0] for name, values in samples.items()}
     required = {name: first[name] for name in game.schema.get("required", [])}

@@ -15,6 +15,7 @@ from service.errors import StartupError
 
 Keys = Sequence[str | int]
 
+
 # libyaml, where PyYAML was built with it, takes a tenth of the time.
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """PyYAML's, with JSON's way to write a float: 1e-07 is a number to helm too."""

@@ -261,14 +261,13 @@ def test_a_lost_node_is_said_for_as_long_as_it_is_lost(
     said = "Its node node2 does not answer, since "
 
     def state(server: int) -> tuple[str, str]:
-        # The frozen replica may be asked for as long as Kubernetes has not given it up.
         status = cluster.status(server)
         return status["state"], str(status["reason"])[: len(said)]
 
-    with absence.frozen(Node(2)):
+    with ThreadPoolExecutor(12) as pool, absence.frozen(Node(2)):
         frozen = time.monotonic()
         until(lambda: node_given_up(cluster, "node2"), 120, "Kubernetes does not notice")
-        time.sleep(5)
+        until(lambda: asked(cluster, runs, 12, pool) == ["failed"] * 12, 30, "the frozen replica is still asked")
         assert [state(server) for server in servers] == [("failed", said)] * 3
         since = cluster.status(runs)["since"]
         cluster.done("PATCH", f"/api/v1/server/{stops}/stop")

@@ -418,7 +418,7 @@ def test_guessing_is_slowed_for_its_target_alone(alice: Server, bob: Server) -> 
         except asyncssh.PermissionDenied:
             return False
 
-    # At once, as one that came every ten seconds would be allowed. sshd's places for whoever has not logged in are 300.
+    # At once, as one that came every ten seconds would be allowed. sshd's places for whoever has not logged in are 400.
     async def guess() -> None:
         assert not any(await asyncio.gather(*(login(alice, f"guess-{number}") for number in range(15))))
 

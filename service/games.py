@@ -2,7 +2,7 @@
 
 A folder `<name>/` has
     game.yaml             name, title, description, and eula: the address of a licence that must be accepted
-    values.yaml.j2        Jinja2 → YAML, the values of the gameserver chart; sees `server` and `options`
+    values.yaml.j2        Jinja2 → YAML, the values of the gameserver chart; sees `server`, `options` and `taken_back`
     options.schema.json   the JSON Schema of `options`
 A folder mounted from a ConfigMap cannot have folders in it: there the files are called `<name>.game.yaml`,
 `<name>.values.yaml.j2` and `<name>.options.schema.json`.
@@ -89,9 +89,7 @@ class Game:
             if isinstance(schema, Mapping) and "default" in schema and (new or name in taken_back)
         }
         return self.template.render(
-            server=dict(zip(_SERVER, given, strict=True)),
-            options={**filled, **record.options},
-            taken_back=taken_back,
+            server=dict(zip(_SERVER, given, strict=True)), options={**filled, **record.options}, taken_back=taken_back
         )
 
 
@@ -209,13 +207,12 @@ def _template(path: Path, schema: Mapping[str, Any]) -> jinja2.Template:
 
 
 def _names(tree: jinja2.nodes.Template, schema: Mapping[str, Any]) -> Iterator[tuple[int, str, str, list[str]]]:
-    """Each name that is looked up in `options`, `taken_back` and `server`: line, which, name, and those that there are.
+    """Each name that the template looks up in `options`, `taken_back` and `server`: line, which, name, those there are.
 
     One that is asked for with `in` or `is defined` would otherwise be taken for an option that is never set.
     """
     options = list(schema.get("properties", {}))
     known = {"options": options, "taken_back": options, "server": list(_SERVER)}
-    words = {"options": "option", "taken_back": "option", "server": "server"}
     nodes = jinja2.nodes
     for node in tree.find_all((nodes.Getattr, nodes.Getitem, nodes.Compare, nodes.Call)):
         match node:
@@ -234,11 +231,14 @@ def _names(tree: jinja2.nodes.Template, schema: Mapping[str, Any]) -> Iterator[t
             case _:
                 continue
         if found[0] in known:
-            yield node.lineno, words[found[0]], found[1], known[found[0]]
+            yield node.lineno, "server" if found[0] == "server" else "option", found[1], known[found[0]]
 
 
 def _tried(game: Game, path: Path, chart: ChartValues) -> list[dict[str, Any]]:
-    """What the template renders: with all options, each in all its kinds of values, each taken back, and with none."""
+    """What the template renders: with all options, with each one in all its kinds of values, and last with none.
+
+    Each is taken back once too, and a new server has the options that have a default.
+    """
     samples = optionschemas.samples(game.schema)
     first = {name: values[0] for name, values in samples.items()}
     required = {name: first[name] for name in game.schema.get("required", [])}
@@ -249,19 +249,18 @@ def _tried(game: Game, path: Path, chart: ChartValues) -> list[dict[str, Any]]:
         replace(plain, ram_gb=1, disk_gb=1, rcon="private", customer="acme"),
         replace(plain, ram_gb=1024, disk_gb=1024),
     ]
-    tries = [
-        *((record, frozenset[str]()) for record in records),
-        *((plain, frozenset({name})) for name in samples.keys() - required.keys()),
-        (plain, frozenset[str]()),
-    ]
-    return [_values(game, record, taken_back, path, chart) for record, taken_back in tries]
+    tries: list[tuple[Record, Set[str]]] = [(record, frozenset()) for record in records]
+    tries += [(plain, frozenset({name})) for name in samples.keys() - required.keys()]
+    found = [_values(game, record, path, chart, taken_back=taken_back) for record, taken_back in tries]
+    return [*found, _values(game, plain, path, chart, new=True), _values(game, plain, path, chart)]
 
 
-def _values(game: Game, record: Record, taken_back: Set[str], path: Path, chart: ChartValues) -> dict[str, Any]:
+def _values(
+    game: Game, record: Record, path: Path, chart: ChartValues, *, new: bool = False, taken_back: Set[str] = frozenset()
+) -> dict[str, Any]:
     having = f" (with the options {as_yaml(record.options)})" if record.options else ""
-    having += "".join(f" (with the option {name} taken back)" for name in taken_back)
     try:
-        text = game.text(1, record, taken_back=taken_back)
+        text = game.text(1, record, new=new, taken_back=taken_back)
     except Exception as error:
         frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         raise StartupError(f"{path}:{frames[-1] if frames else 1}: {error}{having}") from error

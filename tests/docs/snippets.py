@@ -88,14 +88,14 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
     ],
 }  # fmt: skip
 
-#: Commands within the text, by themselves; a program with one word and flags (`helm upgrade --wait`) only names one.
+#: Commands within the text, by themselves; a program with one word and flags (`helm upgrade --wait`) only
+#: names one, and one with three dots is a pattern.
 COMMANDS = {
     "kubectl -n gameserver-system rollout restart deployment api": REAL
     + "test_what_is_installed_is_changed_as_written",
     "helm -n gameserver-system rollback api": REAL + "test_what_is_installed_is_changed_as_written",
     "kubectl top pods -n gameserver-system": REAL + "test_what_is_installed_is_looked_at_as_written",
     "kubectl -n gameserver-sftp delete secret server-4711": REAL + "test_files_are_set_up_as_written",
-    "helm upgrade --reuse-values --set …": RUNBOOK + "test_a_value_is_changed_and_stays",
     "helm upgrade --reuse-values --set ramGb=8": RUNBOOK + "test_a_value_is_changed_and_stays",
 }
 _PROGRAMS = ("apparmor_parser", "curl", "helm", "kubectl", "make", "mount", "sftp", "ssh", "ssh-keygen")

@@ -150,7 +150,8 @@ def _answering(url: str) -> str:
     said = "nothing yet"
     while time.monotonic() < deadline:
         status, answer = call(url, "PATCH", "/api/v1/server/1/port/primary")
-        if status == 200:
+        # It has no host before its disk has a node.
+        if status == 200 and answer["host"]:
             address = f"{answer['host']}:{answer['port']}"
             try:
                 JavaServer.lookup(address, timeout=2).status()

@@ -14,29 +14,39 @@ _CONTROL = bytes([0x04, 0, 0])
 _CONNECT, _ACCEPT, _CLOSE, _TOKEN = b"\x01", b"\x02", b"\x04", b"\x05"
 _NO_TOKEN = b"\xff\xff\xff\xff"
 _LONGEST_REQUEST = 512
-_SECONDS, _AGAIN_SECONDS = 10.0, 0.5
+_SECONDS, _AGAIN_SECONDS = 5.0, 0.5
+SILENCE = "no answer"
 
 
 class Player:
-    """One client. `refused` is what the server said when it did not let the player in, "" for one that it did."""
+    """One client. `refused` is what the server said when it did not let the player in, "" for one that it did.
+
+    To whoever is banned it mostly says nothing: SILENCE.
+    """
 
     def __init__(self, host: str, port: int) -> None:
-        """Raises OSError where nobody answers within some seconds."""
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.settimeout(_AGAIN_SECONDS)
         self._socket.connect((host, port))
         self._own = secrets.token_bytes(4)
-        # Short requests are ignored, so that a server can't be used to flood others.
-        answer = self._ask(_CONTROL + _NO_TOKEN + _TOKEN + self._own, _TOKEN + _CLOSE)
-        self._server = answer[8:12]
-        if answer[7:8] == _TOKEN:
-            answer = self._ask(_CONTROL + self._server + _CONNECT + self._own, _ACCEPT + _CLOSE)
-        self.refused = answer[8:].rstrip(b"\0").decode() if answer[7:8] == _CLOSE else ""
+        self._server = _NO_TOKEN
+        try:
+            self.refused = self._join()
+        except TimeoutError:
+            self.refused = SILENCE
 
     def leave(self) -> None:
         """Give the place back. Whoever does so within a second of having come in is banned for a minute."""
         self._socket.send(_CONTROL + self._server + _CLOSE + b"bye\0")
         self._socket.close()
+
+    def _join(self) -> str:
+        # Short requests are ignored, so that a server can't be used to flood others.
+        answer = self._ask(_CONTROL + _NO_TOKEN + _TOKEN + self._own, _TOKEN + _CLOSE)
+        if answer[7:8] == _TOKEN:
+            self._server = answer[8:12]
+            answer = self._ask(_CONTROL + self._server + _CONNECT + self._own, _ACCEPT + _CLOSE)
+        return answer[8:].rstrip(b"\0").decode() if answer[7:8] == _CLOSE else ""
 
     def _ask(self, request: bytes, expected: bytes) -> bytes:
         """Ask until there is an answer, as the game's own client does: UDP loses packets."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from local import nodes
+from tests.clients.teeworlds import SILENCE
 from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
 
 #: The machine's own address, from which players of the tests come that are on no node.
@@ -91,6 +92,6 @@ def test_the_game_sees_its_players_addresses_at_a_host_that_stays(
     cluster.until_state(server, "running")
     assert cluster.done("PATCH", f"{path}/port/primary") == port
     with players(own.address, port["port"], 1) as here, players(own.address, port["port"], 1, on=other) as there:
-        assert "ban" in here[0]
+        assert "ban" in here[0] or here == [SILENCE]
         assert there == [""]
         time.sleep(1.5)

@@ -95,11 +95,11 @@ def test_what_is_installed_is_looked_at_as_written(cluster: Cluster) -> None:
 
 
 def test_files_are_set_up_as_written(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
-    """docs/sftp.md: a host key of one's own, the log, an account that is taken away by hand."""
+    """docs/sftp.md: host keys of one's own, the log, an account that is taken away by hand."""
     cluster.run("kubectl", "create", "namespace", namespace)
     typed(block("docs/sftp.md", "ssh-keygen").replace("gameserver-sftp", namespace), tmp_path)
     written = cluster.run("kubectl", "-n", namespace, "get", "secret", "sftp-host-key", "-o", "jsonpath={.data}")
-    assert list(json.loads(written)) == ["ssh_host_ed25519_key"]
+    assert set(json.loads(written)) == {f"ssh_host_{kind}_key" for kind in ("ed25519", "ecdsa", "rsa")}
     # Which servers have been logged in to is another test's matter: grep may find nothing.
     logs, _, search = block("docs/sftp.md", "kubectl -n gameserver-sftp logs").partition("|")
     lines = [json.loads(line.partition("] ")[2]) for line in typed(logs).splitlines()]

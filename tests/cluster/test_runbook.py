@@ -140,7 +140,8 @@ def test_an_uninstall_keeps_the_disk_for_a_hand_and_for_the_api(
     saved = ROOT / f"server-{server}.yaml"
     try:
         follow(cluster, server, "Remove a server and keep its disk")
-        assert cluster.call("GET", path).status_code == 404
+        # It is seen until its game has ended.
+        until(lambda: cluster.call("GET", path).status_code == 404, 60)
         assert server in [disk["id"] for disk in cluster.done("GET", "/api/v1/disk/")["disks"]]
         answer = cluster.call("POST", path, {"ram_gb": 1, "disk_gb": 1, "start": False})
         assert answer.json()["type"] == "/problems/disk-kept"

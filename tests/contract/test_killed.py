@@ -84,8 +84,12 @@ class Killing:
         folder = self.folder / str(id)
         folder.mkdir()
         if operation.runs is not None:
-            body = {"ram_gb": 1, "disk_gb": 1, "start": operation.runs}
+            body = {"ram_gb": 1, "disk_gb": 1, "start": False}
             assert self.other.answer(Call("POST", body=body), id).status_code == 201
+            # A disk that never was would not be kept.
+            self.real.use_disk(id)
+            if operation.runs:
+                assert self.other.answer(Call("PATCH", "/start"), id).status_code == 200
         return id, folder
 
     def requests(self, name: str) -> int:

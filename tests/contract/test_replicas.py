@@ -184,6 +184,7 @@ def test_a_release_of_which_a_hand_kept_the_history_is_gone(
     """`helm uninstall --keep-history`: no server is there, and the next one begins anew."""
     id = new_id()
     real.releases.install(id, VALUES)
+    real.use_disk(id)
     command = [real_settings.helm, "uninstall", f"server-{id}", "--keep-history", "-n", real_settings.servers_namespace]
     subprocess.run(command, env={**os.environ, "KUBECONFIG": kubeconfig}, check=True, capture_output=True)
     assert not exists(real.cluster.server(id))

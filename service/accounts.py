@@ -22,6 +22,7 @@ from service.edges import Object
 from service.errors import FileAccessNotInstalled, OperationInProgress
 from service.kube import Conflict, Kube, path
 from service.settings import Settings
+from service.volumes import only_node
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class Accounts:
         name = claim.get("spec", {}).get("volumeName")
         volume = self._kube.get(f"/api/v1/persistentvolumes/{name}") if name else None
         spec = (volume or {}).get("spec")
-        return not spec or (("hostPath" in spec or "local" in spec) and _nodes(spec) == 1)
+        return not spec or (("hostPath" in spec or "local" in spec) and only_node(spec) is not None)
 
     def _path(self, id: int) -> str:
         return path("v1", self._namespace, "secrets", f"server-{id}")
@@ -117,22 +118,6 @@ class _Kube(Kube):
             log.warning("no right to %s: the chart sftp-daemonset has not been installed for this API", path)
             raise FileAccessNotInstalled()
         return Kube._checked(status, body, path)
-
-
-def _nodes(spec: Object) -> int:
-    """How many nodes a volume's affinity names, by the rule of the agents (images/sftp/sftp_agent/objects.py).
-
-    0 where it names none, or leaves it open which.
-    """
-    named = set()
-    for term in spec.get("nodeAffinity", {}).get("required", {}).get("nodeSelectorTerms", []):
-        names = [
-            tuple(requirement.get("values", []))
-            for requirement in term.get("matchExpressions", []) + term.get("matchFields", [])
-            if requirement["key"] in ("kubernetes.io/hostname", "metadata.name") and requirement["operator"] == "In"
-        ]
-        named.add(names[0] if names else ())
-    return len(next(iter(named))) if len(named) == 1 else 0
 
 
 def _account(secret: Object | None) -> Account:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from service.edges import Object, Objects
 from service.kube import Kube
+from service.volumes import HOSTNAME, only_node
 
 # A node's addresses hardly ever change. One that nobody has heard of yet is asked for sooner.
 _REREAD_SECONDS, _UNKNOWN_SECONDS = 60.0, 2.0
 # Written by the scheduler, and for good once the disk is bound:
 # https://kubernetes.io/docs/reference/labels-annotations-taints/#volume-kubernetes-io-selected-node
 _SELECTED_NODE = "volume.kubernetes.io/selected-node"
-_HOSTNAME = "kubernetes.io/hostname"
 _MOST_VOLUMES = 10_000
 
 
@@ -50,7 +49,7 @@ class Nodes:
             volume = self._kube.get(f"/api/v1/persistentvolumes/{name}") or {}
             if len(self._of_volume) >= _MOST_VOLUMES:
                 self._of_volume.clear()
-            self._of_volume[name] = _only_node(volume.get("spec", {}))
+            self._of_volume[name] = only_node(volume.get("spec", {}))
         return self._of_volume[name]
 
     def _address(self, node: str) -> str | None:
@@ -70,21 +69,5 @@ def _addresses(nodes: list[Object]) -> dict[str, str]:
             by_type.setdefault(address["type"], address["address"])
         if address := by_type.get("ExternalIP") or by_type.get("InternalIP"):
             name = node["metadata"]["name"]
-            found[name] = found[node["metadata"].get("labels", {}).get(_HOSTNAME, name)] = address
+            found[name] = found[node["metadata"].get("labels", {}).get(HOSTNAME, name)] = address
     return found
-
-
-def _only_node(volume: dict[str, Any]) -> str | None:
-    """The only node that a volume's affinity allows, else None.
-
-    https://kubernetes.io/docs/concepts/storage/persistent-volumes/#node-affinity
-    """
-    terms = volume.get("nodeAffinity", {}).get("required", {}).get("nodeSelectorTerms", [])
-    nodes = {
-        tuple(requirement.get("values", []))
-        for term in terms
-        for requirement in term.get("matchExpressions", []) + term.get("matchFields", [])
-        if requirement["key"] in (_HOSTNAME, "metadata.name") and requirement["operator"] == "In"
-    }
-    only = nodes.pop() if len(nodes) == 1 else ()
-    return str(only[0]) if len(only) == 1 else None

@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from service import games, values
 from service.records import Record
 from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
@@ -50,6 +52,7 @@ def _install(cluster: Cluster, server: int, **more: Any) -> None:
     cluster.run(*install, stdin=json.dumps(made))
 
 
+@pytest.mark.long
 def test_what_the_rule_leaves_beside_the_heap_is_enough(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """Nearly all of the limit is in use, and nothing was killed for it."""
     server = new_server()
@@ -66,6 +69,7 @@ def test_what_the_rule_leaves_beside_the_heap_is_enough(cluster: Cluster, new_se
     assert (container["restartCount"], container["lastState"]) == (0, {})
 
 
+@pytest.mark.long
 def test_a_larger_heap_than_the_rules_is_too_large(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """With half of what the rule keeps free, the same load ends out of memory."""
     server = new_server()

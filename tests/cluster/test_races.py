@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import pytest
 import requests
 
 from service.kube import Kube, path
@@ -85,6 +86,7 @@ def test_starts_and_stops_at_once_end_as_one_of_them(cluster: Cluster, new_serve
     assert len(took_part(cluster, server)) > 1
 
 
+@pytest.mark.long
 def test_creates_of_fifty_servers_at_once_all_succeed(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """More than two replicas take at once: some are told to come again with 429, and get in when they do."""
     servers = [new_server() for _ in range(50)]

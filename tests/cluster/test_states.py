@@ -324,6 +324,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 5999), Registry).serve_forever()
 """
 
 
+@pytest.mark.long
 def test_a_registry_that_refuses_is_told_from_one_that_has_not_the_image(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:

@@ -34,6 +34,7 @@ def held(real_settings: Settings, kubeconfig: str, tmp_path: Path) -> Held:
     return lambda call, id: replica(real_settings, kubeconfig, tmp_path, call, id, "PATCH /apis/apps/v1/namespaces/")
 
 
+@pytest.mark.long
 def test_a_slow_write_is_not_taken_for_dead(real: Edges, new_id: Callable[[], int], held: Held) -> None:
     """Held for longer than a Lease lasts, it is left alone, and comes to its end."""
     id = new_id()
@@ -48,6 +49,7 @@ def test_a_slow_write_is_not_taken_for_dead(real: Edges, new_id: Callable[[], in
     assert statuses(real, id) == ["deployed"]
 
 
+@pytest.mark.long
 def test_a_frozen_replica_that_thaws_does_no_lasting_harm(real: Edges, new_id: Callable[[], int], held: Held) -> None:
     """Its Lease was taken over meanwhile; what its helm still writes is put right, and the disk is the same.
 

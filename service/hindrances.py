@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 
 from service.edges import Object, Objects
 from service.readings import condition, deleted, game, quantity, uid
+from service.volumes import selected_node
 
 READ_EVENTS = frozenset(
     {"FailedCreate", "SuccessfulCreate", "ProvisioningFailed", "FailedMount", "FailedAttachVolume", "FailedMapVolume"}
 )
 """The reasons of the events that are looked at; all but SuccessfulCreate are of the type Warning."""
 _VOLUME_EVENTS = {"FailedMount", "FailedAttachVolume", "FailedMapVolume"}
-# https://kubernetes.io/docs/reference/labels-annotations-taints/#volume-kubernetes-io-selected-node
-_SELECTED_NODE = "volume.kubernetes.io/selected-node"
 # The words of Kubernetes 1.35, and those of before.
 _OF_OTHER_NODES = r"(\d+) node\(s\) (?:didn't match PersistentVolume's node affinity|had volume node affinity conflict)"
 
@@ -108,7 +107,7 @@ def unscheduled(objects: Objects, pod: Object) -> str:
     if not _bound(objects.claim) and "unbound immediate PersistentVolumeClaims" in message:
         return f"The disk is not bound. ({message})"
     short = _short(pod, message)
-    name = ((objects.claim.get("metadata") or {}).get("annotations") or {}).get(_SELECTED_NODE)
+    name = selected_node(objects.claim)
     trouble = _holder_trouble(objects.nodes, name)
     others = re.search(_OF_OTHER_NODES, message)
     if others is None and trouble:

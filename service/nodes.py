@@ -6,13 +6,10 @@ import time
 
 from service.edges import Object, Objects
 from service.kube import Kube
-from service.volumes import HOSTNAME, only_node
+from service.volumes import HOSTNAME, only_node, selected_node
 
 # A node's addresses hardly ever change. One that nobody has heard of yet is asked for sooner.
 _REREAD_SECONDS, _UNKNOWN_SECONDS = 60.0, 2.0
-# Written by the scheduler, and for good once the disk is bound:
-# https://kubernetes.io/docs/reference/labels-annotations-taints/#volume-kubernetes-io-selected-node
-_SELECTED_NODE = "volume.kubernetes.io/selected-node"
 _MOST_VOLUMES = 10_000
 
 
@@ -39,8 +36,7 @@ class Nodes:
             return None
         # A disk of the network may have moved with its pod.
         running_on = (objects.pod or {}).get("spec", {}).get("nodeName")
-        selected = (claim["metadata"].get("annotations") or {}).get(_SELECTED_NODE)
-        return running_on or selected or self._by_volume(claim)
+        return running_on or selected_node(claim) or self._by_volume(claim)
 
     def _by_volume(self, claim: Object) -> str | None:
         """The one node that the disk's volume can be used from: it was made beforehand, so no scheduler chose it."""

@@ -1,10 +1,19 @@
-"""Whether a volume belongs to one node, and to which. Pure."""
+"""Which node a disk belongs to, as far as its claim or its volume says. Pure."""
 
 from __future__ import annotations
 
 from service.edges import Object
 
 HOSTNAME = "kubernetes.io/hostname"
+# Written by the scheduler, and for good once the disk is bound:
+# https://kubernetes.io/docs/reference/labels-annotations-taints/#volume-kubernetes-io-selected-node
+_SELECTED_NODE = "volume.kubernetes.io/selected-node"
+
+
+def selected_node(claim: Object) -> str | None:
+    """The node that the scheduler chose for a claim's disk; None where it chose none."""
+    node: str | None = ((claim.get("metadata") or {}).get("annotations") or {}).get(_SELECTED_NODE)
+    return node
 
 
 def only_node(spec: Object) -> str | None:

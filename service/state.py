@@ -1,14 +1,15 @@
 """What a server is doing, said honestly and in plain words.
 
-Pure: objects go in, a State comes out. It is read from pods, StatefulSets, nodes and events, never from what helm
-believes: where a namespace enforces "restricted", helm says deployed while no pod was ever admitted. Helm's
-own word counts only where there is no StatefulSet to look at.
+Pure but for the clock: objects go in, a State comes out. It is read from pods, StatefulSets, nodes and events,
+never from what helm believes: where a namespace enforces "restricted", helm says deployed while no pod was ever
+admitted. Helm's own word counts only where there is no StatefulSet to look at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from service import hindrances
@@ -108,6 +109,8 @@ def _without_workload(objects: Objects, status: str | None) -> State:
 
 def _stopped(objects: Objects, statefulset: Object) -> State:
     if (stop := stop_of(statefulset)) is not None:
+        if stop.awaited(datetime.now(UTC)):
+            return State("stopping", None, stop.at, "stopped")
         return State("stopped", stop.reason, stop.at, "stopped")
     # Nobody has seen a pod end. Where the disk waits for the first one, there has never been any.
     never = (objects.claim or {}).get("status", {}).get("phase") == "Pending"

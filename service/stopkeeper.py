@@ -84,9 +84,14 @@ class StopKeeper:
         """Write down why a pod had failed that is about to end, and how it ended."""
         if (objects := self._server(id)) is None:
             return
-        first = before is None or not deleted(before)
-        if first and (reason := start_failed(replace(objects, pod=before or pod))):
-            self._write(id, Stop(uid(pod) or "", deleted(pod) or _now(), reason), pod=pod, last=False)
+        if gone and before is not None and deleted(before) and uid(before) == uid(pod):
+            # As it goes a pod says that it was to end at this very moment, whenever that had been asked for.
+            pod = {**pod, "metadata": before["metadata"]}
+        if before is None or not deleted(before):
+            reason = start_failed(replace(objects, pod=before or pod))
+            due = None if gone or ended(pod) else pod["metadata"].get("deletionTimestamp")
+            if due or reason:
+                self._write(id, Stop(uid(pod) or "", deleted(pod) or _now(), reason, due), pod=pod, last=False)
         if gone or ended(pod) is not None:
             self._write(id, _last_words(pod), pod=pod)
 

@@ -244,14 +244,14 @@ def test_ends_are_told_apart(cluster: Cluster, new_server: Callable[[], int]) ->
         pod = f"server-{server}-0"
         cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "exec", pod, "--", "sh", "-c", command)
 
-    def stop() -> dict[str, Any]:
+    def stop(reason: str | None) -> None:
         nonlocal since
         cluster.done("PATCH", f"/api/v1/server/{server}/stop")
         stopped = cluster.until_state(server, "stopped")
+        assert stopped["reason"] == reason
         assert stopped["since"] > since
         since = stopped["since"]
         everywhere(cluster, server, stopped)
-        return stopped
 
     def start() -> None:
         cluster.done("PATCH", f"/api/v1/server/{server}/start")
@@ -259,7 +259,7 @@ def test_ends_are_told_apart(cluster: Cluster, new_server: Callable[[], int]) ->
 
     slow = "The game did not answer within 5 s of its start and was ended."
     assert says(slow)["state"] in ("failed", "starting")
-    assert stop()["reason"] == f"Its last start had failed: {slow}"
+    stop(f"Its last start had failed: {slow}")
     cluster.done("PATCH", f"/api/v1/server/{server}/start")
     until(lambda: "running" in str(cluster.get("pod", f"server-{server}-0")["status"].get("containerStatuses")), 30)
     tell("touch /data/ready")
@@ -273,12 +273,12 @@ def test_ends_are_told_apart(cluster: Cluster, new_server: Callable[[], int]) ->
     left = says("The game ended by itself (exit code 0).", "waits longer before each new start")
     assert left["state"] == "starting"
     everywhere(cluster, server, left)
-    assert stop()["reason"] is None
+    stop(None)
 
     start()
     tell("echo 1 > /data/code")
     failed = "The game failed as it stopped (exit code 1); its last save may be incomplete."
-    assert stop()["reason"] == failed
+    stop(failed)
     # Not a start.
     cluster.done("PATCH", f"/api/v1/server/{server}/", {"ram_gb": 2})
     still = cluster.status(server)
@@ -286,7 +286,7 @@ def test_ends_are_told_apart(cluster: Cluster, new_server: Callable[[], int]) ->
 
     start()
     tell("kill -STOP -1")
-    assert stop()["reason"] == "The game had not stopped after 3 s and was killed; what it had not saved is lost."
+    stop("The game had not stopped after 3 s and was killed; what it had not saved is lost.")
 
 
 def test_a_cordoned_node_that_holds_the_disk_is_named(cluster: Cluster, new_server: Callable[[], int]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from service.objects import ServerObjects
+from service.readings import text_of
 from service.state import State, exists, state_of, with_log
 from service.stops import Stop
 
@@ -500,6 +502,9 @@ def test_leaving_by_its_own_command_is_no_crash() -> None:
 # -- after a stop ------------------------------------------------------------------------------------------
 
 
+DUE_BY_HAND = '{"pod": "uid", "at": "x", "reason": null, "due": "soon"}'
+
+
 def stopped(stop: Stop | None, **more: Any) -> ServerObjects:
     annotations = {} if stop is None else {"gameserver/last-stop": stop.as_text()}
     return server(statefulset=statefulset(0, annotations=annotations), **more)
@@ -509,11 +514,19 @@ def test_a_stopped_server_says_how_its_stop_went() -> None:
     """Until the next start, since when the game had ended; what a hand has written there is no trouble."""
     assert state_of(stopped(Stop("uid", T2, "It was killed."))) == State("stopped", "It was killed.", T2, "stopped")
     assert state_of(stopped(Stop("uid", T2, None))) == State("stopped", None, T2, "stopped")
-    for text in ("", "{", "[]", "7", '{"pod": 1, "at": "x", "reason": null}', '{"at": "x"}'):
+    for text in ("", "{", "[]", "7", '{"pod": 1, "at": "x", "reason": null}', '{"at": "x"}', DUE_BY_HAND):
         by_hand = server(statefulset=statefulset(0, annotations={"gameserver/last-stop": text}))
         assert state_of(by_hand) == State("stopped", None, T0, "stopped")
     runs = statefulset(1, annotations={"gameserver/last-stop": Stop("uid", T2, "It was killed.").as_text()})
     assert state_of(server(statefulset=runs, pod=pod(RUNS, READY))) == State("running", None, T1, "running")
+
+
+def test_a_server_has_stopped_once_it_is_known_how() -> None:
+    """Its pod may be gone before that is written down. If nobody has seen the end, it counts as none a little later."""
+    now = datetime.now(UTC)
+    soon, long_ago = text_of(now + timedelta(seconds=30)), text_of(now - timedelta(seconds=60))
+    assert state_of(stopped(Stop("uid", T2, None, soon))) == State("stopping", None, T2, "stopped")
+    assert state_of(stopped(Stop("uid", T2, None, long_ago))) == State("stopped", None, T2, "stopped")
 
 
 def test_a_server_that_was_never_started_is_stopped_since_it_was_made() -> None:

@@ -104,11 +104,16 @@ def test_how_a_stop_went(end: dict[str, Any], reason: str | None) -> None:
     """As the kubelet tells it before the pod goes, and once more as it goes: the same."""
     cluster = Cluster()
     stopping, over = pod(RUNS, **DELETED), pod(end, **DELETED)
-    assert cluster.pod(pod(RUNS), stopping) is None
+    assert cluster.pod(pod(RUNS), stopping) == Stop("one", ASKED, None, LATE)
     assert cluster.pod(stopping, over) == Stop("one", end["state"]["terminated"]["finishedAt"], reason)
     writes = cluster.kube.asked.count(f"PATCH {PATH}")
-    assert cluster.pod(over, over, gone=True) is not None
-    assert cluster.kube.asked.count(f"PATCH {PATH}") == writes == 1
+    # As the kubelet deletes it in the end, once all is cleaned up.
+    at_once = {"deletionTimestamp": "2026-01-31T12:02:05Z", "deletionGracePeriodSeconds": 0}
+    found = cluster.pod(over, pod(end, **at_once), gone=True)
+    assert found == Stop("one", end["state"]["terminated"]["finishedAt"], reason)
+    # A replica that is late.
+    assert cluster.pod(pod(RUNS), stopping) is not None
+    assert cluster.kube.asked.count(f"PATCH {PATH}") == writes == 2
 
 
 def test_a_start_that_was_given_up_on_is_remembered() -> None:

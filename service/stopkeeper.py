@@ -43,6 +43,8 @@ class StopKeeper:
         self._namespace = namespace
         self._server = server
         self._work: queue.Queue[tuple[int, Callable[[], None]]] = queue.Queue(LONGEST_QUEUE)
+        # Of the pods that are ending, by uid: their metadata as it was when that was asked for.
+        self._asked: dict[str | None, Object] = {}
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="stops", daemon=True).start()
@@ -82,11 +84,12 @@ class StopKeeper:
 
     def pod_ends(self, id: int, before: Object | None, pod: Object, gone: bool) -> None:
         """Write down why a pod had failed that is about to end, and how it ended."""
+        # As it goes a pod says that it was to end at this very moment, whenever that had been asked for.
+        pod = {**pod, "metadata": self._asked.setdefault(uid(pod), pod["metadata"])}
+        if gone:
+            del self._asked[uid(pod)]
         if (objects := self._server(id)) is None:
             return
-        if gone and before is not None and deleted(before) and uid(before) == uid(pod):
-            # As it goes a pod says that it was to end at this very moment, whenever that had been asked for.
-            pod = {**pod, "metadata": before["metadata"]}
         if before is None or not deleted(before):
             reason = start_failed(replace(objects, pod=before or pod))
             due = None if gone or ended(pod) else pod["metadata"].get("deletionTimestamp")

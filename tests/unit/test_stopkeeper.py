@@ -109,7 +109,9 @@ def test_how_a_stop_went(end: dict[str, Any], reason: str | None) -> None:
     writes = cluster.kube.asked.count(f"PATCH {PATH}")
     # As the kubelet deletes it in the end, once all is cleaned up.
     at_once = {"deletionTimestamp": "2026-01-31T12:02:05Z", "deletionGracePeriodSeconds": 0}
-    found = cluster.pod(over, pod(end, **at_once), gone=True)
+    at_last = pod(end, **at_once)
+    assert cluster.pod(over, at_last) == cluster.pod(at_last, at_last, gone=True)
+    found = stop_of(cluster.kube.objects[PATH])
     assert found == Stop("one", end["state"]["terminated"]["finishedAt"], reason)
     # A replica that is late.
     assert cluster.pod(pod(RUNS), stopping) is not None

@@ -37,7 +37,7 @@ class _Recipe:
 
 _RECIPES = {
     "gameserver-api": _Recipe("api", ("requirements.txt", "service", "charts/gameserver"), ("helm",)),
-    "gameserver-sftp": _Recipe("sftp"),
+    "gameserver-sftp": _Recipe("sftp", ("agent",)),
     "minecraft": _Recipe("minecraft"),
     "minetest": _Recipe("minetest"),
     "teeworlds": _Recipe("teeworlds"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,13 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "images" / "sftp"))
-
-from sftp_agent.agent import Agent
-from sftp_agent.hostkey import KEY, publish
-from sftp_agent.kube import ApiError
-from sftp_agent.settings import Settings
-
+from disk_agent.agent import Agent
+from disk_agent.kube import ApiError
+from disk_agent.settings import Settings
+from disk_agent.sshd.hostkey import KEY, publish
 from tests.charts.rendering import render
 
 NODE, SERVERS, ACCOUNTS = "node1", "gameservers", "gameserver-sftp"

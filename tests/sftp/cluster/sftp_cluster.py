@@ -94,7 +94,7 @@ def agent(node: str) -> str:
     """The process number of a node's agent, "" while there is none."""
     script = (
         "for process in /proc/[0-9]*; do"
-        " case \"$(tr '\\0' ' ' < $process/cmdline)\" in 'python3 -m sftp_agent '*) echo ${process#/proc/};; esac; done"
+        " case \"$(tr '\\0' ' ' < $process/cmdline)\" in 'python3 -m disk_agent '*) echo ${process#/proc/};; esac; done"
     )
     return in_sftp_pod(node, script).strip()
 

@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from sftp_agent.budget import FILES, REFUSALS, SESSIONS, Budget, Key
-from sftp_agent.journal import Journal
-from sftp_agent.visitors import Visitors
+
+from disk_agent.sshd.budget import FILES, REFUSALS, SESSIONS, Budget, Key
+from disk_agent.sshd.journal import Journal
+from disk_agent.sshd.visitors import Visitors
 
 KIB = 1024
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sftp_agent.guesses import Guesses
+from disk_agent.sshd.guesses import Guesses
 
 
 def test_the_burst_is_free_and_then_a_try_drips_in() -> None:

@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from sftp_agent.hostkey import KEY, KEYS, publish
-from sftp_agent.kube import ApiError
+from disk_agent.kube import ApiError
+from disk_agent.sshd.hostkey import KEY, KEYS, publish
 
 SECRET = "/api/v1/namespaces/sftp/secrets"
 MAP = "/api/v1/namespaces/sftp/configmaps"

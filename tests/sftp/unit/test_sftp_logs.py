@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from sftp_agent.logs import event, line
+
+from disk_agent.sshd.logs import event, line
 
 STAMP = "<38>Jan  2 03:04:05 "
 

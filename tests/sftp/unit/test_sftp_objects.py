@@ -6,7 +6,8 @@ import base64
 from typing import Any
 
 import pytest
-from sftp_agent.objects import Account, Claim, Service, Slice, Volume, account, claim, endpoint_slice, service, volume
+
+from disk_agent.objects import Account, Claim, Service, Slice, Volume, account, claim, endpoint_slice, service, volume
 
 HASH = "$6$saltsaltsaltsalt$" + "a" * 86
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGm8z2c5Yx1n8tY0vIY2T0x3sO0mB7x0c8Y9m0Q2b3c4"

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sftp_agent.objects import Account, Claim, Service, Slice, Volume
-from sftp_agent.plan import Access, Plan, View, allowed, endpoint_slice, plan
-from sftp_agent.settings import Settings
+
+from disk_agent.objects import Account, Claim, Service, Slice, Volume
+from disk_agent.plan import Access, Plan, View, allowed, endpoint_slice, plan
+from disk_agent.settings import Settings
 
 SETTINGS = Settings(
     node="one",

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sftp_agent.sessions import connections, end_connections
+
+from disk_agent.sshd.sessions import connections, end_connections
 
 CUSTOMER = 1000
 
@@ -32,7 +33,7 @@ def proc(tmp_path: Path) -> Path:
         (60, 10, 0, "sshd: unknown [priv]"),
         (70, 10, 0, "sshd: server-9 [priv]"),
         (71, 70, CUSTOMER, "sshd: server-9 [priv]"),
-        (80, 1, 0, "python3 -m sftp_agent"),
+        (80, 1, 0, "python3 -m disk_agent"),
     ):
         process(tmp_path, number, parent, user, title)
     return tmp_path

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sftp_agent.sockets import Sockets
+
+from disk_agent.sshd.sockets import Sockets
 
 LINE = b"<38>Jan  2 03:04:05 internal-sftp[13]: sent status Failure\0"
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from sftp_agent import users
-from sftp_agent.objects import Account
+
+from disk_agent.objects import Account
+from disk_agent.sshd import users
 
 HASH = "$6$salt$hash"
 BOTH = Account("7", HASH, ("ssh-ed25519 A", "ssh-ed25519 B"))

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sftp_agent import watch
-from sftp_agent.kube import ApiError
-from sftp_agent.watch import Watch
+
+from disk_agent import watch
+from disk_agent.kube import ApiError
+from disk_agent.watch import Watch
 
 
 class Enough(Exception):

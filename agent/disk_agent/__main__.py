@@ -1,4 +1,4 @@
-"""`python3 -m sftp_agent`: the agent, as the pod runs it."""
+"""`python3 -m disk_agent`: the agent, as the pod runs it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import sys
 import threading
 from types import FrameType
 
-from sftp_agent.agent import Agent
-from sftp_agent.kube import Kube
-from sftp_agent.logs import JsonHandler
-from sftp_agent.settings import Settings
+from disk_agent.agent import Agent
+from disk_agent.kube import Kube
+from disk_agent.settings import Settings
+from disk_agent.sshd.logs import JsonHandler
 
 
 def main() -> None:

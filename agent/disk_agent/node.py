@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from sftp_agent import sessions, users
-from sftp_agent.mounts import Chroots
-from sftp_agent.objects import Account
-from sftp_agent.plan import Access
-from sftp_agent.settings import Settings
-from sftp_agent.sockets import Sockets
+from disk_agent.mounts import Chroots
+from disk_agent.objects import Account
+from disk_agent.plan import Access
+from disk_agent.settings import Settings
+from disk_agent.sshd import sessions, users
+from disk_agent.sshd.sockets import Sockets
 
 log = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
-from sftp_agent import sessions
-from sftp_agent.door import Limits, leaving
-from sftp_agent.journal import Journal
-from sftp_agent.sessions import Connection
-from sftp_agent.visitors import Visitors
+from disk_agent.sshd import sessions
+from disk_agent.sshd.door import Limits, leaving
+from disk_agent.sshd.journal import Journal
+from disk_agent.sshd.sessions import Connection
+from disk_agent.sshd.visitors import Visitors
 
 # Seconds from one look at all processes to the next: at ease, and when something has happened.
 EASE, HASTE = 1.0, 0.1

@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from sftp_agent import logs
-from sftp_agent.budget import FILES, REFUSALS, SESSIONS, Budget, Key
-from sftp_agent.logs import Fields
+from disk_agent.sshd import logs
+from disk_agent.sshd.budget import FILES, REFUSALS, SESSIONS, Budget, Key
+from disk_agent.sshd.logs import Fields
 
 _LIMITS = {"files": FILES, "sessions": SESSIONS, "refusals": REFUSALS}
 _ABOUT = {

@@ -1,4 +1,4 @@
-"""`python3 -m sftp_agent.hostkey`: sees that there are host keys, and publishes their public parts.
+"""`python3 -m disk_agent.sshd.hostkey`: sees that there are host keys, and publishes their public parts.
 
 The chart runs it once before each install and upgrade, with rights of its own, so that no agent may write a
 Secret. A key is made only where there is none of its type: those that are there survive upgrades, and an
@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sftp_agent.kube import ApiError, Kube
-from sftp_agent.logs import JsonHandler
+from disk_agent.kube import ApiError, Kube
+from disk_agent.sshd.logs import JsonHandler
 
 KEY = "ssh_host_ed25519_key"
 # What `ssh-keygen` makes of each, the key that clients should prefer first. Some clients know RSA or ECDSA alone.

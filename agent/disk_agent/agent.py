@@ -9,18 +9,19 @@ import threading
 import time
 from pathlib import Path
 
-from sftp_agent import objects, sessions
-from sftp_agent.door import Limits
-from sftp_agent.doorkeeper import Doorkeeper
-from sftp_agent.guesses import Guesses
-from sftp_agent.kube import ApiError, Kube
-from sftp_agent.logs import Fields
-from sftp_agent.node import Node
-from sftp_agent.objects import Service, Slice
-from sftp_agent.plan import MANAGER, View, endpoint_slice, plan
-from sftp_agent.settings import Settings
-from sftp_agent.sockets import Sockets
-from sftp_agent.watch import Watch
+from disk_agent import objects
+from disk_agent.kube import ApiError, Kube
+from disk_agent.node import Node
+from disk_agent.objects import Service, Slice
+from disk_agent.plan import MANAGER, View, endpoint_slice, plan
+from disk_agent.settings import Settings
+from disk_agent.sshd import sessions
+from disk_agent.sshd.door import Limits
+from disk_agent.sshd.doorkeeper import Doorkeeper
+from disk_agent.sshd.guesses import Guesses
+from disk_agent.sshd.logs import Fields
+from disk_agent.sshd.sockets import Sockets
+from disk_agent.watch import Watch
 
 log = logging.getLogger(__name__)
 

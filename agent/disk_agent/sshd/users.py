@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sftp_agent.objects import Account
+from disk_agent.objects import Account
 
 # shadow(5): no password has this hash. A leading "!" would close the account for keys too.
 NO_PASSWORD = "*"  # noqa: S105

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sftp_agent.journal import Journal
-from sftp_agent.logs import Fields, event
-from sftp_agent.visitors import Visitors
+from disk_agent.sshd.journal import Journal
+from disk_agent.sshd.logs import Fields, event
+from disk_agent.sshd.visitors import Visitors
 
 # The sessions' lines are gathered for so many seconds, at most so many of a server's: a folder of small files
 # brings thousands a second, and to wake the agent (and whoever keeps the pod's log) for each of them would cost

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sftp_agent.objects import Account, Claim, Service, Slice, Volume
-from sftp_agent.settings import Settings
+from disk_agent.objects import Account, Claim, Service, Slice, Volume
+from disk_agent.settings import Settings
 
 # The name under which the agents write; a slice without it belongs to somebody else.
 MANAGER = "sftp-agent.gameserver"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
-from sftp_agent.kube import ApiError, Kube
+from disk_agent.kube import ApiError, Kube
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from types import FrameType
 
 from disk_agent.agent import Agent
 from disk_agent.kube import Kube
+from disk_agent.logs import JsonHandler
 from disk_agent.settings import Settings
-from disk_agent.sshd.logs import JsonHandler
 
 
 def main() -> None:

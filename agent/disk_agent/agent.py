@@ -11,6 +11,7 @@ from pathlib import Path
 
 from disk_agent import objects
 from disk_agent.kube import ApiError, Kube
+from disk_agent.logs import Fields
 from disk_agent.node import Node
 from disk_agent.objects import Service, Slice
 from disk_agent.plan import MANAGER, View, endpoint_slice, plan
@@ -19,7 +20,6 @@ from disk_agent.sshd import sessions
 from disk_agent.sshd.door import Limits
 from disk_agent.sshd.doorkeeper import Doorkeeper
 from disk_agent.sshd.guesses import Guesses
-from disk_agent.sshd.logs import Fields
 from disk_agent.sshd.sockets import Sockets
 from disk_agent.watch import Watch
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from disk_agent.kube import ApiError, Kube
-from disk_agent.sshd.logs import JsonHandler
+from disk_agent.logs import JsonHandler
 
 KEY = "ssh_host_ed25519_key"
 # What `ssh-keygen` makes of each, the key that clients should prefer first. Some clients know RSA or ECDSA alone.

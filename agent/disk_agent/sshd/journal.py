@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from disk_agent.sshd import logs
+from disk_agent import logs
+from disk_agent.logs import Fields
 from disk_agent.sshd.budget import FILES, REFUSALS, SESSIONS, Budget, Key
-from disk_agent.sshd.logs import Fields
 
 _LIMITS = {"files": FILES, "sessions": SESSIONS, "refusals": REFUSALS}
 _ABOUT = {

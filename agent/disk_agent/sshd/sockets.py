@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from disk_agent.logs import Fields
 from disk_agent.sshd.journal import Journal
-from disk_agent.sshd.logs import Fields, event
+from disk_agent.sshd.logs import event
 from disk_agent.sshd.visitors import Visitors
 
 # The sessions' lines are gathered for so many seconds, at most so many of a server's: a folder of small files

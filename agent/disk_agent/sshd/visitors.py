@@ -10,7 +10,7 @@ import threading
 from collections.abc import Container
 from dataclasses import dataclass
 
-from disk_agent.sshd.logs import Fields
+from disk_agent.logs import Fields
 
 
 @dataclass

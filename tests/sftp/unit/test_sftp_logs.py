@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from disk_agent.sshd.logs import event, line
+from disk_agent.logs import line
+from disk_agent.sshd.logs import event
 
 STAMP = "<38>Jan  2 03:04:05 "
 

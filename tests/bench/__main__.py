@@ -15,11 +15,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tests.bench import report
+from tests.bench import files, report
 from tests.bench.contenders import NAMESPACE, ROOT, Bench, bench
 from tests.bench.report import percentile
 from tests.clients import udp_ping
-from tests.sftp import bench as sftp
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 HEAD = ("measured", "API (p50, p95)", "against (p50, p95)", "ratio of p50", "goal")
@@ -46,7 +45,7 @@ def main() -> None:
         rows += _lists(there)
         rows += _compared("create → the game answers", _to_ping(there, values), "kubectl apply", 1.1)
         rows.append(_memory(there))
-    rows += sftp.rows()
+    rows += files.rows()
     text = (
         f"{machine}, {os.getloadavg()[0]:.1f} when it ended.\n"
         f"{ROUNDS} rounds of create, start, stop; {LOOKUPS} of the look-ups; {PINGS} of create → answer.\n\n"

@@ -24,11 +24,14 @@ _ids = itertools.count(10_000 + secrets.randbelow(10**6) * 1000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder needs the cluster; the search for secrets comes after all that leaves traces."""
+    """Everything in this folder needs the cluster; its order is that of what is left for those who come after.
+
+    The servers of files/ stay until the session ends; the search for secrets comes after all that leaves traces.
+    """
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
-    items.sort(key=lambda item: item.path.name == "test_secrets_stay_secret.py")
+    items.sort(key=lambda item: (item.path.name == "test_secrets_stay_secret.py", item.path.parent.name == "files"))
 
 
 @dataclass

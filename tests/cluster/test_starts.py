@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster, until
-from tests.sftp.cluster.sftp_cluster import on_node
+from tests.cluster.files.servers import on_node
 
 KUBECTL = ("kubectl", "-n", SERVERS_NAMESPACE)
 

@@ -1,4 +1,4 @@
-"""SFTP through a server's node port, side by side with plain sshd on the same node: `python -m tests.sftp.bench`.
+"""SFTP through a server's node port, side by side with plain sshd on the same node: `python -m tests.bench.files`.
 
 Plain sshd is the same binary from the same image, on the node's own address: no chroot, no bind mount, no log of
 each file, no node port, no limit of memory. Both write to the same file system of the node, with the same cipher.
@@ -13,7 +13,6 @@ import re
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,12 +20,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "cluster"))
-
 import asyncssh
-from sftp_cluster import SFTP, Server, eventually, get
 
 from local import nodes, paths
+from tests.cluster.files.servers import SFTP, Server, eventually, get
 
 # By the last word of what is measured: small files take a second, and vary more.
 ROUNDS, GOAL = {"GiB": 4, "KiB": 20}, 0.9

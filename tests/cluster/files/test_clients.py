@@ -12,7 +12,8 @@ from typing import Any
 
 import asyncssh
 import pytest
-from sftp_cluster import (
+
+from tests.cluster.files.servers import (
     OTHER_HASH,
     PASSWORD,
     SFTP,

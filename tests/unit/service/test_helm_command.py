@@ -26,7 +26,7 @@ from service.errors import (
     StartupError,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def stand_in(folder: Path, script: str) -> str:

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 
 import asyncssh
 import pytest
-from sftp_cluster import (
+
+from tests.cluster.files.servers import (
     OTHER_HASH,
     OTHER_PASSWORD,
     PASSWORD,

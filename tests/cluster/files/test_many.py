@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from sftp_cluster import SERVERS, SFTP, Server, agent, apply, eventually, in_sftp_pod, kubectl, on_node
+
+from tests.cluster.files.servers import SERVERS, SFTP, Server, agent, apply, eventually, in_sftp_pod, kubectl, on_node
 
 pytestmark = [pytest.mark.cluster, pytest.mark.long]
 

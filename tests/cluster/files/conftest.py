@@ -10,8 +10,8 @@ from typing import Any
 
 import asyncssh
 import pytest
-import sftp_cluster
-from sftp_cluster import SFTP, Server, eventually, get, kubectl
+
+from tests.cluster.files.servers import PASSWORD_HASH, SFTP, Server, eventually, get, kubectl
 
 ALICE, BOB, CAROL = 9_100_001, 9_100_002, 9_100_003
 
@@ -81,7 +81,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 def _restored(server: Server) -> Iterator[Server]:
     """The server, whose account is set right again after a test that changed it."""
     yield server
-    server.set_account(keys=[server.public_key], password_hash=sftp_cluster.PASSWORD_HASH)
+    server.set_account(keys=[server.public_key], password_hash=PASSWORD_HASH)
     eventually(server.reachable, 20, f"{server.user} has access again")
 
 

@@ -9,10 +9,19 @@ from collections.abc import AsyncIterator
 
 import asyncssh
 import pytest
-from sftp_cluster import PASSWORD, PASSWORD_HASH, SFTP, Server, eventually, kubectl, published_host_key, sftp_pod
 
 from local.nodes import Node
 from tests.cluster import absence
+from tests.cluster.files.servers import (
+    PASSWORD,
+    PASSWORD_HASH,
+    SFTP,
+    Server,
+    eventually,
+    kubectl,
+    published_host_key,
+    sftp_pod,
+)
 
 pytestmark = pytest.mark.cluster
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sftp_cluster import PASSWORD, SERVERS, SFTP, Server, eventually, get, kubectl, sftp_pod
+
+from tests.cluster.files.servers import PASSWORD, SERVERS, SFTP, Server, eventually, get, kubectl, sftp_pod
 
 pytestmark = pytest.mark.cluster
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from sftp_cluster import SERVERS, SFTP, get, kubectl
+
+from tests.cluster.files.servers import SERVERS, SFTP, get, kubectl
 
 pytestmark = pytest.mark.cluster
 

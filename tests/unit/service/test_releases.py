@@ -12,7 +12,7 @@ from service.errors import ClusterContended, RefusedByCluster
 from service.releases import CONTENDED_TRIES, Releases
 from service.settings import Settings
 from tests.unit.memory_kube import MemoryKube
-from tests.unit.test_revisions import secret
+from tests.unit.service.test_revisions import secret
 
 SECRETS = "/api/v1/namespaces/gameservers/secrets"
 RUNNING: Values = {"replicas": 1, "ramGb": 1, "diskGb": 1}

@@ -14,7 +14,8 @@ from typing import Any
 
 import asyncssh
 import pytest
-from sftp_cluster import SERVERS, SFTP, apply, eventually, kubectl, published_host_key
+
+from tests.cluster.files.servers import SERVERS, SFTP, apply, eventually, kubectl, published_host_key
 
 pytestmark = pytest.mark.cluster
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sftp_cluster import SFTP, Server, apply, eventually, get, kubectl, on_node
+
+from tests.cluster.files.servers import SFTP, Server, apply, eventually, get, kubectl, on_node
 
 pytestmark = pytest.mark.cluster
 

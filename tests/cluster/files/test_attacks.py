@@ -14,7 +14,8 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-from sftp_cluster import OTHER_HASH, OTHER_PASSWORD, PASSWORD, Server, eventually, in_sftp_pod, on_node
+
+from tests.cluster.files.servers import OTHER_HASH, OTHER_PASSWORD, PASSWORD, Server, eventually, in_sftp_pod, on_node
 
 pytestmark = pytest.mark.cluster
 

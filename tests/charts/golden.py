@@ -13,17 +13,11 @@ import yaml
 from tests.charts.rendering import CI_FILES, ROOT, Manifest, case, chart_of, render
 
 FOLDER = Path(__file__).parent / "manifests"
-OWN = ("api", "gameserver")
 
 
 class _Dumper(yaml.SafeDumper):
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
-
-
-def files() -> list[Path]:
-    """The ci files whose manifests are kept."""
-    return [file for file in CI_FILES if chart_of(file) in OWN]
 
 
 def path(file: Path) -> Path:
@@ -50,7 +44,7 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for old in FOLDER.iterdir():
         old.unlink()
-    for file in files():
+    for file in CI_FILES:
         text = yaml.dump(manifests(file), Dumper=_Dumper, width=110, sort_keys=False, allow_unicode=True)
         path(file).write_text(f"# yamllint disable-file\n# charts/{file.relative_to(ROOT / 'charts')}\n{text}")
 

@@ -16,6 +16,8 @@ import yaml
 from tests.charts import golden
 from tests.charts.rendering import (
     CHARTS,
+    CI_FILES,
+    RELEASES,
     Manifest,
     Refused,
     case,
@@ -26,11 +28,15 @@ from tests.charts.rendering import (
     render,
 )
 
-each_own_file = pytest.mark.parametrize("file", golden.files(), ids=case)
-each_chart = pytest.mark.parametrize("chart", golden.OWN)
+each_file = pytest.mark.parametrize("file", CI_FILES, ids=case)
+# sshd and its agent need root, a few capabilities and the node's folders: sftp_daemonset/test_chart.py has which.
+each_restricted_file = pytest.mark.parametrize(
+    "file", [file for file in CI_FILES if chart_of(file) != "sftp-daemonset"], ids=case
+)
+each_chart = pytest.mark.parametrize("chart", RELEASES)
 
 
-@each_own_file
+@each_file
 def test_a_configuration_renders_what_was_reviewed(file: Path) -> None:
     """A template's change shows as a change of whole manifests; `python -m tests.charts.golden` writes them anew."""
     assert golden.manifests(file) == golden.read(file)
@@ -38,18 +44,18 @@ def test_a_configuration_renders_what_was_reviewed(file: Path) -> None:
 
 def test_no_manifests_are_left_of_a_configuration_that_is_gone() -> None:
     """Each file in manifests/ belongs to a ci file."""
-    assert sorted(golden.FOLDER.iterdir()) == sorted(golden.path(file) for file in golden.files())
+    assert sorted(golden.FOLDER.iterdir()) == sorted(golden.path(file) for file in CI_FILES)
 
 
 @each_chart
 def test_an_older_kubernetes_is_refused(chart: str) -> None:
     """What is older than the oldest that is tested stops with a message."""
-    file = next(file for file in golden.files() if chart_of(file) == chart)
+    file = next(file for file in CI_FILES if chart_of(file) == chart)
     with pytest.raises(Refused, match=r"requires kubeVersion: >=1\.31"):
         render(chart, {}, file, kube_version="1.30.9")
 
 
-@each_own_file
+@each_restricted_file
 def test_every_pod_meets_restricted(file: Path) -> None:
     """What the Pod Security Standard "restricted" asks, the helm test's pods included."""
     for spec in pods(render(chart_of(file), {}, file)).values():
@@ -85,7 +91,7 @@ def _offences(spec: Manifest) -> list[str]:
     return found
 
 
-@each_own_file
+@each_restricted_file
 def test_services_reach_the_workload_and_not_the_test(file: Path) -> None:
     """A selector takes the workload's pods and no others, and a network policy the same."""
     manifests = render(chart_of(file), {}, file)
@@ -109,7 +115,7 @@ def test_no_pod_has_the_charts_version(chart: str, tmp_path: Path) -> None:
     helm("package", CHARTS / chart, "--version", "9.9.9", "--app-version", "9.9.9", "--destination", tmp_path)
     with tarfile.open(tmp_path / f"{chart}-9.9.9.tgz") as package:
         package.extractall(tmp_path, filter="data")
-    for file in (file for file in golden.files() if chart_of(file) == chart):
+    for file in (file for file in CI_FILES if chart_of(file) == chart):
         tag = {"image": {"tag": "1"}}
         now, later = render(chart, tag, file), render(chart, tag, file, folder=folder)
         for name, manifest in now.items():
@@ -122,7 +128,7 @@ def test_the_package_alone_renders_the_same(chart: str, tmp_path: Path) -> None:
     """`helm package` leaves nothing out that a template needs."""
     helm("package", CHARTS / chart, "--destination", tmp_path)
     (package,) = tmp_path.glob("*.tgz")
-    for file in (file for file in golden.files() if chart_of(file) == chart):
+    for file in (file for file in CI_FILES if chart_of(file) == chart):
         packaged = render(chart, {}, file, folder=package)
         assert packaged.keys() == render(chart, {}, file).keys()
 

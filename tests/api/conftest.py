@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 from service import games
 from service.app import create_app
 from service.settings import Settings
-from tests.fakes import FakeCluster, FakeReleases, World
+from tests.support.fakes import FakeCluster, FakeReleases, World
 
 TOKENS = {
     "shop": {"scopes": ["read", "operate", "admin"]},

@@ -16,7 +16,7 @@ from service import logs
 from service.app import create_app
 from service.settings import Settings
 from tests.api.conftest import Client
-from tests.fakes import FakeAccounts, FakeCluster, FakeReleases, World
+from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, World
 
 OK = {"ram_gb": 2, "disk_gb": 10}
 CALLS = {

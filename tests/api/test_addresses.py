@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.api.conftest import Client
-from tests.fakes import World
+from tests.support.fakes import World
 
 OK = {"ram_gb": 2, "disk_gb": 10}
 URL = "/api/v1/server/1/"

@@ -8,7 +8,7 @@ import pytest
 
 from service import games
 from tests.api.conftest import Client
-from tests.fakes import World
+from tests.support.fakes import World
 
 OK = {"ram_gb": 2, "disk_gb": 10}
 WHOLE, RAM, DISK = "must be a whole number", "must be from 1 to 64", "must be from 1 to 1000"

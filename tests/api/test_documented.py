@@ -9,7 +9,7 @@ from service.app import create_app
 from service.settings import Settings
 from tests.api.conftest import Client
 from tests.docs.snippets import block
-from tests.fakes import FakeAccounts, FakeCluster, FakeReleases, World
+from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, World
 
 
 def test_the_error_is_answered_as_written(client: Client) -> None:

@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests import loopback
 from tests.docs.snippets import block
+from tests.support import loopback
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBECONFIG = """\

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.api.conftest import MINECRAFT, Client
-from tests.fakes import TIME, World
+from tests.support.fakes import TIME, World
 
 MADE = {"ram_gb": 2, "disk_gb": 10}
 

@@ -8,7 +8,7 @@ import pytest
 
 from service import errors
 from tests.api.conftest import Client
-from tests.fakes import World
+from tests.support.fakes import World
 
 OK = {"ram_gb": 2, "disk_gb": 10}
 URL = "/api/v1/server/1/"

@@ -26,7 +26,7 @@ from schemathesis.specs.openapi.checks import (
 from service import games
 from service.app import create_app
 from service.settings import Settings
-from tests.fakes import FakeAccounts, FakeCluster, FakeReleases, World
+from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, World
 
 
 def _app() -> Any:

@@ -17,7 +17,7 @@ from service import health, logs, metrics
 from service.app import CALLS_AT_ONCE, OPERATIONS_AT_ONCE, count_servers
 from service.errors import ClusterUnavailable, OperationFailed, Problem, StartupError
 from tests.api.conftest import MINECRAFT, Client
-from tests.fakes import FakeCluster, World
+from tests.support.fakes import FakeCluster, World
 
 OK = {"ram_gb": 2, "disk_gb": 10}
 

@@ -14,7 +14,7 @@ import pytest
 from service import errors
 from service.app import count_servers
 from tests.api.conftest import MINECRAFT, Client
-from tests.fakes import TIME, FakeCluster, World
+from tests.support.fakes import TIME, FakeCluster, World
 
 OK = {"ram_gb": 2, "disk_gb": 10}
 

@@ -17,7 +17,7 @@ from service.app import create_app
 from service.credentials import new_password, password_hash, public_key
 from service.settings import Settings
 from tests.api.conftest import Client
-from tests.fakes import FINGERPRINT, FakeAccounts, FakeCluster, FakeReleases, World
+from tests.support.fakes import FINGERPRINT, FakeAccounts, FakeCluster, FakeReleases, World
 
 MADE = {"ram_gb": 2, "disk_gb": 10}
 SFTP = "/api/v1/server/7/sftp"

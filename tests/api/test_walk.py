@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from service.app import create_app
 from service.settings import Settings
 from tests.api.walk import Answer, Walk
-from tests.fakes import FakeCluster, FakeReleases, World
+from tests.support.fakes import FakeCluster, FakeReleases, World
 
 
 def _client() -> Any:

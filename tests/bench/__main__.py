@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tests.bench import files, report
+from tests.bench import files
 from tests.bench.contenders import NAMESPACE, ROOT, Bench, bench
-from tests.bench.report import percentile
 from tests.clients import udp_ping
+from tests.support import report
+from tests.support.report import percentile
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 HEAD = ("measured", "API (p50, p95)", "against (p50, p95)", "ratio of p50", "goal")

@@ -19,7 +19,7 @@ from service.objects import ServerObjects
 from service.releases import Releases
 from service.settings import Settings
 from tests.charts.rendering import ROOT, Manifest, render
-from tests.proxy import Proxy
+from tests.support.proxy import Proxy
 
 Rights = set[tuple[str, str, str]]
 RBAC = "/apis/rbac.authorization.k8s.io/v1"

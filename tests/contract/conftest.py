@@ -17,7 +17,7 @@ from service.errors import RefusedByCluster
 from service.kube import Kube, path
 from service.releases import Releases
 from service.settings import Settings
-from tests.fakes import FakeCluster, FakeReleases, World
+from tests.support.fakes import FakeCluster, FakeReleases, World
 
 ROOT = Path(__file__).resolve().parents[2]
 

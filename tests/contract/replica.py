@@ -24,7 +24,7 @@ import requests
 
 from service.settings import Settings
 from tests.contract.conftest import ROOT, until
-from tests.proxy import Proxy
+from tests.support.proxy import Proxy
 
 _WATCHED = ("statefulsets", "pods", "services", "persistentvolumeclaims", "secrets")
 

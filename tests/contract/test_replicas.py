@@ -21,7 +21,7 @@ from service.settings import Settings
 from service.state import exists
 from tests.contract.conftest import VALUES, Edges, statuses, until
 from tests.contract.replica import CREATE, Call, Replica, helms, replica, serving
-from tests.proxy import Proxy
+from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.cluster
 

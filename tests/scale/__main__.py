@@ -12,9 +12,9 @@ from typing import Any
 
 import urllib3
 
-from tests.bench import report
-from tests.bench.report import timed
 from tests.scale.simulation import BODY, ROOT, Simulation, at_once, say, simulation
+from tests.support import report
+from tests.support.report import timed
 
 DOCUMENT = ROOT / "docs" / "scale.md"
 SIZES = (10, 100, 500, 1000, 2000)

@@ -14,7 +14,7 @@ import pytest
 
 from service.errors import ClusterUnavailable, OperationFailed, StartupError
 from service.kube import Conflict, Gone, Kube, path
-from tests import loopback
+from tests.support import loopback
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 

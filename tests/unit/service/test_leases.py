@@ -13,7 +13,7 @@ from service import leases
 from service.errors import ClusterUnavailable, OperationInProgress
 from service.leases import Leases
 from tests.contract.conftest import until
-from tests.unit.memory_kube import MemoryKube
+from tests.support.memory_kube import MemoryKube
 
 PATH = "/apis/coordination.k8s.io/v1/namespaces/games/leases/server-1"
 

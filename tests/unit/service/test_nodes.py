@@ -8,7 +8,7 @@ import pytest
 
 from service.nodes import Nodes
 from service.objects import ServerObjects
-from tests.unit.memory_kube import MemoryKube
+from tests.support.memory_kube import MemoryKube
 
 SELECTED = "volume.kubernetes.io/selected-node"
 

@@ -11,7 +11,7 @@ from service.edges import Values
 from service.errors import ClusterContended, RefusedByCluster
 from service.releases import CONTENDED_TRIES, Releases
 from service.settings import Settings
-from tests.unit.memory_kube import MemoryKube
+from tests.support.memory_kube import MemoryKube
 from tests.unit.service.test_revisions import secret
 
 SECRETS = "/api/v1/namespaces/gameservers/secrets"

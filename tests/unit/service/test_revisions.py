@@ -12,7 +12,7 @@ import pytest
 from service.edges import Object
 from service.errors import OperationFailed, OperationInProgress
 from service.revisions import Release, Revisions, age, in_order
-from tests.unit.memory_kube import MemoryKube
+from tests.support.memory_kube import MemoryKube
 
 SECRETS = "/api/v1/namespaces/games/secrets"
 

@@ -14,7 +14,7 @@ from service.kube import Conflict
 from service.objects import ServerObjects
 from service.stopkeeper import StopKeeper
 from service.stops import ANNOTATION, LONGEST_REASON, Stop, stop_of
-from tests.unit.memory_kube import MemoryKube
+from tests.support.memory_kube import MemoryKube
 
 PATH = "/apis/apps/v1/namespaces/games/statefulsets/server-1"
 ASKED, SOON, LATE = "2026-01-31T12:00:00Z", "2026-01-31T12:00:03Z", "2026-01-31T12:02:00Z"

@@ -15,7 +15,7 @@ from service.listing import Listing
 from service.nodelist import NodeList
 from service.watch import Kind, Watch
 from tests.contract.conftest import until
-from tests.unit.memory_kube import MemoryKube
+from tests.support.memory_kube import MemoryKube
 
 
 def thing(id: int, version: int = 1, **more: Any) -> Object:

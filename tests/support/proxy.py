@@ -16,7 +16,7 @@ from typing import Any
 import urllib3
 from kubernetes import client, config
 
-from tests import loopback
+from tests.support import loopback
 
 _HOP = {"connection", "transfer-encoding", "content-length", "host", "keep-alive", "accept-encoding"}
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from local.nodes import Node
-from tests.cluster.conftest import until
+from tests.support.waiting import until
 
 _CGROUPS = Path("/sys/fs/cgroup/pids")
 

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import requests
 
+from tests.support.waiting import until
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 SERVERS_NAMESPACE = "gameservers"
 
@@ -108,15 +110,6 @@ class Cluster:
 
         until(reached, seconds, lambda: f"server {server} is {seen}, not {states}")
         return seen
-
-
-def until(reached: Callable[[], bool], seconds: float, what: Callable[[], str] | str = "not reached") -> None:
-    """Wait until `reached()`; fails with `what` after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not reached():
-        if time.monotonic() > deadline:
-            pytest.fail(what if isinstance(what, str) else what())
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="session")

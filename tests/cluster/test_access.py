@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import requests
 
-from tests.cluster.conftest import Cluster, until
+from tests.cluster.conftest import Cluster
 from tests.cluster.replicas import NAMESPACE, logged
+from tests.support.waiting import until
 
 #: The kubelet brings a changed Secret to a pod's folder at its next sync, about a minute later at most, and it asks the
 #: API server for it by a watch.

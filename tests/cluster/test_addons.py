@@ -4,8 +4,9 @@ import inspect
 from collections.abc import Callable
 
 from tests.clients import rcon
-from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import NAMESPACE, get
+from tests.support.waiting import until
 
 
 def test_the_autoscaler_knows_what_the_replicas_use(cluster: Cluster) -> None:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 from local import nodes
 from tests.clients.teeworlds import SILENCE
-from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
+from tests.support.waiting import until
 
 #: The machine's own address, from which players of the tests come that are on no node.
 MACHINE = "10.77.0.1"

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.cluster import world
-from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
 from tests.cluster.test_runbook import follow
+from tests.support.waiting import until
 
 CLASS = "expandable-for-a-test"
 #: Everything that a server consists of or leaves a trace in.

@@ -16,8 +16,9 @@ import yaml
 from service import games, values
 from service.records import Record
 from tests.clients import udp_ping
-from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
 from tests.docs.snippets import COMMANDS, block
+from tests.support.waiting import until
 
 ASK: dict[str, Callable[[str, int], object]] = {"luanti": udp_ping.luanti, "teeworlds": udp_ping.teeworlds}
 OPTIONS: dict[str, dict[str, Any]] = {

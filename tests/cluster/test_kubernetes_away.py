@@ -12,8 +12,9 @@ import requests
 
 from local.nodes import Node
 from tests.cluster import absence
-from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import pods
+from tests.support.waiting import until
 
 #: The ways in which Kubernetes as a whole does not answer. Each gives a context manager.
 ABSENCES: dict[str, Callable[[], AbstractContextManager[None]]] = {

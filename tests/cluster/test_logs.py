@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import requests
 
-from tests.cluster.conftest import Cluster, until
+from tests.cluster.conftest import Cluster
 from tests.cluster.replicas import NAMESPACE, logged, pods
+from tests.support.waiting import until
 
 
 def test_a_request_is_found_by_its_id(cluster: Cluster, new_server: Callable[[], int]) -> None:

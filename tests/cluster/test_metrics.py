@@ -18,8 +18,9 @@ import requests
 import yaml
 
 from local import nodes, packages
-from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import NAMESPACE, get, pods
+from tests.support.waiting import until
 
 _PORT = 19090
 Labels = tuple[str, ...]

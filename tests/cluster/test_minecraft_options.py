@@ -6,7 +6,8 @@ from collections.abc import Callable
 from mcstatus import JavaServer
 
 from tests.cluster import world
-from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
+from tests.support.waiting import until
 
 
 def file(cluster: Cluster, server: int, name: str, text: str | None = None) -> str:

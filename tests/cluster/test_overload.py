@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import Cluster, until
+from tests.cluster.conftest import Cluster
 from tests.cluster.load import Load, helms, repeated
 from tests.cluster.replicas import NAMESPACE, get, pods
 from tests.cluster.traffic import Traffic, upgrade
+from tests.support.waiting import until
 
 SERVERS = 60
 

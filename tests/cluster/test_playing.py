@@ -8,8 +8,9 @@ from collections.abc import Callable
 from mcstatus import JavaServer
 
 from tests.cluster import world
-from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import NAMESPACE
+from tests.support.waiting import until
 
 
 def test_a_server_is_created_played_stopped_started_and_deleted(

@@ -12,8 +12,9 @@ import pytest
 import requests
 
 from service.kube import Kube, path
-from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import first_process, logged, pods
+from tests.support.waiting import until
 
 SMALL = {"ram_gb": 1, "disk_gb": 1, "start": False}
 

@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable
 
-from tests.cluster.conftest import Cluster, until
+from tests.cluster.conftest import Cluster
 from tests.cluster.replicas import NAMESPACE, pods
 from tests.cluster.traffic import Traffic, upgrade
+from tests.support.waiting import until
 
 
 def nodes(cluster: Cluster) -> set[str]:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.cluster import world
-from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
+from tests.support.waiting import until
 
 _HEADING = "## Mending single servers by hand"
 #: The sections that have commands, each with a test below.

@@ -18,6 +18,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.cluster.conftest import Cluster
+from tests.support.waiting import until
 
 CHECKS = [
     content_type_conformance,
@@ -44,10 +45,12 @@ def published(_cluster: Cluster) -> Iterator[Any]:
         _cluster.create(server, start=False)
     yield schema
     for server in (*_SERVERS, _NONE):
-        deadline = time.monotonic() + 60
-        while _cluster.call("DELETE", f"/api/v1/server/{server}/?disk=erase").status_code not in (200, 404):
-            assert time.monotonic() < deadline, f"server {server} is not erased"
-            time.sleep(0.5)
+        path = f"/api/v1/server/{server}/?disk=erase"
+        until(
+            lambda path=path: _cluster.call("DELETE", path).status_code in (200, 404),
+            60,
+            f"server {server} is not erased",
+        )
 
 
 def map_path_parameters(context: Any, path_parameters: Any) -> Any:

@@ -25,8 +25,9 @@ import requests
 from local import nodes, paths
 from tests.clients import rcon
 from tests.cluster import absence
-from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import NAMESPACE, pods
+from tests.support.waiting import until
 
 SFTP_NAMESPACE = "gameserver-sftp"
 

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Callable
 
-from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.files.servers import on_node
+from tests.support.waiting import until
 
 KUBECTL = ("kubectl", "-n", SERVERS_NAMESPACE)
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from local import nodes
-from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import NAMESPACE, pods
+from tests.support.waiting import until
 
 #: Put into a world's folder and loaded by the game's Node: it eats memory, up to 1.5 GiB.
 EATER = """

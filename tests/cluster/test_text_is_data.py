@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from mcstatus import JavaServer
 
-from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
+from tests.support.waiting import until
 
 NASTY = (
     "a'b\"c `id` ; {{ .Release.Name }} {% if 1 %} {{ 7 * 7 }} $(RCON_PORT) $$(EULA) $EULA \\n %s 😀 é"

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster, until
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
+from tests.support.waiting import until
 
 SERVERS, GAP = 3, 10
 _first = itertools.count(8 * 10**15 + int(time.time() * 10) % 10**9 * 1000, GAP)

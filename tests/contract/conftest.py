@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,14 +50,6 @@ class Edges:
 def statuses(edges: Edges, id: int) -> list[str]:
     """Those of the revisions that a server's release has, oldest first."""
     return [one["labels"]["status"] for one in edges.cluster.server(id).releases]
-
-
-def until(reached: Callable[[], bool], seconds: float = 10) -> None:
-    """Wait until `reached()`, at most `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, "not reached in time"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")

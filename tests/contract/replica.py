@@ -23,8 +23,9 @@ from pathlib import Path
 import requests
 
 from service.settings import Settings
-from tests.contract.conftest import ROOT, until
+from tests.contract.conftest import ROOT
 from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 _WATCHED = ("statefulsets", "pods", "services", "persistentvolumeclaims", "secrets")
 

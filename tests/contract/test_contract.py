@@ -11,7 +11,8 @@ import pytest
 
 from service.errors import ClusterUnavailable, InvalidRequest, OperationInProgress, RefusedByCluster, ServerNotFound
 from service.state import exists
-from tests.contract.conftest import VALUES, Edges, until
+from tests.contract.conftest import VALUES, Edges
+from tests.support.waiting import until
 
 
 def statuses(edges: Edges, id: int) -> list[tuple[str, str]]:

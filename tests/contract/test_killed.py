@@ -13,8 +13,9 @@ import pytest
 from service.edges import KEPT_SINCE
 from service.kube import Kube, path
 from service.settings import Settings
-from tests.contract.conftest import Edges, statuses, until
+from tests.contract.conftest import Edges, statuses
 from tests.contract.replica import CREATE, Call, Served, helms, replica, serving
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.cluster
 

@@ -13,8 +13,9 @@ import pytest
 from service.app import create_app
 from service.kube import Kube, path
 from service.settings import Settings
-from tests.contract.conftest import Edges, until
+from tests.contract.conftest import Edges
 from tests.contract.node_ports import all_taken_but
+from tests.support.waiting import until
 
 
 @pytest.mark.long

@@ -19,9 +19,10 @@ from service.kube import Kube, path
 from service.releases import Releases
 from service.settings import Settings
 from service.state import exists
-from tests.contract.conftest import VALUES, Edges, statuses, until
+from tests.contract.conftest import VALUES, Edges, statuses
 from tests.contract.replica import CREATE, Call, Replica, helms, replica, serving
 from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.cluster
 

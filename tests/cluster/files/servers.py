@@ -12,7 +12,6 @@ import json
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import asyncssh
 
 from local import nodes
+from tests.support.waiting import until
 
 SERVERS = "gameservers"
 SFTP = "gameserver-sftp"
@@ -58,16 +58,15 @@ def apply(*objects: dict[str, Any]) -> None:
 
 
 def eventually(check: Callable[[], Any], seconds: float, what: str) -> float:
-    """Wait until check is true; gives how long it took. An OSError counts as not yet."""
-    began = time.monotonic()
-    while True:
+    """Wait until check is true; gives how long it took. What the network or SSH complains of counts as not yet."""
+
+    def reached() -> bool:
         try:
-            if check():
-                return time.monotonic() - began
+            return bool(check())
         except (OSError, asyncssh.Error):
-            pass
-        assert time.monotonic() - began < seconds, f"not within {seconds} s: {what}"
-        time.sleep(0.1)
+            return False
+
+    return until(reached, seconds, f"not within {seconds} s: {what}")
 
 
 def sftp_pod(node: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from local import cache, nodes, paths
+from tests.support.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -100,9 +101,7 @@ def test_a_pid_is_told_from_the_next_process_with_the_same_number() -> None:
     child = os.fork()
     if child == 0:
         os._exit(0)
-    deadline = time.monotonic() + 10
-    while nodes.started_at(child) is not None and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: nodes.started_at(child) is None)
     assert nodes.started_at(child) is None
     os.waitpid(child, 0)
     assert nodes.started_at(child) is None

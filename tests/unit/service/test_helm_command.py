@@ -25,6 +25,7 @@ from service.errors import (
     RefusedByCluster,
     StartupError,
 )
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -46,10 +47,7 @@ def alive(pid: int) -> bool:
 
 
 def pid_in(file: Path) -> int:
-    deadline = time.monotonic() + 10
-    while not (file.exists() and file.read_text().strip()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: file.exists() and file.read_text().strip())
     return int(file.read_text())
 
 

@@ -12,8 +12,8 @@ import pytest
 from service import leases
 from service.errors import ClusterUnavailable, OperationInProgress
 from service.leases import Leases
-from tests.contract.conftest import until
 from tests.support.memory_kube import MemoryKube
+from tests.support.waiting import until
 
 PATH = "/apis/coordination.k8s.io/v1/namespaces/games/leases/server-1"
 

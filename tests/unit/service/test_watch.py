@@ -14,8 +14,8 @@ from service.kube import Gone
 from service.listing import Listing
 from service.nodelist import NodeList
 from service.watch import Kind, Watch
-from tests.contract.conftest import until
 from tests.support.memory_kube import MemoryKube
+from tests.support.waiting import until
 
 
 def thing(id: int, version: int = 1, **more: Any) -> Object:

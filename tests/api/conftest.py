@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -18,6 +16,7 @@ from werkzeug.test import TestResponse
 from service import games
 from service.app import create_app
 from service.settings import Settings
+from tests.support import tokens
 from tests.support.fakes import FakeCluster, FakeReleases, World
 
 TOKENS = {
@@ -86,12 +85,8 @@ def world() -> World:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    tokens = [
-        {"name": name, "sha256": hashlib.sha256(f"{name}-secret".encode()).hexdigest(), **rest}
-        for name, rest in TOKENS.items()
-    ]
-    path = tmp_path / "tokens.json"
-    path.write_text(json.dumps({"tokens": tokens}))
+    entries = [tokens.entry(name, f"{name}-secret", **more) for name, more in TOKENS.items()]
+    path = tokens.write(tmp_path / "tokens.json", *entries)
     return replace(Settings(), tokens_file=path, accepted_eulas=frozenset({"minecraft"}))
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import http.server
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,37 +18,11 @@ from typing import Any
 import pytest
 import requests
 
+from local.paths import ROOT
 from tests.docs.snippets import block
-from tests.support import loopback
-
-ROOT = Path(__file__).resolve().parents[2]
-KUBECONFIG = """\
-apiVersion: v1
-kind: Config
-current-context: none
-contexts: [{name: none, context: {cluster: none, user: none}}]
-clusters: [{name: none, cluster: {server: "%s"}}]
-users: [{name: none, user: {}}]
-"""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@dataclass
-class Served:
-    process: subprocess.Popen[str]
-    url: str
-    metrics: str
-    log: Path
-
-    @property
-    def port(self) -> int:
-        return int(self.url.rpartition(":")[2])
+from tests.support import loopback, tokens
+from tests.support.gunicorn import Served
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -61,51 +31,20 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     started: list[Served] = []
 
     def begin(**variables: str) -> Served:
-        port, metrics = free_port(), free_port()
-        tokens = [{"name": "t", "sha256": hashlib.sha256(b"t").hexdigest(), "scopes": ["read", "operate", "admin"]}]
-        (tmp_path / "tokens.json").write_text(json.dumps({"tokens": tokens}))
         kubernetes = variables.pop("KUBERNETES", "http://127.0.0.1:9")
-        (tmp_path / "kubeconfig").write_text(KUBECONFIG % kubernetes)
         environment = {
-            "PATH": os.environ["PATH"],
-            "PORT": str(port),
-            "METRICS_PORT": str(metrics),
-            "TOKENS_FILE": str(tmp_path / "tokens.json"),
-            "KUBECONFIG": str(tmp_path / "kubeconfig"),
+            "TOKENS_FILE": str(tokens.write(tmp_path / "tokens.json", tokens.entry("t"))),
+            "KUBECONFIG": loopback.kubeconfig(tmp_path, kubernetes),
             "HELM": str(ROOT / ".local/bin/helm"),
             "DRAIN_SECONDS": "5",
             **variables,
         }
-        log = tmp_path / "log"
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--config", "service/gunicorn.conf.py", "service.wsgi:app"],
-                cwd=ROOT,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        served = Served(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics}/metrics", log)
-        started.append(served)
-        return served
+        started.append(Served.start(tmp_path, environment))
+        return started[-1]
 
     yield begin
     for served in started:
-        with contextlib.suppress(ProcessLookupError):
-            served.process.kill()
-        served.process.wait(10)
-
-
-def up(served: Served) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
-            if requests.get(f"{served.url}/healthcheck", timeout=5).json() == {"alive": True}:
-                return
-        assert served.process.poll() is None, served.log.read_text()
-        assert time.monotonic() < deadline, served.log.read_text()
-        time.sleep(0.1)
+        served.kill()
 
 
 @dataclass
@@ -139,7 +78,7 @@ def slow_kubernetes() -> Iterator[SlowKubernetes]:
 def test_it_serves_logs_and_drains(start: Callable[..., Served]) -> None:
     """Without Kubernetes: alive, 503 in time, JSON logs, metrics; after SIGTERM it goes on answering for a while."""
     served = start()
-    up(served)
+    served.until_alive()
     token = {"Authorization": "Bearer t"}
     began = time.monotonic()
     away = requests.get(f"{served.url}/api/v1/server/1/", headers=token, timeout=10)
@@ -152,10 +91,8 @@ def test_it_serves_logs_and_drains(start: Callable[..., Served]) -> None:
     with requests.Session() as session:
         assert session.get(f"{served.url}/healthcheck", timeout=5).headers["Connection"] == "keep-alive"
         served.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + 5
         probe = {"User-Agent": "kube-probe/1.35"}
-        while requests.get(f"{served.url}/healthcheck", headers=probe, timeout=5).status_code == 200:
-            assert time.monotonic() < deadline
+        until(lambda: requests.get(f"{served.url}/healthcheck", headers=probe, timeout=5).status_code != 200, 5)
         kept = session.get(f"{served.url}/healthcheck", timeout=5)
         assert (kept.json(), kept.headers["Connection"]) == ({"alive": True}, "close")
         game = requests.get(f"{served.url}/api/v1/game", headers=token, timeout=5)
@@ -170,7 +107,7 @@ def test_a_connection_that_was_promised_to_stay_is_not_cut(
 ) -> None:
     """An answer begun before SIGTERM says keep-alive; so the next request on that connection is answered too."""
     served = start(KUBERNETES=slow_kubernetes.url)
-    up(served)
+    served.until_alive()
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)) as connection:
         connection.request("GET", "/api/v1/server/1/port/primary", headers={"Authorization": "Bearer t"})
         assert slow_kubernetes.asked.wait(10)
@@ -188,7 +125,7 @@ def test_a_connection_that_was_promised_to_stay_is_not_cut(
 def served(start: Callable[..., Served]) -> Served:
     """One that is up."""
     begun = start()
-    up(begun)
+    begun.until_alive()
     return begun
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import tempfile
 from pathlib import Path
@@ -26,13 +24,12 @@ from schemathesis.specs.openapi.checks import (
 from service import games
 from service.app import create_app
 from service.settings import Settings
+from tests.support import tokens
 from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, World
 
 
 def _app() -> Any:
-    folder = Path(tempfile.mkdtemp())
-    tokens = [{"name": "t", "sha256": hashlib.sha256(b"t").hexdigest(), "scopes": ["read", "operate", "admin"]}]
-    (folder / "tokens.json").write_text(json.dumps({"tokens": tokens}))
+    file = tokens.write(Path(tempfile.mkdtemp()) / "tokens.json", tokens.entry("t"))
     world = World()
     for id in (1, 2, 3):
         world.values[id] = {"game": "minecraft", "ramGb": 2, "diskGb": 10, "replicas": 0}
@@ -40,7 +37,7 @@ def _app() -> Any:
         world.apply(id, world.values[id])
     return create_app(
         Settings(
-            tokens_file=folder / "tokens.json",
+            tokens_file=file,
             accepted_eulas=frozenset({"minecraft"}),
             sftp_namespace="gameserver-sftp",
         ),

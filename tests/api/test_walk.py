@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,14 +11,13 @@ from hypothesis import HealthCheck, settings
 from service.app import create_app
 from service.settings import Settings
 from tests.api.walk import Answer, Walk
+from tests.support import tokens
 from tests.support.fakes import FakeCluster, FakeReleases, World
 
 
 def _client() -> Any:
-    tokens = [{"name": "t", "sha256": hashlib.sha256(b"t").hexdigest(), "scopes": ["read", "operate", "admin"]}]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "tokens.json"
-        path.write_text(json.dumps({"tokens": tokens}))
+        path = tokens.write(Path(folder) / "tokens.json", tokens.entry("t"))
         world = World()
         app = create_app(
             Settings(tokens_file=path, accepted_eulas=frozenset({"minecraft"})), FakeCluster(world), FakeReleases(world)

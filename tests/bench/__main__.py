@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from local.paths import ROOT
 from tests.bench import files
-from tests.bench.contenders import NAMESPACE, ROOT, Bench, bench
+from tests.bench.contenders import NAMESPACE, Bench, bench
 from tests.clients import udp_ping
 from tests.support import report
 from tests.support.report import percentile

@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import urllib3
 from kubernetes import client, config
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from local.paths import ROOT
+
 NAMESPACE, API_NAMESPACE = "gameservers", "gameserver-system"
 CHART = str(ROOT / "charts" / "gameserver")
 #: Teeworlds: a pod that starts at once and idles, so that the game itself takes little of what is measured.

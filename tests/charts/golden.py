@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from tests.charts.rendering import CI_FILES, ROOT, Manifest, case, chart_of, render
+from local.paths import ROOT
+from tests.charts.rendering import CI_FILES, Manifest, case, chart_of, render
 
 FOLDER = Path(__file__).parent / "manifests"
 

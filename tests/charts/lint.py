@@ -12,8 +12,9 @@ from pathlib import Path
 
 import kubernetes_validate
 
+from local.paths import ROOT
 from tests.charts import policy
-from tests.charts.rendering import CHARTS, CI_FILES, ROOT, Refused, case, chart_of, helm, render
+from tests.charts.rendering import CHARTS, CI_FILES, Refused, case, chart_of, helm, render
 
 SUPPORTED = ("1.31.0", "1.37.0")
 """The oldest and the newest Kubernetes."""

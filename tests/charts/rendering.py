@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from local.paths import ROOT
+
 CHARTS = ROOT / "charts"
 CI_FILES = sorted(CHARTS.glob("*/ci/*-values.yaml"))
 RELEASES = {

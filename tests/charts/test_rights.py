@@ -13,12 +13,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
+from local.paths import ROOT
 from service.cluster import Cluster
 from service.kube import Kube
 from service.objects import ServerObjects
 from service.releases import Releases
 from service.settings import Settings
-from tests.charts.rendering import ROOT, Manifest, render
+from tests.charts.rendering import Manifest, render
 from tests.support.proxy import Proxy
 
 Rights = set[tuple[str, str, str]]

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import requests
 
+from local.paths import ROOT
 from tests.support.waiting import until
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 SERVERS_NAMESPACE = "gameservers"
 
 #: Of how many servers a failing test shows what it can.
@@ -88,6 +88,11 @@ class Cluster:
     def create(self, server: int, **more: object) -> dict[str, Any]:
         """Create a small server."""
         return self.done("POST", f"/api/v1/server/{server}/", {"ram_gb": 1, "disk_gb": 1, **more})
+
+    def by_hand(self, server: int, *arguments: str, chart: Path = ROOT / "charts" / "gameserver") -> None:
+        """An operator's `helm upgrade --reuse-values` of one server."""
+        release = f"server-{server}"
+        self.run("helm", "-n", SERVERS_NAMESPACE, "upgrade", release, str(chart), "--reuse-values", *arguments)
 
     def status(self, server: int) -> dict[str, Any]:
         """The API's view of a server."""

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from local import nodes
+from local.paths import ROOT
 from tests.clients.teeworlds import SILENCE
-from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.support.waiting import until
 
 #: The machine's own address, from which players of the tests come that are on no node.

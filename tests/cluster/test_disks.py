@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from local.paths import ROOT
 from tests.cluster import world
-from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.test_runbook import follow
 from tests.support.waiting import until
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from local.paths import ROOT
 from service import auth
-from tests.cluster.conftest import ROOT, Cluster
+from tests.cluster.conftest import Cluster
 from tests.docs.snippets import COMMANDS, block
 
 

@@ -13,10 +13,11 @@ import pytest
 import requests
 import yaml
 
+from local.paths import ROOT
 from service import games, values
 from service.records import Record
 from tests.clients import udp_ping
-from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.docs.snippets import COMMANDS, block
 from tests.support.waiting import until
 

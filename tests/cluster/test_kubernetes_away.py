@@ -11,8 +11,9 @@ import pytest
 import requests
 
 from local.nodes import Node
+from local.paths import ROOT
 from tests.cluster import absence
-from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import pods
 from tests.support.waiting import until
 

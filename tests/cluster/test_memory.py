@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from local.paths import ROOT
 from service import games, values
 from service.records import Record
-from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 
 RAM_GB = 2
 #: What a JVM needs beside its heap, in MiB, for a Minecraft server of this size: classes, compiled code, the stacks of

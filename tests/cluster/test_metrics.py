@@ -18,7 +18,8 @@ import requests
 import yaml
 
 from local import nodes, packages
-from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
+from local.paths import ROOT
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import NAMESPACE, get, pods
 from tests.support.waiting import until
 

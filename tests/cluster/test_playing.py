@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from mcstatus import JavaServer
 
+from local.paths import ROOT
 from tests.cluster import world
-from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import NAMESPACE
 from tests.support.waiting import until
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from local.paths import ROOT
 from tests.cluster import world
-from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.support.waiting import until
 
 _HEADING = "## Mending single servers by hand"
@@ -64,12 +65,6 @@ def values(cluster: Cluster, server: int) -> dict[str, Any]:
     return found
 
 
-def by_hand(cluster: Cluster, server: int, *settings: str) -> None:
-    """A change of a hand that the API has no call for."""
-    chart = str(ROOT / "charts" / "gameserver")
-    cluster.run("helm", "-n", SERVERS_NAMESPACE, "upgrade", f"server-{server}", chart, "--reuse-values", *settings)
-
-
 def goes_on(cluster: Cluster, server: int) -> None:
     """The API starts and stops the server, and of what helm has as values nothing else has changed."""
     path = f"/api/v1/server/{server}"
@@ -102,7 +97,7 @@ def test_a_value_is_changed_and_stays(cluster: Cluster, new_server: Callable[[],
     cluster.create(server)
     follow(cluster, server, "Change a value")
     assert cluster.status(server)["ram_gb"] == 4
-    by_hand(cluster, server, "--set-string", "environment.MOTD=by hand", "--set", "podAnnotations.hand=yes")
+    cluster.by_hand(server, "--set-string", "environment.MOTD=by hand", "--set", "podAnnotations.hand=yes")
     goes_on(cluster, server)
     cluster.done("PATCH", f"/api/v1/server/{server}/", {"ram_gb": 2})
     cluster.done("PATCH", f"/api/v1/server/{server}/start")
@@ -118,8 +113,8 @@ def test_a_rollback_is_gone_on_from(cluster: Cluster, new_server: Callable[[], i
     """What the revision before had is wanted again."""
     server = new_server()
     cluster.create(server, start=False)
-    by_hand(cluster, server, "--set-string", "environment.MOTD=first")
-    by_hand(cluster, server, "--set-string", "environment.MOTD=second", "--set", "ramGb=3")
+    cluster.by_hand(server, "--set-string", "environment.MOTD=first")
+    cluster.by_hand(server, "--set-string", "environment.MOTD=second", "--set", "ramGb=3")
     follow(cluster, server, "Go back a revision")
     assert cluster.status(server)["ram_gb"] == 1
     follow(cluster, server, "Go back a revision", 1, disk=1)
@@ -136,7 +131,7 @@ def test_an_uninstall_keeps_the_disk_for_a_hand_and_for_the_api(
     cluster.create(server)
     # Before its first start there is no disk to keep.
     until(lambda: cluster.get("pvc", f"server-{server}")["status"]["phase"] == "Bound", 60)
-    by_hand(cluster, server, "--set-string", "environment.MOTD=by hand", "--set", "replicas=0")
+    cluster.by_hand(server, "--set-string", "environment.MOTD=by hand", "--set", "replicas=0")
     claim = cluster.get("pvc", f"server-{server}")["metadata"]["uid"]
     saved = ROOT / f"server-{server}.yaml"
     try:
@@ -166,7 +161,7 @@ def test_an_rcon_password_is_replaced(cluster: Cluster, new_server: Callable[[],
     cluster.until_state(server, "running")
     before = cluster.done("GET", f"/api/v1/server/{server}/rcon")["password"]
     cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "delete", "secret", f"server-{server}-rcon")
-    by_hand(cluster, server, "--set", "keepPodInRevision=2")
+    cluster.by_hand(server, "--set", "keepPodInRevision=2")
     answer = cluster.call("GET", f"/api/v1/server/{server}/rcon")
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/rcon-password-replaced")
     follow(cluster, server, "Replace the RCON password")
@@ -195,7 +190,7 @@ def test_a_release_left_pending_is_rolled_back(cluster: Cluster, new_server: Cal
     """Until then the API says 409 with Retry-After and changes nothing; what a hand set before is still there."""
     server = new_server()
     cluster.create(server, start=False)
-    by_hand(cluster, server, "--set-string", "environment.MOTD=by hand")
+    cluster.by_hand(server, "--set-string", "environment.MOTD=by hand")
     # Larger than every node, so that it waits for good.
     killed_upgrade(cluster, server, "--set", "replicas=1", "--set", "ramGb=64")
     answer = cluster.call("PATCH", f"/api/v1/server/{server}/start")
@@ -249,7 +244,7 @@ def test_a_field_that_another_hand_took_is_given_back(cluster: Cluster, new_serv
     """After a `kubectl scale` the API says who is in the way, and after the runbook's command it works again."""
     server = new_server()
     cluster.create(server, start=False)
-    by_hand(cluster, server, "--set-string", "environment.MOTD=by hand")
+    cluster.by_hand(server, "--set-string", "environment.MOTD=by hand")
     cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "scale", "statefulset", f"server-{server}", "--replicas=2")
     answer = cluster.call("PATCH", f"/api/v1/server/{server}/start")
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/field-conflict")

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from local import nodes
-from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
+from local.paths import ROOT
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import NAMESPACE, pods
 from tests.support.waiting import until
 
@@ -25,20 +26,6 @@ const timer = setInterval(() => {
 }, 20);
 timer.unref();
 """
-
-
-def by_hand(cluster: Cluster, server: int, *arguments: str, chart: Path = ROOT / "charts" / "gameserver") -> None:
-    """An operator's `helm upgrade --reuse-values` of one server."""
-    cluster.run(
-        "helm",
-        "-n",
-        SERVERS_NAMESPACE,
-        "upgrade",
-        f"server-{server}",
-        str(chart),
-        "--reuse-values",
-        *arguments,
-    )
 
 
 def unscheduled(cluster: Cluster, server: int) -> str:
@@ -102,7 +89,7 @@ def test_out_of_memory_is_said_with_the_limit_and_mended_by_a_resize(
         "kubectl", "-n", SERVERS_NAMESPACE, "exec", "-i", pod, "--", "sh", "-c", "cat > /data/eat.js", stdin=EATER
     )
     extra = json.dumps([{"name": "NODE_OPTIONS", "value": "--require /data/eat.js"}])
-    by_hand(cluster, server, "--set-json", f"extraEnv={extra}")
+    cluster.by_hand(server, "--set-json", f"extraEnv={extra}")
     failed = cluster.until_state(server, "failed", seconds=120)
     assert "out of memory" in failed["reason"]
     assert "1 GiB" in failed["reason"]
@@ -132,10 +119,10 @@ def test_an_image_that_is_not_there_is_named(cluster: Cluster, new_server: Calla
     tag = json.loads(cluster.run("helm", "-n", SERVERS_NAMESPACE, "get", "values", f"server-{server}", "-o", "json"))[
         "image"
     ]["tag"]
-    by_hand(cluster, server, "--set", "image.tag=no-such-tag")
+    cluster.by_hand(server, "--set", "image.tag=no-such-tag")
     failed = cluster.until_state(server, "failed")
     assert "localhost/minecraft:no-such-tag" in failed["reason"]
-    by_hand(cluster, server, "--set", f"image.tag={tag}")
+    cluster.by_hand(server, "--set", f"image.tag={tag}")
     cluster.until_state(server, "running", seconds=120)
 
 
@@ -143,7 +130,7 @@ def test_a_crash_loop_shows_the_games_last_lines(cluster: Cluster, new_server: C
     """A game that ends at once fails, and the reason has what it said."""
     server = new_server()
     cluster.create(server, start=False)
-    by_hand(cluster, server, "--set", "replicas=1", "--set-string", "environment.EULA=FALSE")
+    cluster.by_hand(server, "--set", "replicas=1", "--set-string", "environment.EULA=FALSE")
     failed = cluster.until_state(server, "failed")
     until(lambda: "EULA" in (cluster.status(server)["reason"] or ""), 30, lambda: str(failed))
 
@@ -158,7 +145,7 @@ def test_a_pod_that_pod_security_refuses_is_said(
     shutil.copytree(ROOT / "charts" / "gameserver", chart)
     helpers = chart / "templates" / "_helpers.tpl"
     helpers.write_text(helpers.read_text().replace("allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true"))
-    by_hand(cluster, server, "--set", "replicas=1", chart=chart)
+    cluster.by_hand(server, "--set", "replicas=1", chart=chart)
     failed = cluster.until_state(server, "failed")
     assert "security" in failed["reason"].lower()
     assert "allowPrivilegeEscalation" in failed["reason"]
@@ -229,7 +216,7 @@ def test_ends_are_told_apart(cluster: Cluster, new_server: Callable[[], int]) ->
     settings = {"command": ["sh", "-c", PUPPET], "probe.command": ["test", "-e", "/data/ready"]}
     numbers = "probe.periodSeconds=1,probe.startupSeconds=5,probe.readinessPeriodSeconds=1"
     more = [f"--set-json={key}={json.dumps(value)}" for key, value in settings.items()]
-    by_hand(cluster, server, *more, "--set", f"{numbers},terminationGracePeriodSeconds=3,replicas=1")
+    cluster.by_hand(server, *more, "--set", f"{numbers},terminationGracePeriodSeconds=3,replicas=1")
 
     def says(*words: str) -> dict[str, Any]:
         seen: dict[str, Any] = {}
@@ -334,7 +321,7 @@ def test_a_registry_that_refuses_is_told_from_one_that_has_not_the_image(
     cluster.create(server, game="teeworlds", start=False)
 
     def says(repository: str, reason: str) -> None:
-        by_hand(cluster, server, "--set", f"image.repository={repository},image.tag=none,replicas=1")
+        cluster.by_hand(server, "--set", f"image.repository={repository},image.tag=none,replicas=1")
         wanted = reason.replace("IMAGE", f"{repository}:none")
         until(lambda: wanted in (cluster.status(server)["reason"] or ""), 60, lambda: str(cluster.status(server)))
 

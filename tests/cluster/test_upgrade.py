@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.conftest import ROOT, SERVERS_NAMESPACE, Cluster
+from local.paths import ROOT
+from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import NAMESPACE
 from tests.cluster.traffic import upgrade
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from urllib.parse import urlsplit
 
-from tests.cluster.conftest import ROOT, Cluster
+from local.paths import ROOT
+from tests.cluster.conftest import Cluster
 from tests.cluster.replicas import NAMESPACE
 
 #: A node port answers on every node.

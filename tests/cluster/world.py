@@ -5,8 +5,9 @@ import math
 import subprocess
 from typing import Any
 
+from local.paths import ROOT
 from tests.clients import rcon
-from tests.cluster.conftest import ROOT, Cluster
+from tests.cluster.conftest import Cluster
 
 MARK = "gold_block"
 

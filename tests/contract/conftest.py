@@ -6,10 +6,10 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 
+from local.paths import ROOT
 from service.cluster import Cluster
 from service.edges import ClusterEdge, ReleasesEdge
 from service.errors import RefusedByCluster
@@ -17,8 +17,6 @@ from service.kube import Kube, path
 from service.releases import Releases
 from service.settings import Settings
 from tests.support.fakes import FakeCluster, FakeReleases, World
-
-ROOT = Path(__file__).resolve().parents[2]
 
 #: A server that runs no pod: what helm and the API server do is all that these tests look at.
 VALUES = {

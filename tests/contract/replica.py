@@ -6,13 +6,6 @@ so that a test can kill, freeze or end it at that very point.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +16,7 @@ from pathlib import Path
 import requests
 
 from service.settings import Settings
-from tests.contract.conftest import ROOT
+from tests.support import gunicorn, tokens
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
@@ -43,12 +36,8 @@ CREATE = Call("POST", body={"ram_gb": 1, "disk_gb": 1})
 
 
 @dataclass
-class Served:
-    """A process that serves the API."""
-
-    process: subprocess.Popen[bytes]
-    url: str
-    log: Path
+class Served(gunicorn.Served):
+    """A process that serves the API, and calls of it."""
 
     def call(self, call: Call, id: int) -> requests.Response:
         """One call, on a connection of its own."""
@@ -70,15 +59,6 @@ class Served:
                 return answer
             time.sleep(wait)
 
-    def send_signal(self, number: int) -> None:
-        """To gunicorn and its worker; helm is in a session of its own."""
-        os.killpg(self.process.pid, number)
-
-    def kill(self) -> None:
-        """As when its container dies."""
-        self.send_signal(signal.SIGKILL)
-        self.process.wait()
-
 
 @dataclass
 class Replica(Served):
@@ -94,43 +74,25 @@ def serving(settings: Settings, kubeconfig: str, folder: Path, name: str) -> Ite
 
     Its accounts for files are Secrets of the same namespace, so that a delete is as long as it is in production.
     """
-    tokens = [{"name": "test", "sha256": hashlib.sha256(b"test").hexdigest(), "scopes": ["read", "operate", "admin"]}]
-    (folder / "tokens.json").write_text(json.dumps({"tokens": tokens}))
     (folder / "server-values.yaml").write_text("all: {nodeSelector: {no-such-node: here}}\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     environment = {
-        "PATH": os.environ["PATH"],
-        "PORT": str(port),
         "METRICS_PORT": "0",
         "POD_NAME": name,
         "KUBECONFIG": kubeconfig,
         "HELM": settings.helm,
         "SERVERS_NAMESPACE": settings.servers_namespace,
         "SFTP_NAMESPACE": settings.servers_namespace,
-        "TOKENS_FILE": str(folder / "tokens.json"),
+        "TOKENS_FILE": str(tokens.write(folder / "tokens.json", tokens.entry("test"))),
         "SERVER_VALUES_FILE": str(folder / "server-values.yaml"),
         "ACCEPTED_EULAS": "minecraft",
         "DRAIN_SECONDS": "2",
     }
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "--config", "service/gunicorn.conf.py", "service.wsgi:app"],
-            cwd=ROOT,
-            env=environment,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    served = Served(process, f"http://127.0.0.1:{port}", log)
+    served = Served.start(folder, environment)
     try:
-        until(lambda: _alive(served), 60)
+        served.until_alive()
         yield served
     finally:
-        if process.poll() is None:
-            served.kill()
+        served.kill()
 
 
 @contextmanager
@@ -146,10 +108,9 @@ def replica(
             answered = sender.submit(served.call, call, id)
             until(lambda: proxy.holding.is_set() or answered.done(), 60)
             try:
-                yield Replica(served.process, served.url, served.log, proxy, answered)
+                yield Replica(served.process, served.url, served.metrics, served.log, proxy, answered)
             finally:
-                if served.process.poll() is None:
-                    served.kill()
+                served.kill()
 
 
 def helms(id: int) -> list[int]:
@@ -163,11 +124,3 @@ def helms(id: int) -> list[int]:
         if f"server-{id}".encode() in words and any(word.endswith(b"helm") for word in words):
             found.append(int(folder.name))
     return found
-
-
-def _alive(served: Served) -> bool:
-    assert served.process.poll() is None, served.log.read_text()
-    try:
-        return requests.get(f"{served.url}/healthcheck", timeout=5).ok
-    except (requests.ConnectionError, requests.Timeout):
-        return False

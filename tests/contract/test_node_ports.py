@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from service.kube import Kube, path
 from service.settings import Settings
 from tests.contract.conftest import Edges
 from tests.contract.node_ports import all_taken_but
+from tests.support import tokens
 from tests.support.waiting import until
 
 
@@ -27,10 +26,8 @@ def test_a_create_without_node_ports_leaves_nothing(
 
     A kept disk that was to be reused is as it was; the same creates succeed once there are ports.
     """
-    tokens = tmp_path / "tokens.json"
-    token = {"name": "t", "sha256": hashlib.sha256(b"t").hexdigest(), "scopes": ["read", "operate", "admin"]}
-    tokens.write_text(json.dumps({"tokens": [token]}))
-    app = create_app(replace(real_settings, tokens_file=tokens), real.cluster, real.releases)
+    file = tokens.write(tmp_path / "tokens.json", tokens.entry("t"))
+    app = create_app(replace(real_settings, tokens_file=file), real.cluster, real.releases)
     namespace, kube, client = real_settings.servers_namespace, Kube(), app.test_client()
 
     def call(method: str, id: int, **body: object) -> tuple[int, str]:

@@ -12,13 +12,14 @@ import pytest
 import yaml
 
 from local import __main__ as local
+from local.paths import ROOT
 from service import games, servervalues
 from service.chartvalues import ChartValues
 from service.records import Record
 from service.settings import Settings
 from service.values import started, values_of
 from tests.charts.rendering import at, render
-from tests.docs.snippets import BLOCKS, COMMANDS, PAGES, PICTURE, ROOT, block, blocks, commands
+from tests.docs.snippets import BLOCKS, COMMANDS, PAGES, PICTURE, block, blocks, commands
 
 CHART = ChartValues(Settings.chart_path)
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import urllib3
 
-from tests.scale.simulation import BODY, ROOT, Simulation, at_once, say, simulation
+from local.paths import ROOT
+from tests.scale.simulation import BODY, Simulation, at_once, say, simulation
 from tests.support import report
 from tests.support.report import timed
 

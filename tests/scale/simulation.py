@@ -21,10 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from local.paths import ROOT
 from service.errors import Problem
 from service.kube import Kube, path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 NAMESPACE, API_NAMESPACE, RELEASE = "scale-gameservers", "scale-system", "api"
 STORAGE_CLASS = "scale"
 #: Label, taint and kwok's annotation of the simulated nodes; label of the volumes.

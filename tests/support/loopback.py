@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 class _Server(ThreadingHTTPServer):
@@ -23,3 +25,18 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
+
+
+def kubeconfig(folder: Path, url: str) -> str:
+    """A kubeconfig in the folder that leads to the address, without credentials."""
+    path = folder / "loopback.json"
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "loopback", "cluster": {"server": url}}],
+        "users": [{"name": "loopback", "user": {}}],
+        "contexts": [{"name": "loopback", "context": {"cluster": "loopback", "user": "loopback"}}],
+        "current-context": "loopback",
+    }
+    path.write_text(json.dumps(config))
+    return str(path)

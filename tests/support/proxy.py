@@ -5,7 +5,6 @@ It speaks plain HTTP on loopback and adds the credentials of a kubeconfig, so th
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,17 +60,7 @@ class Proxy:
 
     def kubeconfig(self, folder: Path) -> str:
         """A kubeconfig that leads here."""
-        path = folder / "through-proxy.json"
-        about = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "proxy", "cluster": {"server": self.url}}],
-            "users": [{"name": "proxy", "user": {}}],
-            "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}],
-            "current-context": "proxy",
-        }
-        path.write_text(json.dumps(about))
-        return str(path)
+        return loopback.kubeconfig(folder, self.url)
 
     @contextmanager
     def running(self) -> Iterator[Proxy]:

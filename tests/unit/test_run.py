@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from local.paths import ROOT
 
 #: A test that passes the second time; each has a file of its own to remember by.
 ONCE = """

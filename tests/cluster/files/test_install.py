@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from local.paths import ROOT
 from tests.cluster.files.servers import SFTP, Server, apply, eventually, get, kubectl, on_node
 
 pytestmark = pytest.mark.cluster
 
-CHART = Path(__file__).parents[3] / "charts" / "sftp-daemonset"
+CHART = ROOT / "charts" / "sftp-daemonset"
 NAMESPACE, RELEASE = "sftp-install-test", "try"
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from pyhelm3 import errors as helm_errors
 
+from local.paths import ROOT
 from service import helm
 from service.errors import (
     ClusterContended,
@@ -26,8 +27,6 @@ from service.errors import (
     StartupError,
 )
 from tests.support.waiting import until
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def stand_in(folder: Path, script: str) -> str:

@@ -1,0 +1,79 @@
+"""The API in a process of its own, served by gunicorn as the image does it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import requests
+
+from local.paths import ROOT
+from tests.support.waiting import until
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on."""
+    with ExitStack() as probes:
+        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in sockets]
+
+
+@dataclass
+class Served:
+    """A process that serves the API, and the metrics beside it."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    metrics: str
+    log: Path
+
+    @classmethod
+    def start(cls, folder: Path, variables: Mapping[str, str]) -> Self:
+        """Start gunicorn with these variables and no others; its log is kept in the folder."""
+        port, metrics = free_ports(2)
+        log = folder / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "--config", "service/gunicorn.conf.py", "service.wsgi:app"],
+                cwd=ROOT,
+                env={"PATH": os.environ["PATH"], "PORT": str(port), "METRICS_PORT": str(metrics), **variables},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        return cls(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics}/metrics", log)
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def until_alive(self, seconds: float = 60) -> None:
+        """Wait until it answers."""
+        until(self._alive, seconds, self.log.read_text)
+
+    def send_signal(self, number: int) -> None:
+        """To gunicorn and its worker; helm is in a session of its own."""
+        os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        """As when its container dies; nothing, if it has ended."""
+        if self.process.poll() is None:
+            self.send_signal(signal.SIGKILL)
+            self.process.wait()
+
+    def _alive(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            return bool(requests.get(f"{self.url}/healthcheck", timeout=5).json() == {"alive": True})
+        except (requests.ConnectionError, requests.Timeout):
+            return False

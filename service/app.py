@@ -13,31 +13,19 @@ from flask import Flask, Response, g, request
 from flask_smorest import Api  # type: ignore[import-untyped]
 from werkzeug.routing import BaseConverter
 
-from service import (
-    answers,
-    auth,
-    catalogue,
-    disks,
-    docs,
-    errors,
-    games,
-    health,
-    logs,
-    metrics,
-    openapi,
-    schemas,
-    servers,
-    servervalues,
-    sftp,
-)
-from service.accounts import AccountsEdge
-from service.chartvalues import ChartValues
-from service.context import Context
-from service.edges import ClusterEdge, ReleasesEdge
-from service.reading import unknown
-from service.records import record_of_objects
+from service import errors
+from service.api import disks, document, files, games, health, schemas, servers
+from service.configfile import unknown
+from service.files.accounts import AccountsEdge
+from service.games import catalogue, operator_values
+from service.operations.context import Context
+from service.operations.interfaces import ClusterEdge, ReleasesEdge
+from service.servers.chartvalues import ChartValues
+from service.servers.spec import record_of_objects
+from service.servers.state import state_of
 from service.settings import Settings
-from service.state import state_of
+from service.telemetry import logs, metrics
+from service.web import auth, problems, reference
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("service.access")
@@ -99,27 +87,27 @@ def create_app(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.url_map.converters["id"] = ServerId
-    folders = [games.BUILT_IN, *([settings.games_dir] if settings.games_dir else [])]
+    folders = [catalogue.BUILT_IN, *([settings.games_dir] if settings.games_dir else [])]
     chart = ChartValues(settings.chart_path)
-    catalogue_ = games.load(*folders, chart=chart)
+    catalogue_ = catalogue.load(*folders, chart=chart)
     _check_against(settings, catalogue_, chart)
     context = Context(
         settings=settings,
         cluster=cluster,
         releases=releases,
         games=catalogue_,
-        operator_values=servervalues.load(settings.server_values_file, catalogue_, chart),
+        operator_values=operator_values.load(settings.server_values_file, catalogue_, chart),
         tokens=auth.Tokens(settings.tokens_file),
         accounts=accounts if settings.sftp_namespace else None,
     )
     app.extensions["gameserver"] = context
     _register_hooks(app, context)
-    answers.register(app)
+    problems.register(app)
     _register_routes(app, context)
     return app
 
 
-def _check_against(settings: Settings, catalogue_: Mapping[str, games.Game], chart: ChartValues) -> None:
+def _check_against(settings: Settings, catalogue_: Mapping[str, catalogue.Game], chart: ChartValues) -> None:
     """Raises StartupError for a setting that the games or the chart do not bear out."""
     for name in sorted(settings.accepted_eulas):
         if name not in catalogue_:
@@ -155,13 +143,13 @@ def _register_routes(app: Flask, context: Context) -> None:
     api.register_converter(ServerId, _id_schema)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     api.spec.components.schema("ProblemAnswer", schema=schemas.ProblemAnswer)
-    for blueprint in (health.blueprint, servers.blueprint, sftp.blueprint, disks.blueprint, catalogue.blueprint):
+    for blueprint in (health.blueprint, servers.blueprint, files.blueprint, disks.blueprint, games.blueprint):
         api.register_blueprint(blueprint)
-    app.register_blueprint(docs.blueprint)
+    app.register_blueprint(reference.blueprint)
     for rule in app.url_map.iter_rules():
         if not hasattr(app.view_functions[rule.endpoint], "needs"):
             raise AssertionError(f"{rule.rule} does not say which scope it needs, or that it is public")
-    app.extensions["openapi"] = openapi.finished(api.spec.to_dict(), app, context.settings, context.games)
+    app.extensions["openapi"] = document.finished(api.spec.to_dict(), app, context.settings, context.games)
 
 
 class _Api(Api):  # type: ignore[misc]

@@ -11,13 +11,13 @@ import sys
 
 from flask import Flask
 
-from service import logs, metrics
-from service.accounts import Accounts
 from service.app import count_servers, create_app
-from service.cluster import Cluster
+from service.cluster.reader import Cluster
 from service.errors import StartupError
-from service.releases import Releases
+from service.files.accounts import Accounts
+from service.helm.releases import Releases
 from service.settings import Settings
+from service.telemetry import logs, metrics
 
 # gunicorn ends, rather than start one worker after the other, when a worker leaves with this.
 _CANNOT_BOOT = 3

@@ -13,8 +13,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from service import games
 from service.app import create_app
+from service.games import catalogue
 from service.settings import Settings
 from tests.support import tokens
 from tests.support.fakes import FakeCluster, FakeReleases, World
@@ -36,7 +36,7 @@ MINECRAFT = {
     "ENABLE_STATUS": "TRUE",
 }
 
-LOAD = games.load
+LOAD = catalogue.load
 
 
 class Client:
@@ -67,15 +67,15 @@ class Client:
 @pytest.fixture(autouse=True)
 def _built_in_games_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are the same for all tests, and to try every option of every game takes longer than most tests do."""
-    built_in = (games.BUILT_IN,)
+    built_in = (catalogue.BUILT_IN,)
     monkeypatch.setattr(
-        games, "load", lambda *folders, chart: _built_in() if folders == built_in else LOAD(*folders, chart=chart)
+        catalogue, "load", lambda *folders, chart: _built_in() if folders == built_in else LOAD(*folders, chart=chart)
     )
 
 
 @cache
-def _built_in() -> Mapping[str, games.Game]:
-    return LOAD(games.BUILT_IN)
+def _built_in() -> Mapping[str, catalogue.Game]:
+    return LOAD(catalogue.BUILT_IN)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from service import logs
 from service.app import create_app
 from service.settings import Settings
+from service.telemetry import logs
 from tests.api.conftest import Client
 from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, World
 
@@ -208,10 +208,10 @@ def test_tokens_change_without_a_restart(client: Client, settings: Settings) -> 
 
 def test_a_route_that_names_no_scope_cannot_start(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in Pterodactyl's CVE-2025-49132: a forgotten route without authentication."""
-    from service import catalogue
+    from service.api import games
 
-    monkeypatch.setattr(catalogue.blueprint, "deferred_functions", list(catalogue.blueprint.deferred_functions))
-    monkeypatch.setattr(catalogue.blueprint, "_got_registered_once", False)
-    catalogue.blueprint.record(lambda state: state.add_url_rule("/forgotten", "forgotten", lambda: "hi"))
+    monkeypatch.setattr(games.blueprint, "deferred_functions", list(games.blueprint.deferred_functions))
+    monkeypatch.setattr(games.blueprint, "_got_registered_once", False)
+    games.blueprint.record(lambda state: state.add_url_rule("/forgotten", "forgotten", lambda: "hi"))
     with pytest.raises(AssertionError, match=r"/forgotten does not say"):
         make_app()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service import games
+from service.games import catalogue as games
 from tests.api.conftest import Client
 from tests.support.fakes import World
 

@@ -21,8 +21,8 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from service import games
 from service.app import create_app
+from service.games import catalogue
 from service.settings import Settings
 from tests.support import tokens
 from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, World
@@ -52,7 +52,7 @@ schemathesis.openapi.format("ssh-public-key", strategies.text("abc ", max_size=9
 schema = schemathesis.openapi.from_wsgi("/openapi.json", _app())
 
 
-GAMES = games.load(games.BUILT_IN)
+GAMES = catalogue.load(catalogue.BUILT_IN)
 MINECRAFT, OPTIONS = GAMES["minecraft"], {name for game in GAMES.values() for name in game.schema["properties"]}
 
 

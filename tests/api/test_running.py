@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from service import health, logs, metrics
+from service.api import health
 from service.app import CALLS_AT_ONCE, OPERATIONS_AT_ONCE, count_servers
 from service.errors import ClusterUnavailable, OperationFailed, Problem, StartupError
+from service.telemetry import logs, metrics
 from tests.api.conftest import MINECRAFT, Client
 from tests.support.fakes import FakeCluster, World
 
@@ -80,7 +81,7 @@ def test_kubernetes_away_is_logged_in_a_line(
         caplog.clear()
         monkeypatch.setattr(FakeCluster, "server", fail(problem))
         client.get("/api/v1/server/1/")
-        (line,) = [record for record in caplog.records if record.name == "service.answers"]
+        (line,) = [record for record in caplog.records if record.name == "service.web.problems"]
         assert (line.exc_info is not None) is stack
         assert ("nobody there" in line.getMessage()) is not stack
 

@@ -211,7 +211,7 @@ def test_a_kept_disk_is_erased_for_a_new_server(client: Client, kept: World) -> 
 
 def test_a_disk_still_being_erased_is_waited_for(client: Client, kept: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """409 with Retry-After, whether it was asked for before or now."""
-    monkeypatch.setattr("service.creating._ERASE_SECONDS", 0.1)
+    monkeypatch.setattr("service.operations.create._ERASE_SECONDS", 0.1)
     kept.run(1)
     for _ in range(2):
         answer = client.post("/api/v1/server/1/", {**OK, "disk": "erase"})

@@ -12,9 +12,9 @@ import asyncssh
 import pytest
 from flask import Flask
 
-from service.accounts import Account
 from service.app import create_app
-from service.credentials import new_password, password_hash, public_key
+from service.files.accounts import Account
+from service.files.credentials import new_password, password_hash, public_key
 from service.settings import Settings
 from tests.api.conftest import Client
 from tests.support.fakes import FINGERPRINT, FakeAccounts, FakeCluster, FakeReleases, World

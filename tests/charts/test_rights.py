@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from local.paths import ROOT
-from service.cluster import Cluster
-from service.kube import Kube
-from service.objects import ServerObjects
-from service.releases import Releases
+from service.cluster.reader import Cluster
+from service.helm.releases import Releases
+from service.kube.client import Kube
+from service.servers.objects import ServerObjects
 from service.settings import Settings
 from tests.charts.rendering import Manifest, render
 from tests.support.proxy import Proxy

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.chartvalues import ChartValues
+from service.servers.chartvalues import ChartValues
 from tests.charts.rendering import CHARTS, RELEASES, Refused, render
 
 TOKEN = {"name": "shop", "sha256": "0" * 64, "scopes": ["read"]}

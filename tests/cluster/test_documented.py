@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from local.paths import ROOT
-from service import auth
+from service.web import auth
 from tests.cluster.conftest import Cluster
 from tests.docs.snippets import COMMANDS, block
 

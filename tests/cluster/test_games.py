@@ -14,8 +14,9 @@ import requests
 import yaml
 
 from local.paths import ROOT
-from service import games, values
-from service.records import Record
+from service.games import catalogue as games
+from service.servers import values
+from service.servers.spec import Record
 from tests.clients import udp_ping
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.docs.snippets import COMMANDS, block

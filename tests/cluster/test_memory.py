@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from local.paths import ROOT
-from service import games, values
-from service.records import Record
+from service.games import catalogue
+from service.servers import values
+from service.servers.spec import Record
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 
 RAM_GB = 2
@@ -45,7 +46,7 @@ def _install(cluster: Cluster, server: int, **more: Any) -> None:
         "terminationGracePeriodSeconds": 1,
         **more,
     }
-    game = games.load(games.BUILT_IN)["minecraft"]
+    game = catalogue.load(catalogue.BUILT_IN)["minecraft"]
     record = Record(game=game.name, ram_gb=RAM_GB, disk_gb=1)
     made = values.values_of(server, record, game.render(server, record), {"games": {game.name: operator}})
     chart = str(ROOT / "charts" / "gameserver")

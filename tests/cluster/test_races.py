@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 import requests
 
-from service.kube import Kube, path
+from service.kube.client import Kube, path
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import first_process, logged, pods
 from tests.support.waiting import until

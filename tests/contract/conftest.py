@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import pytest
 
 from local.paths import ROOT
-from service.cluster import Cluster
-from service.edges import ClusterEdge, ReleasesEdge
+from service.cluster.reader import Cluster
 from service.errors import RefusedByCluster
-from service.kube import Kube, path
-from service.releases import Releases
+from service.helm.releases import Releases
+from service.kube.client import Kube, path
+from service.operations.interfaces import ClusterEdge, ReleasesEdge
 from service.settings import Settings
 from tests.support.fakes import FakeCluster, FakeReleases, World
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from service.errors import ClusterUnavailable
-from service.kube import Kube, path
+from service.kube.client import Kube, path
 
 #: A Service may have many ports; of this many, the API server takes about half a second to give them out.
 MANY = 256

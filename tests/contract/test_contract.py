@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.errors import ClusterUnavailable, InvalidRequest, OperationInProgress, RefusedByCluster, ServerNotFound
-from service.state import exists
+from service.servers.state import exists
 from tests.contract.conftest import VALUES, Edges
 from tests.support.waiting import until
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from service.edges import KEPT_SINCE
-from service.kube import Kube, path
+from service.kube.client import Kube, path
+from service.operations.interfaces import KEPT_SINCE
 from service.settings import Settings
 from tests.contract.conftest import Edges, statuses
 from tests.contract.replica import CREATE, Call, Served, helms, replica, serving

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.app import create_app
-from service.kube import Kube, path
+from service.kube.client import Kube, path
 from service.settings import Settings
 from tests.contract.conftest import Edges
 from tests.contract.node_ports import all_taken_but

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from service import leases
 from service.errors import ClusterUnavailable, OperationInProgress, RefusedByCluster
-from service.kube import Kube, path
-from service.releases import Releases
+from service.helm.releases import Releases
+from service.kube import leases
+from service.kube.client import Kube, path
+from service.servers.state import exists
 from service.settings import Settings
-from service.state import exists
 from tests.contract.conftest import VALUES, Edges, statuses
 from tests.contract.replica import CREATE, Call, Replica, helms, replica, serving
 from tests.support.proxy import Proxy
@@ -176,7 +176,7 @@ def test_a_hand_at_work_is_not_disturbed(
     with pytest.raises(OperationInProgress) as problem:
         real.releases.change(id, lambda values: {**values, "ramGb": 2})
     assert 30 < int(problem.value.headers["Retry-After"]) <= 60
-    monkeypatch.setattr("service.releases.STRANGER_SECONDS", 0)
+    monkeypatch.setattr("service.helm.releases.STRANGER_SECONDS", 0)
     assert real.releases.change(id, lambda values: {**values, "ramGb": 2}) is True
     assert statuses(real, id) == ["superseded", "deployed"]
 
@@ -211,7 +211,7 @@ def test_kubernetes_away_is_said_in_time(
     real_settings: Settings, tmp_path: Path, new_id: Callable[[], int], monkeypatch: pytest.MonkeyPatch, kubeconfig: str
 ) -> None:
     """Reads and writes say so in under 5 seconds, whether connections are refused or nothing answers."""
-    from service.cluster import Cluster
+    from service.cluster.reader import Cluster
 
     proxy = Proxy(kubeconfig)
     with proxy.running():
@@ -235,7 +235,7 @@ def test_kubernetes_away_is_said_in_time(
 
 
 def _calls(cluster: object, releases: Releases, id: int) -> list[Callable[[], object]]:
-    from service.cluster import Cluster
+    from service.cluster.reader import Cluster
 
     assert isinstance(cluster, Cluster)
     time.sleep(2.5)  # Past what the list takes for fresh.

@@ -13,11 +13,12 @@ import yaml
 
 from local import __main__ as local
 from local.paths import ROOT
-from service import games, servervalues
-from service.chartvalues import ChartValues
-from service.records import Record
+from service.games import catalogue as games
+from service.games import operator_values
+from service.servers.chartvalues import ChartValues
+from service.servers.spec import Record
+from service.servers.values import started, values_of
 from service.settings import Settings
-from service.values import started, values_of
 from tests.charts.rendering import at, render
 from tests.docs.snippets import BLOCKS, COMMANDS, PAGES, PICTURE, block, blocks, commands
 
@@ -70,7 +71,7 @@ def test_server_values_are_taken(tmp_path: Path) -> None:
     path = tmp_path / "server-values.yaml"
     written = yaml.safe_load(block("docs/games.md", "serverValues:"))["serverValues"]
     path.write_text(yaml.safe_dump(written))
-    assert servervalues.load(path, games.load(games.BUILT_IN, chart=CHART), CHART) == written
+    assert operator_values.load(path, games.load(games.BUILT_IN, chart=CHART), CHART) == written
 
 
 def test_minecraft_by_host_name(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from local.paths import ROOT
 from service.errors import Problem
-from service.kube import Kube, path
+from service.kube.client import Kube, path
 
 NAMESPACE, API_NAMESPACE, RELEASE = "scale-gameservers", "scale-system", "api"
 STORAGE_CLASS = "scale"

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
-from service.accounts import Account
-from service.edges import KEPT_SINCE, REUSED_SINCE, Object, Objects, RconPassword, Values
 from service.errors import (
     ClusterUnavailable,
     FileAccessNotInstalled,
@@ -25,8 +23,10 @@ from service.errors import (
     ReleaseMissing,
     ServerNotFound,
 )
-from service.objects import ServerObjects
-from service.records import never_used
+from service.files.accounts import Account
+from service.operations.interfaces import KEPT_SINCE, REUSED_SINCE, Object, Objects, RconPassword, Values
+from service.servers.objects import ServerObjects
+from service.servers.spec import never_used
 
 NAMESPACE = "gameservers"
 TIME = "2026-01-31T12:00:00Z"

@@ -44,7 +44,7 @@ class Served:
         log = folder / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--config", "service/gunicorn.conf.py", "service.wsgi:app"],
+                [sys.executable, "-m", "gunicorn", "--config", "service/serving/gunicorn.conf.py", "service.wsgi:app"],
                 cwd=ROOT,
                 env={"PATH": os.environ["PATH"], "PORT": str(port), "METRICS_PORT": str(metrics), **variables},
                 stdout=output,

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
-from service.edges import Object
 from service.errors import ClusterUnavailable
-from service.kube import Conflict, Gone, Kube
+from service.kube.client import Conflict, Gone, Kube
+from service.operations.interfaces import Object
 
 
 class MemoryKube(Kube):

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from service import accounts as edge
-from service.accounts import Account, Accounts
 from service.errors import ClusterUnavailable, FileAccessNotInstalled, OperationInProgress
-from service.kube import Conflict
+from service.files import accounts as edge
+from service.files.accounts import Account, Accounts
+from service.kube.client import Conflict
 from service.settings import Settings
 
 SECRETS = "/api/v1/namespaces/files/secrets"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from service.backoff import in_backoff
-from service.objects import ServerObjects
+from service.servers.backoff import in_backoff
+from service.servers.objects import ServerObjects
 
 STATEFULSET = {"metadata": {"name": "server-1"}, "spec": {"replicas": 1}, "status": {}}
 REFUSED = {"reason": "FailedCreate", "message": "create Pod failed error: exceeded quota: small"}

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from service import games
 from service.errors import StartupError
-from service.records import Record
+from service.games import catalogue
+from service.servers.spec import Record
 
 ABOUT = "name: pong\ntitle: Pong\ndescription: Two bats.\n"
 VALUES = """\
@@ -48,7 +48,7 @@ def record(options: Mapping[str, Any]) -> Record:
 
 def test_a_game_is_a_folder(tmp_path: Path) -> None:
     """Its ports come from what it renders."""
-    game = games.load(folder(tmp_path))["pong"]
+    game = catalogue.load(folder(tmp_path))["pong"]
     assert (game.title, game.eula, game.ports) == ("Pong", None, ({"name": "primary", "port": 1, "protocol": "UDP"},))
     assert game.render(1, record({"speed": 3, "title": "a"})) == {
         "ports": [{"name": "primary", "port": 1, "protocol": "UDP"}],
@@ -62,7 +62,7 @@ def test_a_mounted_config_map_is_a_folder_of_games(tmp_path: Path) -> None:
     (tmp_path / "pong.game.yaml").write_text(ABOUT)
     (tmp_path / "pong.values.yaml.j2").write_text(VALUES)
     (tmp_path / "pong.options.schema.json").write_text(json.dumps(SCHEMA))
-    assert list(games.load(games.BUILT_IN, tmp_path)) == ["luanti", "minecraft", "pong", "teeworlds"]
+    assert list(catalogue.load(catalogue.BUILT_IN, tmp_path)) == ["luanti", "minecraft", "pong", "teeworlds"]
 
 
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
@@ -164,7 +164,7 @@ def test_a_broken_game_stops_the_start_with_file_and_line(case: str, tmp_path: P
     """So that an operator finds the slip at once."""
     parts, message = BROKEN[case]
     with pytest.raises(StartupError) as raised:
-        games.load(folder(tmp_path, **parts))
+        catalogue.load(folder(tmp_path, **parts))
     assert str(tmp_path / "pong" / message) in str(raised.value)
 
 
@@ -178,14 +178,14 @@ def test_words_of_ones_own_can_stand_in_a_schema(tmp_path: Path) -> None:
             "title": {"$ref": "#/$defs/title", "default": "a"},
         },
     }
-    assert games.load(folder(tmp_path, schema=schema))["pong"].schema == schema
+    assert catalogue.load(folder(tmp_path, schema=schema))["pong"].schema == schema
 
 
 def test_a_stray_file_among_flat_games_is_named(tmp_path: Path) -> None:
     """A typo in a ConfigMap's key would otherwise just leave a game out."""
     (tmp_path / "pong.game.yml").write_text(ABOUT)
     with pytest.raises(StartupError, match=r"pong\.game\.yml:1: is no file of a game; did you mean pong\.game\.yaml\?"):
-        games.load(tmp_path)
+        catalogue.load(tmp_path)
 
 
 WRONG: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
@@ -202,14 +202,14 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
 def test_options_are_judged_by_field(case: str, tmp_path: Path) -> None:
     """And strictly: an integer is no float, no truth, and a pattern ends at the end."""
     options, expected = WRONG[case]
-    assert games.load(folder(tmp_path))["pong"].errors(options) == expected
+    assert catalogue.load(folder(tmp_path))["pong"].errors(options) == expected
 
 
 def test_a_default_is_for_new_servers_and_for_options_taken_back(tmp_path: Path) -> None:
     """And for no other, as a server that is there may know nothing of it."""
     speeds = {"type": "integer", "default": 7}
     schema = {**SCHEMA, "properties": {"speed": speeds, "title": {"type": "string"}}}
-    game = games.load(folder(tmp_path, schema=schema))["pong"]
+    game = catalogue.load(folder(tmp_path, schema=schema))["pong"]
 
     def speed(options: Mapping[str, Any], **how: Any) -> object:
         return game.render(1, record(options), **how)["environment"]["SPEED"]
@@ -223,13 +223,13 @@ def test_a_template_hears_what_was_taken_back(tmp_path: Path) -> None:
     """And it is tried so when the service starts."""
     values = VALUES + '{%- if "title" in taken_back %}\n  TITLE: {{ options.titel | tojson }}\n{%- endif %}\n'
     with pytest.raises(StartupError, match=r"values\.yaml\.j2:8: "):
-        games.load(folder(tmp_path, values=values))
+        catalogue.load(folder(tmp_path, values=values))
 
 
 @pytest.mark.parametrize("number", [1e-7, 1e21, 1.5e300, -2.5, 0.1, 3, 2**80])
 def test_a_number_is_rendered_as_that_number(number: float, tmp_path: Path) -> None:
     """However JSON writes it."""
     # No value of the chart is any number whatever; how one is rendered shows in any template.
-    template = games._ENVIRONMENT.from_string('x: {{ options.get("speed", 1) | tojson }}\n')
-    game = replace(games.load(folder(tmp_path))["pong"], template=template)
+    template = catalogue._ENVIRONMENT.from_string('x: {{ options.get("speed", 1) | tojson }}\n')
+    game = replace(catalogue.load(folder(tmp_path))["pong"], template=template)
     assert game.render(1, record({"speed": number}))["x"] == number

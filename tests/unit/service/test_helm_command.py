@@ -14,7 +14,6 @@ import yaml
 from pyhelm3 import errors as helm_errors
 
 from local.paths import ROOT
-from service import helm
 from service.errors import (
     ClusterContended,
     ClusterUnavailable,
@@ -26,6 +25,7 @@ from service.errors import (
     RefusedByCluster,
     StartupError,
 )
+from service.helm import command as helm
 from tests.support.waiting import until
 
 
@@ -120,7 +120,7 @@ def test_helm_dies_with_its_process(tmp_path: Path) -> None:
     executable = stand_in(tmp_path, f"echo $$ > {tmp_path}/self; exec sleep 60")
     program = (
         "import asyncio, threading, sys\n"
-        "from service import helm\n"
+        "from service.helm import command as helm\n"
         "command = helm.HelmCommand(sys.argv[1])\n"
         "loop = asyncio.new_event_loop()\n"
         "threading.Thread(target=loop.run_forever, daemon=True).start()\n"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from service.api.schemas import LARGEST_ID
 from service.app import ServerId
-from service.schemas import LARGEST_ID
 
 ID = re.compile(ServerId.regex)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from service.errors import ClusterUnavailable, OperationFailed, StartupError
-from service.kube import Conflict, Gone, Kube, path
+from service.kube.client import Conflict, Gone, Kube, path
 from tests.support import loopback
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]

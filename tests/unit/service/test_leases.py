@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from service import leases
 from service.errors import ClusterUnavailable, OperationInProgress
-from service.leases import Leases
+from service.kube import leases
+from service.kube.leases import Leases
 from tests.support.memory_kube import MemoryKube
 from tests.support.waiting import until
 

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from service.cluster import Cluster
-from service.live import LiveServer
+from service.cluster.live import LiveServer
+from service.cluster.reader import Cluster
 
 Wanted = Sequence[tuple[str, str, str]]
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import games
-from service.records import Record
+from service.games import catalogue
+from service.servers.spec import Record
 
-MINECRAFT = games.load(games.BUILT_IN)["minecraft"]
+MINECRAFT = catalogue.load(catalogue.BUILT_IN)["minecraft"]
 ALWAYS = {
     "EULA": "TRUE",
     "STOP_SERVER_ANNOUNCE_DELAY": "10",

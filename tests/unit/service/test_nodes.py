@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from service.nodes import Nodes
-from service.objects import ServerObjects
+from service.cluster.nodes import Nodes
+from service.servers.objects import ServerObjects
 from tests.support.memory_kube import MemoryKube
 
 SELECTED = "volume.kubernetes.io/selected-node"
@@ -92,7 +92,7 @@ def test_a_volume_made_beforehand_names_its_node(volume: dict[str, Any], expecte
 def test_other_nodes_come_and_go_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that sorts first changes nobody's address; one that is new is heard of within seconds."""
     now = 0.0
-    monkeypatch.setattr("service.nodes.time.monotonic", lambda: now)
+    monkeypatch.setattr("service.cluster.nodes.time.monotonic", lambda: now)
     kube = Cluster(B)
     nodes = Nodes(kube)
     assert nodes.host(server(disk("b"))) == "203.0.113.2"

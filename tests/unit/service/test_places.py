@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from service import places
-from service.edges import Object
 from service.errors import ClusterUnavailable, TooManyOperations
-from service.leases import DURATION, MARGIN, Lease, _now
-from service.objects import release_name
-from service.places import Places
+from service.helm import pool
+from service.helm.pool import Places
+from service.kube.leases import DURATION, MARGIN, Lease, _now
+from service.operations.interfaces import Object
+from service.servers.objects import release_name
 
 
 def lease(seconds: float = 10) -> Lease:
@@ -43,7 +43,7 @@ def test_no_more_run_at_once_than_there_are_places() -> None:
 
 def test_whoever_waits_too_long_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """And takes no place later."""
-    monkeypatch.setattr(places, "PLACE_SECONDS", 0.1)
+    monkeypatch.setattr(pool, "PLACE_SECONDS", 0.1)
     found, began, go = Places(1), threading.Event(), threading.Event()
 
     async def slow() -> None:
@@ -106,7 +106,7 @@ def test_work_that_a_freeze_made_late_has_failed() -> None:
 
 def test_no_work_lasts_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though its Lease is renewed again and again."""
-    monkeypatch.setattr(places, "LONGEST", 0.2)
+    monkeypatch.setattr(pool, "LONGEST", 0.2)
     held = lease()
     with pytest.raises(ClusterUnavailable):
         Places(1).run(held, lambda: asyncio.sleep(30))

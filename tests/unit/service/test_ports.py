@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.ports import Address, address_in, address_of
+from service.servers.addresses import Address, address_in, address_of
 
 
 def service(type_: str, *ports: dict[str, Any], **status: Any) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from service import releases
-from service.edges import Values
 from service.errors import ClusterContended, RefusedByCluster
-from service.releases import CONTENDED_TRIES, Releases
+from service.helm import releases
+from service.helm.releases import CONTENDED_TRIES, Releases
+from service.operations.interfaces import Values
 from service.settings import Settings
 from tests.support.memory_kube import MemoryKube
 from tests.unit.service.test_revisions import secret

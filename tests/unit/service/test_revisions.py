@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from service.edges import Object
 from service.errors import OperationFailed, OperationInProgress
-from service.revisions import Release, Revisions, age, in_order
+from service.helm.revisions import Release, Revisions, age, in_order
+from service.operations.interfaces import Object
 from tests.support.memory_kube import MemoryKube
 
 SECRETS = "/api/v1/namespaces/games/secrets"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from service import games, servervalues
-from service.chartvalues import ChartValues
 from service.errors import StartupError
+from service.games import catalogue, operator_values
+from service.servers.chartvalues import ChartValues
 from service.settings import Settings
 
 CHART = ChartValues(Settings.chart_path)
-GAMES = games.load(games.BUILT_IN, chart=CHART)
+GAMES = catalogue.load(catalogue.BUILT_IN, chart=CHART)
 
 WRONG: dict[str, tuple[str, str]] = {
     "a typo": ("all: {ramGB: 4}", "1: all.ramGB is unknown; did you mean `ramGb`? That comes from each create, as"),
@@ -110,7 +110,7 @@ def refused(text: str, where: Path) -> str:
     path = where / "server-values.yaml"
     path.write_text(text)
     with pytest.raises(StartupError) as raised:
-        servervalues.load(path, GAMES, CHART)
+        operator_values.load(path, GAMES, CHART)
     for message in str(raised.value).split("; " + str(path)):
         assert message.removeprefix(str(path)).startswith(":")
     return str(raised.value)
@@ -135,11 +135,11 @@ def test_what_servers_can_be_made_with_is_taken_as_it_is(tmp_path: Path) -> None
     path.write_text(
         "all: {storage: {className: fast}}\ngames: {minecraft: {rcon: {port: 1}}, luanti: {}, teeworlds: null}\n"
     )
-    assert servervalues.load(path, GAMES, CHART) == {
+    assert operator_values.load(path, GAMES, CHART) == {
         "all": {"storage": {"className": "fast"}},
         "games": {"minecraft": {"rcon": {"port": 1}}, "luanti": {}, "teeworlds": None},
     }
-    assert servervalues.load(None, GAMES, CHART) == {}
+    assert operator_values.load(None, GAMES, CHART) == {}
     # RCON's port is free in a game that listens elsewhere, whatever the chart's own default for a game's port is.
     path.write_text("games: {teeworlds: {rcon: {enabled: true, port: 25565}}}\n")
-    servervalues.load(path, GAMES, CHART)
+    operator_values.load(path, GAMES, CHART)

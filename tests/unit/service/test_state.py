@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from service.objects import ServerObjects
-from service.readings import text_of
-from service.state import State, exists, state_of, with_log
-from service.stops import Stop
+from service.servers.objects import ServerObjects
+from service.servers.readings import text_of
+from service.servers.state import State, exists, state_of, with_log
+from service.servers.stops import Stop
 
 T0, T1, T2 = "2026-01-31T12:00:00Z", "2026-01-31T12:01:00Z", "2026-01-31T12:02:00Z"
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from service import listing
-from service.edges import Object
+from service.cluster import index
+from service.cluster.stopkeeper import StopKeeper
 from service.errors import ClusterUnavailable
-from service.kube import Conflict
-from service.objects import ServerObjects
-from service.stopkeeper import StopKeeper
-from service.stops import ANNOTATION, LONGEST_REASON, Stop, stop_of
+from service.kube.client import Conflict
+from service.operations.interfaces import Object
+from service.servers.objects import ServerObjects
+from service.servers.stops import ANNOTATION, LONGEST_REASON, Stop, stop_of
 from tests.support.memory_kube import MemoryKube
 
 PATH = "/apis/apps/v1/namespaces/games/statefulsets/server-1"
@@ -168,10 +168,10 @@ def test_a_server_made_anew_has_not_stopped_as_the_one_before_it() -> None:
     """Its predecessor's pod may end after it was made; of a pod's owner the list keeps as much as tells that."""
     cluster = Cluster()
     owner = {"ownerReferences": [{"kind": "StatefulSet", "controller": True, "uid": "another"}]}
-    over = listing._pod(pod(ended(1), **DELETED, **owner))
+    over = index._pod(pod(ended(1), **DELETED, **owner))
     assert cluster.pod(None, over, gone=True) is None
     mine = {"ownerReferences": [{"kind": "StatefulSet", "controller": True, "uid": PATH}]}
-    assert cluster.pod(None, listing._pod(pod(ended(1), **DELETED, **mine)), gone=True) is not None
+    assert cluster.pod(None, index._pod(pod(ended(1), **DELETED, **mine)), gone=True) is not None
 
 
 def test_a_start_takes_it_away() -> None:
@@ -200,7 +200,7 @@ def test_what_a_frozen_replica_saw_long_ago_changes_nothing() -> None:
 
 def test_the_controller_may_write_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then it is read and written again; nothing is ever written over what was read before."""
-    monkeypatch.setattr("service.stopkeeper.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("service.cluster.stopkeeper.time.sleep", lambda seconds: None)
     cluster = Cluster()
 
     def controller(method: str, path: str) -> None:

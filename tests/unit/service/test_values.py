@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from service.records import Record, record_of_values
-from service.values import changed, completed, deep_merge, reachable, restarted, restarts, started, values_of
+from service.servers.spec import Record, record_of_values
+from service.servers.values import changed, completed, deep_merge, reachable, restarted, restarts, started, values_of
 
 RECORD = Record("minecraft", 4, 20, {"motd": "hi"}, "acme", "private")
 

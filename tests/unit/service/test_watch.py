@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from service import listing, watch
-from service.edges import Object
+from service.cluster import index
+from service.cluster.index import Listing
+from service.cluster.nodelist import NodeList
 from service.errors import ClusterUnavailable
-from service.kube import Gone
-from service.listing import Listing
-from service.nodelist import NodeList
-from service.watch import Kind, Watch
+from service.kube import watch
+from service.kube.client import Gone
+from service.kube.watch import Kind, Watch
+from service.operations.interfaces import Object
 from tests.support.memory_kube import MemoryKube
 from tests.support.waiting import until
 
@@ -27,7 +28,7 @@ def event(kind: str, item: Object) -> Object:
     return {"type": kind, "object": item}
 
 
-KIND = Kind("/things", "gameserver/id", lambda item: item, listing._id_of_label)
+KIND = Kind("/things", "gameserver/id", lambda item: item, index._id_of_label)
 
 
 class Stop(BaseException):
@@ -148,7 +149,7 @@ class Blocking(MemoryKube):
 
 def test_a_list_that_is_out_of_date_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the watches are lost for longer than a moment, the page says so, and it is back by itself."""
-    monkeypatch.setattr(listing, "GAP_SECONDS", 0.2)
+    monkeypatch.setattr(index, "GAP_SECONDS", 0.2)
     monkeypatch.setattr(watch, "LONGEST_PAUSE", 0.1)
     kube = Blocking()
     found = Listing(kube, "games", {})
@@ -171,7 +172,7 @@ def test_a_list_that_is_out_of_date_is_not_shown(monkeypatch: pytest.MonkeyPatch
 
 def test_a_list_that_never_was_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty page would be a lie."""
-    monkeypatch.setattr(listing, "SYNC_SECONDS", 0.1)
+    monkeypatch.setattr(index, "SYNC_SECONDS", 0.1)
     kube = MemoryKube()
     kube.away()
     with pytest.raises(ClusterUnavailable, match="not there yet"):
@@ -184,9 +185,9 @@ def test_what_is_kept_is_what_is_read() -> None:
     spec = {"containers": [container], "volumes": [], "nodeName": "n"}
     pod = {"metadata": {"name": "p", "managedFields": []}, "spec": spec, "status": {"phase": "Running"}}
     kept = {"containers": [{"name": "game", "image": "i", "resources": {"limits": {}}}], "nodeName": "n"}
-    assert listing._pod(pod) == {"metadata": {"name": "p"}, "spec": kept, "status": {"phase": "Running"}}
+    assert index._pod(pod) == {"metadata": {"name": "p"}, "spec": kept, "status": {"phase": "Running"}}
     statefulset = {"metadata": {"name": "s"}, "spec": {"replicas": 1, "template": {"metadata": {}, "spec": spec}}}
-    assert listing._statefulset(statefulset) == {
+    assert index._statefulset(statefulset) == {
         "metadata": {"name": "s"},
         "spec": {"replicas": 1, "template": {"metadata": {}, "spec": kept}},
     }

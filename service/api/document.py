@@ -1,0 +1,122 @@
+"""The OpenAPI document: what flask-smorest makes of the routes, and the truth about errors added to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any, TypeVar
+
+from flask import Flask
+
+from service import errors
+from service.games.catalogue import Game
+from service.settings import Settings
+
+View = TypeVar("View", bound=Callable[..., Any])
+Document = dict[str, Any]
+
+_BODY = (errors.MalformedBody, errors.BodyTooLarge, errors.UnsupportedMediaType, errors.InvalidRequest)
+_TOKEN = (
+    errors.Unauthorized,
+    errors.MissingScope,
+    errors.NotFound,
+    errors.TooManyOperations,
+    errors.ClusterUnavailable,
+)
+
+
+def problems(*kinds: type[errors.Problem]) -> Callable[[View], View]:
+    """Say which problems a view answers with, beside those that all do. Belongs right above the function."""
+
+    def mark(view: View) -> View:
+        view.problems = kinds  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
+def finished(document: Mapping[str, Any], app: Flask, settings: Settings, games: Mapping[str, Game]) -> Document:
+    """The document with each operation's errors and scope, the operator's limits, and the games' options."""
+    result = deepcopy(dict(document))
+    for rule in app.url_map.iter_rules():
+        path = re.sub(r"<(?:[^:<>]+:)?([^<>]+)>", r"{\1}", rule.rule)
+        for method in sorted((rule.methods or set()) & {"GET", "POST", "PUT", "PATCH", "DELETE"}):
+            operation = result["paths"].get(path, {}).get(method.lower())
+            if operation is not None:
+                _finish(operation, method, app.view_functions[rule.endpoint])
+    schemas = result["components"]["schemas"]
+    result["components"].pop("responses", None)
+    schemas.pop("PaginationMetadata", None)
+    schemas.pop("Error", None)
+    for name in ("CreateServer", "UpdateServer"):
+        for size in ("ram_gb", "disk_gb"):
+            limits = {"minimum": getattr(settings, f"min_{size}"), "maximum": getattr(settings, f"max_{size}")}
+            schemas[name]["properties"][size] = {"type": "integer", **limits, "description": "GiB"}
+    _describe_options(schemas, games)
+    return result
+
+
+def _finish(operation: Document, method: str, view: Any) -> None:
+    kinds: set[type[errors.Problem]] = {errors.Problem, *getattr(view, "problems", ())}
+    if view.needs is None:
+        operation["security"] = []
+    else:
+        kinds |= set(_TOKEN)
+        operation["description"] = f"{operation.get('description', '')}\n\nNeeds the scope `{view.needs}`.".strip()
+    if "requestBody" in operation:
+        operation["requestBody"]["required"] = True
+        kinds |= set(_BODY)
+    operation["responses"] = {
+        status: answer for status, answer in operation["responses"].items() if str(status)[0] == "2"
+    }
+    by_status: dict[int, list[type[errors.Problem]]] = {}
+    for kind in sorted(kinds, key=lambda kind: kind.slug):
+        by_status.setdefault(kind.status, []).append(kind)
+    for status, of_status in sorted(by_status.items()):
+        operation["responses"][str(status)] = _error(of_status)
+
+
+def _error(kinds: list[type[errors.Problem]]) -> Document:
+    lines = [f"[{kind.slug}](/problems/{kind.slug}): {kind.title}." for kind in kinds]
+    answer: Document = {
+        "description": " ".join(lines),
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemAnswer"}}},
+    }
+    headers: Document = {}
+    if any(kind.default_retry_after for kind in kinds):
+        headers["Retry-After"] = {"schema": {"type": "integer"}, "description": "Seconds."}
+    if errors.Unauthorized in kinds:
+        headers["WWW-Authenticate"] = {"schema": {"type": "string"}}
+    return {**answer, "headers": headers} if headers else answer
+
+
+def _describe_options(schemas: Document, games: Mapping[str, Game]) -> None:
+    """A create's options depend on its game, so the document has a body for each of them."""
+    common = schemas.pop("CreateServer")
+    bodies = []
+    for game in games.values():
+        title = "".join(part.capitalize() for part in game.name.split("-"))
+        options = {key: value for key, value in game.schema.items() if key != "$schema"}
+        schemas[f"{title}Options"] = options
+        schemas[f"Create{title}Server"] = {
+            **common,
+            "properties": {
+                **common["properties"],
+                "game": {"type": "string", "enum": [game.name]},
+                "options": {"$ref": f"#/components/schemas/{title}Options"},
+            },
+            # Who names no game means Minecraft.
+            "required": sorted({*common["required"], *(() if game.name == "minecraft" else ("game",))}),
+        }
+        bodies.append({"$ref": f"#/components/schemas/Create{title}Server"})
+    schemas["CreateServer"] = {"anyOf": bodies}
+    schemas["UpdateServer"]["properties"]["options"] |= {
+        "type": "object",
+        "anyOf": [_nullable(game.schema) for game in games.values()],
+    }
+
+
+def _nullable(schema: Mapping[str, Any]) -> Document:
+    properties = {name: {"anyOf": [part, {"type": "null"}]} for name, part in schema.get("properties", {}).items()}
+    return {"type": "object", "additionalProperties": False, "properties": properties}

@@ -1,0 +1,35 @@
+"""The catalogue of games, for whoever offers them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.api import schemas
+from service.operations.context import context
+from service.web.auth import needs
+from service.web.parsing import Blueprint
+
+blueprint = Blueprint("games", __name__, url_prefix="/api/v1/game", description="The games there are")
+
+
+@blueprint.route("", methods=["GET"])
+@needs("read")
+@blueprint.response(200, schemas.GamesAnswer)
+def list_games() -> dict[str, Any]:
+    """The games, each with its ports and the JSON Schema of its options"""
+    there = context()
+    return {
+        "success": True,
+        "games": [
+            {
+                "name": game.name,
+                "title": game.title,
+                "description": game.description,
+                "eula": game.eula,
+                "eula_accepted": game.eula is None or game.name in there.settings.accepted_eulas,
+                "ports": game.ports,
+                "options": game.schema,
+            }
+            for game in there.games.values()
+        ],
+    }

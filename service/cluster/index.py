@@ -1,0 +1,183 @@
+"""All servers by pages, from watches kept in memory: 2,000 servers would be 10,000 objects to fetch each time."""
+
+from __future__ import annotations
+
+import re
+import threading
+from bisect import bisect_right
+from collections.abc import Mapping
+from typing import Any
+
+from service.cluster.stopkeeper import StopKeeper
+from service.errors import ClusterUnavailable, InvalidRequest
+from service.helm.revisions import in_order, status
+from service.kube.client import Kube, path
+from service.kube.watch import Kind, Watch
+from service.operations.interfaces import Object
+from service.servers.hindrances import READ_EVENTS
+from service.servers.objects import ServerObjects, service_names
+from service.servers.readings import in_time, owner_uid, read_event
+
+SYNC_SECONDS = 3.0
+# The API server ends every watch now and then, and the next begins at once: a gap of this length means nothing.
+GAP_SECONDS = 3.0
+
+_EVENTS_OF = {"Pod", "StatefulSet", "PersistentVolumeClaim"}
+# Watches of events speak only when there is one, as the API server keeps none of them in its cache.
+_FEW: dict[str, Any] = {"most": 20, "bookmarks": False}
+_RELEASE = re.compile(r"server-([1-9][0-9]{0,18})")
+
+
+class Listing:
+    """The servers of one namespace; the watches start with the first page asked for."""
+
+    def __init__(self, kube: Kube, namespace: str, nodes: Mapping[str, Object]) -> None:
+        labelled = "gameserver/id"
+        self._nodes = nodes
+        self._stops = StopKeeper(kube, namespace, self._server)
+        self._statefulsets = Watch(
+            kube,
+            Kind(path("apps/v1", namespace, "statefulsets"), labelled, _statefulset, _id_of_label),
+            self._stops.statefulset_changed,
+        )
+        self._pods = Watch(
+            kube, Kind(path("v1", namespace, "pods"), labelled, _pod, _id_of_label), self._stops.pod_changed
+        )
+        self._claims = Watch(kube, Kind(path("v1", namespace, "persistentvolumeclaims"), labelled, _trim, _id_of_label))
+        self._services = Watch(kube, Kind(path("v1", namespace, "services"), labelled, _trim, _id_of_label))
+        self._releases = Watch(
+            kube, Kind(path("v1", namespace, "secrets"), "owner=helm", _trim, _id_of_release, metadata=True)
+        )
+        # What only events tell: what is refused, and that it no longer is. All others would be ten times as many.
+        self._events = [
+            Watch(kube, Kind(path("v1", namespace, "events"), "", read_event, _id_of_event, **_FEW, fields=fields))
+            for fields in ("type=Warning", "reason=SuccessfulCreate")
+        ]
+        self._watches = (
+            self._statefulsets,
+            self._pods,
+            self._claims,
+            self._services,
+            self._releases,
+            *self._events,
+        )
+        self._lock = threading.Lock()
+        self._started = False
+
+    def start(self) -> None:
+        """Begin to watch, if that has not happened yet."""
+        with self._lock:
+            if not self._started:
+                self._started = True
+                self._stops.start()
+                for watch in self._watches:
+                    watch.start()
+
+    def page(self, limit: int, continue_: str | None) -> tuple[list[ServerObjects], str | None]:
+        """Up to `limit` servers after the id `continue_`. Raises ClusterUnavailable while the list is out of date."""
+        after = _after(continue_)
+        self.start()
+        self._check()
+        ids = sorted({*self._statefulsets.ids(), *self._releases.ids(), *self._pods.ids()})
+        page: list[ServerObjects] = []
+        for id in ids[bisect_right(ids, after) :]:
+            found = self._server(id)
+            if found is None:
+                continue
+            if len(page) == limit:
+                return page, str(page[-1].id)
+            page.append(found)
+        return page, None
+
+    def releases(self, id: int) -> tuple[Object, ...] | None:
+        """The metadata of a server's release Secrets, oldest first; None while nobody knows."""
+        if not self._releases.wait(0) or self._releases.lost_for() > 0:
+            return None
+        return in_order([secret["metadata"] for secret in self._releases.of(id).values()])
+
+    def _check(self) -> None:
+        if not all(watch.wait(SYNC_SECONDS) for watch in self._watches):
+            raise ClusterUnavailable("The list of servers is not there yet; Kubernetes has not answered.")
+        if (lost := max(watch.lost_for() for watch in self._watches)) > GAP_SECONDS:
+            raise ClusterUnavailable(f"The list of servers has not been up to date for {round(lost)} seconds.")
+
+    def _server(self, id: int) -> ServerObjects | None:
+        name = f"server-{id}"
+        statefulset = self._statefulsets.of(id).get(name)
+        releases = in_order([secret["metadata"] for secret in self._releases.of(id).values()])
+        pod = self._pods.of(id).get(f"{name}-0")
+        # While a deleted server's pod still ends, there is something to see.
+        if statefulset is None and pod is None and (not releases or status(releases[-1]) == "uninstalled"):
+            return None
+        services = self._services.of(id)
+        return ServerObjects(
+            id=id,
+            statefulset=statefulset,
+            pod=pod,
+            claim=self._claims.of(id).get(name),
+            services={service: services[service] for service in service_names(id) if service in services},
+            events=in_time([event for watch in self._events for event in watch.of(id).values()]),
+            releases=releases,
+            nodes=self._nodes,
+        )
+
+
+def _after(continue_: str | None) -> int:
+    if continue_ is None:
+        return 0
+    if not re.fullmatch(r"[1-9][0-9]{0,18}", continue_):
+        raise InvalidRequest(errors={"continue": ["must be the `continue` of an earlier answer"]})
+    return int(continue_)
+
+
+def _id_of_label(item: Object) -> int | None:
+    return _id(f"server-{item['metadata'].get('labels', {}).get('gameserver/id', '')}")
+
+
+def _id_of_release(item: Object) -> int | None:
+    return _id(item["metadata"].get("labels", {}).get("name", ""))
+
+
+def _id_of_event(item: Object) -> int | None:
+    about = item.get("involvedObject", {})
+    if item.get("reason") not in READ_EVENTS or about.get("kind") not in _EVENTS_OF:
+        return None
+    return _id(about.get("name", "").removesuffix("-0") if about["kind"] == "Pod" else about.get("name", ""))
+
+
+def _id(name: str) -> int | None:
+    found = _RELEASE.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+# Two thousand servers are to fit in a small replica's memory, so what no reader looks at is left out.
+
+_READ_OF_CONTAINER = ("name", "image", "resources", "ports", "startupProbe")
+
+
+def _trim(item: Object) -> Object:
+    metadata = {
+        key: value for key, value in item["metadata"].items() if key not in ("managedFields", "ownerReferences")
+    }
+    return {**item, "metadata": metadata}
+
+
+def _pod(item: Object) -> Object:
+    pod = _trim({**item, "spec": _containers(item["spec"])})
+    if owner := owner_uid(item):
+        pod["metadata"]["ownerReferences"] = [{"controller": True, "uid": owner}]
+    return pod
+
+
+def _statefulset(item: Object) -> Object:
+    template = item["spec"]["template"]
+    spec = {**item["spec"], "template": {**template, "spec": _containers(template["spec"])}}
+    return _trim({**item, "spec": spec})
+
+
+def _containers(spec: dict[str, Any]) -> dict[str, Any]:
+    containers = [{key: one[key] for key in _READ_OF_CONTAINER if key in one} for one in spec["containers"]]
+    for one in containers:
+        if "startupProbe" in one:
+            one["startupProbe"] = {key: value for key, value in one["startupProbe"].items() if key != "exec"}
+    return {"containers": containers, **({"nodeName": spec["nodeName"]} if "nodeName" in spec else {})}

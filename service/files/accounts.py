@@ -1,0 +1,155 @@
+"""SFTP accounts: one Secret per server, in the namespace of the chart sftp-daemonset.
+
+Rights that this needs, all given by that chart:
+
+    in its namespace
+        secrets                 get create update delete
+        configmaps              get, of sftp-host-key
+        daemonsets (apps)       list
+    in the whole cluster
+        persistentvolumes       get
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.errors import FileAccessNotInstalled, OperationInProgress
+from service.kube.client import Conflict, Kube, path
+from service.operations.interfaces import Object
+from service.servers.volumes import only_node
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Account:
+    """How a customer logs in: crypt(5)'s hash of a password, and public keys as OpenSSH writes them."""
+
+    password_hash: str | None = None
+    public_keys: tuple[str, ...] = ()
+
+
+class AccountsEdge(Protocol):
+    """Every method may raise errors.ClusterUnavailable, and all but remove errors.FileAccessNotInstalled."""
+
+    def host_keys(self) -> list[str]:
+        """The fingerprints that customers compare: `SHA256:…`."""
+
+    def account(self, id: int) -> Account:
+        """The account of a server; one without credentials where there is none."""
+
+    def change(self, id: int, change: Callable[[Account], Account]) -> Account:
+        """Write `change(present account)` unless it is the same; gives it. May raise OperationInProgress."""
+
+    def remove(self, id: int) -> None:
+        """Take all access away; a server without an account is no error."""
+
+    def node_local(self, claim: Object) -> bool:
+        """Whether the disk is a folder of one node. One that is not bound yet may still become that."""
+
+
+class Accounts:
+    """The accounts as the cluster keeps them. To be made after a fork."""
+
+    def __init__(self, settings: Settings, kube: Kube | None = None) -> None:
+        self._namespace = settings.sftp_namespace
+        self._kube = kube or _Kube(connections=16)
+
+    def host_keys(self) -> list[str]:
+        installed = self._kube.get(
+            path("apps/v1", self._namespace, "daemonsets"), labelSelector="app.kubernetes.io/component=sftp", limit=1
+        )
+        published = self._kube.get(path("v1", self._namespace, "configmaps", "sftp-host-key"))
+        if not (installed or {}).get("items") or published is None:
+            raise FileAccessNotInstalled()
+        return str(published.get("data", {}).get("fingerprints", "")).split()
+
+    def account(self, id: int) -> Account:
+        return _account(self._kube.get(self._path(id)))
+
+    def change(self, id: int, change: Callable[[Account], Account]) -> Account:
+        for _ in range(_TRIES):
+            secret = self._kube.get(self._path(id))
+            present = _account(secret)
+            wanted = change(present)
+            if wanted == present:
+                return present
+            try:
+                if secret is None:
+                    self._kube.create(path("v1", self._namespace, "secrets"), _secret(id, self._namespace, wanted))
+                else:
+                    # The version goes with it, so that of two changes at once neither is lost.
+                    self._kube.replace(self._path(id), {**secret, "data": _data(wanted)})
+            except Conflict:
+                continue
+            return wanted
+        raise OperationInProgress()
+
+    def remove(self, id: int) -> None:
+        try:
+            self._kube.delete(self._path(id))
+        except FileAccessNotInstalled:
+            return
+
+    def node_local(self, claim: Object) -> bool:
+        name = claim.get("spec", {}).get("volumeName")
+        volume = self._kube.get(f"/api/v1/persistentvolumes/{name}") if name else None
+        spec = (volume or {}).get("spec")
+        return not spec or (("hostPath" in spec or "local" in spec) and only_node(spec) is not None)
+
+    def _path(self, id: int) -> str:
+        return path("v1", self._namespace, "secrets", f"server-{id}")
+
+
+class _Kube(Kube):
+    """Where the chart that gives the rights is not installed, there is no file access: that is no outage."""
+
+    @staticmethod
+    def _checked(status: int, body: bytes, path: str) -> bytes:
+        if status == 403:
+            log.warning("no right to %s: the chart sftp-daemonset has not been installed for this API", path)
+            raise FileAccessNotInstalled()
+        return Kube._checked(status, body, path)
+
+
+def _account(secret: Object | None) -> Account:
+    data = (secret or {}).get("data") or {}
+    password_hash, keys = (
+        base64.b64decode(data.get(name, "")).decode() for name in ("password-hash", "authorized-keys")
+    )
+    return Account(password_hash or None, tuple(keys.splitlines()))
+
+
+def _data(account: Account) -> dict[str, str]:
+    texts = {
+        "password-hash": account.password_hash or "",
+        "authorized-keys": "".join(f"{key}\n" for key in account.public_keys),
+    }
+    return {name: base64.b64encode(text.encode()).decode() for name, text in texts.items() if text}
+
+
+def _secret(id: int, namespace: str, account: Account) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": f"server-{id}",
+            "namespace": namespace,
+            "labels": {
+                "app.kubernetes.io/component": "sftp-account",
+                "app.kubernetes.io/part-of": "gameserver-cluster",
+                "app.kubernetes.io/managed-by": "gameserver-api",
+                "gameserver/id": str(id),
+            },
+        },
+        "type": "Opaque",
+        "data": _data(account),
+    }

@@ -1,0 +1,203 @@
+"""Creating a server: the one operation that has to ask before it writes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from service.api.files import forget
+from service.errors import (
+    DiskBeingErased,
+    DiskCannotGrow,
+    DiskCannotShrink,
+    DiskKept,
+    EulaNotAccepted,
+    InvalidRequest,
+    MissingScope,
+    NoNodePortLeft,
+    Problem,
+    ReleaseMissing,
+    ServerExists,
+    ServerNotFound,
+)
+from service.games.catalogue import Game
+from service.operations.context import Context, erase_disk, timestamp
+from service.operations.interfaces import Objects
+from service.servers import values
+from service.servers.backoff import in_backoff
+from service.servers.spec import Record, customer_of_claim, never_used, record_of_values
+from service.servers.state import exists
+from service.web.auth import Token
+
+log = logging.getLogger(__name__)
+
+# A claim that no pod uses is gone within this time; one that is still in use takes as long as the pod.
+_ERASE_SECONDS = 3.0
+
+
+def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) -> bool:
+    """Make the server, or find that it is there already: True if it was made now.
+
+    `request` is a loaded schemas.CreateServer. Raises ServerExists where another server has the id, and one of
+    the disk problems where an earlier server's disk has to be decided upon.
+    """
+    game = known_game(context.games, request["game"])
+    check_options(game, request["options"])
+    record = Record(
+        game=game.name,
+        ram_gb=request["ram_gb"],
+        disk_gb=request["disk_gb"],
+        options=request["options"],
+        customer=_customer(token, request["customer"]),
+        rcon=request["rcon"],
+    )
+    if game.eula and game.name not in context.settings.accepted_eulas:
+        raise EulaNotAccepted(
+            f"The operator has not accepted the licence of {game.title} ({game.eula}); "
+            f"`{game.name}` has to be among `acceptedEulas` in the values of the API's chart."
+        )
+    made = values.values_of(id, record, game.render(id, record, new=True), context.operator_values)
+    wanted = values.reachable(values.started(made, request["start"]), context.settings.external_host)
+    with context.releases.locked(id):
+        objects = context.cluster.server(id)
+        if exists(objects):
+            return _again(context, token, objects, record, wanted)
+        reused = _settle_disk(context, token, objects, record, request["disk"])
+        # A hand may have removed the server of before; whoever had its files does not get this one's.
+        forget(context.accounts, id)
+        try:
+            context.releases.install(id, wanted)
+        except NoNodePortLeft:
+            _take_back(context, id, reused)
+            raise
+        return True
+
+
+def start(context: Context, objects: Objects) -> None:
+    """See to it that the server runs, under the Lease that this thread holds; one that runs goes on running."""
+    again = in_backoff(objects)
+
+    def started(current: values.Values) -> values.Values:
+        running = values.started(current, True)
+        new = values.restarted(running, datetime.now(UTC)) if again else running
+        return values.reachable(new, context.settings.external_host) if new != current else current
+
+    context.releases.change(objects.id, started)
+
+
+def known_game(games: Mapping[str, Game], name: str) -> Game:
+    """The game of that name; raises InvalidRequest naming the field."""
+    if name not in games:
+        raise InvalidRequest(errors={"game": [f"is unknown; known are {', '.join(games)}"]})
+    return games[name]
+
+
+def check_options(game: Game, options: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest naming each option that does not fit the game."""
+    if wrong := game.errors(options):
+        raise InvalidRequest(f"The options do not fit {game.title}.", errors=wrong)
+
+
+def check_growth(context: Context, claim: Mapping[str, Any] | None, now_gb: int, wanted_gb: int) -> None:
+    """Raises DiskCannotShrink or DiskCannotGrow where the disk cannot take its new size."""
+    if wanted_gb < now_gb:
+        raise DiskCannotShrink(errors={"disk_gb": [f"must not be smaller than {now_gb}"]})
+    if wanted_gb == now_gb or claim is None:
+        return
+    if not context.cluster.disk_class_expandable(dict(claim)):
+        raise DiskCannotGrow(errors={"disk_gb": [f"must be {now_gb}: the disk's storage class cannot grow it"]})
+    # Until then Kubernetes takes no change of a claim:
+    # https://kubernetes.io/docs/concepts/storage/persistent-volumes/#expanding-persistent-volumes-claims
+    if claim.get("status", {}).get("phase") != "Bound":
+        what = f"must be {now_gb} until the server's first start, which makes the disk"
+        raise DiskCannotGrow(errors={"disk_gb": [what]})
+
+
+def claim_gb(claim: Mapping[str, Any]) -> int:
+    """The size that a claim asks for, in GiB, a broken one rounded up."""
+    text = str(claim.get("spec", {}).get("resources", {}).get("requests", {}).get("storage", "0"))
+    units = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+    for unit, factor in units.items():
+        if text.endswith(unit):
+            return -(-int(float(text.removesuffix(unit)) * factor) // 2**30)
+    return -(-int(float(text)) // 2**30)
+
+
+def _customer(token: Token, given: str | None) -> str:
+    if token.customer is not None and given not in (None, token.customer):
+        raise MissingScope(f"This token can only create servers of the customer {token.customer}.")
+    return token.customer or given or ""
+
+
+def _again(context: Context, token: Token, objects: Objects, record: Record, wanted: values.Values) -> bool:
+    current = context.releases.current(objects.id)
+    if current is None:
+        raise ReleaseMissing
+    there = record_of_values(current)
+    if not token.may_see(there.customer):
+        raise ServerNotFound()
+    if different := there.difference(record):
+        raise ServerExists(
+            f"Server {objects.id} exists and differs in {', '.join(different)}. Change it with PATCH, or delete it.",
+            errors={field: ["differs from the server that exists"] for field in different},
+        )
+    statuses = {release.get("labels", {}).get("status") for release in objects.releases}
+    once_whole = bool(statuses & {"deployed", "superseded"})
+    if once_whole and values.runs(current):
+        start(context, objects)
+        return False
+    # A stopped one stays so; what is missing of it is made again. A create that never came to its end is made anew, as
+    # the operator may have mended what was in its way.
+    finished = context.releases.change(objects.id, lambda current: current if once_whole else wanted)
+    return finished and not once_whole
+
+
+def _take_back(context: Context, id: int, reused: bool) -> None:
+    """Remove what the install made before the node ports ran out: a half server would hold the last of them.
+
+    A disk that was there before stays. One that this very install has made goes, so that the same create can be sent
+    again: its game may have run for a moment, but nobody was ever given its port.
+    """
+    try:
+        context.releases.uninstall(id)
+        # A replica that froze meanwhile may find that another has made the server, over this disk.
+        if not reused and context.releases.current(id) is None:
+            erase_disk(context, id)
+    except Problem as problem:
+        # The same create goes on from what is left, and a delete removes it.
+        log.warning("server %d stays half made: %s", id, problem.detail)
+
+
+def _settle_disk(context: Context, token: Token, objects: Objects, record: Record, disk: str | None) -> bool:
+    """Whether the server is made over a disk that is there already."""
+    claim = objects.claim
+    if claim is None:
+        return False
+    if never_used(claim):
+        # Nothing was kept, and this one's size and class are those of a server that is no more.
+        _erase(context, objects.id, unless_used=True)
+        return False
+    if token.customer is not None and customer_of_claim(claim) != token.customer:
+        raise ServerNotFound("A disk of another customer was kept under this id.")
+    if claim["metadata"].get("deletionTimestamp"):
+        raise DiskBeingErased()
+    if disk is None:
+        raise DiskKept(errors={"disk": ["must be reuse or erase: a disk was kept under this id"]})
+    if disk == "reuse":
+        check_growth(context, claim, claim_gb(claim), record.disk_gb)
+        context.cluster.reuse_disk(objects.id, timestamp())
+        return True
+    _erase(context, objects.id, unless_used=False)
+    return False
+
+
+def _erase(context: Context, id: int, *, unless_used: bool) -> None:
+    erase_disk(context, id, unless_used=unless_used)
+    deadline = time.monotonic() + _ERASE_SECONDS
+    while context.cluster.server(id).claim is not None:
+        if time.monotonic() > deadline:
+            raise DiskBeingErased()
+        time.sleep(0.2)

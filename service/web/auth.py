@@ -1,0 +1,149 @@
+"""Bearer tokens: who calls, and what that token may do.
+
+Only hashes are kept, in a file mounted from a Secret, read again whenever it changes. Every route asks for a
+scope; a route that declares none cannot exist, as `app.py` refuses to start with one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from service.api.schemas import CUSTOMER, CUSTOMER_WORDS
+from service.configfile import json_of, nearest, text_of
+from service.errors import StartupError, Unauthorized
+
+log = logging.getLogger(__name__)
+
+Scope = Literal["read", "operate", "admin"]
+SCOPES = ("read", "operate", "admin")
+_KEYS = ("name", "sha256", "scopes", "customer")
+View = TypeVar("View", bound=Callable[..., Any])
+_BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*) *")
+
+
+@dataclass(frozen=True)
+class Token:
+    """A caller; `customer` is the one whose servers it is confined to, or None for everybody's."""
+
+    name: str
+    sha256: str
+    scopes: frozenset[str]
+    customer: str | None = None
+
+    def may_see(self, customer: str | None) -> bool:
+        """Whether a server of that customer is any of this token's business."""
+        return self.customer is None or self.customer == customer
+
+
+def needs(scope: Scope) -> Callable[[View], View]:
+    """Mark a view with the scope that its callers need."""
+
+    def mark(view: View) -> View:
+        view.needs = scope  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
+def public(view: View) -> View:
+    """Mark a view that needs no token."""
+    view.needs = None  # type: ignore[attr-defined]
+    return view
+
+
+def parse(text: str, source: str) -> tuple[Token, ...]:
+    """The tokens of a tokens file; raises StartupError naming `source` and the entry that is wrong.
+
+    No message repeats what the file says, as that may be a token in the clear.
+    """
+    document = json_of(source, text)
+    entries = document.get("tokens") if isinstance(document, dict) and len(document) == 1 else None
+    if not isinstance(entries, list):
+        raise StartupError(f'{source}:1: must be {{"tokens": […]}} and nothing else')
+    tokens = [_token(entry, f"{source}: tokens[{number}]") for number, entry in enumerate(entries)]
+    for number, token in enumerate(tokens):
+        for earlier, other in enumerate(tokens[:number]):
+            if token.name == other.name or token.sha256 == other.sha256:
+                what = "name" if token.name == other.name else "sha256"
+                raise StartupError(
+                    f"{source}: tokens[{number}]: has the {what} of tokens[{earlier}]; each needs its own"
+                )
+    return tuple(tokens)
+
+
+def _token(entry: Any, where: str) -> Token:
+    if not isinstance(entry, dict):
+        raise StartupError(f"{where}: must be an object with name, sha256, scopes and perhaps customer")
+    for key in sorted(entry.keys() - set(_KEYS)):
+        meant = nearest(key, _KEYS)
+        hint = f" (did you mean {meant}?)" if meant else ""
+        raise StartupError(f"{where}: must be an object with name, sha256, scopes and perhaps customer, no more{hint}")
+    name, digest, scopes, customer = (entry.get(key) for key in _KEYS)
+    if not isinstance(name, str) or not name:
+        raise StartupError(f"{where}: name must be a text")
+    if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise StartupError(
+            f"{where}: sha256 must be 64 hexadecimal digits, in small letters: the hash of a token, never the token"
+        )
+    if digest == hashlib.sha256(b"").hexdigest():
+        raise StartupError(f"{where}: sha256 is that of nothing at all: the token was empty when it was made")
+    if not isinstance(scopes, list) or not scopes or not all(scope in SCOPES for scope in scopes):
+        raise StartupError(f"{where}: scopes must be a list out of {', '.join(SCOPES)}")
+    if customer is not None and not (isinstance(customer, str) and CUSTOMER.fullmatch(customer)):
+        raise StartupError(f"{where}: customer must be null or {CUSTOMER_WORDS}: no server is of another one")
+    return Token(name, digest, frozenset(scopes), customer)
+
+
+class Tokens:
+    """The tokens in a file. Safe to use from many threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file; raises StartupError if it cannot be used."""
+        self._path = path
+        self._lock = threading.Lock()
+        self._stamp = self._changed()
+        self._tokens = self._read()
+
+    def caller(self, authorization: str | None) -> Token:
+        """The token in an Authorization header; raises Unauthorized without a valid one."""
+        if not authorization:
+            raise Unauthorized(headers={"WWW-Authenticate": "Bearer"})
+        given = _BEARER.fullmatch(authorization)
+        if given:
+            digest = hashlib.sha256(given[1].encode()).hexdigest()
+            # All are compared, in constant time each: the time taken tells nothing of how near a guess was.
+            found = [token for token in self._current() if hmac.compare_digest(token.sha256, digest)]
+            if found:
+                return found[0]
+        raise Unauthorized(headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
+
+    def _current(self) -> tuple[Token, ...]:
+        stamp = self._changed()
+        with self._lock:
+            if stamp is not None and stamp != self._stamp:
+                self._stamp = stamp
+                try:
+                    self._tokens = self._read()
+                    log.info("tokens read again: %s", ", ".join(token.name for token in self._tokens))
+                except StartupError:
+                    # Locking everybody out over a slip of the pen helps nobody; the old tokens stay good.
+                    log.exception("the changed tokens file cannot be used; the tokens of before stay")
+            return self._tokens
+
+    def _changed(self) -> tuple[int, int, int] | None:
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+    def _read(self) -> tuple[Token, ...]:
+        return parse(text_of(self._path), str(self._path))

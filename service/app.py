@@ -16,10 +16,9 @@ from werkzeug.routing import BaseConverter
 from service import errors
 from service.api import disks, document, files, games, health, schemas, servers
 from service.configfile import unknown
-from service.files.accounts import AccountsEdge
 from service.games import catalogue, operator_values
 from service.operations.context import Context
-from service.operations.interfaces import ClusterEdge, ReleasesEdge
+from service.operations.interfaces import Accounts, Cluster, Releases
 from service.servers.chartvalues import ChartValues
 from service.servers.spec import record_of_objects
 from service.servers.state import state_of
@@ -65,9 +64,7 @@ class ServerId(BaseConverter):
         return int(value)
 
 
-def create_app(
-    settings: Settings, cluster: ClusterEdge, releases: ReleasesEdge, accounts: AccountsEdge | None = None
-) -> Flask:
+def create_app(settings: Settings, cluster: Cluster, releases: Releases, accounts: Accounts | None = None) -> Flask:
     """The application, without `accounts` one that knows no file access.
 
     Raises StartupError, with file and line, where a file it depends on is broken.
@@ -120,7 +117,7 @@ def _check_against(settings: Settings, catalogue_: Mapping[str, catalogue.Game],
             raise errors.StartupError(f"{variable}: {mistake.message}")
 
 
-def count_servers(cluster: ClusterEdge) -> Iterator[Mapping[str, str]]:
+def count_servers(cluster: Cluster) -> Iterator[Mapping[str, str]]:
     """Game and state of every server, for /metrics."""
     continue_: str | None = None
     while True:

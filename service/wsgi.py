@@ -12,10 +12,10 @@ import sys
 from flask import Flask
 
 from service.app import count_servers, create_app
-from service.cluster.reader import Cluster
+from service.cluster.reader import ClusterReader
 from service.errors import StartupError
-from service.files.accounts import Accounts
-from service.helm.releases import Releases
+from service.files.accounts import SecretAccounts
+from service.helm.releases import HelmReleases
 from service.settings import Settings
 from service.telemetry import logs, metrics
 
@@ -27,9 +27,9 @@ def build() -> Flask:
     """The application, its edges and its metrics; raises StartupError."""
     settings = Settings.from_environment(os.environ)
     logs.configure(settings.log_level)
-    cluster = Cluster(settings)
-    releases = Releases(settings, helm_done=metrics.helm_done, recovered=metrics.release_recovered)
-    app = create_app(settings, cluster, releases, Accounts(settings) if settings.sftp_namespace else None)
+    cluster = ClusterReader(settings)
+    releases = HelmReleases(settings, helm_done=metrics.helm_done, recovered=metrics.release_recovered)
+    app = create_app(settings, cluster, releases, SecretAccounts(settings) if settings.sftp_namespace else None)
     cluster.start()
     metrics.count_servers(lambda: count_servers(cluster))
     if settings.metrics_port:

@@ -7,7 +7,7 @@ from typing import Any
 from service.api import schemas
 from service.operations.context import caller, context
 from service.operations.create import claim_gb
-from service.operations.interfaces import KEPT_SINCE
+from service.servers.names import ID, KEPT_SINCE
 from service.servers.spec import customer_of_claim
 from service.web.auth import needs
 from service.web.parsing import Blueprint
@@ -28,7 +28,7 @@ def list_disks() -> dict[str, Any]:
     ]
     disks = [
         {
-            "id": int(claim["metadata"]["labels"]["gameserver/id"]),
+            "id": int(claim["metadata"]["labels"][ID]),
             "disk_gb": claim_gb(claim),
             # Of a server that a hand has uninstalled, nobody wrote down the time: the disk's own age is left.
             "since": claim["metadata"].get("annotations", {}).get(KEPT_SINCE)

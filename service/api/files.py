@@ -11,9 +11,11 @@ from service import errors
 from service.api import schemas
 from service.api.document import problems
 from service.files import credentials
-from service.files.accounts import Account, AccountsEdge
+from service.files.accounts import Account
 from service.operations.context import context, found
-from service.operations.interfaces import Objects
+from service.operations.interfaces import Accounts
+from service.servers.names import server_name
+from service.servers.objects import Objects
 from service.web.auth import needs
 from service.web.parsing import Blueprint
 
@@ -100,7 +102,7 @@ def put_sftp(body: dict[str, Any], id: int) -> dict[str, Any]:
     return _described(id, accounts.change(id, change), password, host_keys)
 
 
-def reachable(objects: Objects) -> AccountsEdge:
+def reachable(objects: Objects) -> Accounts:
     """The accounts, for a server whose disk can be reached; raises FileAccessNotInstalled or DiskNotNodeLocal."""
     accounts = context().accounts
     if accounts is None:
@@ -119,7 +121,7 @@ def check_disk(objects: Objects) -> None:
     raise errors.DiskNotMade()
 
 
-def forget(accounts: AccountsEdge | None, id: int) -> None:
+def forget(accounts: Accounts | None, id: int) -> None:
     """Take a server's access away, where there is file access at all."""
     if accounts is not None:
         accounts.remove(id)
@@ -140,7 +142,7 @@ def _checked(lines: list[str]) -> tuple[str, ...]:
 def _described(id: int, account: Account, password: str | None, host_keys: list[str]) -> dict[str, Any]:
     return {
         "success": True,
-        "user": f"server-{id}",
+        "user": server_name(id),
         "password": password,
         "password_set": account.password_hash is not None,
         "public_keys": list(account.public_keys),

@@ -15,9 +15,10 @@ from service.api.document import problems
 from service.api.files import check_disk, forget, reachable
 from service.operations.context import Context, caller, context, erase_disk, found, record_of, seen, timestamp
 from service.operations.create import check_growth, check_options, create, known_game, start
-from service.operations.interfaces import Objects, RconPassword
 from service.servers import state, values
-from service.servers.addresses import KINDS, Address, Kind, address_in, service_names
+from service.servers.addresses import Address, address_in
+from service.servers.names import PORTS, PortName, services_with
+from service.servers.objects import Objects, RconPassword
 from service.servers.spec import Record, customer_of_claim, record_of_objects, record_of_values, same
 from service.web.auth import needs
 from service.web.parsing import Blueprint
@@ -208,7 +209,7 @@ def restart_server(id: int) -> dict[str, Any]:
     return _SUCCESS
 
 
-def _port(id: int, type: Kind) -> dict[str, Any]:
+def _port(id: int, type: PortName) -> dict[str, Any]:
     objects = found(id)
     if type == "sftp":
         reachable(objects).host_keys()
@@ -224,7 +225,7 @@ def _port(id: int, type: Kind) -> dict[str, Any]:
 @needs("read")
 @blueprint.response(200, schemas.PortAnswer)
 @problems(*_PORT)
-def patch_port(id: int, type: Kind) -> dict[str, Any]:
+def patch_port(id: int, type: PortName) -> dict[str, Any]:
     """Where the game, its RCON or its files are reached
 
     It stays the same for the server's life; `host` is null until the server's disk has a node.
@@ -237,7 +238,7 @@ def patch_port(id: int, type: Kind) -> dict[str, Any]:
 @needs("read")
 @blueprint.response(200, schemas.PortAnswer)
 @problems(*_PORT)
-def get_port(id: int, type: Kind) -> dict[str, Any]:
+def get_port(id: int, type: PortName) -> dict[str, Any]:
     """The same as PATCH"""
     return _port(id, type)
 
@@ -308,8 +309,8 @@ def _check_owner(objects: Objects) -> None:
         raise errors.ServerNotFound()
 
 
-def _no_port(objects: Objects, type: Kind) -> errors.Problem:
-    names = {f"Service {name}" for name in service_names(objects.id, type)}
+def _no_port(objects: Objects, type: PortName) -> errors.Problem:
+    names = {f"Service {name}" for name in services_with(type, objects.id)}
     needed = names | {f"Secret server-{objects.id}-rcon"} if type == "rcon" else names
     if missing := sorted(needed.intersection(context().releases.missing(objects.id))):
         return errors.ObjectMissing(f"{' and '.join(missing)} is gone. A start of the server makes it again.")
@@ -336,9 +337,9 @@ def _host(objects: Objects, address: Address) -> str | None:
 
 
 def _described(objects: Objects, record: Record | None, now: state.State) -> dict[str, Any]:
-    kinds = KINDS if context().settings.sftp_namespace else ("primary", "rcon")
+    kinds = PORTS if context().settings.sftp_namespace else ("primary", "rcon")
     found_ = {kind: address_in(kind, objects.id, objects.services) for kind in kinds}
-    addresses: dict[Kind, Address] = {kind: address for kind, address in found_.items() if address is not None}
+    addresses: dict[PortName, Address] = {kind: address for kind, address in found_.items() if address is not None}
     primary = addresses.get("primary")
     return {
         "id": objects.id,

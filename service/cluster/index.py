@@ -12,10 +12,11 @@ from service.cluster.stopkeeper import StopKeeper
 from service.errors import ClusterUnavailable, InvalidRequest
 from service.helm.revisions import in_order, status
 from service.kube.client import Kube, path
+from service.kube.types import Object
 from service.kube.watch import Kind, Watch
-from service.operations.interfaces import Object
 from service.servers.hindrances import READ_EVENTS
-from service.servers.objects import ServerObjects, service_names
+from service.servers.names import ID, pod_name, server_name, service_names
+from service.servers.objects import ServerObjects
 from service.servers.readings import in_time, owner_uid, read_event
 
 SYNC_SECONDS = 3.0
@@ -32,19 +33,16 @@ class Listing:
     """The servers of one namespace; the watches start with the first page asked for."""
 
     def __init__(self, kube: Kube, namespace: str, nodes: Mapping[str, Object]) -> None:
-        labelled = "gameserver/id"
         self._nodes = nodes
         self._stops = StopKeeper(kube, namespace, self._server)
         self._statefulsets = Watch(
             kube,
-            Kind(path("apps/v1", namespace, "statefulsets"), labelled, _statefulset, _id_of_label),
+            Kind(path("apps/v1", namespace, "statefulsets"), ID, _statefulset, _id_of_label),
             self._stops.statefulset_changed,
         )
-        self._pods = Watch(
-            kube, Kind(path("v1", namespace, "pods"), labelled, _pod, _id_of_label), self._stops.pod_changed
-        )
-        self._claims = Watch(kube, Kind(path("v1", namespace, "persistentvolumeclaims"), labelled, _trim, _id_of_label))
-        self._services = Watch(kube, Kind(path("v1", namespace, "services"), labelled, _trim, _id_of_label))
+        self._pods = Watch(kube, Kind(path("v1", namespace, "pods"), ID, _pod, _id_of_label), self._stops.pod_changed)
+        self._claims = Watch(kube, Kind(path("v1", namespace, "persistentvolumeclaims"), ID, _trim, _id_of_label))
+        self._services = Watch(kube, Kind(path("v1", namespace, "services"), ID, _trim, _id_of_label))
         self._releases = Watch(
             kube, Kind(path("v1", namespace, "secrets"), "owner=helm", _trim, _id_of_release, metadata=True)
         )
@@ -102,10 +100,10 @@ class Listing:
             raise ClusterUnavailable(f"The list of servers has not been up to date for {round(lost)} seconds.")
 
     def _server(self, id: int) -> ServerObjects | None:
-        name = f"server-{id}"
+        name = server_name(id)
         statefulset = self._statefulsets.of(id).get(name)
         releases = in_order([secret["metadata"] for secret in self._releases.of(id).values()])
-        pod = self._pods.of(id).get(f"{name}-0")
+        pod = self._pods.of(id).get(pod_name(id))
         # While a deleted server's pod still ends, there is something to see.
         if statefulset is None and pod is None and (not releases or status(releases[-1]) == "uninstalled"):
             return None
@@ -131,7 +129,7 @@ def _after(continue_: str | None) -> int:
 
 
 def _id_of_label(item: Object) -> int | None:
-    return _id(f"server-{item['metadata'].get('labels', {}).get('gameserver/id', '')}")
+    return _id(f"server-{item['metadata'].get('labels', {}).get(ID, '')}")
 
 
 def _id_of_release(item: Object) -> int | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from service.operations.interfaces import Object
-from service.servers.objects import service_names
+from service.kube.types import Object
+from service.servers.names import server_name, service_names
 
 if TYPE_CHECKING:
-    from service.cluster.reader import Cluster
+    from service.cluster.reader import ClusterReader
 
 Part = TypeVar("Part")
 
@@ -37,10 +37,10 @@ class LiveServer:
     five take hardly longer than one.
     """
 
-    def __init__(self, cluster: Cluster, id: int) -> None:
+    def __init__(self, cluster: ClusterReader, id: int) -> None:
         self.id = id
         self._cluster = cluster
-        self._name = f"server-{id}"
+        self._name = server_name(id)
 
     @property
     def statefulset(self) -> Object | None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from service.kube.client import Kube
-from service.operations.interfaces import Object
+from service.kube.types import Object
 
 # Kubernetes itself takes most of a minute to give up a node.
 SECONDS = 5.0

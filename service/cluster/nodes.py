@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from service.kube.client import Kube
-from service.operations.interfaces import Object, Objects
+from service.kube.types import Object
+from service.servers.objects import Objects
 from service.servers.volumes import HOSTNAME, only_node, selected_node
 
 # A node's addresses hardly ever change. One that nobody has heard of yet is asked for sooner.

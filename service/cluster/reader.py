@@ -31,9 +31,10 @@ from service.cluster.nodes import Nodes
 from service.errors import OperationInProgress, Problem
 from service.helm.revisions import Revisions, status
 from service.kube.client import Conflict, Kube, path
-from service.operations.interfaces import KEPT_SINCE, REUSED_SINCE, Object, Objects, RconPassword
+from service.kube.types import Object
 from service.servers.hindrances import READ_EVENTS
-from service.servers.objects import ServerObjects
+from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, pod_name, rcon_name, server_name
+from service.servers.objects import Objects, RconPassword, ServerObjects
 from service.servers.readings import in_time, read_event
 from service.servers.spec import never_used
 from service.settings import Settings
@@ -41,7 +42,7 @@ from service.settings import Settings
 READY_SECONDS = 2.0
 
 
-class Cluster:
+class ClusterReader:
     """The cluster as the API sees it. To be made after a fork."""
 
     def __init__(self, settings: Settings, kube: Kube | None = None) -> None:
@@ -84,14 +85,14 @@ class Cluster:
 
     def rcon_password(self, id: int) -> RconPassword | None:
         """RCON's password, None where the server has none."""
-        secret = self.get("v1", "secrets", f"server-{id}-rcon")
+        secret = self.get("v1", "secrets", rcon_name(id))
         if secret is None or not (packed := (secret.get("data") or {}).get("password")):
             return None
         return RconPassword(base64.b64decode(packed).decode(), secret["metadata"]["creationTimestamp"])
 
     def pod_log_tail(self, id: int, lines: int, previous: bool) -> str:
         """The last lines of the game's log, or of the container's before it; "" where there is none."""
-        where = path("v1", self._namespace, "pods", f"server-{id}-0", "log")
+        where = path("v1", self._namespace, "pods", pod_name(id), "log")
         return (
             self._kube.text(where, container="game", tailLines=lines, limitBytes=65536, previous=str(previous).lower())
             or ""
@@ -105,18 +106,18 @@ class Cluster:
         for revision in sorted(self._revisions.all(), key=lambda one: int(one["labels"].get("version", 0))):
             newest[revision["labels"].get("name", "")] = revision
         installed = {name for name, revision in newest.items() if status(revision) != "uninstalled"}
-        claims = self._kube.all(path("v1", self._namespace, "persistentvolumeclaims"), labelSelector="gameserver/id")
+        claims = self._kube.all(path("v1", self._namespace, "persistentvolumeclaims"), labelSelector=ID)
         kept = [claim for claim in claims if claim["metadata"]["name"] not in installed and not never_used(claim)]
-        return sorted(kept, key=lambda claim: int(claim["metadata"]["labels"]["gameserver/id"]))
+        return sorted(kept, key=lambda claim: int(claim["metadata"]["labels"][ID]))
 
     def keep_disk(self, id: int, since: str) -> None:
         """Write on the claim since when it outlives its server."""
-        where = path("v1", self._namespace, "persistentvolumeclaims", f"server-{id}")
+        where = path("v1", self._namespace, "persistentvolumeclaims", server_name(id))
         self._kube.merge(where, {"metadata": {"annotations": {KEPT_SINCE: since}}})
 
     def reuse_disk(self, id: int, since: str) -> None:
         """Write on the claim that a server has it again."""
-        where = path("v1", self._namespace, "persistentvolumeclaims", f"server-{id}")
+        where = path("v1", self._namespace, "persistentvolumeclaims", server_name(id))
         self._kube.merge(where, {"metadata": {"annotations": {KEPT_SINCE: None, REUSED_SINCE: since}}})
 
     def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
@@ -127,10 +128,10 @@ class Cluster:
         Whoever froze since the claim was read has lost the Lease, which `confirm` says, or loses it later: then the
         claim's version tells, as each create that takes the disk writes on the claim first.
         """
-        name = f"server-{id}"
+        name = server_name(id)
         claim = self.get("v1", "persistentvolumeclaims", name)
         # A claim of the same name that is not ours is nobody's to delete.
-        if claim is None or claim["metadata"].get("labels", {}).get("gameserver/id") != str(id):
+        if claim is None or claim["metadata"].get("labels", {}).get(ID) != str(id):
             return
         if unless_used and not never_used(claim):
             return
@@ -182,6 +183,6 @@ class Cluster:
     def releases(self, id: int, *, current: bool) -> tuple[Object, ...]:
         """The metadata of the release Secrets, oldest first; some milliseconds old unless it has to be `current`."""
         if current:
-            return self._revisions.of(f"server-{id}")
+            return self._revisions.of(server_name(id))
         known = self._listing.releases(id)
-        return self._revisions.cached(f"server-{id}") if known is None else known
+        return self._revisions.cached(server_name(id)) if known is None else known

@@ -17,13 +17,14 @@ from datetime import UTC, datetime
 
 from service.errors import Problem
 from service.kube.client import Conflict, Kube, path
-from service.operations.interfaces import Object
+from service.kube.types import Object
 from service.servers.endings import ended_before_it_was_asked, stopped_badly
 from service.servers.hindrances import pod_refused
+from service.servers.names import LAST_STOP, server_name
 from service.servers.objects import ServerObjects
 from service.servers.readings import deleted, ended, game_status, owner_uid, text_of, uid
 from service.servers.state import start_failed
-from service.servers.stops import ANNOTATION, Stop, stop_of
+from service.servers.stops import Stop, stop_of
 
 log = logging.getLogger(__name__)
 # The machine's own randomness, as in watch.py.
@@ -109,7 +110,7 @@ class StopKeeper:
 
         `last` says that the pod has ended, not that it is about to.
         """
-        where = path("apps/v1", self._namespace, "statefulsets", f"server-{id}")
+        where = path("apps/v1", self._namespace, "statefulsets", server_name(id))
         for _ in range(TRIES):
             statefulset = self._kube.get(where)
             if statefulset is None or _is_stopped(statefulset) != (stop is not None):
@@ -122,7 +123,7 @@ class StopKeeper:
                 return
             about = {
                 "resourceVersion": statefulset["metadata"]["resourceVersion"],
-                "annotations": {ANNOTATION: wanted and wanted.as_text()},
+                "annotations": {LAST_STOP: wanted and wanted.as_text()},
             }
             try:
                 self._kube.merge(where, {"metadata": about})

@@ -16,11 +16,11 @@ import base64
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from service.errors import FileAccessNotInstalled, OperationInProgress
 from service.kube.client import Conflict, Kube, path
-from service.operations.interfaces import Object
+from service.kube.types import Object
+from service.servers.names import ID, server_name
 from service.servers.volumes import only_node
 from service.settings import Settings
 
@@ -37,26 +37,7 @@ class Account:
     public_keys: tuple[str, ...] = ()
 
 
-class AccountsEdge(Protocol):
-    """Every method may raise errors.ClusterUnavailable, and all but remove errors.FileAccessNotInstalled."""
-
-    def host_keys(self) -> list[str]:
-        """The fingerprints that customers compare: `SHA256:…`."""
-
-    def account(self, id: int) -> Account:
-        """The account of a server; one without credentials where there is none."""
-
-    def change(self, id: int, change: Callable[[Account], Account]) -> Account:
-        """Write `change(present account)` unless it is the same; gives it. May raise OperationInProgress."""
-
-    def remove(self, id: int) -> None:
-        """Take all access away; a server without an account is no error."""
-
-    def node_local(self, claim: Object) -> bool:
-        """Whether the disk is a folder of one node. One that is not bound yet may still become that."""
-
-
-class Accounts:
+class SecretAccounts:
     """The accounts as the cluster keeps them. To be made after a fork."""
 
     def __init__(self, settings: Settings, kube: Kube | None = None) -> None:
@@ -106,7 +87,7 @@ class Accounts:
         return not spec or (("hostPath" in spec or "local" in spec) and only_node(spec) is not None)
 
     def _path(self, id: int) -> str:
-        return path("v1", self._namespace, "secrets", f"server-{id}")
+        return path("v1", self._namespace, "secrets", server_name(id))
 
 
 class _Kube(Kube):
@@ -141,13 +122,13 @@ def _secret(id: int, namespace: str, account: Account) -> Object:
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
-            "name": f"server-{id}",
+            "name": server_name(id),
             "namespace": namespace,
             "labels": {
                 "app.kubernetes.io/component": "sftp-account",
                 "app.kubernetes.io/part-of": "gameserver-cluster",
                 "app.kubernetes.io/managed-by": "gameserver-api",
-                "gameserver/id": str(id),
+                ID: str(id),
             },
         },
         "type": "Opaque",

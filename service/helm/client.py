@@ -13,7 +13,7 @@ from service.errors import OperationFailed, Problem
 from service.helm import command
 from service.helm.pool import Places, Work
 from service.kube.leases import Lease
-from service.operations.interfaces import Values
+from service.servers.values import Values
 from service.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -41,9 +41,10 @@ from service.helm.client import Done, Writer
 from service.helm.revisions import KEEPS_POD, Release, Revisions
 from service.kube.client import Kube, path
 from service.kube.leases import Lease, Leases
-from service.operations.interfaces import Object, Values
-from service.servers.objects import KINDS, release_name
-from service.servers.values import restarts, runs
+from service.kube.types import Object
+from service.servers.names import release_name
+from service.servers.objects import KINDS
+from service.servers.values import Values, restarts, runs
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ CONTENDED_TRIES, CONTENDED_PAUSE = 6, 0.4
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class Releases:
+class HelmReleases:
     """The Helm releases of the game servers. To be made after a fork: it has a thread and sockets.
 
     `helm_done(kind, outcome, seconds)` and `recovered()` are told what happened, for the metrics.

@@ -18,7 +18,8 @@ from typing import Any, cast
 
 from service.errors import OperationFailed, OperationInProgress
 from service.kube.client import Conflict, Kube, path
-from service.operations.interfaces import Object, Values
+from service.kube.types import Object
+from service.servers.values import Values
 
 log = logging.getLogger(__name__)
 

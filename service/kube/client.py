@@ -20,7 +20,7 @@ from kubernetes import client, config
 
 from service.errors import ClusterUnavailable, OperationFailed, StartupError
 from service.kube.connections import Connections, Request
-from service.operations.interfaces import Object
+from service.kube.types import Object
 
 log = logging.getLogger(__name__)
 

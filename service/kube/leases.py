@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 
 from service.errors import ClusterUnavailable, OperationInProgress, Problem
 from service.kube.client import Conflict, Kube, path
-from service.operations.interfaces import Object
+from service.kube.types import Object
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from service.errors import Problem
 from service.kube.client import Gone, Kube
-from service.operations.interfaces import Object
+from service.kube.types import Object
 
 log = logging.getLogger(__name__)
 # The machine's own randomness: no thread of the watch moves the state that others seed.

@@ -10,9 +10,9 @@ from typing import Any
 from flask import current_app, g
 
 from service.errors import ServerNotFound
-from service.files.accounts import AccountsEdge
 from service.games.catalogue import Game
-from service.operations.interfaces import ClusterEdge, Objects, ReleasesEdge
+from service.operations.interfaces import Accounts, Cluster, Releases
+from service.servers.objects import Objects
 from service.servers.spec import Record, customer_of_claim, record_of_objects, record_of_values
 from service.servers.state import exists
 from service.settings import Settings
@@ -22,12 +22,12 @@ from service.web.auth import Token, Tokens
 @dataclass(frozen=True)
 class Context:
     settings: Settings
-    cluster: ClusterEdge
-    releases: ReleasesEdge
+    cluster: Cluster
+    releases: Releases
     games: Mapping[str, Game]
     operator_values: Mapping[str, Any]
     tokens: Tokens
-    accounts: AccountsEdge | None
+    accounts: Accounts | None
 
 
 def context() -> Context:

@@ -25,9 +25,9 @@ from service.errors import (
 )
 from service.games.catalogue import Game
 from service.operations.context import Context, erase_disk, timestamp
-from service.operations.interfaces import Objects
 from service.servers import values
 from service.servers.backoff import in_backoff
+from service.servers.objects import Objects
 from service.servers.spec import Record, customer_of_claim, never_used, record_of_values
 from service.servers.state import exists
 from service.web.auth import Token

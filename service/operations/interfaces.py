@@ -1,60 +1,22 @@
-"""What the web layer asks of its two edges, as types.
+"""What the operations ask of Kubernetes, of Helm and of file access, as types.
 
-`cluster.py` reads Kubernetes and `releases.py` writes through Helm; the fakes of the tests stand in for both.
-Objects are plain dicts, as the Kubernetes API writes them in JSON.
+`cluster/reader.py` reads Kubernetes, `helm/releases.py` writes through Helm and `files/accounts.py` keeps who may
+log in; the fakes of the tests stand in for all three.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
-Object = dict[str, Any]
-Values = dict[str, Any]
-
-KEPT_SINCE = "gameserver/kept-since"
-"""The annotation of a claim with the time at which its server was deleted."""
-REUSED_SINCE = "gameserver/reused-since"
-"""The annotation of a claim with the time at which a server was last made over it."""
+from service.files.accounts import Account
+from service.kube.types import Object
+from service.servers.objects import Objects, RconPassword
+from service.servers.values import Values
 
 
-class RconPassword(NamedTuple):
-    """RCON's password, and when the Secret that holds it was made (RFC 3339)."""
-
-    text: str
-    since: str
-
-
-class Objects(Protocol):
-    """All that the cluster knows of one server; parts that do not exist are None or empty."""
-
-    @property
-    def id(self) -> int: ...
-    @property
-    def statefulset(self) -> Object | None: ...
-    @property
-    def pod(self) -> Object | None: ...
-    @property
-    def claim(self) -> Object | None: ...
-    @property
-    def services(self) -> Mapping[str, Object]:
-        """The Services by object name."""
-
-    @property
-    def events(self) -> Sequence[Object]:
-        """Those events of pod, StatefulSet and claim that a state may be read from, newest last."""
-
-    @property
-    def releases(self) -> Sequence[Object]:
-        """The metadata of the release Secrets, oldest first; labels `status` and `version`."""
-
-    @property
-    def nodes(self) -> Mapping[str, Object]:
-        """The nodes of the cluster by name, as of some seconds ago; empty where nobody knows them."""
-
-
-class ClusterEdge(Protocol):
+class Cluster(Protocol):
     """Kubernetes. Every method may raise errors.ClusterUnavailable."""
 
     def server(self, id: int) -> Objects:
@@ -90,7 +52,7 @@ class ClusterEdge(Protocol):
     def ready(self) -> bool: ...
 
 
-class ReleasesEdge(Protocol):
+class Releases(Protocol):
     """Helm. Each write may raise errors.OperationInProgress, TooManyOperations, OperationFailed and their kin."""
 
     def install(self, id: int, values: Values) -> None: ...
@@ -112,3 +74,22 @@ class ReleasesEdge(Protocol):
 
     def confirm(self, id: int) -> None:
         """Raises ClusterUnavailable unless the Lease that this thread holds is still its own, as Kubernetes has it."""
+
+
+class Accounts(Protocol):
+    """File access. Every method may raise ClusterUnavailable, and all but remove FileAccessNotInstalled."""
+
+    def host_keys(self) -> list[str]:
+        """The fingerprints that customers compare: `SHA256:…`."""
+
+    def account(self, id: int) -> Account:
+        """The account of a server; one without credentials where there is none."""
+
+    def change(self, id: int, change: Callable[[Account], Account]) -> Account:
+        """Write `change(present account)` unless it is the same; gives it. May raise OperationInProgress."""
+
+    def remove(self, id: int) -> None:
+        """Take all access away; a server without an account is no error."""
+
+    def node_local(self, claim: Object) -> bool:
+        """Whether the disk is a folder of one node. One that is not bound yet may still become that."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-Kind = Literal["primary", "rcon", "sftp"]
-KINDS: tuple[Kind, ...] = ("primary", "rcon", "sftp")
-
+from service.servers.names import PortName, services_with
 
 # The names under which others make a server known: external-dns in the DNS, mc-router at its own door.
 _DNS_NAME, _ROUTER_NAME = "external-dns.alpha.kubernetes.io/hostname", "mc-router.itzg.me/externalServerName"
@@ -23,20 +21,11 @@ class Address:
     host: str | None
 
 
-def service_names(id: int, kind: Kind) -> tuple[str, ...]:
-    """The Services that may have the port, the likely one first. RCON has its own only where it is private."""
-    return {
-        "primary": (f"server-{id}",),
-        "rcon": (f"server-{id}", f"server-{id}-rcon"),
-        "sftp": (f"server-{id}-sftp",),
-    }[kind]
-
-
-def address_of(kind: Kind, service: Mapping[str, Any]) -> Address | None:
+def address_of(port_name: PortName, service: Mapping[str, Any]) -> Address | None:
     """Where the port is reached, or None where this Service does not have it (or not yet)."""
     spec = service.get("spec", {})
     # A port of both protocols is two in Kubernetes: "primary" and "primary-udp".
-    found = [port for port in spec.get("ports", []) if port.get("name") in (kind, f"{kind}-udp")]
+    found = [port for port in spec.get("ports", []) if port.get("name") in (port_name, f"{port_name}-udp")]
     if not found:
         return None
     protocols = sorted({str(port.get("protocol", "TCP")) for port in found})
@@ -53,14 +42,14 @@ def address_of(kind: Kind, service: Mapping[str, Any]) -> Address | None:
         for ingress in service.get("status", {}).get("loadBalancer", {}).get("ingress") or []:
             return Address(port, protocol, name or ingress.get("hostname") or ingress.get("ip"))
         return None
-    if kind == "primary" and (routed := annotations.get(_ROUTER_NAME) or name):
+    if port_name == "primary" and (routed := annotations.get(_ROUTER_NAME) or name):
         return Address(port, protocol, routed)
     return Address(port, protocol, f"{metadata['name']}.{metadata['namespace']}.svc")
 
 
-def address_in(kind: Kind, id: int, services: Mapping[str, Mapping[str, Any]]) -> Address | None:
+def address_in(port_name: PortName, id: int, services: Mapping[str, Mapping[str, Any]]) -> Address | None:
     """The same, out of all Services of a server."""
-    for name in service_names(id, kind):
-        if name in services and (address := address_of(kind, services[name])):
+    for name in services_with(port_name, id):
+        if name in services and (address := address_of(port_name, services[name])):
             return address
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.operations.interfaces import Objects
+from service.servers.objects import Objects
 from service.servers.readings import game_status
 from service.servers.state import state_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from service.operations.interfaces import Object
+from service.kube.types import Object
 from service.servers.readings import condition, deleted, ended, game, quantity, seconds_between
 
 # How a program ends that was asked to by a signal and does not make its own end of it: 128 and the signal's number. A

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from service.operations.interfaces import Object, Objects
+from service.kube.types import Object
+from service.servers.objects import Objects
 from service.servers.readings import condition, deleted, game, quantity, uid
 from service.servers.volumes import selected_node
 

@@ -1,14 +1,47 @@
-"""What the cluster holds of one server, and what its parts are called. Pure."""
+"""What the cluster holds of one server. Pure."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
-from service.operations.interfaces import Object
+from service.kube.types import Object
 
-_NAME = re.compile(r"server-[1-9][0-9]{0,18}")
+
+class Objects(Protocol):
+    """All that the cluster knows of one server; parts that do not exist are None or empty."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def statefulset(self) -> Object | None: ...
+    @property
+    def pod(self) -> Object | None: ...
+    @property
+    def claim(self) -> Object | None: ...
+    @property
+    def services(self) -> Mapping[str, Object]:
+        """The Services by object name."""
+
+    @property
+    def events(self) -> Sequence[Object]:
+        """Those events of pod, StatefulSet and claim that a state may be read from, newest last."""
+
+    @property
+    def releases(self) -> Sequence[Object]:
+        """The metadata of the release Secrets, oldest first; labels `status` and `version`."""
+
+    @property
+    def nodes(self) -> Mapping[str, Object]:
+        """The nodes of the cluster by name, as of some seconds ago; empty where nobody knows them."""
+
+
+class RconPassword(NamedTuple):
+    """RCON's password, and when the Secret that holds it was made (RFC 3339)."""
+
+    text: str
+    since: str
 
 
 @dataclass(frozen=True)
@@ -30,11 +63,6 @@ class ServerObjects:
     nodes: Mapping[str, Object] = field(default_factory=dict)
 
 
-def service_names(id: int) -> tuple[str, str, str]:
-    """The Services that a server may have: the game's own, and those of a private RCON and of file access."""
-    return f"server-{id}", f"server-{id}-rcon", f"server-{id}-sftp"
-
-
 # Where each kind of object of the chart gameserver is found: its API group and its name in a path.
 KINDS = {
     "NetworkPolicy": ("networking.k8s.io/v1", "networkpolicies"),
@@ -43,11 +71,3 @@ KINDS = {
     "Service": ("v1", "services"),
     "StatefulSet": ("apps/v1", "statefulsets"),
 }
-
-
-def release_name(id: int) -> str:
-    """The release of server `id`. Nothing that helm could take for an option or a path ever gets past here."""
-    name = f"server-{id}"
-    if isinstance(id, bool) or not isinstance(id, int) or not _NAME.fullmatch(name) or id >= 2**63:
-        raise ValueError(f"not a server's id: {id!r}")
-    return name

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from service.operations.interfaces import Object
+from service.kube.types import Object
 
 CONTAINER = "game"
 

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.operations.interfaces import Objects
-
-ANNOTATION = "gameserver/server"
+from service.servers.names import SERVER
+from service.servers.objects import Objects
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def never_used(claim: Mapping[str, Any]) -> bool:
 def _annotated(thing: Mapping[str, Any] | None) -> Record | None:
     text = _mapping(_mapping(thing).get("metadata")).get("annotations") or {}
     try:
-        found = json.loads(text[ANNOTATION])
+        found = json.loads(text[SERVER])
     except (KeyError, TypeError, ValueError):
         return None
     found = _mapping(found)

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from service.operations.interfaces import KEPT_SINCE, Object, Objects
+from service.kube.types import Object
 from service.servers import hindrances
 from service.servers.endings import ending, left
+from service.servers.names import KEPT_SINCE
+from service.servers.objects import Objects
 from service.servers.readings import begun, condition, created, deleted, ended, game_status, written
 from service.servers.stops import stop_of
 

@@ -10,10 +10,10 @@ import json
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
-from service.operations.interfaces import Object
+from service.kube.types import Object
+from service.servers.names import LAST_STOP
 from service.servers.readings import text_of
 
-ANNOTATION = "gameserver/last-stop"
 LONGEST_REASON = 1000
 
 
@@ -46,7 +46,7 @@ class Stop:
 
 def stop_of(statefulset: Object) -> Stop | None:
     """The last stop of a stopped server; None where nobody saw it. A hand may have written anything there."""
-    text = (statefulset.get("metadata", {}).get("annotations") or {}).get(ANNOTATION)
+    text = (statefulset.get("metadata", {}).get("annotations") or {}).get(LAST_STOP)
     try:
         found = json.loads(text or "")
         pod, at, reason, due = found["pod"], found["at"], found["reason"], found.get("due")

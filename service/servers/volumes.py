@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.operations.interfaces import Object
+from service.kube.types import Object
 
 HOSTNAME = "kubernetes.io/hostname"
 # Written by the scheduler, and for good once the disk is bound:

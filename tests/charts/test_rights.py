@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from local.paths import ROOT
-from service.cluster.reader import Cluster
-from service.helm.releases import Releases
+from service.cluster.reader import ClusterReader
+from service.helm.releases import HelmReleases
 from service.kube.client import Kube
 from service.servers.objects import ServerObjects
 from service.settings import Settings
@@ -123,7 +123,7 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         monkeypatch.setenv("KUBECONFIG", proxy.kubeconfig(tmp_path))
         helm = str(ROOT / ".local" / "bin" / "helm")
         settings = replace(Settings(), servers_namespace=namespace, helm=helm, pod_name="rights")
-        cluster, releases = Cluster(settings), Releases(settings)
+        cluster, releases = ClusterReader(settings), HelmReleases(settings)
         assert cluster.ready()
         releases.install(1, VALUES)
         assert cluster.servers(10, None)[0][0].id == 1

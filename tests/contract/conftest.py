@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import pytest
 
 from local.paths import ROOT
-from service.cluster.reader import Cluster
+from service.cluster.reader import ClusterReader
 from service.errors import RefusedByCluster
-from service.helm.releases import Releases
+from service.helm.releases import HelmReleases
 from service.kube.client import Kube, path
-from service.operations.interfaces import ClusterEdge, ReleasesEdge
+from service.operations.interfaces import Cluster, Releases
 from service.settings import Settings
 from tests.support.fakes import FakeCluster, FakeReleases, World
 
@@ -36,9 +36,9 @@ class Edges:
     volume, as far as anybody can tell, which the first start does otherwise.
     """
 
-    cluster: ClusterEdge
-    releases: ReleasesEdge
-    other: ReleasesEdge
+    cluster: Cluster
+    releases: Releases
+    other: Releases
     lose_statefulset: Callable[[int], None]
     lose_service: Callable[[str], None]
     refuse_next: Callable[[], None]
@@ -83,9 +83,9 @@ def real(real_settings: Settings) -> Edges:
         kube.merge(claim, {"spec": {"volumeName": f"volume-{id}"}})
 
     return Edges(
-        Cluster(real_settings),
-        Releases(real_settings),
-        Releases(replace(real_settings, pod_name="contract-2")),
+        ClusterReader(real_settings),
+        HelmReleases(real_settings),
+        HelmReleases(replace(real_settings, pod_name="contract-2")),
         lose_statefulset,
         lose_service,
         lambda: None,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from service.kube.client import Kube, path
-from service.operations.interfaces import KEPT_SINCE
+from service.servers.names import KEPT_SINCE
 from service.settings import Settings
 from tests.contract.conftest import Edges, statuses
 from tests.contract.replica import CREATE, Call, Served, helms, replica, serving

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import ClusterUnavailable, OperationInProgress, RefusedByCluster
-from service.helm.releases import Releases
+from service.helm.releases import HelmReleases
 from service.kube import leases
 from service.kube.client import Kube, path
 from service.servers.state import exists
@@ -211,13 +211,13 @@ def test_kubernetes_away_is_said_in_time(
     real_settings: Settings, tmp_path: Path, new_id: Callable[[], int], monkeypatch: pytest.MonkeyPatch, kubeconfig: str
 ) -> None:
     """Reads and writes say so in under 5 seconds, whether connections are refused or nothing answers."""
-    from service.cluster.reader import Cluster
+    from service.cluster.reader import ClusterReader
 
     proxy = Proxy(kubeconfig)
     with proxy.running():
         monkeypatch.setenv("KUBECONFIG", proxy.kubeconfig(tmp_path))
         settings = replace(real_settings, pod_name="away")
-        cluster, releases = Cluster(settings), Releases(settings)
+        cluster, releases = ClusterReader(settings), HelmReleases(settings)
         assert cluster.ready()
         cluster.servers(1, None)
         proxy.freeze()
@@ -234,10 +234,10 @@ def test_kubernetes_away_is_said_in_time(
     assert not cluster.ready()
 
 
-def _calls(cluster: object, releases: Releases, id: int) -> list[Callable[[], object]]:
-    from service.cluster.reader import Cluster
+def _calls(cluster: object, releases: HelmReleases, id: int) -> list[Callable[[], object]]:
+    from service.cluster.reader import ClusterReader
 
-    assert isinstance(cluster, Cluster)
+    assert isinstance(cluster, ClusterReader)
     time.sleep(2.5)  # Past what the list takes for fresh.
     return [
         lambda: cluster.server(id).statefulset,

@@ -24,9 +24,11 @@ from service.errors import (
     ServerNotFound,
 )
 from service.files.accounts import Account
-from service.operations.interfaces import KEPT_SINCE, REUSED_SINCE, Object, Objects, RconPassword, Values
-from service.servers.objects import ServerObjects
+from service.kube.types import Object
+from service.servers.names import KEPT_SINCE, REUSED_SINCE
+from service.servers.objects import Objects, RconPassword, ServerObjects
 from service.servers.spec import never_used
+from service.servers.values import Values
 
 NAMESPACE = "gameservers"
 TIME = "2026-01-31T12:00:00Z"

@@ -8,7 +8,7 @@ from typing import Any
 
 from service.errors import ClusterUnavailable
 from service.kube.client import Conflict, Gone, Kube
-from service.operations.interfaces import Object
+from service.kube.types import Object
 
 
 class MemoryKube(Kube):

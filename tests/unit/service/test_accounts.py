@@ -10,7 +10,7 @@ import pytest
 
 from service.errors import ClusterUnavailable, FileAccessNotInstalled, OperationInProgress
 from service.files import accounts as edge
-from service.files.accounts import Account, Accounts
+from service.files.accounts import Account, SecretAccounts
 from service.kube.client import Conflict
 from service.settings import Settings
 
@@ -58,15 +58,15 @@ def kube() -> FakeKube:
 
 
 @pytest.fixture
-def accounts(kube: FakeKube) -> Accounts:
-    return Accounts(replace(Settings(), sftp_namespace="files"), kube)  # type: ignore[arg-type]
+def accounts(kube: FakeKube) -> SecretAccounts:
+    return SecretAccounts(replace(Settings(), sftp_namespace="files"), kube)  # type: ignore[arg-type]
 
 
 def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def test_an_account_is_written_as_the_agents_read_it(accounts: Accounts, kube: FakeKube) -> None:
+def test_an_account_is_written_as_the_agents_read_it(accounts: SecretAccounts, kube: FakeKube) -> None:
     wanted = Account("$7$hash", (KEY,))
     assert accounts.change(7, lambda _: wanted) == wanted
     assert kube.objects == {
@@ -90,7 +90,7 @@ def test_an_account_is_written_as_the_agents_read_it(accounts: Accounts, kube: F
     assert accounts.account(7) == wanted
 
 
-def test_a_change_keeps_what_else_is_on_the_secret(accounts: Accounts, kube: FakeKube) -> None:
+def test_a_change_keeps_what_else_is_on_the_secret(accounts: SecretAccounts, kube: FakeKube) -> None:
     """Its version above all: of two changes at once neither is lost."""
     accounts.change(7, lambda _: Account("$7$hash", ()))
     kube.objects[f"{SECRETS}/server-7"]["metadata"]["resourceVersion"] = "5"
@@ -99,12 +99,12 @@ def test_a_change_keeps_what_else_is_on_the_secret(accounts: Accounts, kube: Fak
     assert kube.objects[f"{SECRETS}/server-7"]["data"] == {}
 
 
-def test_what_changes_nothing_writes_nothing(accounts: Accounts, kube: FakeKube) -> None:
+def test_what_changes_nothing_writes_nothing(accounts: SecretAccounts, kube: FakeKube) -> None:
     accounts.change(7, lambda account: account)
     assert kube.objects == {}
 
 
-def test_a_faster_change_is_built_upon_and_endless_ones_are_not(accounts: Accounts, kube: FakeKube) -> None:
+def test_a_faster_change_is_built_upon_and_endless_ones_are_not(accounts: SecretAccounts, kube: FakeKube) -> None:
     kube.conflicts = 2
     assert accounts.change(7, lambda _: Account("$7$hash")) == Account("$7$hash")
     kube.conflicts = 9
@@ -112,7 +112,7 @@ def test_a_faster_change_is_built_upon_and_endless_ones_are_not(accounts: Accoun
         accounts.change(7, lambda _: Account())
 
 
-def test_removing_twice_is_removing_once_and_works_without_the_chart(accounts: Accounts, kube: FakeKube) -> None:
+def test_removing_twice_is_removing_once_and_works_without_the_chart(accounts: SecretAccounts, kube: FakeKube) -> None:
     accounts.change(7, lambda _: Account("$7$hash"))
     accounts.remove(7)
     accounts.remove(7)
@@ -121,7 +121,7 @@ def test_removing_twice_is_removing_once_and_works_without_the_chart(accounts: A
     accounts.remove(7)
 
 
-def test_fingerprints_need_the_daemonset_and_its_config_map(accounts: Accounts, kube: FakeKube) -> None:
+def test_fingerprints_need_the_daemonset_and_its_config_map(accounts: SecretAccounts, kube: FakeKube) -> None:
     daemonsets, published = (
         "/apis/apps/v1/namespaces/files/daemonsets",
         "/api/v1/namespaces/files/configmaps/sftp-host-key",
@@ -155,12 +155,14 @@ def affinity(*nodes: str, key: str = "kubernetes.io/hostname") -> dict[str, Any]
         ({"nfs": {"server": "a", "path": "/a"}}, False),
     ],
 )
-def test_which_disks_can_be_reached(accounts: Accounts, kube: FakeKube, spec: dict[str, Any], local: bool) -> None:
+def test_which_disks_can_be_reached(
+    accounts: SecretAccounts, kube: FakeKube, spec: dict[str, Any], local: bool
+) -> None:
     kube.objects["/api/v1/persistentvolumes/pv"] = {"spec": spec}
     assert accounts.node_local({"spec": {"volumeName": "pv"}}) is local
 
 
-def test_a_disk_that_is_not_bound_yet_may_still_become_a_nodes_own(accounts: Accounts) -> None:
+def test_a_disk_that_is_not_bound_yet_may_still_become_a_nodes_own(accounts: SecretAccounts) -> None:
     assert accounts.node_local({"spec": {}})
     assert accounts.node_local({"spec": {"volumeName": "on its way"}})
 

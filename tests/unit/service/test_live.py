@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from service.cluster.live import LiveServer
-from service.cluster.reader import Cluster
+from service.cluster.reader import ClusterReader
 
 Wanted = Sequence[tuple[str, str, str]]
 
@@ -29,7 +29,7 @@ class Reads:
         return self.get_all([("v1", "services", name)])[0]
 
     def server(self) -> LiveServer:
-        return LiveServer(cast(Cluster, self), 7)
+        return LiveServer(cast(ClusterReader, self), 7)
 
 
 def test_servers_are_read_side_by_side() -> None:

@@ -12,8 +12,8 @@ from service.errors import ClusterUnavailable, TooManyOperations
 from service.helm import pool
 from service.helm.pool import Places
 from service.kube.leases import DURATION, MARGIN, Lease, _now
-from service.operations.interfaces import Object
-from service.servers.objects import release_name
+from service.kube.types import Object
+from service.servers.names import release_name
 
 
 def lease(seconds: float = 10) -> Lease:

@@ -8,8 +8,8 @@ import pytest
 
 from service.errors import ClusterContended, RefusedByCluster
 from service.helm import releases
-from service.helm.releases import CONTENDED_TRIES, Releases
-from service.operations.interfaces import Values
+from service.helm.releases import CONTENDED_TRIES, HelmReleases
+from service.servers.values import Values
 from service.settings import Settings
 from tests.support.memory_kube import MemoryKube
 from tests.unit.service.test_revisions import secret
@@ -52,8 +52,8 @@ def writer(monkeypatch: pytest.MonkeyPatch) -> Writer:
 
 
 @pytest.fixture
-def edge(writer: Writer) -> Releases:
-    return Releases(Settings(), writer._kube)
+def edge(writer: Writer) -> HelmReleases:
+    return HelmReleases(Settings(), writer._kube)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def edge(writer: Writer) -> Releases:
     ],
 )
 def test_a_change_that_is_not_about_the_pod_leaves_it_alone(
-    writer: Writer, edge: Releases, changes: Values, keep: bool
+    writer: Writer, edge: HelmReleases, changes: Values, keep: bool
 ) -> None:
     """The chart is told for this revision alone, so a hand's next `--reuse-values` takes the pod along."""
     assert edge.change(1, lambda values: {**values, **changes}) is True
@@ -79,14 +79,14 @@ def test_a_change_that_is_not_about_the_pod_leaves_it_alone(
     assert writer.written[-1][1] == {**RUNNING, **changes, "restartedAt": "later"}
 
 
-def test_a_start_takes_all(writer: Writer, edge: Releases) -> None:
+def test_a_start_takes_all(writer: Writer, edge: HelmReleases) -> None:
     """There is no pod to be left alone."""
     writer.leave("deployed", {**RUNNING, "replicas": 0})
     edge.change(1, lambda values: {**values, "replicas": 1, "diskGb": 2})
     assert "keepPodInRevision" not in writer.written[0][1]
 
 
-def test_what_a_dead_replica_had_begun_is_taken_along(writer: Writer, edge: Releases) -> None:
+def test_what_a_dead_replica_had_begun_is_taken_along(writer: Writer, edge: HelmReleases) -> None:
     """The pod may have yet to take it; unless it was to be left alone then too."""
     writer.leave("failed", {**RUNNING, "ramGb": 2})
     edge.change(1, lambda values: {**values, "diskGb": 2})
@@ -96,7 +96,7 @@ def test_what_a_dead_replica_had_begun_is_taken_along(writer: Writer, edge: Rele
     assert writer.written[-1][1] == {**RUNNING, "diskGb": 3, "keepPodInRevision": 5}
 
 
-def test_a_refused_change_is_taken_back_without_touching_the_pod(writer: Writer, edge: Releases) -> None:
+def test_a_refused_change_is_taken_back_without_touching_the_pod(writer: Writer, edge: HelmReleases) -> None:
     """A newer chart's template does not come in by it."""
     writer.failures = [RefusedByCluster()]
     with pytest.raises(RefusedByCluster):
@@ -107,7 +107,7 @@ def test_a_refused_change_is_taken_back_without_touching_the_pod(writer: Writer,
     ]
 
 
-def test_a_write_that_others_were_quicker_than_is_done_again(writer: Writer, edge: Releases) -> None:
+def test_a_write_that_others_were_quicker_than_is_done_again(writer: Writer, edge: HelmReleases) -> None:
     """Each try names the revision that it will be; and after many the client is told to come again."""
     writer.failures = [ClusterContended(), ClusterContended()]
     assert edge.change(1, lambda values: {**values, "diskGb": 2}) is True

@@ -11,7 +11,7 @@ import pytest
 
 from service.errors import OperationFailed, OperationInProgress
 from service.helm.revisions import Release, Revisions, age, in_order
-from service.operations.interfaces import Object
+from service.kube.types import Object
 from tests.support.memory_kube import MemoryKube
 
 SECRETS = "/api/v1/namespaces/games/secrets"

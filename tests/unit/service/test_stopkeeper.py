@@ -11,9 +11,10 @@ from service.cluster import index
 from service.cluster.stopkeeper import StopKeeper
 from service.errors import ClusterUnavailable
 from service.kube.client import Conflict
-from service.operations.interfaces import Object
+from service.kube.types import Object
+from service.servers.names import LAST_STOP
 from service.servers.objects import ServerObjects
-from service.servers.stops import ANNOTATION, LONGEST_REASON, Stop, stop_of
+from service.servers.stops import LONGEST_REASON, Stop, stop_of
 from tests.support.memory_kube import MemoryKube
 
 PATH = "/apis/apps/v1/namespaces/games/statefulsets/server-1"
@@ -182,7 +183,7 @@ def test_a_start_takes_it_away() -> None:
     started = cluster.server.statefulset
     assert started is not None
     assert cluster.done(lambda keeper: keeper.statefulset_changed(1, None, started, False)) is None
-    assert ANNOTATION not in cluster.kube.objects[PATH]["metadata"]["annotations"]
+    assert LAST_STOP not in cluster.kube.objects[PATH]["metadata"]["annotations"]
 
     cluster = Cluster()
     cluster.pod(pod(RUNS, **DELETED), pod(ended(1), **DELETED))
@@ -224,6 +225,6 @@ def test_while_kubernetes_is_away_nothing_breaks() -> None:
 
 def test_a_reason_is_not_endless() -> None:
     """An annotation has its limits."""
-    found = stop_of({"metadata": {"annotations": {ANNOTATION: Stop("a", "b", "x" * 10**6).as_text()}}})
+    found = stop_of({"metadata": {"annotations": {LAST_STOP: Stop("a", "b", "x" * 10**6).as_text()}}})
     assert found is not None
     assert found.reason == "x" * LONGEST_REASON

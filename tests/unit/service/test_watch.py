@@ -13,8 +13,8 @@ from service.cluster.nodelist import NodeList
 from service.errors import ClusterUnavailable
 from service.kube import watch
 from service.kube.client import Gone
+from service.kube.types import Object
 from service.kube.watch import Kind, Watch
-from service.operations.interfaces import Object
 from tests.support.memory_kube import MemoryKube
 from tests.support.waiting import until
 

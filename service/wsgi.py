@@ -11,11 +11,12 @@ import sys
 
 from flask import Flask
 
-from service.app import count_servers, create_app
+from service.app import create_app
 from service.cluster.reader import ClusterReader
 from service.errors import StartupError
 from service.files.accounts import SecretAccounts
 from service.helm.releases import HelmReleases
+from service.operations.census import count_servers
 from service.settings import Settings
 from service.telemetry import logs, metrics
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from service.api import schemas
-from service.operations.context import caller, context
-from service.operations.create import claim_gb
+from service.api.context import caller, context
+from service.servers.disks import claim_gb
 from service.servers.names import ID, KEPT_SINCE
 from service.servers.spec import customer_of_claim
-from service.web.auth import needs
 from service.web.parsing import Blueprint
+from service.web.routes import access
 
 blueprint = Blueprint("disks", __name__, url_prefix="/api/v1/disk", description="Disks that outlived their server")
 
 
 @blueprint.route("/", methods=["GET"])
-@needs("read")
+@access("server:read")
 @blueprint.response(200, schemas.DisksAnswer)
 def list_disks() -> dict[str, Any]:
     """The kept disks: id, size, since when"""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from typing import Any, TypeVar
-
-from flask import Flask
+from typing import Any
 
 from service import errors
 from service.games.catalogue import Game
 from service.settings import Settings
+from service.web.routes import Route
 
-View = TypeVar("View", bound=Callable[..., Any])
 Document = dict[str, Any]
 
 _BODY = (errors.MalformedBody, errors.BodyTooLarge, errors.UnsupportedMediaType, errors.InvalidRequest)
@@ -26,25 +24,17 @@ _TOKEN = (
 )
 
 
-def problems(*kinds: type[errors.Problem]) -> Callable[[View], View]:
-    """Say which problems a view answers with, beside those that all do. Belongs right above the function."""
-
-    def mark(view: View) -> View:
-        view.problems = kinds  # type: ignore[attr-defined]
-        return view
-
-    return mark
-
-
-def finished(document: Mapping[str, Any], app: Flask, settings: Settings, games: Mapping[str, Game]) -> Document:
+def finished(
+    document: Mapping[str, Any], routes: Iterable[Route], settings: Settings, games: Mapping[str, Game]
+) -> Document:
     """The document with each operation's errors and scope, the operator's limits, and the games' options."""
     result = deepcopy(dict(document))
-    for rule in app.url_map.iter_rules():
-        path = re.sub(r"<(?:[^:<>]+:)?([^<>]+)>", r"{\1}", rule.rule)
-        for method in sorted((rule.methods or set()) & {"GET", "POST", "PUT", "PATCH", "DELETE"}):
+    for route in routes:
+        path = re.sub(r"<(?:[^:<>]+:)?([^<>]+)>", r"{\1}", route.rule)
+        for method in sorted(route.methods):
             operation = result["paths"].get(path, {}).get(method.lower())
             if operation is not None:
-                _finish(operation, method, app.view_functions[rule.endpoint])
+                _finish(operation, route)
     schemas = result["components"]["schemas"]
     result["components"].pop("responses", None)
     schemas.pop("PaginationMetadata", None)
@@ -57,13 +47,15 @@ def finished(document: Mapping[str, Any], app: Flask, settings: Settings, games:
     return result
 
 
-def _finish(operation: Document, method: str, view: Any) -> None:
-    kinds: set[type[errors.Problem]] = {errors.Problem, *getattr(view, "problems", ())}
-    if view.needs is None:
+def _finish(operation: Document, route: Route) -> None:
+    kinds: set[type[errors.Problem]] = {errors.Problem, *route.problems}
+    if route.access.scope is None:
         operation["security"] = []
     else:
         kinds |= set(_TOKEN)
-        operation["description"] = f"{operation.get('description', '')}\n\nNeeds the scope `{view.needs}`.".strip()
+        operation["description"] = (
+            f"{operation.get('description', '')}\n\nNeeds the scope `{route.access.scope}`.".strip()
+        )
     if "requestBody" in operation:
         operation["requestBody"]["required"] = True
         kinds |= set(_BODY)

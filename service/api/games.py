@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from service.api import schemas
-from service.operations.context import context
-from service.web.auth import needs
+from service.api.context import context
 from service.web.parsing import Blueprint
+from service.web.routes import access
 
 blueprint = Blueprint("games", __name__, url_prefix="/api/v1/game", description="The games there are")
 
 
 @blueprint.route("", methods=["GET"])
-@needs("read")
+@access("server:read")
 @blueprint.response(200, schemas.GamesAnswer)
 def list_games() -> dict[str, Any]:
     """The games, each with its ports and the JSON Schema of its options"""

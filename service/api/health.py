@@ -6,20 +6,17 @@ is away is of more use than one that is restarted, or taken out of the Service, 
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from flask import Response, jsonify, request
 
 from service import errors
 from service.api import schemas
-from service.api.document import problems
-from service.operations.context import context
-from service.web.auth import public
+from service.api.context import context
+from service.web.draining import draining
+from service.web.fields import Success
 from service.web.parsing import Blueprint
-
-draining = threading.Event()
-"""Set once this process has been told to end: from then on it wants no new connections."""
+from service.web.routes import problems, public
 
 blueprint = Blueprint("health", __name__, description="The API itself")
 
@@ -41,7 +38,7 @@ def healthcheck() -> Response:
 
 @blueprint.route("/readyz", methods=["GET"])
 @public
-@blueprint.response(200, schemas.Success)
+@blueprint.response(200, Success)
 @problems(errors.Draining, errors.ClusterUnavailable)
 def readyz() -> dict[str, Any]:
     """Whether the cluster answers: for people and monitors"""

@@ -2,79 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import Any
 
 import marshmallow as ma
 from flask import current_app
 from marshmallow import fields, validate
 
-LARGEST_ID = 2**63 - 1
+from service.tokens import CUSTOMER, CUSTOMER_WORDS
+from service.web.fields import Flag, Options, QueryNumber, Schema, Success, Text, WholeNumber, one_of
+
 DEFAULT_LIMIT, LARGEST_LIMIT = 100, 500
-CUSTOMER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-CUSTOMER_WORDS = "1 to 63 letters, digits, dots, dashes or underscores, beginning with no sign"
-
-
-class Schema(ma.Schema):
-    """Unknown fields are refused by name."""
-
-    class Meta:
-        unknown = ma.RAISE
-
-    error_messages = {"unknown": "unknown field", "type": "must be an object"}  # noqa: RUF012
-
-
-def _words(invalid: str) -> dict[str, str | list[Any] | dict[Any, Any]]:
-    return {"required": "is required", "null": "must not be null", "invalid": invalid}
-
-
-class WholeNumber(fields.Integer):
-    """A JSON integer, and nothing that Python would take for one: not true, 1.0, "2" or NaN."""
-
-    default_error_messages = _words("must be a whole number")
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
-        if type(value) is not int:
-            raise self.make_error("invalid")
-        return value
-
-
-class Flag(fields.Boolean):
-    """A JSON boolean, not one of the many words that marshmallow takes for one."""
-
-    default_error_messages = _words("must be true or false")
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
-        if not isinstance(value, bool):
-            raise self.make_error("invalid")
-        return value
-
-
-class Text(fields.String):
-    default_error_messages = _words("must be a text")
-
-
-class Options(fields.Raw):
-    """A JSON object; the game's own schema judges what is in it."""
-
-    default_error_messages = _words("must be an object")
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
-        if not isinstance(value, dict):
-            raise self.make_error("invalid")
-        return value
-
-
-class QueryNumber(fields.Integer):
-    """A whole number in a query string, in ASCII digits."""
-
-    default_error_messages = _words("must be a whole number")
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
-        if not re.fullmatch(r"[0-9]{1,9}", str(value)):
-            raise self.make_error("invalid")
-        return int(value)
 
 
 def _within(name: str) -> Any:
@@ -89,10 +26,6 @@ def _within(name: str) -> Any:
     return check
 
 
-def _one_of(*words: str) -> validate.OneOf:
-    return validate.OneOf(words, error=f"must be {' or '.join(words)}")
-
-
 def _customer(value: str) -> None:
     if not CUSTOMER.fullmatch(value):
         raise ma.ValidationError(f"must be {CUSTOMER_WORDS}")
@@ -104,9 +37,9 @@ class CreateServer(Schema):
     game = Text(load_default="minecraft")
     options = Options(load_default=dict)
     start = Flag(load_default=True)
-    rcon = Text(load_default="public", validate=_one_of("public", "private"))
+    rcon = Text(load_default="public", validate=one_of("public", "private"))
     customer = Text(load_default=None, validate=_customer, metadata={"pattern": f"^{CUSTOMER.pattern}$"})
-    disk = Text(load_default=None, validate=_one_of("reuse", "erase"))
+    disk = Text(load_default=None, validate=one_of("reuse", "erase"))
 
 
 class UpdateServer(Schema):
@@ -116,7 +49,7 @@ class UpdateServer(Schema):
 
 
 class DeleteQuery(Schema):
-    disk = Text(load_default="keep", validate=_one_of("keep", "erase"))
+    disk = Text(load_default="keep", validate=one_of("keep", "erase"))
 
 
 class ListQuery(Schema):
@@ -132,10 +65,6 @@ class ListQuery(Schema):
     )
 
 
-class Success(Schema):
-    success = fields.Constant(True, required=True, metadata={"type": "boolean", "enum": [True]})
-
-
 class Changed(Success):
     restarting = fields.Boolean(
         required=True, metadata={"description": "Whether a running game restarts to take the change."}
@@ -147,7 +76,7 @@ _HOST = "Null until the server's disk has a node; then the same for as long as t
 
 class Port(Schema):
     port = fields.Integer(required=True)
-    protocol = fields.String(required=True, validate=_one_of("TCP", "UDP", "both"))
+    protocol = fields.String(required=True, validate=one_of("TCP", "UDP", "both"))
     host = fields.String(required=True, allow_none=True, metadata={"description": _HOST})
 
 
@@ -173,10 +102,10 @@ class Server(Schema):
     ram_gb = fields.Integer(required=True, allow_none=True)
     disk_gb = fields.Integer(required=True, allow_none=True)
     options = fields.Dict(required=True, allow_none=True)
-    wanted = fields.String(required=True, validate=_one_of("running", "stopped", "deleted"))
+    wanted = fields.String(required=True, validate=one_of("running", "stopped", "deleted"))
     state = fields.String(
         required=True,
-        validate=_one_of("creating", "starting", "running", "stopping", "stopped", "deleting", "failed"),
+        validate=one_of("creating", "starting", "running", "stopping", "stopped", "deleting", "failed"),
     )
     reason = fields.String(required=True, allow_none=True)
     since = fields.String(required=True, allow_none=True)
@@ -223,10 +152,30 @@ class Alive(Schema):
     alive = fields.Constant(True, required=True, metadata={"type": "boolean", "enum": [True]})
 
 
-class ProblemAnswer(Schema):
-    success = fields.Constant(False, required=True, metadata={"type": "boolean", "enum": [False]})
-    type = fields.String(required=True, metadata={"format": "uri-reference"})
-    title = fields.String(required=True)
-    status = fields.Integer(required=True)
-    detail = fields.String(required=True)
-    errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
+_MOST_KEYS = 20
+
+
+class SetAccount(Schema):
+    password = Flag(
+        metadata={"description": "true: a new one, shown in this answer alone; false: none; absent: as it is."}
+    )
+    public_keys = fields.List(
+        Text(metadata={"format": "ssh-public-key"}),
+        validate=validate.Length(max=_MOST_KEYS, error=f"must not be more than {_MOST_KEYS}"),
+        error_messages={"null": "must not be null", "invalid": "must be a list"},
+        metadata={
+            "description": "All of them, in OpenSSH's form; they take the place of those before. Absent: as it is."
+        },
+    )
+
+
+class AccountAnswer(Success):
+    user = fields.String(required=True)
+    password = fields.String(
+        required=True, allow_none=True, metadata={"description": "A new password, shown this once; null otherwise."}
+    )
+    password_set = fields.Boolean(required=True)
+    public_keys = fields.List(fields.String(), required=True)
+    host_keys = fields.List(
+        fields.String(), required=True, metadata={"description": "What a customer's client shows at the first login."}
+    )

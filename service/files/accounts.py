@@ -90,6 +90,25 @@ class SecretAccounts:
         return path("v1", self._namespace, "secrets", server_name(id))
 
 
+class NoFileAccess:
+    """In place of SecretAccounts, where no file access is installed."""
+
+    def host_keys(self) -> list[str]:
+        raise FileAccessNotInstalled()
+
+    def account(self, id: int) -> Account:
+        raise FileAccessNotInstalled()
+
+    def change(self, id: int, change: Callable[[Account], Account]) -> Account:
+        raise FileAccessNotInstalled()
+
+    def remove(self, id: int) -> None:
+        """There is none to take away."""
+
+    def node_local(self, claim: Object) -> bool:
+        raise FileAccessNotInstalled()
+
+
 class _Kube(Kube):
     """Where the chart that gives the rights is not installed, there is no file access: that is no outage."""
 

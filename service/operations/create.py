@@ -1,21 +1,16 @@
-"""Creating a server: the one operation that has to ask before it writes."""
+"""Create: the one operation that has to ask before it writes."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
-from service.api.files import forget
 from service.errors import (
     DiskBeingErased,
-    DiskCannotGrow,
-    DiskCannotShrink,
     DiskKept,
     EulaNotAccepted,
-    InvalidRequest,
     MissingScope,
     NoNodePortLeft,
     Problem,
@@ -23,14 +18,15 @@ from service.errors import (
     ServerExists,
     ServerNotFound,
 )
-from service.games.catalogue import Game
+from service.operations.checks import check_growth, check_options, known_game
 from service.operations.context import Context, erase_disk, timestamp
+from service.operations.power import ensure_running
 from service.servers import values
-from service.servers.backoff import in_backoff
+from service.servers.disks import claim_gb
 from service.servers.objects import Objects
 from service.servers.spec import Record, customer_of_claim, never_used, record_of_values
 from service.servers.state import exists
-from service.web.auth import Token
+from service.tokens import Token
 
 log = logging.getLogger(__name__)
 
@@ -67,63 +63,13 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
             return _again(context, token, objects, record, wanted)
         reused = _settle_disk(context, token, objects, record, request["disk"])
         # A hand may have removed the server of before; whoever had its files does not get this one's.
-        forget(context.accounts, id)
+        context.accounts.remove(id)
         try:
             context.releases.install(id, wanted)
         except NoNodePortLeft:
             _take_back(context, id, reused)
             raise
         return True
-
-
-def start(context: Context, objects: Objects) -> None:
-    """See to it that the server runs, under the Lease that this thread holds; one that runs goes on running."""
-    again = in_backoff(objects)
-
-    def started(current: values.Values) -> values.Values:
-        running = values.started(current, True)
-        new = values.restarted(running, datetime.now(UTC)) if again else running
-        return values.reachable(new, context.settings.external_host) if new != current else current
-
-    context.releases.change(objects.id, started)
-
-
-def known_game(games: Mapping[str, Game], name: str) -> Game:
-    """The game of that name; raises InvalidRequest naming the field."""
-    if name not in games:
-        raise InvalidRequest(errors={"game": [f"is unknown; known are {', '.join(games)}"]})
-    return games[name]
-
-
-def check_options(game: Game, options: Mapping[str, Any]) -> None:
-    """Raises InvalidRequest naming each option that does not fit the game."""
-    if wrong := game.errors(options):
-        raise InvalidRequest(f"The options do not fit {game.title}.", errors=wrong)
-
-
-def check_growth(context: Context, claim: Mapping[str, Any] | None, now_gb: int, wanted_gb: int) -> None:
-    """Raises DiskCannotShrink or DiskCannotGrow where the disk cannot take its new size."""
-    if wanted_gb < now_gb:
-        raise DiskCannotShrink(errors={"disk_gb": [f"must not be smaller than {now_gb}"]})
-    if wanted_gb == now_gb or claim is None:
-        return
-    if not context.cluster.disk_class_expandable(dict(claim)):
-        raise DiskCannotGrow(errors={"disk_gb": [f"must be {now_gb}: the disk's storage class cannot grow it"]})
-    # Until then Kubernetes takes no change of a claim:
-    # https://kubernetes.io/docs/concepts/storage/persistent-volumes/#expanding-persistent-volumes-claims
-    if claim.get("status", {}).get("phase") != "Bound":
-        what = f"must be {now_gb} until the server's first start, which makes the disk"
-        raise DiskCannotGrow(errors={"disk_gb": [what]})
-
-
-def claim_gb(claim: Mapping[str, Any]) -> int:
-    """The size that a claim asks for, in GiB, a broken one rounded up."""
-    text = str(claim.get("spec", {}).get("resources", {}).get("requests", {}).get("storage", "0"))
-    units = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-    for unit, factor in units.items():
-        if text.endswith(unit):
-            return -(-int(float(text.removesuffix(unit)) * factor) // 2**30)
-    return -(-int(float(text)) // 2**30)
 
 
 def _customer(token: Token, given: str | None) -> str:
@@ -147,7 +93,7 @@ def _again(context: Context, token: Token, objects: Objects, record: Record, wan
     statuses = {release.get("labels", {}).get("status") for release in objects.releases}
     once_whole = bool(statuses & {"deployed", "superseded"})
     if once_whole and values.runs(current):
-        start(context, objects)
+        ensure_running(context, objects)
         return False
     # A stopped one stays so; what is missing of it is made again. A create that never came to its end is made anew, as
     # the operator may have mended what was in its way.

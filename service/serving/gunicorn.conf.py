@@ -60,12 +60,12 @@ def post_worker_init(worker: Any) -> None:
     """
 
     # Imported here, in the worker, or gunicorn's own process would hold a second copy of the application.
-    from service.api import health
+    from service.web.draining import draining
 
     def drain(number: int, frame: FrameType | None) -> None:
-        if health.draining.is_set():
+        if draining.is_set():
             return
-        health.draining.set()
+        draining.set()
         # gunicorn ignores an app's own `Connection: close`; where no connection may be kept it says so itself. Not
         # `keepalive = 0`: that also cuts a connection whose answer, begun before, has just said keep-alive.
         worker.max_keepalived = 0

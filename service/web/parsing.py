@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -113,6 +114,21 @@ if TYPE_CHECKING:
 else:
 
     class Blueprint(flask_smorest.Blueprint):
-        """flask-smorest's blueprint, reading with our parser."""
+        """flask-smorest's blueprint, reading with our parser; only then is the server looked up that a call names."""
 
         ARGUMENTS_PARSER = Parser()
+
+        def arguments(self, schema: type[ma.Schema], *, location: str = "json") -> Callable[[Any], Any]:
+            parsed = super().arguments(schema, location=location)
+
+            def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+                @functools.wraps(view)
+                def settled(*args: Any, **kwargs: Any) -> Any:
+                    flask.g.settle()
+                    return view(*args, **kwargs)
+
+                wrapper = parsed(settled)
+                wrapper.parses = True
+                return wrapper
+
+            return decorate

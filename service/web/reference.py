@@ -14,7 +14,7 @@ from flask import Blueprint, Response, current_app, jsonify, render_template
 from markupsafe import Markup, escape
 
 from service.errors import PROBLEMS, NotFound
-from service.web.auth import public
+from service.web.routes import public
 
 blueprint = Blueprint("docs", __name__, template_folder="templates")
 

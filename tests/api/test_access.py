@@ -15,29 +15,32 @@ from werkzeug.test import TestResponse
 from service.app import create_app
 from service.settings import Settings
 from service.telemetry import logs
+from service.web.routes import access
 from tests.api.conftest import Client
 from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, World
 
 OK = {"ram_gb": 2, "disk_gb": 10}
 CALLS = {
-    "GET /api/v1/server/": "read",
-    "POST /api/v1/server/1/": "operate",
-    "GET /api/v1/server/1/": "read",
-    "PATCH /api/v1/server/1/": "operate",
-    "DELETE /api/v1/server/1/": "admin",
-    "PATCH /api/v1/server/1/start": "operate",
-    "PATCH /api/v1/server/1/stop": "operate",
-    "PATCH /api/v1/server/1/restart": "operate",
-    "GET /api/v1/server/1/port/primary": "read",
-    "PATCH /api/v1/server/1/port/primary": "read",
-    "GET /api/v1/server/1/rcon": "operate",
-    "GET /api/v1/server/1/sftp": "read",
-    "PUT /api/v1/server/1/sftp": "operate",
-    "GET /api/v1/disk/": "read",
-    "GET /api/v1/game": "read",
+    "GET /api/v1/server/": "server:read",
+    "POST /api/v1/server/1/": "server:create",
+    "GET /api/v1/server/1/": "server:read",
+    "PATCH /api/v1/server/1/": "server:write",
+    "DELETE /api/v1/server/1/": "server:delete",
+    "PATCH /api/v1/server/1/start": "server:power",
+    "PATCH /api/v1/server/1/stop": "server:power",
+    "PATCH /api/v1/server/1/restart": "server:power",
+    "GET /api/v1/server/1/port/primary": "server:read",
+    "PATCH /api/v1/server/1/port/primary": "server:read",
+    "GET /api/v1/server/1/rcon": "rcon:read",
+    "GET /api/v1/server/1/sftp": "server:read",
+    "PUT /api/v1/server/1/sftp": "files",
+    "GET /api/v1/disk/": "server:read",
+    "GET /api/v1/game": "server:read",
 }
 BODIES = {"POST": OK, "PUT /api/v1/server/1/sftp": {"password": True}, "PATCH /api/v1/server/1/": {}}
-HOLDERS = {"reader": {"read"}, "operator": {"read", "operate"}, "shop": {"read", "operate", "admin"}}
+READ = {"server:read"}
+OPERATE = {"server:create", "server:write", "server:power", "rcon:read", "files"}
+HOLDERS = {"reader": READ, "operator": READ | OPERATE, "shop": READ | OPERATE | {"server:delete"}}
 
 
 @pytest.fixture
@@ -56,12 +59,11 @@ def send(client: Client, call: str, token: str = "shop", id: int = 1, **more: An
 
 def test_no_call_is_missing_here(client: Client) -> None:
     """Each route and method that needs a token, and the scope it asks for."""
-    app = client.flask.application
     found = {
-        f"{method} {re.sub('<any[^>]*>', 'primary', rule.rule.replace('<id:id>', '1'))}": needs
-        for rule in app.url_map.iter_rules()
-        if (needs := app.view_functions[rule.endpoint].needs)  # type: ignore[attr-defined]
-        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        f"{method} {re.sub('<any[^>]*>', 'primary', route.rule.replace('<id:id>', '1'))}": route.access.scope
+        for route in client.flask.application.extensions["routes"]
+        if route.access.scope is not None
+        for method in route.methods
     }
     assert found == CALLS
 
@@ -214,4 +216,16 @@ def test_a_route_that_names_no_scope_cannot_start(make_app: Any, monkeypatch: py
     monkeypatch.setattr(games.blueprint, "_got_registered_once", False)
     games.blueprint.record(lambda state: state.add_url_rule("/forgotten", "forgotten", lambda: "hi"))
     with pytest.raises(AssertionError, match=r"/forgotten does not say"):
+        make_app()
+
+
+def test_a_route_with_an_id_says_what_that_is_about(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else nobody would ask whether the caller may see it."""
+    from service.api import games
+
+    view = access("server:read")(lambda id: "hi")
+    monkeypatch.setattr(games.blueprint, "deferred_functions", list(games.blueprint.deferred_functions))
+    monkeypatch.setattr(games.blueprint, "_got_registered_once", False)
+    games.blueprint.record(lambda state: state.add_url_rule("/forgotten/<id:id>", "forgotten", view))
+    with pytest.raises(AssertionError, match=r"/forgotten/<id:id> does not say what its id is about"):
         make_app()

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from service.api import health
-from service.app import CALLS_AT_ONCE, OPERATIONS_AT_ONCE, count_servers
+from service.app import CALLS_AT_ONCE, OPERATIONS_AT_ONCE
 from service.errors import ClusterUnavailable, OperationFailed, Problem, StartupError
+from service.operations.census import count_servers
 from service.telemetry import logs, metrics
+from service.web import draining as shutdown
 from tests.api.conftest import MINECRAFT, Client
 from tests.support.fakes import FakeCluster, World
 
@@ -26,9 +27,9 @@ OK = {"ram_gb": 2, "disk_gb": 10}
 @pytest.fixture
 def draining() -> Iterator[None]:
     """The process has been told to end."""
-    health.draining.set()
+    shutdown.draining.set()
     yield
-    health.draining.clear()
+    shutdown.draining.clear()
 
 
 def test_ready_only_while_the_cluster_answers(client: Client, world: World) -> None:

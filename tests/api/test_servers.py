@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from service import errors
-from service.app import count_servers
+from service.operations.census import count_servers
 from tests.api.conftest import MINECRAFT, Client
 from tests.support.fakes import TIME, FakeCluster, World
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.api.schemas import LARGEST_ID
+from service.servers.names import LARGEST_ID
 from service.app import ServerId
 
 ID = re.compile(ServerId.regex)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.errors import StartupError, Unauthorized
-from service.web.auth import Token, Tokens, parse
+from service.tokens import Token, Tokens, parse
 
 
 def entry(secret: str, **more: Any) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def test_each_token_is_compared_in_constant_time(tmp_path: Path, monkeypatch: py
         compared.append(one)
         return one == other
 
-    monkeypatch.setattr("service.web.auth.hmac.compare_digest", noted)
+    monkeypatch.setattr("service.tokens.hmac.compare_digest", noted)
     assert tokens.caller("Bearer one").name == "one"
     with pytest.raises(Unauthorized):
         tokens.caller("Bearer four")

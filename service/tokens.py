@@ -1,7 +1,6 @@
 """Bearer tokens: who calls, and what that token may do.
 
-Only hashes are kept, in a file mounted from a Secret, read again whenever it changes. Every route asks for a
-scope; a route that declares none cannot exist, as `app.py` refuses to start with one.
+Only hashes are kept, in a file mounted from a Secret, read again whenever it changes.
 """
 
 from __future__ import annotations
@@ -11,21 +10,37 @@ import hmac
 import logging
 import re
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
-from service.api.schemas import CUSTOMER, CUSTOMER_WORDS
 from service.configfile import json_of, nearest, text_of
 from service.errors import StartupError, Unauthorized
 
 log = logging.getLogger(__name__)
 
-Scope = Literal["read", "operate", "admin"]
-SCOPES = ("read", "operate", "admin")
+CUSTOMER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+CUSTOMER_WORDS = "1 to 63 letters, digits, dots, dashes or underscores, beginning with no sign"
+
+# What each scope allows. Those of an action alone come first; the last three are bundles of them.
+_ACTIONS = (
+    "server:read",
+    "server:power",
+    "server:write",
+    "server:create",
+    "server:delete",
+    "rcon:read",
+    "files",
+    "disk:erase",
+)
+BUNDLES = {
+    "read": frozenset({"server:read"}),
+    # An operator may make a server anew over a kept disk, or erase that one; what deletes is admin's alone.
+    "operate": frozenset({"server:power", "server:write", "server:create", "rcon:read", "files", "disk:erase"}),
+    "admin": frozenset({"server:delete", "disk:erase"}),
+}
+SCOPES = (*_ACTIONS, *BUNDLES)
 _KEYS = ("name", "sha256", "scopes", "customer")
-View = TypeVar("View", bound=Callable[..., Any])
 _BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*) *")
 
 
@@ -38,25 +53,14 @@ class Token:
     scopes: frozenset[str]
     customer: str | None = None
 
+    @property
+    def actions(self) -> frozenset[str]:
+        """The scopes with what their bundles hold."""
+        return frozenset().union(*(BUNDLES.get(scope, {scope}) for scope in self.scopes))
+
     def may_see(self, customer: str | None) -> bool:
         """Whether a server of that customer is any of this token's business."""
         return self.customer is None or self.customer == customer
-
-
-def needs(scope: Scope) -> Callable[[View], View]:
-    """Mark a view with the scope that its callers need."""
-
-    def mark(view: View) -> View:
-        view.needs = scope  # type: ignore[attr-defined]
-        return view
-
-    return mark
-
-
-def public(view: View) -> View:
-    """Mark a view that needs no token."""
-    view.needs = None  # type: ignore[attr-defined]
-    return view
 
 
 def parse(text: str, source: str) -> tuple[Token, ...]:

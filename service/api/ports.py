@@ -1,0 +1,69 @@
+"""Where a server is reached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service import errors
+from service.access import Subject
+from service.api import schemas
+from service.api.context import context, target
+from service.operations import addresses
+from service.servers.names import PortName
+from service.web.parsing import Blueprint
+from service.web.routes import access, problems
+
+blueprint = Blueprint("ports", __name__, url_prefix="/api/v1/server", description="Game servers")
+
+_PORT = (
+    errors.ServerNotFound,
+    errors.PortNotReady,
+    errors.PortNotFound,
+    errors.ObjectMissing,
+    errors.FileAccessNotInstalled,
+    errors.DiskNotNodeLocal,
+    errors.DiskNotMade,
+    errors.DiskNotReady,
+)
+
+
+@blueprint.route("/<id:id>/port/<any(primary, rcon, sftp):type>", methods=["PATCH"])
+@access("server:read", Subject.SERVER)
+@blueprint.response(200, schemas.PortAnswer)
+@problems(*_PORT)
+def patch_port(id: int, type: PortName) -> dict[str, Any]:
+    """Where the game, its RCON or its files are reached
+
+    It stays the same for the server's life; `host` is null until the server's disk has a node.
+    The files' port is given from the server's first start on.
+    """
+    return _port(type)
+
+
+@blueprint.route("/<id:id>/port/<any(primary, rcon, sftp):type>", methods=["GET"])
+@access("server:read", Subject.SERVER)
+@blueprint.response(200, schemas.PortAnswer)
+@problems(*_PORT)
+def get_port(id: int, type: PortName) -> dict[str, Any]:
+    """The same as PATCH"""
+    return _port(type)
+
+
+def _port(name: PortName) -> dict[str, Any]:
+    return {"success": True, **vars(addresses.port(context(), target(), name))}
+
+
+@blueprint.route("/<id:id>/rcon", methods=["GET"])
+@access("rcon:read", Subject.SERVER, audited=True)
+@blueprint.response(200, schemas.RconAnswer)
+@problems(
+    errors.ServerNotFound,
+    errors.PortNotReady,
+    errors.PortNotFound,
+    errors.ObjectMissing,
+    errors.RconPasswordReplaced,
+)
+def get_rcon(id: int) -> dict[str, Any]:
+    """Host, port and password of RCON"""
+    endpoint, password = addresses.rcon(context(), target())
+    return {"success": True, "host": endpoint.host, "port": endpoint.port, "password": password}

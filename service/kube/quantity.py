@@ -1,0 +1,18 @@
+"""Kubernetes' quantities, such as `10Gi`."""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, Decimal
+
+from kubernetes.utils.quantity import parse_quantity
+
+_GIB = Decimal(2**30)
+
+
+def gib_of(quantity: str) -> int:
+    """The quantity of bytes in GiB, a broken one rounded up; raises ValueError for what is no quantity.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+    """
+    size: Decimal = parse_quantity(quantity)  # type: ignore[no-untyped-call]
+    return int((size / _GIB).to_integral_value(rounding=ROUND_CEILING))

@@ -23,8 +23,6 @@ from tests.cluster.files.servers import (
     sftp_pod,
 )
 
-pytestmark = pytest.mark.cluster
-
 
 @contextlib.asynccontextmanager
 async def session(alice: Server, bob: Server) -> AsyncIterator[asyncssh.SFTPClient]:

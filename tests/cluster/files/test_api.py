@@ -17,8 +17,6 @@ import pytest
 
 from tests.cluster.files.servers import SERVERS, SFTP, apply, eventually, kubectl, published_host_key
 
-pytestmark = pytest.mark.cluster
-
 ID = 9_100_010
 
 

@@ -13,11 +13,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import asyncssh
-import pytest
 
 from tests.cluster.files.servers import OTHER_HASH, OTHER_PASSWORD, PASSWORD, Server, eventually, in_sftp_pod, on_node
-
-pytestmark = pytest.mark.cluster
 
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 Operation = Callable[[asyncssh.SFTPClient, str], Awaitable[object]]

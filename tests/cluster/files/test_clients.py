@@ -25,8 +25,6 @@ from tests.cluster.files.servers import (
     sftp_pod,
 )
 
-pytestmark = pytest.mark.cluster
-
 LIMIT = 20
 TYPES = ["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512"]
 

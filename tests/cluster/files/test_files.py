@@ -11,8 +11,6 @@ import pytest
 
 from tests.cluster.files.servers import PASSWORD, SERVERS, SFTP, Server, eventually, get, kubectl, sftp_pod
 
-pytestmark = pytest.mark.cluster
-
 
 def test_each_nodes_address_leads_to_the_disk(alice: Server, bob: Server) -> None:
     """Whichever node is asked, the server's own files answer, by the host key that is published."""

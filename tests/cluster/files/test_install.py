@@ -11,8 +11,6 @@ import pytest
 from local.paths import ROOT
 from tests.cluster.files.servers import SFTP, Server, apply, eventually, get, kubectl, on_node
 
-pytestmark = pytest.mark.cluster
-
 CHART = ROOT / "charts" / "sftp-daemonset"
 NAMESPACE, RELEASE = "sftp-install-test", "try"
 

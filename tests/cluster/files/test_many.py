@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.files.servers import SERVERS, SFTP, Server, agent, apply, eventually, in_sftp_pod, kubectl, on_node
 
-pytestmark = [pytest.mark.cluster, pytest.mark.long]
+pytestmark = pytest.mark.long
 
 MANY, FIRST, LOGINS = 200, 9_101_000, 25
 FOLDER = "/opt/local-path-provisioner/many"

@@ -6,8 +6,6 @@ import pytest
 
 from tests.cluster.files.servers import SERVERS, SFTP, get, kubectl
 
-pytestmark = pytest.mark.cluster
-
 AGENT = f"system:serviceaccount:{SFTP}:sftp"
 # What Kubernetes gives to whoever is logged in.
 EVERYBODY = {"selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews"}

@@ -25,8 +25,6 @@ from tests.cluster.files.servers import (
     kubectl,
 )
 
-pytestmark = pytest.mark.cluster
-
 
 @contextlib.asynccontextmanager
 async def session(server: Server, **options: object) -> AsyncIterator[asyncssh.SFTPClient]:

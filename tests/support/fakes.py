@@ -362,11 +362,11 @@ class FakeAccounts:
         self.local = True
 
     def host_keys(self) -> list[str]:
-        if not self.installed:
-            raise FileAccessNotInstalled()
+        self._check()
         return [FINGERPRINT]
 
     def account(self, id: int) -> Account:
+        self._check()
         return self.accounts.get(id, Account())
 
     def change(self, id: int, change: Callable[[Account], Account]) -> Account:
@@ -377,4 +377,9 @@ class FakeAccounts:
         self.accounts.pop(id, None)
 
     def node_local(self, claim: Object) -> bool:
+        self._check()
         return self.local
+
+    def _check(self) -> None:
+        if not self.installed:
+            raise FileAccessNotInstalled()

@@ -1,7 +1,11 @@
-"""A Kubernetes API in memory, as far as `service.kube.Kube` shows it: versions, conflicts, and being away."""
+"""A Kubernetes API in memory, as far as `service.kube.Kube` shows it: versions, conflicts, and being away.
+
+Of single objects it keeps the same contract: tests/contract/test_kube.py runs against both.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
@@ -17,6 +21,7 @@ class MemoryKube(Kube):
     def __init__(self) -> None:
         self.objects: dict[str, Object] = {}
         self.version = 0
+        self._deleted: Counter[str] = Counter()
         self.before: Callable[[str, str], None] = lambda method, path: None
         self.asked: list[str] = []
         self.lists: list[list[Object]] = []
@@ -37,7 +42,9 @@ class MemoryKube(Kube):
 
     def _stored(self, path: str, body: Object) -> Object:
         self.version += 1
-        metadata = {"uid": path, **body["metadata"], "resourceVersion": str(self.version)}
+        # What is made again under a name is another object.
+        uid = f"{path}#{self._deleted[path]}" if self._deleted[path] else path
+        metadata = {"uid": uid, **body["metadata"], "resourceVersion": str(self.version)}
         self.objects[path] = {**deepcopy(body), "metadata": metadata}
         return deepcopy(self.objects[path])
 
@@ -64,10 +71,13 @@ class MemoryKube(Kube):
 
     def delete(self, path: str, *, uid: str = "", version: str = "") -> None:
         self._ask("DELETE", path)
-        there = self.objects.get(path)
-        if there is not None and version not in ("", there["metadata"]["resourceVersion"]):
+        if path not in self.objects:
+            return
+        metadata = self.objects[path]["metadata"]
+        if version not in ("", metadata["resourceVersion"]) or uid not in ("", metadata["uid"]):
             raise Conflict(path)
-        self.objects.pop(path, None)
+        del self.objects[path]
+        self._deleted[path] += 1
 
     def listed(self, path: str, *, metadata: bool = False, **query: str | int) -> tuple[list[Object], str]:
         self._ask("LIST", path)

@@ -1,4 +1,4 @@
-"""Ids, as the routes take them."""
+"""Ids, as the routes take them and as helm gets them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.servers.names import LARGEST_ID
-from service.app import ServerId
+from service.api.converters import ServerId
+from service.servers.names import LARGEST_ID, release_name
 
 ID = re.compile(ServerId.regex)
 
@@ -28,3 +28,15 @@ def test_ids_are_the_numbers_from_1_to_the_largest(number: int) -> None:
 def test_nothing_else_is_an_id(text: str) -> None:
     """Not even what int() takes."""
     assert not ID.fullmatch(text)
+
+
+@pytest.mark.parametrize("id", [0, -1, 2**63, True, "1", "1 --debug", 1.0, None])
+def test_only_ids_become_release_names(id: object) -> None:
+    """Nothing that helm could take for something else."""
+    with pytest.raises(ValueError, match="not a server's id"):
+        release_name(id)  # type: ignore[arg-type]
+
+
+def test_ids_become_release_names() -> None:
+    """The smallest and the largest."""
+    assert (release_name(1), release_name(2**63 - 1)) == ("server-1", "server-9223372036854775807")

@@ -1,4 +1,4 @@
-"""Places for helm processes, and the ids that get one."""
+"""Places for helm processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from service.helm import pool
 from service.helm.pool import Places
 from service.kube.leases import DURATION, MARGIN, Lease, _now
 from service.kube.types import Object
-from service.servers.names import release_name
 
 
 def lease(seconds: float = 10) -> Lease:
@@ -111,15 +110,3 @@ def test_no_work_lasts_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ClusterUnavailable):
         Places(1).run(held, lambda: asyncio.sleep(30))
     assert held.abandoned
-
-
-@pytest.mark.parametrize("id", [0, -1, 2**63, True, "1", "1 --debug", 1.0, None])
-def test_only_ids_become_release_names(id: object) -> None:
-    """Nothing that helm could take for something else."""
-    with pytest.raises(ValueError, match="not a server's id"):
-        release_name(id)  # type: ignore[arg-type]
-
-
-def test_ids_become_release_names() -> None:
-    """The smallest and the largest."""
-    assert (release_name(1), release_name(2**63 - 1)) == ("server-1", "server-9223372036854775807")

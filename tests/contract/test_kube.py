@@ -1,0 +1,127 @@
+"""What both kinds of Kubernetes clients do: the one in memory, and the one that speaks to a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from service.kube.client import Conflict, Kube, path
+from service.kube.types import Object
+from service.settings import Settings
+from tests.support.memory_kube import MemoryKube
+
+
+class Maps:
+    """The ConfigMaps of a namespace, of which each test makes one of its own."""
+
+    def __init__(self, kube: Kube, namespace: str, name: str) -> None:
+        self.kube = kube
+        self.collection = path("v1", namespace, "configmaps")
+        self.path = f"{self.collection}/{name}"
+        self._name = name
+
+    def create(self) -> Object:
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": self._name}, "data": {"said": "first"}}
+        return self.kube.create(self.collection, body)
+
+    def said(self) -> str | None:
+        """What the ConfigMap says; None where there is none."""
+        found = self.kube.get(self.path)
+        return found and str(found["data"]["said"])
+
+
+@pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.cluster)])
+def maps(request: pytest.FixtureRequest, new_id: Callable[[], int]) -> Maps:
+    """Each test that asks for these runs against both kinds."""
+    name = f"contract-{new_id()}"
+    if request.param == "memory":
+        return Maps(MemoryKube(), "gameservers", name)
+    settings: Settings = request.getfixturevalue("real_settings")
+    return Maps(Kube(), settings.servers_namespace, name)
+
+
+def says(there: Object, text: str) -> Object:
+    """The ConfigMap as it is, with another text."""
+    return {**there, "data": {"said": text}}
+
+
+def test_what_is_not_there_is_none(maps: Maps) -> None:
+    """Also among others that are asked for at once; the order is that of the question."""
+    assert maps.kube.get(maps.path) is None
+    made = maps.create()
+    assert maps.kube.get_all([f"{maps.path}-no", maps.path]) == [None, made]
+
+
+def test_what_is_created_is_read_again(maps: Maps) -> None:
+    """With the uid and the version that it was given."""
+    made = maps.create()
+    assert made["metadata"]["uid"]
+    assert made["metadata"]["resourceVersion"]
+    assert maps.kube.get(maps.path) == made
+
+
+def test_nothing_is_created_twice(maps: Maps) -> None:
+    """What is there stays as it is."""
+    made = maps.create()
+    with pytest.raises(Conflict):
+        maps.create()
+    assert maps.kube.get(maps.path) == made
+
+
+def test_a_replacement_has_another_version_and_the_same_uid(maps: Maps) -> None:
+    """It is what is read from then on."""
+    made = maps.create()
+    replaced = maps.kube.replace(maps.path, says(made, "second"))
+    assert maps.kube.get(maps.path) == replaced
+    assert replaced["data"] == {"said": "second"}
+    assert replaced["metadata"]["uid"] == made["metadata"]["uid"]
+    assert replaced["metadata"]["resourceVersion"] != made["metadata"]["resourceVersion"]
+
+
+def test_only_what_was_read_last_is_replaced(maps: Maps) -> None:
+    """Of two writes on one reading the second is refused, and so is one of what is gone."""
+    made = maps.create()
+    maps.kube.replace(maps.path, says(made, "second"))
+    with pytest.raises(Conflict):
+        maps.kube.replace(maps.path, says(made, "third"))
+    assert maps.said() == "second"
+    maps.kube.delete(maps.path)
+    with pytest.raises(Conflict):
+        maps.kube.replace(maps.path, says(made, "fourth"))
+    assert maps.said() is None
+
+
+def test_a_delete_of_what_is_gone_is_no_error(maps: Maps) -> None:
+    """Twice is as once, and before there is anything it is nothing."""
+    maps.kube.delete(maps.path)
+    maps.create()
+    maps.kube.delete(maps.path)
+    maps.kube.delete(maps.path)
+    assert maps.said() is None
+
+
+@pytest.mark.parametrize("meant", [{"version": "1"}, {"uid": "another"}])
+def test_a_delete_of_another_one_is_refused(maps: Maps, meant: dict[str, str]) -> None:
+    """Of the version, and of the uid, that it was meant for."""
+    maps.kube.replace(maps.path, says(maps.create(), "second"))
+    with pytest.raises(Conflict):
+        maps.kube.delete(maps.path, **meant)
+    assert maps.said() == "second"
+
+
+def test_a_delete_of_this_one_is_done(maps: Maps) -> None:
+    """By its uid and its version, as they were read."""
+    metadata = maps.create()["metadata"]
+    maps.kube.delete(maps.path, uid=metadata["uid"], version=metadata["resourceVersion"])
+    assert maps.said() is None
+
+
+def test_what_is_made_again_is_another(maps: Maps) -> None:
+    """Though its name is the same: a delete that was meant for the one before does nothing to it."""
+    before = maps.create()["metadata"]["uid"]
+    maps.kube.delete(maps.path)
+    maps.create()
+    with pytest.raises(Conflict):
+        maps.kube.delete(maps.path, uid=before)
+    assert maps.said() == "first"

@@ -19,7 +19,7 @@ def selected_node(claim: Object) -> str | None:
 def only_node(spec: Object) -> str | None:
     """The one node that a volume's affinity allows; None where it allows several, or leaves it open which.
 
-    That is the rule of the agents too (images/sftp/sftp_agent/objects.py).
+    That is the rule of the agents too (agent/disk_agent/objects.py).
     https://kubernetes.io/docs/concepts/storage/persistent-volumes/#node-affinity
     """
     named = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +58,7 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
         )
     made = values.values_of(id, record, game.render(id, record, new=True), context.operator_values)
     wanted = values.reachable(values.started(made, request["start"]), context.settings.external_host)
+    wanted = values.with_uid(wanted, str(uuid.uuid4()))
     with context.releases.locked(id):
         objects = context.cluster.server(id)
         if exists(objects):
@@ -97,7 +99,9 @@ def _again(context: Context, token: Token, objects: Objects, record: Record, wan
         return False
     # A stopped one stays so; what is missing of it is made again. A create that never came to its end is made anew, as
     # the operator may have mended what was in its way.
-    finished = context.releases.change(objects.id, lambda current: current if once_whole else wanted)
+    uid = current.get("server", {}).get("uid") or wanted["server"]["uid"]
+    anew = values.with_uid(wanted, uid)
+    finished = context.releases.change(objects.id, lambda current: current if once_whole else anew)
     return finished and not once_whole
 
 
@@ -133,6 +137,11 @@ def _settle_disk(context: Context, token: Token, objects: Objects, record: Recor
     if disk is None:
         raise DiskKept(errors={"disk": ["must be reuse or erase: a disk was kept under this id"]})
     if disk == "reuse":
+        if (owner := customer_of_claim(claim)) and owner != record.customer:
+            raise DiskKept(
+                "The disk that was kept under this id is another customer's, and only a server of theirs can have it.",
+                errors={"disk": ["must be erase: the disk is of another customer"]},
+            )
         check_growth(context, claim, claim_gb(claim), record.disk_gb)
         context.cluster.reuse_disk(objects.id, timestamp())
         return True

@@ -15,6 +15,14 @@ from service.servers.names import SERVER
 from service.servers.objects import Objects
 
 
+def server_uid(objects: Objects) -> str | None:
+    """What tells this server from others that had its id before; of one without, made by an earlier API, its
+    StatefulSet's. None where neither is there to be read.
+    """
+    metadata = _mapping(_mapping(objects.statefulset).get("metadata"))
+    return (_annotation(objects.statefulset) or {}).get("uid") or metadata.get("uid")
+
+
 @dataclass(frozen=True)
 class Record:
     """A server as a client asked for it; sizes in GiB, `rcon` public or private, `customer` "" for none."""
@@ -91,13 +99,17 @@ def never_used(claim: Mapping[str, Any]) -> bool:
     return claim.get("status", {}).get("phase") == "Pending" and not filled and _annotated(claim) is not None
 
 
-def _annotated(thing: Mapping[str, Any] | None) -> Record | None:
-    text = _mapping(_mapping(thing).get("metadata")).get("annotations") or {}
+def _annotation(thing: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    annotations = _mapping(_mapping(_mapping(thing).get("metadata")).get("annotations"))
     try:
-        found = json.loads(text[SERVER])
+        return _mapping(json.loads(annotations[SERVER]))
     except (KeyError, TypeError, ValueError):
         return None
-    found = _mapping(found)
+
+
+def _annotated(thing: Mapping[str, Any] | None) -> Record | None:
+    if (found := _annotation(thing)) is None:
+        return None
     return Record(
         game=str(found.get("game") or ""),
         ram_gb=_number(found.get("ram_gb")),

@@ -52,6 +52,11 @@ def values_of(id: int, record: Record, rendered: Mapping[str, Any], operator: Ma
     ) | {"server": {"id": str(id), "customer": record.customer, "options": stored_options(record.options)}}
 
 
+def with_uid(values: Mapping[str, Any], uid: str) -> Values:
+    """The same server, under a name that no other ever has."""
+    return deep_merge(values, {"server": {"uid": uid}})
+
+
 def started(values: Mapping[str, Any], running: bool) -> Values:
     """The same server, wanted running or stopped."""
     return {**deepcopy(dict(values)), "replicas": 1 if running else 0}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import ANY
+
 from tests.api.conftest import MINECRAFT, Client
 from tests.support.fakes import TIME, World
 
@@ -20,7 +22,7 @@ def test_a_server_from_creation_to_deletion(client: Client, world: World) -> Non
     assert (answer.status_code, answer.json) == (201, {"success": True})
     assert world.values[4711] == {
         "game": "minecraft",
-        "server": {"id": "4711", "customer": "", "options": {}},
+        "server": {"id": "4711", "uid": ANY, "customer": "", "options": {}},
         "replicas": 1,
         "ramGb": 2,
         "diskGb": 10,

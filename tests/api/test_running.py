@@ -9,15 +9,16 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from service.app import CALLS_AT_ONCE, OPERATIONS_AT_ONCE
 from service.errors import ClusterUnavailable, OperationFailed, Problem, StartupError
 from service.operations.census import count_servers
 from service.telemetry import logs, metrics
 from service.web import draining as shutdown
+from service.web.hooks import CALLS_AT_ONCE, OPERATIONS_AT_ONCE
 from tests.api.conftest import MINECRAFT, Client
 from tests.support.fakes import FakeCluster, World
 
@@ -249,7 +250,7 @@ def test_the_operators_values_reach_new_servers(make_app: Any, world: World, tmp
     Client(make_app(server_values_file=path).test_client()).post("/api/v1/server/1/", OK)
     assert world.values[1] == {
         "game": "minecraft",
-        "server": {"id": "1", "customer": "", "options": {}},
+        "server": {"id": "1", "uid": ANY, "customer": "", "options": {}},
         "replicas": 1,
         "ramGb": 2,
         "diskGb": 10,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -61,7 +63,7 @@ def test_a_create_says_all_that_it_may(client: Client, world: World) -> None:
     assert client.post("/api/v1/server/1/", body).status_code == 201
     assert world.values[1] | {"environment": world.values[1]["environment"]["MOTD"]} == {
         "game": "minecraft",
-        "server": {"id": "1", "customer": "acme", "options": {"motd": 'a "b"\n{{ c }}'}},
+        "server": {"id": "1", "uid": ANY, "customer": "acme", "options": {"motd": 'a "b"\n{{ c }}'}},
         "replicas": 0,
         "ramGb": 2,
         "diskGb": 10,
@@ -186,6 +188,35 @@ def test_a_kept_disk_is_reused(client: Client, kept: World) -> None:
     assert kept.history == [("install", 1)]
     assert client.post("/api/v1/server/1/", {**OK, "disk": "erase"}).status_code == 200
     assert kept.history == [("install", 1)]
+
+
+def test_another_customer_gets_no_disk_of_the_one_before(client: Client, world: World) -> None:
+    """Not even where the shop says so by mistake: ids are used again. To erase it is allowed."""
+    client.post("/api/v1/server/1/", {**OK, "customer": "acme"})
+    client.delete("/api/v1/server/1/")
+    other = {**OK, "customer": "other"}
+    for body in (OK, other):
+        answer = client.post("/api/v1/server/1/", {**body, "disk": "reuse"})
+        assert problem(answer) == (409, "disk-kept")
+        assert answer.json is not None
+        assert answer.json["errors"] == {"disk": ["must be erase: the disk is of another customer"]}
+    assert client.post("/api/v1/server/1/", {**OK, "customer": "acme", "disk": "reuse"}).status_code == 201
+    client.delete("/api/v1/server/1/")
+    assert client.post("/api/v1/server/1/", {**other, "disk": "erase"}).status_code == 201
+
+
+def test_each_create_gives_a_uid_of_its_own(client: Client, world: World) -> None:
+    """It lasts as long as the server, and stands where every reader finds it."""
+    client.post("/api/v1/server/1/", OK)
+    first = world.values[1]["server"]["uid"]
+    assert uuid.UUID(first)
+    client.patch("/api/v1/server/1/", {"ram_gb": 3})
+    client.patch("/api/v1/server/1/stop")
+    client.post("/api/v1/server/1/", {**OK, "ram_gb": 3})
+    assert world.values[1]["server"]["uid"] == first
+    client.delete("/api/v1/server/1/?disk=erase")
+    client.post("/api/v1/server/1/", OK)
+    assert world.values[1]["server"]["uid"] != first
 
 
 @pytest.mark.parametrize(("disk_gb", "slug"), [(9, "disk-cannot-shrink"), (11, "disk-cannot-grow")])

@@ -35,6 +35,7 @@ S, C, V = "StatefulSet/server-4711", "PersistentVolumeClaim/server-4711", "Servi
 GAMESERVER: dict[str, Case] = {
     "game": one("luanti", S, "metadata/labels/gameserver~game"),
     "server.id": one("4711", S, "metadata.name", "server-4711"),
+    "server.uid": one("6cf83f54", S, "record", '"uid":"6cf83f54"'),
     "server.customer": one("acme", S, "record", '"customer":"acme"'),
     "server.options": one({"motd": "hi"}, S, "record", '"options":{"motd":"hi"}'),
     "replicas": one(0, S, "spec.replicas"),

@@ -128,7 +128,9 @@ capabilities:
 
 {{- /* What the server is, for the API: on the StatefulSet, and on the claim, which outlives it. */ -}}
 {{- define "gameserver.record" -}}
-{{- dict "game" .Values.game "ram_gb" .Values.ramGb "disk_gb" .Values.diskGb "options" .Values.server.options "customer" .Values.server.customer | toJson -}}
+{{- $record := dict "game" .Values.game "ram_gb" .Values.ramGb "disk_gb" .Values.diskGb "options" .Values.server.options "customer" .Values.server.customer -}}
+{{- with .Values.server.uid }}{{ $_ := set $record "uid" . }}{{ end -}}
+{{- $record | toJson -}}
 {{- end -}}
 
 {{- /* "true" in a revision that leaves a running pod alone; empty in all others. */ -}}

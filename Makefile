@@ -30,11 +30,12 @@ test-long: ## the tests that take long: kills by the hundred, long walks
 	@$(LOCAL) cluster
 	@$(VENV)/python -m pytest -m long
 
-lint: ## ruff, mypy, yamllint; helm lint, Kubernetes' schemas, kube-score, the charts' READMEs
+lint: ## ruff, mypy, import-linter, yamllint; helm lint, Kubernetes' schemas, kube-score, the charts' READMEs
 	@$(LOCAL) tools
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
+	PYTHONPATH=agent $(VENV)/lint-imports --no-cache --no-logo
 	$(VENV)/yamllint --strict .
 	$(VENV)/python -m tests.charts.lint
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 from service.kube.types import Object
 from service.servers.names import server_name, service_names
 
-if TYPE_CHECKING:
-    from service.cluster.reader import ClusterReader
-
 Part = TypeVar("Part")
+
+
+class Reads(Protocol):
+    """What one server is read with: `ClusterReader`, which makes the LiveServers."""
+
+    @property
+    def nodes(self) -> Mapping[str, Object]: ...
+    def get_all(self, wanted: Sequence[tuple[str, str, str]]) -> list[Object | None]: ...
+    def service(self, name: str) -> Object | None: ...
+    def events(self, id: int) -> tuple[Object, ...]: ...
+    def releases(self, id: int, *, current: bool) -> tuple[Object, ...]: ...
 
 
 class once(Generic[Part]):
@@ -37,7 +45,7 @@ class LiveServer:
     five take hardly longer than one.
     """
 
-    def __init__(self, cluster: ClusterReader, id: int) -> None:
+    def __init__(self, cluster: Reads, id: int) -> None:
         self.id = id
         self._cluster = cluster
         self._name = server_name(id)

@@ -36,7 +36,7 @@ class Checkout:
         self.write("tests/charts/lint.py", "")
         self.write("tests/test_cluster.py", f"{NEEDS_THE_CLUSTER}{GOOD}")
         tools = folder / ".local/venv/bin"
-        for tool in ("ruff", "mypy", "yamllint"):
+        for tool in ("ruff", "mypy", "lint-imports", "yamllint"):
             self.write(f".local/venv/bin/{tool}", "#!/bin/sh\n")
             (tools / tool).chmod(0o755)
         self.write(".local/venv/bin/python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')

@@ -1,0 +1,4 @@
+"""What the process tells of itself: log lines and metrics.
+
+Others call it; it asks nobody.
+"""

@@ -34,7 +34,10 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
         ('{"success": false,',
          "tests/api/test_documented.py::test_the_error_is_answered_as_written"),
     ],
-    "docs/architecture.md": [("web shop ── HTTP ──> API (Flask, N replicas, HPA)", PICTURE)],
+    "docs/architecture.md": [
+        ("web shop ── HTTP ──> API (Flask, N replicas, HPA)", PICTURE),
+        ("wsgi", "tests/docs/test_architecture.py::test_the_picture_shows_the_layers_that_lint_holds"),
+    ],
     "docs/games.md": [
         ("curl -X POST -H \"Authorization: Bearer $API_TOKEN\" -H 'Content-Type: application/json' \\",
          REAL + "test_the_api_is_called_as_written"),

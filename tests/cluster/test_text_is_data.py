@@ -12,7 +12,7 @@ NASTY = (
     "a'b\"c `id` ; {{ .Release.Name }} {% if 1 %} {{ 7 * 7 }} $(RCON_PORT) $$(EULA) $EULA \\n %s 😀 é"
     "\nline: two\n--- %RCON_PASSWORD% %env:EULA% %date:YYYY% \\u0041"
 )
-#: How it is sent to an image that reads `%NAME%` and `\\u0041`: tests/unit/service/test_minecraft.py.
+#: How it is sent to an image that reads `%NAME%` and `\\u0041`: tests/unit/service/games/test_minecraft.py.
 SENT = NASTY.replace("%", "%MOTD_PERCENT%").replace("\\", "%MOTD_BACKSLASH%")
 
 

@@ -12,7 +12,7 @@ from service.helm.releases import CONTENDED_TRIES, HelmReleases
 from service.servers.values import Values
 from service.settings import Settings
 from tests.support.memory_kube import MemoryKube
-from tests.unit.service.test_revisions import secret
+from tests.unit.service.helm.test_revisions import secret
 
 SECRETS = "/api/v1/namespaces/gameservers/secrets"
 RUNNING: Values = {"replicas": 1, "ramGb": 1, "diskGb": 1}

@@ -1,6 +1,6 @@
 """What can go wrong, in the words that a client of the API may read.
 
-A module that cannot go on raises one of these; `answers.py` alone turns it into an RFC 9457
+A module that cannot go on raises one of these; `web/problems.py` alone turns it into an RFC 9457
 `application/problem+json` answer. The detail is written for the client on purpose: the cause (a helm
 message, a stack trace) goes to the log through `raise … from cause`, never into the answer.
 
@@ -50,6 +50,15 @@ class Problem(Exception):
         seconds = retry_after if retry_after is not None else self.default_retry_after
         if seconds is not None:
             self.headers["Retry-After"] = str(seconds)
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if PROBLEMS.setdefault(cls.slug, cls) is not cls:
+            raise TypeError(f"{cls.__name__} needs a slug of its own: {cls.slug} is {PROBLEMS[cls.slug].__name__}'s")
+
+
+PROBLEMS: dict[str, type[Problem]] = {Problem.slug: Problem}
+"""Every kind of problem by its slug, wherever it is defined: the pages under /problems/ come from it."""
 
 
 # -- the request itself ------------------------------------------------------------------------------------
@@ -357,11 +366,3 @@ class Draining(Problem):
     title = "This replica is shutting down"
     explanation = "Another replica answers; a new connection reaches it."
     default_retry_after = 1
-
-
-def _kinds(base: type[Problem]) -> list[type[Problem]]:
-    return [base, *(kind for child in base.__subclasses__() for kind in _kinds(child))]
-
-
-PROBLEMS: Mapping[str, type[Problem]] = {kind.slug: kind for kind in _kinds(Problem)}
-"""Every kind of problem by its slug: the pages under /problems/ and the OpenAPI document come from it."""

@@ -14,7 +14,6 @@ Rights that this needs in the servers' namespace, besides those of `cluster.py` 
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import threading
@@ -44,6 +43,7 @@ from service.kube.leases import Lease, Leases
 from service.kube.types import Object
 from service.servers.names import release_name
 from service.servers.objects import KINDS
+from service.servers.spec import same
 from service.servers.values import Values, restarts, runs
 from service.settings import Settings
 
@@ -125,7 +125,7 @@ class HelmReleases:
                 raise ReleaseMissing if self._has_workload(id) else ServerNotFound
             wanted = change(deepcopy(release.values))
             sound = revisions.status(newest) == "deployed"
-            if sound and _same(wanted, release.values) and not self._missing(release):
+            if sound and same(wanted, release.values) and not self._missing(release):
                 return False
             # What an unfinished revision was about, its pod may have yet to take.
             quiet = runs(release.values) and runs(wanted) and not restarts(release.values, wanted)
@@ -304,8 +304,3 @@ def _while_contended(work: Callable[[], None]) -> None:
             if attempt == CONTENDED_TRIES:
                 raise
             time.sleep(CONTENDED_PAUSE * attempt * _random.uniform(0.2, 1))
-
-
-def _same(one: Values, other: Values) -> bool:
-    # Through JSON, as 1 == True in Python, and not in a value.
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

@@ -17,7 +17,6 @@ from mcstatus import JavaServer
 from local import images, paths, progress
 
 NAMESPACE = "gameserver-system"
-SERVERS_NAMESPACE = "gameservers"
 SFTP_NAMESPACE = "gameserver-sftp"
 NODE_PORT = 30080
 _MANIFESTS = paths.ROOT / "local" / "manifests"

@@ -8,6 +8,7 @@ import marshmallow as ma
 from flask import current_app
 from marshmallow import fields, validate
 
+from service.servers.state import STATES, WANTED
 from service.tokens import CUSTOMER, CUSTOMER_WORDS
 from service.web.fields import Flag, Options, QueryNumber, Schema, Success, Text, WholeNumber, one_of
 
@@ -102,11 +103,8 @@ class Server(Schema):
     ram_gb = fields.Integer(required=True, allow_none=True)
     disk_gb = fields.Integer(required=True, allow_none=True)
     options = fields.Dict(required=True, allow_none=True)
-    wanted = fields.String(required=True, validate=one_of("running", "stopped", "deleted"))
-    state = fields.String(
-        required=True,
-        validate=one_of("creating", "starting", "running", "stopping", "stopped", "deleting", "failed"),
-    )
+    wanted = fields.String(required=True, validate=one_of(*WANTED))
+    state = fields.String(required=True, validate=one_of(*STATES))
     reason = fields.String(required=True, allow_none=True)
     since = fields.String(required=True, allow_none=True)
     host = fields.String(

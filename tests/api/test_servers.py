@@ -156,6 +156,13 @@ def test_kept_disks_are_listed(client: Client, kept: World) -> None:
     assert abs(datetime.now(UTC) - datetime.fromisoformat(since)) < timedelta(minutes=1)
 
 
+@pytest.mark.parametrize(("size", "disk_gb"), [("2Pi", 2 * 2**20), ("1E", 931_322_575), ("500M", 1)])
+def test_a_disk_of_any_size_is_listed(client: Client, kept: World, size: str, disk_gb: int) -> None:
+    """However its claim writes the size: an operator may have made it."""
+    kept.claims[1]["spec"]["resources"]["requests"]["storage"] = size
+    assert [disk["disk_gb"] for disk in client.get("/api/v1/disk/").json["disks"]] == [disk_gb]  # type: ignore[index]
+
+
 def test_a_disk_being_erased_is_not_kept(client: Client, world: World) -> None:
     """Even while a pod still uses it."""
     client.post("/api/v1/server/1/", OK)

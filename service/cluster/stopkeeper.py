@@ -13,16 +13,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from service.errors import Problem
 from service.kube.client import Conflict, Kube, path
+from service.kube.times import now
 from service.kube.types import Object
 from service.servers.endings import ended_before_it_was_asked, stopped_badly
 from service.servers.hindrances import pod_refused
 from service.servers.names import LAST_STOP, server_name
 from service.servers.objects import ServerObjects
-from service.servers.readings import deleted, ended, game_status, owner_uid, text_of, uid
+from service.servers.readings import deleted, ended, game_status, owner_uid, uid
 from service.servers.state import start_failed
 from service.servers.stops import Stop, stop_of
 
@@ -95,7 +95,7 @@ class StopKeeper:
             reason = start_failed(replace(objects, pod=before or pod))
             due = None if gone or ended(pod) else pod["metadata"].get("deletionTimestamp")
             if due or reason:
-                self._write(id, Stop(uid(pod) or "", deleted(pod) or _now(), reason, due), pod=pod, last=False)
+                self._write(id, Stop(uid(pod) or "", deleted(pod) or now(), reason, due), pod=pod, last=False)
         if gone or ended(pod) is not None:
             self._write(id, _last_words(pod), pod=pod)
 
@@ -103,7 +103,7 @@ class StopKeeper:
         """Write down why a server had no pod that is no longer to have one."""
         objects = self._server(id)
         if objects is not None and objects.pod is None and (refused := pod_refused(objects)):
-            self._write(id, Stop("", _now(), f"Its last start had failed: {refused[0]}"))
+            self._write(id, Stop("", now(), f"Its last start had failed: {refused[0]}"))
 
     def _write(self, id: int, stop: Stop | None, *, pod: Object | None = None, last: bool = True) -> None:
         """Bring the annotation up to date, unless the server was started, or stopped, meanwhile, or made anew.
@@ -135,7 +135,7 @@ class StopKeeper:
 
 def _last_words(pod: Object) -> Stop:
     """What the pod's end says by itself; a start that had failed before it is known from earlier."""
-    asked, end = deleted(pod) or _now(), ended(pod) or {}
+    asked, end = deleted(pod) or now(), ended(pod) or {}
     ran = bool((game_status(pod) or {}).get("containerID")) and not ended_before_it_was_asked(pod)
     at = end.get("finishedAt") if ran else None
     return Stop(uid(pod) or "", at or asked, stopped_badly(pod) if ran else None)
@@ -153,7 +153,3 @@ def _merged(there: Stop | None, new: Stop, *, last: bool) -> Stop:
 
 def _is_stopped(statefulset: Object | None) -> bool:
     return statefulset is not None and int(statefulset.get("spec", {}).get("replicas", 1)) == 0
-
-
-def _now() -> str:
-    return text_of(datetime.now(UTC))

@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 
 from service.errors import ClusterUnavailable, OperationInProgress, Problem
 from service.kube.client import Conflict, Kube, path
+from service.kube.times import stamp
 from service.kube.types import Object
 
 log = logging.getLogger(__name__)
@@ -140,7 +141,7 @@ class Leases:
                 log.warning("the Lease %s could not be renewed in time", name)
                 lease.lose()
                 return
-            spec = {**lease.held["spec"], "renewTime": _stamp()}
+            spec = {**lease.held["spec"], "renewTime": stamp(datetime.now(UTC), micro=True)}
             try:
                 lease.renewed(self._kube.replace(self._path(name), {**lease.held, "spec": spec}), asked)
                 wait = RENEW_EVERY
@@ -175,17 +176,14 @@ class Leases:
 
     @staticmethod
     def _spec(identity: str, transitions: int) -> Object:
+        begun = stamp(datetime.now(UTC), micro=True)
         return {
             "holderIdentity": identity,
             "leaseDurationSeconds": DURATION,
-            "acquireTime": _stamp(),
-            "renewTime": _stamp(),
+            "acquireTime": begun,
+            "renewTime": begun,
             "leaseTransitions": transitions,
         }
-
-
-def _stamp() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _seconds_left(spec: Object) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from service.games.catalogue import Game
@@ -22,11 +21,6 @@ class Context:
     accounts: Accounts
     games: Mapping[str, Game]
     operator_values: Mapping[str, Any]
-
-
-def timestamp() -> str:
-    """The present time, as Kubernetes writes it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def erase_disk(context: Context, id: int, *, unless_used: bool = False) -> None:

@@ -19,8 +19,9 @@ from service.errors import (
     ServerExists,
     ServerNotFound,
 )
+from service.kube.times import now
 from service.operations.checks import check_growth, check_options, known_game
-from service.operations.context import Context, erase_disk, timestamp
+from service.operations.context import Context, erase_disk
 from service.operations.power import ensure_running
 from service.servers import values
 from service.servers.disks import claim_gb
@@ -143,7 +144,7 @@ def _settle_disk(context: Context, token: Token, objects: Objects, record: Recor
                 errors={"disk": ["must be erase: the disk is of another customer"]},
             )
         check_growth(context, claim, claim_gb(claim), record.disk_gb)
-        context.cluster.reuse_disk(objects.id, timestamp())
+        context.cluster.reuse_disk(objects.id, now())
         return True
     _erase(context, objects.id, unless_used=False)
     return False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from service.access import Subject
 from service.errors import ReleaseMissing
-from service.operations.context import Context, erase_disk, timestamp
+from service.kube.times import now
+from service.operations.context import Context, erase_disk
 from service.operations.visibility import require_server
 from service.servers.state import exists
 from service.tokens import Token
@@ -25,7 +26,7 @@ def delete(context: Context, caller: Token, id: int, *, erase: bool) -> None:
         # First of all, as a repeated DELETE that finds neither server nor disk would not come here again.
         context.accounts.remove(id)
         if exists(objects):
-            context.cluster.keep_disk(id, timestamp())
+            context.cluster.keep_disk(id, now())
             context.releases.uninstall(id)
         if objects.claim is not None:
             # A disk that never was is no disk to keep.

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from service.kube.times import stamp
 from service.kube.types import Object
 
 CONTAINER = "game"
@@ -67,7 +68,7 @@ def deleted(thing: Object | None) -> str | None:
     about = (thing or {}).get("metadata", {})
     if not (over := about.get("deletionTimestamp")):
         return None
-    return text_of(datetime.fromisoformat(over) - timedelta(seconds=about.get("deletionGracePeriodSeconds") or 0))
+    return stamp(datetime.fromisoformat(over) - timedelta(seconds=about.get("deletionGracePeriodSeconds") or 0))
 
 
 def begun(releases: Sequence[Object]) -> str | None:
@@ -78,7 +79,7 @@ def begun(releases: Sequence[Object]) -> str | None:
 def written(releases: Sequence[Object]) -> str | None:
     """When helm last wrote to the newest revision: when it failed, or when its uninstall began."""
     label = str(releases[-1].get("labels", {}).get("modifiedAt", "")) if releases else ""
-    return text_of(datetime.fromtimestamp(int(label), UTC)) if label.isdigit() else begun(releases)
+    return stamp(datetime.fromtimestamp(int(label), UTC)) if label.isdigit() else begun(releases)
 
 
 def read_event(event: Object) -> Object:
@@ -98,11 +99,6 @@ def read_event(event: Object) -> Object:
 def in_time(events: Sequence[Object]) -> tuple[Object, ...]:
     """Events as `read_event` leaves them, newest last."""
     return tuple(sorted(events, key=lambda event: str(event.get("lastTimestamp") or "")))
-
-
-def text_of(time: datetime) -> str:
-    """A time as Kubernetes writes it."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def seconds_between(earlier: str | None, later: str | None) -> float | None:

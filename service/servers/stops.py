@@ -10,9 +10,9 @@ import json
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
+from service.kube.times import stamp
 from service.kube.types import Object
 from service.servers.names import LAST_STOP
-from service.servers.readings import text_of
 
 LONGEST_REASON = 1000
 
@@ -50,7 +50,7 @@ def stop_of(statefulset: Object) -> Stop | None:
     try:
         found = json.loads(text or "")
         pod, at, reason, due = found["pod"], found["at"], found["reason"], found.get("due")
-        due = due and text_of(datetime.fromisoformat(due))
+        due = due and stamp(datetime.fromisoformat(due))
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
     right = isinstance(pod, str) and isinstance(at, str) and isinstance(reason, str | None)

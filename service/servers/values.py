@@ -10,6 +10,7 @@ from copy import deepcopy
 from datetime import datetime
 from typing import Any
 
+from service.kube.times import stamp
 from service.servers.spec import Record, same, stored_options
 
 Values = dict[str, Any]
@@ -64,7 +65,7 @@ def started(values: Mapping[str, Any], running: bool) -> Values:
 
 def restarted(values: Mapping[str, Any], now: datetime) -> Values:
     """The same server, wanted running, in a pod made after `now` (to the second)."""
-    return {**started(values, True), "restartedAt": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    return {**started(values, True), "restartedAt": stamp(now)}
 
 
 def changed(current: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> Values:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from service.kube.times import stamp
 from service.servers.objects import ServerObjects
-from service.servers.readings import text_of
 from service.servers.state import State, exists, state_of, with_log
 from service.servers.stops import Stop
 
@@ -524,7 +524,7 @@ def test_a_stopped_server_says_how_its_stop_went() -> None:
 def test_a_server_has_stopped_once_it_is_known_how() -> None:
     """Its pod may be gone before that is written down. If nobody has seen the end, it counts as none a little later."""
     now = datetime.now(UTC)
-    soon, long_ago = text_of(now + timedelta(seconds=30)), text_of(now - timedelta(seconds=60))
+    soon, long_ago = stamp(now + timedelta(seconds=30)), stamp(now - timedelta(seconds=60))
     assert state_of(stopped(Stop("uid", T2, None, soon))) == State("stopping", None, T2, "stopped")
     assert state_of(stopped(Stop("uid", T2, None, long_ago))) == State("stopped", None, T2, "stopped")
 

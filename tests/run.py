@@ -1,4 +1,4 @@
-"""What `make test` runs: both of its parts, whatever becomes of the first.
+"""What `make test` runs: the tests on the cluster, and beside them, since those mostly wait, the tests without it.
 
 With RETRY=1 in the environment, as .ci/run has it, what failed is run once more when all else is done, each test
 alone in a pytest of its own. What passes only then is flaky: it is named, and a few of those fail nothing.
@@ -12,14 +12,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-PARTS = (
-    ("-m", "not long and not cluster", "-n", "2"),
-    ("-m", "not long and cluster"),
-)
+WITHOUT_CLUSTER = ("-m", "not long and not cluster", "-n", "2")
+ON_CLUSTER = ("-m", "not long and cluster")
 #: How many tests may fail once and pass alone.
 FLAKY = 3
 #: When more than this many fail it is not bad luck, and to try each of them again would take long.
@@ -39,12 +39,13 @@ class Session:
         return self.in_order and not self.failed
 
 
-def pytest(*arguments: str) -> Session:
-    """Run pytest, with its output on ours."""
+def pytest(*arguments: str, aside: BinaryIO | None = None) -> Session:
+    """Run pytest, with its output on ours; or `aside`, giving way to others."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "record.json"
         command = [sys.executable, "-m", "pytest", "-p", "tests.recorder", f"--record={file}", *arguments]
-        code = _ended(subprocess.Popen(command))
+        patient = ["nice", "-n", "10"] if aside else []
+        code = _ended(subprocess.Popen([*patient, *command], stdout=aside, stderr=aside))
         record = json.loads(file.read_text()) if file.exists() else {"passed": 0, "failed": {}}
     passed, failed = record["passed"], record["failed"]
     # pytest's own codes: 0 all passed, 1 some failed. A skipped test has not passed.
@@ -70,9 +71,14 @@ def again(failed: Mapping[str, str]) -> bool:
     return len(flaky) <= FLAKY and not twice
 
 
-def main(parts: Sequence[Sequence[str]] = PARTS) -> int:
-    """Run the parts; 0 when all is well."""
-    sessions = [pytest(*part) for part in parts]
+def main() -> int:
+    """Run both parts; 0 when all is well."""
+    with tempfile.TemporaryFile() as output, ThreadPoolExecutor(1) as beside:
+        without = beside.submit(pytest, *WITHOUT_CLUSTER, aside=output)
+        on_cluster = pytest(*ON_CLUSTER)
+        sessions = [without.result(), on_cluster]
+        output.seek(0)
+        _say(output.read().decode(errors="replace"))
     failed = {test: why for session in sessions for test, why in session.failed.items()}
     if not all(session.in_order for session in sessions):
         return 1

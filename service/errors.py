@@ -89,7 +89,7 @@ class MissingScope(Problem):
     slug = "missing-scope"
     status = 403
     title = "The token may not do this"
-    explanation = "The token is valid, but lacks the scope (read, operate or admin) that this call needs."
+    explanation = "The token is valid, but lacks a scope that this call needs, or is confined to others; see `detail`."
 
 
 class NotFound(Problem):

@@ -15,13 +15,25 @@ from pathlib import Path
 from typing import Any
 
 from service.configfile import json_of, nearest, text_of
-from service.errors import StartupError, Unauthorized
+from service.errors import MissingScope, StartupError, Unauthorized
 
 log = logging.getLogger(__name__)
 
 CUSTOMER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 CUSTOMER_WORDS = "1 to 63 letters, digits, dots, dashes or underscores, beginning with no sign"
 
+# What came after the bundles is admin's alone: a token that was given out before can do no more than it could.
+_LATER = (
+    "server:suspend",
+    "console:read",
+    "console:write",
+    "backup:read",
+    "backup:create",
+    "backup:restore",
+    "schedule",
+    "webhook",
+    "token",
+)
 # What each scope allows. Those of an action alone come first; the last three are bundles of them.
 _ACTIONS = (
     "server:read",
@@ -32,35 +44,46 @@ _ACTIONS = (
     "rcon:read",
     "files",
     "disk:erase",
+    *_LATER,
 )
 BUNDLES = {
     "read": frozenset({"server:read"}),
     # An operator may make a server anew over a kept disk, or erase that one; what deletes is admin's alone.
     "operate": frozenset({"server:power", "server:write", "server:create", "rcon:read", "files", "disk:erase"}),
-    "admin": frozenset({"server:delete", "disk:erase"}),
+    "admin": frozenset({"server:delete", "disk:erase", *_LATER}),
 }
 SCOPES = (*_ACTIONS, *BUNDLES)
-_KEYS = ("name", "sha256", "scopes", "customer")
+_KEYS = ("name", "sha256", "scopes", "customer", "servers")
 _BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*) *")
 
 
 @dataclass(frozen=True)
 class Token:
-    """A caller; `customer` is the one whose servers it is confined to, or None for everybody's."""
+    """A caller; `customer` and `servers` are those it is confined to, or None for all."""
 
     name: str
     sha256: str
     scopes: frozenset[str]
     customer: str | None = None
+    servers: frozenset[int] | None = None
 
     @property
     def actions(self) -> frozenset[str]:
         """The scopes with what their bundles hold."""
         return frozenset().union(*(BUNDLES.get(scope, {scope}) for scope in self.scopes))
 
-    def may_see(self, customer: str | None) -> bool:
-        """Whether a server of that customer is any of this token's business."""
-        return self.customer is None or self.customer == customer
+    def reaches(self, id: int) -> bool:
+        """Whether the server `id` can be any of this token's business, whosever it is."""
+        return self.servers is None or id in self.servers
+
+    def may_see(self, customer: str | None, id: int) -> bool:
+        """Whether that customer's server `id` is any of this token's business."""
+        return self.reaches(id) and (self.customer is None or self.customer == customer)
+
+    def require(self, scope: str) -> None:
+        """Raises MissingScope unless the token may do this."""
+        if scope not in self.actions:
+            raise MissingScope(f"This call needs the scope `{scope}`, which the token {self.name} lacks.")
 
 
 def parse(text: str, source: str) -> tuple[Token, ...]:
@@ -84,13 +107,14 @@ def parse(text: str, source: str) -> tuple[Token, ...]:
 
 
 def _token(entry: Any, where: str) -> Token:
+    shape = "must be an object with name, sha256, scopes and perhaps customer and servers"
     if not isinstance(entry, dict):
-        raise StartupError(f"{where}: must be an object with name, sha256, scopes and perhaps customer")
+        raise StartupError(f"{where}: {shape}")
     for key in sorted(entry.keys() - set(_KEYS)):
         meant = nearest(key, _KEYS)
         hint = f" (did you mean {meant}?)" if meant else ""
-        raise StartupError(f"{where}: must be an object with name, sha256, scopes and perhaps customer, no more{hint}")
-    name, digest, scopes, customer = (entry.get(key) for key in _KEYS)
+        raise StartupError(f"{where}: {shape}, no more{hint}")
+    name, digest, scopes, customer, servers = (entry.get(key) for key in _KEYS)
     if not isinstance(name, str) or not name:
         raise StartupError(f"{where}: name must be a text")
     if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
@@ -103,7 +127,13 @@ def _token(entry: Any, where: str) -> Token:
         raise StartupError(f"{where}: scopes must be a list out of {', '.join(SCOPES)}")
     if customer is not None and not (isinstance(customer, str) and CUSTOMER.fullmatch(customer)):
         raise StartupError(f"{where}: customer must be null or {CUSTOMER_WORDS}: no server is of another one")
-    return Token(name, digest, frozenset(scopes), customer)
+    if servers is not None and not (isinstance(servers, list) and servers and all(_is_id(id) for id in servers)):
+        raise StartupError(f"{where}: servers must be null or a list of servers' ids: whole numbers from 1 on")
+    return Token(name, digest, frozenset(scopes), customer, None if servers is None else frozenset(servers))
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and value > 0
 
 
 class Tokens:

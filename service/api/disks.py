@@ -21,19 +21,20 @@ blueprint = Blueprint("disks", __name__, url_prefix="/api/v1/disk", description=
 def list_disks() -> dict[str, Any]:
     """The kept disks: id, size, since when"""
     claims = [
-        claim
+        (int(claim["metadata"]["labels"][ID]), claim)
         for claim in context().cluster.kept_disks()
         # One that is being erased is not kept, though it may have to wait for the game's pod to end.
-        if not claim["metadata"].get("deletionTimestamp") and caller().may_see(customer_of_claim(claim))
+        if not claim["metadata"].get("deletionTimestamp")
     ]
     disks = [
         {
-            "id": int(claim["metadata"]["labels"][ID]),
+            "id": id,
             "disk_gb": claim_gb(claim),
             # Of a server that a hand has uninstalled, nobody wrote down the time: the disk's own age is left.
             "since": claim["metadata"].get("annotations", {}).get(KEPT_SINCE)
             or claim["metadata"].get("creationTimestamp"),
         }
-        for claim in claims
+        for id, claim in claims
+        if caller().may_see(customer_of_claim(claim), id)
     ]
     return {"success": True, "disks": sorted(disks, key=lambda disk: disk["id"])}

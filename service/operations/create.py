@@ -42,6 +42,10 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
     `request` is a loaded schemas.CreateServer. Raises ServerExists where another server has the id, and one of
     the disk problems where an earlier server's disk has to be decided upon.
     """
+    if not token.reaches(id):
+        raise ServerNotFound()
+    if request["disk"] == "erase":
+        token.require("disk:erase")
     game = known_game(context.games, request["game"])
     check_options(game, request["options"])
     record = Record(
@@ -86,7 +90,7 @@ def _again(context: Context, token: Token, objects: Objects, record: Record, wan
     if current is None:
         raise ReleaseMissing
     there = record_of_values(current)
-    if not token.may_see(there.customer):
+    if not token.may_see(there.customer, objects.id):
         raise ServerNotFound()
     if different := there.difference(record):
         raise ServerExists(
@@ -131,7 +135,7 @@ def _settle_disk(context: Context, token: Token, objects: Objects, record: Recor
         # Nothing was kept, and this one's size and class are those of a server that is no more.
         _erase(context, objects.id, unless_used=True)
         return False
-    if token.customer is not None and customer_of_claim(claim) != token.customer:
+    if not token.may_see(customer_of_claim(claim), objects.id):
         raise ServerNotFound("A disk of another customer was kept under this id.")
     if claim["metadata"].get("deletionTimestamp"):
         raise DiskBeingErased()

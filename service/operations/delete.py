@@ -17,6 +17,8 @@ def delete(context: Context, caller: Token, id: int, *, erase: bool) -> None:
     Raises ServerNotFound where there is neither, or neither is the caller's, and ReleaseMissing of a server whose
     release something else has removed.
     """
+    if erase:
+        caller.require("disk:erase")
     with context.releases.locked(id):
         # Once more, under the Lease: by now it may be another customer's.
         objects = require_server(context, caller, id, Subject.REMAINS).objects

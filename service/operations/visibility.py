@@ -37,7 +37,7 @@ def require_server(context: Context, caller: Token, id: int, subject: Subject) -
 
 def may_see(caller: Token, objects: Objects, record: Record | None) -> bool:
     """Whether this server, or the disk that is kept of it, is any of the caller's business."""
-    return caller.may_see(record.customer if record else customer_of_claim(objects.claim or {}))
+    return caller.may_see(record.customer if record else customer_of_claim(objects.claim or {}), objects.id)
 
 
 def record_of(context: Context, objects: Objects) -> Record | None:

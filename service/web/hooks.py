@@ -65,8 +65,7 @@ def register(app: Flask, routes: Iterable[Route], tokens: Tokens, find: Find) ->
         g.token = tokens.caller(request.headers.get("Authorization"))
         if route is None or not scope:
             return
-        if scope not in g.token.actions:
-            raise errors.MissingScope(f"This call needs the scope `{scope}`, which the token {g.token.name} lacks.")
+        g.token.require(scope)
         take(calls)
         if request.method != "GET" and scope != "server:read":
             take(operations)

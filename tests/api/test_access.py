@@ -17,6 +17,7 @@ from service.settings import Settings
 from service.telemetry import logs
 from service.web.routes import access
 from tests.api.conftest import Client
+from tests.support import tokens
 from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, World
 
 OK = {"ram_gb": 2, "disk_gb": 10}
@@ -229,3 +230,79 @@ def test_a_route_with_an_id_says_what_that_is_about(make_app: Any, monkeypatch: 
     games.blueprint.record(lambda state: state.add_url_rule("/forgotten/<id:id>", "forgotten", view))
     with pytest.raises(AssertionError, match=r"/forgotten/<id:id> does not say what its id is about"):
         make_app()
+
+
+@pytest.fixture
+def confined(tmp_path: Path, world: World, settings: Settings) -> Client:
+    """An API with file access, for `acme`'s tokens: of all its servers, of server 2, and with single scopes."""
+    entries = [
+        tokens.entry("shop", "shop-secret"),
+        tokens.entry("acme", "acme-secret", customer="acme"),
+        tokens.entry("one", "one-secret", customer="acme", servers=[2]),
+        tokens.entry("deletes", "deletes-secret", scopes=["server:delete", "server:create"]),
+        tokens.entry("erases", "erases-secret", scopes=["server:delete", "server:create", "disk:erase"]),
+    ]
+    file = tokens.write(tmp_path / "confined.json", *entries)
+    settings = replace(settings, sftp_namespace="gameserver-sftp", tokens_file=file)
+    return Client(create_app(settings, FakeCluster(world), FakeReleases(world), FakeAccounts()).test_client())
+
+
+def test_a_token_of_some_servers_sees_no_other(confined: Client, world: World) -> None:
+    """Neither its customer's other ones, nor their disks, nor ids that nobody has; on no route that there is."""
+    other, nobodys = 4711001, 4711003
+    for id in (other, 2):
+        assert confined.post(f"/api/v1/server/{id}/", OK, token="acme").status_code == 201
+    world.history.clear()
+    routes = confined.flask.application.extensions["routes"]
+    asked = {(method, _filled(route.rule)) for route in routes for method in route.methods}
+    assert len(asked) > 15
+    for method, path in asked:
+        body = BODIES.get(f"{method} {path.format(1)}", OK if method == "POST" else None)
+        if "{}" not in path:
+            assert str(other) not in confined.call(method, path, body, token="one").text, path
+            continue
+        found = {id: confined.call(method, path.format(id), body, token="one") for id in (other, nobodys)}
+        assert [answer.status_code for answer in found.values()] == [404, 404], path
+        # Nor does the answer tell that there is something.
+        assert found[other].json == found[nobodys].json
+        assert found[other].json["type"] == "/problems/server-not-found"
+    listed = confined.get("/api/v1/server/", token="one").json
+    assert listed is not None
+    assert [server["id"] for server in listed["servers"]] == [2]
+    assert world.history == []
+    for id in (other, 2):
+        confined.delete(f"/api/v1/server/{id}/")
+    disks = confined.get("/api/v1/disk/", token="one").json
+    assert disks is not None
+    assert [disk["id"] for disk in disks["disks"]] == [2]
+    assert confined.post(f"/api/v1/server/{other}/", {**OK, "disk": "erase"}, token="one").status_code == 404
+    assert confined.post("/api/v1/server/2/", {**OK, "disk": "reuse"}, token="one").status_code == 201
+
+
+def _filled(rule: str) -> str:
+    """A route's rule as an address, with `{}` for a server's id."""
+    return re.sub("<[^>]*>", "some", re.sub("<any[^>]*>", "primary", rule.replace("<id:id>", "{}")))
+
+
+def test_a_token_of_some_servers_of_a_customer_sees_them_only_while_they_are_his(confined: Client) -> None:
+    """An id is given to another customer once its first one has gone."""
+    confined.post("/api/v1/server/2/", {**OK, "customer": "other"})
+    assert confined.get("/api/v1/server/2/", token="one").status_code == 404
+
+
+def test_an_erase_asks_for_a_scope_of_its_own(confined: Client, world: World) -> None:
+    """Beside that of the delete or the create; what keeps the disk does not."""
+    confined.post("/api/v1/server/1/", OK)
+    world.history.clear()
+    erase = "/api/v1/server/1/?disk=erase"
+    for answer in (
+        confined.delete(erase, token="deletes"),
+        confined.post("/api/v1/server/1/", {**OK, "disk": "erase"}, token="deletes"),
+    ):
+        assert answer.json is not None
+        assert (answer.status_code, answer.json["type"]) == (403, "/problems/missing-scope")
+        assert "`disk:erase`" in answer.json["detail"]
+    assert world.history == []
+    assert confined.delete("/api/v1/server/1/", token="deletes").status_code == 200
+    assert confined.post("/api/v1/server/1/", {**OK, "disk": "erase"}, token="erases").status_code == 201
+    assert confined.delete(erase, token="erases").status_code == 200

@@ -69,6 +69,8 @@ REFUSED = [
     ("api", {"tokens": {"hashes": [{**TOKEN, "sha256": "my-token"}]}}, "at '/tokens/hashes/0/sha256'"),
     ("api", {"tokens": {"hashes": [{**TOKEN, "token": "my-token"}]}}, "additional properties 'token'"),
     ("api", {"tokens": {"hashes": [{**TOKEN, "scopes": ["root"]}]}}, "at '/tokens/hashes/0/scopes/0'"),
+    ("api", {"tokens": {"hashes": [{**TOKEN, "servers": []}]}}, "at '/tokens/hashes/0/servers'"),
+    ("api", {"tokens": {"hashes": [{**TOKEN, "servers": ["1"]}]}}, "at '/tokens/hashes/0/servers/0'"),
     ("api", {**TOKENS, "replicaCount": 7}, "autoscaling.maxReplicas is 6, less than replicaCount, which is 7"),
     ("api", {**TOKENS, "ingress": {"enabled": True}}, "ingress.host is needed"),
     ("api", {**TOKENS, "serviceAccount": {"create": False}}, "serviceAccount.name is needed"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.errors import StartupError, Unauthorized
-from service.tokens import Token, Tokens, parse
+from service.tokens import SCOPES, Token, Tokens, parse
 
 
 def entry(secret: str, **more: Any) -> dict[str, Any]:
@@ -99,8 +99,32 @@ BROKEN: dict[str, tuple[str, str]] = {
         json.dumps({"tokens": [{**entry("a"), "customer": "A & B"}]}),
         "customer must be null or 1 to 63",
     ),
+    "servers of no id": (json.dumps({"tokens": [{**entry("a"), "servers": [True]}]}), "servers must be null or a list"),
+    "no servers at all": (json.dumps({"tokens": [{**entry("a"), "servers": []}]}), "servers must be null or a list"),
     "empty customer": (json.dumps({"tokens": [{**entry("a"), "customer": ""}]}), "customer must be"),
 }
+
+
+def test_a_bundle_allows_what_it_always_did() -> None:
+    """Whoever has one can do no more for a new version, but for admin; and the console is in none but that."""
+    actions = {scope: Token("a", "", frozenset({scope})).actions for scope in SCOPES}
+    assert actions["read"] == {"server:read"}
+    assert actions["operate"] == {
+        *("server:power", "server:write", "server:create", "rcon:read", "files", "disk:erase"),
+    }
+    assert actions["admin"] == actions.keys() - {"read", "operate", "admin"} - actions["read"] - actions["operate"] | {
+        "disk:erase"
+    }
+    assert all(actions[scope] == {scope} for scope in actions.keys() - {"read", "operate", "admin"})
+
+
+def test_a_token_may_be_confined_to_servers(tmp_path: Path) -> None:
+    """To those ids, and of them to its customer's."""
+    write(tmp_path / "t", entry("one", customer="acme", servers=[4711, 4712]), entry("two", servers=None))
+    one, two = (Tokens(tmp_path / "t").caller(f"Bearer {name}") for name in ("one", "two"))
+    assert one.servers == {4711, 4712}
+    assert [one.may_see("acme", 4711), one.may_see("other", 4711), one.may_see("acme", 1)] == [True, False, False]
+    assert two.may_see("other", 1)
 
 
 @pytest.mark.parametrize("case", BROKEN)

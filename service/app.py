@@ -10,24 +10,31 @@ from flask_smorest import Api  # type: ignore[import-untyped]
 
 from service import errors
 from service.api import disks, document, files, games, health, ports, servers
+from service.api import tokens as tokens_api
 from service.api.converters import ServerId, id_schema
 from service.configfile import unknown
 from service.files.accounts import NoFileAccess
 from service.games import catalogue, operator_values
 from service.operations.context import Context
-from service.operations.interfaces import Accounts, Cluster, Releases
+from service.operations.interfaces import Accounts, Cluster, Releases, Tokens
 from service.operations.visibility import require_server
 from service.servers.chartvalues import ChartValues
 from service.settings import Settings
-from service.tokens import Tokens
+from service.tokens import TokensFile
 from service.web import hooks, problems, reference, routes
 from service.web.fields import ProblemAnswer
 
 LARGEST_BODY = 64 * 1024
 
 
-def create_app(settings: Settings, cluster: Cluster, releases: Releases, accounts: Accounts | None = None) -> Flask:
-    """The application, without `accounts` one that knows no file access.
+def create_app(
+    settings: Settings,
+    cluster: Cluster,
+    releases: Releases,
+    accounts: Accounts | None = None,
+    tokens: Tokens | None = None,
+) -> Flask:
+    """The application: without `accounts` one that knows no file access, without `tokens` that of `TOKENS_FILE`.
 
     Raises StartupError, with file and line, where a file it depends on is broken.
     """
@@ -57,12 +64,19 @@ def create_app(settings: Settings, cluster: Cluster, releases: Releases, account
         games=catalogue_,
         operator_values=operator_values.load(settings.server_values_file, catalogue_, chart),
         accounts=accounts if accounts and settings.sftp_namespace else NoFileAccess(),
+        tokens=tokens or _tokens_file(settings),
     )
     app.extensions["gameserver"] = context
     problems.register(app)
     _register_routes(app, context)
-    hooks.register(app, app.extensions["routes"], Tokens(settings.tokens_file), partial(require_server, context))
+    hooks.register(app, app.extensions["routes"], context.tokens, partial(require_server, context))
     return app
+
+
+def _tokens_file(settings: Settings) -> TokensFile:
+    if settings.tokens_file is None:
+        raise errors.StartupError("TOKENS_FILE: nobody could call the API: neither it nor TOKENS_SECRET is set")
+    return TokensFile(settings.tokens_file)
 
 
 def _check_against(settings: Settings, catalogue_: Mapping[str, catalogue.Game], chart: ChartValues) -> None:
@@ -89,7 +103,7 @@ def _register_routes(app: Flask, context: Context) -> None:
     api.register_converter(ServerId, id_schema)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     api.spec.components.schema("ProblemAnswer", schema=ProblemAnswer)
-    for module in (health, servers, ports, files, disks, games):
+    for module in (health, servers, ports, files, disks, games, tokens_api):
         api.register_blueprint(module.blueprint)
     app.register_blueprint(reference.blueprint)
     app.extensions["routes"] = routes.table(app)

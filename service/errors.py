@@ -99,6 +99,41 @@ class NotFound(Problem):
     explanation = "The path is unknown, or the id is none: ids are the whole numbers from 1 to 9223372036854775807."
 
 
+class TokenNotFound(Problem):
+    slug = "token-not-found"
+    status = 404
+    title = "There is no such token"
+    explanation = "The API has given out no token of this name, or one that may do more than the token that asks."
+
+
+class TokenExists(Problem):
+    slug = "token-exists"
+    status = 409
+    title = "There is a token of this name already"
+    explanation = "Choose another name, or delete that token first: none is ever shown a second time."
+
+
+class TooManyTokens(Problem):
+    slug = "too-many-tokens"
+    status = 409
+    title = "Too many tokens have been given out"
+    explanation = "The API keeps 1,000 tokens and login links at most. Delete some, or let them expire."
+
+
+class LoginLinkGone(Problem):
+    slug = "login-link-gone"
+    status = 404
+    title = "This login link does not work"
+    explanation = "It was opened before, has expired, or never existed. A link opens once: ask for a new one."
+
+
+class TokensNotKept(Problem):
+    slug = "tokens-not-kept"
+    status = 501
+    title = "This API gives out no tokens"
+    explanation = "It reads its tokens from a file (`TOKENS_FILE`), and has no Secret to keep others in."
+
+
 class ServerNotFound(Problem):
     slug = "server-not-found"
     status = 404

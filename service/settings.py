@@ -26,7 +26,9 @@ class Settings:
     pod_namespace: str = "gameserver-system"
     pod_name: str = "local"
     chart_path: Path = PACKAGE.parent / "charts" / "gameserver"
-    tokens_file: Path = Path("/etc/gameserver-api/tokens/tokens.json")
+    tokens_file: Path | None = None
+    tokens_secret: str = ""
+    issued_tokens_secret: str = ""
     server_values_file: Path | None = None
     games_dir: Path | None = None
     accepted_eulas: frozenset[str] = frozenset()
@@ -71,7 +73,9 @@ class Settings:
             pod_namespace=namespace("POD_NAMESPACE", default.pod_namespace),
             pod_name=text("POD_NAME", default.pod_name),
             chart_path=path("CHART_PATH") or default.chart_path,
-            tokens_file=path("TOKENS_FILE") or default.tokens_file,
+            tokens_file=path("TOKENS_FILE"),
+            tokens_secret=text("TOKENS_SECRET", default.tokens_secret),
+            issued_tokens_secret=text("ISSUED_TOKENS_SECRET", default.issued_tokens_secret),
             server_values_file=path("SERVER_VALUES_FILE"),
             games_dir=path("GAMES_DIR"),
             accepted_eulas=frozenset(part.strip() for part in text("ACCEPTED_EULAS", "").split(",") if part.strip()),

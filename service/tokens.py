@@ -1,6 +1,6 @@
 """Bearer tokens: who calls, and what that token may do.
 
-Only hashes are kept, in a file mounted from a Secret, read again whenever it changes.
+Only hashes are kept: by the operator in a file of this form, mostly within a Secret (tokenstore), or as it is.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import hmac
 import logging
 import re
 import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from service.configfile import json_of, nearest, text_of
-from service.errors import MissingScope, StartupError, Unauthorized
+from service.errors import MissingScope, StartupError, TokensNotKept, Unauthorized
+from service.tokenformat import mistyped
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +69,7 @@ class Token:
     scopes: frozenset[str]
     customer: str | None = None
     servers: frozenset[int] | None = None
+    expires: datetime | None = None
 
     @property
     def actions(self) -> frozenset[str]:
@@ -79,6 +83,18 @@ class Token:
     def may_see(self, customer: str | None, id: int) -> bool:
         """Whether that customer's server `id` is any of this token's business."""
         return self.reaches(id) and (self.customer is None or self.customer == customer)
+
+    def covers(self, other: Token) -> bool:
+        """Whether this token may do, wherever it may, all that the other may; how long is not asked."""
+        return (
+            other.actions <= self.actions
+            and self.customer in (None, other.customer)
+            and (self.servers is None or (other.servers is not None and other.servers <= self.servers))
+        )
+
+    def lives(self, now: datetime) -> bool:
+        """Whether the token has not expired."""
+        return self.expires is None or now < self.expires
 
     def require(self, scope: str) -> None:
         """Raises MissingScope unless the token may do this."""
@@ -95,7 +111,7 @@ def parse(text: str, source: str) -> tuple[Token, ...]:
     entries = document.get("tokens") if isinstance(document, dict) and len(document) == 1 else None
     if not isinstance(entries, list):
         raise StartupError(f'{source}:1: must be {{"tokens": […]}} and nothing else')
-    tokens = [_token(entry, f"{source}: tokens[{number}]") for number, entry in enumerate(entries)]
+    tokens = [token_of(entry, f"{source}: tokens[{number}]") for number, entry in enumerate(entries)]
     for number, token in enumerate(tokens):
         for earlier, other in enumerate(tokens[:number]):
             if token.name == other.name or token.sha256 == other.sha256:
@@ -106,7 +122,8 @@ def parse(text: str, source: str) -> tuple[Token, ...]:
     return tuple(tokens)
 
 
-def _token(entry: Any, where: str) -> Token:
+def token_of(entry: Any, where: str) -> Token:
+    """The token of one entry; raises StartupError naming `where` and what is wrong, without a word of the entry."""
     shape = "must be an object with name, sha256, scopes and perhaps customer and servers"
     if not isinstance(entry, dict):
         raise StartupError(f"{where}: {shape}")
@@ -136,8 +153,32 @@ def _is_id(value: Any) -> bool:
     return type(value) is int and value > 0
 
 
-class Tokens:
-    """The tokens in a file. Safe to use from many threads."""
+def digest_of(authorization: str | None) -> str:
+    """The hash of the token in an Authorization header; raises Unauthorized where there is none that could be valid."""
+    if not authorization:
+        raise Unauthorized(headers={"WWW-Authenticate": "Bearer"})
+    given = _BEARER.fullmatch(authorization)
+    # That a checksum is wrong is known to whoever sends it, so it may be told by a quick answer.
+    if given is None or mistyped(given[1]):
+        raise _invalid()
+    return hashlib.sha256(given[1].encode()).hexdigest()
+
+
+def holder(tokens: Iterable[Token], digest: str) -> Token:
+    """The token of that hash; raises Unauthorized where there is none, or it has expired."""
+    # All are compared, in constant time each: the time taken tells nothing of how near a guess was.
+    found = [token for token in tokens if hmac.compare_digest(token.sha256, digest)]
+    if found and found[0].lives(datetime.now(UTC)):
+        return found[0]
+    raise _invalid()
+
+
+def _invalid() -> Unauthorized:
+    return Unauthorized(headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
+
+
+class TokensFile:
+    """The tokens in a file, and no others. Safe to use from many threads."""
 
     def __init__(self, path: Path) -> None:
         """Read the file; raises StartupError if it cannot be used."""
@@ -148,18 +189,10 @@ class Tokens:
 
     def caller(self, authorization: str | None) -> Token:
         """The token in an Authorization header; raises Unauthorized without a valid one."""
-        if not authorization:
-            raise Unauthorized(headers={"WWW-Authenticate": "Bearer"})
-        given = _BEARER.fullmatch(authorization)
-        if given:
-            digest = hashlib.sha256(given[1].encode()).hexdigest()
-            # All are compared, in constant time each: the time taken tells nothing of how near a guess was.
-            found = [token for token in self._current() if hmac.compare_digest(token.sha256, digest)]
-            if found:
-                return found[0]
-        raise Unauthorized(headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
+        return holder(self.operators(), digest_of(authorization))
 
-    def _current(self) -> tuple[Token, ...]:
+    def operators(self) -> tuple[Token, ...]:
+        """The tokens that the operator has given out."""
         stamp = self._changed()
         with self._lock:
             if stamp is not None and stamp != self._stamp:
@@ -171,6 +204,18 @@ class Tokens:
                     # Locking everybody out over a slip of the pen helps nobody; the old tokens stay good.
                     log.exception("the changed tokens file cannot be used; the tokens of before stay")
             return self._tokens
+
+    def issued(self) -> Mapping[str, str]:
+        """None are given out, as there is nowhere to keep them; raises TokensNotKept."""
+        raise TokensNotKept()
+
+    def heard_of(self, key: str) -> bool:
+        """Nothing was given out."""
+        return False
+
+    def change(self, change: object) -> None:
+        """Raises TokensNotKept."""
+        raise TokensNotKept()
 
     def _changed(self) -> tuple[int, int, int] | None:
         try:

@@ -19,6 +19,7 @@ from service.helm.releases import HelmReleases
 from service.operations.census import count_servers
 from service.settings import Settings
 from service.telemetry import logs, metrics
+from service.tokenstore.watched import WatchedTokens
 
 # gunicorn ends, rather than start one worker after the other, when a worker leaves with this.
 _CANNOT_BOOT = 3
@@ -30,12 +31,22 @@ def build() -> Flask:
     logs.configure(settings.log_level)
     cluster = ClusterReader(settings)
     releases = HelmReleases(settings, helm_done=metrics.helm_done, recovered=metrics.release_recovered)
-    app = create_app(settings, cluster, releases, SecretAccounts(settings) if settings.sftp_namespace else None)
+    accounts = SecretAccounts(settings) if settings.sftp_namespace else None
+    app = create_app(settings, cluster, releases, accounts, _tokens(settings))
     cluster.start()
     metrics.count_servers(lambda: count_servers(cluster))
     if settings.metrics_port:
         metrics.serve(settings.metrics_port)
     return app
+
+
+def _tokens(settings: Settings) -> WatchedTokens | None:
+    """The tokens that Kubernetes keeps, unless there is a file of them; raises StartupError where they are broken."""
+    if settings.tokens_file or not settings.tokens_secret:
+        return None
+    tokens = WatchedTokens(settings)
+    tokens.start()
+    return tokens
 
 
 try:

@@ -21,6 +21,11 @@ def caller() -> Token:
     return token
 
 
+def note(**more: str) -> None:
+    """Add to the audit line of the present request."""
+    g.noted = {**g.get("noted", {}), **more}
+
+
 def target() -> Target:
     """The server that the request's path names. The caller may see it: the gate has settled that."""
     found: Target = g.target

@@ -27,7 +27,7 @@ def _within(name: str) -> Any:
     return check
 
 
-def _customer(value: str) -> None:
+def valid_customer(value: str) -> None:
     if not CUSTOMER.fullmatch(value):
         raise ma.ValidationError(f"must be {CUSTOMER_WORDS}")
 
@@ -39,7 +39,7 @@ class CreateServer(Schema):
     options = Options(load_default=dict)
     start = Flag(load_default=True)
     rcon = Text(load_default="public", validate=one_of("public", "private"))
-    customer = Text(load_default=None, validate=_customer, metadata={"pattern": f"^{CUSTOMER.pattern}$"})
+    customer = Text(load_default=None, validate=valid_customer, metadata={"pattern": f"^{CUSTOMER.pattern}$"})
     disk = Text(load_default=None, validate=one_of("reuse", "erase"))
 
 

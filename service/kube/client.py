@@ -117,9 +117,12 @@ class Kube:
             raise Conflict(path)
         return found
 
-    def merge(self, path: str, body: Object) -> None:
-        """Merge `body` into an object (RFC 7386); one that is gone is no error."""
-        self._json("PATCH", path, {}, body)
+    def merge(self, path: str, body: Object) -> Object | None:
+        """Merge `body` into an object (RFC 7386) and give it, None for one that is gone.
+
+        Raises Conflict where `body` has a resourceVersion that is no longer the object's.
+        """
+        return self._json("PATCH", path, {}, body)
 
     def delete(self, path: str, *, uid: str = "", version: str = "") -> None:
         """Delete an object, if it is still this one; one that is gone already is no error."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.games.catalogue import Game
-from service.operations.interfaces import Accounts, Cluster, Releases
+from service.operations.interfaces import Accounts, Cluster, Releases, Tokens
 from service.settings import Settings
 
 
@@ -19,6 +19,7 @@ class Context:
     cluster: Cluster
     releases: Releases
     accounts: Accounts
+    tokens: Tokens
     games: Mapping[str, Game]
     operator_values: Mapping[str, Any]
 

@@ -1,7 +1,7 @@
-"""What the operations ask of Kubernetes, of Helm and of file access, as types.
+"""What the operations ask of Kubernetes, of Helm, of file access and of the tokens, as types.
 
-`cluster/reader.py` reads Kubernetes, `helm/releases.py` writes through Helm and `files/accounts.py` keeps who may
-log in; the fakes of the tests stand in for all three.
+`cluster/reader.py` reads Kubernetes, `helm/releases.py` writes through Helm, `files/accounts.py` keeps who may log in
+and `tokenstore/watched.py` who may call; the fakes of the tests stand in for all four.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from service.files.accounts import Account
 from service.kube.types import Object
 from service.servers.objects import Objects, RconPassword
 from service.servers.values import Values
+from service.tokens import Token
+from service.tokenstore.records import Change, Records
 
 
 class Cluster(Protocol):
@@ -74,6 +76,28 @@ class Releases(Protocol):
 
     def confirm(self, id: int) -> None:
         """Raises ClusterUnavailable unless the Lease that this thread holds is still its own, as Kubernetes has it."""
+
+
+class Tokens(Protocol):
+    """Who may call. Those that the operator has given out are only read; the others are records (tokenstore/records).
+
+    Every method may raise errors.ClusterUnavailable, and those about records TokensNotKept.
+    """
+
+    def caller(self, authorization: str | None) -> Token:
+        """The token in an Authorization header; raises Unauthorized without a valid one."""
+
+    def operators(self) -> Sequence[Token]:
+        """The tokens that the operator has given out."""
+
+    def issued(self) -> Records:
+        """The records as they are now."""
+
+    def heard_of(self, key: str) -> bool:
+        """Whether there was such a record a moment ago; this asks nobody."""
+
+    def change(self, change: Change) -> None:
+        """Write what `change(present records)` gives, all of it or nothing; it is called again where others wrote."""
 
 
 class Accounts(Protocol):

@@ -54,7 +54,11 @@ def id_of_request(given: str | None) -> str:
     return given if given and _VALID_ID.fullmatch(given) else secrets.token_hex(8)
 
 
-def audit(*, token: str, action: str, server: int | None, outcome: str) -> None:
-    """Write down a change: who (the token's name), what, which server, and how it ended (ok or a problem's slug)."""
-    fields = {"token": token, "action": action, "server": server, "outcome": outcome}
-    _audit.info("%s of server %d by %s: %s", action, server, token, outcome, extra={"fields": fields})
+def audit(*, token: str, action: str, server: int | None, outcome: str, **more: str) -> None:
+    """Write down a change: who (the token's name), what, which server, and how it ended (ok or a problem's slug).
+
+    `more` says what it was about, where that is no server.
+    """
+    fields = {"token": token, "action": action, "server": server, "outcome": outcome, **more}
+    about = ", ".join(more.values()) if server is None else f"server {server}"
+    _audit.info("%s of %s by %s: %s", action, about, token, outcome, extra={"fields": fields})

@@ -7,14 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from flask import Flask, Response, g, request
 
 from service import errors
 from service.access import Subject
 from service.telemetry import logs, metrics
-from service.tokens import Token, Tokens
+from service.tokens import Token
 from service.web.draining import draining
 from service.web.routes import Route
 
@@ -29,7 +29,14 @@ CALLS_AT_ONCE = 40
 Find = Callable[[Token, int, Subject], Any]
 
 
-def register(app: Flask, routes: Iterable[Route], tokens: Tokens, find: Find) -> None:
+class Callers(Protocol):
+    """Who may call."""
+
+    def caller(self, authorization: str | None) -> Token:
+        """The token in an Authorization header; raises Unauthorized without a valid one."""
+
+
+def register(app: Flask, routes: Iterable[Route], tokens: Callers, find: Find) -> None:
     """Let every request through the gate, and write down how it went.
 
     `find` gives what a path's id is about, or raises ServerNotFound.
@@ -96,7 +103,8 @@ def _write_down(response: Response, route: Route | None) -> None:
     # Of an address that is none, nothing is written down: a token may have been put there by mistake.
     place = request.path if id is not None else rule
     if route is not None and route.access.audited:
-        logs.audit(token=token.name if token else "", action=route.action, server=id, outcome=outcome)
+        name = token.name if token else ""
+        logs.audit(token=name, action=route.action, server=id, outcome=outcome, **g.get("noted", {}))
     fields = {
         "method": request.method,
         "route": rule,

@@ -35,8 +35,8 @@ class Route:
         return self.endpoint.rpartition(".")[2]
 
 
-def access(scope: str, subject: Subject = Subject.NONE, *, audited: bool = False) -> Callable[[View], View]:
-    """Declare what a view asks of its callers."""
+def access(scope: str | None, subject: Subject = Subject.NONE, *, audited: bool = False) -> Callable[[View], View]:
+    """Declare what a view asks of its callers: a scope, or None for nothing at all."""
     return _declared(Access(scope, subject, audited))
 
 

@@ -92,6 +92,33 @@ def test_only_what_was_read_last_is_replaced(maps: Maps) -> None:
     assert maps.said() is None
 
 
+def test_a_merge_leaves_what_it_does_not_name(maps: Maps) -> None:
+    """Null takes away; what comes of it is given, and read from then on."""
+    made = maps.create()
+    merged = maps.kube.merge(maps.path, {"data": {"more": "text"}})
+    assert merged is not None
+    assert merged["data"] == {"said": "first", "more": "text"}
+    assert maps.kube.get(maps.path) == merged
+    assert merged["metadata"]["resourceVersion"] != made["metadata"]["resourceVersion"]
+    assert (maps.kube.merge(maps.path, {"data": {"said": None}}) or {})["data"] == {"more": "text"}
+
+
+def test_a_merge_of_what_was_read_before_is_refused(maps: Maps) -> None:
+    """Where it names the version that it was read at."""
+    version = maps.create()["metadata"]["resourceVersion"]
+    about = {"metadata": {"resourceVersion": version}}
+    assert maps.kube.merge(maps.path, {**about, "data": {"more": "text"}})
+    with pytest.raises(Conflict):
+        maps.kube.merge(maps.path, {**about, "data": {"said": "second"}})
+    assert maps.said() == "first"
+
+
+def test_a_merge_into_what_is_gone_gives_nothing(maps: Maps) -> None:
+    """And makes nothing."""
+    assert maps.kube.merge(maps.path, {"data": {"said": "second"}}) is None
+    assert maps.kube.get(maps.path) is None
+
+
 def test_a_delete_of_what_is_gone_is_no_error(maps: Maps) -> None:
     """Twice is as once, and before there is anything it is nothing."""
     maps.kube.delete(maps.path)

@@ -29,6 +29,8 @@ from service.servers.names import KEPT_SINCE, REUSED_SINCE
 from service.servers.objects import Objects, RconPassword, ServerObjects
 from service.servers.spec import never_used
 from service.servers.values import Values
+from service.tokens import Token, TokensFile, digest_of, holder
+from service.tokenstore.records import TOKEN, Change, Records, all_of
 
 NAMESPACE = "gameservers"
 TIME = "2026-01-31T12:00:00Z"
@@ -351,6 +353,32 @@ class FakeReleases:
             revisions.append("failed")
             raise
         revisions[:] = ["superseded"] * len(revisions) + ["deployed"]
+
+
+class FakeTokens:
+    """service.tokenstore.watched.WatchedTokens, in memory; two of them over the same `records` are two replicas."""
+
+    def __init__(self, file: TokensFile, records: dict[str, str] | None = None) -> None:
+        self.operators = file.operators
+        self.records = {} if records is None else records
+        self._lock = threading.Lock()
+
+    def caller(self, authorization: str | None) -> Token:
+        issued = [one.token for key, one in all_of(self.records).items() if key.startswith(TOKEN)]
+        return holder([*self.operators(), *issued], digest_of(authorization))
+
+    def issued(self) -> Records:
+        return dict(self.records)
+
+    def heard_of(self, key: str) -> bool:
+        return key in self.records
+
+    def change(self, change: Change) -> None:
+        with self._lock:
+            for key, text in change(dict(self.records)).items():
+                self.records.pop(key, None)
+                if text is not None:
+                    self.records[key] = text
 
 
 class FakeAccounts:

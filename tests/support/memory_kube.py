@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
+from threading import Condition
 from typing import Any
 
 from service.errors import ClusterUnavailable
@@ -69,6 +70,18 @@ class MemoryKube(Kube):
             raise Conflict(path)
         return self._stored(path, body)
 
+    def merge(self, path: str, body: Object) -> Object | None:
+        self._ask("PATCH", path)
+        there = self.objects.get(path)
+        if there is None:
+            return None
+        if (
+            body.get("metadata", {}).get("resourceVersion", there["metadata"]["resourceVersion"])
+            != (there["metadata"]["resourceVersion"])
+        ):
+            raise Conflict(path)
+        return self._stored(path, _merged(there, body))
+
     def delete(self, path: str, *, uid: str = "", version: str = "") -> None:
         self._ask("DELETE", path)
         if path not in self.objects:
@@ -89,3 +102,55 @@ class MemoryKube(Kube):
             raise Gone(path)
         yield {"type": "CONNECTED"}
         yield from self.events.pop(0)
+
+
+class WatchedKube(MemoryKube):
+    """One whose lists and watches show what it holds: of each collection the object that `fieldSelector` names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = Condition()
+
+    def _stored(self, path: str, body: Object) -> Object:
+        with self._changed:
+            stored = super()._stored(path, body)
+            self._changed.notify_all()
+            return stored
+
+    def delete(self, path: str, *, uid: str = "", version: str = "") -> None:
+        with self._changed:
+            super().delete(path, uid=uid, version=version)
+            self._changed.notify_all()
+
+    def listed(self, path: str, *, metadata: bool = False, **query: str | int) -> tuple[list[Object], str]:
+        self._ask("LIST", path)
+        there = self.objects.get(_named(path, query))
+        return [deepcopy(there)] if there else [], str(self.version)
+
+    def watch(self, path: str, version: str, *, metadata: bool, seconds: int, **query: Any) -> Iterator[Object]:
+        self._ask("WATCH", path)
+        yield {"type": "CONNECTED"}
+        where, seen = _named(path, query), None
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda seen=seen: self.objects.get(where) != seen)  # type: ignore[misc]
+                there = deepcopy(self.objects.get(where))
+            yield {"type": "DELETED", "object": seen} if there is None else {"type": "MODIFIED", "object": there}
+            seen = there
+
+
+def _named(path: str, query: dict[str, Any]) -> str:
+    return f"{path}/{query['fieldSelector'].removeprefix('metadata.name=')}"
+
+
+def _merged(there: Any, patch: Any) -> Any:
+    """RFC 7386."""
+    if not isinstance(patch, dict):
+        return deepcopy(patch)
+    merged = dict(there) if isinstance(there, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merged(merged.get(key), value)
+    return merged

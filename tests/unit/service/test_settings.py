@@ -22,13 +22,14 @@ def test_every_variable_is_read() -> None:
         "POD_NAME": "d", "CHART_PATH": "/e", "TOKENS_FILE": "/f", "SERVER_VALUES_FILE": "/g", "GAMES_DIR": "/h",
         "ACCEPTED_EULAS": "minecraft, other,", "MIN_RAM_GB": "3", "MAX_RAM_GB": "4", "MIN_DISK_GB": "5",
         "MAX_DISK_GB": "6", "EXTERNAL_HOST": "i", "HELM": "j", "HELM_PROCESSES": "7", "LOG_LEVEL": "DEBUG",
-        "DRAIN_SECONDS": "8",
+        "DRAIN_SECONDS": "8", "TOKENS_SECRET": "k", "ISSUED_TOKENS_SECRET": "l",
     }  # fmt: skip
     assert Settings.from_environment(environment) == Settings(
         port=1, metrics_port=2, servers_namespace="a", sftp_namespace="b", pod_namespace="c", pod_name="d",
         chart_path=Path("/e"), tokens_file=Path("/f"), server_values_file=Path("/g"), games_dir=Path("/h"),
         accepted_eulas=frozenset({"minecraft", "other"}), min_ram_gb=3, max_ram_gb=4, min_disk_gb=5, max_disk_gb=6,
         external_host="i", helm="j", helm_processes=7, log_level="debug", drain_seconds=8,
+        tokens_secret="k", issued_tokens_secret="l",
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.errors import StartupError, Unauthorized
-from service.tokens import SCOPES, Token, Tokens, parse
+from service.tokens import SCOPES, Token, TokensFile, parse
 
 
 def entry(secret: str, **more: Any) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def write(path: Path, *entries: dict[str, Any]) -> None:
 def test_a_token_is_known_by_its_hash(tmp_path: Path) -> None:
     """Whatever the case of the scheme; anything else is nobody."""
     write(tmp_path / "t", entry("one"), entry("two", customer="acme", scopes=["read", "operate"]))
-    tokens = Tokens(tmp_path / "t")
+    tokens = TokensFile(tmp_path / "t")
     assert tokens.caller("bearer two") == Token(
         "two", hashlib.sha256(b"two").hexdigest(), frozenset({"read", "operate"}), "acme"
     )
@@ -37,7 +37,7 @@ def test_a_token_is_known_by_its_hash(tmp_path: Path) -> None:
 def test_each_token_is_compared_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them, whichever it is, so that time tells neither how near a guess was nor which token it was."""
     write(tmp_path / "t", entry("one"), entry("two"), entry("three"))
-    tokens, compared = Tokens(tmp_path / "t"), []
+    tokens, compared = TokensFile(tmp_path / "t"), []
 
     def noted(one: str, other: str) -> bool:
         compared.append(one)
@@ -54,7 +54,7 @@ def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
     """As Kubernetes does it, a new file in the old one's place; a broken one leaves the old tokens good."""
     path = tmp_path / "t"
     write(path, entry("one"))
-    tokens = Tokens(path)
+    tokens = TokensFile(path)
     write(tmp_path / "new", entry("two"))
     (tmp_path / "new").replace(path)
     assert tokens.caller("Bearer two").name == "two"
@@ -121,7 +121,7 @@ def test_a_bundle_allows_what_it_always_did() -> None:
 def test_a_token_may_be_confined_to_servers(tmp_path: Path) -> None:
     """To those ids, and of them to its customer's."""
     write(tmp_path / "t", entry("one", customer="acme", servers=[4711, 4712]), entry("two", servers=None))
-    one, two = (Tokens(tmp_path / "t").caller(f"Bearer {name}") for name in ("one", "two"))
+    one, two = (TokensFile(tmp_path / "t").caller(f"Bearer {name}") for name in ("one", "two"))
     assert one.servers == {4711, 4712}
     assert [one.may_see("acme", 4711), one.may_see("other", 4711), one.may_see("acme", 1)] == [True, False, False]
     assert two.may_see("other", 1)
@@ -139,4 +139,4 @@ def test_a_broken_tokens_file_is_named(case: str) -> None:
 def test_a_missing_tokens_file_stops_the_start(tmp_path: Path) -> None:
     """Rather than answer everybody with 401."""
     with pytest.raises(StartupError, match="cannot be read"):
-        Tokens(tmp_path / "none")
+        TokensFile(tmp_path / "none")

@@ -1,0 +1,104 @@
+"""The shapes of requests and answers about tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import marshmallow as ma
+from marshmallow import fields, validate
+
+from service.api.schemas import valid_customer
+from service.servers.names import LARGEST_ID
+from service.tokenformat import looks_like_one
+from service.tokens import CUSTOMER, CUSTOMER_WORDS, SCOPES
+from service.web.fields import Schema, Success, Text, WholeNumber, one_of
+
+MOST_SERVERS = 20
+_PATTERN = f"^{CUSTOMER.pattern}$"
+_LONGEST_S = 10 * 366 * 24 * 3600
+_LIST: dict[str, str | list[Any] | dict[Any, Any]] = {
+    "null": "must not be null",
+    "invalid": "must be a list",
+    "required": "is required",
+}
+
+
+def _valid_name(value: str) -> None:
+    # It is written into logs, where no token belongs.
+    if not CUSTOMER.fullmatch(value) or looks_like_one(value):
+        raise ma.ValidationError(f"must be {CUSTOMER_WORDS}, and no token")
+
+
+def _between(least: int, most: int) -> validate.Range:
+    return validate.Range(least, most, error=f"must be from {least} to {most}")
+
+
+def _scopes(**more: Any) -> fields.List[str]:
+    return fields.List(
+        Text(validate=one_of(*SCOPES)),
+        validate=validate.Length(min=1, error="must not be empty"),
+        error_messages=_LIST,
+        **more,
+    )
+
+
+def _servers() -> fields.List[int]:
+    return fields.List(
+        WholeNumber(validate=_between(1, LARGEST_ID)),
+        load_default=None,
+        validate=validate.Length(1, MOST_SERVERS, error=f"must be from 1 to {MOST_SERVERS} ids"),
+        error_messages=_LIST,
+        metadata={"description": "The only servers that it reaches. Absent: all that the token which asks reaches."},
+    )
+
+
+class CreateToken(Schema):
+    name = Text(required=True, validate=_valid_name, metadata={"pattern": _PATTERN})
+    scopes = _scopes(required=True)
+    customer = Text(load_default=None, validate=valid_customer, metadata={"pattern": _PATTERN})
+    servers = _servers()
+    expires_in_s = WholeNumber(
+        load_default=None,
+        validate=_between(1, _LONGEST_S),
+        metadata={"description": "Absent: it lasts as long as the token which asks."},
+    )
+
+
+class CreateLoginLink(Schema):
+    customer = Text(required=True, validate=valid_customer, metadata={"pattern": _PATTERN})
+    servers = _servers()
+    scopes = _scopes(
+        load_default=None, metadata={"description": "Absent: read and operate, but for what the token lacks that asks."}
+    )
+    minutes = WholeNumber(
+        required=True, validate=_between(1, 60), metadata={"description": "For so long the link can be opened."}
+    )
+
+
+class Grant(Schema):
+    name = fields.String(required=True)
+    scopes = fields.List(fields.String(), required=True)
+    customer = fields.String(required=True, allow_none=True)
+    servers = fields.List(fields.Integer(), required=True, allow_none=True)
+    expires = fields.String(required=True, allow_none=True)
+
+
+class TokenAnswer(Grant, Success):
+    token = fields.String(required=True, metadata={"description": "Shown this once."})
+
+
+class GivenOut(Grant):
+    created = fields.String(required=True)
+    made_by = fields.String(required=True, metadata={"description": "The name of the token that made it."})
+    last_used = fields.String(required=True, allow_none=True, metadata={"description": "To the hour."})
+
+
+class TokensAnswer(Success):
+    tokens = fields.List(fields.Nested(GivenOut), required=True)
+
+
+class LoginLinkAnswer(Success):
+    link = fields.String(
+        required=True, metadata={"format": "uri-reference", "description": "To be put behind the API's address."}
+    )
+    expires = fields.String(required=True)

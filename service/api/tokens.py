@@ -1,0 +1,105 @@
+"""Tokens that the API gives out, and links that give them out once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, jsonify, request, url_for
+
+from service import errors
+from service.api import token_schemas as schemas
+from service.api.context import caller, context, note
+from service.operations import tokens
+from service.tokenstore.records import Issued, time_text
+from service.web.fields import Success
+from service.web.parsing import Blueprint
+from service.web.routes import access, problems
+
+blueprint = Blueprint("tokens", __name__, url_prefix="/api/v1", description="Tokens")
+
+_KEPT = (errors.TokensNotKept, errors.ClusterContended, errors.OperationFailed)
+
+
+@blueprint.route("/token", methods=["POST"])
+@access("token", audited=True)
+@blueprint.arguments(schemas.CreateToken)
+@blueprint.response(201, schemas.TokenAnswer)
+@problems(errors.TokenExists, errors.TooManyTokens, *_KEPT)
+def create_token(body: dict[str, Any]) -> dict[str, Any]:
+    """Give out a token that may do no more than the one which asks
+
+    It is shown in this answer alone, and works on every replica within 5 seconds.
+    """
+    issued, secret = tokens.create(context(), caller(), body)
+    note(name=issued.token.name)
+    return {"success": True, "token": secret, **_described(issued)}
+
+
+@blueprint.route("/token", methods=["GET"])
+@access("token")
+@blueprint.response(200, schemas.TokensAnswer)
+@problems(*_KEPT)
+def list_tokens() -> dict[str, Any]:
+    """The tokens that the API has given out and that the one which asks could give out
+
+    The operator's own are not among them.
+    """
+    found = tokens.given_out(context(), caller())
+    about = [{"created": one.created, "made_by": one.made_by, "last_used": one.last_used} for one in found]
+    return {"success": True, "tokens": [{**_described(one), **more} for one, more in zip(found, about, strict=True)]}
+
+
+@blueprint.route("/token/<name>", methods=["DELETE"])
+@access("token", audited=True)
+@blueprint.response(200, Success)
+@problems(errors.TokenNotFound, *_KEPT)
+def delete_token(name: str) -> dict[str, Any]:
+    """End a token, and the links that it has made
+
+    No replica takes it any more within 5 seconds. What it has given out itself goes on.
+    """
+    tokens.end(context(), caller(), name)
+    note(name=name)
+    return {"success": True}
+
+
+@blueprint.route("/login-link", methods=["POST"])
+@access("token", audited=True)
+@blueprint.arguments(schemas.CreateLoginLink)
+@blueprint.response(201, schemas.LoginLinkAnswer)
+@problems(errors.TooManyTokens, *_KEPT)
+def create_login_link(body: dict[str, Any]) -> dict[str, Any]:
+    """Make a link that gives out a token for a customer, once"""
+    code, expires = tokens.login_link(context(), caller(), body)
+    note(customer=body["customer"])
+    return {"success": True, "link": url_for("tokens.open_login_link", code=code), "expires": time_text(expires)}
+
+
+@blueprint.route("/login/<code>", methods=["GET"])
+@access(None, audited=True)
+@blueprint.response(200, schemas.TokenAnswer)
+@problems(errors.NotFound, errors.LoginLinkGone, errors.ClusterUnavailable, *_KEPT)
+def open_login_link(code: str) -> Response:
+    """Open a login link: a token for its customer, valid for 12 hours
+
+    The link has no effect any more from then on.
+    """
+    # What only looks whether there is something must not use it up.
+    if request.method != "GET":
+        raise errors.MethodNotAllowed(headers={"Allow": "GET"})
+    issued, secret = tokens.open_link(context(), code)
+    note(name=issued.token.name, made_by=issued.made_by)
+    answer: Response = jsonify({"success": True, "token": secret, **_described(issued)})
+    answer.headers["Referrer-Policy"] = "no-referrer"
+    return answer
+
+
+def _described(issued: Issued) -> dict[str, Any]:
+    token = issued.token
+    return {
+        "name": token.name,
+        "scopes": sorted(token.scopes),
+        "customer": token.customer,
+        "servers": None if token.servers is None else sorted(token.servers),
+        "expires": None if token.expires is None else time_text(token.expires),
+    }

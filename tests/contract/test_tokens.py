@@ -1,0 +1,120 @@
+"""What both kinds of stores for tokens do: the API's own tests' fake, and Secrets of a Kubernetes in memory.
+
+That a real cluster's replicas hear of a change in time is in tests/cluster/test_access.py.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from service.errors import TokenExists, Unauthorized
+from service.operations.interfaces import Tokens
+from service.tokens import Token, TokensFile
+from service.tokenstore.records import Issued, Records, hash_of, token_key, written
+from tests.support import kept_tokens, tokens
+from tests.support.fakes import FakeTokens
+from tests.support.waiting import until
+
+NOW = "2026-11-26T12:00:00Z"
+Two = tuple[Tokens, Tokens]
+
+
+@pytest.fixture(params=["fake", "real"])
+def two(request: pytest.FixtureRequest, tmp_path: Path) -> Two:
+    """Two replicas; each test that asks for them runs against both kinds."""
+    operators = tokens.entry("shop")
+    if request.param == "fake":
+        file, records = TokensFile(tokens.write(tmp_path / "tokens.json", operators)), dict[str, str]()
+        return FakeTokens(file, records), FakeTokens(file, records)
+    kube = kept_tokens.kept(operators)
+    return kept_tokens.replica(kube), kept_tokens.replica(kube)
+
+
+def issued(name: str, secret: str, **more: object) -> Issued:
+    return Issued(replace(Token(name, hash_of(secret), frozenset({"read"})), **more), NOW, "shop")
+
+
+def give_out(store: Tokens, *those: Issued) -> None:
+    store.change(lambda records: {token_key(one.token.name): written(one) for one in those})
+
+
+def works(store: Tokens, secret: str) -> Callable[[], bool]:
+    def asked() -> bool:
+        try:
+            store.caller(f"Bearer {secret}")
+        except Unauthorized:
+            return False
+        return True
+
+    return asked
+
+
+def test_the_operators_tokens_are_taken(two: Two) -> None:
+    """By every replica, and nobody else's."""
+    for store in two:
+        assert [token.name for token in store.operators()] == ["shop"]
+        assert store.caller("Bearer shop").name == "shop"
+        assert not works(store, "nobody")()
+
+
+def test_a_token_that_is_given_out_comes_and_goes_everywhere(two: Two) -> None:
+    """With what it may do."""
+    mine = issued("mine", "secret", customer="acme", servers=frozenset({1}), expires=datetime(2100, 1, 1, tzinfo=UTC))
+    give_out(two[0], mine)
+    for store in two:
+        until(works(store, "secret"))
+        assert store.caller("Bearer secret") == mine.token
+        assert store.heard_of("token.mine")
+        assert store.issued() == {"token.mine": written(mine)}
+    two[1].change(lambda records: {"token.mine": None})
+    for store in two:
+        until(lambda store=store: not works(store, "secret")())
+        assert not store.heard_of("token.mine")
+        assert store.issued() == {}
+
+
+def test_an_expired_token_is_nobodys(two: Two) -> None:
+    """Though its record is still there."""
+    late = datetime.now(UTC) - timedelta(seconds=1)
+    give_out(two[0], issued("late", "secret", expires=late), issued("mine", "other"))
+    until(works(two[1], "other"))
+    assert not works(two[1], "secret")()
+
+
+def test_a_record_that_a_hand_broke_is_passed_over(two: Two) -> None:
+    """The others are good."""
+    give_out(two[0], issued("mine", "secret"))
+    broken = ("{", "[]", '{"sha256": "x"}', written(issued("x", "x")).replace("read", "root"), '{"expires": 1}')
+    two[0].change(lambda records: {f"token.broken-{number}": text for number, text in enumerate(broken)})
+    until(works(two[1], "secret"))
+
+
+def test_what_is_refused_writes_nothing(two: Two) -> None:
+    """The error comes through."""
+
+    def refuse(records: Records) -> dict[str, str | None]:
+        raise TokenExists
+
+    with pytest.raises(TokenExists):
+        two[0].change(refuse)
+    assert two[1].issued() == {}
+
+
+def test_of_writes_at_once_none_is_lost(two: Two) -> None:
+    """Each looks at what the one before has written."""
+    begin = threading.Barrier(4)
+
+    def add(number: int) -> None:
+        begin.wait()
+        give_out(two[number % 2], issued(f"t{number}", f"secret-{number}"))
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(add, range(4)))
+    assert sorted(two[0].issued()) == [f"token.t{number}" for number in range(4)]

@@ -1,0 +1,45 @@
+"""The look of the tokens that the API makes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from service.errors import Unauthorized
+from service.tokenformat import looks_like_one, mistyped, new_secret
+from service.tokens import digest_of
+
+
+def test_a_token_is_told_by_its_prefix_and_its_checksum() -> None:
+    """So that scanners find it; and there is always another."""
+    made = {new_secret() for _ in range(100)}
+    assert len(made) == 100
+    for token in made:
+        assert re.fullmatch("gs_[0-9A-Za-z]{36}", token)
+        assert looks_like_one(token)
+        assert not mistyped(token)
+
+
+def test_the_checksum_is_crc32_in_base62() -> None:
+    """As scanners compute it: `123456789`'s is known to be 0xCBF43926."""
+    from service.tokenformat import _checksum
+
+    digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    number = 0
+    for digit in _checksum("123456789"):
+        number = number * 62 + digits.index(digit)
+    assert number == 0xCBF43926
+
+
+def test_one_wrong_character_is_noticed() -> None:
+    """Before any hash is looked at; whatever has not the shape is an operator's own business."""
+    token = new_secret()
+    for at in range(3, len(token)):
+        other = token[:at] + ("a" if token[at] != "a" else "b") + token[at + 1 :]
+        assert mistyped(other), at
+        with pytest.raises(Unauthorized):
+            digest_of(f"Bearer {other}")
+    for own in ("", "gs_", "gs_mine", token + "x", token[:-1], "shop-secret"):
+        assert not mistyped(own)
+        assert not looks_like_one(own)

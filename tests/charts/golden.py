@@ -30,7 +30,7 @@ def manifests(file: Path) -> dict[str, Manifest]:
     """What the chart renders, but for the password, which is another each time."""
     found = render(chart_of(file), {}, file)
     for manifest in found.values():
-        if manifest["kind"] == "Secret" and "password" in manifest["data"]:
+        if manifest["kind"] == "Secret" and "password" in manifest.get("data", {}):
             manifest["data"]["password"] = "another each time"
     return found
 

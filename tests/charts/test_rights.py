@@ -15,12 +15,15 @@ import yaml
 
 from local.paths import ROOT
 from service.cluster.reader import ClusterReader
+from service.errors import ClusterUnavailable
 from service.helm.releases import HelmReleases
 from service.kube.client import Kube
 from service.servers.objects import ServerObjects
 from service.settings import Settings
+from service.tokenstore.watched import WatchedTokens
 from tests.charts.rendering import Manifest, render
 from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 Rights = set[tuple[str, str, str]]
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -167,3 +170,57 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         with releases.locked(1):
             cluster.erase_disk(1, lambda: releases.confirm(1))
     assert used([*proxy.requests, *proxy.watches]) == granted(role) | granted(cluster_role)
+
+
+@pytest.fixture
+def tokens() -> Iterator[tuple[Kube, str, Manifest]]:
+    """A namespace with the Secrets of tokens and one more, and an account that has the chart's role for them alone."""
+    assert "KUBECONFIG" in os.environ, "no cluster: `make test` brings one up"
+    kube, name = Kube(), f"rights-{secrets.token_hex(4)}"
+    hashes = [{"name": "shop", "sha256": "0" * 64, "scopes": ["read"]}]
+    manifests = render("api", {"tokens": {"hashes": hashes}})
+    role, binding = manifests["Role/api-tokens"], manifests["RoleBinding/api-tokens"]
+    kept = [manifests["Secret/api-tokens"], manifests["Secret/api-issued-tokens"]]
+    for manifest in (role, binding, *kept):
+        manifest["metadata"]["namespace"] = name
+    binding["subjects"][0]["namespace"] = name
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "api"}}
+    other = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "other"}}
+    kube.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    kube.create(f"/api/v1/namespaces/{name}/serviceaccounts", account)
+    kube.create(f"{RBAC}/namespaces/{name}/roles", role)
+    kube.create(f"{RBAC}/namespaces/{name}/rolebindings", binding)
+    for secret in (*kept, other):
+        kube.create(f"/api/v1/namespaces/{name}/secrets", secret)
+    yield kube, name, role
+    kube.delete(f"/api/v1/namespaces/{name}")
+
+
+def test_of_its_own_namespace_the_api_has_the_tokens_alone(
+    tokens: tuple[Kube, str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads and watches two Secrets and writes one of them: with each right that the role gives, and no other."""
+    kube, namespace, role = tokens
+    proxy = Proxy(str(as_account(kube, namespace, tmp_path)))
+    with proxy.running():
+        monkeypatch.setenv("KUBECONFIG", proxy.kubeconfig(tmp_path))
+        names = {"tokens_secret": "api-tokens", "issued_tokens_secret": "api-issued-tokens"}
+        store = WatchedTokens(replace(Settings(), pod_namespace=namespace, **names))
+        store.start()
+        store.change(lambda records: {"token.mine": "text"})
+        until(lambda: store.issued() == {"token.mine": "text"})
+        until(lambda: len(proxy.watches) == 2)
+        assert [token.name for token in store.operators()] == ["shop"]
+        # A merge patch makes nothing, unlike an apply.
+        assert used([*proxy.requests, *proxy.watches]) - {("", "secrets", "create")} == granted(role)
+        collection, mine = f"/api/v1/namespaces/{namespace}/secrets", Kube()
+        for refused in (
+            lambda: mine.get(f"{collection}/other"),
+            lambda: mine.all(collection),
+            lambda: mine.all(collection, fieldSelector="metadata.name=other"),
+            lambda: mine.merge(f"{collection}/api-tokens", {"data": {}}),
+            lambda: mine.merge(f"{collection}/other", {"data": {}}),
+            lambda: mine.delete(f"{collection}/api-issued-tokens"),
+        ):
+            with pytest.raises(ClusterUnavailable, match="refuses"):
+                refused()

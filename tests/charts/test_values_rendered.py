@@ -186,7 +186,11 @@ API: dict[str, Case] = {
     ),
     "createServersNamespace": one(False, "Namespace/gameservers", "kind", "nothing"),
     "sftpNamespace": one("files", D, "env SFTP_NAMESPACE"),
-    "tokens.existingSecret": one("mine", D, POD + "volumes.0.secret.secretName"),
+    "tokens.existingSecret": (
+        "mine",
+        [(D, "env TOKENS_SECRET", "mine"), ("Role/api-tokens", "rules.0.resourceNames.0", "mine")],
+        {},
+    ),
     "tokens.hashes": one([TOKEN], "Secret/api-tokens", "kind", "Secret", tokens={"existingSecret": ""}),
     "acceptedEulas": one(["minecraft", "other"], D, "env ACCEPTED_EULAS", "minecraft,other"),
     "limits.minRamGb": one(2, D, "env MIN_RAM_GB", "2"),
@@ -214,11 +218,11 @@ API: dict[str, Case] = {
                 },
             ),
             (D, "env GAMES_DIR", "/etc/gameserver-api/games"),
-            (D, POD + "volumes.2.configMap.name", "api-games"),
+            (D, POD + "volumes.1.configMap.name", "api-games"),
         ],
         {},
     ),
-    "existingGamesConfigMap": one("ours", D, POD + "volumes.2.configMap.name"),
+    "existingGamesConfigMap": one("ours", D, POD + "volumes.1.configMap.name"),
     "helmProcesses": one(8, D, "env HELM_PROCESSES", "8"),
     "logLevel": one("debug", D, "env LOG_LEVEL"),
     "extraEnv": one([{"name": "TZ", "value": "UTC"}], D, "env TZ", "UTC"),
@@ -282,6 +286,7 @@ API: dict[str, Case] = {
             ("ServiceAccount/other", "metadata.name", "other"),
             (D, POD + "serviceAccountName", "other"),
             ("RoleBinding/api", "subjects.0.name", "other"),
+            ("RoleBinding/api-tokens", "subjects.0.name", "other"),
             ("ClusterRoleBinding/gameserver-system-api", "subjects.0.name", "other"),
         ],
         {},
@@ -294,6 +299,8 @@ API: dict[str, Case] = {
             for kind, name in (
                 ("Role", "api"),
                 ("RoleBinding", "api"),
+                ("Role", "api-tokens"),
+                ("RoleBinding", "api-tokens"),
                 ("ClusterRole", "gameserver-system-api"),
                 ("ClusterRoleBinding", "gameserver-system-api"),
             )
@@ -451,10 +458,39 @@ def test_tcp_and_udp_on_one_port_are_two_ports_of_the_same_number() -> None:
 
 
 def test_a_new_configuration_restarts_the_api_and_new_tokens_do_not() -> None:
-    """Tokens are read again whenever they change."""
+    """Tokens are watched."""
     checksum = "spec/template/metadata/annotations"
     plain = at(render("api", TOKENS)[D], checksum)
     assert at(render("api", {**TOKENS, "serverValues": {"all": {"ramGb": 4}}})[D], checksum) != plain
     assert at(render("api", {**TOKENS, "games": {"openttd": TEXTS}})[D], checksum) != plain
     hashes = [render("api", {"tokens": {"hashes": [{**TOKEN, "sha256": digit * 64}]}})[D] for digit in "01"]
     assert hashes[0] == hashes[1]
+
+
+def test_no_upgrade_touches_the_tokens_that_the_api_has_given_out() -> None:
+    """Helm applies, and takes back, the fields that its manifests have: of this Secret they have no data.
+
+    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management, and of a release without it
+    https://helm.sh/docs/faq/changes_since_helm2/#improved-upgrade-strategy-3-way-strategic-merge-patches
+    """
+    for values in (TOKENS, {"tokens": {"hashes": [TOKEN]}}):
+        secret = render("api", values)["Secret/api-issued-tokens"]
+        assert secret.keys() == {"apiVersion", "kind", "metadata", "type"}
+
+
+def test_the_api_reads_two_secrets_of_its_own_namespace_and_writes_one() -> None:
+    """By their names, those that its environment has: no other is any of its business."""
+    for values, operators in ((TOKENS, "mine"), ({"tokens": {"hashes": [TOKEN]}}, "api-tokens")):
+        found = render("api", {**values, "serversNamespace": "games"})
+        issued = "api-issued-tokens"
+        assert [seen(found, D, f"env {name}") for name in ("TOKENS_SECRET", "ISSUED_TOKENS_SECRET")] == [
+            operators,
+            issued,
+        ]
+        secrets = {"apiGroups": [""], "resources": ["secrets"]}
+        role = found["Role/api-tokens"]
+        assert role["metadata"]["namespace"] == "gameserver-system"
+        assert role["rules"] == [
+            {**secrets, "resourceNames": [operators, issued], "verbs": ["get", "list", "watch"]},
+            {**secrets, "resourceNames": [issued], "verbs": ["patch"]},
+        ]

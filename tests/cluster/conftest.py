@@ -45,7 +45,7 @@ class Cluster:
     kubeconfig: str
     node_ip: str
     servers: list[int] = field(default_factory=list)
-    #: Every password that the API has given out, by the call.
+    #: Every password and token that the API has given out, by the call.
     secrets: dict[str, str] = field(default_factory=dict)
 
     def run(self, *command: str, stdin: str | None = None) -> str:
@@ -70,8 +70,9 @@ class Cluster:
             headers={"Authorization": f"Bearer {token or self.api_token}"},
             timeout=30,
         )
-        if '"password":"' in answer.text and answer.ok:
-            self.secrets[f"{method} {path}"] = answer.json()["password"]
+        for kind in ("password", "token"):
+            if f'"{kind}":"' in answer.text and answer.ok:
+                self.secrets[f"{method} {path}"] = answer.json()[kind]
         return answer
 
     def done(self, method: str, path: str, body: object = None) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 import base64
 import json
 import secrets
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,9 +16,8 @@ from tests.cluster.replicas import NAMESPACE, logged
 from tests.support.tokens import entry
 from tests.support.waiting import until
 
-#: The kubelet brings a changed Secret to a pod's folder at its next sync, about a minute later at most, and it asks the
-#: API server for it by a watch.
-SYNC = 150
+#: Within so many seconds a change of the tokens counts on every replica.
+SOON = 5
 
 
 def test_a_change_is_written_down(cluster: Cluster, new_server: Callable[[], int]) -> None:
@@ -39,7 +40,7 @@ def tokens(cluster: Cluster) -> Iterator[Callable[..., None]]:
     """Puts tokens beside the one that is there; they are taken away in the end."""
     name = cluster.run(
         *("kubectl", "-n", NAMESPACE, "get", "deployment", "api"),
-        *("-o", "jsonpath={.spec.template.spec.volumes[?(@.name=='tokens')].secret.secretName}"),
+        *("-o", "jsonpath={.spec.template.spec.containers[0].env[?(@.name=='TOKENS_SECRET')].value}"),
     )
     secret = json.loads(cluster.run("kubectl", "-n", NAMESPACE, "get", "secret", name, "-o", "json"))
     before = json.loads(base64.b64decode(secret["data"]["tokens.json"]))["tokens"]
@@ -52,7 +53,11 @@ def tokens(cluster: Cluster) -> Iterator[Callable[..., None]]:
     put()
 
 
-@pytest.mark.long
+def everywhere(cluster: Cluster, token: str, status: int) -> Callable[[], bool]:
+    """Whether every replica answers so: each call has a connection of its own, so that they are spread over them."""
+    return lambda: all(cluster.call("GET", "/api/v1/game", token=token).status_code == status for _ in range(12))
+
+
 def test_tokens_come_and_go_without_a_restart(
     cluster: Cluster, new_server: Callable[[], int], tokens: Callable[..., None]
 ) -> None:
@@ -63,13 +68,9 @@ def test_tokens_come_and_go_without_a_restart(
     reader, acme, nobody = (secrets.token_hex(16) for _ in range(3))
     servers = "/api/v1/server/"
 
-    def everywhere(token: str, status: int) -> Callable[[], bool]:
-        # Each call on a connection of its own, so that they are spread over the replicas.
-        return lambda: all(cluster.call("GET", "/api/v1/game", token=token).status_code == status for _ in range(12))
-
     tokens(entry(reader, scopes=["read"]), entry(acme, customer="acme"))
-    until(everywhere(reader, 200), SYNC)
-    until(everywhere(acme, 200), SYNC)
+    until(everywhere(cluster, reader, 200), SOON)
+    until(everywhere(cluster, acme, 200), SOON)
     unknown = cluster.call("GET", "/api/v1/game", token=nobody)
     assert (unknown.status_code, unknown.headers["WWW-Authenticate"]) == (401, 'Bearer error="invalid_token"')
 
@@ -93,5 +94,43 @@ def test_tokens_come_and_go_without_a_restart(
     assert cluster.call("DELETE", f"{servers}{other}/?disk=erase", token=acme).status_code == 404
 
     tokens(entry(acme, customer="acme"))
-    until(everywhere(reader, 401), SYNC)
-    assert everywhere(acme, 200)()
+    until(everywhere(cluster, reader, 401), SOON)
+    assert everywhere(cluster, acme, 200)()
+
+
+@pytest.fixture
+def given_out(cluster: Cluster) -> Iterator[list[str]]:
+    """Names of tokens that the API gives out; they are ended after the test."""
+    names: list[str] = []
+    yield names
+    for name in names:
+        assert cluster.call("DELETE", f"/api/v1/token/{name}").status_code in (200, 404)
+
+
+def test_a_token_that_is_given_out_counts_on_every_replica(cluster: Cluster, given_out: list[str]) -> None:
+    """Within 5 seconds after the call, whichever replica took that; so does its end."""
+    name = f"test-{secrets.token_hex(4)}"
+    given_out.append(name)
+    asked = {"name": name, "scopes": ["read"], "customer": "acme", "expires_in_s": 600}
+    made = cluster.done("POST", "/api/v1/token", asked)
+    until(everywhere(cluster, made["token"], 200), SOON)
+    assert cluster.call("PATCH", "/api/v1/server/1/stop", token=made["token"]).status_code == 403
+    (listed,) = (one for one in cluster.done("GET", "/api/v1/token")["tokens"] if one["name"] == name)
+    assert (listed["made_by"], listed["expires"]) == ("local", made["expires"])
+    cluster.done("DELETE", f"/api/v1/token/{name}")
+    until(everywhere(cluster, made["token"], 401), SOON)
+
+
+def test_of_many_that_open_a_login_link_one_gets_a_token(cluster: Cluster, given_out: list[str]) -> None:
+    """At once, on all replicas; it is a token of the link's customer."""
+    link = cluster.done("POST", "/api/v1/login-link", {"customer": "acme", "minutes": 5})["link"]
+    # Until every replica has heard of it: one that has not yet says what it says of a link that is none.
+    time.sleep(SOON)
+    with ThreadPoolExecutor(8) as threads:
+        opened = list(threads.map(lambda _: requests.get(f"{cluster.api_url}{link}", timeout=30), range(8)))
+    (first,) = (answer for answer in opened if answer.status_code == 200)
+    given_out.append(first.json()["name"])
+    cluster.secrets["GET a login link"] = first.json()["token"]
+    assert sorted(answer.status_code for answer in opened) == [200] + [404] * 7
+    assert (first.json()["customer"], first.headers["Referrer-Policy"]) == ("acme", "no-referrer")
+    until(everywhere(cluster, first.json()["token"], 200), SOON)

@@ -43,7 +43,10 @@ def published(_cluster: Cluster) -> Iterator[Any]:
     schema.hook(map_body)
     for server in _SERVERS[:2]:
         _cluster.create(server, start=False)
+    before = _token_names(_cluster)
     yield schema
+    for name in _token_names(_cluster) - before:
+        _cluster.done("DELETE", f"/api/v1/token/{name}")
     for server in (*_SERVERS, _NONE):
         path = f"/api/v1/server/{server}/?disk=erase"
         until(
@@ -51,6 +54,10 @@ def published(_cluster: Cluster) -> Iterator[Any]:
             60,
             f"server {server} is not erased",
         )
+
+
+def _token_names(cluster: Cluster) -> set[str]:
+    return {one["name"] for one in cluster.done("GET", "/api/v1/token")["tokens"]}
 
 
 def map_path_parameters(context: Any, path_parameters: Any) -> Any:
@@ -64,7 +71,7 @@ def map_path_parameters(context: Any, path_parameters: Any) -> Any:
 
 def map_body(context: Any, body: Any) -> Any:
     """Create with `start: false`, unless what stands there is wrong anyway."""
-    creates = context.operation.method.upper() == "POST"
+    creates = context.operation.method.upper() == "POST" and context.operation.path.startswith("/api/v1/server/")
     if creates and isinstance(body, dict) and body.get("start", True) is True:
         return {**body, "start": False}
     return body

@@ -58,6 +58,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{- define "api.issuedTokensSecret" -}}
+{{- include "api.fullname" . }}-issued-tokens
+{{- end -}}
+
 {{- define "api.gamesConfigMap" -}}
 {{- if and .Values.games .Values.existingGamesConfigMap -}}
 {{- fail "set either games or existingGamesConfigMap, not both" -}}

@@ -77,6 +77,8 @@ class WatchedTokens:
             log.warning("the tokens are not known yet: %s", problem.detail)
         self._operators_watch.start()
         self._issued_watch.start()
+        # Waited for here, and never by a call: those of strangers would hold all threads.
+        self._issued_watch.wait(SYNC_SECONDS)
         threading.Thread(target=self._write_uses, name="uses of tokens", daemon=True).start()
 
     def caller(self, authorization: str | None) -> Token:
@@ -169,7 +171,7 @@ class WatchedTokens:
             raise StartupError(f"{source}:1: cannot be read: it is not UTF-8") from error
 
     def _issued_known(self) -> Mapping[str, Issued]:
-        if not self._issued_watch.wait(SYNC_SECONDS):
+        if not self._issued_watch.wait(0):
             raise ClusterUnavailable("The tokens are not known yet; Kubernetes has not answered.")
         secret = self._issued_watch.of(_ONE).get(self._issued_name)
         with self._lock:

@@ -13,6 +13,7 @@ import requests
 
 from tests.cluster.conftest import Cluster
 from tests.cluster.replicas import NAMESPACE, logged
+from tests.docs.snippets import block
 from tests.support.tokens import entry
 from tests.support.waiting import until
 
@@ -134,3 +135,16 @@ def test_of_many_that_open_a_login_link_one_gets_a_token(cluster: Cluster, given
     assert sorted(answer.status_code for answer in opened) == [200] + [404] * 7
     assert (first.json()["customer"], first.headers["Referrer-Policy"]) == ("acme", "no-referrer")
     until(everywhere(cluster, first.json()["token"], 200), SOON)
+
+
+def test_all_tokens_that_were_given_out_are_ended_as_written(cluster: Cluster, given_out: list[str]) -> None:
+    """docs/operations.md, by a hand on the Secret; from then on the API gives out others."""
+    for _ in range(2):
+        name = f"test-{secrets.token_hex(4)}"
+        given_out.append(name)
+        made = cluster.done("POST", "/api/v1/token", {"name": name, "scopes": ["read"]})
+        until(everywhere(cluster, made["token"], 200), SOON)
+        script = block("docs/operations.md", "kubectl -n gameserver-system patch secret api-issued-tokens")
+        cluster.run("bash", "-euo", "pipefail", "-c", script)
+        until(everywhere(cluster, made["token"], 401), SOON)
+    assert cluster.done("GET", "/api/v1/token")["tokens"] == []

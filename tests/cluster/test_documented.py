@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from local.paths import ROOT
-from service.web import auth
+from service.tokens import parse
 from tests.cluster.conftest import Cluster
 from tests.docs.snippets import COMMANDS, block
 
@@ -69,7 +69,7 @@ def test_it_is_installed_as_written(cluster: Cluster, namespace: str) -> None:
     kept = cluster.run(
         *("kubectl", "-n", namespace, "get", "secret", "api-tokens", "-o", 'go-template={{index .data "tokens.json"}}')
     )
-    tokens = auth.parse(typed(f"base64 -d <<< {kept}"), "tokens.json")
+    tokens = parse(typed(f"base64 -d <<< {kept}"), "tokens.json")
     assert [(token.name, token.scopes) for token in tokens] == [("shop", {"read", "operate", "admin"})]
     assert "Dry run complete" in typed(dry(block("docs/operations.md", "helm upgrade --install api")))
     for page in ("docs/operations.md", "docs/sftp.md"):

@@ -15,10 +15,11 @@ from werkzeug.test import TestResponse
 from service.app import create_app
 from service.settings import Settings
 from service.telemetry import logs
+from service.tokens import TokensFile
 from service.web.routes import access
 from tests.api.conftest import Client
 from tests.support import tokens
-from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, World
+from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, FakeTokens, World
 
 OK = {"ram_gb": 2, "disk_gb": 10}
 CALLS = {
@@ -250,8 +251,9 @@ def confined(tmp_path: Path, world: World, settings: Settings) -> Client:
         tokens.entry("erases", "erases-secret", scopes=["server:delete", "server:create", "disk:erase"]),
     ]
     file = tokens.write(tmp_path / "confined.json", *entries)
-    settings = replace(settings, sftp_namespace="gameserver-sftp", tokens_file=file)
-    return Client(create_app(settings, FakeCluster(world), FakeReleases(world), FakeAccounts()).test_client())
+    settings = replace(settings, sftp_namespace="gameserver-sftp")
+    edges = FakeCluster(world), FakeReleases(world), FakeAccounts(), FakeTokens(TokensFile(file))
+    return Client(create_app(settings, *edges).test_client())
 
 
 def test_a_token_of_some_servers_sees_no_other(confined: Client, world: World) -> None:
@@ -259,6 +261,8 @@ def test_a_token_of_some_servers_sees_no_other(confined: Client, world: World) -
     other, nobodys = 4711001, 4711003
     for id in (other, 2):
         assert confined.post(f"/api/v1/server/{id}/", OK, token="acme").status_code == 201
+    named = {"name": f"of-{other}", "scopes": ["read"], "customer": "acme", "servers": [other]}
+    assert confined.post("/api/v1/token", named).status_code == 201
     world.history.clear()
     routes = confined.flask.application.extensions["routes"]
     asked = {(method, _filled(route.rule)) for route in routes for method in route.methods}

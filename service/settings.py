@@ -40,6 +40,7 @@ class Settings:
     helm: str = "helm"
     helm_processes: int = 0
     log_level: str = "info"
+    log_format: str = "json"
     drain_seconds: int = 5
 
     @classmethod
@@ -87,6 +88,7 @@ class Settings:
             helm=text("HELM", default.helm),
             helm_processes=number("HELM_PROCESSES", default.helm_processes),
             log_level=text("LOG_LEVEL", default.log_level).lower(),
+            log_format=text("LOG_FORMAT", default.log_format).lower(),
             drain_seconds=number("DRAIN_SECONDS", default.drain_seconds),
         )
         if settings.external_host and not _is_host(settings.external_host):
@@ -101,6 +103,8 @@ class Settings:
                 raise StartupError(f"MIN_{what}_GB={least} is larger than MAX_{what}_GB={most}")
         if settings.log_level not in ("debug", "info", "warning", "error"):
             raise StartupError(f"LOG_LEVEL={settings.log_level!r}: must be debug, info, warning or error")
+        if settings.log_format not in ("json", "console"):
+            raise StartupError(f"LOG_FORMAT={settings.log_format!r}: must be json or console")
         return settings
 
 

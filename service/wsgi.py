@@ -28,7 +28,7 @@ _CANNOT_BOOT = 3
 def build() -> Flask:
     """The application, its edges and its metrics; raises StartupError."""
     settings = Settings.from_environment(os.environ)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     cluster = ClusterReader(settings)
     releases = HelmReleases(settings, helm_done=metrics.helm_done, recovered=metrics.release_recovered)
     accounts = SecretAccounts(settings) if settings.sftp_namespace else None

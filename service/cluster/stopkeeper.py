@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from structlog.contextvars import bound_contextvars
+
 from service.errors import Problem
 from service.kube.client import Conflict, Kube, path
 from service.kube.times import now
@@ -71,17 +73,19 @@ class StopKeeper:
         try:
             self._work.put_nowait((id, work))
         except queue.Full:
-            log.warning("server-%d: too much happens at once, its stop is not written down", id)
+            with bound_contextvars(server=id):
+                log.warning("server-%d: too much happens at once, its stop is not written down", id)
 
     def _run(self) -> None:
         while True:
             id, work = self._work.get()
-            try:
-                work()
-            except Problem as problem:
-                log.warning("server-%d: its stop is not written down: %s", id, problem.detail)
-            except Exception:
-                log.exception("server-%d: its stop is not written down", id)
+            with bound_contextvars(server=id):
+                try:
+                    work()
+                except Problem as problem:
+                    log.warning("server-%d: its stop is not written down: %s", id, problem.detail)
+                except Exception:
+                    log.exception("server-%d: its stop is not written down", id)
 
     def pod_ends(self, id: int, before: Object | None, pod: Object, gone: bool) -> None:
         """Write down why a pod had failed that is about to end, and how it ended."""

@@ -20,9 +20,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from copy import deepcopy
 
 import yaml
+from structlog.contextvars import bound_contextvars
 
 from service.errors import (
     ClusterContended,
@@ -153,7 +155,7 @@ class HelmReleases:
         if id in held:
             yield held[id]
             return
-        with self._leases.hold(release_name(id)) as lease:
+        with bound_contextvars(server=id), self._leases.hold(release_name(id)) as lease:
             held[id] = lease
             try:
                 if lease.taken_over:
@@ -163,7 +165,9 @@ class HelmReleases:
                 del held[id]
                 if lease.abandoned and id not in self._converging:
                     self._converging.add(id)
-                    threading.Thread(target=self._converge, args=(id,), name=f"converge {id}", daemon=True).start()
+                    # Its log lines are this request's too.
+                    work = (self._converge, id)
+                    threading.Thread(target=copy_context().run, args=work, name=f"converge {id}", daemon=True).start()
 
     def _converge(self, id: int) -> None:
         """After a write that had to be broken off: bring the server to what its newest revision says.

@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 
 from service.errors import ClusterUnavailable, OperationInProgress, Problem
@@ -81,7 +82,9 @@ class Leases:
         """Hold Lease `name`, renewed by a thread meanwhile. Raises OperationInProgress where another holds it."""
         lease = self._acquire(name)
         done = threading.Event()
-        renewing = threading.Thread(target=self._renew, args=(name, lease, done), name=f"lease {name}", daemon=True)
+        # In a copy of this thread's context: what it logs belongs to whoever holds the Lease.
+        work = (self._renew, name, lease, done)
+        renewing = threading.Thread(target=copy_context().run, args=work, name=f"lease {name}", daemon=True)
         renewing.start()
         try:
             yield lease

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from flask import Flask, Response, g, request
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from service import errors
 from service.access import Subject
@@ -59,11 +60,13 @@ def register(app: Flask, routes: Iterable[Route], tokens: Callers, find: Find) -
     def done(error: BaseException | None) -> None:
         for places in g.pop("places", []):
             places.release()
+        clear_contextvars()
 
     @app.before_request
     def begin() -> None:
         g.began = time.perf_counter()
-        logs.request_id.set(logs.id_of_request(request.headers.get("X-Request-Id")))
+        g.request_id = logs.id_of_request(request.headers.get("X-Request-Id"))
+        bind_contextvars(request_id=g.request_id, **({"server": id} if (id := _id()) is not None else {}))
         route = by_endpoint.get(request.endpoint or "")
         # An address that does not exist needs a token too: so no route can be forgotten.
         scope = route.access.scope if route else ""
@@ -83,7 +86,7 @@ def register(app: Flask, routes: Iterable[Route], tokens: Callers, find: Find) -
 
     @app.after_request
     def end(response: Response) -> Response:
-        response.headers["X-Request-Id"] = logs.request_id.get()
+        response.headers["X-Request-Id"] = g.request_id
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers.setdefault("Cache-Control", "no-store")
         if draining.is_set():
@@ -93,13 +96,18 @@ def register(app: Flask, routes: Iterable[Route], tokens: Callers, find: Find) -
         return response
 
 
+def _id() -> int | None:
+    """The server's id in the request's path."""
+    return (request.view_args or {}).get("id")
+
+
 def _write_down(response: Response, route: Route | None) -> None:
     seconds = time.perf_counter() - g.get("began", time.perf_counter())
     rule = request.url_rule.rule if request.url_rule else "none"
     metrics.request_done(rule, request.method, response.status_code, seconds)
     token = g.get("token")
     outcome = request.environ.get("gameserver.outcome", "ok")
-    id = (request.view_args or {}).get("id")
+    id = _id()
     # Of an address that is none, nothing is written down: a token may have been put there by mistake.
     place = request.path if id is not None else rule
     if route is not None and route.access.audited:

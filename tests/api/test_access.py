@@ -13,6 +13,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from service.app import create_app
+from service.errors import OperationFailed
 from service.settings import Settings
 from service.telemetry import logs
 from service.tokens import TokensFile
@@ -174,6 +175,29 @@ def test_each_change_is_audited_with_its_request(
     lines = [line for line in lines if line["logger"] == "service.audit"]
     audited = "rcon" in call or not (call.startswith("GET") or "port" in call)
     assert [(line["request_id"], line["server"], line["outcome"]) for line in lines] == [("shop-17", 1, "ok")] * audited
+
+
+def test_each_line_of_a_request_names_its_server(
+    client: Client, world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that an operator finds all that was about one; what comes after it is not about that one."""
+    client.post("/api/v1/server/1/", OK)
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(caplog.handler, "formatter", logs.JsonFormatter())
+    world.failure = OperationFailed()
+    world.failure.__cause__ = OSError("no helm")
+    caplog.clear()
+    assert client.patch("/api/v1/server/1/stop").status_code == 500
+    assert client.get("/api/v1/game").status_code == 200
+    logging.getLogger("some.module").info("afterwards")
+    lines = [json.loads(line) for line in caplog.text.splitlines()]
+    assert [(line["logger"], line.get("server"), "request_id" in line) for line in lines] == [
+        ("service.web.problems", 1, True),
+        ("service.audit", 1, True),
+        ("service.access", 1, True),
+        ("service.access", None, True),
+        ("some.module", None, False),
+    ]
 
 
 def test_a_request_id_is_taken_or_made(client: Client) -> None:

@@ -13,6 +13,7 @@ from unittest.mock import ANY
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from structlog.contextvars import bound_contextvars
 
 from service.errors import ClusterUnavailable, OperationFailed, Problem, StartupError
 from service.operations.census import count_servers
@@ -180,11 +181,8 @@ def test_logs_are_json_with_the_requests_id() -> None:
     handler.setFormatter(logs.JsonFormatter())
     log = logging.Logger("some.module")
     log.addHandler(handler)
-    token = logs.request_id.set("r-1")
-    try:
+    with bound_contextvars(request_id="r-1"):
         log.warning("two\nlines", extra={"fields": {"server": 1}})
-    finally:
-        logs.request_id.reset(token)
     line = json.loads(stream.getvalue())
     assert line.pop("time").endswith("+00:00")
     assert line == {

@@ -1,0 +1,147 @@
+"""Log lines: what they say, and whose server and request they are about, in whatever thread they are written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from structlog.contextvars import bound_contextvars
+
+from service.cluster.stopkeeper import StopKeeper
+from service.errors import ClusterUnavailable
+from service.helm import releases
+from service.helm.pool import Places
+from service.helm.releases import HelmReleases
+from service.kube import leases
+from service.kube.leases import Lease, Leases
+from service.servers.values import Values
+from service.settings import Settings
+from service.telemetry import logs
+from tests.support.memory_kube import MemoryKube
+from tests.support.waiting import until
+from tests.unit.service.helm.test_pool import lease as good_lease
+from tests.unit.service.helm.test_releases import Kube, Writer
+
+Lines = Callable[[], list[dict[str, Any]]]
+log = logging.getLogger("some.module")
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Lines:
+    """What has been logged, as it is written."""
+    monkeypatch.setattr(caplog.handler, "formatter", logs.JsonFormatter())
+    caplog.set_level(logging.INFO)
+    return lambda: [json.loads(line) for line in caplog.text.splitlines()]
+
+
+def about(line: dict[str, Any]) -> tuple[str, int | None, str | None]:
+    return line["logger"], line.get("server"), line.get("request_id")
+
+
+def test_what_is_bound_is_on_every_line_until_it_is_not(lines: Lines) -> None:
+    """Libraries' lines among them, and a line's own fields win."""
+    with bound_contextvars(server=4711, request_id="r-1"):
+        log.info("one")
+        logging.getLogger("gunicorn.error").warning("two")
+        log.info("three", extra={"fields": {"server": None}})
+    log.info("four")
+    assert [about(line) for line in lines()] == [
+        ("some.module", 4711, "r-1"),
+        ("gunicorn.error", 4711, "r-1"),
+        ("some.module", None, "r-1"),
+        ("some.module", None, None),
+    ]
+    assert list(lines()[0]) == ["time", "level", "logger", "message", "request_id", "server"]
+
+
+def test_an_error_comes_with_its_stack(lines: Lines) -> None:
+    """In one line, whatever is in it."""
+    try:
+        raise ValueError("of\nthe test")
+    except ValueError:
+        log.exception("it failed")
+    (line,) = lines()
+    assert line["level"] == "error"
+    assert line["error"].startswith("Traceback (most recent call last):\n")
+    assert line["error"].endswith("ValueError: of\nthe test")
+
+
+def test_a_developer_reads_lines_of_text() -> None:
+    """With the same in them."""
+    record = log.makeRecord("some.module", logging.WARNING, __file__, 1, "it %s", ("failed",), None)
+    with bound_contextvars(server=4711):
+        text = logs.FORMATS["console"]().format(record)
+    assert "it failed" in text
+    assert "4711" in text
+    assert not text.startswith("{")
+
+
+def test_an_error_is_shown_to_a_developer() -> None:
+    """With its stack, over several lines."""
+    try:
+        raise ValueError("of the test")
+    except ValueError:
+        record = log.makeRecord("some.module", logging.ERROR, __file__, 1, "it failed", (), sys.exc_info())
+    text = logs.FORMATS["console"]().format(record)
+    assert "ValueError" in text
+    assert "of the test" in text
+
+
+def test_a_lease_is_renewed_in_its_holders_name(monkeypatch: pytest.MonkeyPatch, lines: Lines) -> None:
+    """A thread of its own does it."""
+    for name, value in {"DURATION": 1.5, "RENEW_EVERY": 0.1, "MARGIN": 1.3}.items():
+        monkeypatch.setattr(leases, name, value)
+    kube = MemoryKube()
+    with bound_contextvars(server=1, request_id="r-1"), Leases(kube, "games", "pod-1").hold("server-1"):
+        kube.away()
+        until(lambda: lines() != [], 10, "no line")
+    assert about(lines()[0]) == ("service.kube.leases", 1, "r-1")
+
+
+def test_helm_runs_in_its_callers_name(lines: Lines) -> None:
+    """In the thread that all have in common."""
+
+    async def work() -> None:
+        log.info("at work")
+
+    with bound_contextvars(server=1, request_id="r-1"):
+        Places(1).run(good_lease(), work)
+    assert [about(line) for line in lines()] == [("some.module", 1, "r-1")]
+
+
+def test_an_operation_is_about_its_server(monkeypatch: pytest.MonkeyPatch, lines: Lines) -> None:
+    """Whoever asks for it; and so is what has to be done after it."""
+
+    class Breaking(Writer):
+        def upgrade(self, kind: str, release: str, values: Values, lease: object) -> None:
+            assert isinstance(lease, Lease)
+            lease.abandon()
+            log.info("breaking off")
+            raise ClusterUnavailable
+
+    writer = Breaking(Kube())
+    writer.leave("deployed", {"replicas": 1})
+    monkeypatch.setattr(releases, "Writer", lambda settings, done: writer)
+    monkeypatch.setattr(releases, "CONVERGE_PAUSE", 0.01)
+    monkeypatch.setattr(releases, "CONVERGE_TRIES", 1)
+    with bound_contextvars(request_id="r-1"), pytest.raises(ClusterUnavailable):
+        HelmReleases(Settings(), writer._kube).change(1, lambda values: {**values, "ramGb": 2})
+    until(lambda: "has still to converge" in lines()[-1]["message"], 10, "no line")
+    assert {about(line)[1:] for line in lines()} == {(1, "r-1")}
+
+
+def test_a_stop_is_written_down_in_its_servers_name(lines: Lines) -> None:
+    """No request asks for it."""
+
+    def away(id: int) -> None:
+        raise ClusterUnavailable
+
+    keeper = StopKeeper(MemoryKube(), "games", away)
+    keeper.start()
+    keeper.pod_changed(7, None, {"metadata": {"uid": "u-1"}}, gone=True)
+    until(lambda: lines() != [], 10, "no line")
+    assert [about(line) for line in lines()] == [("service.cluster.stopkeeper", 7, None)]

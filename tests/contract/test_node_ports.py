@@ -49,6 +49,7 @@ def test_a_create_without_node_ports_leaves_nothing(
     small = {"game": "teeworlds", "ram_gb": 1, "disk_gb": 1, "start": False}
     new, kept = new_id(), new_id()
     assert call("POST", kept, **small) == (201, "")
+    real.use_disk(kept)
     assert call("DELETE", kept) == (200, "")
     with all_taken_but(kube, namespace, 1):
         assert call("POST", new, **small) == (503, "no-node-port-left")

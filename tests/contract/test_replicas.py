@@ -83,6 +83,8 @@ def test_a_frozen_erase_that_thaws_spares_the_disk_of_a_new_server(
     """Frozen with its last request on the way, while another made the server again over that disk: it is too late."""
     id, about = new_id(), f"DELETE /api/v1/namespaces/{real_settings.servers_namespace}/persistentvolumeclaims/"
     real.releases.install(id, VALUES)
+    # A disk that never was would be nothing to spare: the other would make its server with a new one.
+    real.use_disk(id)
     disk = real.cluster.server(id).claim
     assert disk is not None
     for folder in (tmp_path / "frozen", tmp_path / "other"):

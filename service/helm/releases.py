@@ -3,7 +3,7 @@
 Each write holds the server's Lease (`leases.py`), mends what a dead holder left behind, and only then takes one of
 the places for helm processes, so that callers who would be refused anyway take none.
 
-Rights that this needs in the servers' namespace, besides those of `cluster.py` (a proxy has counted them):
+Rights that this needs in the servers' namespace, besides those of `cluster/reader.py` (a proxy has counted them):
 
     leases (coordination.k8s.io)                create get update delete
     secrets                                     get list create update patch delete

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 DURATION = 15
 RENEW_EVERY = 3.0
 RETRY_EVERY = 1.0
-# From here on the holder has to be finished: 2 s to end its helm (see helm.py), 2 s for clocks that disagree.
+# From here on the holder has to be finished: 2 s to end its helm (see helm/command.py), 2 s for clocks that disagree.
 MARGIN = 4.0
 
 

@@ -26,7 +26,7 @@ except StartupError as error:
 bind = f"0.0.0.0:{_settings.port}"
 workers = 1
 worker_class = "service.serving.worker.Worker"
-# Half of these at most hold operations (see app.py), so reads and probes always find one.
+# Half of these at most hold operations (see web/hooks.py), so reads and probes always find one.
 threads = 48
 worker_connections = 1000
 keepalive = 75

@@ -1,6 +1,6 @@
 """What Prometheus may read, on a port of its own.
 
-One registry for the process: the edges count with the functions here, the request hooks of `app.py` too.
+One registry for the process: the edges count with the functions here, those of `web/hooks.py` too.
 """
 
 from __future__ import annotations

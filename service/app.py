@@ -103,8 +103,10 @@ def _register_routes(app: Flask, context: Context) -> None:
     api.register_converter(ServerId, id_schema)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     api.spec.components.schema("ProblemAnswer", schema=ProblemAnswer)
-    for module in (health, servers, ports, files, disks, games, tokens_api):
-        api.register_blueprint(module.blueprint)
+    # That of the ports is the servers' own.
+    modules = (health, servers, ports, files, disks, games, tokens_api)
+    for blueprint in dict.fromkeys(module.blueprint for module in modules):
+        api.register_blueprint(blueprint)
     app.register_blueprint(reference.blueprint)
     app.extensions["routes"] = routes.table(app)
     app.extensions["openapi"] = document.finished(

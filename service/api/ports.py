@@ -8,12 +8,10 @@ from service import errors
 from service.access import Subject
 from service.api import schemas
 from service.api.context import context, target
+from service.api.servers import blueprint
 from service.operations import addresses
 from service.servers.names import PortName
-from service.web.parsing import Blueprint
 from service.web.routes import access, problems
-
-blueprint = Blueprint("ports", __name__, url_prefix="/api/v1/server", description="Game servers")
 
 _PORT = (
     errors.ServerNotFound,

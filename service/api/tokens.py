@@ -9,8 +9,9 @@ from flask import Response, jsonify, request, url_for
 from service import errors
 from service.api import token_schemas as schemas
 from service.api.context import caller, context, note
+from service.kube.times import stamp
 from service.operations import tokens
-from service.tokenstore.records import Issued, time_text
+from service.tokenstore.records import Issued
 from service.web.fields import Success
 from service.web.parsing import Blueprint
 from service.web.routes import access, problems
@@ -72,7 +73,7 @@ def create_login_link(body: dict[str, Any]) -> dict[str, Any]:
     """Make a link that gives out a token for a customer, once"""
     code, expires = tokens.login_link(context(), caller(), body)
     note(customer=body["customer"])
-    return {"success": True, "link": url_for("tokens.open_login_link", code=code), "expires": time_text(expires)}
+    return {"success": True, "link": url_for("tokens.open_login_link", code=code), "expires": stamp(expires)}
 
 
 @blueprint.route("/login/<code>", methods=["GET"])
@@ -101,5 +102,5 @@ def _described(issued: Issued) -> dict[str, Any]:
         "scopes": sorted(token.scopes),
         "customer": token.customer,
         "servers": None if token.servers is None else sorted(token.servers),
-        "expires": None if token.expires is None else time_text(token.expires),
+        "expires": None if token.expires is None else stamp(token.expires),
     }

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from service.errors import LoginLinkGone, MissingScope, TokenExists, TokenNotFound, TooManyTokens
+from service.kube.times import stamp
 from service.operations.context import Context
 from service.tokenformat import new_secret
 from service.tokens import BUNDLES, Token
@@ -20,7 +21,6 @@ from service.tokenstore.records import (
     all_of,
     hash_of,
     link_key,
-    time_text,
     token_key,
     written,
 )
@@ -40,7 +40,7 @@ def create(context: Context, maker: Token, request: Mapping[str, Any]) -> tuple[
     name, now, secret = request["name"], datetime.now(UTC), new_secret()
     granted = _granted(maker, request["scopes"], request["customer"], request["servers"])
     expires = _expiry(maker, request["expires_in_s"], now)
-    issued = Issued(replace(granted, name=name, sha256=hash_of(secret), expires=expires), time_text(now), maker.name)
+    issued = Issued(replace(granted, name=name, sha256=hash_of(secret), expires=expires), stamp(now), maker.name)
     if any(token.name == name for token in context.tokens.operators()):
         raise TokenExists()
 
@@ -91,7 +91,7 @@ def login_link(context: Context, maker: Token, request: Mapping[str, Any]) -> tu
     if maker.expires is not None:
         expires = min(expires, maker.expires)
     link = replace(granted, sha256=hash_of(code), expires=expires)
-    text = written(Issued(link, time_text(now), maker.name, until=maker.expires))
+    text = written(Issued(link, stamp(now), maker.name, until=maker.expires))
 
     def added(records: Records) -> dict[str, str | None]:
         gone = _expired(records, now)
@@ -120,7 +120,7 @@ def open_link(context: Context, code: str) -> tuple[Issued, str]:
             raise LoginLinkGone()
         expires = min(now + LOGIN, link.until) if link.until else now + LOGIN
         token = replace(link.token, name=name, sha256=hash_of(secret), expires=expires)
-        given[:] = [Issued(token, time_text(now), link.made_by)]
+        given[:] = [Issued(token, stamp(now), link.made_by)]
         return {key: None, token_key(name): written(given[0])}
 
     context.tokens.change(opened)

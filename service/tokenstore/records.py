@@ -9,11 +9,12 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from service.configfile import json_of
 from service.errors import StartupError
+from service.kube.times import stamp
 from service.tokens import Token, token_of
 
 TOKEN, LINK = "token.", "link."
@@ -62,11 +63,11 @@ def written(issued: Issued) -> str:
         "scopes": sorted(token.scopes),
         "customer": token.customer,
         "servers": None if token.servers is None else sorted(token.servers),
-        "expires": None if token.expires is None else time_text(token.expires),
+        "expires": None if token.expires is None else stamp(token.expires),
         "created": issued.created,
         "made_by": issued.made_by,
         "last_used": issued.last_used,
-        "until": None if issued.until is None else time_text(issued.until),
+        "until": None if issued.until is None else stamp(issued.until),
     }
     return json.dumps({key: value for key, value in said.items() if value is not None}, separators=(",", ":"))
 
@@ -84,9 +85,9 @@ def read(key: str, text: str) -> Issued:
         raise ValueError(str(error)) from error
     return Issued(
         replace(token, expires=expires),
-        time_text(created) if created else "",
+        stamp(created) if created else "",
         made_by,
-        time_text(last_used) if last_used else None,
+        stamp(last_used) if last_used else None,
         until,
     )
 
@@ -101,11 +102,6 @@ def all_of(records: Records, bad: Callable[[str, str], None] = lambda key, why: 
             except ValueError as error:
                 bad(key, str(error))
     return found
-
-
-def time_text(time: datetime) -> str:
-    """The time as Kubernetes writes it."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _time(key: str, text: Any) -> datetime | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,19 +29,24 @@ PUBLIC_KEY = re.compile(
 
 @dataclass(frozen=True)
 class Account:
-    """How a customer may log in: crypt(5)'s password hash, public keys as `type base64`."""
+    """How a customer may log in: crypt(5)'s password hash, public keys as `type base64`; and to which server's disk.
+
+    `uid` tells that from others that had its id, "" where nobody has said.
+    """
 
     server: str
     password_hash: str | None
     keys: tuple[str, ...]
+    uid: str = ""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A server's claim and the volume that it is bound to."""
+    """A server's claim and the volume that it is bound to; `uid` is that of the server, "" where nobody has said."""
 
     server: str
     volume: str
+    uid: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,7 @@ def account(secret: Object) -> Account | None:
         server=server,
         password_hash=password_hash if PASSWORD_HASH.fullmatch(password_hash) else None,
         keys=tuple(dict.fromkeys(f"{key[1]} {key[2]}" for key in found if key)),
+        uid=str((metadata.get("annotations") or {}).get("gameserver/uid") or ""),
     )
 
 
@@ -100,7 +107,7 @@ def claim(claim_object: Object) -> Claim | None:
         return None
     if claim_object.get("status", {}).get("phase") != "Bound":
         return None
-    return Claim(server, volume)
+    return Claim(server, volume, _uid_of(metadata))
 
 
 def volume(volume_object: Object) -> Volume | None:
@@ -137,6 +144,14 @@ def endpoint_slice(slice_object: Object) -> Slice | None:
         pod=(endpoint.get("targetRef") or {}).get("name", ""),
         version=metadata["resourceVersion"],
     )
+
+
+def _uid_of(metadata: Object) -> str:
+    """The server's own uid, out of what the chart writes on its claim."""
+    try:
+        return str(json.loads((metadata.get("annotations") or {}).get("gameserver/server") or "")["uid"])
+    except (KeyError, TypeError, ValueError):
+        return ""
 
 
 def _server_of(metadata: Object) -> str | None:

@@ -46,11 +46,12 @@ class Plan:
 def plan(view: View, settings: Settings) -> Plan:
     """Decide. A server's port leads here when its disk is here, whether it has an account yet or not.
 
-    A disk without a Service is one that was kept after its server was removed: nobody gets in.
+    An account of another server that had this id before lets nobody in. A disk without a Service is one that was kept
+    after its server was removed: nobody gets in either.
     A slice that leads here for a disk which is elsewhere is taken back, unless its new node was faster.
     """
     volumes = {volume.name: volume for volume in view.volumes}
-    folders = {}
+    folders, uids = {}, {}
     for claim in view.claims:
         volume = volumes.get(claim.volume)
         if (
@@ -59,9 +60,13 @@ def plan(view: View, settings: Settings) -> Plan:
             and volume.claim == f"{settings.servers_namespace}/server-{claim.server}"
             and allowed(volume.folder, settings.volume_folders)
         ):
-            folders[claim.server] = volume.folder
+            folders[claim.server], uids[claim.server] = volume.folder, claim.uid
     services = {service.server: service for service in view.services if service.server in folders}
-    accounts = {account.server: account for account in view.accounts if account.server in services}
+    accounts = {
+        account.server: account
+        for account in view.accounts
+        if account.server in services and _same(account.uid, uids[account.server])
+    }
     slices = {endpoint_slice.name: endpoint_slice for endpoint_slice in view.slices}
     here = {service.name for service in services.values()}
     return Plan(
@@ -71,6 +76,11 @@ def plan(view: View, settings: Settings) -> Plan:
         ),
         retract=tuple(found for found in slices.values() if found.node == settings.node and found.name not in here),
     )
+
+
+def _same(uid: str, other: str) -> bool:
+    """Whether both are of one server, as far as anybody has said."""
+    return uid == other or not uid or not other
 
 
 def allowed(folder: str, volume_folders: Iterable[str]) -> bool:

@@ -15,12 +15,12 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service.errors import FileAccessNotInstalled, OperationInProgress
 from service.kube.client import Conflict, Kube, path
 from service.kube.types import Object
-from service.servers.names import ID, server_name
+from service.servers.names import ID, UID, server_name
 from service.servers.volumes import only_node
 from service.settings import Settings
 
@@ -31,10 +31,14 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class Account:
-    """How a customer logs in: crypt(5)'s hash of a password, and public keys as OpenSSH writes them."""
+    """How a customer logs in: crypt(5)'s hash of a password, and public keys as OpenSSH writes them.
+
+    `uid` is that of the server which the account is for, None where that has none: ids are used again.
+    """
 
     password_hash: str | None = None
     public_keys: tuple[str, ...] = ()
+    uid: str | None = field(default=None, compare=False)
 
 
 class SecretAccounts:
@@ -68,7 +72,7 @@ class SecretAccounts:
                     self._kube.create(path("v1", self._namespace, "secrets"), _secret(id, self._namespace, wanted))
                 else:
                     # The version goes with it, so that of two changes at once neither is lost.
-                    self._kube.replace(self._path(id), {**secret, "data": _data(wanted)})
+                    self._kube.replace(self._path(id), {**_marked(secret, wanted), "data": _data(wanted)})
             except Conflict:
                 continue
             return wanted
@@ -125,7 +129,16 @@ def _account(secret: Object | None) -> Account:
     password_hash, keys = (
         base64.b64decode(data.get(name, "")).decode() for name in ("password-hash", "authorized-keys")
     )
-    return Account(password_hash or None, tuple(keys.splitlines()))
+    uid = ((secret or {}).get("metadata", {}).get("annotations") or {}).get(UID)
+    return Account(password_hash or None, tuple(keys.splitlines()), uid)
+
+
+def _marked(secret: Object, account: Account) -> Object:
+    """The Secret, saying which server the account is for."""
+    if account.uid is None:
+        return secret
+    annotations = {**(secret["metadata"].get("annotations") or {}), UID: account.uid}
+    return {**secret, "metadata": {**secret["metadata"], "annotations": annotations}}
 
 
 def _data(account: Account) -> dict[str, str]:
@@ -137,7 +150,7 @@ def _data(account: Account) -> dict[str, str]:
 
 
 def _secret(id: int, namespace: str, account: Account) -> Object:
-    return {
+    secret = {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
@@ -153,3 +166,4 @@ def _secret(id: int, namespace: str, account: Account) -> Object:
         "type": "Opaque",
         "data": _data(account),
     }
+    return _marked(secret, account)

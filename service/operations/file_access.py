@@ -13,6 +13,7 @@ from service.operations.context import Context
 from service.operations.interfaces import Accounts
 from service.operations.visibility import Target
 from service.servers.objects import Objects
+from service.servers.spec import own_uid
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ def get(context: Context, target: Target) -> FileAccess:
     """How the server's files are reached; raises FileAccessNotInstalled or DiskNotNodeLocal."""
     accounts = reachable(context, target.objects)
     host_keys = accounts.host_keys()
-    return FileAccess(accounts.account(target.id), host_keys)
+    return FileAccess(_of(target, accounts.account(target.id)), host_keys)
 
 
 def change(context: Context, target: Target, request: Mapping[str, Any]) -> FileAccess:
@@ -46,6 +47,7 @@ def change(context: Context, target: Target, request: Mapping[str, Any]) -> File
     password_hash = credentials.password_hash(password) if password else None
 
     def changed(account: Account) -> Account:
+        account = _of(target, account)
         if keys is not None:
             account = replace(account, public_keys=keys)
         if "password" in request:
@@ -53,6 +55,13 @@ def change(context: Context, target: Target, request: Mapping[str, Any]) -> File
         return account
 
     return FileAccess(accounts.change(target.id, changed), host_keys, password)
+
+
+def _of(target: Target, account: Account) -> Account:
+    """The account, or an empty one where it is that of another server which had this id."""
+    uid = own_uid(target.objects)
+    mine = uid is None or account.uid in (None, uid)
+    return replace(account, uid=uid) if mine else Account(uid=uid)
 
 
 def reachable(context: Context, objects: Objects) -> Accounts:

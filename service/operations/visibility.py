@@ -8,7 +8,7 @@ from service.access import Subject
 from service.errors import ServerNotFound
 from service.operations.context import Context
 from service.servers.objects import Objects
-from service.servers.spec import Record, customer_of_claim, record_of_objects, record_of_values
+from service.servers.spec import Record, customer_of_claim, record_of_objects, record_of_values, server_uid
 from service.servers.state import exists
 from service.tokens import Token
 
@@ -20,6 +20,11 @@ class Target:
     id: int
     objects: Objects
     record: Record | None
+
+    @property
+    def uid(self) -> str | None:
+        """What tells it from others that had its id."""
+        return server_uid(self.objects)
 
 
 def require_server(context: Context, caller: Token, id: int, subject: Subject) -> Target:

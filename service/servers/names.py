@@ -7,6 +7,8 @@ from typing import Literal
 
 ID = "gameserver/id"
 """The label with the server's id, on each of its objects."""
+UID = "gameserver/uid"
+"""The annotation of an account for files with the uid of the server that it is for."""
 SERVER = "gameserver/server"
 """The annotation of StatefulSet and claim with what the server is wanted to be, as JSON."""
 LAST_STOP = "gameserver/last-stop"

@@ -15,12 +15,18 @@ from service.servers.names import SERVER
 from service.servers.objects import Objects
 
 
+def own_uid(objects: Objects) -> str | None:
+    """The uid that the server was given with its create; None of one that an earlier API made, or a hand."""
+    uid: str | None = (_annotation(objects.statefulset) or {}).get("uid")
+    return uid or None
+
+
 def server_uid(objects: Objects) -> str | None:
     """What tells this server from others that had its id before; of one without, made by an earlier API, its
     StatefulSet's. None where neither is there to be read.
     """
     metadata = _mapping(_mapping(objects.statefulset).get("metadata"))
-    return (_annotation(objects.statefulset) or {}).get("uid") or metadata.get("uid")
+    return own_uid(objects) or metadata.get("uid")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """JSON logs, one object a line, each with its request's id and its server's; and the audit line of every change.
 
 Modules log through the standard library, as the libraries beneath do; structlog makes the lines. What is bound in
-`structlog.contextvars` (`request_id`, `server`) is on every line of that thread or task until it is unbound.
+`structlog.contextvars` (`request_id`, `server`, the server's `uid`) is on every line of that thread or task until it is
+unbound.
 
 Neither tokens nor bodies are logged: what a request asked for stands in the release's history.
 """

@@ -55,6 +55,7 @@ def register(app: Flask, routes: Iterable[Route], tokens: Callers, find: Find) -
         """Find out which server the request is about, and that its caller may see it."""
         if subject not in (Subject.NONE, Subject.NEW):
             g.target = find(g.token, (request.view_args or {})["id"], subject)
+            bind_contextvars(uid=g.target.uid)
 
     @app.teardown_request
     def done(error: BaseException | None) -> None:

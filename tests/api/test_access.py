@@ -200,6 +200,9 @@ def test_each_line_of_a_request_names_its_server(
         ("service.access", None, True),
         ("some.module", None, False),
     ]
+    # Ids are used again.
+    uid = world.values[1]["server"]["uid"]
+    assert [line.get("uid") for line in lines] == [uid, uid, uid, None, None]
 
 
 def test_a_request_id_is_taken_or_made(client: Client) -> None:

@@ -236,6 +236,20 @@ def test_before_the_first_start_one_may_look_and_take_away(files: Client, world:
     assert accounts.accounts[7] == Account()
 
 
+def test_an_account_of_an_earlier_server_counts_for_nothing(
+    files: Client, world: World, accounts: FakeAccounts
+) -> None:
+    """Of the same id, left by a hand: it shows nothing, and what is set is this server's alone."""
+    accounts.accounts[7] = Account("another's", (ED25519,), "another")
+    shown = files.get(SFTP).json
+    assert shown is not None
+    assert (shown["password_set"], shown["public_keys"]) == (False, [])
+    answer = files.call("PUT", SFTP, {"password": True}).json
+    assert answer is not None
+    assert answer["public_keys"] == []
+    assert accounts.accounts[7].uid == world.values[7]["server"]["uid"]
+
+
 def test_a_reader_may_look_but_not_set(files: Client) -> None:
     assert files.get(SFTP, token="reader").status_code == 200
     assert files.call("PUT", SFTP, {"password": True}, token="reader").status_code == 403

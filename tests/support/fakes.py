@@ -74,7 +74,7 @@ class World:
             "disk_gb": values.get("diskGb", 10),
             "options": server.get("options", {}),
             "customer": server.get("customer", ""),
-        }
+        } | ({"uid": server["uid"]} if server.get("uid") else {})
         replicas = values.get("replicas", 1)
         annotations = {ANNOTATION: json.dumps(record)}
         metadata = {

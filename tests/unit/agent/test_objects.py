@@ -83,6 +83,18 @@ def test_a_bound_claim_names_its_volume() -> None:
     assert claim(a_claim()) == Claim("7", "pv")
 
 
+def test_account_and_claim_say_which_server_they_are_of() -> None:
+    """Where the API has said so; a hand may have written anything there."""
+    of_account = secret()
+    of_account["metadata"]["annotations"] = {"gameserver/uid": "a"}
+    found = account(of_account)
+    assert found is not None
+    assert found.uid == "a"
+    for text, uid in (('{"uid": "a"}', "a"), ("{}", ""), ("[]", ""), ("{", ""), ("7", "")):
+        annotated = a_claim(metadata={"annotations": {"gameserver/server": text}})
+        assert claim(annotated) == Claim("7", "pv", uid)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -55,6 +55,17 @@ def test_a_slice_that_differs_is_written_again(found: Slice) -> None:
     assert changed(slices=[found]) == Plan(ACCESS, (SERVICE,), ())
 
 
+@pytest.mark.parametrize(
+    ("of_account", "of_disk", "enters"),
+    [("a", "a", True), ("a", "b", False), ("", "b", True), ("a", "", True)],
+)
+def test_an_account_of_an_earlier_server_lets_nobody_in(of_account: str, of_disk: str, enters: bool) -> None:
+    """Ids are used again. Where nobody has said which server it is, the id counts."""
+    account = replace(ACCOUNT, uid=of_account)
+    offered = changed(accounts=[account], claims=[Claim("7", "pv", of_disk)]).accesses
+    assert offered == ({"7": Access(account, "/volumes/a")} if enters else {})
+
+
 def test_a_kept_disk_without_a_server_lets_nobody_in() -> None:
     assert changed(services=[], slices=[]) == Plan({}, (), ())
 

@@ -90,6 +90,16 @@ def test_an_account_is_written_as_the_agents_read_it(accounts: SecretAccounts, k
     assert accounts.account(7) == wanted
 
 
+def test_an_account_says_which_server_it_is_for(accounts: SecretAccounts, kube: FakeKube) -> None:
+    """Also one that was made before servers had a uid."""
+    accounts.change(7, lambda _: Account("$7$none"))
+    for uid in ("first", "second"):
+        account = Account(f"$7${uid}", (), uid)
+        accounts.change(7, lambda _, account=account: account)  # type: ignore[misc]
+        assert kube.objects[f"{SECRETS}/server-7"]["metadata"]["annotations"] == {"gameserver/uid": uid}
+        assert accounts.account(7).uid == uid
+
+
 def test_a_change_keeps_what_else_is_on_the_secret(accounts: SecretAccounts, kube: FakeKube) -> None:
     """Its version above all: of two changes at once neither is lost."""
     accounts.change(7, lambda _: Account("$7$hash", ()))

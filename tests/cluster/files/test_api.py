@@ -78,6 +78,34 @@ def test_a_password_works_within_five_seconds_and_is_shown_once(port: dict[str, 
     assert password not in kubectl("get", "secret", f"server-{ID}", "-n", SFTP, "-o", "yaml")
 
 
+def test_an_account_of_an_earlier_server_opens_nothing(port: dict[str, Any]) -> None:
+    """As after a hand's uninstall: its account stays, and its id is used again."""
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    assert call("PUT", "sftp", {"public_keys": [key.export_public_key().decode()]})[0] == 200
+
+    def let_in() -> bool:
+        async def login() -> None:
+            async with connect(port, client_keys=[key]):
+                pass
+
+        try:
+            asyncio.run(login())
+        except asyncssh.PermissionDenied:
+            return False
+        return True
+
+    def annotate(value: str) -> None:
+        kubectl("annotate", "secret", f"server-{ID}", "-n", SFTP, f"gameserver/uid={value}", "--overwrite")
+
+    uid = json.loads(kubectl("get", "secret", f"server-{ID}", "-n", SFTP, "-o", "json"))["metadata"]["annotations"]
+    eventually(let_in, 10, "its own account works")
+    annotate("another")
+    eventually(lambda: not let_in(), 10, "another's does not")
+    assert call("GET", "sftp")[1]["public_keys"] == []
+    annotate(uid["gameserver/uid"])
+    eventually(let_in, 10, "its own works again")
+
+
 def test_the_fingerprints_are_those_of_the_host(port: dict[str, Any]) -> None:
     """Of each type that a client may know alone, in the order in which clients should prefer them."""
 

@@ -26,7 +26,7 @@ from service.operations.power import ensure_running
 from service.servers import values
 from service.servers.disks import claim_gb
 from service.servers.objects import Objects
-from service.servers.spec import Record, customer_of_claim, never_used, record_of_values
+from service.servers.spec import Record, customer_of_claim, never_used, record_of_values, uid_of_values
 from service.servers.state import exists
 from service.tokens import Token
 
@@ -104,8 +104,7 @@ def _again(context: Context, token: Token, objects: Objects, record: Record, wan
         return False
     # A stopped one stays so; what is missing of it is made again. A create that never came to its end is made anew, as
     # the operator may have mended what was in its way.
-    uid = current.get("server", {}).get("uid") or wanted["server"]["uid"]
-    anew = values.with_uid(wanted, uid)
+    anew = values.with_uid(wanted, uid_of_values(current) or wanted["server"]["uid"])
     finished = context.releases.change(objects.id, lambda current: current if once_whole else anew)
     return finished and not once_whole
 

@@ -21,6 +21,12 @@ def own_uid(objects: Objects) -> str | None:
     return uid or None
 
 
+def uid_of_values(values: Mapping[str, Any]) -> str | None:
+    """The same, out of a release's values."""
+    uid: str | None = _mapping(values.get("server")).get("uid")
+    return uid or None
+
+
 def server_uid(objects: Objects) -> str | None:
     """What tells this server from others that had its id before; of one without, made by an earlier API, its
     StatefulSet's. None where neither is there to be read.

@@ -11,8 +11,8 @@ from service.errors import ObjectMissing, PortNotFound, PortNotReady, Problem, R
 from service.operations.context import Context
 from service.operations.file_access import check_disk, reachable
 from service.operations.visibility import Target
-from service.servers.addresses import Address, address_in
-from service.servers.names import PortName, services_with
+from service.servers.addresses import address_in
+from service.servers.names import PortName, rcon_name, services_with
 from service.servers.objects import Objects, RconPassword
 
 
@@ -28,7 +28,11 @@ class Endpoint:
 def endpoint_of(context: Context, objects: Objects, name: PortName) -> Endpoint | None:
     """Where the port is reached; None where there is none, or not yet."""
     address = address_in(name, objects.id, objects.services)
-    return None if address is None else _endpoint(context, objects, address)
+    if address is None:
+        return None
+    # What a customer enters as the host: the Service's own, else the operator's, else that of the disk's node.
+    host = address.host or context.settings.external_host or context.cluster.host(objects)
+    return Endpoint(address.port, address.protocol, host)
 
 
 def port(context: Context, target: Target, name: PortName) -> Endpoint:
@@ -46,24 +50,18 @@ def port(context: Context, target: Target, name: PortName) -> Endpoint:
 def rcon(context: Context, target: Target) -> tuple[Endpoint, str]:
     """Where RCON is reached, and its password; raises RconPasswordReplaced while the game knows another."""
     objects = target.objects
-    address = address_in("rcon", target.id, objects.services)
+    endpoint = endpoint_of(context, objects, "rcon")
     password = context.cluster.rcon_password(target.id)
-    if address is None or password is None:
+    if endpoint is None or password is None:
         raise _no_port(context, objects, "rcon")
     if not _knows(objects.pod, password):
         raise RconPasswordReplaced()
-    return _endpoint(context, objects, address), password.text
-
-
-def _endpoint(context: Context, objects: Objects, address: Address) -> Endpoint:
-    # What a customer enters as the host: the Service's own, else the operator's, else that of the disk's node.
-    host = address.host or context.settings.external_host or context.cluster.host(objects)
-    return Endpoint(address.port, address.protocol, host)
+    return endpoint, password.text
 
 
 def _no_port(context: Context, objects: Objects, name: PortName) -> Problem:
     names = {f"Service {service}" for service in services_with(name, objects.id)}
-    needed = names | {f"Secret server-{objects.id}-rcon"} if name == "rcon" else names
+    needed = names | {f"Secret {rcon_name(objects.id)}"} if name == "rcon" else names
     if missing := sorted(needed.intersection(context.releases.missing(objects.id))):
         return ObjectMissing(f"{' and '.join(missing)} is gone. A start of the server makes it again.")
     there = any(

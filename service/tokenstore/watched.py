@@ -32,6 +32,7 @@ from service.errors import (
     Unauthorized,
 )
 from service.kube.client import Conflict, Kube, path
+from service.kube.times import stamp
 from service.kube.types import Object
 from service.kube.watch import Kind, Watch
 from service.settings import Settings
@@ -86,8 +87,8 @@ class WatchedTokens:
         digest = digest_of(authorization)
         with suppress(Unauthorized):
             return holder(self.operators(), digest)
-        issued = {key: one for key, one in self._issued_known().items() if key.startswith(TOKEN)}
-        token = holder((one.token for one in issued.values()), digest)
+        issued = self._issued_known()
+        token = holder((one.token for key, one in issued.items() if key.startswith(TOKEN)), digest)
         if issued[token_key(token.name)].last_used != this_hour():
             self._uses.add(token_key(token.name))
             self._used.set()
@@ -213,7 +214,7 @@ class WatchedTokens:
 
 def this_hour() -> str:
     """When the present hour began, as records have it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:00:00Z")
+    return stamp(datetime.now(UTC).replace(minute=0, second=0))
 
 
 def _trim(secret: Object) -> Object:

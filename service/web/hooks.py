@@ -71,16 +71,16 @@ def register(app: Flask, routes: Iterable[Route], tokens: Callers, find: Find) -
         route = by_endpoint.get(request.endpoint or "")
         # An address that does not exist needs a token too: so no route can be forgotten.
         scope = route.access.scope if route else ""
+        g.settle = partial(settle, route.access.subject if route else Subject.NONE)
         if scope is None:
             return
         g.token = tokens.caller(request.headers.get("Authorization"))
-        if route is None or not scope:
+        if route is None:
             return
         g.token.require(scope)
         take(calls)
         if request.method != "GET" and scope != "server:read":
             take(operations)
-        g.settle = partial(settle, route.access.subject)
         # What is sent is judged first: a slip in it costs no look at the cluster.
         if not getattr(app.view_functions[route.endpoint], "parses", False):
             g.settle()

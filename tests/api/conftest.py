@@ -26,16 +26,6 @@ TOKENS = {
     "acme": {"scopes": ["read", "operate", "admin"], "customer": "acme"},
 }
 
-#: The environment of a Minecraft server without any option.
-MINECRAFT = {
-    "EULA": "TRUE",
-    "STOP_SERVER_ANNOUNCE_DELAY": "10",
-    "STOP_DURATION": "60",
-    "SERVER_IP": "",
-    "SERVER_PORT": "25565",
-    "ENABLE_STATUS": "TRUE",
-}
-
 LOAD = catalogue.load
 
 

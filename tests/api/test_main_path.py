@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from unittest.mock import ANY
 
-from tests.api.conftest import MINECRAFT, Client
+from tests.api.conftest import Client
 from tests.support.fakes import TIME, World
+from tests.support.games import MINECRAFT
 
 MADE = {"ram_gb": 2, "disk_gb": 10}
 

@@ -20,8 +20,9 @@ from service.operations.census import count_servers
 from service.telemetry import logs, metrics
 from service.web import draining as shutdown
 from service.web.hooks import CALLS_AT_ONCE, OPERATIONS_AT_ONCE
-from tests.api.conftest import MINECRAFT, Client
+from tests.api.conftest import Client
 from tests.support.fakes import FakeCluster, World
+from tests.support.games import MINECRAFT
 
 OK = {"ram_gb": 2, "disk_gb": 10}
 

@@ -15,8 +15,9 @@ import pytest
 
 from service import errors
 from service.operations.census import count_servers
-from tests.api.conftest import MINECRAFT, Client
+from tests.api.conftest import Client
 from tests.support.fakes import TIME, FakeCluster, World
+from tests.support.games import MINECRAFT
 
 OK = {"ram_gb": 2, "disk_gb": 10}
 

@@ -12,16 +12,9 @@ from hypothesis import strategies as st
 
 from service.games import catalogue
 from service.servers.spec import Record
+from tests.support.games import MINECRAFT as ALWAYS
 
 MINECRAFT = catalogue.load(catalogue.BUILT_IN)["minecraft"]
-ALWAYS = {
-    "EULA": "TRUE",
-    "STOP_SERVER_ANNOUNCE_DELAY": "10",
-    "STOP_DURATION": "60",
-    "SERVER_IP": "",
-    "SERVER_PORT": "25565",
-    "ENABLE_STATUS": "TRUE",
-}
 
 
 def rendered(options: Mapping[str, Any], **how: Any) -> dict[str, Any]:

@@ -1,0 +1,13 @@
+"""What the built-in games render, as several tests expect it."""
+
+from __future__ import annotations
+
+#: The environment of a Minecraft server without any option.
+MINECRAFT = {
+    "EULA": "TRUE",
+    "STOP_SERVER_ANNOUNCE_DELAY": "10",
+    "STOP_DURATION": "60",
+    "SERVER_IP": "",
+    "SERVER_PORT": "25565",
+    "ENABLE_STATUS": "TRUE",
+}

@@ -19,7 +19,7 @@ from service.operations.visibility import may_see
 from service.servers import state
 from service.servers.names import PORTS
 from service.servers.objects import Objects
-from service.servers.spec import Record, record_of_objects
+from service.servers.spec import ServerSpec, spec_of_objects
 from service.web.fields import Success
 from service.web.parsing import Blueprint
 from service.web.routes import access, problems
@@ -52,11 +52,9 @@ def list_servers(query: dict[str, Any]) -> Response:
     A token confined to one customer gets only that customer's, so its pages may be shorter than `limit`.
     """
     page, continue_ = context().cluster.servers(query["limit"], query["continue_"])
-    mine = ((objects, record_of_objects(objects)) for objects in page)
+    mine = ((objects, spec_of_objects(objects)) for objects in page)
     servers = [
-        _described(objects, record, state.state_of(objects))
-        for objects, record in mine
-        if may_see(caller(), objects, record)
+        _described(objects, spec, state.state_of(objects)) for objects, spec in mine if may_see(caller(), objects, spec)
     ]
     # Past marshmallow, which takes as long for a few hundred servers as all the rest.
     return jsonify({"success": True, "servers": servers, "continue": continue_})
@@ -95,7 +93,7 @@ def get_server(id: int) -> dict[str, Any]:
     now = state.state_of(objects)
     if now.crashed:
         now = state.with_log(now, context().cluster.pod_log_tail(id, _LOG_LINES, now.previous))
-    return {"success": True, **_described(objects, target().record, now)}
+    return {"success": True, **_described(objects, target().spec, now)}
 
 
 @blueprint.route("/<id:id>/", methods=["PATCH"])
@@ -160,16 +158,16 @@ def restart_server(id: int) -> dict[str, Any]:
     return _SUCCESS
 
 
-def _described(objects: Objects, record: Record | None, now: state.State) -> dict[str, Any]:
+def _described(objects: Objects, spec: ServerSpec | None, now: state.State) -> dict[str, Any]:
     names = PORTS if context().settings.sftp_namespace else ("primary", "rcon")
     found = {name: endpoint_of(context(), objects, name) for name in names}
     ports = {name: vars(endpoint) for name, endpoint in found.items() if endpoint is not None}
     return {
         "id": objects.id,
-        "game": record.game if record else None,
-        "ram_gb": record.ram_gb if record else None,
-        "disk_gb": record.disk_gb if record else None,
-        "options": record.options if record else None,
+        "game": spec.game if spec else None,
+        "ram_gb": spec.ram_gb if spec else None,
+        "disk_gb": spec.disk_gb if spec else None,
+        "options": spec.options if spec else None,
         "wanted": now.wanted,
         "state": now.state,
         "reason": now.reason,

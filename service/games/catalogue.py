@@ -32,7 +32,7 @@ from service.configfile import broken, dotted, fast_yaml, nearest, text_of, unkn
 from service.errors import StartupError
 from service.games import options as optionschemas
 from service.servers.chartvalues import ChartValues
-from service.servers.spec import Record
+from service.servers.spec import ServerSpec
 from service.settings import PACKAGE, Settings
 from service.yamltext import as_yaml
 
@@ -68,28 +68,28 @@ class Game:
         return found
 
     def render(
-        self, id: int, record: Record, *, new: bool = False, taken_back: Set[str] = frozenset()
+        self, id: int, spec: ServerSpec, *, new: bool = False, taken_back: Set[str] = frozenset()
     ) -> dict[str, Any]:
         """The chart values that this game makes of a server. Its options must have been found in order.
 
         `taken_back` names the options that the server had up to now. They, and in a `new` server all that were not
         given, have their schema's default, where it names one.
         """
-        values = fast_yaml(self.text(id, record, new=new, taken_back=taken_back))
+        values = fast_yaml(self.text(id, spec, new=new, taken_back=taken_back))
         if not isinstance(values, dict):
             raise TypeError("does not render to a mapping")
         return values
 
-    def text(self, id: int, record: Record, *, new: bool = False, taken_back: Set[str] = frozenset()) -> str:
+    def text(self, id: int, spec: ServerSpec, *, new: bool = False, taken_back: Set[str] = frozenset()) -> str:
         """The same as the YAML that the template renders."""
-        given = (id, record.ram_gb, record.disk_gb, record.rcon, record.customer)
+        given = (id, spec.ram_gb, spec.disk_gb, spec.rcon, spec.customer)
         filled = {
             name: schema["default"]
             for name, schema in (self.schema.get("properties") or {}).items()
             if isinstance(schema, Mapping) and "default" in schema and (new or name in taken_back)
         }
         return self.template.render(
-            server=dict(zip(_SERVER, given, strict=True)), options={**filled, **record.options}, taken_back=taken_back
+            server=dict(zip(_SERVER, given, strict=True)), options={**filled, **spec.options}, taken_back=taken_back
         )
 
 
@@ -242,25 +242,31 @@ def _tried(game: Game, path: Path, chart: ChartValues) -> list[dict[str, Any]]:
     samples = optionschemas.samples(game.schema)
     first = {name: values[0] for name, values in samples.items()}
     required = {name: first[name] for name in game.schema.get("required", [])}
-    plain = Record(game=game.name, ram_gb=2, disk_gb=10, options=required)
-    records = [
+    plain = ServerSpec(game=game.name, ram_gb=2, disk_gb=10, options=required)
+    specs = [
         replace(plain, options=first),
         *(replace(plain, options={**required, name: value}) for name, values in samples.items() for value in values),
         replace(plain, ram_gb=1, disk_gb=1, rcon="private", customer="acme"),
         replace(plain, ram_gb=1024, disk_gb=1024),
     ]
-    tries: list[tuple[Record, Set[str]]] = [(record, frozenset()) for record in records]
+    tries: list[tuple[ServerSpec, Set[str]]] = [(spec, frozenset()) for spec in specs]
     tries += [(plain, frozenset({name})) for name in samples.keys() - required.keys()]
-    found = [_values(game, record, path, chart, taken_back=taken_back) for record, taken_back in tries]
+    found = [_values(game, spec, path, chart, taken_back=taken_back) for spec, taken_back in tries]
     return [*found, _values(game, plain, path, chart, new=True), _values(game, plain, path, chart)]
 
 
 def _values(
-    game: Game, record: Record, path: Path, chart: ChartValues, *, new: bool = False, taken_back: Set[str] = frozenset()
+    game: Game,
+    spec: ServerSpec,
+    path: Path,
+    chart: ChartValues,
+    *,
+    new: bool = False,
+    taken_back: Set[str] = frozenset(),
 ) -> dict[str, Any]:
-    having = f" (with the options {as_yaml(record.options)})" if record.options else ""
+    having = f" (with the options {as_yaml(spec.options)})" if spec.options else ""
     try:
-        text = game.text(1, record, new=new, taken_back=taken_back)
+        text = game.text(1, spec, new=new, taken_back=taken_back)
     except Exception as error:
         frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         raise StartupError(f"{path}:{frames[-1] if frames else 1}: {error}{having}") from error

@@ -1,4 +1,4 @@
-"""The two helm commands that there are, run within a place and under a Lease, their failures translated."""
+"""The two helm commands that there are, run in a slot of the pool and under a Lease, their failures translated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyhelm3 import errors as helm_errors
 
 from service.errors import OperationFailed, Problem
 from service.helm import command
-from service.helm.pool import Places, Work
+from service.helm.pool import HelmPool, Work
 from service.kube.leases import Lease
 from service.servers.values import Values
 from service.settings import Settings
@@ -31,7 +31,7 @@ class Writer:
         self._namespace = settings.servers_namespace
         self._client = command.client(settings.helm)
         self._chart = command.chart(self._client, settings.chart_path)
-        self._places = Places(settings.helm_processes or 2 * (os.cpu_count() or 1))
+        self._pool = HelmPool(settings.helm_processes or 2 * (os.cpu_count() or 1))
         self._done = done
 
     def upgrade(self, kind: str, release: str, values: Values, lease: Lease) -> None:
@@ -59,7 +59,7 @@ class Writer:
     def _run(self, kind: str, release: str, lease: Lease, work: Work) -> None:
         began, outcome = time.monotonic(), "success"
         try:
-            self._places.run(lease, work)
+            self._pool.run(lease, work)
         except helm_errors.Error as error:
             problem = command.problem(error)
             outcome = problem.slug

@@ -1,6 +1,6 @@
-"""Where helm processes run: an event loop in a thread of its own, with a limited number of places.
+"""Where helm processes run: an event loop in a thread of its own, with a limited number of slots.
 
-A place is waited for up to 10 seconds; a helm that is at work is ended when its Lease can no longer be renewed, or
+Work waits up to 10 seconds for a free slot; a helm that is at work is ended when its Lease can no longer be renewed, or
 after LONGEST seconds.
 """
 
@@ -18,15 +18,15 @@ from service.kube.leases import Lease
 
 log = logging.getLogger(__name__)
 
-PLACE_SECONDS = 10.0
+SLOT_SECONDS = 10.0
 LONGEST = 60.0
 """No helm process runs for longer than this, in seconds, however slow the cluster is."""
 
 Work = Callable[[], Coroutine[Any, Any, object]]
 
 
-class Places:
-    """`number` places for helm processes. To be made after a fork, as it starts a thread."""
+class HelmPool:
+    """`number` slots for helm processes. Create it after a fork, because it starts a thread."""
 
     def __init__(self, number: int) -> None:
         self._free = threading.BoundedSemaphore(number)
@@ -35,8 +35,12 @@ class Places:
         threading.Thread(target=self._loop.run_forever, name="helm", daemon=True).start()
 
     def run(self, lease: Lease, work: Work) -> None:
-        """Wait for a place and do the work in it, under the Lease. Raises TooManyOperations where none gets free."""
-        if not self._free.acquire(timeout=PLACE_SECONDS):
+        """Wait for a free slot and run the work in it, under the Lease.
+
+        Raises:
+            TooManyOperations: no slot became free within 10 seconds.
+        """
+        if not self._free.acquire(timeout=SLOT_SECONDS):
             raise TooManyOperations
         try:
             asyncio.run_coroutine_threadsafe(_in_time(work, lease), self._loop).result()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from service.operations.interfaces import Cluster
-from service.servers.spec import record_of_objects
+from service.servers.spec import spec_of_objects
 from service.servers.state import state_of
 
 _PAGE = 500
@@ -17,7 +17,7 @@ def count_servers(cluster: Cluster) -> Iterator[Mapping[str, str]]:
     while True:
         page, continue_ = cluster.servers(_PAGE, continue_)
         for objects in page:
-            record = record_of_objects(objects)
-            yield {"game": record.game if record else "", "state": state_of(objects).state}
+            spec = spec_of_objects(objects)
+            yield {"game": spec.game if spec else "", "state": state_of(objects).state}
         if continue_ is None:
             return

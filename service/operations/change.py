@@ -10,7 +10,7 @@ from service.operations.checks import check_growth, check_options, known_game
 from service.operations.context import Context
 from service.operations.visibility import Target
 from service.servers import values
-from service.servers.spec import Record, record_of_values, same
+from service.servers.spec import ServerSpec, same, spec_of_values
 
 
 def change(context: Context, target: Target, request: Mapping[str, Any]) -> bool:
@@ -23,7 +23,7 @@ def change(context: Context, target: Target, request: Mapping[str, Any]) -> bool
 
     def changed(current: values.Values) -> values.Values:
         nonlocal restarting
-        before = record_of_values(current)
+        before = spec_of_values(current)
         after = _updated(before, request)
         check_growth(context, target.objects.claim, before.disk_gb, after.disk_gb)
         old, without, wanted = _rendered(context, target.id, before, after, request.get("options", {}).keys())
@@ -34,7 +34,7 @@ def change(context: Context, target: Target, request: Mapping[str, Any]) -> bool
     return context.releases.change(target.id, changed) and restarting
 
 
-def _updated(before: Record, request: Mapping[str, Any]) -> Record:
+def _updated(before: ServerSpec, request: Mapping[str, Any]) -> ServerSpec:
     options = {**before.options, **request.get("options", {})}
     return replace(
         before,
@@ -45,9 +45,9 @@ def _updated(before: Record, request: Mapping[str, Any]) -> Record:
 
 
 def _rendered(
-    context: Context, id: int, before: Record, after: Record, asked: Set[str]
+    context: Context, id: int, before: ServerSpec, after: ServerSpec, asked: Set[str]
 ) -> tuple[values.Values, values.Values, values.Values]:
-    """The values of the record before, of that after without the options asked for, and after.
+    """The values of the spec before, of that after without the options asked for, and after.
 
     They are as a create would make them today. The first and the last differ in what the change is about; the last
     two in all that belongs to an option, of which an earlier template may have left out a part (how a list goes into
@@ -61,7 +61,7 @@ def _rendered(
     without = after if game.errors(others) else replace(after, options=others)
     taken_back = before.options.keys() - after.options.keys()
 
-    def made(record: Record, gone: Set[str] = frozenset()) -> values.Values:
-        return values.values_of(id, record, game.render(id, record, taken_back=gone), context.operator_values)
+    def made(spec: ServerSpec, gone: Set[str] = frozenset()) -> values.Values:
+        return values.values_of(id, spec, game.render(id, spec, taken_back=gone), context.operator_values)
 
     return made(before), made(without), made(after, taken_back)

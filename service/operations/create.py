@@ -26,7 +26,7 @@ from service.operations.power import ensure_running
 from service.servers import values
 from service.servers.disks import claim_gb
 from service.servers.objects import Objects
-from service.servers.spec import Record, customer_of_claim, never_used, record_of_values, uid_of_values
+from service.servers.spec import ServerSpec, customer_of_claim, never_used, spec_of_values, uid_of_values
 from service.servers.state import exists
 from service.tokens import Token
 
@@ -48,7 +48,7 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
         token.require("disk:erase")
     game = known_game(context.games, request["game"])
     check_options(game, request["options"])
-    record = Record(
+    spec = ServerSpec(
         game=game.name,
         ram_gb=request["ram_gb"],
         disk_gb=request["disk_gb"],
@@ -61,14 +61,14 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
             f"The operator has not accepted the licence of {game.title} ({game.eula}); "
             f"`{game.name}` has to be among `acceptedEulas` in the values of the API's chart."
         )
-    made = values.values_of(id, record, game.render(id, record, new=True), context.operator_values)
+    made = values.values_of(id, spec, game.render(id, spec, new=True), context.operator_values)
     wanted = values.reachable(values.started(made, request["start"]), context.settings.external_host)
     wanted = values.with_uid(wanted, str(uuid.uuid4()))
     with context.releases.locked(id):
         objects = context.cluster.server(id)
         if exists(objects):
-            return _again(context, token, objects, record, wanted)
-        reused = _settle_disk(context, token, objects, record, request["disk"])
+            return _again(context, token, objects, spec, wanted)
+        reused = _settle_disk(context, token, objects, spec, request["disk"])
         # A hand may have removed the server of before; whoever had its files does not get this one's.
         context.accounts.remove(id)
         try:
@@ -85,14 +85,14 @@ def _customer(token: Token, given: str | None) -> str:
     return token.customer or given or ""
 
 
-def _again(context: Context, token: Token, objects: Objects, record: Record, wanted: values.Values) -> bool:
+def _again(context: Context, token: Token, objects: Objects, spec: ServerSpec, wanted: values.Values) -> bool:
     current = context.releases.current(objects.id)
     if current is None:
         raise ReleaseMissing
-    there = record_of_values(current)
+    there = spec_of_values(current)
     if not token.may_see(there.customer, objects.id):
         raise ServerNotFound()
-    if different := there.difference(record):
+    if different := there.difference(spec):
         raise ServerExists(
             f"Server {objects.id} exists and differs in {', '.join(different)}. Change it with PATCH, or delete it.",
             errors={field: ["differs from the server that exists"] for field in different},
@@ -125,7 +125,7 @@ def _take_back(context: Context, id: int, reused: bool) -> None:
         log.warning("server %d stays half made: %s", id, problem.detail)
 
 
-def _settle_disk(context: Context, token: Token, objects: Objects, record: Record, disk: str | None) -> bool:
+def _settle_disk(context: Context, token: Token, objects: Objects, spec: ServerSpec, disk: str | None) -> bool:
     """Whether the server is made over a disk that is there already."""
     claim = objects.claim
     if claim is None:
@@ -141,12 +141,12 @@ def _settle_disk(context: Context, token: Token, objects: Objects, record: Recor
     if disk is None:
         raise DiskKept(errors={"disk": ["must be reuse or erase: a disk was kept under this id"]})
     if disk == "reuse":
-        if (owner := customer_of_claim(claim)) and owner != record.customer:
+        if (owner := customer_of_claim(claim)) and owner != spec.customer:
             raise DiskKept(
                 "The disk that was kept under this id is another customer's, and only a server of theirs can have it.",
                 errors={"disk": ["must be erase: the disk is of another customer"]},
             )
-        check_growth(context, claim, claim_gb(claim), record.disk_gb)
+        check_growth(context, claim, claim_gb(claim), spec.disk_gb)
         context.cluster.reuse_disk(objects.id, now())
         return True
     _erase(context, objects.id, unless_used=False)

@@ -8,18 +8,18 @@ from service.access import Subject
 from service.errors import ServerNotFound
 from service.operations.context import Context
 from service.servers.objects import Objects
-from service.servers.spec import Record, customer_of_claim, record_of_objects, record_of_values, server_uid
+from service.servers.spec import ServerSpec, customer_of_claim, server_uid, spec_of_objects, spec_of_values
 from service.servers.state import exists
 from service.tokens import Token
 
 
 @dataclass(frozen=True)
 class Target:
-    """The server that a call is about, as it was when the call came in; `record` is None where it is gone."""
+    """The server that a call is about, as it was when the call came in; `spec` is None where it is gone."""
 
     id: int
     objects: Objects
-    record: Record | None
+    spec: ServerSpec | None
 
     @property
     def uid(self) -> str | None:
@@ -34,21 +34,21 @@ def require_server(context: Context, caller: Token, id: int, subject: Subject) -
     kept = subject is Subject.REMAINS and objects.claim is not None
     if not (exists(objects) or ending or kept):
         raise ServerNotFound()
-    record = record_of(context, objects)
-    if not may_see(caller, objects, record):
+    spec = spec_of(context, objects)
+    if not may_see(caller, objects, spec):
         raise ServerNotFound()
-    return Target(id, objects, record)
+    return Target(id, objects, spec)
 
 
-def may_see(caller: Token, objects: Objects, record: Record | None) -> bool:
+def may_see(caller: Token, objects: Objects, spec: ServerSpec | None) -> bool:
     """Whether this server, or the disk that is kept of it, is any of the caller's business."""
-    return caller.may_see(record.customer if record else customer_of_claim(objects.claim or {}), objects.id)
+    return caller.may_see(spec.customer if spec else customer_of_claim(objects.claim or {}), objects.id)
 
 
-def record_of(context: Context, objects: Objects) -> Record | None:
-    """The record of a server: from its StatefulSet, or from its release where none was ever made."""
-    record = record_of_objects(objects)
-    if record is None and exists(objects):
+def spec_of(context: Context, objects: Objects) -> ServerSpec | None:
+    """The spec of a server: from its StatefulSet, or from its release where none was ever made."""
+    spec = spec_of_objects(objects)
+    if spec is None and exists(objects):
         values = context.releases.current(objects.id)
-        record = None if values is None else record_of_values(values)
-    return record
+        spec = None if values is None else spec_of_values(values)
+    return spec

@@ -1,6 +1,6 @@
-"""What a server is wanted to be: its record, and where it stands.
+"""What a server is wanted to be: its spec, and where it stands.
 
-The record is in the release's own values; the chart repeats it in an annotation of the StatefulSet, so that
+The spec is in the release's own values; the chart repeats it in an annotation of the StatefulSet, so that
 reads need no release. Pure.
 """
 
@@ -36,7 +36,7 @@ def server_uid(objects: Objects) -> str | None:
 
 
 @dataclass(frozen=True)
-class Record:
+class ServerSpec:
     """A server as a client asked for it; sizes in GiB, `rcon` public or private, `customer` "" for none."""
 
     game: str
@@ -46,7 +46,7 @@ class Record:
     customer: str = ""
     rcon: str = "public"
 
-    def difference(self, other: Record) -> list[str]:
+    def difference(self, other: ServerSpec) -> list[str]:
         """The names of the fields in which `other` is not the same."""
         return [name for name in self.__dataclass_fields__ if not same(getattr(self, name), getattr(other, name))]
 
@@ -76,10 +76,10 @@ def _changes(value: Any) -> bool:
     return isinstance(value, float) or (isinstance(value, int) and abs(value) > 2**53)
 
 
-def record_of_values(values: Mapping[str, Any]) -> Record:
-    """The record within a release's values. A hand may have written them, so nothing is taken for granted."""
+def spec_of_values(values: Mapping[str, Any]) -> ServerSpec:
+    """The spec within a release's values. A hand may have written them, so nothing is taken for granted."""
     server = _mapping(values.get("server"))
-    return Record(
+    return ServerSpec(
         game=str(values.get("game") or "minecraft"),
         ram_gb=_number(values.get("ramGb")),
         disk_gb=_number(values.get("diskGb")),
@@ -89,15 +89,15 @@ def record_of_values(values: Mapping[str, Any]) -> Record:
     )
 
 
-def record_of_objects(objects: Objects) -> Record | None:
-    """The record that the chart has written on the StatefulSet, or None where there is none to read."""
+def spec_of_objects(objects: Objects) -> ServerSpec | None:
+    """The spec that the chart has written on the StatefulSet, or None where there is none to read."""
     return _annotated(objects.statefulset)
 
 
 def customer_of_claim(claim: Mapping[str, Any]) -> str | None:
     """Whose disk this is, or None where the claim does not say."""
-    record = _annotated(claim)
-    return None if record is None else record.customer
+    spec = _annotated(claim)
+    return None if spec is None else spec.customer
 
 
 def never_used(claim: Mapping[str, Any]) -> bool:
@@ -119,10 +119,10 @@ def _annotation(thing: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         return None
 
 
-def _annotated(thing: Mapping[str, Any] | None) -> Record | None:
+def _annotated(thing: Mapping[str, Any] | None) -> ServerSpec | None:
     if (found := _annotation(thing)) is None:
         return None
-    return Record(
+    return ServerSpec(
         game=str(found.get("game") or ""),
         ram_gb=_number(found.get("ram_gb")),
         disk_gb=_number(found.get("disk_gb")),

@@ -1,4 +1,4 @@
-"""A server's record to the values of its release, and a change of the record to a change of them.
+"""A server's spec to the values of its release, and a change of the spec to a change of them.
 
 Pure: mappings in, new mappings out; nothing that is passed in is changed.
 """
@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from service.kube.times import stamp
-from service.servers.spec import Record, same, stored_options
+from service.servers.spec import ServerSpec, same, stored_options
 
 Values = dict[str, Any]
 
@@ -31,26 +31,26 @@ def deep_merge(*layers: Mapping[str, Any]) -> Values:
     return merged
 
 
-def values_of(id: int, record: Record, rendered: Mapping[str, Any], operator: Mapping[str, Any]) -> Values:
+def values_of(id: int, spec: ServerSpec, rendered: Mapping[str, Any], operator: Mapping[str, Any]) -> Values:
     """The values of a new server, without whether it runs.
 
-    `rendered` is what the game's template made of the record, `operator` the operator's own values
-    (`all`, and by game `games.<name>`): those for the game win over the template, the record over both.
+    `rendered` is what the game's template made of the spec, `operator` the operator's own values
+    (`all`, and by game `games.<name>`): those for the game win over the template, the spec over both.
     """
     games = operator.get("games") or {}
     return deep_merge(
         operator.get("all") or {},
         rendered,
-        games.get(record.game) or {},
+        games.get(spec.game) or {},
         {
-            "game": record.game,
-            "server": {"id": str(id), "customer": record.customer},
-            "ramGb": record.ram_gb,
-            "diskGb": record.disk_gb,
-            "rcon": {"visibility": record.rcon},
+            "game": spec.game,
+            "server": {"id": str(id), "customer": spec.customer},
+            "ramGb": spec.ram_gb,
+            "diskGb": spec.disk_gb,
+            "rcon": {"visibility": spec.rcon},
         },
         # Whole, not merged: an option that is gone has to be gone.
-    ) | {"server": {"id": str(id), "customer": record.customer, "options": stored_options(record.options)}}
+    ) | {"server": {"id": str(id), "customer": spec.customer, "options": stored_options(spec.options)}}
 
 
 def with_uid(values: Mapping[str, Any], uid: str) -> Values:

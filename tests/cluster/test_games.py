@@ -16,7 +16,7 @@ import yaml
 from local.paths import ROOT
 from service.games import catalogue as games
 from service.servers import values
-from service.servers.spec import Record
+from service.servers.spec import ServerSpec
 from tests.clients import udp_ping
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.docs.snippets import COMMANDS, block
@@ -118,11 +118,11 @@ def test_no_option_reaches_another_games_values() -> None:
             if schema.get("type") == "string" and not game.errors({option: mark})
         }
         assert options, name
-        record = Record(game=name, ram_gb=1, disk_gb=1, options=options)
-        made = values.values_of(7, record, game.render(7, record), operator)
+        spec = ServerSpec(game=name, ram_gb=1, disk_gb=1, options=options)
+        made = values.values_of(7, spec, game.render(7, spec), operator)
         assert made["podLabels"] == {"of": name}
         for other in catalogue.values():
-            theirs = Record(game=other.name, ram_gb=1, disk_gb=1, options={})
+            theirs = ServerSpec(game=other.name, ram_gb=1, disk_gb=1, options={})
             rendered = values.values_of(7, theirs, other.render(7, theirs), operator)
             assert mark not in json.dumps(rendered)
             if other is not game:
@@ -147,8 +147,8 @@ def test_an_operators_game_goes_from_the_charts_values_into_the_catalogue(cluste
     game = catalogue["teeworlds-ctf"]
     assert game.errors({"name": "Flags", "score_limit": 600}) == {}
     assert game.errors({"map": "dm1"}) == {"options.map": ["unknown option"]}
-    record = Record(game=game.name, ram_gb=1, disk_gb=1, options={"name": "Flags"})
-    assert game.render(1, record)["environment"] == {"GAME_TYPE": "ctf", "MAP": "ctf2", "SERVER_NAME": "Flags"}
+    spec = ServerSpec(game=game.name, ram_gb=1, disk_gb=1, options={"name": "Flags"})
+    assert game.render(1, spec)["environment"] == {"GAME_TYPE": "ctf", "MAP": "ctf2", "SERVER_NAME": "Flags"}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from local.paths import ROOT
 from service.games import catalogue
 from service.servers import values
-from service.servers.spec import Record
+from service.servers.spec import ServerSpec
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 
 RAM_GB = 2
@@ -47,8 +47,8 @@ def _install(cluster: Cluster, server: int, **more: Any) -> None:
         **more,
     }
     game = catalogue.load(catalogue.BUILT_IN)["minecraft"]
-    record = Record(game=game.name, ram_gb=RAM_GB, disk_gb=1)
-    made = values.values_of(server, record, game.render(server, record), {"games": {game.name: operator}})
+    spec = ServerSpec(game=game.name, ram_gb=RAM_GB, disk_gb=1)
+    made = values.values_of(server, spec, game.render(server, spec), {"games": {game.name: operator}})
     chart = str(ROOT / "charts" / "gameserver")
     install = ["helm", "install", f"server-{server}", chart, "-n", SERVERS_NAMESPACE, "--values", "-"]
     cluster.run(*install, stdin=json.dumps(made))

@@ -16,7 +16,7 @@ from local.paths import ROOT
 from service.games import catalogue as games
 from service.games import operator_values
 from service.servers.chartvalues import ChartValues
-from service.servers.spec import Record
+from service.servers.spec import ServerSpec
 from service.servers.values import started, values_of
 from service.settings import Settings
 from tests.charts.rendering import at, render
@@ -81,8 +81,8 @@ def test_minecraft_by_host_name(tmp_path: Path) -> None:
     with (folder / "values.yaml.j2").open("a") as template:
         template.write("\n" + block("docs/operations.md", "service: {type: ClusterIP"))
     game = games.load(tmp_path, chart=CHART)["minecraft"]
-    record = Record("minecraft", 2, 10, {}, rcon="private")
-    values = started(values_of(4711, record, game.render(4711, record), {}), running=True)
+    spec = ServerSpec("minecraft", 2, 10, {}, rcon="private")
+    values = started(values_of(4711, spec, game.render(4711, spec), {}), running=True)
     service = render("gameserver", values)["Service/server-4711"]
     assert service["spec"]["type"] == "ClusterIP"
     assert service["metadata"]["annotations"] == {

@@ -12,7 +12,7 @@ import pytest
 
 from service.errors import StartupError
 from service.games import catalogue
-from service.servers.spec import Record
+from service.servers.spec import ServerSpec
 
 ABOUT = "name: pong\ntitle: Pong\ndescription: Two bats.\n"
 VALUES = """\
@@ -42,15 +42,15 @@ def folder(where: Path, about: str = ABOUT, values: str = VALUES, schema: object
     return where
 
 
-def record(options: Mapping[str, Any]) -> Record:
-    return Record("pong", 2, 10, options)
+def spec(options: Mapping[str, Any]) -> ServerSpec:
+    return ServerSpec("pong", 2, 10, options)
 
 
 def test_a_game_is_a_folder(tmp_path: Path) -> None:
     """Its ports come from what it renders."""
     game = catalogue.load(folder(tmp_path))["pong"]
     assert (game.title, game.eula, game.ports) == ("Pong", None, ({"name": "primary", "port": 1, "protocol": "UDP"},))
-    assert game.render(1, record({"speed": 3, "title": "a"})) == {
+    assert game.render(1, spec({"speed": 3, "title": "a"})) == {
         "ports": [{"name": "primary", "port": 1, "protocol": "UDP"}],
         "environment": {"SPEED": "3", "TITLE": "a"},
     }
@@ -212,7 +212,7 @@ def test_a_default_is_for_new_servers_and_for_options_taken_back(tmp_path: Path)
     game = catalogue.load(folder(tmp_path, schema=schema))["pong"]
 
     def speed(options: Mapping[str, Any], **how: Any) -> object:
-        return game.render(1, record(options), **how)["environment"]["SPEED"]
+        return game.render(1, spec(options), **how)["environment"]["SPEED"]
 
     assert speed({}, new=True) == speed({}, taken_back={"speed"}) == "7"
     assert speed({}) == speed({}, taken_back={"title"}) == "1"
@@ -232,4 +232,4 @@ def test_a_number_is_rendered_as_that_number(number: float, tmp_path: Path) -> N
     # No value of the chart is any number whatever; how one is rendered shows in any template.
     template = catalogue._ENVIRONMENT.from_string('x: {{ options.get("speed", 1) | tojson }}\n')
     game = replace(catalogue.load(folder(tmp_path))["pong"], template=template)
-    assert game.render(1, record({"speed": number}))["x"] == number
+    assert game.render(1, spec({"speed": number}))["x"] == number

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.games import catalogue
-from service.servers.spec import Record
+from service.servers.spec import ServerSpec
 from tests.support.games import MINECRAFT as ALWAYS
 
 MINECRAFT = catalogue.load(catalogue.BUILT_IN)["minecraft"]
 
 
 def rendered(options: Mapping[str, Any], **how: Any) -> dict[str, Any]:
-    return MINECRAFT.render(1, Record("minecraft", 2, 10, options), **how)
+    return MINECRAFT.render(1, ServerSpec("minecraft", 2, 10, options), **how)
 
 
 def sent(options: Mapping[str, Any], **how: Any) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Places for helm processes."""
+"""HelmPool for helm processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from service.errors import ClusterUnavailable, TooManyOperations
 from service.helm import pool
-from service.helm.pool import Places
+from service.helm.pool import HelmPool
 from service.kube.leases import DURATION, MARGIN, Lease, _now
 from service.kube.types import Object
 
@@ -21,9 +21,9 @@ def lease(seconds: float = 10) -> Lease:
     return Lease(held, _now() - DURATION + MARGIN + seconds, False)
 
 
-def test_no_more_run_at_once_than_there_are_places() -> None:
+def test_no_more_run_at_once_than_there_are_pool() -> None:
     """The others wait for their turn."""
-    found, running, most = Places(2), 0, 0
+    found, running, most = HelmPool(2), 0, 0
 
     async def work() -> None:
         nonlocal running, most
@@ -42,8 +42,8 @@ def test_no_more_run_at_once_than_there_are_places() -> None:
 
 def test_whoever_waits_too_long_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """And takes no place later."""
-    monkeypatch.setattr(pool, "PLACE_SECONDS", 0.1)
-    found, began, go = Places(1), threading.Event(), threading.Event()
+    monkeypatch.setattr(pool, "SLOT_SECONDS", 0.1)
+    found, began, go = HelmPool(1), threading.Event(), threading.Event()
 
     async def slow() -> None:
         began.set()
@@ -63,7 +63,7 @@ def test_whoever_waits_too_long_is_told_to_come_again(monkeypatch: pytest.Monkey
 
 def test_a_failure_is_the_callers_and_frees_the_place() -> None:
     """Whatever the work raises comes out as it is."""
-    found = Places(1)
+    found = HelmPool(1)
 
     async def broken() -> None:
         raise KeyError("x")
@@ -86,7 +86,7 @@ def test_work_ends_before_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
 
     began = time.monotonic()
     with pytest.raises(ClusterUnavailable):
-        Places(1).run(held, work)
+        HelmPool(1).run(held, work)
     assert 0.2 < ended[0] - began < 10
     assert held.abandoned
 
@@ -99,7 +99,7 @@ def test_work_that_a_freeze_made_late_has_failed() -> None:
         time.sleep(0.4)
 
     with pytest.raises(ClusterUnavailable):
-        Places(1).run(held, frozen)
+        HelmPool(1).run(held, frozen)
     assert held.abandoned
 
 
@@ -108,5 +108,5 @@ def test_no_work_lasts_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "LONGEST", 0.2)
     held = lease()
     with pytest.raises(ClusterUnavailable):
-        Places(1).run(held, lambda: asyncio.sleep(30))
+        HelmPool(1).run(held, lambda: asyncio.sleep(30))
     assert held.abandoned

@@ -102,7 +102,7 @@ def test_values_are_those_that_were_given(kube: Cached, revisions: Revisions) ->
     ]
 
 
-def test_a_dead_revision_is_marked_failed_in_both_places(kube: Cached, revisions: Revisions) -> None:
+def test_a_dead_revision_is_marked_failed_in_both_pool(kube: Cached, revisions: Revisions) -> None:
     """The label is what helm searches by, the payload what it believes; nothing else changes."""
     where = f"{SECRETS}/sh.helm.release.v1.server-1.v3"
     kube._stored(where, secret(3, "pending-upgrade", {"ramGb": 2}))

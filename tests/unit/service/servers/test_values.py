@@ -1,13 +1,13 @@
-"""A record to values, and a change of the record to a change of them."""
+"""A spec to values, and a change of the spec to a change of them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from service.servers.spec import Record, record_of_values
+from service.servers.spec import ServerSpec, spec_of_values
 from service.servers.values import changed, completed, deep_merge, reachable, restarted, restarts, started, values_of
 
-RECORD = Record("minecraft", 4, 20, {"motd": "hi"}, "acme", "private")
+RECORD = ServerSpec("minecraft", 4, 20, {"motd": "hi"}, "acme", "private")
 
 
 def test_layers_merge_deeply_and_lists_are_replaced() -> None:
@@ -19,7 +19,7 @@ def test_layers_merge_deeply_and_lists_are_replaced() -> None:
 
 
 def test_values_of_a_new_server() -> None:
-    """Operator's all < template < operator's for the game < the record."""
+    """Operator's all < template < operator's for the game < the spec."""
     operator = {
         "all": {"image": {"tag": "all", "pullPolicy": "Never"}, "ramGb": 99},
         "games": {
@@ -41,21 +41,21 @@ def test_values_of_a_new_server() -> None:
 
 def test_the_record_comes_back_out_of_the_values() -> None:
     """What was asked for is what is remembered."""
-    assert record_of_values(values_of(7, RECORD, {}, {})) == RECORD
+    assert spec_of_values(values_of(7, RECORD, {}, {})) == RECORD
 
 
 def test_a_record_of_values_that_a_hand_wrote_is_still_a_record() -> None:
     """Nothing in them is taken for granted."""
     odd = {"server": "x", "ramGb": 3.0, "diskGb": "many", "rcon": None}
-    assert record_of_values(odd) == Record("minecraft", 3, 0)
+    assert spec_of_values(odd) == ServerSpec("minecraft", 3, 0)
 
 
 def test_records_differ_by_type_too() -> None:
     """True is not 1 in an option."""
-    other = Record("minecraft", 5, 20, {"motd": "hi"}, "acme", "private")
+    other = ServerSpec("minecraft", 5, 20, {"motd": "hi"}, "acme", "private")
     assert RECORD.difference(RECORD) == []
     assert RECORD.difference(other) == ["ram_gb"]
-    assert Record("g", 1, 1, {"a": 1}).difference(Record("g", 1, 1, {"a": True})) == ["options"]
+    assert ServerSpec("g", 1, 1, {"a": 1}).difference(ServerSpec("g", 1, 1, {"a": True})) == ["options"]
 
 
 def test_start_stop_and_restart_touch_only_their_keys() -> None:

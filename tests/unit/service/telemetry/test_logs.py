@@ -14,7 +14,7 @@ from structlog.contextvars import bound_contextvars
 from service.cluster.stopkeeper import StopKeeper
 from service.errors import ClusterUnavailable
 from service.helm import releases
-from service.helm.pool import Places
+from service.helm.pool import HelmPool
 from service.helm.releases import HelmReleases
 from service.kube import leases
 from service.kube.leases import Lease, Leases
@@ -110,7 +110,7 @@ def test_helm_runs_in_its_callers_name(lines: Lines) -> None:
         log.info("at work")
 
     with bound_contextvars(server=1, request_id="r-1"):
-        Places(1).run(good_lease(), work)
+        HelmPool(1).run(good_lease(), work)
     assert [about(line) for line in lines()] == [("some.module", 1, "r-1")]
 
 

@@ -4,7 +4,12 @@ VENV := .local/venv/bin
 LOCAL := $(PYTHON) -m local
 export PATH := $(CURDIR)/.local/bin:$(PATH)
 
-.PHONY: help run stop clean dev test test-long lint bench bench-scale
+COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/pip-compile --quiet --generate-hashes --strip-extras \
+	--no-emit-find-links --no-emit-index-url $(UPGRADE)
+# The tests that need Python alone: no cluster, no root, no compiled or installed program.
+UNIT := -m "not cluster and not long and not tools and not slow" --ignore tests/charts --ignore tests/cluster -n auto
+
+.PHONY: help run stop clean dev unit coverage test test-long lint format docs golden lock bench bench-scale release
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +27,14 @@ dev: ## Flask on this machine against the local cluster, reloading on change
 	@$(LOCAL) cluster
 	@local/dev
 
+unit: ## the tests that need Python alone: no cluster, no root, nothing compiled (1 minute)
+	@$(LOCAL) venv
+	@$(VENV)/python -m pytest $(UNIT) -q
+
+coverage: ## which lines `make unit` runs
+	@$(LOCAL) venv
+	@$(VENV)/python -m pytest $(UNIT) -q --cov --cov-report=term
+
 test: ## every test but the long ones, on the local cluster
 	@$(LOCAL) cluster
 	@$(VENV)/python -m tests.run
@@ -30,13 +43,33 @@ test-long: ## the tests that take long: kills by the hundred, long walks
 	@$(LOCAL) cluster
 	@$(VENV)/python -m pytest -m long
 
-lint: ## ruff, mypy, import-linter, yamllint; helm lint, Kubernetes' schemas, kube-score, the charts' READMEs
+format: ## ruff's fixes and formatting
+	@$(LOCAL) venv
+	$(VENV)/ruff check --fix .
+	$(VENV)/ruff format .
+
+docs: ## write the charts' READMEs from their values (helm-docs)
+	@$(LOCAL) tools
+	@"$$($(LOCAL) helm-docs | tail -n 1)" --chart-search-root charts --log-level warning
+
+golden: ## write tests/charts/manifests: what each chart renders from each of its ci files
+	@$(LOCAL) tools
+	@$(VENV)/python -m tests.charts.golden
+
+lock: ## write requirements.txt and requirements-dev.txt from setup.cfg; UPGRADE=-U, or UPGRADE='-P flask', for newer ones
+	@$(LOCAL) venv
+	$(COMPILE) --output-file=requirements.txt setup.cfg
+	$(COMPILE) --allow-unsafe --constraint=requirements.txt --extra=dev --output-file=requirements-dev.txt setup.cfg
+
+lint: ## ruff, mypy, import-linter, yamllint, codespell, shellcheck, links; and the charts: helm lint, schemas, kube-score
 	@$(LOCAL) tools
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
 	PYTHONPATH=agent $(VENV)/lint-imports --no-cache --no-logo
 	$(VENV)/yamllint --strict .
+	$(VENV)/codespell
+	$(VENV)/python -m local.lint
 	$(VENV)/python -m tests.charts.lint
 
 bench: ## what the API costs, beside helm and kubectl by hand, into docs/benchmarks.md (8 minutes)

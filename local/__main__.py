@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from local import binaries, cache, cluster, current, images, nodes, packages, paths, progress
@@ -30,6 +31,11 @@ def tools() -> None:
     packages.ensure_debian()
     packages.ensure_python()
     binaries.ensure()
+
+
+def venv() -> None:
+    """Python's packages in `.local/venv`: what `make unit` needs. Works without root and without Debian's packages."""
+    packages.ensure_python()
 
 
 def stop() -> None:
@@ -123,6 +129,7 @@ _COMMANDS = {
     "up": up,
     "cluster": cluster_up,
     "tools": tools,
+    "venv": venv,
     "stop": stop,
     "clean": clean,
     "helm-docs": helm_docs,
@@ -136,7 +143,8 @@ def main() -> int:
     parser.add_argument("command", choices=_COMMANDS)
     command = parser.parse_args().command
     try:
-        with cache.lock("local"):
+        # The virtual environment has a lock of its own: `make unit` need not wait for another checkout's `make run`.
+        with nullcontext() if command == "venv" else cache.lock("local"):
             _COMMANDS[command]()
     except progress.StepFailed as error:
         print(f"\n{error}", file=sys.stderr)

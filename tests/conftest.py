@@ -6,12 +6,24 @@ from pathlib import Path
 
 import pytest
 
-_LOCAL = Path(__file__).resolve().parent.parent / ".local"
+from local import paths
+
+_CHARTS = Path(__file__).parent / "charts"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The environment of a shell that has read .local/env, with the kubectl and helm that go with it."""
-    env = _LOCAL / "env"
-    if env.exists():
-        os.environ.update(re.findall(r"^export (\w+)=(.*)$", env.read_text(), re.MULTILINE))
-    os.environ["PATH"] = f"{_LOCAL / 'bin'}:{os.environ['PATH']}"
+    """Put the helm and kubectl that `make run` compiles first on the PATH."""
+    os.environ["PATH"] = f"{paths.BIN}:{os.environ['PATH']}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the charts' tests: `helm template` renders what they look at."""
+    for item in items:
+        if _CHARTS in item.path.parents:
+            item.add_marker(pytest.mark.tools)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Read .local/env, as a shell would, if a test needs the cluster. Other tests must not see its token."""
+    if paths.ENV.exists() and any(item.get_closest_marker("cluster") for item in session.items):
+        os.environ.update(re.findall(r"^export (\w+)=(.*)$", paths.ENV.read_text(), re.MULTILINE))

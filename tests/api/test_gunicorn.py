@@ -24,6 +24,9 @@ from tests.support import loopback, tokens
 from tests.support.gunicorn import Served
 from tests.support.waiting import until
 
+# The API asks helm for its version when it starts.
+pytestmark = pytest.mark.tools
+
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Served]]:

@@ -74,6 +74,7 @@ def test_server_values_are_taken(tmp_path: Path) -> None:
     assert operator_values.load(path, games.load(games.BUILT_IN, chart=CHART), CHART) == written
 
 
+@pytest.mark.tools
 def test_minecraft_by_host_name(tmp_path: Path) -> None:
     """The line, in the built-in game's template: the Service takes no node port, and has the name for mc-router."""
     folder = tmp_path / "minecraft"
@@ -91,6 +92,7 @@ def test_minecraft_by_host_name(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.tools
 def test_the_apparmor_profile_is_one() -> None:
     """By AppArmor's own parser, where there is one; and the chart takes it by the name that it has."""
     profile = block("docs/sftp.md", "profile gameserver-sftp")

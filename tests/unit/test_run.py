@@ -12,6 +12,9 @@ import pytest
 
 from local.paths import ROOT
 
+# Each starts several pytests.
+pytestmark = pytest.mark.slow
+
 #: A test that passes the second time; each has a file of its own to remember by.
 ONCE = """
 def test_unlucky_{0}(request):

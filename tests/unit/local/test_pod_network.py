@@ -12,6 +12,9 @@ import pytest
 
 from local import paths
 
+# Root makes network namespaces; the plugins are Debian's.
+pytestmark = pytest.mark.tools
+
 PLUGINS = Path("/usr/lib/cni")
 #: Says how long it takes until an address refuses a connection: it is there, and nothing listens.
 ASK = """

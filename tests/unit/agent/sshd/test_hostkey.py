@@ -7,8 +7,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from disk_agent.kube import ApiError
 from disk_agent.sshd.hostkey import KEY, KEYS, publish
+
+# OpenSSH's ssh-keygen.
+pytestmark = pytest.mark.tools
 
 SECRET = "/api/v1/namespaces/sftp/secrets"
 MAP = "/api/v1/namespaces/sftp/configmaps"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from service.app import create_app
@@ -92,12 +93,20 @@ def test_each_call_needs_its_scope(client: Client, call: str, holder: str) -> No
         assert f"`{CALLS[call]}`" in answer.json["detail"]
 
 
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
+    """A client without a token, of an API that it cannot change: one is enough for all tests that use it."""
+    file = tokens.write(tmp_path_factory.mktemp("api") / "tokens.json", tokens.entry("shop"))
+    settings = replace(Settings(), tokens_file=file, sftp_namespace="gameserver-sftp")
+    return create_app(settings, FakeCluster(World()), FakeReleases(World()), FakeAccounts()).test_client()
+
+
 @pytest.mark.parametrize("call", [*CALLS, *TOKEN_CALLS, "GET /nope", "PUT /api/v1/server/1/", "GET /api/v1/server/0/"])
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic c2hvcDpzaG9w", "Bearer "])
-def test_without_a_token_nothing_is_told(client: Client, call: str, header: str | None) -> None:
+def test_without_a_token_nothing_is_told(stranger: FlaskClient, call: str, header: str | None) -> None:
     """401 for every address that is not public, the unknown ones too."""
     method, path = call.split()
-    answer = client.flask.open(path, method=method, headers={"Authorization": header} if header else {})
+    answer = stranger.open(path, method=method, headers={"Authorization": header} if header else {})
     assert answer.json is not None
     assert (answer.status_code, answer.json["type"]) == (401, "/problems/unauthorized")
     assert answer.headers["WWW-Authenticate"].startswith("Bearer")

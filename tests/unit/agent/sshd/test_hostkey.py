@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from disk_agent.kube import ApiError
 from disk_agent.sshd.hostkey import KEY, KEYS, publish
 

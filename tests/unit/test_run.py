@@ -37,9 +37,10 @@ class Checkout:
             shutil.copy2(ROOT / file, folder / file)
         self.write("local/__main__.py", "import sys\nprint('local', *sys.argv[1:])\n")
         self.write("tests/charts/lint.py", "")
+        self.write("local/lint.py", "")
         self.write("tests/test_cluster.py", f"{NEEDS_THE_CLUSTER}{GOOD}")
         tools = folder / ".local/venv/bin"
-        for tool in ("ruff", "mypy", "lint-imports", "yamllint"):
+        for tool in ("ruff", "mypy", "lint-imports", "yamllint", "codespell"):
             self.write(f".local/venv/bin/{tool}", "#!/bin/sh\n")
             (tools / tool).chmod(0o755)
         self.write(".local/venv/bin/python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')

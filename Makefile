@@ -9,7 +9,7 @@ COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/pip-compile --quiet --gener
 # The tests that need Python alone: no cluster, no root, no compiled or installed program.
 UNIT := -m "not cluster and not long and not tools and not slow" --ignore tests/charts --ignore tests/cluster -n auto
 
-.PHONY: help run stop clean dev unit coverage test test-long lint format docs golden lock bench bench-scale release
+.PHONY: help run stop clean dev unit coverage test test-long lint format docs golden lock bench bench-scale bump release
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -71,6 +71,13 @@ lint: ## ruff, mypy, import-linter, yamllint, codespell, shellcheck, links; and 
 	$(VENV)/codespell
 	$(VENV)/python -m local.lint
 	$(VENV)/python -m tests.charts.lint
+
+bump: ## write VERSION=1.2.3 into every place that names the version
+	@$(PYTHON) -m local.version "$(VERSION)"
+
+release: ## charts, images, SBOMs and checksums of the version in dist/; commits the CHANGELOG, pushes nothing
+	@$(LOCAL) tools
+	@$(VENV)/python -m local.release
 
 bench: ## what the API costs, beside helm and kubectl by hand, into docs/benchmarks.md (8 minutes)
 	@$(LOCAL) cluster

@@ -50,7 +50,7 @@ def main() -> None:
     rows += files.rows()
     text = (
         f"{machine}, {os.getloadavg()[0]:.1f} at the end.\n"
-        f"{ROUNDS} rounds of create, start and stop; {LOOKUPS} of each look-up; {PINGS} of create → the game answers.\n\n"
+        f"{ROUNDS} rounds of create, start and stop; {LOOKUPS} of each look-up; {PINGS} of create → answer.\n\n"
         f"{report.table(HEAD, rows)}"
     )
     print(f"\n{text}")

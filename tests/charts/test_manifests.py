@@ -111,10 +111,11 @@ def test_services_reach_the_workload_and_not_the_test(file: Path) -> None:
 @each_chart
 def test_no_pod_has_the_charts_version(chart: str, tmp_path: Path) -> None:
     """A new version of a chart restarts nothing by its labels."""
-    folder = tmp_path / chart
     helm("package", CHARTS / chart, "--version", "9.9.9", "--app-version", "9.9.9", "--destination", tmp_path)
-    with tarfile.open(tmp_path / f"{chart}-9.9.9.tgz") as package:
+    (archive,) = tmp_path.glob("*-9.9.9.tgz")
+    with tarfile.open(archive) as package:
         package.extractall(tmp_path, filter="data")
+    (folder,) = (path.parent for path in tmp_path.glob("*/Chart.yaml"))
     for file in (file for file in CI_FILES if chart_of(file) == chart):
         tag = {"image": {"tag": "1"}}
         now, later = render(chart, tag, file), render(chart, tag, file, folder=folder)

@@ -9,15 +9,29 @@
 {{- $id -}}
 {{- end -}}
 
-{{- /* What the objects of the server are found by, and what its pod is selected by. Never changes: a StatefulSet's
-selector cannot. The component keeps the test's pod out of the Service. */ -}}
+{{- /* This chart has no nameOverride and no fullnameOverride: the API, the SFTP agent and operators find the objects of a
+server by these names and labels. It has no serviceAccountName either: the game's pod gets no token of Kubernetes. */ -}}
+{{- define "gameserver.name" -}}
+gameserver
+{{- end -}}
+
+{{- define "gameserver.fullname" -}}
+{{- .Release.Name -}}
+{{- end -}}
+
+{{- define "gameserver.chart" -}}
+{{- printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- /* They never change, because a StatefulSet's selector cannot. The component keeps the pod of `helm test` out of the
+Service. */ -}}
 {{- define "gameserver.selectorLabels" -}}
-app.kubernetes.io/name: gameserver
+app.kubernetes.io/name: {{ include "gameserver.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: server
 {{- end -}}
 
-{{- /* Labels of the pod: nothing of the chart's version, since that would restart all servers at each new one. */ -}}
+{{- /* Labels of the pod. The chart's name and version are not among them: a new version would restart all servers. */ -}}
 {{- define "gameserver.podLabels" -}}
 {{ include "gameserver.selectorLabels" . }}
 app.kubernetes.io/part-of: gameserver-cluster
@@ -29,7 +43,7 @@ gameserver/game: {{ .Values.game | quote }}
 {{- define "gameserver.labels" -}}
 {{ include "gameserver.podLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+helm.sh/chart: {{ include "gameserver.chart" . }}
 {{- end -}}
 
 {{- define "gameserver.image" -}}
@@ -143,7 +157,7 @@ all nodes, and so does the address of a Service that exists, for as long as its 
 {{- define "gameserver.externalTrafficPolicy" -}}
 {{- $policy := ternary "Local" "Cluster" (and (eq .Values.service.type "NodePort") (empty .Values.service.externalHostname)) -}}
 {{- if include "gameserver.keepsPod" . -}}
-{{- $service := lookup "v1" "Service" .Release.Namespace .Release.Name -}}
+{{- $service := lookup "v1" "Service" .Release.Namespace (include "gameserver.fullname" .) -}}
 {{- $policy = dig "spec" "externalTrafficPolicy" $policy $service -}}
 {{- end -}}
 {{- .Values.service.externalTrafficPolicy | default $policy -}}

@@ -117,7 +117,7 @@ def test_a_server_by_hand(run: Run, package: Path, namespace: str, image: dict[s
     upgrade(run, package, namespace, other)
     assert what_stays(run, namespace) == first
     refused = upgrade(run, package, namespace, {"diskGb": 1}, fails=True)
-    assert "diskGb is 1, but the disk has 2Gi already and cannot shrink" in refused
+    assert "diskGb is 1, but the disk already has 2Gi and cannot shrink" in refused
 
     run("helm", "uninstall", "server-7", "-n", namespace)
     claim = "PersistentVolumeClaim/server-7"

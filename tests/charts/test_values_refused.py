@@ -26,7 +26,7 @@ REFUSED = [
     ("gameserver", {"ports": [{"name": "main", "port": 1, "protocol": "TCP"}]}, "value must be 'primary'"),
     ("gameserver", {"ports": [{"name": "primary", "port": 70000, "protocol": "TCP"}]}, "at '/ports/0/port': maximum"),
     ("gameserver", {"ports": [{"name": "primary", "port": 1, "protocol": "SCTP"}]}, "at '/ports/0/protocol'"),
-    ("gameserver", {"ports": [{"name": "primary", "port": 25575, "protocol": "TCP"}]}, "25575/TCP is there twice"),
+    ("gameserver", {"ports": [{"name": "primary", "port": 25575, "protocol": "TCP"}]}, "25575/TCP is used twice"),
     ("gameserver", {"server": {"id": "1"}}, 'server.id is "1", but the release is named "server-4711"'),
     ("gameserver", {"server": {"id": "01"}}, "at '/server/id'"),
     ("gameserver", {"rcon": {"visibility": "secret"}}, "at '/rcon/visibility'"),
@@ -65,22 +65,22 @@ REFUSED = [
     ("api", {"tokens": {"hashes": [{**TOKEN, "customer": "A & B"}]}}, "at '/tokens/hashes/0/customer'"),
     ("api", {**TOKENS, "externalHost": "play.example.com:25565"}, "at '/externalHost'"),
     ("api", {"tokens": {}}, "nobody could call the API"),
-    ("api", {"tokens": {"existingSecret": "a", "hashes": [TOKEN]}}, "set either existingSecret or hashes"),
+    ("api", {"tokens": {"existingSecret": "a", "hashes": [TOKEN]}}, "set either tokens.existingSecret or tokens.hashes"),
     ("api", {"tokens": {"hashes": [{**TOKEN, "sha256": "my-token"}]}}, "at '/tokens/hashes/0/sha256'"),
     ("api", {"tokens": {"hashes": [{**TOKEN, "token": "my-token"}]}}, "additional properties 'token'"),
     ("api", {"tokens": {"hashes": [{**TOKEN, "scopes": ["root"]}]}}, "at '/tokens/hashes/0/scopes/0'"),
     ("api", {"tokens": {"hashes": [{**TOKEN, "servers": []}]}}, "at '/tokens/hashes/0/servers'"),
     ("api", {"tokens": {"hashes": [{**TOKEN, "servers": ["1"]}]}}, "at '/tokens/hashes/0/servers/0'"),
-    ("api", {**TOKENS, "replicaCount": 7}, "autoscaling.maxReplicas is 6, less than replicaCount, which is 7"),
-    ("api", {**TOKENS, "ingress": {"enabled": True}}, "ingress.host is needed"),
-    ("api", {**TOKENS, "serviceAccount": {"create": False}}, "serviceAccount.name is needed"),
+    ("api", {**TOKENS, "replicaCount": 7}, "autoscaling.maxReplicas (6) must not be less than replicaCount (7)"),
+    ("api", {**TOKENS, "ingress": {"enabled": True}}, "ingress.host is required"),
+    ("api", {**TOKENS, "serviceAccount": {"create": False}}, "serviceAccount.name is required"),
     (
         "api",
         {**TOKENS, "games": {"a": TEXTS}, "existingGamesConfigMap": "b"},
         "set either games or existingGamesConfigMap",
     ),
     ("api", {**TOKENS, "games": {"a": {"game": ""}}}, "missing properties 'values', 'options'"),
-    ("api", {**TOKENS, "limits": {"minRamGb": 8, "maxRamGb": 4}}, "limits.minRamGb is 8, more than limits.maxRamGb"),
+    ("api", {**TOKENS, "limits": {"minRamGb": 8, "maxRamGb": 4}}, "limits.minRamGb (8) must not exceed limits.maxRamGb (4)"),
     ("api", {**TOKENS, "drainSeconds": 60}, "terminationGracePeriodSeconds is 120"),
     ("api", {**TOKENS, "typo": 1}, "additional properties 'typo' not allowed"),
     (
@@ -141,7 +141,7 @@ def test_no_part_of_a_servers_values_takes_names_that_nothing_reads() -> None:
 @pytest.mark.parametrize("release", ["minecraft", "server-0", "server-01", "server-x", "server-1-2"])
 def test_a_release_that_is_not_named_by_its_id_is_refused(release: str) -> None:
     """By that name the API, the SFTP agent and an operator find the same server."""
-    with pytest.raises(Refused, match="has to be named server-<id>"):
+    with pytest.raises(Refused, match="Name a server's release server-<id>"):
         render("gameserver", release=release)
 
 

@@ -48,19 +48,19 @@ helm.sh/chart: {{ include "gameserver-api.chart" . }}
 {{- if .Values.serviceAccount.create -}}
 {{- .Values.serviceAccount.name | default (include "gameserver-api.fullname" .) -}}
 {{- else -}}
-{{- .Values.serviceAccount.name | required "serviceAccount.name is needed when serviceAccount.create is false" -}}
+{{- .Values.serviceAccount.name | required "serviceAccount.name is required when serviceAccount.create is false" -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "gameserver-api.tokensSecret" -}}
 {{- if and .Values.tokens.existingSecret .Values.tokens.hashes -}}
-{{- fail "tokens: set either existingSecret or hashes, not both" -}}
+{{- fail "set either tokens.existingSecret or tokens.hashes, not both" -}}
 {{- else if .Values.tokens.existingSecret -}}
 {{- .Values.tokens.existingSecret -}}
 {{- else if .Values.tokens.hashes -}}
 {{- include "gameserver-api.fullname" . }}-tokens
 {{- else -}}
-{{- fail "tokens: nobody could call the API. Set tokens.existingSecret to a Secret with tokens.json, or tokens.hashes to the tokens' SHA-256" -}}
+{{- fail "there are no tokens, so nobody could call the API. Set tokens.existingSecret to a Secret with tokens.json, or tokens.hashes to the tokens' SHA-256 hashes" -}}
 {{- end -}}
 {{- end -}}
 

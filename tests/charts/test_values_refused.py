@@ -65,7 +65,7 @@ REFUSED = [
     ("api", {"tokens": {"hashes": [{**TOKEN, "customer": "A & B"}]}}, "at '/tokens/hashes/0/customer'"),
     ("api", {**TOKENS, "externalHost": "play.example.com:25565"}, "at '/externalHost'"),
     ("api", {"tokens": {}}, "nobody could call the API"),
-    ("api", {"tokens": {"existingSecret": "a", "hashes": [TOKEN]}}, "set either tokens.existingSecret or tokens.hashes"),
+    ("api", {"tokens": {"existingSecret": "a", "hashes": [TOKEN]}}, "set either tokens.existingSecret or"),
     ("api", {"tokens": {"hashes": [{**TOKEN, "sha256": "my-token"}]}}, "at '/tokens/hashes/0/sha256'"),
     ("api", {"tokens": {"hashes": [{**TOKEN, "token": "my-token"}]}}, "additional properties 'token'"),
     ("api", {"tokens": {"hashes": [{**TOKEN, "scopes": ["root"]}]}}, "at '/tokens/hashes/0/scopes/0'"),
@@ -80,7 +80,11 @@ REFUSED = [
         "set either games or existingGamesConfigMap",
     ),
     ("api", {**TOKENS, "games": {"a": {"game": ""}}}, "missing properties 'values', 'options'"),
-    ("api", {**TOKENS, "limits": {"minRamGb": 8, "maxRamGb": 4}}, "limits.minRamGb (8) must not exceed limits.maxRamGb (4)"),
+    (
+        "api",
+        {**TOKENS, "limits": {"minRamGb": 8, "maxRamGb": 4}},
+        "limits.minRamGb (8) must not exceed",
+    ),
     ("api", {**TOKENS, "drainSeconds": 60}, "terminationGracePeriodSeconds is 120"),
     ("api", {**TOKENS, "typo": 1}, "additional properties 'typo' not allowed"),
     (

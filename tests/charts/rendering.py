@@ -122,6 +122,15 @@ def leaves(values: Mapping[str, Any], above: str = "") -> set[str]:
     return paths
 
 
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, as Helm merges values: mappings are merged, and of anything else `above` wins."""
+    result = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], Mapping) and isinstance(above[key], Mapping):
+            result[key] = merged(below[key], above[key])
+    return result
+
+
 def nested(path: str, value: Any) -> dict[str, Any]:
     """`{"a": {"b": value}}` for the path "a.b"."""
     for key in reversed(path.split(".")):

@@ -26,7 +26,7 @@ def metadata(chart: str) -> dict[str, Any]:
 
 
 def test_the_charts_differ_only_in_what_they_are() -> None:
-    """Who publishes them, for which Kubernetes and in which version is the same."""
+    """They have the same publisher, version and supported Kubernetes."""
     own = {"name", "description", "keywords", "annotations"}
     shared = [{key: value for key, value in metadata(chart).items() if key not in own} for chart in RELEASES]
     assert shared[0] == shared[1] == shared[2]
@@ -54,7 +54,7 @@ def test_the_images_named_to_a_hub_are_those_that_run(chart: str) -> None:
 
 
 def test_the_icon_is_the_projects() -> None:
-    """Without its line breaks, so that a hub need not fetch it."""
+    """It is embedded, so that a hub does not have to fetch it."""
     icon = "".join(line.strip() for line in (ROOT / "docs" / "icon.svg").read_text().splitlines())
     kind, _, encoded = metadata("api")["icon"].partition(",")
     assert kind == "data:image/svg+xml;base64"
@@ -63,7 +63,7 @@ def test_the_icon_is_the_projects() -> None:
 
 @each_chart
 def test_a_charts_helpers_carry_its_name(chart: str) -> None:
-    """A chart of which this one is a part shares their names with all other charts in it."""
+    """In a release, all charts share one set of helper names, subcharts included."""
     text = "".join(file.read_text() for file in (CHARTS / chart / "templates").rglob("*.*"))
     defined = re.findall(r'define "([^"]*)"', text)
     assert {name.partition(".")[0] for name in defined} == {NAMES[chart]}

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from tests.charts import installed
-from tests.charts.rendering import CHARTS, CI_FILES, RELEASES, Manifest, case, chart_of, render
+from tests.charts.rendering import CHARTS, CI_FILES, RELEASES, Manifest, case, chart_of, merged, render
 
 RELEASES_OF = [(chart, name) for chart in RELEASES for name in installed.read(chart)["releases"]]
 each_release = pytest.mark.parametrize(("chart", "name"), RELEASES_OF, ids=[f"{c}-{n}" for c, n in RELEASES_OF])
-
-
-def coalesced(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """`values` on top of `defaults`, as Helm merges them: mappings are merged, everything else is replaced."""
-    result = {**defaults, **values}
-    for key in defaults.keys() & values.keys():
-        if isinstance(defaults[key], dict) and isinstance(values[key], dict):
-            result[key] = coalesced(defaults[key], values[key])
-    return result
 
 
 def copied(chart: str, folder: Path) -> Path:
@@ -31,7 +21,7 @@ def copied(chart: str, folder: Path) -> Path:
 
 
 def kept(chart: str, manifests: dict[str, Manifest], name: str) -> bool:
-    """Whether `manifests` have every object of the release, unchanged where that matters; shows the difference."""
+    """Whether `manifests` keep the facts of the release; fails with the difference if not."""
     now, then = installed.facts(manifests), installed.read(chart)["releases"][name]["facts"]
     assert {key: now.get(key) for key in then} == then
     return True
@@ -39,28 +29,27 @@ def kept(chart: str, manifests: dict[str, Manifest], name: str) -> bool:
 
 @each_release
 def test_an_upgrade_keeps_the_objects(chart: str, name: str) -> None:
-    """With the values of the release given once more, overrides of names included."""
+    """With the release's values given again, including overrides of names."""
     release = installed.read(chart)["releases"][name]
     assert kept(chart, render(chart, release["values"], release=release["release"]), name)
 
 
 @each_release
 def test_an_upgrade_with_reuse_values_keeps_the_objects(chart: str, name: str, tmp_path: Path) -> None:
-    """`--reuse-values` replaces the chart's values.yaml with the values of the release, its old defaults included.
+    """`--reuse-values` replaces the chart's values.yaml with the release's values, including the old defaults.
 
-    https://helm.sh/docs/helm/helm_upgrade/; so a value that is new, or that has a new default, does not reach the
-    templates.
+    So the templates get neither new values nor new defaults: https://helm.sh/docs/helm/helm_upgrade/.
     """
     earlier = installed.read(chart)
     release = earlier["releases"][name]
     folder = copied(chart, tmp_path)
-    (folder / "values.yaml").write_text(yaml.safe_dump(coalesced(earlier["defaults"], release["values"])))
+    (folder / "values.yaml").write_text(yaml.safe_dump(merged(earlier["defaults"], release["values"])))
     assert kept(chart, render(chart, release["values"], release=release["release"], folder=folder), name)
 
 
 @pytest.mark.parametrize("file", CI_FILES, ids=case)
 def test_nothing_but_one_label_has_the_charts_name(file: Path, tmp_path: Path) -> None:
-    """A chart that is published under another name renders the same objects; `helm.sh/chart` is on no pod."""
+    """A chart with another name renders the same objects except for `helm.sh/chart`, which no pod has."""
     chart = chart_of(file)
     folder = copied(chart, tmp_path)
     metadata = yaml.safe_load((folder / "Chart.yaml").read_text())

@@ -1,4 +1,4 @@
-"""Values that make no sense stop with a message that names them; nothing is rendered."""
+"""Invalid values are refused with a message that names them; nothing is rendered."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_bad_values_stop_with_a_message(chart: str, values: dict[str, Any], mess
     assert message in str(refused.value)
 
 
-#: What the templates of the chart gameserver refuse by `fail`, and who sees to it when the API installs a server.
+#: What the templates of the chart gameserver refuse with `fail`, and why the API never causes it.
 FAILS = {
     "The release is named": "the API names it by the id",
     "server.id is": "the API sets it",
@@ -114,7 +114,7 @@ FAILS = {
 
 
 def test_the_api_refuses_at_its_start_what_the_chart_would_refuse() -> None:
-    """Each value above that an operator may give; and each `fail` of the templates is known."""
+    """This covers each value above that an operator can give, and each `fail` of the templates."""
     chart = ChartValues(CHARTS / "gameserver")
     for name, values, _ in REFUSED:
         if name == "gameserver":
@@ -126,7 +126,7 @@ def test_the_api_refuses_at_its_start_what_the_chart_would_refuse() -> None:
 
 
 def test_no_part_of_a_servers_values_takes_names_that_nothing_reads() -> None:
-    """A slip would pass the schema otherwise, and be refused by Kubernetes at each create, or by nobody."""
+    """Otherwise a typo passes the schema, and Kubernetes refuses each create, or nothing refuses it."""
     schema = json.loads((CHARTS / "gameserver" / "values.schema.json").read_text())
 
     def parts(place: str, part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -144,14 +144,14 @@ def test_no_part_of_a_servers_values_takes_names_that_nothing_reads() -> None:
 
 @pytest.mark.parametrize("release", ["minecraft", "server-0", "server-01", "server-x", "server-1-2"])
 def test_a_release_that_is_not_named_by_its_id_is_refused(release: str) -> None:
-    """By that name the API, the SFTP agent and an operator find the same server."""
+    """The API, the SFTP agent and operators find a server by that name."""
     with pytest.raises(Refused, match="Name a server's release server-<id>"):
         render("gameserver", release=release)
 
 
 @pytest.mark.parametrize("chart", RELEASES)
 def test_no_template_evaluates_a_value(chart: str) -> None:
-    """`tpl` would run what a customer wrote."""
+    """`tpl` would evaluate a customer's text."""
     for file in (CHARTS / chart / "templates").rglob("*"):
         if file.is_file():
             assert " tpl " not in file.read_text()

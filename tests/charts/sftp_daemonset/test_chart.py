@@ -1,4 +1,4 @@
-"""The chart sftp-daemonset: least privilege, and every value arrives where it belongs."""
+"""The chart gameserver-sftp: least privilege, and every value shows in its place."""
 
 from __future__ import annotations
 

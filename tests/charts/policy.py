@@ -69,7 +69,7 @@ def _scored(program: Path, file: Path) -> Iterator[tuple[str, str, str]]:
     """Kind, check and summary of each complaint about the manifests of a ci file."""
     release, namespace = RELEASES[chart_of(file)]
     manifests = helm("template", release, CHARTS / chart_of(file), "--namespace", namespace, "--values", file)
-    command = [program, "score", "--output-format", "json", "--kubernetes-version", "v1.31", "-"]
+    command: list[str | Path] = [program, "score", "--output-format", "json", "--kubernetes-version", "v1.31", "-"]
     # kube-score exits with 1 if it finds anything.
     output = subprocess.run(command, input=manifests, stdout=subprocess.PIPE, text=True, check=False).stdout
     for scored in json.loads(output):

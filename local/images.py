@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from local import binaries, cache, nodes, paths, progress
+from local import binaries, cache, nodes, paths, steps
 
 BASE = "localhost/debian:bookworm-slim"
 _DEBIAN = "bookworm"
@@ -125,12 +125,12 @@ def _from_scratch(binary: str, target: str) -> str:
 
 def load(node: nodes.Node, images: Sequence[Image]) -> None:
     """Import into the node's containerd those of `images` that it hasn't got."""
-    listed = progress.output(nodes.enter(node, ["ctr", "-n", "k8s.io", "images", "ls", "-q"]))
+    listed = steps.output(nodes.enter(node, ["ctr", "-n", "k8s.io", "images", "ls", "-q"]))
     have = set(listed.split())
     for image in images:
         if image.name not in have:
             command = ["ctr", "-n", "k8s.io", "images", "import", image.archive]
-            progress.run(f"import-{node.name}", nodes.enter(node, command))
+            steps.run(f"import-{node.name}", nodes.enter(node, command))
 
 
 def push(image: Image, target: str) -> None:
@@ -173,7 +173,7 @@ def _packages_stage(name: str, recipe: _Recipe, base: Path) -> None:
         key = cache.key_of(_copy_into(context, recipe.folder, recipe.packages), base.parent.name)
 
         def build(_folder: Path) -> None:
-            with progress.step(f"installing the packages of the image localhost/{name}"):
+            with steps.step(f"installing the packages of the image localhost/{name}"):
                 _build(f"localhost/{name}-runtime:{key}", f"{name}-runtime", context, None, target="runtime")
 
         cache.built("images", f"runtime-{name}-{key}", build)
@@ -209,7 +209,7 @@ def _binary_image(reference: str, dockerfile: str, binary: Path, base: Path | No
 
 def _image(reference: str, kind: str, key: str, build: Callable[[Path], None]) -> Image:
     def build_into(folder: Path) -> None:
-        with progress.step(f"building the image {reference}"):
+        with steps.step(f"building the image {reference}"):
             build(folder / "image.tar")
 
     folder = cache.built("images", f"{kind}-{key}", build_into)
@@ -220,9 +220,9 @@ def _base() -> Path:
     """The archive of the Debian that the images stand on, also put into buildah's storage."""
 
     def build(folder: Path) -> None:
-        with progress.step(f"making a Debian {_DEBIAN} base image"):
+        with steps.step(f"making a Debian {_DEBIAN} base image"):
             tree = folder / "debian.tar"
-            progress.run(
+            steps.run(
                 "debian-base",
                 ["mmdebstrap", "--variant=minbase", "--include=ca-certificates"]
                 + [
@@ -283,7 +283,7 @@ def _in_storage(log: str, script: str, names: dict[str, str]) -> None:
     storage.mkdir(parents=True, exist_ok=True)
     settings = {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "overlay", "STORAGE": str(storage)}
     with cache.lock("buildah"):
-        progress.run(
+        steps.run(
             log,
             ["unshare", "-m", "sh", "-c", script],
             env={**os.environ, **settings, **names},

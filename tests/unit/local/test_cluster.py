@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from local import cluster, images, nodes, paths, progress
+from local import cluster, images, nodes, paths, steps
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def test_a_cluster_has_as_many_nodes_as_asked_for(
 def test_other_numbers_are_refused(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a message that says which there are."""
     monkeypatch.setenv("NODES", asked)
-    with pytest.raises(progress.StepFailed, match="NODES must be 1, 2 or 3"):
+    with pytest.raises(steps.StepFailed, match="NODES must be 1, 2 or 3"):
         cluster.wanted_nodes()
 
 

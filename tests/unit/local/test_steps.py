@@ -8,22 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from local import paths, progress
-from local.progress import Jobs, StepFailed
+from local import paths, steps
+from local.steps import Jobs, StepFailed
 
 
 @pytest.fixture(autouse=True)
 def own_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Logs of the test's own, and no command that an earlier test ended."""
     monkeypatch.setattr(paths, "LOGS", tmp_path)
-    monkeypatch.setattr(progress, "_commands", progress._Commands())
+    monkeypatch.setattr(steps, "_commands", steps._Commands())
 
 
 def test_a_step_says_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
     """With a tick, or with a cross when its block fails."""
-    with progress.step("one"):
+    with steps.step("one"):
         pass
-    with pytest.raises(StepFailed), progress.step("two"):
+    with pytest.raises(StepFailed), steps.step("two"):
         raise StepFailed("no")
     assert [line.split(" (")[0] for line in capsys.readouterr().out.splitlines()] == ["✓ one", "✗ two"]
 
@@ -52,10 +52,10 @@ def test_a_job_comes_after_the_one_that_it_needs() -> None:
 def test_the_first_failure_ends_the_commands_of_the_other_jobs() -> None:
     """Nobody waits for a compiler whose work is of no use any more, and what comes after is not begun."""
     jobs, began = Jobs(), time.monotonic()
-    command = jobs.start(lambda: progress.run("sleep", ["sleep", "60"]))
+    command = jobs.start(lambda: steps.run("sleep", ["sleep", "60"]))
     later: list[str] = []
     jobs.after(command, lambda: later.append("begun"))
-    jobs.start(lambda: progress.run("false", ["sh", "-c", "sleep 0.2; echo broken; exit 3"]))
+    jobs.start(lambda: steps.run("false", ["sh", "-c", "sleep 0.2; echo broken; exit 3"]))
     with pytest.raises(StepFailed, match=r"(?s)false failed with exit code 3.*broken"):
         jobs.finish()
     assert time.monotonic() - began < 30

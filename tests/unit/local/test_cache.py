@@ -114,7 +114,7 @@ def test_a_live_cluster_of_another_checkout_is_named(tmp_path: Path, monkeypatch
     monkeypatch.setattr(paths, "OWNER", record)
     own = {"pid": os.getpid(), "started": nodes.started_at(os.getpid())}
     record.write_text(json.dumps({"checkout": "/elsewhere", "nodes": {"1": own}}))
-    with pytest.raises(nodes.progress.StepFailed, match="make -C /elsewhere stop"):
+    with pytest.raises(nodes.steps.StepFailed, match="make -C /elsewhere stop"):
         nodes.refuse_another_checkouts()
     record.write_text(json.dumps({"checkout": "/elsewhere", "nodes": {"1": {**own, "started": "1"}}}))
     nodes.refuse_another_checkouts()

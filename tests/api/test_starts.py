@@ -115,4 +115,4 @@ def test_a_lost_release_is_said_to_be_lost(client: Client, world: World, call: s
     method, path = call.split(" ")
     answer: Any = client.call(method, f"{URL}{path}", OK if method == "POST" or call == "PATCH " else None)
     assert (answer.status_code, answer.json["type"]) == (409, "/problems/release-missing")
-    assert "handbook" in answer.json["detail"]
+    assert "docs/operations.md" in answer.json["detail"]

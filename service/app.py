@@ -75,7 +75,7 @@ def create_app(
 
 def _tokens_file(settings: Settings) -> TokensFile:
     if settings.tokens_file is None:
-        raise errors.StartupError("TOKENS_FILE: nobody could call the API: neither it nor TOKENS_SECRET is set")
+        raise errors.StartupError("TOKENS_FILE: set it or TOKENS_SECRET; without either, nobody could call the API")
     return TokensFile(settings.tokens_file)
 
 
@@ -83,7 +83,7 @@ def _check_against(settings: Settings, catalogue_: Mapping[str, catalogue.Game],
     """Raises StartupError for a setting that the games or the chart do not bear out."""
     for name in sorted(settings.accepted_eulas):
         if name not in catalogue_:
-            raise errors.StartupError(f"ACCEPTED_EULAS: {name} is no game: it {unknown(name, catalogue_)}")
+            raise errors.StartupError(f"ACCEPTED_EULAS: the game {name} {unknown(name, catalogue_)}")
     for variable, size in (
         ("MAX_RAM_GB", {"ramGb": settings.max_ram_gb}),
         ("MAX_DISK_GB", {"diskGb": settings.max_disk_gb}),
@@ -96,7 +96,7 @@ def _register_routes(app: Flask, context: Context) -> None:
     api = _Api(
         app,
         spec_kwargs={
-            "info": {"description": "Hosts game servers on Kubernetes, each one a Helm release."},
+            "info": {"description": "Hosts game servers on Kubernetes. Each server is a Helm release."},
             "security": [{"bearer": []}],
         },
     )

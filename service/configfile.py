@@ -35,7 +35,7 @@ class _StrictLoader(_Loader):
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
-            slip = "is there twice" if key.value in seen else "needs quotes" if key.tag != _TEXT else ""
+            slip = "appears twice" if key.value in seen else "needs quotes" if key.tag != _TEXT else ""
             if slip:
                 raise yaml.constructor.ConstructorError(
                     problem=f"the key {key.value} {slip}", problem_mark=key.start_mark
@@ -74,7 +74,7 @@ def json_of(source: Path | str, text: str) -> Any:
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) != len(pairs):
-            raise StartupError(f"{source}:1: a key is there twice in one object")
+            raise StartupError(f"{source}:1: a key appears twice in one object")
         return dict(pairs)
 
     try:
@@ -127,7 +127,7 @@ def unknown(name: str, known: Iterable[str]) -> str:
     names = list(known)
     if meant := nearest(name, names):
         return f"is unknown; did you mean `{meant}`?"
-    return f"is unknown; known are {', '.join(names)}" if names else "is unknown; nothing is known here"
+    return f"is unknown; expected one of {', '.join(names)}" if names else "is unknown; nothing is allowed here"
 
 
 def has(values: Any, keys: Keys) -> bool:

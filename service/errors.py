@@ -373,7 +373,7 @@ class ClusterUnavailable(Problem):
     slug = "cluster-unavailable"
     status = 503
     title = "Kubernetes does not answer"
-    explanation = f"Nothing was lost. {_TRY_AGAIN}"
+    explanation = f"The API got no answer from Kubernetes. Nothing was lost. {_TRY_AGAIN}"
     default_retry_after = 5
 
 

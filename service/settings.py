@@ -51,13 +51,13 @@ class Settings:
         def number(name: str, fallback: int, least: int = 0, most: int = 2**20) -> int:
             text = environment.get(name) or str(fallback)
             if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
-                raise StartupError(f"{name}={text!r}: must be a whole number, at least {least} and at most {most}")
+                raise StartupError(f"{name}={text!r}: must be a whole number from {least} to {most}")
             return int(text)
 
         def namespace(name: str, fallback: str) -> str:
             text = environment.get(name, fallback)
             if text and not re.fullmatch(_LABEL, text):
-                raise StartupError(f"{name}={text!r}: must be the name of a namespace: small letters, digits and `-`")
+                raise StartupError(f"{name}={text!r}: must be the name of a namespace (lowercase letters, digits, `-`)")
             return text
 
         def text(name: str, fallback: str) -> str:
@@ -93,7 +93,7 @@ class Settings:
         )
         if settings.external_host and not _is_host(settings.external_host):
             raise StartupError(
-                f"EXTERNAL_HOST={settings.external_host!r}: must be a host name or an address, and no more"
+                f"EXTERNAL_HOST={settings.external_host!r}: must be a host name or an IP address, no scheme or port"
             )
         for what, least, most in (
             ("RAM", settings.min_ram_gb, settings.max_ram_gb),

@@ -23,7 +23,7 @@ from service.tokenformat import mistyped
 log = logging.getLogger(__name__)
 
 CUSTOMER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-CUSTOMER_WORDS = "1 to 63 letters, digits, dots, dashes or underscores, beginning with no sign"
+CUSTOMER_WORDS = "1 to 63 letters, digits, dots, dashes or underscores, starting with a letter or digit"
 
 # What came after the bundles is admin's alone: a token that was given out before can do no more than it could.
 _LATER = (
@@ -117,35 +117,35 @@ def parse(text: str, source: str) -> tuple[Token, ...]:
             if token.name == other.name or token.sha256 == other.sha256:
                 what = "name" if token.name == other.name else "sha256"
                 raise StartupError(
-                    f"{source}: tokens[{number}]: has the {what} of tokens[{earlier}]; each needs its own"
+                    f"{source}: tokens[{number}]: has the same {what} as tokens[{earlier}]; each token needs its own"
                 )
     return tuple(tokens)
 
 
 def token_of(entry: Any, where: str) -> Token:
     """The token of one entry; raises StartupError naming `where` and what is wrong, without a word of the entry."""
-    shape = "must be an object with name, sha256, scopes and perhaps customer and servers"
+    shape = "must be an object with name, sha256, scopes and, optionally, customer and servers"
     if not isinstance(entry, dict):
         raise StartupError(f"{where}: {shape}")
     for key in sorted(entry.keys() - set(_KEYS)):
         meant = nearest(key, _KEYS)
         hint = f" (did you mean {meant}?)" if meant else ""
-        raise StartupError(f"{where}: {shape}, no more{hint}")
+        raise StartupError(f"{where}: {shape}, and no other key{hint}")
     name, digest, scopes, customer, servers = (entry.get(key) for key in _KEYS)
     if not isinstance(name, str) or not name:
-        raise StartupError(f"{where}: name must be a text")
+        raise StartupError(f"{where}: name must be a string that is not empty")
     if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise StartupError(
-            f"{where}: sha256 must be 64 hexadecimal digits, in small letters: the hash of a token, never the token"
+            f"{where}: sha256 must be 64 lowercase hexadecimal digits: the hash of a token, never the token itself"
         )
     if digest == hashlib.sha256(b"").hexdigest():
-        raise StartupError(f"{where}: sha256 is that of nothing at all: the token was empty when it was made")
+        raise StartupError(f"{where}: sha256 is the hash of an empty string: the token was empty when it was hashed")
     if not isinstance(scopes, list) or not scopes or not all(scope in SCOPES for scope in scopes):
-        raise StartupError(f"{where}: scopes must be a list out of {', '.join(SCOPES)}")
+        raise StartupError(f"{where}: scopes must be a list of at least one of {', '.join(SCOPES)}")
     if customer is not None and not (isinstance(customer, str) and CUSTOMER.fullmatch(customer)):
-        raise StartupError(f"{where}: customer must be null or {CUSTOMER_WORDS}: no server is of another one")
+        raise StartupError(f"{where}: customer must be null or {CUSTOMER_WORDS}")
     if servers is not None and not (isinstance(servers, list) and servers and all(_is_id(id) for id in servers)):
-        raise StartupError(f"{where}: servers must be null or a list of servers' ids: whole numbers from 1 on")
+        raise StartupError(f"{where}: servers must be null or a list of server ids: whole numbers from 1")
     return Token(name, digest, frozenset(scopes), customer, None if servers is None else frozenset(servers))
 
 
@@ -199,10 +199,10 @@ class TokensFile:
                 self._stamp = stamp
                 try:
                     self._tokens = self._read()
-                    log.info("tokens read again: %s", ", ".join(token.name for token in self._tokens))
+                    log.info("reloaded the operator's tokens: %s", ", ".join(token.name for token in self._tokens))
                 except StartupError:
                     # Locking everybody out over a slip of the pen helps nobody; the old tokens stay good.
-                    log.exception("the changed tokens file cannot be used; the tokens of before stay")
+                    log.exception("cannot use the changed tokens file; keeping the previous tokens")
             return self._tokens
 
     def issued(self) -> Mapping[str, str]:

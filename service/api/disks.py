@@ -12,14 +12,14 @@ from service.servers.spec import customer_of_claim
 from service.web.parsing import Blueprint
 from service.web.routes import access
 
-blueprint = Blueprint("disks", __name__, url_prefix="/api/v1/disk", description="Disks that outlived their server")
+blueprint = Blueprint("disks", __name__, url_prefix="/api/v1/disk", description="Kept disks")
 
 
 @blueprint.route("/", methods=["GET"])
 @access("server:read")
 @blueprint.response(200, schemas.DisksAnswer)
 def list_disks() -> dict[str, Any]:
-    """The kept disks: id, size, since when"""
+    """List the kept disks"""
     claims = [
         (int(claim["metadata"]["labels"][ID]), claim)
         for claim in context().cluster.kept_disks()

@@ -77,7 +77,7 @@ def _error(kinds: list[type[errors.Problem]]) -> Document:
     }
     headers: Document = {}
     if any(kind.default_retry_after for kind in kinds):
-        headers["Retry-After"] = {"schema": {"type": "integer"}, "description": "Seconds."}
+        headers["Retry-After"] = {"schema": {"type": "integer"}, "description": "Seconds to wait before you try again."}
     if errors.Unauthorized in kinds:
         headers["WWW-Authenticate"] = {"schema": {"type": "string"}}
     return {**answer, "headers": headers} if headers else answer

@@ -9,14 +9,14 @@ from service.api.context import context
 from service.web.parsing import Blueprint
 from service.web.routes import access
 
-blueprint = Blueprint("games", __name__, url_prefix="/api/v1/game", description="The games there are")
+blueprint = Blueprint("games", __name__, url_prefix="/api/v1/game", description="Games that the API can host")
 
 
 @blueprint.route("", methods=["GET"])
 @access("server:read")
 @blueprint.response(200, schemas.GamesAnswer)
 def list_games() -> dict[str, Any]:
-    """The games, each with its ports and the JSON Schema of its options"""
+    """List the games, each with its ports and the JSON Schema of its options"""
     there = context()
     return {
         "success": True,

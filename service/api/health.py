@@ -26,9 +26,9 @@ blueprint = Blueprint("health", __name__, description="The API itself")
 @blueprint.response(200, schemas.Alive)
 @problems(errors.Draining)
 def healthcheck() -> Response:
-    """Whether the API is up and accepts requests; touches nothing
+    """Check that the API is up and accepts requests; the cluster is not asked
 
-    Only Kubernetes' own probes are told when this replica begins to shut down.
+    When this replica begins to shut down, only Kubernetes' own probes get 503.
     """
     # A client whose connection is from before still gets its answer, as to every other call.
     if draining.is_set() and request.user_agent.string.startswith("kube-probe/"):
@@ -41,7 +41,7 @@ def healthcheck() -> Response:
 @blueprint.response(200, Success)
 @problems(errors.Draining, errors.ClusterUnavailable)
 def readyz() -> dict[str, Any]:
-    """Whether the cluster answers: for people and monitors"""
+    """Check that the cluster answers; for people and monitors"""
     if draining.is_set():
         raise errors.Draining()
     if not context().cluster.ready():

@@ -30,10 +30,10 @@ _PORT = (
 @blueprint.response(200, schemas.PortAnswer)
 @problems(*_PORT)
 def patch_port(id: int, type: PortName) -> dict[str, Any]:
-    """Where the game, its RCON or its files are reached
+    """Get the host and port of the game, of its RCON or of its files
 
-    It stays the same for the server's life; `host` is null until the server's disk has a node.
-    The files' port is given from the server's first start on.
+    They stay the same for the server's life; `host` is null until the server's disk has a node.
+    The port of the files is available from the server's first start.
     """
     return _port(type)
 
@@ -62,6 +62,6 @@ def _port(name: PortName) -> dict[str, Any]:
     errors.RconPasswordReplaced,
 )
 def get_rcon(id: int) -> dict[str, Any]:
-    """Host, port and password of RCON"""
+    """Get the host, port and password of RCON"""
     endpoint, password = addresses.rcon(context(), target())
     return {"success": True, "host": endpoint.host, "port": endpoint.port, "password": password}

@@ -47,9 +47,9 @@ _LOG_LINES = 5
 @blueprint.response(200, schemas.ServersAnswer)
 @problems(errors.InvalidRequest)
 def list_servers(query: dict[str, Any]) -> Response:
-    """All servers, by pages
+    """List the servers, page by page
 
-    A token confined to one customer gets only that customer's, so its pages may be shorter than `limit`.
+    A confined token gets only the servers that it may see, so its pages may be shorter than `limit`.
     """
     page, continue_ = context().cluster.servers(query["limit"], query["continue_"])
     mine = ((objects, spec_of_objects(objects)) for objects in page)
@@ -64,7 +64,7 @@ def list_servers(query: dict[str, Any]) -> Response:
 @access("server:create", Subject.NEW, audited=True)
 @blueprint.arguments(schemas.CreateServer)
 @blueprint.response(201, Success)
-@blueprint.alt_response(200, schema=Success, description="It was there already; nothing has changed")
+@blueprint.alt_response(200, schema=Success, description="The server already existed; nothing has changed")
 @problems(
     *_WRITES,
     errors.ServerExists,
@@ -77,7 +77,7 @@ def list_servers(query: dict[str, Any]) -> Response:
 def create_server(body: dict[str, Any], id: int) -> tuple[dict[str, Any], int]:
     """Create a server
 
-    The same request again changes nothing, even if the server was stopped since.
+    Sending the same request again changes nothing, even if the server has been stopped since.
     """
     made = create(context(), caller(), id, body)
     return _SUCCESS, 201 if made else 200
@@ -88,7 +88,7 @@ def create_server(body: dict[str, Any], id: int) -> tuple[dict[str, Any], int]:
 @blueprint.response(200, schemas.ServerAnswer)
 @problems(errors.ServerNotFound)
 def get_server(id: int) -> dict[str, Any]:
-    """A server: what it is, what it does and why"""
+    """Get a server: its spec, its state and the reason for that state"""
     objects = target().objects
     now = state.state_of(objects)
     if now.crashed:
@@ -104,8 +104,8 @@ def get_server(id: int) -> dict[str, Any]:
 def update_server(body: dict[str, Any], id: int) -> dict[str, Any]:
     """Resize a server or change its options
 
-    Of `options`, those named change, and null takes one back to the game's default. A running server restarts if
-    the change is one that its pod has to take; `restarting` says whether.
+    Of `options`, only those that you send change; null resets one to the game's default. A running server restarts
+    if its pod must apply the change; `restarting` says whether it does.
     """
     return {"success": True, "restarting": change(context(), target(), body)}
 
@@ -118,7 +118,7 @@ def update_server(body: dict[str, Any], id: int) -> dict[str, Any]:
 def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
     """Delete a server; its disk is kept unless `disk=erase`
 
-    Works on a kept disk too: 404 only where there is neither.
+    This works on a kept disk too. It answers 404 only if there is neither a server nor a kept disk.
     """
     delete(context(), caller(), id, erase=query["disk"] == "erase")
     return _SUCCESS
@@ -129,10 +129,10 @@ def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
 @blueprint.response(200, Success)
 @problems(*_WRITES)
 def start_server(id: int) -> dict[str, Any]:
-    """Start a server; one that runs goes on running
+    """Start a server; a running server keeps running
 
-    What is missing of it is made again. One that Kubernetes would try to run only after a pause, since it has crashed
-    or was refused before, is tried at once.
+    This creates missing objects of the server again. If Kubernetes is in a back-off, because the game crashed or the
+    pod was refused, this tries again at once.
     """
     power.start(context(), target())
     return _SUCCESS
@@ -153,7 +153,7 @@ def stop_server(id: int) -> dict[str, Any]:
 @blueprint.response(200, Success)
 @problems(*_WRITES)
 def restart_server(id: int) -> dict[str, Any]:
-    """Restart a server; one that is stopped starts"""
+    """Restart a server; a stopped server starts"""
     power.restart(context(), target())
     return _SUCCESS
 

@@ -26,7 +26,7 @@ _LIST: dict[str, str | list[Any] | dict[Any, Any]] = {
 def _valid_name(value: str) -> None:
     # It is written into logs, where no token belongs.
     if not CUSTOMER.fullmatch(value) or looks_like_one(value):
-        raise ma.ValidationError(f"must be {CUSTOMER_WORDS}, and no token")
+        raise ma.ValidationError(f"must be {CUSTOMER_WORDS}, and must not look like a token")
 
 
 def _between(least: int, most: int) -> validate.Range:
@@ -46,9 +46,9 @@ def _servers() -> fields.List[int]:
     return fields.List(
         WholeNumber(validate=_between(1, LARGEST_ID)),
         load_default=None,
-        validate=validate.Length(1, MOST_SERVERS, error=f"must be from 1 to {MOST_SERVERS} ids"),
+        validate=validate.Length(1, MOST_SERVERS, error=f"must have from 1 to {MOST_SERVERS} ids"),
         error_messages=_LIST,
-        metadata={"description": "The only servers that it reaches. Absent: all that the token which asks reaches."},
+        metadata={"description": "The only servers that the token reaches. Absent: all that your own token reaches."},
     )
 
 
@@ -60,7 +60,7 @@ class CreateToken(Schema):
     expires_in_s = WholeNumber(
         load_default=None,
         validate=_between(1, _LONGEST_S),
-        metadata={"description": "Absent: it lasts as long as the token which asks."},
+        metadata={"description": "Absent: the token lasts as long as your own."},
     )
 
 
@@ -68,10 +68,10 @@ class CreateLoginLink(Schema):
     customer = Text(required=True, validate=valid_customer, metadata={"pattern": _PATTERN})
     servers = _servers()
     scopes = _scopes(
-        load_default=None, metadata={"description": "Absent: read and operate, but for what the token lacks that asks."}
+        load_default=None, metadata={"description": "Absent: `read` and `operate`, without what your own token lacks."}
     )
     minutes = WholeNumber(
-        required=True, validate=_between(1, 60), metadata={"description": "For so long the link can be opened."}
+        required=True, validate=_between(1, 60), metadata={"description": "How long the link can be opened."}
     )
 
 
@@ -84,13 +84,13 @@ class Grant(Schema):
 
 
 class TokenAnswer(Grant, Success):
-    token = fields.String(required=True, metadata={"description": "Shown this once."})
+    token = fields.String(required=True, metadata={"description": "Shown only once."})
 
 
 class GivenOut(Grant):
     created = fields.String(required=True)
-    made_by = fields.String(required=True, metadata={"description": "The name of the token that made it."})
-    last_used = fields.String(required=True, allow_none=True, metadata={"description": "To the hour."})
+    made_by = fields.String(required=True, metadata={"description": "The name of the token that issued this one."})
+    last_used = fields.String(required=True, allow_none=True, metadata={"description": "Rounded down to the hour."})
 
 
 class TokensAnswer(Success):
@@ -99,6 +99,6 @@ class TokensAnswer(Success):
 
 class LoginLinkAnswer(Success):
     link = fields.String(
-        required=True, metadata={"format": "uri-reference", "description": "To be put behind the API's address."}
+        required=True, metadata={"format": "uri-reference", "description": "Append it to the API's address."}
     )
     expires = fields.String(required=True)

@@ -27,9 +27,9 @@ _KEPT = (errors.TokensNotKept, errors.ClusterContended, errors.OperationFailed)
 @blueprint.response(201, schemas.TokenAnswer)
 @problems(errors.TokenExists, errors.TooManyTokens, *_KEPT)
 def create_token(body: dict[str, Any]) -> dict[str, Any]:
-    """Give out a token that may do no more than the one which asks
+    """Issue a token that may do no more than your own
 
-    It is shown in this answer alone, and works on every replica within 5 seconds.
+    Only this answer shows the token. It works on every replica within 5 seconds.
     """
     issued, secret = tokens.create(context(), caller(), body)
     note(name=issued.token.name)
@@ -41,9 +41,9 @@ def create_token(body: dict[str, Any]) -> dict[str, Any]:
 @blueprint.response(200, schemas.TokensAnswer)
 @problems(*_KEPT)
 def list_tokens() -> dict[str, Any]:
-    """The tokens that the API has given out and that the one which asks could give out
+    """List the issued tokens that your own token could have issued
 
-    The operator's own are not among them.
+    The operator's tokens are not among them.
     """
     found = tokens.given_out(context(), caller())
     about = [{"created": one.created, "made_by": one.made_by, "last_used": one.last_used} for one in found]
@@ -55,9 +55,9 @@ def list_tokens() -> dict[str, Any]:
 @blueprint.response(200, Success)
 @problems(errors.TokenNotFound, *_KEPT)
 def delete_token(name: str) -> dict[str, Any]:
-    """End a token, and the links that it has made
+    """Revoke a token and the login links that it made
 
-    No replica takes it any more within 5 seconds. What it has given out itself goes on.
+    Within 5 seconds, no replica accepts the token any more. Tokens that it issued stay valid.
     """
     tokens.end(context(), caller(), name)
     note(name=name)
@@ -70,7 +70,7 @@ def delete_token(name: str) -> dict[str, Any]:
 @blueprint.response(201, schemas.LoginLinkAnswer)
 @problems(errors.TooManyTokens, *_KEPT)
 def create_login_link(body: dict[str, Any]) -> dict[str, Any]:
-    """Make a link that gives out a token for a customer, once"""
+    """Make a login link, which gives out a token for a customer once"""
     code, expires = tokens.login_link(context(), caller(), body)
     note(customer=body["customer"])
     return {"success": True, "link": url_for("tokens.open_login_link", code=code), "expires": stamp(expires)}
@@ -81,9 +81,9 @@ def create_login_link(body: dict[str, Any]) -> dict[str, Any]:
 @blueprint.response(200, schemas.TokenAnswer)
 @problems(errors.NotFound, errors.LoginLinkGone, errors.ClusterUnavailable, *_KEPT)
 def open_login_link(code: str) -> Response:
-    """Open a login link: a token for its customer, valid for 12 hours
+    """Open a login link: get a token for its customer, valid for 12 hours
 
-    The link has no effect any more from then on.
+    After that, the link no longer works.
     """
     # What only looks whether there is something must not use it up.
     if request.method != "GET":

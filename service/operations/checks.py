@@ -13,14 +13,14 @@ from service.operations.context import Context
 def known_game(games: Mapping[str, Game], name: str) -> Game:
     """The game of that name; raises InvalidRequest naming the field."""
     if name not in games:
-        raise InvalidRequest(errors={"game": [f"is unknown; known are {', '.join(games)}"]})
+        raise InvalidRequest(errors={"game": [f"is unknown; expected one of {', '.join(games)}"]})
     return games[name]
 
 
 def check_options(game: Game, options: Mapping[str, Any]) -> None:
     """Raises InvalidRequest naming each option that does not fit the game."""
     if wrong := game.errors(options):
-        raise InvalidRequest(f"The options do not fit {game.title}.", errors=wrong)
+        raise InvalidRequest(f"The options are not valid for {game.title}.", errors=wrong)
 
 
 def check_growth(context: Context, claim: Mapping[str, Any] | None, now_gb: int, wanted_gb: int) -> None:
@@ -30,9 +30,9 @@ def check_growth(context: Context, claim: Mapping[str, Any] | None, now_gb: int,
     if wanted_gb == now_gb or claim is None:
         return
     if not context.cluster.disk_class_expandable(dict(claim)):
-        raise DiskCannotGrow(errors={"disk_gb": [f"must be {now_gb}: the disk's storage class cannot grow it"]})
+        raise DiskCannotGrow(errors={"disk_gb": [f"must be {now_gb}: its storage class does not allow growth"]})
     # Until then Kubernetes takes no change of a claim:
     # https://kubernetes.io/docs/concepts/storage/persistent-volumes/#expanding-persistent-volumes-claims
     if claim.get("status", {}).get("phase") != "Bound":
-        what = f"must be {now_gb} until the server's first start, which makes the disk"
+        what = f"must be {now_gb} until the server's first start, which creates the disk"
         raise DiskCannotGrow(errors={"disk_gb": [what]})

@@ -58,8 +58,8 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
     )
     if game.eula and game.name not in context.settings.accepted_eulas:
         raise EulaNotAccepted(
-            f"The operator has not accepted the licence of {game.title} ({game.eula}); "
-            f"`{game.name}` has to be among `acceptedEulas` in the values of the API's chart."
+            f"The operator has not accepted the licence of {game.title} ({game.eula}). To accept it, add "
+            f"`{game.name}` to `acceptedEulas` in the values of the API's chart."
         )
     made = values.values_of(id, spec, game.render(id, spec, new=True), context.operator_values)
     wanted = values.reachable(values.started(made, request["start"]), context.settings.external_host)
@@ -81,7 +81,7 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
 
 def _customer(token: Token, given: str | None) -> str:
     if token.customer is not None and given not in (None, token.customer):
-        raise MissingScope(f"This token can only create servers of the customer {token.customer}.")
+        raise MissingScope(f"This token can only create servers for the customer {token.customer}.")
     return token.customer or given or ""
 
 
@@ -94,8 +94,8 @@ def _again(context: Context, token: Token, objects: Objects, spec: ServerSpec, w
         raise ServerNotFound()
     if different := there.difference(spec):
         raise ServerExists(
-            f"Server {objects.id} exists and differs in {', '.join(different)}. Change it with PATCH, or delete it.",
-            errors={field: ["differs from the server that exists"] for field in different},
+            f"Server {objects.id} already exists and differs in {', '.join(different)}. Change or delete it.",
+            errors={field: ["differs from the existing server"] for field in different},
         )
     statuses = {release.get("labels", {}).get("status") for release in objects.releases}
     once_whole = bool(statuses & {"deployed", "superseded"})
@@ -122,7 +122,7 @@ def _take_back(context: Context, id: int, reused: bool) -> None:
             erase_disk(context, id)
     except Problem as problem:
         # The same create goes on from what is left, and a delete removes it.
-        log.warning("server %d stays half made: %s", id, problem.detail)
+        log.warning("could not undo the failed create of server %d: %s", id, problem.detail)
 
 
 def _settle_disk(context: Context, token: Token, objects: Objects, spec: ServerSpec, disk: str | None) -> bool:
@@ -135,16 +135,16 @@ def _settle_disk(context: Context, token: Token, objects: Objects, spec: ServerS
         _erase(context, objects.id, unless_used=True)
         return False
     if not token.may_see(customer_of_claim(claim), objects.id):
-        raise ServerNotFound("A disk of another customer was kept under this id.")
+        raise ServerNotFound("The kept disk with this id belongs to another customer.")
     if claim["metadata"].get("deletionTimestamp"):
         raise DiskBeingErased()
     if disk is None:
-        raise DiskKept(errors={"disk": ["must be reuse or erase: a disk was kept under this id"]})
+        raise DiskKept(errors={"disk": ["must be reuse or erase: there is a kept disk with this id"]})
     if disk == "reuse":
         if (owner := customer_of_claim(claim)) and owner != spec.customer:
             raise DiskKept(
-                "The disk that was kept under this id is another customer's, and only a server of theirs can have it.",
-                errors={"disk": ["must be erase: the disk is of another customer"]},
+                "The kept disk with this id belongs to another customer. Only a server of that customer can reuse it.",
+                errors={"disk": ["must be erase: the disk belongs to another customer"]},
             )
         check_growth(context, claim, claim_gb(claim), spec.disk_gb)
         context.cluster.reuse_disk(objects.id, now())

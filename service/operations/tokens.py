@@ -137,9 +137,9 @@ def _granted(maker: Token, scopes: Collection[str], customer: str | None, server
         maker.servers if servers is None else frozenset(servers),
     )
     if lacking := sorted(asked.actions - maker.actions):
-        raise MissingScope(f"The token {maker.name} cannot give what it lacks itself: {', '.join(lacking)}.")
+        raise MissingScope(f"The token {maker.name} cannot grant scopes that it lacks itself: {', '.join(lacking)}.")
     if not maker.covers(asked):
-        raise MissingScope(f"The token {maker.name} is confined, and cannot give a token for others.")
+        raise MissingScope(f"The token {maker.name} is confined, and cannot issue one for other customers or servers.")
     # A bundle may hold more one day, which is no reason that those who made it up of parts have more.
     parts = ({scope} if scope in maker.scopes else BUNDLES.get(scope, {scope}) for scope in asked.scopes)
     return replace(asked, scopes=frozenset().union(*parts))
@@ -149,7 +149,7 @@ def _usual(maker: Token) -> Collection[str]:
     """What a customer does with his servers, as far as the maker may."""
     allowed = (BUNDLES["read"] | BUNDLES["operate"]) & maker.actions
     if not allowed:
-        raise MissingScope(f"The token {maker.name} has none of the scopes of `read` and `operate` to give.")
+        raise MissingScope(f"The token {maker.name} has no scope of `read` or `operate` to grant.")
     held = [bundle for bundle in ("read", "operate") if bundle in maker.scopes]
     return {*held, *(allowed - frozenset().union(*(BUNDLES[bundle] for bundle in held)))}
 
@@ -159,7 +159,7 @@ def _expiry(maker: Token, seconds: int | None, now: datetime) -> datetime | None
         return maker.expires
     expires = now + timedelta(seconds=seconds)
     if maker.expires is not None and expires > maker.expires:
-        raise MissingScope(f"The token {maker.name} expires before that, and cannot give one that outlives it.")
+        raise MissingScope(f"The token {maker.name} expires before then, and cannot issue a token that outlives it.")
     return expires
 
 

@@ -41,10 +41,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
         problem = _problem(exc)
         if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-            self.log.error("unexpected error outside of the application", exc_info=exc)
+            self.log.error("unexpected error outside the application", exc_info=exc)
         else:
             # Not what was sent: without its colon, `Authorization: Bearer …` is such a line too.
-            self.log.info("what %s sent is no request: %s", (addr or ("a socket",))[0], type(exc).__name__)
+            self.log.info("the request from %s is not valid HTTP: %s", (addr or ("a socket",))[0], type(exc).__name__)
         body = json.dumps(body_of(problem))
         head = [
             f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}",

@@ -42,7 +42,7 @@ _helm = Histogram(
 )
 _recovered = Counter(
     "gameserver_api_recovered_releases",
-    "Releases that a dead holder had left half done, and that were recovered.",
+    "Releases that a stopped replica had left unfinished and that were recovered.",
     registry=REGISTRY,
 )
 
@@ -78,7 +78,7 @@ class _Servers(Collector):
             tally = Tally((server["game"], server["state"]) for server in self._servers())
         except Exception:
             # An absent series is the truth while the cluster cannot be asked; the scrape's rest still counts.
-            log.warning("servers could not be counted for /metrics", exc_info=True)
+            log.warning("could not count the servers for /metrics", exc_info=True)
             return
         for (game, state), count in sorted(tally.items()):
             family.add_metric([game, state], count)

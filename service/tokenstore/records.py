@@ -77,7 +77,7 @@ def read(key: str, text: str) -> Issued:
     try:
         said = json_of(key, text)
         if not isinstance(said, dict):
-            raise ValueError(f"{key} is no object")
+            raise ValueError(f"{key} is not an object")
         expires, created, last_used, until = (_time(key, said.pop(name, None)) for name in _TIMES)
         made_by = str(said.pop("made_by", ""))
         token = token_of({"name": key.partition(".")[2], **said}, key)
@@ -112,5 +112,5 @@ def _time(key: str, text: Any) -> datetime | None:
     except (TypeError, ValueError):
         time = None
     if time is None or time.tzinfo is None:
-        raise ValueError(f"{key} has a time that is none")
+        raise ValueError(f"{key} has an invalid time")
     return time

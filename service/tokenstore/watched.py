@@ -75,7 +75,7 @@ class WatchedTokens:
             self._operators = self._parsed(self._kube.get(self._path(self._operators_name)))
         except ClusterUnavailable as problem:
             # As ever while Kubernetes is away, it answers: here with 503, until the watch has heard who may call.
-            log.warning("the tokens are not known yet: %s", problem.detail)
+            log.warning("cannot read the operator's tokens yet: %s", problem.detail)
         self._operators_watch.start()
         self._issued_watch.start()
         # Waited for here, and never by a call: those of strangers would hold all threads.
@@ -102,7 +102,7 @@ class WatchedTokens:
                 self._operators_seen = secret
                 self._take(secret)
             if self._operators is None:
-                raise ClusterUnavailable("The tokens are not known yet; Kubernetes has not answered.")
+                raise ClusterUnavailable("The API does not know its tokens yet, because Kubernetes has not answered.")
             return self._operators
 
     def issued(self) -> Records:
@@ -142,7 +142,7 @@ class WatchedTokens:
         try:
             self.change(used)
         except Problem as problem:
-            log.warning("which tokens were used is not written down: %s", problem.detail)
+            log.warning("could not save when tokens were last used: %s", problem.detail)
 
     # -- what was heard ------------------------------------------------------------------------------------
 
@@ -155,17 +155,17 @@ class WatchedTokens:
             tokens = self._parsed(secret)
         except StartupError:
             # Locking everybody out over a slip of the pen helps nobody; the old tokens stay good.
-            log.exception("the changed tokens cannot be used; the tokens of before stay")
+            log.exception("cannot use the operator's changed tokens; keeping the previous tokens")
             return
         if tokens != self._operators:
             self._operators = tokens
-            log.info("tokens read again: %s", ", ".join(token.name for token in tokens))
+            log.info("reloaded the operator's tokens: %s", ", ".join(token.name for token in tokens))
 
     def _parsed(self, secret: Object | None) -> tuple[Token, ...]:
         source = f"Secret {self._namespace}/{self._operators_name}: {FILE}"
         packed = ((secret or {}).get("data") or {}).get(FILE)
         if packed is None:
-            raise StartupError(f"{source}:1: cannot be read: it is not there")
+            raise StartupError(f"{source}:1: cannot be read: it does not exist")
         try:
             return parse(base64.b64decode(packed).decode(), source)
         except UnicodeDecodeError as error:
@@ -173,7 +173,7 @@ class WatchedTokens:
 
     def _issued_known(self) -> Mapping[str, Issued]:
         if not self._issued_watch.wait(0):
-            raise ClusterUnavailable("The tokens are not known yet; Kubernetes has not answered.")
+            raise ClusterUnavailable("The API does not know its tokens yet, because Kubernetes has not answered.")
         secret = self._issued_watch.of(_ONE).get(self._issued_name)
         with self._lock:
             if secret is not self._issued_seen:
@@ -184,7 +184,7 @@ class WatchedTokens:
     def _bad(self, key: str, why: str) -> None:
         if (key, why) not in self._told:
             self._told.add((key, why))
-            log.warning("a token that was given out cannot be used, and is passed over: %s", why)
+            log.warning("ignoring an issued token or login link that cannot be used: %s", why)
 
     # -- what is written -----------------------------------------------------------------------------------
 
@@ -198,8 +198,12 @@ class WatchedTokens:
         return _records(secret), secret["metadata"]["resourceVersion"]
 
     def _missing(self) -> OperationFailed:
-        log.error("there is no Secret %s/%s; a helm upgrade makes it again", self._namespace, self._issued_name)
-        return OperationFailed("The Secret of the tokens is not there; the operator has to make it again.")
+        log.error(
+            "the Secret %s/%s does not exist; a helm upgrade creates it again",
+            self._namespace,
+            self._issued_name,
+        )
+        return OperationFailed("The Secret for issued tokens does not exist; the operator must create it again.")
 
     def _write_uses(self) -> None:
         while True:
@@ -209,7 +213,7 @@ class WatchedTokens:
             try:
                 self.write_uses()
             except Exception:
-                log.exception("which tokens were used is not written down")
+                log.exception("could not save when tokens were last used")
 
 
 def this_hour() -> str:

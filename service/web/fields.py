@@ -44,7 +44,7 @@ class Flag(fields.Boolean):
 
 
 class Text(fields.String):
-    default_error_messages = _words("must be a text")
+    default_error_messages = _words("must be a string")
 
 
 class Options(fields.Raw):

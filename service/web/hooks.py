@@ -48,7 +48,7 @@ def register(app: Flask, routes: Iterable[Route], tokens: Callers, find: Find) -
 
     def take(places: threading.BoundedSemaphore) -> None:
         if not places.acquire(blocking=False):
-            raise errors.TooManyOperations("This replica is busy; others may not be.", retry_after=2)
+            raise errors.TooManyOperations("This replica is busy. Another replica may have room.", retry_after=2)
         g.setdefault("places", []).append(places)
 
     def settle(subject: Subject) -> None:

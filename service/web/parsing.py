@@ -19,12 +19,12 @@ from service.errors import BodyTooLarge, InvalidRequest, MalformedBody, Unsuppor
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _finite(text: str) -> float:
     if math.isinf(number := float(text)):
-        raise ValueError(f"{text[:40]} is too large a number")
+        raise ValueError(f"the number {text[:40]} is too large")
     return number
 
 
@@ -33,7 +33,7 @@ def parse_json(raw: bytes) -> Any:
     try:
         return json.loads(raw.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise MalformedBody(f"The body is not JSON: {str(error)[:200]}.") from error
+        raise MalformedBody(f"The body is not valid JSON: {str(error)[:200]}.") from error
 
 
 def _flat(messages: Any, prefix: str = "") -> dict[str, list[str]]:
@@ -80,7 +80,7 @@ class Parser(FlaskParser):
         if not isinstance(found, dict):
             raise InvalidRequest("The body must be a JSON object.", errors={"body": ["must be an object"]})
         strange = {
-            key[:120]: ["holds a character that cannot be stored"] for key in found if _unstorable({key: found[key]})
+            key[:120]: ["contains a character that cannot be stored"] for key in found if _unstorable({key: found[key]})
         }
         if strange:
             raise InvalidRequest(errors=_printable(strange))

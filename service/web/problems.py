@@ -62,7 +62,7 @@ def _discard_body(response: Response) -> None:
         while left > 0 and (chunk := stream.read(min(left, 65536))):
             left -= len(chunk)
     except OSError:
-        log.debug("the client went away while sending")
+        log.debug("the client disconnected while it was sending the body")
 
 
 def register(app: Flask) -> None:
@@ -90,5 +90,5 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(Exception)
     def _bug(error: Exception) -> Response:
-        log.error("unexpected error", exc_info=error)
+        log.error("unexpected error while answering a request", exc_info=error)
         return _answer(errors.Problem())

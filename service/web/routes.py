@@ -70,9 +70,9 @@ def table(app: Flask, others: Iterable[Route] = ()) -> tuple[Route, ...]:
     ]
     for route in (*routes, *others):
         if route.access is None:
-            raise AssertionError(f"{route.rule} does not say which scope it needs, or that it is public")
+            raise AssertionError(f"{route.rule} declares neither a scope nor that it is public")
         if ("<id:" in route.rule) != (route.access.subject is not Subject.NONE):
-            raise AssertionError(f"{route.rule} does not say what its id is about")
+            raise AssertionError(f"{route.rule} does not declare what its id refers to")
     return (*routes, *others)
 
 

@@ -253,7 +253,7 @@ def test_a_route_that_names_no_scope_cannot_start(make_app: Any, monkeypatch: py
     monkeypatch.setattr(games.blueprint, "deferred_functions", list(games.blueprint.deferred_functions))
     monkeypatch.setattr(games.blueprint, "_got_registered_once", False)
     games.blueprint.record(lambda state: state.add_url_rule("/forgotten", "forgotten", lambda: "hi"))
-    with pytest.raises(AssertionError, match=r"/forgotten does not say"):
+    with pytest.raises(AssertionError, match=r"/forgotten declares neither a scope"):
         make_app()
 
 
@@ -265,7 +265,7 @@ def test_a_route_with_an_id_says_what_that_is_about(make_app: Any, monkeypatch: 
     monkeypatch.setattr(games.blueprint, "deferred_functions", list(games.blueprint.deferred_functions))
     monkeypatch.setattr(games.blueprint, "_got_registered_once", False)
     games.blueprint.record(lambda state: state.add_url_rule("/forgotten/<id:id>", "forgotten", view))
-    with pytest.raises(AssertionError, match=r"/forgotten/<id:id> does not say what its id is about"):
+    with pytest.raises(AssertionError, match=r"/forgotten/<id:id> does not declare what its id refers to"):
         make_app()
 
 

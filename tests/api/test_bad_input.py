@@ -12,8 +12,8 @@ from tests.support.fakes import World
 
 OK = {"ram_gb": 2, "disk_gb": 10}
 WHOLE, RAM, DISK = "must be a whole number", "must be from 1 to 64", "must be from 1 to 1000"
-UNKNOWN_GAME = f"is unknown; known are {', '.join(games.load(games.BUILT_IN))}"
-CUSTOMER = "must be 1 to 63 letters, digits, dots, dashes or underscores, beginning with no sign"
+UNKNOWN_GAME = f"is unknown; expected one of {', '.join(games.load(games.BUILT_IN))}"
+CUSTOMER = "must be 1 to 63 letters, digits, dots, dashes or underscores, starting with a letter or digit"
 
 FIELDS: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
     "nothing": ({}, {"ram_gb": ["is required"], "disk_gb": ["is required"]}),
@@ -30,7 +30,7 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
     "unknown field": ({**OK, "cpu": 1, "a\nb": 2}, {"cpu": ["unknown field"], "a\nb": ["unknown field"]}),
     "unknown game": ({**OK, "game": "doom"}, {"game": [UNKNOWN_GAME]}),
     "game of a path": ({**OK, "game": "../minecraft"}, {"game": [UNKNOWN_GAME]}),
-    "game number": ({**OK, "game": 1}, {"game": ["must be a text"]}),
+    "game number": ({**OK, "game": 1}, {"game": ["must be a string"]}),
     "unknown option": ({**OK, "options": {"moon": 1}}, {"options.moon": ["unknown option"]}),
     "options list": ({**OK, "options": []}, {"options": ["must be an object"]}),
     "options null": ({**OK, "options": None}, {"options": ["must not be null"]}),
@@ -40,11 +40,11 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
     "disk": ({**OK, "disk": "keep"}, {"disk": ["must be reuse or erase"]}),
     "customer": ({**OK, "customer": "-x"}, {"customer": [CUSTOMER]}),
     "customer newline": ({**OK, "customer": "x\n"}, {"customer": [CUSTOMER]}),
-    "nul": ({**OK, "options": {"motd": "a\0"}}, {"options": ["holds a character that cannot be stored"]}),
-    "control": ({**OK, "options": {"motd": "a\x80"}}, {"options": ["holds a character that cannot be stored"]}),
-    "no character": ({**OK, "options": {"a\uffff": 1}}, {"options": ["holds a character that cannot be stored"]}),
-    "surrogate": ({**OK, "customer": "\ud800"}, {"customer": ["holds a character that cannot be stored"]}),
-    "surrogate field": ({**OK, "\ud800": 1}, {"?": ["holds a character that cannot be stored"]}),
+    "nul": ({**OK, "options": {"motd": "a\0"}}, {"options": ["contains a character that cannot be stored"]}),
+    "control": ({**OK, "options": {"motd": "a\x80"}}, {"options": ["contains a character that cannot be stored"]}),
+    "no character": ({**OK, "options": {"a\uffff": 1}}, {"options": ["contains a character that cannot be stored"]}),
+    "surrogate": ({**OK, "customer": "\ud800"}, {"customer": ["contains a character that cannot be stored"]}),
+    "surrogate field": ({**OK, "\ud800": 1}, {"?": ["contains a character that cannot be stored"]}),
 }
 
 

@@ -159,7 +159,7 @@ def test_what_is_no_request_gets_a_problem_too(served: Served) -> None:
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert answer.headers["Connection"] == "close"
     assert requests.get(f"{served.url}/healthcheck", timeout=5).json() == {"alive": True}
-    assert "is no request: InvalidHeader" in served.log.read_text()
+    assert "is not valid HTTP: InvalidHeader" in served.log.read_text()
     assert "hush" not in served.log.read_text()
 
 

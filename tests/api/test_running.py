@@ -219,7 +219,7 @@ def test_broken_server_values_stop_the_start(make_app: Any, tmp_path: Path, text
     [
         (
             {"accepted_eulas": frozenset({"minecarft"})},
-            "ACCEPTED_EULAS: minecarft is no game: .* did you mean `minecraft`?",
+            "ACCEPTED_EULAS: the game minecarft is unknown; did you mean `minecraft`?",
         ),
         ({"max_ram_gb": 70_000}, "MAX_RAM_GB: 70000 is greater than the maximum of 65536"),
         ({"max_disk_gb": 2_000_000}, "MAX_DISK_GB: 2000000 is greater than the maximum"),

@@ -46,7 +46,7 @@ def test_another_create_for_the_same_id_is_a_conflict(
     answer = client.post("/api/v1/server/1/", other)
     assert problem(answer) == (409, "server-exists")
     assert answer.json is not None
-    assert answer.json["errors"] == {field: ["differs from the server that exists"] for field in fields}
+    assert answer.json["errors"] == {field: ["differs from the existing server"] for field in fields}
     assert world.history == [("install", 1)]
 
 
@@ -186,7 +186,7 @@ def test_a_kept_disk_has_to_be_decided_upon(client: Client, kept: World) -> None
     answer = client.post("/api/v1/server/1/", OK)
     assert problem(answer) == (409, "disk-kept")
     assert answer.json is not None
-    assert answer.json["errors"] == {"disk": ["must be reuse or erase: a disk was kept under this id"]}
+    assert answer.json["errors"] == {"disk": ["must be reuse or erase: there is a kept disk with this id"]}
     assert kept.history == []
 
 
@@ -207,7 +207,7 @@ def test_another_customer_gets_no_disk_of_the_one_before(client: Client, world: 
         answer = client.post("/api/v1/server/1/", {**body, "disk": "reuse"})
         assert problem(answer) == (409, "disk-kept")
         assert answer.json is not None
-        assert answer.json["errors"] == {"disk": ["must be erase: the disk is of another customer"]}
+        assert answer.json["errors"] == {"disk": ["must be erase: the disk belongs to another customer"]}
     assert client.post("/api/v1/server/1/", {**OK, "customer": "acme", "disk": "reuse"}).status_code == 201
     client.delete("/api/v1/server/1/")
     assert client.post("/api/v1/server/1/", {**other, "disk": "erase"}).status_code == 201
@@ -531,7 +531,7 @@ def test_a_disk_never_shrinks_and_grows_where_it_can(client: Client, world: Worl
     unmade = client.patch("/api/v1/server/1/", {"disk_gb": 11})
     assert problem(unmade) == (409, "disk-cannot-grow")
     assert unmade.json is not None
-    assert unmade.json["errors"] == {"disk_gb": ["must be 10 until the server's first start, which makes the disk"]}
+    assert unmade.json["errors"] == {"disk_gb": ["must be 10 until the server's first start, which creates the disk"]}
     assert world.history == [("install", 1)]
     world.claims[1]["status"] = {"phase": "Bound"}
     assert client.patch("/api/v1/server/1/", {"disk_gb": 11}).json == {"success": True, "restarting": False}

@@ -39,22 +39,22 @@ def test_every_variable_is_read() -> None:
     ("environment", "message"),
     [
         ({"PORT": "http"}, "PORT='http'"),
-        ({"MIN_RAM_GB": "0"}, "MIN_RAM_GB='0': must be a whole number, at least 1"),
+        ({"MIN_RAM_GB": "0"}, "MIN_RAM_GB='0': must be a whole number from 1"),
         ({"MAX_RAM_GB": "1.5"}, "MAX_RAM_GB"),
         ({"MIN_DISK_GB": "9", "MAX_DISK_GB": "8"}, "MIN_DISK_GB=9 is larger"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL='loud'"),
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT='xml': must be json or console"),
-        ({"PORT": "80800"}, "PORT='80800': must be a whole number, at least 1 and at most 65535"),
+        ({"PORT": "80800"}, "PORT='80800': must be a whole number from 1 to 65535"),
         ({"SERVERS_NAMESPACE": "Game Servers"}, "SERVERS_NAMESPACE='Game Servers': must be the name of a namespace"),
         ({"SFTP_NAMESPACE": "sftp."}, "SFTP_NAMESPACE='sftp.': must be"),
         (
             {"EXTERNAL_HOST": "https://play.example.com"},
             "EXTERNAL_HOST='https://play.example.com': must be a host name",
         ),
-        ({"EXTERNAL_HOST": "play.example.com:25565"}, "must be a host name or an address"),
-        ({"EXTERNAL_HOST": "192.0.2.256"}, "must be a host name or an address"),
-        ({"EXTERNAL_HOST": "play..example.com"}, "must be a host name or an address"),
-        ({"EXTERNAL_HOST": "[2001:db8::1]"}, "must be a host name or an address"),
+        ({"EXTERNAL_HOST": "play.example.com:25565"}, "must be a host name or an IP address"),
+        ({"EXTERNAL_HOST": "192.0.2.256"}, "must be a host name or an IP address"),
+        ({"EXTERNAL_HOST": "play..example.com"}, "must be a host name or an IP address"),
+        ({"EXTERNAL_HOST": "[2001:db8::1]"}, "must be a host name or an IP address"),
     ],
 )
 def test_what_makes_no_sense_is_named(environment: dict[str, str], message: str) -> None:

@@ -40,9 +40,9 @@ def test_the_operators_tokens_are_rotated_without_a_restart(caplog: pytest.LogCa
     assert names(store) == ["one"]
     kept_tokens.put(kube, OPERATORS, kept_tokens.file_of(entry("two")))
     until(lambda: names(store) == ["two"])
-    assert "tokens read again: two" in caplog.text
+    assert "reloaded the operator's tokens: two" in caplog.text
     kept_tokens.put(kube, OPERATORS, kept_tokens.file_of({**entry("three"), "scopes": ["root"]}))
-    until(lambda: store.operators() and "the tokens of before stay" in caplog.text)
+    until(lambda: store.operators() and "keeping the previous tokens" in caplog.text)
     assert names(store) == ["two"]
     assert "Secret gameserver-system/api-tokens: tokens.json: tokens[0]: scopes must be" in caplog.text
     kube.delete(f"{SECRETS}/{OPERATORS}")
@@ -54,11 +54,11 @@ def test_the_operators_tokens_are_rotated_without_a_restart(caplog: pytest.LogCa
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (None, "api-tokens: tokens.json:1: cannot be read: it is not there"),
-        ({}, "api-tokens: tokens.json:1: cannot be read: it is not there"),
+        (None, "api-tokens: tokens.json:1: cannot be read: it does not exist"),
+        ({}, "api-tokens: tokens.json:1: cannot be read: it does not exist"),
         ({"tokens.json": "/w=="}, "it is not UTF-8"),
         ({"tokens.json": "e30="}, "must be"),
-        (kept_tokens.file_of(entry("a"), entry("a")), r"tokens\[1\]: has the name of"),
+        (kept_tokens.file_of(entry("a"), entry("a")), r"tokens\[1\]: has the same name as"),
     ],
 )
 def test_a_replica_does_not_start_with_what_is_broken(data: dict[str, str] | None, message: str) -> None:
@@ -114,7 +114,7 @@ def test_a_broken_record_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     give_out(store)
     for _ in range(3):
         assert store.caller("Bearer secret") == MINE.token
-    told = [record.getMessage() for record in caplog.records if "passed over" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "ignoring an issued token" in record.getMessage()]
     assert sorted("token.odd" in line for line in told) == [False, True]
     assert "hush" not in caplog.text
 
@@ -160,7 +160,7 @@ def test_the_use_is_lost_while_kubernetes_is_away(caplog: pytest.LogCaptureFixtu
     store.caller("Bearer secret")
     kube.away()
     store.write_uses()
-    assert "is not written down" in caplog.text
+    assert "could not save when" in caplog.text
 
 
 def test_without_its_secret_nothing_is_given_out() -> None:
@@ -175,7 +175,7 @@ def test_without_its_secret_nothing_is_given_out() -> None:
 
     kube.before = lose
     for _ in range(2):
-        with pytest.raises(OperationFailed, match="the operator has to make it again"):
+        with pytest.raises(OperationFailed, match="the operator must create it again"):
             give_out(store)
     assert store.caller("Bearer one").name == "one"
 

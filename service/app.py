@@ -109,7 +109,7 @@ def _register_routes(app: Flask, context: Context) -> None:
         api.register_blueprint(blueprint)
     app.register_blueprint(reference.blueprint)
     app.extensions["routes"] = routes.table(app)
-    app.extensions["openapi"] = document.finished(
+    app.extensions["openapi"] = document.complete(
         api.spec.to_dict(), app.extensions["routes"], context.settings, context.games
     )
 

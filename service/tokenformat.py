@@ -23,14 +23,14 @@ def new_secret() -> str:
     return f"{PREFIX}{text}{_checksum(text)}"
 
 
-def looks_like_one(text: str) -> bool:
+def looks_like_token(text: str) -> bool:
     """Whether the text has the shape of such a token, whatever its checksum."""
     return _SHAPE.fullmatch(text) is not None
 
 
 def mistyped(text: str) -> bool:
     """Whether the text has the shape of such a token, and not its checksum: then it is nobody's."""
-    return looks_like_one(text) and text[-_CHECK:] != _checksum(text[len(PREFIX) : -_CHECK])
+    return looks_like_token(text) and text[-_CHECK:] != _checksum(text[len(PREFIX) : -_CHECK])
 
 
 def _checksum(text: str) -> str:

@@ -92,7 +92,7 @@ class Token:
             and (self.servers is None or (other.servers is not None and other.servers <= self.servers))
         )
 
-    def lives(self, now: datetime) -> bool:
+    def valid_at(self, now: datetime) -> bool:
         """Whether the token has not expired."""
         return self.expires is None or now < self.expires
 
@@ -168,7 +168,7 @@ def holder(tokens: Iterable[Token], digest: str) -> Token:
     """The token of that hash; raises Unauthorized where there is none, or it has expired."""
     # All are compared, in constant time each: the time taken tells nothing of how near a guess was.
     found = [token for token in tokens if hmac.compare_digest(token.sha256, digest)]
-    if found and found[0].lives(datetime.now(UTC)):
+    if found and found[0].valid_at(datetime.now(UTC)):
         return found[0]
     raise _invalid()
 

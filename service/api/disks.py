@@ -1,4 +1,4 @@
-"""Kept disks: what outlived its server."""
+"""The call that lists kept disks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def list_disks() -> dict[str, Any]:
     claims = [
         (int(claim["metadata"]["labels"][ID]), claim)
         for claim in context().cluster.kept_disks()
-        # One that is being erased is not kept, though it may have to wait for the game's pod to end.
+        # A disk that is being erased is not kept, even while it waits for the game's pod to end.
         if not claim["metadata"].get("deletionTimestamp")
     ]
     disks = [
         {
             "id": id,
             "disk_gb": claim_gb(claim),
-            # Of a server that a hand has uninstalled, nobody wrote down the time: the disk's own age is left.
+            # If an operator uninstalled the server by hand, nothing recorded the time: use the disk's age instead.
             "since": claim["metadata"].get("annotations", {}).get(KEPT_SINCE)
             or claim["metadata"].get("creationTimestamp"),
         }

@@ -1,4 +1,4 @@
-"""A customer's way to the server's files."""
+"""The calls for a server's SFTP account."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def get_sftp(id: int) -> dict[str, Any]:
 
     The password itself is never shown again; `password_set` says whether there is one.
     """
-    return _described(id, file_access.get(context(), target()))
+    return _account_fields(id, file_access.get(context(), target()))
 
 
 @blueprint.route("/<id:id>/sftp", methods=["PUT"])
@@ -47,10 +47,11 @@ def put_sftp(body: dict[str, Any], id: int) -> dict[str, Any]:
     A change takes effect within seconds. Removing a password or a key ends the server's sessions; adding one ends none.
     You can set credentials only after the server's first start, which creates its disk. You can always remove them.
     """
-    return _described(id, file_access.change(context(), target(), body))
+    return _account_fields(id, file_access.change(context(), target(), body))
 
 
-def _described(id: int, files: file_access.FileAccess) -> dict[str, Any]:
+def _account_fields(id: int, files: file_access.FileAccess) -> dict[str, Any]:
+    """The answer, in the shape of schemas.AccountAnswer."""
     return {
         "success": True,
         "user": server_name(id),

@@ -1,7 +1,7 @@
-"""Is the process up, and does the cluster answer?
+"""Health checks: whether the process is up, and whether the cluster answers.
 
-Two questions on purpose: Kubernetes' probes ask only the first. A replica that answers 503 while the cluster
-is away is of more use than one that is restarted, or taken out of the Service, over it.
+These are two calls on purpose: Kubernetes' probes use only the first. While the cluster is away, a replica that answers
+503 is more useful than one that Kubernetes restarts or takes out of the Service.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def healthcheck() -> Response:
 
     When this replica begins to shut down, only Kubernetes' own probes get 503.
     """
-    # A client whose connection is from before still gets its answer, as to every other call.
+    # Clients with an open connection still get their answer, as for every other call.
     if draining.is_set() and request.user_agent.string.startswith("kube-probe/"):
         raise errors.Draining()
     return jsonify(alive=True)

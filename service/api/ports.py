@@ -1,4 +1,4 @@
-"""Where a server is reached."""
+"""The calls for a server's ports and for RCON."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def patch_port(id: int, type: PortName) -> dict[str, Any]:
     They stay the same for the server's life; `host` is null until the server's disk has a node.
     The port of the files is available from the server's first start.
     """
-    return _port(type)
+    return _port_answer(type)
 
 
 @blueprint.route("/<id:id>/port/<any(primary, rcon, sftp):type>", methods=["GET"])
@@ -44,10 +44,10 @@ def patch_port(id: int, type: PortName) -> dict[str, Any]:
 @problems(*_PORT)
 def get_port(id: int, type: PortName) -> dict[str, Any]:
     """The same as PATCH"""
-    return _port(type)
+    return _port_answer(type)
 
 
-def _port(name: PortName) -> dict[str, Any]:
+def _port_answer(name: PortName) -> dict[str, Any]:
     return {"success": True, **vars(addresses.port(context(), target(), name))}
 
 

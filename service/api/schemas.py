@@ -1,4 +1,4 @@
-"""The shapes of requests and answers. Only shape: questions to the cluster are asked by the endpoints."""
+"""The schemas of requests and answers. They check only the shape; operations check against the cluster."""
 
 from __future__ import annotations
 
@@ -15,37 +15,38 @@ from service.web.fields import Flag, Options, QueryNumber, Schema, Success, Text
 DEFAULT_LIMIT, LARGEST_LIMIT = 100, 500
 
 
-def _within(name: str) -> Any:
-    """A check against the operator's limits, which are known only when the app runs."""
+def _check_size(name: str) -> Any:
+    """A validator for `ram_gb` or `disk_gb`; it reads the operator's limits when it runs, because the app sets them."""
 
     def check(value: int) -> None:
         settings = current_app.extensions["gameserver"].settings
-        least, most = getattr(settings, f"min_{name}"), getattr(settings, f"max_{name}")
-        if not least <= value <= most:
-            raise ma.ValidationError(f"must be from {least} to {most}")
+        smallest, largest = getattr(settings, f"min_{name}"), getattr(settings, f"max_{name}")
+        if not smallest <= value <= largest:
+            raise ma.ValidationError(f"must be from {smallest} to {largest}")
 
     return check
 
 
-def valid_customer(value: str) -> None:
+def check_customer(value: str) -> None:
+    """Raises ValidationError unless `value` can be a customer's name."""
     if not CUSTOMER.fullmatch(value):
         raise ma.ValidationError(f"must be {CUSTOMER_WORDS}")
 
 
 class CreateServer(Schema):
-    ram_gb = WholeNumber(required=True, validate=_within("ram_gb"))
-    disk_gb = WholeNumber(required=True, validate=_within("disk_gb"))
+    ram_gb = WholeNumber(required=True, validate=_check_size("ram_gb"))
+    disk_gb = WholeNumber(required=True, validate=_check_size("disk_gb"))
     game = Text(load_default="minecraft")
     options = Options(load_default=dict)
     start = Flag(load_default=True)
     rcon = Text(load_default="public", validate=one_of("public", "private"))
-    customer = Text(load_default=None, validate=valid_customer, metadata={"pattern": f"^{CUSTOMER.pattern}$"})
+    customer = Text(load_default=None, validate=check_customer, metadata={"pattern": f"^{CUSTOMER.pattern}$"})
     disk = Text(load_default=None, validate=one_of("reuse", "erase"))
 
 
 class UpdateServer(Schema):
-    ram_gb = WholeNumber(validate=_within("ram_gb"))
-    disk_gb = WholeNumber(validate=_within("disk_gb"))
+    ram_gb = WholeNumber(validate=_check_size("ram_gb"))
+    disk_gb = WholeNumber(validate=_check_size("disk_gb"))
     options = Options(
         metadata={"description": "Only those that you send change. null resets one to the game's default."}
     )

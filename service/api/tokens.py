@@ -1,4 +1,4 @@
-"""Tokens that the API gives out, and links that give them out once."""
+"""The calls that issue, list and revoke tokens, and those for login links."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def create_token(body: dict[str, Any]) -> dict[str, Any]:
     """
     issued, secret = tokens.create(context(), caller(), body)
     note(name=issued.token.name)
-    return {"success": True, "token": secret, **_described(issued)}
+    return {"success": True, "token": secret, **_token_fields(issued)}
 
 
 @blueprint.route("/token", methods=["GET"])
@@ -45,9 +45,16 @@ def list_tokens() -> dict[str, Any]:
 
     The operator's tokens are not among them.
     """
-    found = tokens.given_out(context(), caller())
-    about = [{"created": one.created, "made_by": one.made_by, "last_used": one.last_used} for one in found]
-    return {"success": True, "tokens": [{**_described(one), **more} for one, more in zip(found, about, strict=True)]}
+    entries = [
+        {
+            **_token_fields(issued),
+            "created": issued.created,
+            "made_by": issued.made_by,
+            "last_used": issued.last_used,
+        }
+        for issued in tokens.list_issued(context(), caller())
+    ]
+    return {"success": True, "tokens": entries}
 
 
 @blueprint.route("/token/<name>", methods=["DELETE"])
@@ -59,7 +66,7 @@ def delete_token(name: str) -> dict[str, Any]:
 
     Within 5 seconds, no replica accepts the token any more. Tokens that it issued stay valid.
     """
-    tokens.end(context(), caller(), name)
+    tokens.revoke(context(), caller(), name)
     note(name=name)
     return {"success": True}
 
@@ -71,7 +78,7 @@ def delete_token(name: str) -> dict[str, Any]:
 @problems(errors.TooManyTokens, *_KEPT)
 def create_login_link(body: dict[str, Any]) -> dict[str, Any]:
     """Make a login link, which gives out a token for a customer once"""
-    code, expires = tokens.login_link(context(), caller(), body)
+    code, expires = tokens.create_login_link(context(), caller(), body)
     note(customer=body["customer"])
     return {"success": True, "link": url_for("tokens.open_login_link", code=code), "expires": stamp(expires)}
 
@@ -85,17 +92,18 @@ def open_login_link(code: str) -> Response:
 
     After that, the link no longer works.
     """
-    # What only looks whether there is something must not use it up.
+    # A HEAD request, such as a link preview's, must not use the link up.
     if request.method != "GET":
         raise errors.MethodNotAllowed(headers={"Allow": "GET"})
-    issued, secret = tokens.open_link(context(), code)
+    issued, secret = tokens.open_login_link(context(), code)
     note(name=issued.token.name, made_by=issued.made_by)
-    answer: Response = jsonify({"success": True, "token": secret, **_described(issued)})
+    answer: Response = jsonify({"success": True, "token": secret, **_token_fields(issued)})
     answer.headers["Referrer-Policy"] = "no-referrer"
     return answer
 
 
-def _described(issued: Issued) -> dict[str, Any]:
+def _token_fields(issued: Issued) -> dict[str, Any]:
+    """A token in the shape of schemas.Grant, without its secret."""
     token = issued.token
     return {
         "name": token.name,

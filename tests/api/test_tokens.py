@@ -16,7 +16,7 @@ import pytest
 from service.app import create_app
 from service.operations import tokens as operations
 from service.settings import Settings
-from service.tokenformat import looks_like_one, mistyped
+from service.tokenformat import looks_like_token, mistyped
 from service.tokens import SCOPES, TokensFile
 from service.tokenstore.records import LINK, all_of, written
 from tests.api.conftest import Client
@@ -76,7 +76,7 @@ def test_a_token_is_shown_once_and_works_until_it_is_ended(client: Client) -> No
     """Of its hash nothing is ever shown, nor of the token a second time."""
     made = make(client, scopes=["read", "operate"], customer="acme", servers=[2, 1])
     secret = made.pop("token")
-    assert looks_like_one(secret)
+    assert looks_like_token(secret)
     assert not mistyped(secret)
     about = {"name": "mine", "scopes": ["operate", "read"], "customer": "acme", "servers": [1, 2], "expires": None}
     assert made == {"success": True, **about}
@@ -217,7 +217,7 @@ def test_each_call_about_tokens_needs_their_scope(client: Client, method: str, p
 
 def test_the_records_are_bounded(client: Client, store: FakeTokens, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens and links together."""
-    monkeypatch.setattr(operations, "MOST", 2)
+    monkeypatch.setattr(operations, "MAX_RECORDS", 2)
     make(client)
     link = client.post(LOGIN, {"customer": "acme", "minutes": 5}).json
     assert link is not None
@@ -237,7 +237,7 @@ def test_the_largest_record_is_small(client: Client, store: FakeTokens) -> None:
     make(client, "n" * 63, scopes=list(SCOPES), customer="c" * 63, servers=servers, expires_in_s=10**8)
     (largest,) = all_of(store.records).values()
     text = written(replace(largest, made_by="m" * 63, last_used=largest.created))
-    assert len(text) * operations.MOST < 2**20
+    assert len(text) * operations.MAX_RECORDS < 2**20
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from service.errors import Unauthorized
-from service.tokenformat import looks_like_one, mistyped, new_secret
+from service.tokenformat import looks_like_token, mistyped, new_secret
 from service.tokens import digest_of
 
 
@@ -17,7 +17,7 @@ def test_a_token_is_told_by_its_prefix_and_its_checksum() -> None:
     assert len(made) == 100
     for token in made:
         assert re.fullmatch("gs_[0-9A-Za-z]{36}", token)
-        assert looks_like_one(token)
+        assert looks_like_token(token)
         assert not mistyped(token)
 
 
@@ -42,4 +42,4 @@ def test_one_wrong_character_is_noticed() -> None:
             digest_of(f"Bearer {other}")
     for own in ("", "gs_", "gs_mine", token + "x", token[:-1], "shop-secret"):
         assert not mistyped(own)
-        assert not looks_like_one(own)
+        assert not looks_like_token(own)

@@ -92,7 +92,7 @@ def open_login_link(code: str) -> Response:
 
     After that, the link no longer works.
     """
-    # A HEAD request, such as a link preview's, must not use the link up.
+    # A HEAD request, which only checks that the link exists, must not use it up.
     if request.method != "GET":
         raise errors.MethodNotAllowed(headers={"Allow": "GET"})
     issued, secret = tokens.open_login_link(context(), code)

@@ -46,7 +46,7 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
         request: A loaded schemas.CreateServer.
 
     Returns:
-        True if this call created the server; False if it existed.
+        True if this call created the server, or completed a failed create; False if the server existed.
 
     Raises:
         ServerExists: A different server has this id.

@@ -137,4 +137,4 @@ class Accounts(Protocol):
         """Delete the server's account; a missing account is no error."""
 
     def node_local(self, claim: Object) -> bool:
-        """Whether the disk is a folder on one node; True for a claim that is not bound yet and may become one."""
+        """Whether the disk is a folder on one node; True for an unbound claim too, because it may still become one."""

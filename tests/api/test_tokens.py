@@ -16,7 +16,7 @@ import pytest
 from service.app import create_app
 from service.operations import tokens as operations
 from service.settings import Settings
-from service.tokenformat import looks_like_token, mistyped
+from service.tokenformat import is_mistyped, looks_like_token
 from service.tokens import SCOPES, TokensFile
 from service.tokenstore.records import LINK, all_of, written
 from tests.api.conftest import Client
@@ -77,7 +77,7 @@ def test_a_token_is_shown_once_and_works_until_it_is_ended(client: Client) -> No
     made = make(client, scopes=["read", "operate"], customer="acme", servers=[2, 1])
     secret = made.pop("token")
     assert looks_like_token(secret)
-    assert not mistyped(secret)
+    assert not is_mistyped(secret)
     about = {"name": "mine", "scopes": ["operate", "read"], "customer": "acme", "servers": [1, 2], "expires": None}
     assert made == {"success": True, **about}
     assert status(client, secret) == 200

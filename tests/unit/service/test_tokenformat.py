@@ -7,7 +7,7 @@ import re
 import pytest
 
 from service.errors import Unauthorized
-from service.tokenformat import looks_like_token, mistyped, new_secret
+from service.tokenformat import is_mistyped, looks_like_token, new_secret
 from service.tokens import digest_of
 
 
@@ -18,7 +18,7 @@ def test_a_token_is_told_by_its_prefix_and_its_checksum() -> None:
     for token in made:
         assert re.fullmatch("gs_[0-9A-Za-z]{36}", token)
         assert looks_like_token(token)
-        assert not mistyped(token)
+        assert not is_mistyped(token)
 
 
 def test_the_checksum_is_crc32_in_base62() -> None:
@@ -37,9 +37,9 @@ def test_one_wrong_character_is_noticed() -> None:
     token = new_secret()
     for at in range(3, len(token)):
         other = token[:at] + ("a" if token[at] != "a" else "b") + token[at + 1 :]
-        assert mistyped(other), at
+        assert is_mistyped(other), at
         with pytest.raises(Unauthorized):
             digest_of(f"Bearer {other}")
     for own in ("", "gs_", "gs_mine", token + "x", token[:-1], "shop-secret"):
-        assert not mistyped(own)
+        assert not is_mistyped(own)
         assert not looks_like_token(own)

@@ -12,7 +12,7 @@ from service.kube.client import Conflict
 from service.tokens import Token
 from service.tokenstore import watched
 from service.tokenstore.records import Issued, hash_of, read, token_key, written
-from service.tokenstore.watched import WatchedTokens, this_hour
+from service.tokenstore.watched import WatchedTokens, current_hour
 from tests.support import kept_tokens
 from tests.support.kept_tokens import ISSUED, OPERATORS, SECRETS
 from tests.support.memory_kube import WatchedKube
@@ -135,7 +135,7 @@ def test_the_last_use_is_written_down_once_an_hour() -> None:
         store.write_uses()
     assert [request for request in kube.asked if request.startswith("PATCH")] == [f"PATCH {SECRETS}/{ISSUED}"]
     record = read(token_key("mine"), stores[0].issued()["token.mine"])
-    assert record == Issued(MINE.token, MINE.created, MINE.made_by, this_hour())
+    assert record == Issued(MINE.token, MINE.created, MINE.made_by, current_hour())
     kube.asked.clear()
     stores[0].write_uses()
     assert [request for request in kube.asked if request.startswith("PATCH")] == []

@@ -17,7 +17,7 @@ _HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?", re.IGNOREC
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings. Sizes are in GiB; an empty string means "not set"; `helm_processes` 0 means the default."""
+    """The settings. Sizes are in GiB; an empty string means "not set"; `helm_processes` 0 means two per CPU."""
 
     port: int = 8080
     metrics_port: int = 9090

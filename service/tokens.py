@@ -199,7 +199,7 @@ class TokensFile:
         """Read the file; raises StartupError if it is missing or invalid."""
         self._path = path
         self._lock = threading.Lock()
-        self._stamp = self._changed()
+        self._stamp = self._read_stamp()
         self._tokens = self._read()
 
     def caller(self, authorization: str | None) -> Token:
@@ -208,7 +208,7 @@ class TokensFile:
 
     def operators(self) -> tuple[Token, ...]:
         """The operator's tokens, read again if the file has changed."""
-        stamp = self._changed()
+        stamp = self._read_stamp()
         with self._lock:
             if stamp is not None and stamp != self._stamp:
                 self._stamp = stamp
@@ -232,7 +232,7 @@ class TokensFile:
         """Raises TokensNotKept."""
         raise TokensNotKept()
 
-    def _changed(self) -> tuple[int, int, int] | None:
+    def _read_stamp(self) -> tuple[int, int, int] | None:
         try:
             stat = self._path.stat()
         except OSError:

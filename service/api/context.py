@@ -23,7 +23,7 @@ def caller() -> Token:
 
 def note(**more: str) -> None:
     """Add fields to the audit line of the current request."""
-    g.noted = {**g.get("noted", {}), **more}
+    g.audit_fields = {**g.get("audit_fields", {}), **more}
 
 
 def target() -> Target:

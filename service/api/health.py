@@ -26,7 +26,7 @@ blueprint = Blueprint("health", __name__, description="The API itself")
 @blueprint.response(200, schemas.Alive)
 @problems(errors.Draining)
 def healthcheck() -> Response:
-    """Check that the API is up and accepts requests; the cluster is not asked
+    """Check that the API is up and accepts requests, without asking the cluster
 
     When this replica begins to shut down, only Kubernetes' own probes get 503.
     """

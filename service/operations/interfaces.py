@@ -43,7 +43,9 @@ class Cluster(Protocol):
         """Record on the claim that a server uses it since `since` (RFC 3339); an erase begun before has no effect."""
 
     def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
-        """Start to delete the claim, in the version that it has when `confirm()` returns; a missing claim is no error.
+        """Start to delete the claim; a missing claim is no error.
+
+        Only the version that was read before `confirm()` was called is deleted.
 
         Args:
             id: The server's id.

@@ -58,7 +58,7 @@ def create(context: Context, maker: Token, request: Mapping[str, Any]) -> tuple[
         raise TokenExists()
 
     def add_token(records: Records) -> dict[str, str | None]:
-        expired = _expired(records, now)
+        expired = _remove_expired(records, now)
         if token_key(name) in records.keys() - expired.keys():
             raise TokenExists()
         _check_room(records, expired)
@@ -81,7 +81,7 @@ def revoke(context: Context, caller: Token, name: str) -> None:
     now = datetime.now(UTC)
 
     def remove_token(records: Records) -> dict[str, str | None]:
-        known, expired = all_of(records), _expired(records, now)
+        known, expired = all_of(records), _remove_expired(records, now)
         record = known.get(token_key(name))
         if record is None or token_key(name) in expired or not caller.covers(record.token):
             raise TokenNotFound()
@@ -116,7 +116,7 @@ def create_login_link(context: Context, maker: Token, request: Mapping[str, Any]
     text = written(Issued(link, stamp(now), maker.name, until=maker.expires))
 
     def add_link(records: Records) -> dict[str, str | None]:
-        expired = _expired(records, now)
+        expired = _remove_expired(records, now)
         _check_room(records, expired)
         return {**expired, link_key(code): text}
 
@@ -193,7 +193,7 @@ def _expiry(maker: Token, seconds: int | None, now: datetime) -> datetime | None
     return expires
 
 
-def _expired(records: Records, now: datetime) -> dict[str, None]:
+def _remove_expired(records: Records, now: datetime) -> dict[str, None]:
     """The removal of every record that has expired."""
     return {key: None for key, record in all_of(records).items() if not record.token.valid_at(now)}
 

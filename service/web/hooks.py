@@ -119,7 +119,7 @@ def _log_request(response: Response, route: Route | None) -> None:
     path = request.path if id is not None else rule
     if route is not None and route.access.audited:
         name = token.name if token else ""
-        logs.audit(token=name, action=route.action, server=id, outcome=outcome, **g.get("noted", {}))
+        logs.audit(token=name, action=route.action, server=id, outcome=outcome, **g.get("audit_fields", {}))
     fields = {
         "method": request.method,
         "route": rule,

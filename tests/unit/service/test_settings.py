@@ -1,4 +1,4 @@
-"""The environment, read once and strictly."""
+"""The settings from environment variables."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from service.errors import StartupError
 from service.settings import Settings
 
 
-def test_without_any_variable_the_defaults_hold() -> None:
-    """So a developer needs only a kubeconfig and a tokens file."""
+def test_without_variables_the_defaults_apply() -> None:
+    """A developer needs only a kubeconfig and a file of tokens."""
     assert Settings.from_environment({}) == Settings()
 
 
 def test_every_variable_is_read() -> None:
-    """By the names that the API's chart sets."""
+    """The names are those that the API's chart sets."""
     environment = {
         "PORT": "1", "METRICS_PORT": "2", "SERVERS_NAMESPACE": "a", "SFTP_NAMESPACE": "b", "POD_NAMESPACE": "c",
         "POD_NAME": "d", "CHART_PATH": "/e", "TOKENS_FILE": "/f", "SERVER_VALUES_FILE": "/g", "GAMES_DIR": "/h",
@@ -57,8 +57,8 @@ def test_every_variable_is_read() -> None:
         ({"EXTERNAL_HOST": "[2001:db8::1]"}, "must be a host name or an IP address"),
     ],
 )
-def test_what_makes_no_sense_is_named(environment: dict[str, str], message: str) -> None:
-    """The variable, and what it should be."""
+def test_an_invalid_variable_is_named(environment: dict[str, str], message: str) -> None:
+    """The message has the variable, its value and what it must be."""
     with pytest.raises(StartupError, match=message):
         Settings.from_environment(environment)
 
@@ -66,6 +66,6 @@ def test_what_makes_no_sense_is_named(environment: dict[str, str], message: str)
 @pytest.mark.parametrize(
     "host", ["play.example.com", "Play.Example.com.", "play", "192.0.2.7", "2001:db8::1", "4u.example"]
 )
-def test_a_host_is_a_name_or_an_address(host: str) -> None:
-    """As customers' clients take it."""
+def test_a_host_is_a_name_or_an_ip_address(host: str) -> None:
+    """It is what customers' clients accept."""
     assert Settings.from_environment({"EXTERNAL_HOST": host}).external_host == host

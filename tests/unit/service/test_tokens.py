@@ -1,4 +1,4 @@
-"""Tokens: their file, their rotation, and who is let in."""
+"""The file of tokens: parsing it, reloading it and finding the caller."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from service.tokens import SCOPES, Token, TokensFile, parse
 
 
 def entry(secret: str, **more: Any) -> dict[str, Any]:
+    """An entry of the file; its name is the token."""
     return {"name": secret, "sha256": hashlib.sha256(secret.encode()).hexdigest(), "scopes": ["read"], **more}
 
 
 def write(path: Path, *entries: dict[str, Any]) -> None:
+    """Write a file with these entries."""
     path.write_text(json.dumps({"tokens": entries}))
 
 
-def test_a_token_is_known_by_its_hash(tmp_path: Path) -> None:
-    """Whatever the case of the scheme; anything else is nobody."""
+def test_a_token_is_found_by_its_hash(tmp_path: Path) -> None:
+    """The scheme `Bearer` may have any case; any other header is unauthorized."""
     write(tmp_path / "t", entry("one"), entry("two", customer="acme", scopes=["read", "operate"]))
     tokens = TokensFile(tmp_path / "t")
     assert tokens.caller("bearer two") == Token(
@@ -35,23 +37,23 @@ def test_a_token_is_known_by_its_hash(tmp_path: Path) -> None:
 
 
 def test_each_token_is_compared_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them, whichever it is, so that time tells neither how near a guess was nor which token it was."""
+    """All of them are compared, so that the duration reveals neither how close a guess is nor which token it is."""
     write(tmp_path / "t", entry("one"), entry("two"), entry("three"))
     tokens, compared = TokensFile(tmp_path / "t"), []
 
-    def noted(one: str, other: str) -> bool:
-        compared.append(one)
-        return one == other
+    def compare(digest: str, other: str) -> bool:
+        compared.append(digest)
+        return digest == other
 
-    monkeypatch.setattr("service.tokens.hmac.compare_digest", noted)
+    monkeypatch.setattr("service.tokens.hmac.compare_digest", compare)
     assert tokens.caller("Bearer one").name == "one"
     with pytest.raises(Unauthorized):
         tokens.caller("Bearer four")
     assert compared == [entry(name)["sha256"] for name in ("one", "two", "three")] * 2
 
 
-def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
-    """As Kubernetes does it, a new file in the old one's place; a broken one leaves the old tokens good."""
+def test_tokens_are_reloaded_without_a_restart(tmp_path: Path) -> None:
+    """Kubernetes replaces the file; if the new file is broken or missing, the old tokens stay valid."""
     path = tmp_path / "t"
     write(path, entry("one"))
     tokens = TokensFile(path)
@@ -105,8 +107,8 @@ BROKEN: dict[str, tuple[str, str]] = {
 }
 
 
-def test_a_bundle_allows_what_it_always_did() -> None:
-    """Whoever has one can do no more for a new version, but for admin; and the console is in none but that."""
+def test_a_bundle_never_grows() -> None:
+    """With a new version, tokens can do no more than before; only `admin` gets the new scopes."""
     actions = {scope: Token("a", "", frozenset({scope})).actions for scope in SCOPES}
     assert actions["read"] == {"server:read"}
     assert actions["operate"] == {
@@ -119,17 +121,21 @@ def test_a_bundle_allows_what_it_always_did() -> None:
 
 
 def test_a_token_may_be_confined_to_servers(tmp_path: Path) -> None:
-    """To those ids, and of them to its customer's."""
+    """It sees only those ids, and only while they belong to its customer."""
     write(tmp_path / "t", entry("one", customer="acme", servers=[4711, 4712]), entry("two", servers=None))
-    one, two = (TokensFile(tmp_path / "t").caller(f"Bearer {name}") for name in ("one", "two"))
-    assert one.servers == {4711, 4712}
-    assert [one.may_see("acme", 4711), one.may_see("other", 4711), one.may_see("acme", 1)] == [True, False, False]
-    assert two.may_see("other", 1)
+    confined, other = (TokensFile(tmp_path / "t").caller(f"Bearer {name}") for name in ("one", "two"))
+    assert confined.servers == frozenset({4711, 4712})
+    assert [confined.may_see(customer, id) for customer, id in (("acme", 4711), ("other", 4711), ("acme", 1))] == [
+        True,
+        False,
+        False,
+    ]
+    assert other.may_see("other", 1)
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_tokens_file_is_named(case: str) -> None:
-    """With the entry that is wrong, and nothing of its secret."""
+def test_a_broken_tokens_file_is_reported(case: str) -> None:
+    """The message names the wrong entry and does not quote the file."""
     text, message = BROKEN[case]
     with pytest.raises(StartupError, match=message) as raised:
         parse(text, "tokens.json")
@@ -137,6 +143,6 @@ def test_a_broken_tokens_file_is_named(case: str) -> None:
 
 
 def test_a_missing_tokens_file_stops_the_start(tmp_path: Path) -> None:
-    """Rather than answer everybody with 401."""
+    """Otherwise every call would get 401."""
     with pytest.raises(StartupError, match="cannot be read"):
         TokensFile(tmp_path / "none")

@@ -14,8 +14,8 @@ from service.web.routes import Route
 
 Document = dict[str, Any]
 
-_BODY = (errors.MalformedBody, errors.BodyTooLarge, errors.UnsupportedMediaType, errors.InvalidRequest)
-_TOKEN = (
+_BODY_PROBLEMS = (errors.MalformedBody, errors.BodyTooLarge, errors.UnsupportedMediaType, errors.InvalidRequest)
+_TOKEN_PROBLEMS = (
     errors.Unauthorized,
     errors.MissingScope,
     errors.NotFound,
@@ -63,13 +63,13 @@ def _complete_operation(operation: Document, route: Route) -> None:
     if route.access.scope is None:
         operation["security"] = []
     else:
-        kinds |= set(_TOKEN)
+        kinds |= set(_TOKEN_PROBLEMS)
         operation["description"] = (
             f"{operation.get('description', '')}\n\nNeeds the scope `{route.access.scope}`.".strip()
         )
     if "requestBody" in operation:
         operation["requestBody"]["required"] = True
-        kinds |= set(_BODY)
+        kinds |= set(_BODY_PROBLEMS)
     operation["responses"] = {
         status: answer for status, answer in operation["responses"].items() if str(status)[0] == "2"
     }

@@ -13,7 +13,7 @@ from service.operations import addresses
 from service.servers.names import PortName
 from service.web.routes import access, problems
 
-_PORT = (
+_PORT_PROBLEMS = (
     errors.ServerNotFound,
     errors.PortNotReady,
     errors.PortNotFound,
@@ -28,7 +28,7 @@ _PORT = (
 @blueprint.route("/<id:id>/port/<any(primary, rcon, sftp):type>", methods=["PATCH"])
 @access("server:read", Subject.SERVER)
 @blueprint.response(200, schemas.PortAnswer)
-@problems(*_PORT)
+@problems(*_PORT_PROBLEMS)
 def patch_port(id: int, type: PortName) -> dict[str, Any]:
     """Get the host and port of the game, of its RCON or of its files
 
@@ -41,7 +41,7 @@ def patch_port(id: int, type: PortName) -> dict[str, Any]:
 @blueprint.route("/<id:id>/port/<any(primary, rcon, sftp):type>", methods=["GET"])
 @access("server:read", Subject.SERVER)
 @blueprint.response(200, schemas.PortAnswer)
-@problems(*_PORT)
+@problems(*_PORT_PROBLEMS)
 def get_port(id: int, type: PortName) -> dict[str, Any]:
     """The same as PATCH"""
     return _port_answer(type)

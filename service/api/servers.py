@@ -27,7 +27,7 @@ from service.web.routes import access, problems
 blueprint = Blueprint("servers", __name__, url_prefix="/api/v1/server", description="Game servers")
 
 _SUCCESS: dict[str, Any] = {"success": True}
-_WRITES = (
+_WRITE_PROBLEMS = (
     errors.ServerNotFound,
     errors.OperationInProgress,
     errors.RefusedByCluster,
@@ -68,7 +68,7 @@ def list_servers(query: dict[str, Any]) -> Response:
 @blueprint.response(201, Success)
 @blueprint.alt_response(200, schema=Success, description="The server already existed; nothing has changed")
 @problems(
-    *_WRITES,
+    *_WRITE_PROBLEMS,
     errors.ServerExists,
     errors.EulaNotAccepted,
     errors.DiskKept,
@@ -102,7 +102,7 @@ def get_server(id: int) -> dict[str, Any]:
 @access("server:write", Subject.SERVER, audited=True)
 @blueprint.arguments(schemas.UpdateServer)
 @blueprint.response(200, schemas.Changed)
-@problems(*_WRITES, errors.DiskCannotShrink, errors.DiskCannotGrow)
+@problems(*_WRITE_PROBLEMS, errors.DiskCannotShrink, errors.DiskCannotGrow)
 def update_server(body: dict[str, Any], id: int) -> dict[str, Any]:
     """Resize a server or change its options
 
@@ -116,7 +116,7 @@ def update_server(body: dict[str, Any], id: int) -> dict[str, Any]:
 @access("server:delete", Subject.REMAINS, audited=True)
 @blueprint.arguments(schemas.DeleteQuery, location="query")
 @blueprint.response(200, Success)
-@problems(errors.InvalidRequest, *_WRITES)
+@problems(errors.InvalidRequest, *_WRITE_PROBLEMS)
 def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
     """Delete a server; its disk is kept unless `disk=erase`
 
@@ -129,7 +129,7 @@ def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
 @blueprint.route("/<id:id>/start", methods=["PATCH"])
 @access("server:power", Subject.SERVER, audited=True)
 @blueprint.response(200, Success)
-@problems(*_WRITES)
+@problems(*_WRITE_PROBLEMS)
 def start_server(id: int) -> dict[str, Any]:
     """Start a server; a running server keeps running
 
@@ -143,7 +143,7 @@ def start_server(id: int) -> dict[str, Any]:
 @blueprint.route("/<id:id>/stop", methods=["PATCH"])
 @access("server:power", Subject.SERVER, audited=True)
 @blueprint.response(200, Success)
-@problems(*_WRITES)
+@problems(*_WRITE_PROBLEMS)
 def stop_server(id: int) -> dict[str, Any]:
     """Stop a server; the game saves its world first"""
     power.stop(context(), target())
@@ -153,7 +153,7 @@ def stop_server(id: int) -> dict[str, Any]:
 @blueprint.route("/<id:id>/restart", methods=["PATCH"])
 @access("server:power", Subject.SERVER, audited=True)
 @blueprint.response(200, Success)
-@problems(*_WRITES)
+@problems(*_WRITE_PROBLEMS)
 def restart_server(id: int) -> dict[str, Any]:
     """Restart a server; a stopped server starts"""
     power.restart(context(), target())

@@ -18,14 +18,14 @@ from service.web.routes import access, problems
 
 blueprint = Blueprint("tokens", __name__, url_prefix="/api/v1", description="Tokens")
 
-_KEPT = (errors.TokensNotKept, errors.ClusterContended, errors.OperationFailed)
+_PROBLEMS = (errors.TokensNotKept, errors.ClusterContended, errors.OperationFailed)
 
 
 @blueprint.route("/token", methods=["POST"])
 @access("token", audited=True)
 @blueprint.arguments(schemas.CreateToken)
 @blueprint.response(201, schemas.TokenAnswer)
-@problems(errors.TokenExists, errors.TooManyTokens, *_KEPT)
+@problems(errors.TokenExists, errors.TooManyTokens, *_PROBLEMS)
 def create_token(body: dict[str, Any]) -> dict[str, Any]:
     """Issue a token that may do no more than your own
 
@@ -39,7 +39,7 @@ def create_token(body: dict[str, Any]) -> dict[str, Any]:
 @blueprint.route("/token", methods=["GET"])
 @access("token")
 @blueprint.response(200, schemas.TokensAnswer)
-@problems(*_KEPT)
+@problems(*_PROBLEMS)
 def list_tokens() -> dict[str, Any]:
     """List the issued tokens that your own token could have issued
 
@@ -60,7 +60,7 @@ def list_tokens() -> dict[str, Any]:
 @blueprint.route("/token/<name>", methods=["DELETE"])
 @access("token", audited=True)
 @blueprint.response(200, Success)
-@problems(errors.TokenNotFound, *_KEPT)
+@problems(errors.TokenNotFound, *_PROBLEMS)
 def delete_token(name: str) -> dict[str, Any]:
     """Revoke a token and the login links that it made
 
@@ -75,7 +75,7 @@ def delete_token(name: str) -> dict[str, Any]:
 @access("token", audited=True)
 @blueprint.arguments(schemas.CreateLoginLink)
 @blueprint.response(201, schemas.LoginLinkAnswer)
-@problems(errors.TooManyTokens, *_KEPT)
+@problems(errors.TooManyTokens, *_PROBLEMS)
 def create_login_link(body: dict[str, Any]) -> dict[str, Any]:
     """Make a login link, which gives out a token for a customer once"""
     code, expires = tokens.create_login_link(context(), caller(), body)
@@ -86,7 +86,7 @@ def create_login_link(body: dict[str, Any]) -> dict[str, Any]:
 @blueprint.route("/login/<code>", methods=["GET"])
 @access(None, audited=True)
 @blueprint.response(200, schemas.TokenAnswer)
-@problems(errors.NotFound, errors.LoginLinkGone, errors.ClusterUnavailable, *_KEPT)
+@problems(errors.NotFound, errors.LoginLinkGone, errors.ClusterUnavailable, *_PROBLEMS)
 def open_login_link(code: str) -> Response:
     """Open a login link: get a token for its customer, valid for 12 hours
 

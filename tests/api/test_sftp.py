@@ -290,7 +290,7 @@ def blob(*fields: bytes) -> str:
 
 
 def test_a_hardware_key_is_valid() -> None:
-    """asyncssh cannot create such a key, so the test builds one."""
+    """A real one needs hardware, so the test builds its data."""
     key = f"sk-ssh-ed25519@openssh.com {blob(b'sk-ssh-ed25519@openssh.com', b'x' * 32, b'ssh:')}"
     assert public_key(key) == key
 

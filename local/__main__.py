@@ -7,7 +7,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from local import binaries, cache, cluster, current, images, nodes, packages, paths, progress
+from local import binaries, cache, cluster, existing, images, nodes, packages, paths, steps
 
 
 def up() -> None:
@@ -23,14 +23,14 @@ def up() -> None:
 def cluster_up() -> None:
     """The cluster and the product in it, without server 1: what the tests need."""
     _product("cluster")
-    packages.ensure_clients()
 
 
 def tools() -> None:
     """Debian's and Python's packages, kubectl and helm: what `make lint` and unit tests need."""
-    packages.ensure_debian()
-    packages.ensure_python()
-    binaries.ensure()
+    jobs = steps.Jobs()
+    for job in (packages.ensure_debian, packages.ensure_python, binaries.ensure):
+        jobs.start(job)
+    jobs.finish()
 
 
 def venv() -> None:
@@ -41,14 +41,14 @@ def venv() -> None:
 def stop() -> None:
     """End the cluster; its data stays."""
     nodes.refuse_another_checkouts()
-    with progress.step("stopping the nodes (the games save their worlds first)"):
+    with steps.step("stopping the nodes (the games save their worlds first)"):
         nodes.stop()
 
 
 def clean() -> None:
     """End the cluster and remove its data."""
     stop()
-    with progress.step("removing the cluster's data"):
+    with steps.step("removing the cluster's data"):
         cluster.remove_data()
         shutil.rmtree(paths.LOGS, ignore_errors=True)
 
@@ -86,43 +86,72 @@ make stop ends it all and keeps the worlds; make run brings them back; make clea
 
 def _product(command: str) -> str:
     """Bring up all but server 1; returns the API's address."""
-    _in_venv(command)
+    if "--prepared" not in sys.argv:
+        _prepare(clients=command == "cluster")
+        _in_venv(command)
     from local import deploy
 
-    kubeconfig, node_ip = _cluster()
-    built = _images()
-    with progress.step("installing the API"):
-        deploy.api(kubeconfig, built)
-    with progress.step("installing file access"):
-        deploy.sftp(kubeconfig, built)
-    return deploy.write_env(kubeconfig, node_ip)
-
-
-def _cluster() -> tuple[Path, str]:
-    """The cluster's kubeconfig and a node's address, after bringing the local one up if wanted."""
-    built = binaries.ensure()
-    if os.environ.get("CLUSTER") == "current":
-        return current.kubeconfig(), current.node_address()
-    up_nodes = cluster.up(built)
-    return paths.KUBECONFIG, up_nodes[0].address
-
-
-def _images() -> dict[str, images.Image]:
     built = images.project(binaries.ensure())
     if os.environ.get("CLUSTER") == "current":
-        return current.deliver(built)
-    with progress.step("importing the project's images into the nodes"):
-        for node in cluster.wanted_nodes():
-            images.load(node, list(built.values()))
-    return built
+        kubeconfig, address, built = existing.kubeconfig(), existing.node_address(), existing.deliver(built)
+    else:
+        kubeconfig, address = paths.KUBECONFIG, cluster.wanted_nodes()[0].address
+    with steps.step("installing the API"):
+        deploy.api(kubeconfig, built)
+    with steps.step("installing file access"):
+        deploy.sftp(kubeconfig, built)
+    return deploy.write_env(kubeconfig, address)
+
+
+def _prepare(clients: bool) -> None:
+    """Install, compile and build what is missing, and bring the local cluster up, side by side where they can.
+
+    What compiles keeps all cores busy and what installs packages mostly waits for them, so the two go together. The
+    cluster starts as soon as Kubernetes is compiled, while its addons still are.
+
+    Args:
+        clients: whether the tests' clients are installed too.
+    """
+    jobs = steps.Jobs()
+    debian = jobs.start(packages.ensure_debian)
+    jobs.start(packages.ensure_python)
+    compiled = jobs.start(binaries.ensure)
+    packaged = jobs.after(debian, images.without_binaries)
+    if clients:
+        jobs.after(debian, packages.ensure_clients)
+
+    def nodes_up() -> list[nodes.Node]:
+        packaged.result()
+        return cluster.up(compiled.result())
+
+    def project_images() -> list[images.Image]:
+        packaged.result()
+        return list(images.project(compiled.result()).values())
+
+    if os.environ.get("CLUSTER") == "current":
+        jobs.start(project_images)
+        jobs.finish()
+        return
+    started = jobs.start(nodes_up)
+    jobs.after(compiled, binaries.addons)
+
+    def imported() -> None:
+        # After the control plane's images, which the cluster's start waits for.
+        ready = started.result()
+        built = project_images()
+        with steps.step("importing the project's images into the nodes"):
+            cluster.load(dict.fromkeys(ready, tuple(built)))
+
+    jobs.start(imported)
+    jobs.start(lambda: cluster.addons(started.result()))
+    jobs.finish()
 
 
 def _in_venv(command: str) -> None:
-    """Run on in the project's virtual environment, installing what is missing first."""
-    packages.ensure_debian()
+    """Run on in the project's virtual environment."""
     python = packages.ensure_python() / "bin" / "python"
     if Path(sys.prefix).resolve() != python.parent.parent.resolve():
-        os.execv(python, [str(python), "-m", "local", command])
+        os.execv(python, [str(python), "-m", "local", command, "--prepared"])
 
 
 _COMMANDS = {
@@ -141,12 +170,14 @@ def main() -> int:
     """Run the command that was asked for; a failed step ends with its message and 1."""
     parser = argparse.ArgumentParser(prog="python3 -m local", description=__doc__)
     parser.add_argument("command", choices=_COMMANDS)
+    # What comes first was done by the machine's Python, before the virtual environment was there.
+    parser.add_argument("--prepared", action="store_true", help=argparse.SUPPRESS)
     command = parser.parse_args().command
     try:
         # The virtual environment has a lock of its own: `make unit` need not wait for another checkout's `make run`.
         with nullcontext() if command == "venv" else cache.lock("local"):
             _COMMANDS[command]()
-    except progress.StepFailed as error:
+    except steps.StepFailed as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     return 0

@@ -6,8 +6,9 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,11 +42,15 @@ def key_of_files(folder: Path, files: Iterable[Path]) -> str:
     return key_of(*parts)
 
 
+_THREADS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+"""The locks among the threads of this process, which take turns without a message."""
+
+
 @contextmanager
 def lock(name: str) -> Iterator[None]:
     """Hold the machine-wide lock `name`: two checkouts never build the same thing at once."""
     paths.CACHE.mkdir(parents=True, exist_ok=True)
-    with (paths.CACHE / f"{name}.lock").open("w") as file:
+    with _THREADS[name], (paths.CACHE / f"{name}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

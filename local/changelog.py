@@ -25,9 +25,9 @@ def unreleased(text: str) -> str:
     """
     if (count := re.findall(r"^## .*$", text, re.MULTILINE).count(_UNRELEASED)) != 1:
         raise Unfoldable(f"CHANGELOG.md has the heading `{_UNRELEASED}` {count} times, not once")
-    section = re.split(r"^## .*\n", text.split(f"{_UNRELEASED}\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
-    parts = re.split(r"^(?=### )", section, flags=re.MULTILINE)
-    return "\n".join(part.strip("\n") + "\n" for part in parts if re.search(r"^- ", part, re.MULTILINE))
+    body = re.split(r"^## .*\n", text.split(f"{_UNRELEASED}\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
+    parts = [part.strip("\n") for part in re.split(r"^(?=### )", body, flags=re.MULTILINE)]
+    return "\n".join(f"{part}\n" for part in parts if part and not re.fullmatch(r"### .*", part))
 
 
 def section(text: str, version: str) -> str:

@@ -3,10 +3,11 @@
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from local import binaries, images, nodes, paths, progress
+from local import binaries, images, nodes, paths, steps
 
 _MANIFESTS = paths.ROOT / "local" / "manifests"
 
@@ -18,13 +19,13 @@ def wanted_nodes() -> list[nodes.Node]:
     """
     text = os.environ.get("NODES") or "2"
     if text not in ("1", "2", "3"):
-        raise progress.StepFailed(f"NODES must be 1, 2 or 3, not {text!r}")
+        raise steps.StepFailed(f"NODES must be 1, 2 or 3, not {text!r}")
     possible = [nodes.Node(number) for number in (1, 2, 3)]
     return [node for node in possible if node.number <= int(text) or (node.folder / "joined").exists()]
 
 
 def up(built: Path) -> list[nodes.Node]:
-    """Bring the cluster up, or what is missing of it; returns its nodes.
+    """Bring the nodes and the control plane up, or what is missing of them; returns the nodes.
 
     Args:
         built: the folder of the compiled binaries.
@@ -35,7 +36,7 @@ def up(built: Path) -> list[nodes.Node]:
     control_plane = images.control_plane(built)
     first, others = wanted[0], wanted[1:]
     if not set(nodes.running()) >= {node.number for node in wanted}:
-        with progress.step(f"starting {len(wanted)} node{'s' if len(wanted) > 1 else ''}"):
+        with steps.step(f"starting {len(wanted)} node{'s' if len(wanted) > 1 else ''}"):
             if not nodes.running():
                 # What a dead run of any checkout left: bridge, cgroups, record.
                 nodes.stop()
@@ -44,26 +45,40 @@ def up(built: Path) -> list[nodes.Node]:
                     _wipe(node)
                 nodes.start(node, built)
             nodes.route(wanted)
-    with progress.step("importing the system's images into the nodes"):
-        images.load(first, control_plane)
-        for node in wanted:
-            images.load(node, system)
+    with steps.step("importing the system's images into the nodes"):
+        load({node: [*(control_plane if node == first else []), *system] for node in wanted})
     _control_plane(first, built)
     for node in others:
         _join(node, first, built)
-    with progress.step("waiting for the nodes and the storage to be ready"):
+    with steps.step("waiting for the nodes to be ready"):
+        kubectl(["wait", "--for=condition=Ready", "--timeout=120s", *(f"node/{n.name}" for n in wanted)])
+    return wanted
+
+
+def load(wanted: Mapping[nodes.Node, Sequence[images.Image]]) -> None:
+    """Import into each node the images that it is to have, into all nodes at once."""
+    jobs = steps.Jobs()
+    for node, its_images in wanted.items():
+        jobs.start(partial(images.load, node, its_images))
+    jobs.finish()
+
+
+def addons(cluster_nodes: Sequence[nodes.Node]) -> None:
+    """Install storage, DNS and metrics, which the nodes do without until then."""
+    system = tuple(images.addons())
+    with steps.step("importing the images of storage, DNS and metrics into the nodes"):
+        load(dict.fromkeys(cluster_nodes, system))
+    with steps.step("waiting for storage and DNS"):
         for manifest in ("storage.yaml", "coredns.yaml", "metrics-server.yaml"):
             kubectl(["apply", "-f", _MANIFESTS / manifest])
-        kubectl(["wait", "--for=condition=Ready", "--timeout=120s", *(f"node/{n.name}" for n in wanted)])
-        # metrics-server is not waited for: until it has measured, the autoscaler lets the replicas be.
+        # metrics-server is not waited for: until it has measured, the autoscaler leaves the replicas as they are.
         for namespace, name in (("local-path-storage", "local-path-provisioner"), ("kube-system", "coredns")):
             kubectl(["-n", namespace, "rollout", "status", "--timeout=120s", f"deployment/{name}"])
-    return wanted
 
 
 def kubectl(arguments: Sequence[object], stdin: str | None = None) -> str:
     """What `kubectl` prints, talking to the local cluster as its administrator."""
-    return progress.output([paths.BIN / "kubectl", f"--kubeconfig={paths.KUBECONFIG}", *arguments], stdin=stdin)
+    return steps.output([paths.BIN / "kubectl", f"--kubeconfig={paths.KUBECONFIG}", *arguments], stdin=stdin)
 
 
 def _wipe(node: nodes.Node) -> None:
@@ -75,22 +90,22 @@ def _wipe(node: nodes.Node) -> None:
 def _control_plane(node: nodes.Node, built: Path) -> None:
     joined = node.folder / "joined"
     if not joined.exists():
-        with progress.step("starting the control plane (kubeadm init)"):
+        with steps.step("starting the control plane (kubeadm init)"):
             _kubeadm(node, built, "init", _filled("kubeadm-init.yaml", node))
             joined.touch()
     # admin.conf is kubeadm's; the copy is what people and scripts use.
     shutil.copy2(node.folder / "etc/kubernetes/admin.conf", paths.KUBECONFIG)
     paths.KUBECONFIG.chmod(0o600)
-    with progress.step("waiting for the API server"):
+    with steps.step("waiting for the API server"):
         deadline = time.monotonic() + 120
         while True:
             try:
                 kubectl(["get", "--raw", "/readyz", "--request-timeout=5s"])
                 return
-            except progress.StepFailed as error:
+            except steps.StepFailed as error:
                 if time.monotonic() > deadline:
                     log = node.folder / "kubelet.log"
-                    raise progress.StepFailed(f"{error}\nthe kubelet's log is {log}:\n{progress.tail(log)}") from error
+                    raise steps.StepFailed(f"{error}\nthe kubelet's log is {log}:\n{steps.tail(log)}") from error
                 time.sleep(0.5)
 
 
@@ -98,11 +113,11 @@ def _join(node: nodes.Node, first: nodes.Node, built: Path) -> None:
     joined = node.folder / "joined"
     if joined.exists():
         return
-    with progress.step(f"joining {node.name} (kubeadm join)"):
+    with steps.step(f"joining {node.name} (kubeadm join)"):
         # A node object of a join that was killed would make kubeadm refuse this one.
         kubectl(["delete", "node", node.name, "--ignore-not-found"])
         command = [built / "kubeadm", "token", "create", "--print-join-command", "--ttl=10m"]
-        words = progress.output(nodes.enter(first, command)).split()
+        words = steps.output(nodes.enter(first, command)).split()
         token = words[words.index("--token") + 1]
         ca_hash = words[words.index("--discovery-token-ca-cert-hash") + 1]
         config = _filled("kubeadm-join.yaml", node)
@@ -132,7 +147,7 @@ def _kubeadm(node: nodes.Node, built: Path, verb: str, config: str) -> None:
         *phases,
     ]
     # kubeadm looks for the kubelet on the PATH.
-    progress.run(f"kubeadm-{verb}-{node.name}", nodes.enter(node, command, built))
+    steps.run(f"kubeadm-{verb}-{node.name}", nodes.enter(node, command, built))
 
 
 def remove_data() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from mcstatus import JavaServer
 
-from local import images, paths, progress
+from local import images, paths, steps
 
 NAMESPACE = "gameserver-system"
 SFTP_NAMESPACE = "gameserver-sftp"
@@ -69,11 +69,11 @@ def _image(image: images.Image) -> dict[str, str]:
 
 def _install(kubeconfig: Path, release: str, chart: str, namespace: str, values: dict[str, Any]) -> None:
     helm = [paths.BIN / "helm", f"--kubeconfig={kubeconfig}"]
-    listed = progress.output([*helm, "list", "-n", namespace, "--pending", "--uninstalling", "-o", "json"])
+    listed = steps.output([*helm, "list", "-n", namespace, "--pending", "--uninstalling", "-o", "json"])
     for pending in json.loads(listed):
         # A `make run` that was killed; nothing of these releases is worth keeping but what their charts keep.
-        progress.run(f"helm-{release}", [*helm, "uninstall", pending["name"], "-n", namespace, "--no-hooks"])
-    progress.run(
+        steps.run(f"helm-{release}", [*helm, "uninstall", pending["name"], "-n", namespace, "--no-hooks"])
+    steps.run(
         f"helm-{release}",
         [*helm, "upgrade", "--install", release]
         + [paths.ROOT / "charts" / chart, "-n", namespace, "--values", "-", "--wait", "--timeout=3m"],
@@ -123,7 +123,7 @@ def first_server(url: str) -> tuple[str, str]:
     Raises:
         StepFailed: the API refused it, or it did not come to run within 3 minutes.
     """
-    with progress.step("creating Minecraft server 1 through the API"):
+    with steps.step("creating Minecraft server 1 through the API"):
         deadline = time.monotonic() + 60
         while True:
             status, answer = call(url, "GET", "/api/v1/server/1/")
@@ -136,9 +136,9 @@ def first_server(url: str) -> tuple[str, str]:
             if status in (200, 201):
                 break
             if time.monotonic() > deadline:
-                raise progress.StepFailed(f"the API answered {status}: {answer.get('detail')}")
+                raise steps.StepFailed(f"the API answered {status}: {answer.get('detail')}")
             time.sleep(1)
-    with progress.step("waiting for server 1 to answer a Minecraft ping"):
+    with steps.step("waiting for server 1 to answer a Minecraft ping"):
         game = _answering(url)
     _, files = call(url, "PATCH", "/api/v1/server/1/port/sftp")
     return game, f"{files.get('host')}:{files.get('port')}"
@@ -159,7 +159,7 @@ def _answering(url: str) -> str:
                 said = str(error)
         time.sleep(0.5)
     _, answer = call(url, "GET", "/api/v1/server/1/")
-    raise progress.StepFailed(
+    raise steps.StepFailed(
         f"server 1 does not answer ({said}); the API says {answer.get('state')}: {answer.get('reason')}"
     )
 
@@ -173,4 +173,4 @@ def _kubectl(kubeconfig: Path, arguments: list[str], stdin: str) -> None:
     command = [str(paths.BIN / "kubectl"), f"--kubeconfig={kubeconfig}", *arguments]
     result = subprocess.run(command, input=stdin, text=True, capture_output=True)
     if result.returncode != 0:
-        raise progress.StepFailed(f"kubectl {' '.join(arguments)} failed: {result.stderr.strip()}")
+        raise steps.StepFailed(f"kubectl {' '.join(arguments)} failed: {result.stderr.strip()}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from local import binaries, cache, nodes, paths, progress
+from local import binaries, cache, nodes, paths, steps
 
 BASE = "localhost/debian:bookworm-slim"
 _DEBIAN = "bookworm"
@@ -28,15 +28,22 @@ class Image:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What an image is built from: its folder, more of the repository, compiled binaries."""
+    """What an image is built from: its folder, more of the repository, compiled binaries.
+
+    The Dockerfile of one with binaries has a stage `runtime` without them, which needs only `packages` of the
+    repository's files: it is built while the binaries are compiled.
+    """
 
     folder: str
     files: tuple[str, ...] = ()
     binaries: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
 
 _RECIPES = {
-    "gameserver-api": _Recipe("api", ("requirements.txt", "service", "charts/gameserver"), ("helm",)),
+    "gameserver-api": _Recipe(
+        "api", ("requirements.txt", "service", "charts/gameserver"), ("helm",), ("requirements.txt",)
+    ),
     "gameserver-sftp": _Recipe("sftp", ("agent",)),
     "minecraft": _Recipe("minecraft"),
     "minetest": _Recipe("minetest"),
@@ -52,6 +59,16 @@ def project(built: Path) -> dict[str, Image]:
     """
     base = _base()
     return {name: _project_image(name, recipe, base, built) for name, recipe in _RECIPES.items()}
+
+
+def without_binaries() -> None:
+    """Build the base image, and of the project's images all that needs no compiled binary."""
+    base = _base()
+    for name, recipe in _RECIPES.items():
+        if recipe.binaries:
+            _packages_stage(name, recipe, base)
+        else:
+            _project_image(name, recipe, base, None)
 
 
 def control_plane(built: Path) -> list[Image]:
@@ -73,7 +90,7 @@ def control_plane(built: Path) -> list[Image]:
 
 
 def every_node(built: Path) -> list[Image]:
-    """The images that each node needs: kube-proxy, pause, the addons, the storage provisioner and its shell."""
+    """The images that each node needs to join: kube-proxy, pause, and the shell of the storage provisioner."""
     base = _base()
     pause = 'FROM scratch\nCOPY catatonit /pause\nENTRYPOINT ["/pause", "-P"]\n'
     proxy = (
@@ -85,10 +102,16 @@ def every_node(built: Path) -> list[Image]:
     return [
         _binary_image("pause:3.10.1", pause, Path("/usr/bin/catatonit")),
         _binary_image(f"kube-proxy:{binaries.kubernetes_version()}", proxy, built / "kube-proxy", base),
-        _addon_image("local-path-provisioner:v0.0.30", binaries.local_path_provisioner()),
-        _addon_image("metrics-server:v0.9.0", binaries.metrics_server()),
-        _addon_image("coredns:v1.14.3", binaries.coredns()),
         Image(BASE, base),
+    ]
+
+
+def addons() -> list[Image]:
+    """The images of the storage provisioner, metrics-server and CoreDNS."""
+    return [
+        _addon_image("local-path-provisioner:v0.0.30", binaries.local_path_provisioner()),
+        _addon_image("metrics-server:v0.8.0", binaries.metrics_server()),
+        _addon_image("coredns:v1.14.3", binaries.coredns()),
     ]
 
 
@@ -102,12 +125,12 @@ def _from_scratch(binary: str, target: str) -> str:
 
 def load(node: nodes.Node, images: Sequence[Image]) -> None:
     """Import into the node's containerd those of `images` that it hasn't got."""
-    listed = progress.output(nodes.enter(node, ["ctr", "-n", "k8s.io", "images", "ls", "-q"]))
+    listed = steps.output(nodes.enter(node, ["ctr", "-n", "k8s.io", "images", "ls", "-q"]))
     have = set(listed.split())
     for image in images:
         if image.name not in have:
             command = ["ctr", "-n", "k8s.io", "images", "import", image.archive]
-            progress.run(f"import-{node.name}", nodes.enter(node, command))
+            steps.run(f"import-{node.name}", nodes.enter(node, command))
 
 
 def push(image: Image, target: str) -> None:
@@ -124,22 +147,14 @@ def push(image: Image, target: str) -> None:
     _in_storage("push", script, {"ARCHIVE": str(image.archive), "TARGET": target})
 
 
-def _project_image(name: str, recipe: _Recipe, base: Path, built: Path) -> Image:
+def _project_image(name: str, recipe: _Recipe, base: Path, built: Path | None) -> Image:
     with tempfile.TemporaryDirectory() as temporary:
         context = Path(temporary)
-        ignore = shutil.ignore_patterns("__pycache__", "node_modules", "*.pyc", ".*_cache")
-        shutil.copytree(paths.ROOT / "images" / recipe.folder, context, dirs_exist_ok=True, ignore=ignore)
-        for path in recipe.files:
-            source, target = paths.ROOT / path, context / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=ignore)
-            else:
-                shutil.copy2(source, target)
-        files = [path for path in context.rglob("*") if path.is_file()]
-        # The binaries stand for themselves by their folder's name, which is a key already.
-        key = cache.key_of(cache.key_of_files(context, files), base.parent.name, built.name)
+        key = _copy_into(context, recipe.folder, recipe.files)
+        # The binaries are named by their folder, whose name is a key already.
+        key = cache.key_of(key, base.parent.name, built.name if built and recipe.binaries else "")
         for binary in recipe.binaries:
+            assert built is not None
             (context / "bin").mkdir(exist_ok=True)
             shutil.copy2(built / binary, context / "bin" / binary)
         reference = f"localhost/{name}:{key}"
@@ -149,6 +164,33 @@ def _project_image(name: str, recipe: _Recipe, base: Path, built: Path) -> Image
             key,
             lambda archive: _build(reference, name, context, archive),
         )
+
+
+def _packages_stage(name: str, recipe: _Recipe, base: Path) -> None:
+    """Build the stage `runtime` of the image into buildah's storage, where the image's own build finds its layers."""
+    with tempfile.TemporaryDirectory() as temporary:
+        context = Path(temporary)
+        key = cache.key_of(_copy_into(context, recipe.folder, recipe.packages), base.parent.name)
+
+        def build(_folder: Path) -> None:
+            with steps.step(f"installing the packages of the image localhost/{name}"):
+                _build(f"localhost/{name}-runtime:{key}", f"{name}-runtime", context, None, target="runtime")
+
+        cache.built("images", f"runtime-{name}-{key}", build)
+
+
+def _copy_into(context: Path, folder: str, files: Sequence[str]) -> str:
+    """Copy an image's folder and more files of the repository into the context of its build; returns their key."""
+    ignore = shutil.ignore_patterns("__pycache__", "node_modules", "*.pyc", ".*_cache")
+    shutil.copytree(paths.ROOT / "images" / folder, context, dirs_exist_ok=True, ignore=ignore)
+    for path in files:
+        source, target = paths.ROOT / path, context / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=ignore)
+        else:
+            shutil.copy2(source, target)
+    return cache.key_of_files(context, [path for path in context.rglob("*") if path.is_file()])
 
 
 def _binary_image(reference: str, dockerfile: str, binary: Path, base: Path | None = None) -> Image:
@@ -167,7 +209,7 @@ def _binary_image(reference: str, dockerfile: str, binary: Path, base: Path | No
 
 def _image(reference: str, kind: str, key: str, build: Callable[[Path], None]) -> Image:
     def build_into(folder: Path) -> None:
-        with progress.step(f"building the image {reference}"):
+        with steps.step(f"building the image {reference}"):
             build(folder / "image.tar")
 
     folder = cache.built("images", f"{kind}-{key}", build_into)
@@ -178,9 +220,9 @@ def _base() -> Path:
     """The archive of the Debian that the images stand on, also put into buildah's storage."""
 
     def build(folder: Path) -> None:
-        with progress.step(f"making a Debian {_DEBIAN} base image"):
+        with steps.step(f"making a Debian {_DEBIAN} base image"):
             tree = folder / "debian.tar"
-            progress.run(
+            steps.run(
                 "debian-base",
                 ["mmdebstrap", "--variant=minbase", "--include=ca-certificates"]
                 + [
@@ -199,8 +241,8 @@ def _base() -> Path:
     return cache.built("images", _BASE_KEY, build) / "image.tar"
 
 
-def _build(reference: str, name: str, context: Path, archive: Path) -> None:
-    """Build `context` as `reference` and write its archive."""
+def _build(reference: str, name: str, context: Path, archive: Path | None, target: str = "") -> None:
+    """Build `context`, or its stage `target`, as `reference`, and write its archive if one is wanted."""
     script = """
         set -eu
         runroot=$(mktemp -d)
@@ -211,8 +253,10 @@ def _build(reference: str, name: str, context: Path, archive: Path) -> None:
         fi
         buildah build --network host --pull=never --layers --force-rm \
             -v /etc/ssl/certs:/etc/ssl/certs:ro -v /etc/resolv.conf:/etc/resolv.conf:ro \
-            --build-arg BASE="$BASE" -t "$REFERENCE" "$CONTEXT"
-        buildah push "$REFERENCE" "docker-archive:$ARCHIVE:$REFERENCE"
+            --build-arg BASE="$BASE" ${TARGET:+--target "$TARGET"} -t "$REFERENCE" "$CONTEXT"
+        if [ -n "$ARCHIVE" ]; then
+            buildah push "$REFERENCE" "docker-archive:$ARCHIVE:$REFERENCE"
+        fi
         # The newest first; what an older one shares with these two stays.
         for old in $(buildah images -q --filter "reference=${REFERENCE%:*}" | tail -n +3); do
             buildah rmi -f "$old"
@@ -224,7 +268,8 @@ def _build(reference: str, name: str, context: Path, archive: Path) -> None:
         "BASE": BASE,
         "BASE_ARCHIVE": str(paths.CACHE / "images" / _BASE_KEY / "image.tar"),
         "CONTEXT": str(context),
-        "ARCHIVE": str(archive),
+        "ARCHIVE": str(archive or ""),
+        "TARGET": target,
     }
     _in_storage(f"build-{name}", script, names)
 
@@ -238,7 +283,7 @@ def _in_storage(log: str, script: str, names: dict[str, str]) -> None:
     storage.mkdir(parents=True, exist_ok=True)
     settings = {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "overlay", "STORAGE": str(storage)}
     with cache.lock("buildah"):
-        progress.run(
+        steps.run(
             log,
             ["unshare", "-m", "sh", "-c", script],
             env={**os.environ, **settings, **names},

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from local import paths, progress
+from local import paths, steps
 
 BRIDGE = "gameserver0"
 HOST_ADDRESS = "10.77.0.1"
@@ -95,7 +95,7 @@ def refuse_another_checkouts() -> None:
     """
     record = owner()
     if record and record["checkout"] != str(paths.ROOT) and running():
-        raise progress.StepFailed(
+        raise steps.StepFailed(
             f"the local cluster of {record['checkout']} is up on this machine, and there is room "
             f"for one; stop it first: make -C {record['checkout']} stop"
         )
@@ -113,7 +113,7 @@ def enter(node: Node, command: Sequence[object], *tools: Path) -> list[str]:
     """`command`, as it is run inside the node, in `environment(*tools)`."""
     pid = running().get(node.number)
     if pid is None:
-        raise progress.StepFailed(f"{node.name} is not running")
+        raise steps.StepFailed(f"{node.name} is not running")
     own = [f"{name}={value}" for name, value in environment(*tools).items()]
     return ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "--", "env", "-i", *own, *map(str, command)]
 
@@ -167,7 +167,7 @@ def route(nodes: Sequence[Node]) -> None:
     for node in nodes:
         for other in nodes:
             if other != node:
-                progress.output(enter(node, ["ip", "route", "replace", other.pod_range, "via", other.address]))
+                steps.output(enter(node, ["ip", "route", "replace", other.pod_range, "via", other.address]))
 
 
 def stop() -> None:
@@ -213,23 +213,23 @@ def _record(node: Node, pid: int) -> None:
 
 def _ensure_bridge() -> None:
     if not (_LINKS / BRIDGE).exists():
-        progress.output(["ip", "link", "add", BRIDGE, "type", "bridge"])
-    progress.output(["ip", "address", "replace", f"{HOST_ADDRESS}/24", "dev", BRIDGE])
-    progress.output(["ip", "link", "set", BRIDGE, "up"])
+        steps.output(["ip", "link", "add", BRIDGE, "type", "bridge"])
+    steps.output(["ip", "address", "replace", f"{HOST_ADDRESS}/24", "dev", BRIDGE])
+    steps.output(["ip", "link", "set", BRIDGE, "up"])
 
 
 def _remove_link(name: str) -> None:
     # The kernel may remove it, with a node's network, at any moment.
     subprocess.run(["ip", "link", "delete", name], stderr=subprocess.DEVNULL)
     if (_LINKS / name).exists():
-        raise progress.StepFailed(f"the network link {name} cannot be removed; try: ip link delete {name}")
+        raise steps.StepFailed(f"the network link {name} cannot be removed; try: ip link delete {name}")
 
 
 def _connect(node: Node, pid: int) -> None:
     outside = f"gs-{node.name}"
     _remove_link(outside)
-    progress.output(["ip", "link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", str(pid)])
-    progress.output(["ip", "link", "set", outside, "master", BRIDGE, "up"])
+    steps.output(["ip", "link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", str(pid)])
+    steps.output(["ip", "link", "set", outside, "master", BRIDGE, "up"])
     for command in (
         ["ip", "link", "set", "lo", "up"],
         ["ip", "address", "replace", f"{node.address}/24", "dev", "eth0"],
@@ -239,7 +239,7 @@ def _connect(node: Node, pid: int) -> None:
         # would leave the node, and the kernel keep to that way until the asker gives up, half a minute later.
         *(["iptables", "-w", "-A", chain, "-d", SERVICES, "-j", "REJECT"] for chain in ("FORWARD", "OUTPUT")),
     ):
-        progress.output(enter(node, command))
+        steps.output(enter(node, command))
 
 
 def _write_containerd_config(node: Node) -> None:
@@ -258,7 +258,7 @@ def _wait(node: Node, ready: Callable[[], bool], process: subprocess.Popen[bytes
     while not ready():
         log = node.folder / "node.log"
         if process.poll() is not None or time.monotonic() > deadline:
-            raise progress.StepFailed(f"{node.name}: {what} did not come up; its log is {log}:\n{progress.tail(log)}")
+            raise steps.StepFailed(f"{node.name}: {what} did not come up; its log is {log}:\n{steps.tail(log)}")
         time.sleep(0.1)
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from local import cache, paths, progress
+from local import cache, paths, steps
 
 _REQUIREMENTS = paths.ROOT / "requirements-dev.txt"
 _CLIENTS = paths.ROOT / "tests" / "clients"
@@ -36,13 +36,13 @@ def ensure_debian() -> None:
     if not missing:
         return
     if os.geteuid() != 0:
-        raise progress.StepFailed(f"run as root, or install first: {' '.join(missing)}")
-    with progress.step(f"installing Debian packages: {' '.join(missing)}"):
+        raise steps.StepFailed(f"run as root, or install first: {' '.join(missing)}")
+    with steps.step(f"installing Debian packages: {' '.join(missing)}"):
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         # A kill in the middle of an earlier run leaves packages half configured.
-        progress.run("dpkg-configure", ["dpkg", "--configure", "-a"], env=environment)
-        progress.run("apt-update", ["apt-get", "update"], env=environment)
-        progress.run(
+        steps.run("dpkg-configure", ["dpkg", "--configure", "-a"], env=environment)
+        steps.run("apt-update", ["apt-get", "update"], env=environment)
+        steps.run(
             "apt-install",
             ["apt-get", "install", "-y", "--no-install-recommends"]
             # A package may start a service or edit its files; neither is wanted here.
@@ -56,11 +56,11 @@ def ensure_python() -> Path:
     key = cache.key_of(_REQUIREMENTS.read_text(), sys.version)
 
     def build(folder: Path) -> None:
-        with progress.step("installing the Python packages"):
+        with steps.step("installing the Python packages"):
             # venv writes its own path into its scripts, so it is made where it will be.
-            progress.run("venv", [sys.executable, "-m", "venv", folder])
+            steps.run("venv", [sys.executable, "-m", "venv", folder])
             pip = [folder / "bin/python", "-m", "pip", "install", "--disable-pip-version-check"]
-            progress.run("pip-install", [*pip, "--require-hashes", "-r", _REQUIREMENTS])
+            steps.run("pip-install", [*pip, "--require-hashes", "-r", _REQUIREMENTS])
         for script in (folder / "bin").iterdir():
             if script.is_file() and not script.is_symlink():
                 data = script.read_bytes()
@@ -80,11 +80,11 @@ def unpacked(package: str) -> Path:
     """The folder with a Debian package's files, which is not installed: that could start its service."""
 
     def build(folder: Path) -> None:
-        with progress.step(f"fetching Debian's {package}"):
-            progress.run("apt-update", ["apt-get", "update"])
-            progress.run("apt-download", ["apt-get", "download", package], cwd=folder)
+        with steps.step(f"fetching Debian's {package}"):
+            steps.run("apt-update", ["apt-get", "update"])
+            steps.run("apt-download", ["apt-get", "download", package], cwd=folder)
             (archive,) = folder.glob("*.deb")
-            progress.run("dpkg-deb", ["dpkg-deb", "-x", archive, folder])
+            steps.run("dpkg-deb", ["dpkg-deb", "-x", archive, folder])
             archive.unlink()
 
     return cache.built("debian", package, build)
@@ -97,6 +97,6 @@ def ensure_clients() -> None:
     key = cache.key_of(lock.read_text())
     if stamp.exists() and stamp.read_text() == key:
         return
-    with progress.step("installing the test clients (npm)"):
-        progress.run("npm-ci", ["npm", "ci", "--no-audit", "--no-fund"], cwd=_CLIENTS)
+    with steps.step("installing the test clients (npm)"):
+        steps.run("npm-ci", ["npm", "ci", "--no-audit", "--no-fund"], cwd=_CLIENTS)
         stamp.write_text(key)

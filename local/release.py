@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from local import binaries, cache, changelog, imagefile, images, paths, progress, sbom, version
+from local import binaries, cache, changelog, imagefile, images, paths, sbom, steps, version
 
 _CHANGELOG = "CHANGELOG.md"
 
@@ -84,7 +84,7 @@ def prepare(root: Path, today: datetime.date) -> tuple[str, Commit]:
 def package_chart(helm: Path, chart: Path, number: str, commit: Commit, folder: Path) -> Path:
     """Package a chart with this version and appVersion into `folder`; the same chart and commit give the same bytes."""
     stamps = ["--version", number, "--app-version", number]
-    progress.run(f"package-{chart.name}", [helm, "package", chart, *stamps, "--destination", folder / ".charts"])
+    steps.run(f"package-{chart.name}", [helm, "package", chart, *stamps, "--destination", folder / ".charts"])
     (package,) = (folder / ".charts").iterdir()
     target = folder / package.name
     target.write_bytes(_settled(package.read_bytes(), commit.epoch))
@@ -133,11 +133,11 @@ def build(root: Path, built: Path, project: Mapping[str, images.Image], number: 
     for old in (folder, unfinished):
         shutil.rmtree(old, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    with progress.step("packaging the charts"):
+    with steps.step("packaging the charts"):
         for chart in sorted(file.parent for file in root.glob("charts/*/Chart.yaml")):
             package_chart(built / "helm", chart, number, commit, unfinished)
     for name, image in project.items():
-        with progress.step(f"labelling the image {name}:{number}, and listing what is in it"):
+        with steps.step(f"labelling the image {name}:{number}, and listing what is in it"):
             label_image(image, name, number, commit, unfinished)
     text = (root / _CHANGELOG).read_text()
     (unfinished / "RELEASE_NOTES.md").write_text(changelog.section(text, number))
@@ -190,7 +190,7 @@ def main() -> int:
             built = binaries.ensure()
             project = images.project(built)
             folder = build(paths.ROOT, built, project, number, commit)
-    except (Refused, progress.StepFailed) as error:
+    except (Refused, steps.StepFailed) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     print(f"\n{number} is in {folder}. To publish it:\n\n{next_steps(folder, number)}")

@@ -1,4 +1,4 @@
-"""What a call asks of its caller, wherever it comes in. Pure."""
+"""What a call requires of its caller. Pure."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ from enum import Enum
 
 
 class Subject(Enum):
-    """What the id in a call has to be, to a caller who may see it; anything else answers 404."""
+    """What the id in a call must name; an id that names anything else, or that the caller may not see, answers 404."""
 
-    NONE = "there is no id"
-    NEW = "any id: the operation itself judges what is there already"
+    NONE = "the call has no id"
+    NEW = "any id: the operation itself checks what exists"
     SERVER = "a server"
-    ENDING = "a server, or what is left of a deleted one while its game still ends"
-    REMAINS = "a server, or the disk that is kept of a deleted one"
+    ENDING = "a server, or a deleted one whose game has not ended yet"
+    REMAINS = "a server, or the kept disk of a deleted one"
 
 
 @dataclass(frozen=True)
 class Access:
-    """A scope, or None of a public call; what the id is about; and whether each such call is audited."""
+    """What one route requires.
+
+    Attributes:
+        scope: The scope that the caller's token needs, or None for a public call.
+        subject: What the id in the path must name.
+        audited: Whether each call leaves an audit line.
+    """
 
     scope: str | None
     subject: Subject = Subject.NONE

@@ -1,4 +1,4 @@
-"""The Flask application, put together from its collaborators."""
+"""Assembles the Flask application from its collaborators."""
 
 from __future__ import annotations
 
@@ -34,9 +34,17 @@ def create_app(
     accounts: Accounts | None = None,
     tokens: Tokens | None = None,
 ) -> Flask:
-    """The application: without `accounts` one that knows no file access, without `tokens` that of `TOKENS_FILE`.
+    """Create the application.
 
-    Raises StartupError, with file and line, where a file it depends on is broken.
+    Args:
+        settings: The settings of this process.
+        cluster: Reads Kubernetes.
+        releases: Writes through Helm.
+        accounts: The SFTP accounts; None if file access is not installed.
+        tokens: The tokens; None to read them from `settings.tokens_file`.
+
+    Raises:
+        StartupError: A file or a setting is invalid; the message names the file and line, or the variable.
     """
     app = Flask("service", static_folder=None)
     app.config.update(
@@ -46,7 +54,7 @@ def create_app(
         MAX_CONTENT_LENGTH=LARGEST_BODY,
         PROVIDE_AUTOMATIC_OPTIONS=False,
         TRAP_HTTP_EXCEPTIONS=False,
-        # An exception is answered as a problem, in tests too.
+        # Answer exceptions with a problem, in tests too.
         PROPAGATE_EXCEPTIONS=False,
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -55,14 +63,14 @@ def create_app(
     app.url_map.converters["id"] = ServerId
     folders = [catalogue.BUILT_IN, *([settings.games_dir] if settings.games_dir else [])]
     chart = ChartValues(settings.chart_path)
-    catalogue_ = catalogue.load(*folders, chart=chart)
-    _check_against(settings, catalogue_, chart)
+    games_by_name = catalogue.load(*folders, chart=chart)
+    _check_settings(settings, games_by_name, chart)
     context = Context(
         settings=settings,
         cluster=cluster,
         releases=releases,
-        games=catalogue_,
-        operator_values=operator_values.load(settings.server_values_file, catalogue_, chart),
+        games=games_by_name,
+        operator_values=operator_values.load(settings.server_values_file, games_by_name, chart),
         accounts=accounts if accounts and settings.sftp_namespace else NoFileAccess(),
         tokens=tokens or _tokens_file(settings),
     )
@@ -75,15 +83,15 @@ def create_app(
 
 def _tokens_file(settings: Settings) -> TokensFile:
     if settings.tokens_file is None:
-        raise errors.StartupError("TOKENS_FILE: nobody could call the API: neither it nor TOKENS_SECRET is set")
+        raise errors.StartupError("TOKENS_FILE: set it or TOKENS_SECRET; without either, nobody could call the API")
     return TokensFile(settings.tokens_file)
 
 
-def _check_against(settings: Settings, catalogue_: Mapping[str, catalogue.Game], chart: ChartValues) -> None:
-    """Raises StartupError for a setting that the games or the chart do not bear out."""
+def _check_settings(settings: Settings, games_by_name: Mapping[str, catalogue.Game], chart: ChartValues) -> None:
+    """Raises StartupError for a setting that does not match the games or the chart."""
     for name in sorted(settings.accepted_eulas):
-        if name not in catalogue_:
-            raise errors.StartupError(f"ACCEPTED_EULAS: {name} is no game: it {unknown(name, catalogue_)}")
+        if name not in games_by_name:
+            raise errors.StartupError(f"ACCEPTED_EULAS: the game {name} {unknown(name, games_by_name)}")
     for variable, size in (
         ("MAX_RAM_GB", {"ramGb": settings.max_ram_gb}),
         ("MAX_DISK_GB", {"diskGb": settings.max_disk_gb}),
@@ -96,24 +104,24 @@ def _register_routes(app: Flask, context: Context) -> None:
     api = _Api(
         app,
         spec_kwargs={
-            "info": {"description": "Hosts game servers on Kubernetes, each one a Helm release."},
+            "info": {"description": "Hosts game servers on Kubernetes. Each server is a Helm release."},
             "security": [{"bearer": []}],
         },
     )
     api.register_converter(ServerId, id_schema)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     api.spec.components.schema("ProblemAnswer", schema=ProblemAnswer)
-    # That of the ports is the servers' own.
+    # The ports share the blueprint of the servers.
     modules = (health, servers, ports, files, disks, games, tokens_api)
     for blueprint in dict.fromkeys(module.blueprint for module in modules):
         api.register_blueprint(blueprint)
     app.register_blueprint(reference.blueprint)
     app.extensions["routes"] = routes.table(app)
-    app.extensions["openapi"] = document.finished(
+    app.extensions["openapi"] = document.complete(
         api.spec.to_dict(), app.extensions["routes"], context.settings, context.games
     )
 
 
 class _Api(Api):  # type: ignore[misc]
     def _register_error_handlers(self) -> None:
-        """None of flask-smorest's: they drop `Allow` on a 405, and are no problem+json."""
+        """Register none, because flask-smorest's drop `Allow` on a 405 and do not answer with problem+json."""

@@ -1,4 +1,4 @@
-"""Files that an operator gives, read strictly: a slip is named with its file and line, and nothing is guessed."""
+"""Strict parsing of the operator's YAML and JSON files; an error names the file and the line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import yaml
 from service.errors import StartupError
 
 Keys = Sequence[str | int]
+"""A path into nested mappings and lists, such as ("ports", 0, "name")."""
 
 
-# libyaml, where PyYAML was built with it, takes a tenth of the time.
+# libyaml's loader takes a tenth of the time, but not every build of PyYAML has it.
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's, with JSON's way to write a float: 1e-07 is a number to helm too."""
+    """PyYAML's loader, which also reads JSON's floats: 1e-07 is a number for helm too."""
 
 
 _Loader.add_implicit_resolver(
@@ -28,29 +29,29 @@ _TEXT = "tag:yaml.org,2002:str"
 
 
 class _StrictLoader(_Loader):
-    """Refuses what YAML would take without a word: a key that is there twice, and one that is no text (`NO: 1`)."""
+    """Refuses what YAML silently accepts: a key that appears twice, and a key that is not a string (`NO: 1`)."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[str] = set()
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
-            slip = "is there twice" if key.value in seen else "needs quotes" if key.tag != _TEXT else ""
-            if slip:
+            mistake = "appears twice" if key.value in seen else "needs quotes" if key.tag != _TEXT else ""
+            if mistake:
                 raise yaml.constructor.ConstructorError(
-                    problem=f"the key {key.value} {slip}", problem_mark=key.start_mark
+                    problem=f"the key {key.value} {mistake}", problem_mark=key.start_mark
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def fast_yaml(text: str) -> Any:
-    """What a YAML text says, for what is not an operator's slip any more."""
+    """Parse YAML without the strict checks, for text that has passed them before."""
     return yaml.load(text, _Loader)  # noqa: S506 (a safe loader)
 
 
 def text_of(path: Path) -> str:
-    """The file's text; raises StartupError where there is none."""
+    """The text of the file; raises StartupError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -58,11 +59,20 @@ def text_of(path: Path) -> str:
 
 
 def yaml_of(path: Path, text: str, what: str = "is not YAML") -> Any:
-    """What the YAML `text` of the file says; raises StartupError, with `what` is wrong of it."""
+    """Parse YAML strictly.
+
+    Args:
+        path: The file that `text` comes from, for the message.
+        text: The YAML text.
+        what: What the message says is wrong.
+
+    Raises:
+        StartupError: The text is not valid; the message names the file and line.
+    """
     try:
         return yaml.load(text, _StrictLoader)  # noqa: S506 (a safe loader)
     except yaml.MarkedYAMLError as error:
-        # A mark may lie behind the end.
+        # The mark may point past the end.
         line = min(error.problem_mark.line, text.count("\n")) + 1 if error.problem_mark else 1
         raise StartupError(f"{path}:{line}: {what}: {error.problem or error}") from error
     except yaml.YAMLError as error:
@@ -70,44 +80,46 @@ def yaml_of(path: Path, text: str, what: str = "is not YAML") -> Any:
 
 
 def json_of(source: Path | str, text: str) -> Any:
-    """What the JSON `text` says; raises StartupError naming its source. Nothing of the text is in the message."""
+    """Parse JSON strictly; raises StartupError, which names `source` and does not quote the text."""
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) != len(pairs):
-            raise StartupError(f"{source}:1: a key is there twice in one object")
+            raise StartupError(f"{source}:1: a key appears twice in one object")
         return dict(pairs)
 
     try:
-        return json.loads(text, object_pairs_hook=once)
+        return json.loads(text, object_pairs_hook=reject_duplicates)
     except json.JSONDecodeError as error:
         raise StartupError(f"{source}:{error.lineno}: is not JSON: {error.msg}") from error
 
 
 def line_of(text: str, keys: Keys) -> int:
-    """The line of a YAML text in which the value under `keys` begins, or that of the nearest one above it."""
+    """The line (from 1) of a YAML text where the value under `keys` begins, or the nearest value above it."""
     node, line = yaml.compose(text, _Loader), 1
     for key in keys:
         if isinstance(node, yaml.MappingNode):
-            found = [(name, value) for name, value in node.value if name.value == key]
+            entries = [(name, value) for name, value in node.value if name.value == key]
         elif isinstance(node, yaml.SequenceNode) and isinstance(key, int):
-            found = [(value, value) for value in node.value[key : key + 1]]
+            entries = [(value, value) for value in node.value[key : key + 1]]
         else:
-            found = []
-        if not found:
+            entries = []
+        if not entries:
             break
-        line, node = found[0][0].start_mark.line + 1, found[0][1]
+        line, node = entries[0][0].start_mark.line + 1, entries[0][1]
     return line
 
 
 def broken(path: Path, message: str, *keys: str | int) -> StartupError:
-    """An error at the line that the keys lead to, for files whose parser keeps no lines: one key's after another's."""
-    lines, at = path.read_text(encoding="utf-8").splitlines(), 0
+    """A StartupError at the line that `keys` lead to, for files whose parser does not record lines.
+
+    It finds the first line with each key, one after another.
+    """
+    lines, index = path.read_text(encoding="utf-8").splitlines(), 0
     for key in keys:
         word = re.compile(rf"\b{re.escape(str(key))}\b")
-        at = next(
-            (number for number, line in enumerate(lines[at:], at) if isinstance(key, str) and word.search(line)), at
-        )
-    return StartupError(f"{path}:{at + 1}: {message}")
+        matches = (number for number, line in enumerate(lines[index:], index) if word.search(line))
+        index = next(matches, index) if isinstance(key, str) else index
+    return StartupError(f"{path}:{index + 1}: {message}")
 
 
 def dotted(keys: Keys) -> str:
@@ -116,22 +128,22 @@ def dotted(keys: Keys) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Which of the known names was probably meant."""
-    names = {one.lower(): one for one in known}
-    found = difflib.get_close_matches(name.lower(), names, n=1)
-    return names[found[0]] if found else None
+    """The known name that `name` is most likely a misspelling of, or None."""
+    names = {known_name.lower(): known_name for known_name in known}
+    matches = difflib.get_close_matches(name.lower(), names, n=1)
+    return names[matches[0]] if matches else None
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
-    """That a name is unknown, and what would be right."""
+    """A message that a name is unknown, with a suggestion."""
     names = list(known)
-    if meant := nearest(name, names):
-        return f"is unknown; did you mean `{meant}`?"
-    return f"is unknown; known are {', '.join(names)}" if names else "is unknown; nothing is known here"
+    if suggestion := nearest(name, names):
+        return f"is unknown; did you mean `{suggestion}`?"
+    return f"is unknown; expected one of {', '.join(names)}" if names else "is unknown; nothing is allowed here"
 
 
 def has(values: Any, keys: Keys) -> bool:
-    """Whether there is something under these keys."""
+    """Whether `values` has a value under these keys."""
     for key in keys:
         if isinstance(values, Mapping):
             if key not in values:

@@ -1,10 +1,10 @@
-"""What can go wrong, in the words that a client of the API may read.
+"""Everything that can go wrong, as exceptions with the text that a client of the API reads.
 
-A module that cannot go on raises one of these; `web/problems.py` alone turns it into an RFC 9457
-`application/problem+json` answer. The detail is written for the client on purpose: the cause (a helm
-message, a stack trace) goes to the log through `raise … from cause`, never into the answer.
+Raise one of these when an operation cannot continue. Only `web/problems.py` turns it into an RFC 9457
+`application/problem+json` answer. The detail is written for the client. The cause (a helm message, a stack trace)
+belongs in the log: chain it with `raise … from cause`, and never put it into the detail.
 
-Nothing here imports Flask or a client, so the edges and the pure modules can raise them too.
+This module imports neither Flask nor a client library, so every other module can raise these errors.
 """
 
 from __future__ import annotations
@@ -13,25 +13,31 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 Errors = Mapping[str, Sequence[str]]
+"""Messages by the name of the field that they are about."""
+
+_TRY_AGAIN = "Try again after the number of seconds in `Retry-After`."
 
 
 class StartupError(Exception):
-    """The service cannot start as it is set up; the message names the file (and line) to mend."""
+    """The service cannot start with this configuration; the message names the file (and line) to fix."""
 
 
 class Problem(Exception):
-    """A request that gets an error answer.
+    """An error answer of the API.
 
-    `slug` names the kind for good (it is the last part of the answer's `type`), `status` is the HTTP
-    status, `retry_after` the seconds after which the same request may well succeed, `errors` the messages
-    by field.
+    Attributes:
+        slug: Names the kind. It is the last part of the answer's `type` and never changes.
+        status: The HTTP status.
+        title: A short statement, the same for every problem of this kind.
+        explanation: What happened and what to do about it; the default for the detail.
+        default_retry_after: After how many seconds the same request may succeed; None if waiting does not help.
     """
 
     slug: ClassVar[str] = "internal-error"
     status: ClassVar[int] = 500
-    title: ClassVar[str] = "Something went wrong inside the API"
+    title: ClassVar[str] = "Internal error"
     explanation: ClassVar[str] = (
-        "The API failed in a way that it does not know. Its log has the cause under the request id of the answer."
+        "The API failed unexpectedly. Its log has the cause under the request id of this answer."
     )
     default_retry_after: ClassVar[int | None] = None
 
@@ -43,6 +49,14 @@ class Problem(Exception):
         retry_after: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        """Describe one occurrence.
+
+        Args:
+            detail: What happened this time; the explanation if None.
+            errors: Messages by field.
+            retry_after: Seconds for `Retry-After`, instead of the default of the kind.
+            headers: More headers of the answer.
+        """
         super().__init__(detail or self.explanation)
         self.detail = detail or self.explanation
         self.errors = {field: list(messages) for field, messages in errors.items()} if errors else None
@@ -58,113 +72,116 @@ class Problem(Exception):
 
 
 PROBLEMS: dict[str, type[Problem]] = {Problem.slug: Problem}
-"""Every kind of problem by its slug, wherever it is defined: the pages under /problems/ come from it."""
+"""Every kind of problem by its slug, in whichever module it is defined. The pages under /problems/ show them."""
 
 
-# -- the request itself ------------------------------------------------------------------------------------
+# -- the request -------------------------------------------------------------------------------------------
 
 
 class MalformedBody(Problem):
     slug = "malformed-body"
     status = 400
-    title = "The body is not JSON"
-    explanation = "The request needs a body of one JSON object, encoded as UTF-8."
+    title = "The body is not valid JSON"
+    explanation = "Send a body with one JSON object, encoded as UTF-8."
 
 
 class InvalidRequest(Problem):
     slug = "invalid-request"
     status = 422
-    title = "The request does not fit"
-    explanation = "A field is missing, unknown, of the wrong type or out of its range; `errors` names it."
+    title = "The request is invalid"
+    explanation = "A field is missing, unknown, of the wrong type or out of range. `errors` names the field."
 
 
 class Unauthorized(Problem):
     slug = "unauthorized"
     status = 401
-    title = "A valid bearer token is needed"
-    explanation = "Send `Authorization: Bearer <token>` with a token that the operator has given out."
+    title = "A valid bearer token is required"
+    explanation = "The token is missing, unknown or expired. Send `Authorization: Bearer <token>` with a valid one."
 
 
 class MissingScope(Problem):
     slug = "missing-scope"
     status = 403
-    title = "The token may not do this"
-    explanation = "The token is valid, but lacks a scope that this call needs, or is confined to others; see `detail`."
+    title = "The token does not allow this"
+    explanation = (
+        "The token is valid, but it lacks a scope that this call needs, or it is confined to other customers or "
+        "servers. `detail` says which."
+    )
 
 
 class NotFound(Problem):
     slug = "not-found"
     status = 404
-    title = "There is nothing at this address"
-    explanation = "The path is unknown, or the id is none: ids are the whole numbers from 1 to 9223372036854775807."
+    title = "There is nothing at this path"
+    explanation = "The path is unknown or has an invalid id. Ids are whole numbers from 1 to 9223372036854775807."
 
 
 class TokenNotFound(Problem):
     slug = "token-not-found"
     status = 404
     title = "There is no such token"
-    explanation = "The API has given out no token of this name, or one that may do more than the token that asks."
+    explanation = "The API has issued no token with this name, or the token may do more than yours."
 
 
 class TokenExists(Problem):
     slug = "token-exists"
     status = 409
-    title = "There is a token of this name already"
-    explanation = "Choose another name, or delete that token first: none is ever shown a second time."
+    title = "A token with this name already exists"
+    explanation = "Choose another name, or delete that token first. The API never shows an existing token again."
 
 
 class TooManyTokens(Problem):
     slug = "too-many-tokens"
     status = 409
-    title = "Too many tokens have been given out"
-    explanation = "The API keeps 1,000 tokens and login links at most. Delete some, or let them expire."
+    title = "There are too many tokens"
+    explanation = "The API keeps at most 1,000 tokens and login links. Delete some, or let them expire."
 
 
 class LoginLinkGone(Problem):
     slug = "login-link-gone"
     status = 404
     title = "This login link does not work"
-    explanation = "It was opened before, has expired, or never existed. A link opens once: ask for a new one."
+    explanation = "It was opened before, has expired or never existed. A login link opens once: ask for a new one."
 
 
 class TokensNotKept(Problem):
     slug = "tokens-not-kept"
     status = 501
-    title = "This API gives out no tokens"
-    explanation = "It reads its tokens from a file (`TOKENS_FILE`), and has no Secret to keep others in."
+    title = "This API does not issue tokens"
+    explanation = "It reads its tokens from a file (`TOKENS_FILE`) and has no Secret to store others in."
 
 
 class ServerNotFound(Problem):
     slug = "server-not-found"
     status = 404
     title = "There is no such server"
-    explanation = "No server with this id exists, or the token may not see it."
+    explanation = "No server with this id exists, or your token may not see it."
 
 
 class PortNotFound(Problem):
     slug = "port-not-found"
     status = 404
     title = "The server has no such port"
-    explanation = "The operator has switched this port off for the server."
+    explanation = "The operator has turned this port off for this server."
 
 
 class ObjectMissing(Problem):
     slug = "object-missing"
     status = 409
-    title = "A part of the server is missing"
+    title = "An object of the server is missing"
     explanation = (
-        "Something has deleted an object of the server's; `detail` says which. A start makes it again, as does the "
-        "create of the server, sent once more as it was."
+        "Someone has deleted one of the server's Kubernetes objects; `detail` names it. To restore it, start the "
+        "server, or send the request that created it again, unchanged."
     )
 
 
 class ReleaseMissing(Problem):
     slug = "release-missing"
     status = 409
-    title = "Helm's record of the server is missing"
+    title = "The server's Helm release is missing"
     explanation = (
-        "The server's objects are there, but something has deleted its Helm release, the record of what is wanted. "
-        'The operator\'s handbook says how to make the server again over its disk ("A lost release over a kept disk").'
+        "The server's objects exist, but someone has deleted its Helm release, which holds its desired state. The "
+        "operator can create the server again over its disk: see docs/operations.md."
     )
 
 
@@ -172,21 +189,23 @@ class RconPasswordReplaced(Problem):
     slug = "rcon-password-replaced"
     status = 409
     title = "The game does not know its new RCON password yet"
-    explanation = "The Secret with the password was made anew while the game ran. A restart lets the game read it."
+    explanation = (
+        "The Secret with the password was created again while the game was running. A restart makes the game read it."
+    )
 
 
 class MethodNotAllowed(Problem):
     slug = "method-not-allowed"
     status = 405
-    title = "This address does not know the method"
-    explanation = "The `Allow` header names the methods that it knows."
+    title = "This path does not support the method"
+    explanation = "The `Allow` header lists the methods that the path supports."
 
 
 class BodyTooLarge(Problem):
     slug = "body-too-large"
     status = 413
     title = "The body is too large"
-    explanation = "A request's body may have at most 64 KiB."
+    explanation = "The body of a request may have at most 64 KiB."
 
 
 class UnsupportedMediaType(Problem):
@@ -199,57 +218,57 @@ class UnsupportedMediaType(Problem):
 class AddressTooLong(Problem):
     slug = "address-too-long"
     status = 414
-    title = "The address is too long"
-    explanation = "The request's first line (method, path and query) may have at most 4094 bytes."
+    title = "The URL is too long"
+    explanation = "The first line of a request (method, path and query) may have at most 4094 bytes."
 
 
 class HeadersTooLarge(Problem):
     slug = "headers-too-large"
     status = 431
     title = "The headers are too large"
-    explanation = "A request may have at most 100 headers of 8190 bytes each."
+    explanation = "A request may have at most 100 headers of at most 8190 bytes each."
 
 
 class BadRequest(Problem):
     slug = "bad-request"
     status = 400
-    title = "The request is not understood"
-    explanation = "The request breaks the rules of HTTP."
+    title = "The request is not valid HTTP"
+    explanation = "The API cannot read the request, because it breaks the rules of HTTP."
 
 
-# -- the server as it is -----------------------------------------------------------------------------------
+# -- the server --------------------------------------------------------------------------------------------
 
 
 class ServerExists(Problem):
     slug = "server-exists"
     status = 409
-    title = "The server exists already, and is another"
-    explanation = (
-        "A server with this id exists, made or changed to be something else than this request describes. "
-        "Change it with PATCH, or delete it first."
-    )
+    title = "A different server with this id already exists"
+    explanation = "The existing server differs from this request. Change it with PATCH, or delete it first."
 
 
 class OperationInProgress(Problem):
     slug = "operation-in-progress"
     status = 409
-    title = "Another operation on this server is under way"
-    explanation = "Send the request again after the seconds in `Retry-After`."
+    title = "Another operation on this server is in progress"
+    explanation = _TRY_AGAIN
     default_retry_after = 1
 
 
 class DiskKept(Problem):
     slug = "disk-kept"
     status = 409
-    title = "A disk of an earlier server with this id was kept"
-    explanation = 'Say `"disk": "reuse"` to go on with what is on it, or `"disk": "erase"` to begin with an empty one.'
+    title = "There is a kept disk with this id"
+    explanation = (
+        "It belonged to an earlier server with this id. "
+        'Send `"disk": "reuse"` to keep its contents, or `"disk": "erase"` to start with an empty disk.'
+    )
 
 
 class DiskBeingErased(Problem):
     slug = "disk-being-erased"
     status = 409
-    title = "The earlier disk is still being erased"
-    explanation = "Send the request again after the seconds in `Retry-After`."
+    title = "The previous disk is still being erased"
+    explanation = _TRY_AGAIN
     default_retry_after = 5
 
 
@@ -264,27 +283,29 @@ class DiskCannotGrow(Problem):
     slug = "disk-cannot-grow"
     status = 409
     title = "This disk cannot grow"
-    explanation = "Its storage class does not allow it to be expanded, or it has not been made yet."
+    explanation = (
+        "Its storage class does not allow volumes to grow, or the disk does not exist yet. `errors` says which."
+    )
 
 
 class DiskNotNodeLocal(Problem):
     slug = "disk-not-node-local"
     status = 409
-    title = "The files of this disk cannot be reached over SFTP"
+    title = "The files on this disk are not available over SFTP"
     explanation = (
-        "File access works on volumes that are a folder of one node (hostPath or local with node affinity). "
-        "This server's disk is of a storage class that attaches volumes over the network."
+        "File access works only on volumes that are a folder of one node (hostPath or local with node affinity). "
+        "The storage class of this server's disk attaches volumes over the network."
     )
 
 
 class DiskNotMade(Problem):
     slug = "disk-not-made"
     status = 409
-    # No Retry-After: it does not come by itself.
+    # No Retry-After, because waiting alone does not create the disk.
     title = "The server has no disk yet"
     explanation = (
-        "The cluster makes a server's disk at its first start, and its files are reached from then on, whether it "
-        "runs or not. Start the server once, then send the request again."
+        "The cluster creates the disk when the server first starts. From then on, its files are available even while "
+        "the server is stopped. Start the server once, then send the request again."
     )
 
 
@@ -293,8 +314,8 @@ class EulaNotAccepted(Problem):
     status = 409
     title = "The game's licence has not been accepted"
     explanation = (
-        "The operator has to accept the game's end user licence agreement once, in the values of the API's chart "
-        "(`acceptedEulas`), before servers of this game can be created."
+        "Before anyone can create servers of this game, the operator must accept its end user licence agreement in "
+        "the values of the API's chart (`acceptedEulas`)."
     )
 
 
@@ -302,18 +323,20 @@ class OperationFailed(Problem):
     slug = "operation-failed"
     status = 500
     title = "The operation failed"
-    explanation = "Helm could not carry the operation out. The API's log has its message under the request id."
+    explanation = (
+        f"Helm could not complete the operation. {_TRY_AGAIN} The API's log has Helm's message under the request id."
+    )
     default_retry_after = 10
 
 
 class RefusedByCluster(Problem):
     slug = "refused-by-cluster"
-    # No 409: the caller's request is in order, and there is nothing in it that could be mended.
+    # Not 409, because the request is valid: there is nothing in it that the caller could fix.
     status = 503
     title = "The cluster refused the change"
     explanation = (
-        "A rule of the cluster (a quota, an admission policy, an object in the way) refused the change. The operator "
-        "has to mend it; the API's log has the cluster's words under the request id."
+        "A rule of the cluster (a quota, an admission policy, a conflicting object) blocked the change. The operator "
+        "must fix this. The API's log has the cluster's message under the request id."
     )
     default_retry_after = 30
 
@@ -321,21 +344,21 @@ class RefusedByCluster(Problem):
 class FieldConflict(Problem):
     slug = "field-conflict"
     status = 409
-    title = "Another hand holds a part of this server"
+    title = "A field of this server is managed by another tool"
     explanation = (
-        "Something other than Helm, such as `kubectl scale`, has taken over a field of the server's objects. "
-        "The operator's handbook says how to give it back."
+        "A tool other than Helm, such as `kubectl scale`, has taken over a field of the server's objects. The operator "
+        "can give it back to Helm: see docs/operations.md."
     )
 
 
-# -- the cluster as it is ----------------------------------------------------------------------------------
+# -- the cluster -------------------------------------------------------------------------------------------
 
 
 class TooManyOperations(Problem):
     slug = "too-many-operations"
     status = 429
-    title = "Too much at once"
-    explanation = "All places for operations were taken for 10 seconds. Send it again after `Retry-After` seconds."
+    title = "There are too many operations at once"
+    explanation = f"No slot for the operation became free within 10 seconds. {_TRY_AGAIN}"
     default_retry_after = 5
 
 
@@ -343,24 +366,24 @@ class FileAccessNotInstalled(Problem):
     slug = "file-access-not-installed"
     status = 501
     title = "File access is not installed"
-    explanation = "The operator has not installed the sftp-daemonset chart with this API."
+    explanation = "The operator has not installed the sftp-daemonset chart for this API."
 
 
 class ClusterUnavailable(Problem):
     slug = "cluster-unavailable"
     status = 503
     title = "Kubernetes does not answer"
-    explanation = "Nothing was lost. Send the request again after the seconds in `Retry-After`."
+    explanation = f"The API got no answer from Kubernetes. Nothing was lost. {_TRY_AGAIN}"
     default_retry_after = 5
 
 
 class ClusterContended(Problem):
     slug = "cluster-contended"
     status = 503
-    title = "Too many write to the cluster at once"
+    title = "Too many clients write to the cluster at once"
     explanation = (
-        "Others changed the same object (such as a quota) at the same moment, again and again. "
-        "Nothing was lost. Send the request again after the seconds in `Retry-After`."
+        "Other clients changed the same object (such as a quota) at the same moment, again and again. "
+        f"Nothing was lost. {_TRY_AGAIN}"
     )
     default_retry_after = 2
 
@@ -368,18 +391,17 @@ class ClusterContended(Problem):
 class NoNodePortLeft(Problem):
     slug = "no-node-port-left"
     status = 503
-    title = "The cluster has no node port left"
-    explanation = "All node ports are taken. The operator's handbook has the ways past this limit."
+    title = "The cluster has no free node port"
+    explanation = "All node ports are in use. The operator can get around this limit: see docs/operations.md."
     default_retry_after = 60
 
 
 class PortNotReady(Problem):
     slug = "port-not-ready"
     status = 503
-    title = "The port is not there yet"
+    title = "The port is not ready yet"
     explanation = (
-        "The server's Service, or the address of its load balancer, is still being made. "
-        "Send the request again after `Retry-After` seconds."
+        f"The cluster is still creating the server's Service or the address of its load balancer. {_TRY_AGAIN}"
     )
     default_retry_after = 2
 
@@ -387,10 +409,10 @@ class PortNotReady(Problem):
 class DiskNotReady(Problem):
     slug = "disk-not-ready"
     status = 503
-    title = "The disk is not there yet"
+    title = "The disk is not ready yet"
     explanation = (
-        "The server's first start is still making its disk. Send the request again after `Retry-After` seconds; what "
-        "the start waits for is in the server's `state` and `reason`."
+        f"The server's first start is still creating its disk. {_TRY_AGAIN} The server's `state` and `reason` say what "
+        "the start is waiting for."
     )
     default_retry_after = 2
 
@@ -399,5 +421,5 @@ class Draining(Problem):
     slug = "draining"
     status = 503
     title = "This replica is shutting down"
-    explanation = "Another replica answers; a new connection reaches it."
+    explanation = "Open a new connection: another replica will answer."
     default_retry_after = 1

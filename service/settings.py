@@ -1,4 +1,4 @@
-"""The settings of one API process, read from its environment once."""
+"""The settings of an API process, which it reads from its environment once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?", re.IGNOREC
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes are in GiB; an empty string means "not set"."""
+    """The settings. Sizes are in GiB; an empty string means "not set"; `helm_processes` 0 means two per CPU."""
 
     port: int = 8080
     metrics_port: int = 9090
@@ -45,19 +45,19 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        """The settings in `environment`; raises StartupError naming a variable that makes no sense."""
+        """The settings in `environment`; raises StartupError, which names the variable that is invalid."""
         default = cls()
 
-        def number(name: str, fallback: int, least: int = 0, most: int = 2**20) -> int:
+        def number(name: str, fallback: int, smallest: int = 0, largest: int = 2**20) -> int:
             text = environment.get(name) or str(fallback)
-            if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
-                raise StartupError(f"{name}={text!r}: must be a whole number, at least {least} and at most {most}")
+            if not re.fullmatch(r"[0-9]{1,9}", text) or not smallest <= int(text) <= largest:
+                raise StartupError(f"{name}={text!r}: must be a whole number from {smallest} to {largest}")
             return int(text)
 
         def namespace(name: str, fallback: str) -> str:
             text = environment.get(name, fallback)
             if text and not re.fullmatch(_LABEL, text):
-                raise StartupError(f"{name}={text!r}: must be the name of a namespace: small letters, digits and `-`")
+                raise StartupError(f"{name}={text!r}: must be the name of a namespace (lowercase letters, digits, `-`)")
             return text
 
         def text(name: str, fallback: str) -> str:
@@ -93,14 +93,14 @@ class Settings:
         )
         if settings.external_host and not _is_host(settings.external_host):
             raise StartupError(
-                f"EXTERNAL_HOST={settings.external_host!r}: must be a host name or an address, and no more"
+                f"EXTERNAL_HOST={settings.external_host!r}: must be a host name or an IP address, no scheme or port"
             )
-        for what, least, most in (
+        for resource, smallest, largest in (
             ("RAM", settings.min_ram_gb, settings.max_ram_gb),
             ("DISK", settings.min_disk_gb, settings.max_disk_gb),
         ):
-            if least > most:
-                raise StartupError(f"MIN_{what}_GB={least} is larger than MAX_{what}_GB={most}")
+            if smallest > largest:
+                raise StartupError(f"MIN_{resource}_GB={smallest} is larger than MAX_{resource}_GB={largest}")
         if settings.log_level not in ("debug", "info", "warning", "error"):
             raise StartupError(f"LOG_LEVEL={settings.log_level!r}: must be debug, info, warning or error")
         if settings.log_format not in ("json", "console"):
@@ -109,10 +109,10 @@ class Settings:
 
 
 def _is_host(text: str) -> bool:
-    """Whether it is a host name or an address, with neither scheme nor port."""
+    """Whether `text` is a host name or an IP address, without scheme or port."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
-        # What ends in digits alone would be an address, and is none.
+        # A name whose last label has only digits looks like an IP address, but is not a valid one.
         return bool(_HOST_NAME.fullmatch(text)) and not re.search(r"(^|\.)[0-9]+\.?\Z", text)
     return True

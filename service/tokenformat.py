@@ -1,7 +1,7 @@
-"""What the tokens look like that the API makes, so that scanners for secrets find them. Pure.
+"""The format of the tokens that the API issues, which lets secret scanners find them. Pure.
 
-As GitHub's, https://github.blog/engineering/behind-githubs-new-authentication-token-formats/: a prefix, 30 random
-characters and a checksum of them, which tells a token from what only looks like one.
+It follows GitHub's format: a prefix, 30 random characters and their checksum, which rules out false positives.
+https://github.blog/engineering/behind-githubs-new-authentication-token-formats/
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ _SHAPE = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_RANDOM + _CHECK}}}")
 
 
 def new_secret() -> str:
-    """A token that nobody has: 178 bits of chance."""
+    """A new random token, with 178 bits of entropy."""
     text = "".join(secrets.choice(_DIGITS) for _ in range(_RANDOM))
     return f"{PREFIX}{text}{_checksum(text)}"
 
 
-def looks_like_one(text: str) -> bool:
-    """Whether the text has the shape of such a token, whatever its checksum."""
+def looks_like_token(text: str) -> bool:
+    """Whether the text has the format of such a token; the checksum may be wrong."""
     return _SHAPE.fullmatch(text) is not None
 
 
-def mistyped(text: str) -> bool:
-    """Whether the text has the shape of such a token, and not its checksum: then it is nobody's."""
-    return looks_like_one(text) and text[-_CHECK:] != _checksum(text[len(PREFIX) : -_CHECK])
+def is_mistyped(text: str) -> bool:
+    """Whether the text has the format of such a token, but a wrong checksum; then no such token exists."""
+    return looks_like_token(text) and text[-_CHECK:] != _checksum(text[len(PREFIX) : -_CHECK])
 
 
 def _checksum(text: str) -> str:
-    number, found = zlib.crc32(text.encode()), ""
+    """The CRC-32 of `text` in base 62."""
+    number, checksum = zlib.crc32(text.encode()), ""
     for _ in range(_CHECK):
         number, digit = divmod(number, len(_DIGITS))
-        found = _DIGITS[digit] + found
-    return found
+        checksum = _DIGITS[digit] + checksum
+    return checksum

@@ -1,6 +1,6 @@
-"""Bearer tokens: who calls, and what that token may do.
+"""Bearer tokens: what a token may do, and the operator's file of tokens.
 
-Only hashes are kept: by the operator in a file of this form, mostly within a Secret (tokenstore), or as it is.
+The file holds only hashes. Usually it is part of a Secret (see tokenstore); TokensFile reads it from disk.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any
 
 from service.configfile import json_of, nearest, text_of
 from service.errors import MissingScope, StartupError, TokensNotKept, Unauthorized
-from service.tokenformat import mistyped
+from service.tokenformat import is_mistyped
 
 log = logging.getLogger(__name__)
 
 CUSTOMER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-CUSTOMER_WORDS = "1 to 63 letters, digits, dots, dashes or underscores, beginning with no sign"
+CUSTOMER_WORDS = "1 to 63 letters, digits, dots, dashes or underscores, starting with a letter or digit"
 
-# What came after the bundles is admin's alone: a token that was given out before can do no more than it could.
+# Scopes that are newer than the bundles belong to `admin` only, so that older tokens cannot do more than before.
 _LATER = (
     "server:suspend",
     "console:read",
@@ -37,7 +37,7 @@ _LATER = (
     "webhook",
     "token",
 )
-# What each scope allows. Those of an action alone come first; the last three are bundles of them.
+# The scopes of single actions; BUNDLES combine them.
 _ACTIONS = (
     "server:read",
     "server:power",
@@ -51,7 +51,7 @@ _ACTIONS = (
 )
 BUNDLES = {
     "read": frozenset({"server:read"}),
-    # An operator may make a server anew over a kept disk, or erase that one; what deletes is admin's alone.
+    # `operate` may create a server again over a kept disk, or erase that disk; only `admin` may delete servers.
     "operate": frozenset({"server:power", "server:write", "server:create", "rcon:read", "files", "disk:erase"}),
     "admin": frozenset({"server:delete", "disk:erase", *_LATER}),
 }
@@ -62,7 +62,16 @@ _BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*) *")
 
 @dataclass(frozen=True)
 class Token:
-    """A caller; `customer` and `servers` are those it is confined to, or None for all."""
+    """A token.
+
+    Attributes:
+        name: For logs.
+        sha256: The hash of the token itself, in lowercase hexadecimal digits.
+        scopes: Scopes and bundles, out of SCOPES.
+        customer: The customer to whose servers the token is confined, or None.
+        servers: The ids of the servers to which the token is confined, or None.
+        expires: When the token stops working, or None.
+    """
 
     name: str
     sha256: str
@@ -73,39 +82,45 @@ class Token:
 
     @property
     def actions(self) -> frozenset[str]:
-        """The scopes with what their bundles hold."""
+        """The scopes, with bundles replaced by the scopes in them."""
         return frozenset().union(*(BUNDLES.get(scope, {scope}) for scope in self.scopes))
 
     def reaches(self, id: int) -> bool:
-        """Whether the server `id` can be any of this token's business, whosever it is."""
+        """Whether the token may see the server `id` if it belongs to the right customer."""
         return self.servers is None or id in self.servers
 
     def may_see(self, customer: str | None, id: int) -> bool:
-        """Whether that customer's server `id` is any of this token's business."""
+        """Whether the token may see the server `id` of this customer."""
         return self.reaches(id) and (self.customer is None or self.customer == customer)
 
     def covers(self, other: Token) -> bool:
-        """Whether this token may do, wherever it may, all that the other may; how long is not asked."""
+        """Whether this token may do everything that `other` may do, regardless of when they expire."""
         return (
             other.actions <= self.actions
             and self.customer in (None, other.customer)
             and (self.servers is None or (other.servers is not None and other.servers <= self.servers))
         )
 
-    def lives(self, now: datetime) -> bool:
-        """Whether the token has not expired."""
+    def valid_at(self, now: datetime) -> bool:
+        """Whether the token has not expired at `now`."""
         return self.expires is None or now < self.expires
 
     def require(self, scope: str) -> None:
-        """Raises MissingScope unless the token may do this."""
+        """Raises MissingScope unless the token has the scope."""
         if scope not in self.actions:
             raise MissingScope(f"This call needs the scope `{scope}`, which the token {self.name} lacks.")
 
 
 def parse(text: str, source: str) -> tuple[Token, ...]:
-    """The tokens of a tokens file; raises StartupError naming `source` and the entry that is wrong.
+    """Parse a file of tokens.
 
-    No message repeats what the file says, as that may be a token in the clear.
+    Args:
+        text: The text of the file.
+        source: Where it comes from, for the message.
+
+    Raises:
+        StartupError: The file is invalid; the message names the entry. It does not quote the file, which may contain
+            a token in the clear by mistake.
     """
     document = json_of(source, text)
     entries = document.get("tokens") if isinstance(document, dict) and len(document) == 1 else None
@@ -115,37 +130,37 @@ def parse(text: str, source: str) -> tuple[Token, ...]:
     for number, token in enumerate(tokens):
         for earlier, other in enumerate(tokens[:number]):
             if token.name == other.name or token.sha256 == other.sha256:
-                what = "name" if token.name == other.name else "sha256"
+                key = "name" if token.name == other.name else "sha256"
                 raise StartupError(
-                    f"{source}: tokens[{number}]: has the {what} of tokens[{earlier}]; each needs its own"
+                    f"{source}: tokens[{number}]: has the same {key} as tokens[{earlier}]; each token needs its own"
                 )
     return tuple(tokens)
 
 
-def token_of(entry: Any, where: str) -> Token:
-    """The token of one entry; raises StartupError naming `where` and what is wrong, without a word of the entry."""
-    shape = "must be an object with name, sha256, scopes and perhaps customer and servers"
+def token_of(entry: Any, source: str) -> Token:
+    """The token of one entry; raises StartupError, which names `source` and the mistake but never quotes the entry."""
+    shape = "must be an object with name, sha256, scopes and, optionally, customer and servers"
     if not isinstance(entry, dict):
-        raise StartupError(f"{where}: {shape}")
+        raise StartupError(f"{source}: {shape}")
     for key in sorted(entry.keys() - set(_KEYS)):
-        meant = nearest(key, _KEYS)
-        hint = f" (did you mean {meant}?)" if meant else ""
-        raise StartupError(f"{where}: {shape}, no more{hint}")
+        suggestion = nearest(key, _KEYS)
+        hint = f" (did you mean {suggestion}?)" if suggestion else ""
+        raise StartupError(f"{source}: {shape}, and no other key{hint}")
     name, digest, scopes, customer, servers = (entry.get(key) for key in _KEYS)
     if not isinstance(name, str) or not name:
-        raise StartupError(f"{where}: name must be a text")
+        raise StartupError(f"{source}: name must be a string that is not empty")
     if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise StartupError(
-            f"{where}: sha256 must be 64 hexadecimal digits, in small letters: the hash of a token, never the token"
+            f"{source}: sha256 must be 64 lowercase hexadecimal digits: the hash of a token, never the token itself"
         )
     if digest == hashlib.sha256(b"").hexdigest():
-        raise StartupError(f"{where}: sha256 is that of nothing at all: the token was empty when it was made")
+        raise StartupError(f"{source}: sha256 is the hash of an empty string: the token was empty when it was hashed")
     if not isinstance(scopes, list) or not scopes or not all(scope in SCOPES for scope in scopes):
-        raise StartupError(f"{where}: scopes must be a list out of {', '.join(SCOPES)}")
+        raise StartupError(f"{source}: scopes must be a list of at least one of {', '.join(SCOPES)}")
     if customer is not None and not (isinstance(customer, str) and CUSTOMER.fullmatch(customer)):
-        raise StartupError(f"{where}: customer must be null or {CUSTOMER_WORDS}: no server is of another one")
+        raise StartupError(f"{source}: customer must be null or {CUSTOMER_WORDS}")
     if servers is not None and not (isinstance(servers, list) and servers and all(_is_id(id) for id in servers)):
-        raise StartupError(f"{where}: servers must be null or a list of servers' ids: whole numbers from 1 on")
+        raise StartupError(f"{source}: servers must be null or a list of server ids: whole numbers from 1")
     return Token(name, digest, frozenset(scopes), customer, None if servers is None else frozenset(servers))
 
 
@@ -154,22 +169,22 @@ def _is_id(value: Any) -> bool:
 
 
 def digest_of(authorization: str | None) -> str:
-    """The hash of the token in an Authorization header; raises Unauthorized where there is none that could be valid."""
+    """The hash of the token in an Authorization header; raises Unauthorized if there is none that could be valid."""
     if not authorization:
         raise Unauthorized(headers={"WWW-Authenticate": "Bearer"})
-    given = _BEARER.fullmatch(authorization)
-    # That a checksum is wrong is known to whoever sends it, so it may be told by a quick answer.
-    if given is None or mistyped(given[1]):
+    bearer = _BEARER.fullmatch(authorization)
+    # Anyone can check the checksum, so a quick answer to a wrong one reveals nothing.
+    if bearer is None or is_mistyped(bearer[1]):
         raise _invalid()
-    return hashlib.sha256(given[1].encode()).hexdigest()
+    return hashlib.sha256(bearer[1].encode()).hexdigest()
 
 
 def holder(tokens: Iterable[Token], digest: str) -> Token:
-    """The token of that hash; raises Unauthorized where there is none, or it has expired."""
-    # All are compared, in constant time each: the time taken tells nothing of how near a guess was.
-    found = [token for token in tokens if hmac.compare_digest(token.sha256, digest)]
-    if found and found[0].lives(datetime.now(UTC)):
-        return found[0]
+    """The token with this hash; raises Unauthorized if there is none or it has expired."""
+    # Compare every token in constant time, so that the duration does not reveal how close a guess is.
+    matches = [token for token in tokens if hmac.compare_digest(token.sha256, digest)]
+    if matches and matches[0].valid_at(datetime.now(UTC)):
+        return matches[0]
     raise _invalid()
 
 
@@ -178,13 +193,13 @@ def _invalid() -> Unauthorized:
 
 
 class TokensFile:
-    """The tokens in a file, and no others. Safe to use from many threads."""
+    """Tokens from a file; it issues none. Safe to use from many threads."""
 
     def __init__(self, path: Path) -> None:
-        """Read the file; raises StartupError if it cannot be used."""
+        """Read the file; raises StartupError if it is missing or invalid."""
         self._path = path
         self._lock = threading.Lock()
-        self._stamp = self._changed()
+        self._stamp = self._read_stamp()
         self._tokens = self._read()
 
     def caller(self, authorization: str | None) -> Token:
@@ -192,32 +207,32 @@ class TokensFile:
         return holder(self.operators(), digest_of(authorization))
 
     def operators(self) -> tuple[Token, ...]:
-        """The tokens that the operator has given out."""
-        stamp = self._changed()
+        """The operator's tokens, read again if the file has changed."""
+        stamp = self._read_stamp()
         with self._lock:
             if stamp is not None and stamp != self._stamp:
                 self._stamp = stamp
                 try:
                     self._tokens = self._read()
-                    log.info("tokens read again: %s", ", ".join(token.name for token in self._tokens))
+                    log.info("reloaded the operator's tokens: %s", ", ".join(token.name for token in self._tokens))
                 except StartupError:
-                    # Locking everybody out over a slip of the pen helps nobody; the old tokens stay good.
-                    log.exception("the changed tokens file cannot be used; the tokens of before stay")
+                    # A mistake in the file must not lock everyone out, so the old tokens stay valid.
+                    log.exception("cannot use the changed tokens file; keeping the previous tokens")
             return self._tokens
 
     def issued(self) -> Mapping[str, str]:
-        """None are given out, as there is nowhere to keep them; raises TokensNotKept."""
+        """Raises TokensNotKept, because there is nowhere to keep issued tokens."""
         raise TokensNotKept()
 
     def heard_of(self, key: str) -> bool:
-        """Nothing was given out."""
+        """Always False, because no tokens are issued."""
         return False
 
     def change(self, change: object) -> None:
         """Raises TokensNotKept."""
         raise TokensNotKept()
 
-    def _changed(self) -> tuple[int, int, int] | None:
+    def _read_stamp(self) -> tuple[int, int, int] | None:
         try:
             stat = self._path.stat()
         except OSError:

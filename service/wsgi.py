@@ -1,6 +1,6 @@
-"""The application as a server runs it, over the real edges: `service.wsgi:app`.
+"""The application with its real collaborators, for a WSGI server: `service.wsgi:app`.
 
-Importing this makes threads and sockets, so it belongs after a fork: gunicorn imports it in its worker.
+Importing this module creates threads and sockets, so import it only after a fork; gunicorn imports it in its worker.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from service.settings import Settings
 from service.telemetry import logs, metrics
 from service.tokenstore.watched import WatchedTokens
 
-# gunicorn ends, rather than start one worker after the other, when a worker leaves with this.
+# If a worker exits with this status, gunicorn stops instead of starting one worker after another.
 _CANNOT_BOOT = 3
 
 
 def build() -> Flask:
-    """The application, its edges and its metrics; raises StartupError."""
+    """Create the application and its collaborators, and serve the metrics; raises StartupError."""
     settings = Settings.from_environment(os.environ)
     logs.configure(settings.log_level, settings.log_format)
     cluster = ClusterReader(settings)
-    releases = HelmReleases(settings, helm_done=metrics.helm_done, recovered=metrics.release_recovered)
+    releases = HelmReleases(settings, helm_done=metrics.count_helm_operation, recovered=metrics.count_recovery)
     accounts = SecretAccounts(settings) if settings.sftp_namespace else None
     app = create_app(settings, cluster, releases, accounts, _tokens(settings))
     cluster.start()
@@ -41,7 +41,7 @@ def build() -> Flask:
 
 
 def _tokens(settings: Settings) -> WatchedTokens | None:
-    """The tokens that Kubernetes keeps, unless there is a file of them; raises StartupError where they are broken."""
+    """The tokens in Kubernetes, or None if there is a file of tokens; raises StartupError if they are invalid."""
     if settings.tokens_file or not settings.tokens_secret:
         return None
     tokens = WatchedTokens(settings)

@@ -1,4 +1,4 @@
-"""JSON that YAML reads as the same: what a game's template and helm's standard input are made of. Pure."""
+"""JSON that every YAML parser reads as the same value, for games' templates and helm's standard input. Pure."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ import json
 import re
 from typing import Any
 
-# https://yaml.org/spec/1.2.2/#742-flow-mappings: the `:` has to come within 1,024 characters.
-_LONGEST_NAME = 1000
+# The `:` must come within 1,024 characters: https://yaml.org/spec/1.2.2/#742-flow-mappings
+_LONGEST_KEY = 1000
 
 
 def as_yaml(value: Any) -> str:
-    """`value` as one line of JSON, with all beyond printable ASCII escaped as YAML does, which allows less than JSON.
+    """Write `value` as one line of JSON that is also YAML.
 
-    A name that is too long for YAML to see that it is one has YAML's mark before it, which JSON has not. JSON's own
-    escapes of a character beyond U+FFFF, two surrogates, would arrive as two characters in one YAML parser and be
-    refused by another (helm's). Raises ValueError for what JSON cannot say, such as NaN.
+    Everything beyond printable ASCII is escaped in YAML's way, because YAML allows fewer characters than JSON. JSON
+    escapes a character beyond U+FFFF as two surrogates: one YAML parser reads those as two characters, and another
+    (helm's) refuses them. A very long key gets YAML's `? ` in front, which is not JSON, because YAML would not
+    recognise it as a key otherwise.
+
+    Raises:
+        ValueError: JSON cannot represent the value, such as NaN.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True)
     escaped = re.sub(
         r"[^ -~]",
-        lambda found: f"\\u{ord(found[0]):04x}" if ord(found[0]) <= 0xFFFF else f"\\U{ord(found[0]):08x}",
+        lambda match: f"\\u{ord(match[0]):04x}" if ord(match[0]) <= 0xFFFF else f"\\U{ord(match[0]):08x}",
         text,
     )
     return re.sub(
         r'"(?:[^"\\]|\\.)*"(: )?',
-        lambda found: f"? {found[0]}" if found[1] and len(found[0]) > _LONGEST_NAME else found[0],
+        lambda match: f"? {match[0]}" if match[1] and len(match[0]) > _LONGEST_KEY else match[0],
         escaped,
     )

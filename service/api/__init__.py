@@ -1,4 +1,4 @@
-"""The HTTP calls, one module a resource: what is asked, which operation does it, what is answered.
+"""The HTTP calls, one module per resource: they read the request, call an operation and build the answer.
 
-The path of a URL is here, what it does is in `operations`. May use everything below it; nothing but `app` uses it.
+URLs are defined here; what a call does is in `operations`. Only `app` imports this package.
 """

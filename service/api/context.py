@@ -1,4 +1,4 @@
-"""What the endpoints know of the present request."""
+"""What the endpoints know about the current request."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from service.tokens import Token
 
 
 def context() -> Context:
-    """What the operations work with."""
-    found: Context = current_app.extensions["gameserver"]
-    return found
+    """The context that every operation takes as its first argument."""
+    context: Context = current_app.extensions["gameserver"]
+    return context
 
 
 def caller() -> Token:
-    """Whose request it is."""
+    """The token that the request was sent with."""
     token: Token = g.token
     return token
 
 
 def note(**more: str) -> None:
-    """Add to the audit line of the present request."""
-    g.noted = {**g.get("noted", {}), **more}
+    """Add fields to the audit line of the current request."""
+    g.audit_fields = {**g.get("audit_fields", {}), **more}
 
 
 def target() -> Target:
-    """The server that the request's path names. The caller may see it: the gate has settled that."""
-    found: Target = g.target
-    return found
+    """The server that the request's path names; `web/hooks.py` has checked that the caller may see it."""
+    target: Target = g.target
+    return target

@@ -1,4 +1,4 @@
-"""A server's id in a path."""
+"""The URL converter for server ids."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from service.servers.names import LARGEST_ID
 
 
 def _whole_numbers(largest: int) -> str:
-    """A regular expression of the numbers from 1 to `largest`, in ASCII and without a leading zero."""
+    """A regular expression for the numbers from 1 to `largest`, in ASCII digits and without a leading zero."""
     digits = str(largest)
     shorter = f"[1-9][0-9]{{0,{len(digits) - 2}}}"
-    # Of the same length: the same up to some digit, which is smaller, and then anything.
+    # As many digits as `largest`: equal up to a digit that is smaller, then any digits.
     smaller = [
         f"{digits[:at]}[{0 if at else 1}-{int(digit) - 1}][0-9]{{{len(digits) - at - 1}}}"
         for at, digit in enumerate(digits)
@@ -23,10 +23,10 @@ def _whole_numbers(largest: int) -> str:
 
 
 class ServerId(BaseConverter):
-    """A server's id in a path: anything that is none is no address at all, so it answers 404.
+    """A server's id in a path; a path with anything else in its place answers 404.
 
-    The range is in the expression, as an id that only `to_python` refused would answer 405 (werkzeug takes the
-    routes of other methods for matches).
+    The expression includes the range. If `to_python` checked it instead, an id out of range would answer 405, because
+    werkzeug would still match the routes of other methods.
     """
 
     regex = _whole_numbers(LARGEST_ID)
@@ -36,5 +36,5 @@ class ServerId(BaseConverter):
 
 
 def id_schema(converter: Any) -> dict[str, Any]:
-    """What the OpenAPI document says of such a number."""
+    """The OpenAPI schema of a server's id."""
     return {"type": "integer", "format": "int64", "minimum": 1, "maximum": LARGEST_ID}

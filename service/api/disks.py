@@ -1,4 +1,4 @@
-"""Kept disks: what outlived its server."""
+"""The call that lists kept disks."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from service.servers.spec import customer_of_claim
 from service.web.parsing import Blueprint
 from service.web.routes import access
 
-blueprint = Blueprint("disks", __name__, url_prefix="/api/v1/disk", description="Disks that outlived their server")
+blueprint = Blueprint("disks", __name__, url_prefix="/api/v1/disk", description="Kept disks")
 
 
 @blueprint.route("/", methods=["GET"])
 @access("server:read")
 @blueprint.response(200, schemas.DisksAnswer)
 def list_disks() -> dict[str, Any]:
-    """The kept disks: id, size, since when"""
+    """List the kept disks"""
     claims = [
         (int(claim["metadata"]["labels"][ID]), claim)
         for claim in context().cluster.kept_disks()
-        # One that is being erased is not kept, though it may have to wait for the game's pod to end.
+        # A disk that is being erased is not kept, even while it waits for the game's pod to end.
         if not claim["metadata"].get("deletionTimestamp")
     ]
     disks = [
         {
             "id": id,
             "disk_gb": claim_gb(claim),
-            # Of a server that a hand has uninstalled, nobody wrote down the time: the disk's own age is left.
+            # If an operator uninstalled the server by hand, nothing recorded the time: use the disk's age instead.
             "since": claim["metadata"].get("annotations", {}).get(KEPT_SINCE)
             or claim["metadata"].get("creationTimestamp"),
         }

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what flask-smorest makes of the routes, and the truth about errors added to it."""
+"""The OpenAPI document: flask-smorest's document of the routes, completed with errors, limits and options."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from service.web.routes import Route
 
 Document = dict[str, Any]
 
-_BODY = (errors.MalformedBody, errors.BodyTooLarge, errors.UnsupportedMediaType, errors.InvalidRequest)
-_TOKEN = (
+_BODY_PROBLEMS = (errors.MalformedBody, errors.BodyTooLarge, errors.UnsupportedMediaType, errors.InvalidRequest)
+_TOKEN_PROBLEMS = (
     errors.Unauthorized,
     errors.MissingScope,
     errors.NotFound,
@@ -24,17 +24,27 @@ _TOKEN = (
 )
 
 
-def finished(
+def complete(
     document: Mapping[str, Any], routes: Iterable[Route], settings: Settings, games: Mapping[str, Game]
 ) -> Document:
-    """The document with each operation's errors and scope, the operator's limits, and the games' options."""
+    """Complete flask-smorest's document.
+
+    Args:
+        document: The OpenAPI document as flask-smorest makes it.
+        routes: All routes, with the scopes and problems that they declare.
+        settings: For the limits of memory and disk sizes.
+        games: The games by name, for the schemas of their options.
+
+    Returns:
+        A copy with each operation's scope and errors, the operator's limits and the options of each game.
+    """
     result = deepcopy(dict(document))
     for route in routes:
         path = re.sub(r"<(?:[^:<>]+:)?([^<>]+)>", r"{\1}", route.rule)
         for method in sorted(route.methods):
             operation = result["paths"].get(path, {}).get(method.lower())
             if operation is not None:
-                _finish(operation, route)
+                _complete_operation(operation, route)
     schemas = result["components"]["schemas"]
     result["components"].pop("responses", None)
     schemas.pop("PaginationMetadata", None)
@@ -47,29 +57,31 @@ def finished(
     return result
 
 
-def _finish(operation: Document, route: Route) -> None:
+def _complete_operation(operation: Document, route: Route) -> None:
+    """Add the scope and the error responses to `operation`, in place."""
     kinds: set[type[errors.Problem]] = {errors.Problem, *route.problems}
     if route.access.scope is None:
         operation["security"] = []
     else:
-        kinds |= set(_TOKEN)
+        kinds |= set(_TOKEN_PROBLEMS)
         operation["description"] = (
             f"{operation.get('description', '')}\n\nNeeds the scope `{route.access.scope}`.".strip()
         )
     if "requestBody" in operation:
         operation["requestBody"]["required"] = True
-        kinds |= set(_BODY)
+        kinds |= set(_BODY_PROBLEMS)
     operation["responses"] = {
         status: answer for status, answer in operation["responses"].items() if str(status)[0] == "2"
     }
     by_status: dict[int, list[type[errors.Problem]]] = {}
     for kind in sorted(kinds, key=lambda kind: kind.slug):
         by_status.setdefault(kind.status, []).append(kind)
-    for status, of_status in sorted(by_status.items()):
-        operation["responses"][str(status)] = _error(of_status)
+    for status, kinds_of_status in sorted(by_status.items()):
+        operation["responses"][str(status)] = _error_response(kinds_of_status)
 
 
-def _error(kinds: list[type[errors.Problem]]) -> Document:
+def _error_response(kinds: list[type[errors.Problem]]) -> Document:
+    """The response object for problems that share a status."""
     lines = [f"[{kind.slug}](/problems/{kind.slug}): {kind.title}." for kind in kinds]
     answer: Document = {
         "description": " ".join(lines),
@@ -77,14 +89,14 @@ def _error(kinds: list[type[errors.Problem]]) -> Document:
     }
     headers: Document = {}
     if any(kind.default_retry_after for kind in kinds):
-        headers["Retry-After"] = {"schema": {"type": "integer"}, "description": "Seconds."}
+        headers["Retry-After"] = {"schema": {"type": "integer"}, "description": "Seconds to wait before you try again."}
     if errors.Unauthorized in kinds:
         headers["WWW-Authenticate"] = {"schema": {"type": "string"}}
     return {**answer, "headers": headers} if headers else answer
 
 
 def _describe_options(schemas: Document, games: Mapping[str, Game]) -> None:
-    """A create's options depend on its game, so the document has a body for each of them."""
+    """Give each game its own schema of a create's body, because the options depend on the game. Changes in place."""
     common = schemas.pop("CreateServer")
     bodies = []
     for game in games.values():
@@ -98,7 +110,7 @@ def _describe_options(schemas: Document, games: Mapping[str, Game]) -> None:
                 "game": {"type": "string", "enum": [game.name]},
                 "options": {"$ref": f"#/components/schemas/{title}Options"},
             },
-            # Who names no game means Minecraft.
+            # `game` is optional for Minecraft, because Minecraft is the default.
             "required": sorted({*common["required"], *(() if game.name == "minecraft" else ("game",))}),
         }
         bodies.append({"$ref": f"#/components/schemas/Create{title}Server"})
@@ -110,5 +122,6 @@ def _describe_options(schemas: Document, games: Mapping[str, Game]) -> None:
 
 
 def _nullable(schema: Mapping[str, Any]) -> Document:
+    """The schema of a change of options: every option is optional and may be null."""
     properties = {name: {"anyOf": [part, {"type": "null"}]} for name, part in schema.get("properties", {}).items()}
     return {"type": "object", "additionalProperties": False, "properties": properties}

@@ -1,4 +1,4 @@
-"""A customer's way to the server's files."""
+"""The calls for a server's SFTP account."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ blueprint = Blueprint("sftp", __name__, url_prefix="/api/v1/server", description
 @blueprint.response(200, schemas.AccountAnswer)
 @problems(errors.ServerNotFound, errors.FileAccessNotInstalled, errors.DiskNotNodeLocal)
 def get_sftp(id: int) -> dict[str, Any]:
-    """How the server's files are reached
+    """Get the server's SFTP account
 
     The password itself is never shown again; `password_set` says whether there is one.
     """
-    return _described(id, file_access.get(context(), target()))
+    return _account_fields(id, file_access.get(context(), target()))
 
 
 @blueprint.route("/<id:id>/sftp", methods=["PUT"])
@@ -42,15 +42,16 @@ def get_sftp(id: int) -> dict[str, Any]:
     errors.OperationInProgress,
 )
 def put_sftp(body: dict[str, Any], id: int) -> dict[str, Any]:
-    """Set a new password, take it away, or replace the public keys
+    """Set a new password, remove it, or replace the public keys
 
-    A change works within seconds. Taking a password or a key away ends the server's sessions; adding one ends none.
-    Credentials are given out from the server's first start on, which makes its disk; taking them away works always.
+    A change takes effect within seconds. Removing a password or a key ends the server's sessions; adding one ends none.
+    You can set credentials only after the server's first start, which creates its disk. You can always remove them.
     """
-    return _described(id, file_access.change(context(), target(), body))
+    return _account_fields(id, file_access.change(context(), target(), body))
 
 
-def _described(id: int, files: file_access.FileAccess) -> dict[str, Any]:
+def _account_fields(id: int, files: file_access.FileAccess) -> dict[str, Any]:
+    """The answer, in the shape of schemas.AccountAnswer."""
     return {
         "success": True,
         "user": server_name(id),

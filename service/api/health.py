@@ -1,7 +1,7 @@
-"""Is the process up, and does the cluster answer?
+"""Health checks: whether the process is up, and whether the cluster answers.
 
-Two questions on purpose: Kubernetes' probes ask only the first. A replica that answers 503 while the cluster
-is away is of more use than one that is restarted, or taken out of the Service, over it.
+These are two calls on purpose: Kubernetes' probes use only the first. While the cluster is away, a replica that answers
+503 is more useful than one that Kubernetes restarts or takes out of the Service.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ blueprint = Blueprint("health", __name__, description="The API itself")
 @blueprint.response(200, schemas.Alive)
 @problems(errors.Draining)
 def healthcheck() -> Response:
-    """Whether the API is up and accepts requests; touches nothing
+    """Check that the API is up and accepts requests, without asking the cluster
 
-    Only Kubernetes' own probes are told when this replica begins to shut down.
+    When this replica begins to shut down, only Kubernetes' own probes get 503.
     """
-    # A client whose connection is from before still gets its answer, as to every other call.
+    # Clients with an open connection still get their answer, as for every other call.
     if draining.is_set() and request.user_agent.string.startswith("kube-probe/"):
         raise errors.Draining()
     return jsonify(alive=True)
@@ -41,7 +41,7 @@ def healthcheck() -> Response:
 @blueprint.response(200, Success)
 @problems(errors.Draining, errors.ClusterUnavailable)
 def readyz() -> dict[str, Any]:
-    """Whether the cluster answers: for people and monitors"""
+    """Check that the cluster answers; for people and monitors"""
     if draining.is_set():
         raise errors.Draining()
     if not context().cluster.ready():

@@ -1,4 +1,4 @@
-"""Where a server is reached."""
+"""The calls for a server's ports and for RCON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.operations import addresses
 from service.servers.names import PortName
 from service.web.routes import access, problems
 
-_PORT = (
+_PORT_PROBLEMS = (
     errors.ServerNotFound,
     errors.PortNotReady,
     errors.PortNotFound,
@@ -28,26 +28,26 @@ _PORT = (
 @blueprint.route("/<id:id>/port/<any(primary, rcon, sftp):type>", methods=["PATCH"])
 @access("server:read", Subject.SERVER)
 @blueprint.response(200, schemas.PortAnswer)
-@problems(*_PORT)
+@problems(*_PORT_PROBLEMS)
 def patch_port(id: int, type: PortName) -> dict[str, Any]:
-    """Where the game, its RCON or its files are reached
+    """Get the host and port of the game, of its RCON or of its files
 
-    It stays the same for the server's life; `host` is null until the server's disk has a node.
-    The files' port is given from the server's first start on.
+    They stay the same for the server's life; `host` is null until the server's disk has a node.
+    The port of the files is available from the server's first start.
     """
-    return _port(type)
+    return _port_answer(type)
 
 
 @blueprint.route("/<id:id>/port/<any(primary, rcon, sftp):type>", methods=["GET"])
 @access("server:read", Subject.SERVER)
 @blueprint.response(200, schemas.PortAnswer)
-@problems(*_PORT)
+@problems(*_PORT_PROBLEMS)
 def get_port(id: int, type: PortName) -> dict[str, Any]:
     """The same as PATCH"""
-    return _port(type)
+    return _port_answer(type)
 
 
-def _port(name: PortName) -> dict[str, Any]:
+def _port_answer(name: PortName) -> dict[str, Any]:
     return {"success": True, **vars(addresses.port(context(), target(), name))}
 
 
@@ -62,6 +62,6 @@ def _port(name: PortName) -> dict[str, Any]:
     errors.RconPasswordReplaced,
 )
 def get_rcon(id: int) -> dict[str, Any]:
-    """Host, port and password of RCON"""
+    """Get the host, port and password of RCON"""
     endpoint, password = addresses.rcon(context(), target())
     return {"success": True, "host": endpoint.host, "port": endpoint.port, "password": password}

@@ -1,4 +1,4 @@
-"""The shapes of requests and answers. Only shape: questions to the cluster are asked by the endpoints."""
+"""The schemas of requests and answers. They check only the shape; operations check against the cluster."""
 
 from __future__ import annotations
 
@@ -15,38 +15,41 @@ from service.web.fields import Flag, Options, QueryNumber, Schema, Success, Text
 DEFAULT_LIMIT, LARGEST_LIMIT = 100, 500
 
 
-def _within(name: str) -> Any:
-    """A check against the operator's limits, which are known only when the app runs."""
+def _check_size(name: str) -> Any:
+    """A validator for `ram_gb` or `disk_gb`; it reads the operator's limits when it runs, because the app sets them."""
 
     def check(value: int) -> None:
         settings = current_app.extensions["gameserver"].settings
-        least, most = getattr(settings, f"min_{name}"), getattr(settings, f"max_{name}")
-        if not least <= value <= most:
-            raise ma.ValidationError(f"must be from {least} to {most}")
+        smallest, largest = getattr(settings, f"min_{name}"), getattr(settings, f"max_{name}")
+        if not smallest <= value <= largest:
+            raise ma.ValidationError(f"must be from {smallest} to {largest}")
 
     return check
 
 
-def valid_customer(value: str) -> None:
+def check_customer(value: str) -> None:
+    """Raises ValidationError unless `value` can be a customer's name."""
     if not CUSTOMER.fullmatch(value):
         raise ma.ValidationError(f"must be {CUSTOMER_WORDS}")
 
 
 class CreateServer(Schema):
-    ram_gb = WholeNumber(required=True, validate=_within("ram_gb"))
-    disk_gb = WholeNumber(required=True, validate=_within("disk_gb"))
+    ram_gb = WholeNumber(required=True, validate=_check_size("ram_gb"))
+    disk_gb = WholeNumber(required=True, validate=_check_size("disk_gb"))
     game = Text(load_default="minecraft")
     options = Options(load_default=dict)
     start = Flag(load_default=True)
     rcon = Text(load_default="public", validate=one_of("public", "private"))
-    customer = Text(load_default=None, validate=valid_customer, metadata={"pattern": f"^{CUSTOMER.pattern}$"})
+    customer = Text(load_default=None, validate=check_customer, metadata={"pattern": f"^{CUSTOMER.pattern}$"})
     disk = Text(load_default=None, validate=one_of("reuse", "erase"))
 
 
 class UpdateServer(Schema):
-    ram_gb = WholeNumber(validate=_within("ram_gb"))
-    disk_gb = WholeNumber(validate=_within("disk_gb"))
-    options = Options(metadata={"description": "Only those named change; null takes one back to the game's default."})
+    ram_gb = WholeNumber(validate=_check_size("ram_gb"))
+    disk_gb = WholeNumber(validate=_check_size("disk_gb"))
+    options = Options(
+        metadata={"description": "Only those that you send change. null resets one to the game's default."}
+    )
 
 
 class DeleteQuery(Schema):
@@ -62,17 +65,17 @@ class ListQuery(Schema):
         data_key="continue",
         load_default=None,
         validate=validate.Regexp(r"[1-9][0-9]{0,18}\Z", error="must be the `continue` of an earlier answer"),
-        metadata={"pattern": "^[1-9][0-9]{0,18}$", "description": "The `continue` of an earlier answer."},
+        metadata={"pattern": "^[1-9][0-9]{0,18}$", "description": "The `continue` of the previous page."},
     )
 
 
 class Changed(Success):
     restarting = fields.Boolean(
-        required=True, metadata={"description": "Whether a running game restarts to take the change."}
+        required=True, metadata={"description": "Whether the running game restarts to apply the change."}
     )
 
 
-_HOST = "Null until the server's disk has a node; then the same for as long as the disk is there."
+_HOST = "Null until the server's disk has a node. Then it stays the same for as long as the disk exists."
 
 
 class Port(Schema):
@@ -108,7 +111,9 @@ class Server(Schema):
     reason = fields.String(required=True, allow_none=True)
     since = fields.String(required=True, allow_none=True)
     host = fields.String(
-        required=True, allow_none=True, metadata={"description": "The host of the port `primary`, null without one."}
+        required=True,
+        allow_none=True,
+        metadata={"description": "The host of the port `primary`; null if there is none."},
     )
     ports = fields.Nested(Ports, required=True)
 
@@ -155,14 +160,16 @@ _MOST_KEYS = 20
 
 class SetAccount(Schema):
     password = Flag(
-        metadata={"description": "true: a new one, shown in this answer alone; false: none; absent: as it is."}
+        metadata={
+            "description": "true: a new password, which only this answer shows. false: no password. Absent: no change."
+        }
     )
     public_keys = fields.List(
         Text(metadata={"format": "ssh-public-key"}),
-        validate=validate.Length(max=_MOST_KEYS, error=f"must not be more than {_MOST_KEYS}"),
+        validate=validate.Length(max=_MOST_KEYS, error=f"must have at most {_MOST_KEYS} keys"),
         error_messages={"null": "must not be null", "invalid": "must be a list"},
         metadata={
-            "description": "All of them, in OpenSSH's form; they take the place of those before. Absent: as it is."
+            "description": "All public keys, in OpenSSH's format. They replace the previous ones. Absent: no change."
         },
     )
 
@@ -170,10 +177,12 @@ class SetAccount(Schema):
 class AccountAnswer(Success):
     user = fields.String(required=True)
     password = fields.String(
-        required=True, allow_none=True, metadata={"description": "A new password, shown this once; null otherwise."}
+        required=True, allow_none=True, metadata={"description": "The new password, shown only once; otherwise null."}
     )
     password_set = fields.Boolean(required=True)
     public_keys = fields.List(fields.String(), required=True)
     host_keys = fields.List(
-        fields.String(), required=True, metadata={"description": "What a customer's client shows at the first login."}
+        fields.String(),
+        required=True,
+        metadata={"description": "What an SFTP client shows at the first login."},
     )

@@ -1,4 +1,4 @@
-"""Servers: create, look, change, start, stop, restart, delete."""
+"""The calls that list, create, read, change, start, stop, restart and delete servers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from service.web.routes import access, problems
 blueprint = Blueprint("servers", __name__, url_prefix="/api/v1/server", description="Game servers")
 
 _SUCCESS: dict[str, Any] = {"success": True}
-_WRITES = (
+_WRITE_PROBLEMS = (
     errors.ServerNotFound,
     errors.OperationInProgress,
     errors.RefusedByCluster,
@@ -47,16 +47,18 @@ _LOG_LINES = 5
 @blueprint.response(200, schemas.ServersAnswer)
 @problems(errors.InvalidRequest)
 def list_servers(query: dict[str, Any]) -> Response:
-    """All servers, by pages
+    """List the servers, page by page
 
-    A token confined to one customer gets only that customer's, so its pages may be shorter than `limit`.
+    A confined token gets only the servers that it may see, so its pages may be shorter than `limit`.
     """
     page, continue_ = context().cluster.servers(query["limit"], query["continue_"])
-    mine = ((objects, spec_of_objects(objects)) for objects in page)
+    specs = ((objects, spec_of_objects(objects)) for objects in page)
     servers = [
-        _described(objects, spec, state.state_of(objects)) for objects, spec in mine if may_see(caller(), objects, spec)
+        _server_fields(objects, spec, state.state_of(objects))
+        for objects, spec in specs
+        if may_see(caller(), objects, spec)
     ]
-    # Past marshmallow, which takes as long for a few hundred servers as all the rest.
+    # Without marshmallow, which for a few hundred servers takes as long as everything else together.
     return jsonify({"success": True, "servers": servers, "continue": continue_})
 
 
@@ -64,9 +66,9 @@ def list_servers(query: dict[str, Any]) -> Response:
 @access("server:create", Subject.NEW, audited=True)
 @blueprint.arguments(schemas.CreateServer)
 @blueprint.response(201, Success)
-@blueprint.alt_response(200, schema=Success, description="It was there already; nothing has changed")
+@blueprint.alt_response(200, schema=Success, description="The server already existed; nothing has changed")
 @problems(
-    *_WRITES,
+    *_WRITE_PROBLEMS,
     errors.ServerExists,
     errors.EulaNotAccepted,
     errors.DiskKept,
@@ -77,10 +79,10 @@ def list_servers(query: dict[str, Any]) -> Response:
 def create_server(body: dict[str, Any], id: int) -> tuple[dict[str, Any], int]:
     """Create a server
 
-    The same request again changes nothing, even if the server was stopped since.
+    Sending the same request again changes nothing, even if the server has been stopped since.
     """
-    made = create(context(), caller(), id, body)
-    return _SUCCESS, 201 if made else 200
+    created = create(context(), caller(), id, body)
+    return _SUCCESS, 201 if created else 200
 
 
 @blueprint.route("/<id:id>/", methods=["GET"])
@@ -88,24 +90,24 @@ def create_server(body: dict[str, Any], id: int) -> tuple[dict[str, Any], int]:
 @blueprint.response(200, schemas.ServerAnswer)
 @problems(errors.ServerNotFound)
 def get_server(id: int) -> dict[str, Any]:
-    """A server: what it is, what it does and why"""
+    """Get a server: its spec, its state and the reason for that state"""
     objects = target().objects
     now = state.state_of(objects)
     if now.crashed:
         now = state.with_log(now, context().cluster.pod_log_tail(id, _LOG_LINES, now.previous))
-    return {"success": True, **_described(objects, target().spec, now)}
+    return {"success": True, **_server_fields(objects, target().spec, now)}
 
 
 @blueprint.route("/<id:id>/", methods=["PATCH"])
 @access("server:write", Subject.SERVER, audited=True)
 @blueprint.arguments(schemas.UpdateServer)
 @blueprint.response(200, schemas.Changed)
-@problems(*_WRITES, errors.DiskCannotShrink, errors.DiskCannotGrow)
+@problems(*_WRITE_PROBLEMS, errors.DiskCannotShrink, errors.DiskCannotGrow)
 def update_server(body: dict[str, Any], id: int) -> dict[str, Any]:
     """Resize a server or change its options
 
-    Of `options`, those named change, and null takes one back to the game's default. A running server restarts if
-    the change is one that its pod has to take; `restarting` says whether.
+    Of `options`, only those that you send change; null resets one to the game's default. A running server restarts
+    if its pod must apply the change; `restarting` says whether it does.
     """
     return {"success": True, "restarting": change(context(), target(), body)}
 
@@ -114,11 +116,11 @@ def update_server(body: dict[str, Any], id: int) -> dict[str, Any]:
 @access("server:delete", Subject.REMAINS, audited=True)
 @blueprint.arguments(schemas.DeleteQuery, location="query")
 @blueprint.response(200, Success)
-@problems(errors.InvalidRequest, *_WRITES)
+@problems(errors.InvalidRequest, *_WRITE_PROBLEMS)
 def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
     """Delete a server; its disk is kept unless `disk=erase`
 
-    Works on a kept disk too: 404 only where there is neither.
+    This works on a kept disk too. It answers 404 only if there is neither a server nor a kept disk.
     """
     delete(context(), caller(), id, erase=query["disk"] == "erase")
     return _SUCCESS
@@ -127,12 +129,12 @@ def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
 @blueprint.route("/<id:id>/start", methods=["PATCH"])
 @access("server:power", Subject.SERVER, audited=True)
 @blueprint.response(200, Success)
-@problems(*_WRITES)
+@problems(*_WRITE_PROBLEMS)
 def start_server(id: int) -> dict[str, Any]:
-    """Start a server; one that runs goes on running
+    """Start a server; a running server keeps running
 
-    What is missing of it is made again. One that Kubernetes would try to run only after a pause, since it has crashed
-    or was refused before, is tried at once.
+    This creates missing objects of the server again. If Kubernetes is in a back-off, because the game crashed or the
+    pod was refused, this tries again at once.
     """
     power.start(context(), target())
     return _SUCCESS
@@ -141,7 +143,7 @@ def start_server(id: int) -> dict[str, Any]:
 @blueprint.route("/<id:id>/stop", methods=["PATCH"])
 @access("server:power", Subject.SERVER, audited=True)
 @blueprint.response(200, Success)
-@problems(*_WRITES)
+@problems(*_WRITE_PROBLEMS)
 def stop_server(id: int) -> dict[str, Any]:
     """Stop a server; the game saves its world first"""
     power.stop(context(), target())
@@ -151,17 +153,18 @@ def stop_server(id: int) -> dict[str, Any]:
 @blueprint.route("/<id:id>/restart", methods=["PATCH"])
 @access("server:power", Subject.SERVER, audited=True)
 @blueprint.response(200, Success)
-@problems(*_WRITES)
+@problems(*_WRITE_PROBLEMS)
 def restart_server(id: int) -> dict[str, Any]:
-    """Restart a server; one that is stopped starts"""
+    """Restart a server; a stopped server starts"""
     power.restart(context(), target())
     return _SUCCESS
 
 
-def _described(objects: Objects, spec: ServerSpec | None, now: state.State) -> dict[str, Any]:
+def _server_fields(objects: Objects, spec: ServerSpec | None, now: state.State) -> dict[str, Any]:
+    """A server in the shape of schemas.Server."""
     names = PORTS if context().settings.sftp_namespace else ("primary", "rcon")
-    found = {name: endpoint_of(context(), objects, name) for name in names}
-    ports = {name: vars(endpoint) for name, endpoint in found.items() if endpoint is not None}
+    endpoints = {name: endpoint_of(context(), objects, name) for name in names}
+    ports = {name: vars(endpoint) for name, endpoint in endpoints.items() if endpoint is not None}
     return {
         "id": objects.id,
         "game": spec.game if spec else None,

@@ -1,4 +1,4 @@
-"""The shapes of requests and answers about tokens."""
+"""The schemas of requests and answers about tokens and login links."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import fields, validate
 
-from service.api.schemas import valid_customer
+from service.api.schemas import check_customer
 from service.servers.names import LARGEST_ID
-from service.tokenformat import looks_like_one
+from service.tokenformat import looks_like_token
 from service.tokens import CUSTOMER, CUSTOMER_WORDS, SCOPES
 from service.web.fields import Schema, Success, Text, WholeNumber, one_of
 
@@ -23,14 +23,14 @@ _LIST: dict[str, str | list[Any] | dict[Any, Any]] = {
 }
 
 
-def _valid_name(value: str) -> None:
-    # It is written into logs, where no token belongs.
-    if not CUSTOMER.fullmatch(value) or looks_like_one(value):
-        raise ma.ValidationError(f"must be {CUSTOMER_WORDS}, and no token")
+def _check_name(value: str) -> None:
+    # Names are logged, and no token may get into a log.
+    if not CUSTOMER.fullmatch(value) or looks_like_token(value):
+        raise ma.ValidationError(f"must be {CUSTOMER_WORDS}, and must not look like a token")
 
 
-def _between(least: int, most: int) -> validate.Range:
-    return validate.Range(least, most, error=f"must be from {least} to {most}")
+def _range(smallest: int, largest: int) -> validate.Range:
+    return validate.Range(smallest, largest, error=f"must be from {smallest} to {largest}")
 
 
 def _scopes(**more: Any) -> fields.List[str]:
@@ -44,34 +44,34 @@ def _scopes(**more: Any) -> fields.List[str]:
 
 def _servers() -> fields.List[int]:
     return fields.List(
-        WholeNumber(validate=_between(1, LARGEST_ID)),
+        WholeNumber(validate=_range(1, LARGEST_ID)),
         load_default=None,
-        validate=validate.Length(1, MOST_SERVERS, error=f"must be from 1 to {MOST_SERVERS} ids"),
+        validate=validate.Length(1, MOST_SERVERS, error=f"must have from 1 to {MOST_SERVERS} ids"),
         error_messages=_LIST,
-        metadata={"description": "The only servers that it reaches. Absent: all that the token which asks reaches."},
+        metadata={"description": "The only servers that the token reaches. Absent: all that your own token reaches."},
     )
 
 
 class CreateToken(Schema):
-    name = Text(required=True, validate=_valid_name, metadata={"pattern": _PATTERN})
+    name = Text(required=True, validate=_check_name, metadata={"pattern": _PATTERN})
     scopes = _scopes(required=True)
-    customer = Text(load_default=None, validate=valid_customer, metadata={"pattern": _PATTERN})
+    customer = Text(load_default=None, validate=check_customer, metadata={"pattern": _PATTERN})
     servers = _servers()
     expires_in_s = WholeNumber(
         load_default=None,
-        validate=_between(1, _LONGEST_S),
-        metadata={"description": "Absent: it lasts as long as the token which asks."},
+        validate=_range(1, _LONGEST_S),
+        metadata={"description": "Absent: the token lasts as long as your own."},
     )
 
 
 class CreateLoginLink(Schema):
-    customer = Text(required=True, validate=valid_customer, metadata={"pattern": _PATTERN})
+    customer = Text(required=True, validate=check_customer, metadata={"pattern": _PATTERN})
     servers = _servers()
     scopes = _scopes(
-        load_default=None, metadata={"description": "Absent: read and operate, but for what the token lacks that asks."}
+        load_default=None, metadata={"description": "Absent: `read` and `operate`, without what your own token lacks."}
     )
     minutes = WholeNumber(
-        required=True, validate=_between(1, 60), metadata={"description": "For so long the link can be opened."}
+        required=True, validate=_range(1, 60), metadata={"description": "How long the link can be opened."}
     )
 
 
@@ -84,21 +84,21 @@ class Grant(Schema):
 
 
 class TokenAnswer(Grant, Success):
-    token = fields.String(required=True, metadata={"description": "Shown this once."})
+    token = fields.String(required=True, metadata={"description": "Shown only once."})
 
 
-class GivenOut(Grant):
+class IssuedToken(Grant):
     created = fields.String(required=True)
-    made_by = fields.String(required=True, metadata={"description": "The name of the token that made it."})
-    last_used = fields.String(required=True, allow_none=True, metadata={"description": "To the hour."})
+    made_by = fields.String(required=True, metadata={"description": "The name of the token that issued this one."})
+    last_used = fields.String(required=True, allow_none=True, metadata={"description": "Rounded down to the hour."})
 
 
 class TokensAnswer(Success):
-    tokens = fields.List(fields.Nested(GivenOut), required=True)
+    tokens = fields.List(fields.Nested(IssuedToken), required=True)
 
 
 class LoginLinkAnswer(Success):
     link = fields.String(
-        required=True, metadata={"format": "uri-reference", "description": "To be put behind the API's address."}
+        required=True, metadata={"format": "uri-reference", "description": "Append it to the API's address."}
     )
     expires = fields.String(required=True)

@@ -1,4 +1,4 @@
-"""Tokens that the API gives out, and links that give them out once."""
+"""The calls that issue, list and revoke tokens, and those for login links."""
 
 from __future__ import annotations
 
@@ -18,48 +18,55 @@ from service.web.routes import access, problems
 
 blueprint = Blueprint("tokens", __name__, url_prefix="/api/v1", description="Tokens")
 
-_KEPT = (errors.TokensNotKept, errors.ClusterContended, errors.OperationFailed)
+_PROBLEMS = (errors.TokensNotKept, errors.ClusterContended, errors.OperationFailed)
 
 
 @blueprint.route("/token", methods=["POST"])
 @access("token", audited=True)
 @blueprint.arguments(schemas.CreateToken)
 @blueprint.response(201, schemas.TokenAnswer)
-@problems(errors.TokenExists, errors.TooManyTokens, *_KEPT)
+@problems(errors.TokenExists, errors.TooManyTokens, *_PROBLEMS)
 def create_token(body: dict[str, Any]) -> dict[str, Any]:
-    """Give out a token that may do no more than the one which asks
+    """Issue a token that may do no more than your own
 
-    It is shown in this answer alone, and works on every replica within 5 seconds.
+    Only this answer shows the token. It works on every replica within 5 seconds.
     """
     issued, secret = tokens.create(context(), caller(), body)
     note(name=issued.token.name)
-    return {"success": True, "token": secret, **_described(issued)}
+    return {"success": True, "token": secret, **_token_fields(issued)}
 
 
 @blueprint.route("/token", methods=["GET"])
 @access("token")
 @blueprint.response(200, schemas.TokensAnswer)
-@problems(*_KEPT)
+@problems(*_PROBLEMS)
 def list_tokens() -> dict[str, Any]:
-    """The tokens that the API has given out and that the one which asks could give out
+    """List the issued tokens that your own token could have issued
 
-    The operator's own are not among them.
+    The operator's tokens are not among them.
     """
-    found = tokens.given_out(context(), caller())
-    about = [{"created": one.created, "made_by": one.made_by, "last_used": one.last_used} for one in found]
-    return {"success": True, "tokens": [{**_described(one), **more} for one, more in zip(found, about, strict=True)]}
+    entries = [
+        {
+            **_token_fields(issued),
+            "created": issued.created,
+            "made_by": issued.made_by,
+            "last_used": issued.last_used,
+        }
+        for issued in tokens.list_issued(context(), caller())
+    ]
+    return {"success": True, "tokens": entries}
 
 
 @blueprint.route("/token/<name>", methods=["DELETE"])
 @access("token", audited=True)
 @blueprint.response(200, Success)
-@problems(errors.TokenNotFound, *_KEPT)
+@problems(errors.TokenNotFound, *_PROBLEMS)
 def delete_token(name: str) -> dict[str, Any]:
-    """End a token, and the links that it has made
+    """Revoke a token and the login links that it made
 
-    No replica takes it any more within 5 seconds. What it has given out itself goes on.
+    Within 5 seconds, no replica accepts the token any more. Tokens that it issued stay valid.
     """
-    tokens.end(context(), caller(), name)
+    tokens.revoke(context(), caller(), name)
     note(name=name)
     return {"success": True}
 
@@ -68,10 +75,10 @@ def delete_token(name: str) -> dict[str, Any]:
 @access("token", audited=True)
 @blueprint.arguments(schemas.CreateLoginLink)
 @blueprint.response(201, schemas.LoginLinkAnswer)
-@problems(errors.TooManyTokens, *_KEPT)
+@problems(errors.TooManyTokens, *_PROBLEMS)
 def create_login_link(body: dict[str, Any]) -> dict[str, Any]:
-    """Make a link that gives out a token for a customer, once"""
-    code, expires = tokens.login_link(context(), caller(), body)
+    """Make a login link, which gives out a token for a customer once"""
+    code, expires = tokens.create_login_link(context(), caller(), body)
     note(customer=body["customer"])
     return {"success": True, "link": url_for("tokens.open_login_link", code=code), "expires": stamp(expires)}
 
@@ -79,23 +86,24 @@ def create_login_link(body: dict[str, Any]) -> dict[str, Any]:
 @blueprint.route("/login/<code>", methods=["GET"])
 @access(None, audited=True)
 @blueprint.response(200, schemas.TokenAnswer)
-@problems(errors.NotFound, errors.LoginLinkGone, errors.ClusterUnavailable, *_KEPT)
+@problems(errors.NotFound, errors.LoginLinkGone, errors.ClusterUnavailable, *_PROBLEMS)
 def open_login_link(code: str) -> Response:
-    """Open a login link: a token for its customer, valid for 12 hours
+    """Open a login link: get a token for its customer, valid for 12 hours
 
-    The link has no effect any more from then on.
+    After that, the link no longer works.
     """
-    # What only looks whether there is something must not use it up.
+    # A HEAD request, which only checks that the link exists, must not use it up.
     if request.method != "GET":
         raise errors.MethodNotAllowed(headers={"Allow": "GET"})
-    issued, secret = tokens.open_link(context(), code)
+    issued, secret = tokens.open_login_link(context(), code)
     note(name=issued.token.name, made_by=issued.made_by)
-    answer: Response = jsonify({"success": True, "token": secret, **_described(issued)})
+    answer: Response = jsonify({"success": True, "token": secret, **_token_fields(issued)})
     answer.headers["Referrer-Policy"] = "no-referrer"
     return answer
 
 
-def _described(issued: Issued) -> dict[str, Any]:
+def _token_fields(issued: Issued) -> dict[str, Any]:
+    """A token in the shape of schemas.Grant, without its secret."""
     token = issued.token
     return {
         "name": token.name,

@@ -1,5 +1,5 @@
-"""What can be done to a server, one function a verb, whoever asks for it: an HTTP call today.
+"""What the API can do to a server, one function per verb, independent of HTTP.
 
-Knows who calls and what is asked, and no Flask. It reaches Kubernetes, Helm and file access through the types in
-`interfaces.py` alone, so it may not import `cluster` or `helm`; of the rest below it, it may use all.
+These functions get the caller's token and the parsed request, and do not know Flask. They reach Kubernetes, Helm, file
+access and tokens only through the types in `interfaces.py`, so this package must not import `cluster` or `helm`.
 """

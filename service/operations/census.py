@@ -1,4 +1,4 @@
-"""All servers, counted."""
+"""The count of all servers, for the metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PAGE = 500
 
 
 def count_servers(cluster: Cluster) -> Iterator[Mapping[str, str]]:
-    """Game and state of every server, for /metrics."""
+    """For every server, a mapping with its `game` (empty if unknown) and its `state`."""
     continue_: str | None = None
     while True:
         page, continue_ = cluster.servers(_PAGE, continue_)

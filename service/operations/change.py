@@ -1,4 +1,4 @@
-"""Change: a server's sizes and options."""
+"""Change a server's memory, disk size and options."""
 
 from __future__ import annotations
 
@@ -14,27 +14,36 @@ from service.servers.spec import ServerSpec, same, spec_of_values
 
 
 def change(context: Context, target: Target, request: Mapping[str, Any]) -> bool:
-    """Change what the request names; gives whether a running game restarts to take it.
+    """Change the server's sizes and options.
 
-    `request` is a loaded schemas.UpdateServer. Raises one of the disk problems where the disk cannot take its new
-    size, and InvalidRequest where the options do not fit the game.
+    Args:
+        context: The operation's collaborators.
+        target: The server.
+        request: A loaded schemas.UpdateServer; what it does not name stays as it is.
+
+    Returns:
+        Whether a running game restarts to apply the change.
+
+    Raises:
+        DiskCannotShrink, DiskCannotGrow: The disk cannot have its new size.
+        InvalidRequest: The options are not valid for the game.
     """
     restarting = False
 
-    def changed(current: values.Values) -> values.Values:
+    def new_values(current: values.Values) -> values.Values:
         nonlocal restarting
         before = spec_of_values(current)
-        after = _updated(before, request)
+        after = _change_spec(before, request)
         check_growth(context, target.objects.claim, before.disk_gb, after.disk_gb)
-        old, without, wanted = _rendered(context, target.id, before, after, request.get("options", {}).keys())
-        new = values.completed(values.changed(current, old, wanted), without, wanted)
+        old, without, whole = _render(context, target.id, before, after, request.get("options", {}).keys())
+        new = values.completed(values.changed(current, old, whole), without, whole)
         restarting = values.restarts(current, new)
         return values.reachable(new, context.settings.external_host) if new != current else current
 
-    return context.releases.change(target.id, changed) and restarting
+    return context.releases.change(target.id, new_values) and restarting
 
 
-def _updated(before: ServerSpec, request: Mapping[str, Any]) -> ServerSpec:
+def _change_spec(before: ServerSpec, request: Mapping[str, Any]) -> ServerSpec:
     options = {**before.options, **request.get("options", {})}
     return replace(
         before,
@@ -44,24 +53,23 @@ def _updated(before: ServerSpec, request: Mapping[str, Any]) -> ServerSpec:
     )
 
 
-def _rendered(
-    context: Context, id: int, before: ServerSpec, after: ServerSpec, asked: Set[str]
+def _render(
+    context: Context, id: int, before: ServerSpec, after: ServerSpec, requested: Set[str]
 ) -> tuple[values.Values, values.Values, values.Values]:
-    """The values of the spec before, of that after without the options asked for, and after.
+    """The values that a create would make today: of the old spec, of the new one without `requested`, of the new one.
 
-    They are as a create would make them today. The first and the last differ in what the change is about; the last
-    two in all that belongs to an option, of which an earlier template may have left out a part (how a list goes into
-    its file).
+    The first and the last differ in what the request changes. The last two differ in everything that belongs to the
+    requested options. An earlier template may have left out a part of that, such as how a list gets into its file.
     """
     game = known_game(context.games, before.game)
     if not same(before.options, after.options):
         check_options(game, after.options)
-    others = {name: value for name, value in after.options.items() if name not in asked}
-    # A game may ask for some option: its template is shown nothing without it.
+    others = {name: value for name, value in after.options.items() if name not in requested}
+    # A game may require an option; then its template cannot be rendered without it.
     without = after if game.errors(others) else replace(after, options=others)
-    taken_back = before.options.keys() - after.options.keys()
+    removed = before.options.keys() - after.options.keys()
 
-    def made(spec: ServerSpec, gone: Set[str] = frozenset()) -> values.Values:
-        return values.values_of(id, spec, game.render(id, spec, taken_back=gone), context.operator_values)
+    def render(spec: ServerSpec, removed: Set[str] = frozenset()) -> values.Values:
+        return values.values_of(id, spec, game.render(id, spec, taken_back=removed), context.operator_values)
 
-    return made(before), made(without), made(after, taken_back)
+    return render(before), render(without), render(after, removed)

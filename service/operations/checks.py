@@ -1,4 +1,4 @@
-"""What create and change ask of a request alike, before they write."""
+"""Checks that create and change share; both run them before they write."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from service.operations.context import Context
 
 
 def known_game(games: Mapping[str, Game], name: str) -> Game:
-    """The game of that name; raises InvalidRequest naming the field."""
+    """The game with this name; raises InvalidRequest if there is none."""
     if name not in games:
-        raise InvalidRequest(errors={"game": [f"is unknown; known are {', '.join(games)}"]})
+        raise InvalidRequest(errors={"game": [f"is unknown; expected one of {', '.join(games)}"]})
     return games[name]
 
 
 def check_options(game: Game, options: Mapping[str, Any]) -> None:
-    """Raises InvalidRequest naming each option that does not fit the game."""
-    if wrong := game.errors(options):
-        raise InvalidRequest(f"The options do not fit {game.title}.", errors=wrong)
+    """Raises InvalidRequest, which names each option that is not valid for the game."""
+    if messages := game.errors(options):
+        raise InvalidRequest(f"The options are not valid for {game.title}.", errors=messages)
 
 
-def check_growth(context: Context, claim: Mapping[str, Any] | None, now_gb: int, wanted_gb: int) -> None:
-    """Raises DiskCannotShrink or DiskCannotGrow where the disk cannot take its new size."""
-    if wanted_gb < now_gb:
-        raise DiskCannotShrink(errors={"disk_gb": [f"must not be smaller than {now_gb}"]})
-    if wanted_gb == now_gb or claim is None:
+def check_growth(context: Context, claim: Mapping[str, Any] | None, current_gb: int, new_gb: int) -> None:
+    """Raises DiskCannotShrink or DiskCannotGrow if the disk cannot have the size `new_gb` (GiB)."""
+    if new_gb < current_gb:
+        raise DiskCannotShrink(errors={"disk_gb": [f"must not be smaller than {current_gb}"]})
+    if new_gb == current_gb or claim is None:
         return
     if not context.cluster.disk_class_expandable(dict(claim)):
-        raise DiskCannotGrow(errors={"disk_gb": [f"must be {now_gb}: the disk's storage class cannot grow it"]})
-    # Until then Kubernetes takes no change of a claim:
+        raise DiskCannotGrow(errors={"disk_gb": [f"must be {current_gb}: its storage class does not allow growth"]})
+    # Kubernetes does not accept a new size until the claim is bound:
     # https://kubernetes.io/docs/concepts/storage/persistent-volumes/#expanding-persistent-volumes-claims
     if claim.get("status", {}).get("phase") != "Bound":
-        what = f"must be {now_gb} until the server's first start, which makes the disk"
-        raise DiskCannotGrow(errors={"disk_gb": [what]})
+        message = f"must be {current_gb} until the server's first start, which creates the disk"
+        raise DiskCannotGrow(errors={"disk_gb": [message]})

@@ -1,4 +1,4 @@
-"""What every operation works with."""
+"""The collaborators that every operation works with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from service.settings import Settings
 
 @dataclass(frozen=True)
 class Context:
-    """The collaborators that `create_app` was given, and what it read at the start."""
+    """The collaborators of `create_app`, and the files that it read at startup.
+
+    `games` are the games by name. `operator_values` are the chart values from the operator's file.
+    """
 
     settings: Settings
     cluster: Cluster
@@ -25,5 +28,8 @@ class Context:
 
 
 def erase_disk(context: Context, id: int, *, unless_used: bool = False) -> None:
-    """Begin to erase the server's disk, under the Lease that this thread holds; maybe only one that holds nothing."""
+    """Start to erase the server's disk. The calling thread must hold the server's Lease.
+
+    With `unless_used`, only a disk that never had a volume is erased.
+    """
     context.cluster.erase_disk(id, lambda: context.releases.confirm(id), unless_used=unless_used)

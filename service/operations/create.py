@@ -1,4 +1,4 @@
-"""Create: the one operation that has to ask before it writes."""
+"""Create a server."""
 
 from __future__ import annotations
 
@@ -32,15 +32,30 @@ from service.tokens import Token
 
 log = logging.getLogger(__name__)
 
-# A claim that no pod uses is gone within this time; one that is still in use takes as long as the pod.
+# Kubernetes deletes a claim that no pod uses within this time. A claim in use stays until its pod has ended.
 _ERASE_SECONDS = 3.0
 
 
 def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) -> bool:
-    """Make the server, or find that it is there already: True if it was made now.
+    """Create the server, or leave it as it is if the same create has succeeded before.
 
-    `request` is a loaded schemas.CreateServer. Raises ServerExists where another server has the id, and one of
-    the disk problems where an earlier server's disk has to be decided upon.
+    Args:
+        context: The operation's collaborators.
+        token: The caller.
+        id: The id of the new server.
+        request: A loaded schemas.CreateServer.
+
+    Returns:
+        True if this call created the server, or completed a failed create; False if the server existed.
+
+    Raises:
+        ServerExists: A different server has this id.
+        ServerNotFound: The server or the kept disk with this id is not the caller's.
+        MissingScope: The token lacks `disk:erase`, or is confined to another customer.
+        InvalidRequest: The game is unknown, or the options are not valid for it.
+        EulaNotAccepted: The operator has not accepted the game's licence.
+        DiskKept, DiskBeingErased, DiskCannotShrink, DiskCannotGrow: There is a disk of an earlier server with this id.
+        ReleaseMissing: The server exists, but someone has deleted its release.
     """
     if not token.reaches(id):
         raise ServerNotFound()
@@ -53,107 +68,110 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
         ram_gb=request["ram_gb"],
         disk_gb=request["disk_gb"],
         options=request["options"],
-        customer=_customer(token, request["customer"]),
+        customer=_customer_of(token, request["customer"]),
         rcon=request["rcon"],
     )
     if game.eula and game.name not in context.settings.accepted_eulas:
         raise EulaNotAccepted(
-            f"The operator has not accepted the licence of {game.title} ({game.eula}); "
-            f"`{game.name}` has to be among `acceptedEulas` in the values of the API's chart."
+            f"The operator has not accepted the licence of {game.title} ({game.eula}). To accept it, add "
+            f"`{game.name}` to `acceptedEulas` in the values of the API's chart."
         )
-    made = values.values_of(id, spec, game.render(id, spec, new=True), context.operator_values)
-    wanted = values.reachable(values.started(made, request["start"]), context.settings.external_host)
-    wanted = values.with_uid(wanted, str(uuid.uuid4()))
+    rendered = values.values_of(id, spec, game.render(id, spec, new=True), context.operator_values)
+    new = values.reachable(values.started(rendered, request["start"]), context.settings.external_host)
+    new = values.with_uid(new, str(uuid.uuid4()))
     with context.releases.locked(id):
         objects = context.cluster.server(id)
         if exists(objects):
-            return _again(context, token, objects, spec, wanted)
+            return _repeat(context, token, objects, spec, new)
         reused = _settle_disk(context, token, objects, spec, request["disk"])
-        # A hand may have removed the server of before; whoever had its files does not get this one's.
+        # An operator may have removed an earlier server by hand. Its SFTP account must not reach this server's files.
         context.accounts.remove(id)
         try:
-            context.releases.install(id, wanted)
+            context.releases.install(id, new)
         except NoNodePortLeft:
-            _take_back(context, id, reused)
+            _undo(context, id, reused)
             raise
         return True
 
 
-def _customer(token: Token, given: str | None) -> str:
-    if token.customer is not None and given not in (None, token.customer):
-        raise MissingScope(f"This token can only create servers of the customer {token.customer}.")
-    return token.customer or given or ""
+def _customer_of(token: Token, requested: str | None) -> str:
+    """The customer of the new server; raises MissingScope if the token is confined to another one."""
+    if token.customer is not None and requested not in (None, token.customer):
+        raise MissingScope(f"This token can only create servers for the customer {token.customer}.")
+    return token.customer or requested or ""
 
 
-def _again(context: Context, token: Token, objects: Objects, spec: ServerSpec, wanted: values.Values) -> bool:
+def _repeat(context: Context, token: Token, objects: Objects, spec: ServerSpec, new: values.Values) -> bool:
+    """Handle a create of a server that exists; returns whether this call completed an earlier, failed create."""
     current = context.releases.current(objects.id)
     if current is None:
         raise ReleaseMissing
-    there = spec_of_values(current)
-    if not token.may_see(there.customer, objects.id):
+    existing = spec_of_values(current)
+    if not token.may_see(existing.customer, objects.id):
         raise ServerNotFound()
-    if different := there.difference(spec):
+    if different := existing.difference(spec):
         raise ServerExists(
-            f"Server {objects.id} exists and differs in {', '.join(different)}. Change it with PATCH, or delete it.",
-            errors={field: ["differs from the server that exists"] for field in different},
+            f"Server {objects.id} already exists and differs in {', '.join(different)}. Change or delete it.",
+            errors={field: ["differs from the existing server"] for field in different},
         )
     statuses = {release.get("labels", {}).get("status") for release in objects.releases}
-    once_whole = bool(statuses & {"deployed", "superseded"})
-    if once_whole and values.runs(current):
+    complete = bool(statuses & {"deployed", "superseded"})
+    if complete and values.runs(current):
         ensure_running(context, objects)
         return False
-    # A stopped one stays so; what is missing of it is made again. A create that never came to its end is made anew, as
-    # the operator may have mended what was in its way.
-    anew = values.with_uid(wanted, uid_of_values(current) or wanted["server"]["uid"])
-    finished = context.releases.change(objects.id, lambda current: current if once_whole else anew)
-    return finished and not once_whole
+    # A stopped server stays stopped, but its missing objects are created again. A create that never completed gets new
+    # values, because the operator may have fixed what blocked it.
+    new = values.with_uid(new, uid_of_values(current) or new["server"]["uid"])
+    changed = context.releases.change(objects.id, lambda current: current if complete else new)
+    return changed and not complete
 
 
-def _take_back(context: Context, id: int, reused: bool) -> None:
-    """Remove what the install made before the node ports ran out: a half server would hold the last of them.
+def _undo(context: Context, id: int, reused: bool) -> None:
+    """Remove what an install created before the node ports ran out, because it would hold the last of them.
 
-    A disk that was there before stays. One that this very install has made goes, so that the same create can be sent
-    again: its game may have run for a moment, but nobody was ever given its port.
+    A reused disk stays. A disk that this install created is erased, so that the client can send the same create again.
+    Its game may have run for a moment, but nobody has ever got its port.
     """
     try:
         context.releases.uninstall(id)
-        # A replica that froze meanwhile may find that another has made the server, over this disk.
+        # If this replica was frozen meanwhile, another one may have created the server, with this disk.
         if not reused and context.releases.current(id) is None:
             erase_disk(context, id)
     except Problem as problem:
-        # The same create goes on from what is left, and a delete removes it.
-        log.warning("server %d stays half made: %s", id, problem.detail)
+        # The same create completes what remains, and a delete removes it.
+        log.warning("could not undo the failed create of server %d: %s", id, problem.detail)
 
 
 def _settle_disk(context: Context, token: Token, objects: Objects, spec: ServerSpec, disk: str | None) -> bool:
-    """Whether the server is made over a disk that is there already."""
+    """Reuse or erase an existing disk, as the request says; returns whether the server reuses one."""
     claim = objects.claim
     if claim is None:
         return False
     if never_used(claim):
-        # Nothing was kept, and this one's size and class are those of a server that is no more.
-        _erase(context, objects.id, unless_used=True)
+        # The disk holds nothing, and has the size and storage class of a server that no longer exists.
+        _erase_and_wait(context, objects.id, unless_used=True)
         return False
     if not token.may_see(customer_of_claim(claim), objects.id):
-        raise ServerNotFound("A disk of another customer was kept under this id.")
+        raise ServerNotFound("The kept disk with this id belongs to another customer.")
     if claim["metadata"].get("deletionTimestamp"):
         raise DiskBeingErased()
     if disk is None:
-        raise DiskKept(errors={"disk": ["must be reuse or erase: a disk was kept under this id"]})
+        raise DiskKept(errors={"disk": ["must be reuse or erase: there is a kept disk with this id"]})
     if disk == "reuse":
         if (owner := customer_of_claim(claim)) and owner != spec.customer:
             raise DiskKept(
-                "The disk that was kept under this id is another customer's, and only a server of theirs can have it.",
-                errors={"disk": ["must be erase: the disk is of another customer"]},
+                "The kept disk with this id belongs to another customer. Only a server of that customer can reuse it.",
+                errors={"disk": ["must be erase: the disk belongs to another customer"]},
             )
         check_growth(context, claim, claim_gb(claim), spec.disk_gb)
         context.cluster.reuse_disk(objects.id, now())
         return True
-    _erase(context, objects.id, unless_used=False)
+    _erase_and_wait(context, objects.id, unless_used=False)
     return False
 
 
-def _erase(context: Context, id: int, *, unless_used: bool) -> None:
+def _erase_and_wait(context: Context, id: int, *, unless_used: bool) -> None:
+    """Erase the disk; raises DiskBeingErased if its claim does not disappear in time."""
     erase_disk(context, id, unless_used=unless_used)
     deadline = time.monotonic() + _ERASE_SECONDS
     while context.cluster.server(id).claim is not None:

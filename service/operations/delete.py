@@ -1,4 +1,4 @@
-"""Delete: the server goes, its disk stays unless it is to be erased."""
+"""Delete a server, and its disk if the caller says so."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from service.tokens import Token
 
 
 def delete(context: Context, caller: Token, id: int, *, erase: bool) -> None:
-    """Remove the server, and with `erase` its disk; works on a kept disk too.
+    """Delete the server, and with `erase` its disk. This works on a kept disk too.
 
-    Raises ServerNotFound where there is neither, or neither is the caller's, and ReleaseMissing of a server whose
-    release something else has removed.
+    Raises:
+        ServerNotFound: There is neither a server nor a kept disk, or the caller may not see it.
+        MissingScope: With `erase`, the token lacks `disk:erase`.
+        ReleaseMissing: The server exists, but someone has deleted its release.
     """
     if erase:
         caller.require("disk:erase")
     with context.releases.locked(id):
-        # Once more, under the Lease: by now it may be another customer's.
+        # Check again under the Lease, because the id may belong to another customer by now.
         objects = require_server(context, caller, id, Subject.REMAINS).objects
-        lives = objects.statefulset is not None and "deletionTimestamp" not in objects.statefulset["metadata"]
-        if lives and context.releases.current(id) is None:
+        live = objects.statefulset is not None and "deletionTimestamp" not in objects.statefulset["metadata"]
+        if live and context.releases.current(id) is None:
             raise ReleaseMissing()
-        # First of all, as a repeated DELETE that finds neither server nor disk would not come here again.
+        # Before everything else, because a repeated DELETE that finds neither server nor disk would not get here.
         context.accounts.remove(id)
         if exists(objects):
             context.cluster.keep_disk(id, now())
             context.releases.uninstall(id)
         if objects.claim is not None:
-            # A disk that never was is no disk to keep.
+            # A claim that never had a volume is not worth keeping.
             erase_disk(context, id, unless_used=not erase)

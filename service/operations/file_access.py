@@ -1,4 +1,4 @@
-"""A customer's way to the server's files: a password, public keys, and the host's fingerprints."""
+"""Read and change a server's SFTP account: its password, its public keys and the fingerprints of the host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from service.servers.spec import own_uid
 
 @dataclass(frozen=True)
 class FileAccess:
-    """The account, the host keys that a client shows at the first login, and a password that was made just now."""
+    """What the API says about a server's SFTP account.
+
+    Attributes:
+        account: The account, with a hash of its password.
+        host_keys: The fingerprints that a client shows at the first login.
+        password: The password, if this call has set it.
+    """
 
     account: Account
     host_keys: list[str]
@@ -26,53 +32,66 @@ class FileAccess:
 
 
 def get(context: Context, target: Target) -> FileAccess:
-    """How the server's files are reached; raises FileAccessNotInstalled or DiskNotNodeLocal."""
-    accounts = reachable(context, target.objects)
+    """Read the server's account; raises FileAccessNotInstalled or DiskNotNodeLocal."""
+    accounts = accounts_for(context, target.objects)
     host_keys = accounts.host_keys()
-    return FileAccess(_of(target, accounts.account(target.id)), host_keys)
+    return FileAccess(_account_of(target, accounts.account(target.id)), host_keys)
 
 
 def change(context: Context, target: Target, request: Mapping[str, Any]) -> FileAccess:
-    """Set a new password, take it away, or replace the public keys.
+    """Set a new password, remove it, or replace the public keys.
 
-    `request` is a loaded schemas.SetAccount. Raises InvalidRequest naming each key that is none, and DiskNotMade or
-    DiskNotReady where a credential would be given out that nobody could use yet.
+    Args:
+        context: The operation's collaborators.
+        target: The server.
+        request: A loaded schemas.SetAccount.
+
+    Returns:
+        The new account, with the password if the request asks for one.
+
+    Raises:
+        InvalidRequest: A public key is not valid; `errors` names each.
+        DiskNotMade, DiskNotReady: Nobody could use the new credentials yet.
+        FileAccessNotInstalled, DiskNotNodeLocal: File access is not possible.
     """
-    accounts = reachable(context, target.objects)
+    accounts = accounts_for(context, target.objects)
     if request.get("password") or request.get("public_keys"):
         check_disk(target.objects)
     host_keys = accounts.host_keys()
-    keys = _checked(request["public_keys"]) if "public_keys" in request else None
+    keys = _parse_keys(request["public_keys"]) if "public_keys" in request else None
     password = credentials.new_password() if request.get("password") else None
     password_hash = credentials.password_hash(password) if password else None
 
-    def changed(account: Account) -> Account:
-        account = _of(target, account)
+    def new_account(account: Account) -> Account:
+        account = _account_of(target, account)
         if keys is not None:
             account = replace(account, public_keys=keys)
         if "password" in request:
             account = replace(account, password_hash=password_hash)
         return account
 
-    return FileAccess(accounts.change(target.id, changed), host_keys, password)
+    return FileAccess(accounts.change(target.id, new_account), host_keys, password)
 
 
-def _of(target: Target, account: Account) -> Account:
-    """The account, or an empty one where it is that of another server which had this id."""
+def _account_of(target: Target, account: Account) -> Account:
+    """The account, or an empty one if it belongs to an earlier server with this id."""
     uid = own_uid(target.objects)
-    mine = uid is None or account.uid in (None, uid)
-    return replace(account, uid=uid) if mine else Account(uid=uid)
+    same_server = uid is None or account.uid in (None, uid)
+    return replace(account, uid=uid) if same_server else Account(uid=uid)
 
 
-def reachable(context: Context, objects: Objects) -> Accounts:
-    """The accounts, for a server whose disk can be reached; raises FileAccessNotInstalled or DiskNotNodeLocal."""
+def accounts_for(context: Context, objects: Objects) -> Accounts:
+    """The accounts, after a check that SFTP can reach the server's disk; raises DiskNotNodeLocal if it cannot.
+
+    May raise FileAccessNotInstalled.
+    """
     if objects.claim is not None and not context.accounts.node_local(objects.claim):
         raise DiskNotNodeLocal()
     return context.accounts
 
 
 def check_disk(objects: Objects) -> None:
-    """Raise DiskNotMade or DiskNotReady where nobody could connect yet: a disk is made by the server's first start."""
+    """Raises DiskNotMade or DiskNotReady if the server has no disk yet; its first start creates one."""
     if objects.claim is not None and objects.claim.get("status", {}).get("phase") != "Pending":
         return
     if (objects.statefulset or {}).get("spec", {}).get("replicas", 1):
@@ -80,13 +99,14 @@ def check_disk(objects: Objects) -> None:
     raise DiskNotMade()
 
 
-def _checked(lines: Sequence[str]) -> tuple[str, ...]:
-    keys, wrong = [], {}
+def _parse_keys(lines: Sequence[str]) -> tuple[str, ...]:
+    """The public keys, each once; raises InvalidRequest, which names each line that is not a key."""
+    keys, messages = [], {}
     for number, line in enumerate(lines):
         try:
             keys.append(credentials.public_key(line))
         except ValueError as error:
-            wrong[f"public_keys.{number}"] = [str(error)]
-    if wrong:
-        raise InvalidRequest(errors=wrong)
+            messages[f"public_keys.{number}"] = [str(error)]
+    if messages:
+        raise InvalidRequest(errors=messages)
     return tuple(dict.fromkeys(keys))

@@ -1,7 +1,7 @@
-"""What the operations ask of Kubernetes, of Helm, of file access and of the tokens, as types.
+"""The interfaces through which operations use Kubernetes, Helm, tokens and file access.
 
-`cluster/reader.py` reads Kubernetes, `helm/releases.py` writes through Helm, `files/accounts.py` keeps who may log in
-and `tokenstore/watched.py` who may call; the fakes of the tests stand in for all four.
+`cluster/reader.py` implements Cluster, `helm/releases.py` Releases, `tokenstore/watched.py` Tokens and
+`files/accounts.py` Accounts. Tests use the fakes in tests/support instead.
 """
 
 from __future__ import annotations
@@ -19,101 +19,124 @@ from service.tokenstore.records import Change, Records
 
 
 class Cluster(Protocol):
-    """Kubernetes. Every method may raise errors.ClusterUnavailable."""
+    """Reads Kubernetes, and writes to claims. Every method may raise errors.ClusterUnavailable."""
 
     def server(self, id: int) -> Objects:
         """The objects of one server."""
 
     def servers(self, limit: int, continue_: str | None) -> tuple[Sequence[Objects], str | None]:
-        """A page of all servers, by id, and what to pass as `continue_` for the next page."""
+        """A page of at most `limit` servers by id, and the `continue_` of the next page, or None."""
 
-    def service(self, name: str) -> Object | None: ...
-    def rcon_password(self, id: int) -> RconPassword | None: ...
+    def service(self, name: str) -> Object | None:
+        """The Service with this name."""
+
+    def rcon_password(self, id: int) -> RconPassword | None:
+        """The password in the server's Secret, and since when it is there."""
+
     def kept_disks(self) -> Sequence[Object]:
-        """The claims that outlived their server, but for those that never had a volume."""
+        """The claims without a server, except those that never had a volume."""
 
     def keep_disk(self, id: int, since: str) -> None:
-        """Write on the claim, if there is one, since when it outlives its server."""
+        """Record on the claim, if there is one, that its disk is kept since the time `since` (RFC 3339)."""
 
     def reuse_disk(self, id: int, since: str) -> None:
-        """Write on the claim that a server has it again. An erase of it that began before then has no effect."""
+        """Record on the claim that a server uses it since `since` (RFC 3339); an erase begun before has no effect."""
 
     def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
-        """Begin to delete the claim as it was when `confirm()` did not raise; one that is gone already is no error.
+        """Start to delete the claim; a missing claim is no error.
 
-        With `unless_used` nothing but a claim that never had a volume.
+        Only the version that was read before `confirm()` was called is deleted.
 
-        May raise OperationInProgress, where another writes to the claim.
+        Args:
+            id: The server's id.
+            confirm: Raises if the caller no longer holds the server's Lease.
+            unless_used: Delete the claim only if it never had a volume.
+
+        Raises:
+            OperationInProgress: Someone else is writing to the claim.
         """
 
-    def disk_class_expandable(self, claim: Object) -> bool: ...
-    def host(self, objects: Objects) -> str | None:
-        """An address of the node that has the server's disk, None while there is none."""
+    def disk_class_expandable(self, claim: Object) -> bool:
+        """Whether the claim's storage class allows its volumes to grow."""
 
-    def pod_log_tail(self, id: int, lines: int, previous: bool) -> str: ...
-    def ready(self) -> bool: ...
+    def host(self, objects: Objects) -> str | None:
+        """An address of the node that has the server's disk, or None while no node has it."""
+
+    def pod_log_tail(self, id: int, lines: int, previous: bool) -> str:
+        """The last lines of the game's log, or with `previous` of the container before the current one."""
+
+    def ready(self) -> bool:
+        """Whether Kubernetes answers."""
 
 
 class Releases(Protocol):
-    """Helm. Each write may raise errors.OperationInProgress, TooManyOperations, OperationFailed and their kin."""
+    """Writes through Helm. Each write may raise OperationInProgress, TooManyOperations or OperationFailed."""
 
-    def install(self, id: int, values: Values) -> None: ...
+    def install(self, id: int, values: Values) -> None:
+        """Install the server's release."""
+
     def current(self, id: int) -> Values | None:
-        """The values that the newest release was given, or None without a release."""
+        """The values of the newest revision, or None without a release."""
 
     def missing(self, id: int) -> list[str]:
-        """The objects of the newest release that the cluster does not have, such as `Service server-4711`."""
+        """The objects of the newest revision that the cluster does not have, such as `Service server-4711`."""
 
     def change(self, id: int, change: Callable[[Values], Values]) -> bool:
-        """Send `change(current values)`; False where that changes nothing, and nothing of the release is missing.
+        """Upgrade the release to `change(current values)`.
 
-        A change that is not about the pod leaves a running one as it is.
+        A change that does not affect the pod leaves a running pod alone.
+
+        Returns:
+            False if there was nothing to do: the values are the same, and no object of the release is missing.
         """
 
-    def uninstall(self, id: int) -> bool: ...
+    def uninstall(self, id: int) -> bool:
+        """Uninstall the release; False if there was none."""
+
     def locked(self, id: int) -> AbstractContextManager[None]:
-        """Hold the server's Lease; the writes above go through within it."""
+        """Hold the server's Lease; the writes above work inside this context."""
 
     def confirm(self, id: int) -> None:
-        """Raises ClusterUnavailable unless the Lease that this thread holds is still its own, as Kubernetes has it."""
+        """Raises ClusterUnavailable unless Kubernetes confirms that this thread still holds the server's Lease."""
 
 
 class Tokens(Protocol):
-    """Who may call. Those that the operator has given out are only read; the others are records (tokenstore/records).
+    """The tokens that may call the API: the operator's, and those that the API issues and keeps as records.
 
-    Every method may raise errors.ClusterUnavailable, and those about records TokensNotKept.
+    Every method may raise errors.ClusterUnavailable; `issued` and `change` may raise TokensNotKept.
+    See tokenstore/records.py for the records.
     """
 
     def caller(self, authorization: str | None) -> Token:
         """The token in an Authorization header; raises Unauthorized without a valid one."""
 
     def operators(self) -> Sequence[Token]:
-        """The tokens that the operator has given out."""
+        """The operator's tokens."""
 
     def issued(self) -> Records:
-        """The records as they are now."""
+        """The current records."""
 
     def heard_of(self, key: str) -> bool:
-        """Whether there was such a record a moment ago; this asks nobody."""
+        """Whether the record existed a moment ago; this sends no request to Kubernetes."""
 
     def change(self, change: Change) -> None:
-        """Write what `change(present records)` gives, all of it or nothing; it is called again where others wrote."""
+        """Write the result of `change(current records)`, all or nothing; after a conflict, `change` is called again."""
 
 
 class Accounts(Protocol):
-    """File access. Every method may raise ClusterUnavailable, and all but remove FileAccessNotInstalled."""
+    """SFTP accounts. Every method may raise ClusterUnavailable, and all but `remove` FileAccessNotInstalled."""
 
     def host_keys(self) -> list[str]:
         """The fingerprints that customers compare: `SHA256:…`."""
 
     def account(self, id: int) -> Account:
-        """The account of a server; one without credentials where there is none."""
+        """The server's account; an account without credentials if there is none."""
 
     def change(self, id: int, change: Callable[[Account], Account]) -> Account:
-        """Write `change(present account)` unless it is the same; gives it. May raise OperationInProgress."""
+        """Write `change(current account)` if it differs, and return it. May raise OperationInProgress."""
 
     def remove(self, id: int) -> None:
-        """Take all access away; a server without an account is no error."""
+        """Delete the server's account; a missing account is no error."""
 
     def node_local(self, claim: Object) -> bool:
-        """Whether the disk is a folder of one node. One that is not bound yet may still become that."""
+        """Whether the disk is a folder on one node; True for an unbound claim too, because it may still become one."""

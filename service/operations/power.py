@@ -1,4 +1,4 @@
-"""Start, stop and restart."""
+"""Start, stop and restart a server."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ from service.servers.objects import Objects
 
 
 def start(context: Context, target: Target) -> None:
-    """See to it that the server runs; one that runs goes on running."""
+    """Start the server; a running server keeps running."""
     with context.releases.locked(target.id):
         ensure_running(context, context.cluster.server(target.id))
 
 
 def stop(context: Context, target: Target) -> None:
-    """Let the game save its world and end; one that is stopped stays so."""
+    """Stop the server, after the game has saved its world; a stopped server stays stopped."""
     context.releases.change(target.id, lambda current: values.started(current, False))
 
 
 def restart(context: Context, target: Target) -> None:
-    """A new pod with all that it has to take; one that is stopped starts."""
+    """Restart the server with a new pod; a stopped server starts."""
 
-    def restarted(current: values.Values) -> values.Values:
+    def new_values(current: values.Values) -> values.Values:
         return values.reachable(values.restarted(current, datetime.now(UTC)), context.settings.external_host)
 
-    context.releases.change(target.id, restarted)
+    context.releases.change(target.id, new_values)
 
 
 def ensure_running(context: Context, objects: Objects) -> None:
-    """See to it that the server runs, under the Lease that this thread holds."""
-    again = in_backoff(objects)
+    """Start the server unless it is running. The calling thread must hold the server's Lease.
 
-    def started(current: values.Values) -> values.Values:
+    If the server is in a back-off, it gets a new pod at once.
+    """
+    waits = in_backoff(objects)
+
+    def new_values(current: values.Values) -> values.Values:
         running = values.started(current, True)
-        new = values.restarted(running, datetime.now(UTC)) if again else running
+        new = values.restarted(running, datetime.now(UTC)) if waits else running
         return values.reachable(new, context.settings.external_host) if new != current else current
 
-    context.releases.change(objects.id, started)
+    context.releases.change(objects.id, new_values)

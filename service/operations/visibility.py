@@ -1,4 +1,4 @@
-"""Which server a call is about, and whether its caller may see it: settled before the operation begins."""
+"""Finds the server that a call names, and checks that the caller may see it, before the operation starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.tokens import Token
 
 @dataclass(frozen=True)
 class Target:
-    """The server that a call is about, as it was when the call came in; `spec` is None where it is gone."""
+    """The server that a call names, as it was when the call arrived; `spec` is None if the server no longer exists."""
 
     id: int
     objects: Objects
@@ -23,12 +23,12 @@ class Target:
 
     @property
     def uid(self) -> str | None:
-        """What tells it from others that had its id."""
+        """The server's uid, which distinguishes it from earlier servers with its id."""
         return server_uid(self.objects)
 
 
 def require_server(context: Context, caller: Token, id: int, subject: Subject) -> Target:
-    """The server `id`; raises ServerNotFound where it is not what `subject` asks for, or is not the caller's."""
+    """The server `id`; raises ServerNotFound unless it is what `subject` requires and the caller may see it."""
     objects = context.cluster.server(id)
     ending = subject is Subject.ENDING and objects.statefulset is None and objects.pod is not None
     kept = subject is Subject.REMAINS and objects.claim is not None
@@ -41,12 +41,12 @@ def require_server(context: Context, caller: Token, id: int, subject: Subject) -
 
 
 def may_see(caller: Token, objects: Objects, spec: ServerSpec | None) -> bool:
-    """Whether this server, or the disk that is kept of it, is any of the caller's business."""
+    """Whether the caller may see this server, or its kept disk."""
     return caller.may_see(spec.customer if spec else customer_of_claim(objects.claim or {}), objects.id)
 
 
 def spec_of(context: Context, objects: Objects) -> ServerSpec | None:
-    """The spec of a server: from its StatefulSet, or from its release where none was ever made."""
+    """The server's spec, from its StatefulSet, or from its release if there is no StatefulSet."""
     spec = spec_of_objects(objects)
     if spec is None and exists(objects):
         values = context.releases.current(objects.id)

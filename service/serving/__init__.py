@@ -1,5 +1,5 @@
-"""How gunicorn serves the application: one process of many threads, and how that ends.
+"""How gunicorn serves the application: its configuration and its worker.
 
-The one package that knows gunicorn. Its process forks, and holds no application itself: what it needs of `web` is
-imported in the worker.
+Only this package knows gunicorn. gunicorn's main process forks and must not load the application, so what is needed
+from `web` is imported in the worker.
 """

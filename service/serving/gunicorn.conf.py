@@ -1,7 +1,7 @@
-"""How gunicorn serves the API: one process of many threads.
+"""gunicorn's configuration: one process with many threads.
 
-One process, since the event loop for helm, the list of servers and the limit of helm processes are per process;
-more replicas, not more workers, are how it grows.
+The event loop for helm, the list of servers and the limit of helm processes exist once per process. To scale, add
+replicas, not workers.
 """
 
 import logging
@@ -26,18 +26,18 @@ except StartupError as error:
 bind = f"0.0.0.0:{_settings.port}"
 workers = 1
 worker_class = "service.serving.worker.Worker"
-# Half of these at most hold operations (see web/hooks.py), so reads and probes always find one.
+# At most half of these run operations (see web/hooks.py), so reads and probes always find a free one.
 threads = 48
 worker_connections = 1000
 keepalive = 75
-# From SIGTERM on: draining, then the longest operation. The pod's own grace period has preStop on top of it.
+# From SIGTERM: draining, then the longest operation. The pod's grace period also includes preStop.
 graceful_timeout = _settings.drain_seconds + 90
 timeout = 120
-# The root file system is read-only, and a heartbeat on a disk could stall.
+# The root file system is read-only, and a heartbeat file on a disk could stall.
 worker_tmp_dir = "/dev/shm"  # noqa: S108
 control_socket_disable = True
 proc_name = "gameserver-api"
-# Each request is logged by the app.
+# The application logs each request.
 accesslog = None
 logconfig_dict = {
     "version": 1,
@@ -53,24 +53,24 @@ logconfig_dict = {
 
 
 def post_worker_init(worker: Any) -> None:
-    """On SIGTERM go on serving for a while, with probes that fail and connections that close, then end.
+    """On SIGTERM, keep serving for `drain_seconds` while probes fail and connections close, then stop.
 
-    The Services' rules on the nodes follow a pod's end only after a moment: until they do, new connections still
-    come, and a closed listener would reset them.
+    The nodes need a moment to notice that a pod ends. Until then they still send new connections, which a closed
+    listener would reset.
     """
 
-    # Imported here, in the worker, or gunicorn's own process would hold a second copy of the application.
+    # Imported in the worker; otherwise gunicorn's main process would hold a second copy of the application.
     from service.web.draining import draining
 
     def drain(number: int, frame: FrameType | None) -> None:
         if draining.is_set():
             return
         draining.set()
-        # gunicorn ignores an app's own `Connection: close`; where no connection may be kept it says so itself. Not
-        # `keepalive = 0`: that also cuts a connection whose answer, begun before, has just said keep-alive.
+        # gunicorn ignores the application's `Connection: close`, but sends its own if no connection may be kept. Do not
+        # use `keepalive = 0`: it also cuts connections whose last answer, started earlier, has promised keep-alive.
         worker.max_keepalived = 0
-        end = threading.Timer(_settings.drain_seconds, worker.handle_exit, (signal.SIGTERM, None))
-        end.daemon = True
-        end.start()
+        timer = threading.Timer(_settings.drain_seconds, worker.handle_exit, (signal.SIGTERM, None))
+        timer.daemon = True
+        timer.start()
 
     signal.signal(signal.SIGTERM, drain)

@@ -1,9 +1,9 @@
-"""gunicorn's threaded worker, with two of its ways changed.
+"""gunicorn's threaded worker, with two changes.
 
-- What is no HTTP never reaches the application, so its answer is written here: problem+json, as every other error.
-- A connection at its end waits up to two seconds for the client to close its side. gunicorn waits in the thread that
-  also accepts connections: five clients that do not close would keep all others, and Kubernetes' probes, waiting for
-  ten seconds, and sixty would have the worker killed. Here it is the request's own thread that waits.
+- Invalid HTTP never reaches the application, so this module writes the answer: problem+json, like every other error.
+- Before gunicorn closes a connection, it waits up to two seconds for the client to close its side. It waits in the
+  thread that also accepts connections, so five clients that do not close would delay everyone else, and Kubernetes'
+  probes, by ten seconds, and sixty would get the worker killed. Here, the request's own thread waits.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from service import errors
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """See the module's docstring."""
+    """The worker; the module's docstring says what differs from gunicorn's."""
 
     def handle(self, conn: Any) -> Any:
-        """Answer one request; false where the connection is at its end."""
-        kept = super().handle(conn)
-        if not kept:
+        """Answer one request; returns whether the connection stays open."""
+        stays_open = super().handle(conn)
+        if not stays_open:
             with contextlib.suppress(OSError):
                 util.close_graceful(conn.sock.dup())
-                # gunicorn closes it once more, and finds nothing left to wait for.
+                # gunicorn closes the connection again, and then has nothing to wait for.
                 conn.sock.shutdown(socket.SHUT_RDWR)
-        return kept
+        return stays_open
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
-        """Answer what could not be read as a request, or what broke outside of the application."""
-        # Imported here, in the worker, as gunicorn's own process imports this module too, and needs no Flask.
+        """Answer a request that could not be parsed, or an error outside the application."""
+        # Imported in the worker, because gunicorn's main process imports this module too and must not load Flask.
         from service.web.problems import body_of
 
         problem = _problem(exc)
         if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-            self.log.error("unexpected error outside of the application", exc_info=exc)
+            self.log.error("unexpected error outside the application", exc_info=exc)
         else:
-            # Not what was sent: without its colon, `Authorization: Bearer …` is such a line too.
-            self.log.info("what %s sent is no request: %s", (addr or ("a socket",))[0], type(exc).__name__)
+            # Do not log what was sent: it may be an `Authorization` header whose colon is missing.
+            self.log.info("the request from %s is not valid HTTP: %s", (addr or ("a socket",))[0], type(exc).__name__)
         body = json.dumps(body_of(problem))
         head = [
             f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}",
@@ -61,6 +61,6 @@ def _problem(error: Exception) -> errors.Problem:
         return errors.AddressTooLong()
     if isinstance(error, http.LimitRequestHeaders):
         return errors.HeadersTooLarge()
-    # These two are about the answer's headers, and so about us.
-    ours = isinstance(error, http.InvalidResponseHeader | http.InvalidResponseHeaderName)
-    return errors.BadRequest() if isinstance(error, http.ParseException) and not ours else errors.Problem()
+    # These two are errors in our answer's headers, not in the request.
+    answer_is_wrong = isinstance(error, http.InvalidResponseHeader | http.InvalidResponseHeaderName)
+    return errors.BadRequest() if isinstance(error, http.ParseException) and not answer_is_wrong else errors.Problem()

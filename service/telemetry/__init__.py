@@ -1,4 +1,1 @@
-"""What the process tells of itself: log lines and metrics.
-
-Others call it; it asks nobody.
-"""
+"""Log lines and metrics of the process. This package imports nothing else of the service."""

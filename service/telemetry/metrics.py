@@ -1,6 +1,6 @@
-"""What Prometheus may read, on a port of its own.
+"""Prometheus metrics, on a port of their own.
 
-One registry for the process: the edges count with the functions here, those of `web/hooks.py` too.
+The process has one registry; other modules count with the functions here.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ _helm = Histogram(
 )
 _recovered = Counter(
     "gameserver_api_recovered_releases",
-    "Releases that a dead holder had left half done, and that were recovered.",
+    "Releases that a stopped replica had left unfinished and that were recovered.",
     registry=REGISTRY,
 )
 
 
-def request_done(route: str, method: str, code: int, seconds: float) -> None:
+def count_request(route: str, method: str, code: int, seconds: float) -> None:
     """Count one answered request."""
-    # A client may call anything a method; each would be a dozen series more, for good.
+    # A client can invent methods, and each would add a dozen series for good.
     _requests.labels(route, method if method in _METHODS else "other", str(code)).observe(seconds)
 
 
-def helm_done(kind: str, outcome: str, seconds: float) -> None:
-    """Count one helm operation; `kind` is as releases.py names it, `outcome` success or a problem's slug."""
+def count_helm_operation(kind: str, outcome: str, seconds: float) -> None:
+    """Count one helm operation; `kind` comes from helm/releases.py, `outcome` is `success` or a problem's slug."""
     _helm.labels(kind, outcome).observe(seconds)
 
 
-def release_recovered() -> None:
-    """Count one release that was found half done and recovered."""
+def count_recovery() -> None:
+    """Count one unfinished release that was recovered."""
     _recovered.inc()
 
 
 class _Servers(Collector):
-    """The servers by game and state, counted when Prometheus asks."""
+    """Counts the servers by game and state at each scrape."""
 
     def __init__(self, servers: Callable[[], Iterable[Mapping[str, str]]]) -> None:
         self._servers = servers
@@ -77,8 +77,8 @@ class _Servers(Collector):
         try:
             tally = Tally((server["game"], server["state"]) for server in self._servers())
         except Exception:
-            # An absent series is the truth while the cluster cannot be asked; the scrape's rest still counts.
-            log.warning("servers could not be counted for /metrics", exc_info=True)
+            # While the cluster cannot be read, leave out this series; the rest of the scrape still counts.
+            log.warning("could not count the servers for /metrics", exc_info=True)
             return
         for (game, state), count in sorted(tally.items()):
             family.add_metric([game, state], count)
@@ -90,10 +90,10 @@ class _Servers(Collector):
 
 
 def count_servers(servers: Callable[[], Iterable[Mapping[str, str]]]) -> None:
-    """From now on, `/metrics` has the servers that `servers()` yields, as mappings with `game` and `state`."""
+    """Add to `/metrics` the count of what `servers()` yields: one mapping with `game` and `state` per server."""
     REGISTRY.register(_Servers(servers))
 
 
 def serve(port: int) -> None:
-    """Serve /metrics on all addresses at `port`, from threads of its own."""
+    """Serve /metrics on all addresses at `port`, in threads of its own."""
     start_http_server(port, registry=REGISTRY)

@@ -1,4 +1,1 @@
-"""The tokens that Kubernetes keeps: the operator's, and those that the API has given out, watched.
-
-The real side of `operations.interfaces.Tokens`. May use `kube`, `tokens` and what is below them.
-"""
+"""Tokens in Kubernetes: the operator's, and those that the API issues. Implements `operations.interfaces.Tokens`."""

@@ -1,6 +1,7 @@
-"""What is written down of a token that the API has given out, and of a link that one comes from. Pure.
+"""The records of issued tokens and of login links, as text. Pure.
 
-Each is a text by its key: of a token its name, of a link a part of its code's hash. Of both there are hashes alone.
+A record's key contains the token's name, or a part of the hash of the link's code. A record never contains a token or a
+code, only its hash.
 """
 
 from __future__ import annotations
@@ -18,19 +19,25 @@ from service.kube.times import stamp
 from service.tokens import Token, token_of
 
 TOKEN, LINK = "token.", "link."
+"""The prefixes of the keys."""
 _TIMES = ("expires", "created", "last_used", "until")
 
 Records = Mapping[str, str]
+"""The text of each record by its key."""
 Change = Callable[[Records], Mapping[str, str | None]]
-"""From the records as they are: those to write, and None for each to remove."""
+"""Takes the current records and returns those to write, with None for each one to remove."""
 
 
 @dataclass(frozen=True)
 class Issued:
-    """A token that was given out, or what a link will give out: then its hash is that of the link's code.
+    """The record of an issued token or of a login link.
 
-    All times are RFC 3339; `last_used` is to the hour, None before the first use. What a link gives out does not
-    outlive `until`.
+    Attributes:
+        token: The token. For a link, the token that it will give out, with the hash of the link's code.
+        created: When the record was created, in RFC 3339.
+        made_by: The name of the token that issued this one, or that made the link.
+        last_used: When the token was last used, in RFC 3339 and rounded down to the hour; None before its first use.
+        until: For a link, when the token that it gives out must expire at the latest; None for no limit.
     """
 
     token: Token
@@ -41,24 +48,24 @@ class Issued:
 
 
 def token_key(name: str) -> str:
-    """Where the record of a token is."""
+    """The key of a token's record."""
     return f"{TOKEN}{name}"
 
 
 def link_key(code: str) -> str:
-    """Where the record of a link is."""
+    """The key of a login link's record."""
     return f"{LINK}{hash_of(code)[:32]}"
 
 
 def hash_of(secret: str) -> str:
-    """What is kept of a token, or of a link's code."""
+    """The SHA-256 of a token or of a link's code, in hexadecimal digits."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def written(issued: Issued) -> str:
     """The text of a record."""
     token = issued.token
-    said = {
+    fields = {
         "sha256": token.sha256,
         "scopes": sorted(token.scopes),
         "customer": token.customer,
@@ -69,18 +76,18 @@ def written(issued: Issued) -> str:
         "last_used": issued.last_used,
         "until": None if issued.until is None else stamp(issued.until),
     }
-    return json.dumps({key: value for key, value in said.items() if value is not None}, separators=(",", ":"))
+    return json.dumps({key: value for key, value in fields.items() if value is not None}, separators=(",", ":"))
 
 
 def read(key: str, text: str) -> Issued:
-    """The record of this key; raises ValueError, without a word of what it says."""
+    """Parse a record; raises ValueError, whose message does not quote the text."""
     try:
-        said = json_of(key, text)
-        if not isinstance(said, dict):
-            raise ValueError(f"{key} is no object")
-        expires, created, last_used, until = (_time(key, said.pop(name, None)) for name in _TIMES)
-        made_by = str(said.pop("made_by", ""))
-        token = token_of({"name": key.partition(".")[2], **said}, key)
+        fields = json_of(key, text)
+        if not isinstance(fields, dict):
+            raise ValueError(f"{key} is not an object")
+        expires, created, last_used, until = (_parse_time(key, fields.pop(name, None)) for name in _TIMES)
+        made_by = str(fields.pop("made_by", ""))
+        token = token_of({"name": key.partition(".")[2], **fields}, key)
     except (StartupError, RecursionError) as error:
         raise ValueError(str(error)) from error
     return Issued(
@@ -92,19 +99,19 @@ def read(key: str, text: str) -> Issued:
     )
 
 
-def all_of(records: Records, bad: Callable[[str, str], None] = lambda key, why: None) -> dict[str, Issued]:
-    """The records that can be used, by key; of each other one `bad` is told its key, and what is wrong."""
-    found = {}
+def all_of(records: Records, report: Callable[[str, str], None] = lambda key, error: None) -> dict[str, Issued]:
+    """Parse the valid records, by key; calls `report(key, error)` for each invalid one."""
+    issued = {}
     for key, text in records.items():
         if key.startswith((TOKEN, LINK)):
             try:
-                found[key] = read(key, text)
+                issued[key] = read(key, text)
             except ValueError as error:
-                bad(key, str(error))
-    return found
+                report(key, str(error))
+    return issued
 
 
-def _time(key: str, text: Any) -> datetime | None:
+def _parse_time(key: str, text: Any) -> datetime | None:
     if text is None:
         return None
     try:
@@ -112,5 +119,5 @@ def _time(key: str, text: Any) -> datetime | None:
     except (TypeError, ValueError):
         time = None
     if time is None or time.tzinfo is None:
-        raise ValueError(f"{key} has a time that is none")
+        raise ValueError(f"{key} has an invalid time")
     return time

@@ -1,10 +1,10 @@
-"""The tokens as two Secrets of the API's own namespace have them, known from a watch of each.
+"""Tokens from two Secrets in the API's own namespace, each of which is watched.
 
-One is the operator's, with the file `tokens.json`; the other is the API's, with a key for each token that it has given
-out. A change counts on every replica as soon as its watch hears of it, and while Kubernetes is away the last that was
-heard stays good.
+One Secret is the operator's, with the file `tokens.json`. The other is the API's, with a key for each issued token and
+login link. Every replica applies a change as soon as its watch reports it. While Kubernetes is away, the last known
+tokens stay valid.
 
-Rights that this needs, in the API's own namespace, of these two Secrets alone:
+This module needs these rights in the API's own namespace, for these two Secrets only:
 
     both                get list watch
     the API's           patch
@@ -40,20 +40,20 @@ from service.tokens import Token, digest_of, holder, parse
 from service.tokenstore.records import TOKEN, Change, Issued, Records, all_of, token_key, written
 
 log = logging.getLogger(__name__)
-# The machine's own randomness, as in watch.py.
+# The machine's own randomness, as in kube/watch.py.
 _random = random.SystemRandom()
 
 FILE = "tokens.json"
 SYNC_SECONDS = 3.0
 TRIES, PAUSE = 8, 0.2
-# The uses of so long a time are written down together: each write is of the whole Secret, as far as etcd goes.
+# Save the uses of this many seconds together, because etcd stores the whole Secret again at each write.
 USES_SECONDS = (30.0, 60.0)
-# A watch here is of one object, where others have those of many servers.
-_ONE = 0
+# Watch groups objects by a server's id. Each watch here has one object, under this id.
+_NO_SERVER = 0
 
 
 class WatchedTokens:
-    """Who may call. To be made after a fork. Safe to use from many threads."""
+    """The tokens in the two Secrets. Create it after a fork. Safe to use from many threads."""
 
     def __init__(self, settings: Settings, kube: Kube | None = None) -> None:
         self._kube = kube or Kube(connections=8)
@@ -65,20 +65,20 @@ class WatchedTokens:
         self._operators_seen: Object | None = None
         self._issued: Mapping[str, Issued] = {}
         self._issued_seen: Object | None = None
-        self._told: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
         self._uses: set[str] = set()
         self._used = threading.Event()
 
     def start(self) -> None:
-        """Read the operator's tokens, and watch. Raises StartupError where they cannot be used."""
+        """Read the operator's tokens and start to watch; raises StartupError if they are missing or invalid."""
         try:
-            self._operators = self._parsed(self._kube.get(self._path(self._operators_name)))
+            self._operators = self._parse(self._kube.get(self._path(self._operators_name)))
         except ClusterUnavailable as problem:
-            # As ever while Kubernetes is away, it answers: here with 503, until the watch has heard who may call.
-            log.warning("the tokens are not known yet: %s", problem.detail)
+            # Start anyway: calls get 503 until the watch has reported the tokens.
+            log.warning("cannot read the operator's tokens yet: %s", problem.detail)
         self._operators_watch.start()
         self._issued_watch.start()
-        # Waited for here, and never by a call: those of strangers would hold all threads.
+        # Only the start waits. If calls waited, calls without a valid token could hold all threads.
         self._issued_watch.wait(SYNC_SECONDS)
         threading.Thread(target=self._write_uses, name="uses of tokens", daemon=True).start()
 
@@ -87,40 +87,40 @@ class WatchedTokens:
         digest = digest_of(authorization)
         with suppress(Unauthorized):
             return holder(self.operators(), digest)
-        issued = self._issued_known()
-        token = holder((one.token for key, one in issued.items() if key.startswith(TOKEN)), digest)
-        if issued[token_key(token.name)].last_used != this_hour():
+        issued = self._issued_records()
+        token = holder((record.token for key, record in issued.items() if key.startswith(TOKEN)), digest)
+        if issued[token_key(token.name)].last_used != current_hour():
             self._uses.add(token_key(token.name))
             self._used.set()
         return token
 
     def operators(self) -> tuple[Token, ...]:
-        """The tokens that the operator has given out; raises ClusterUnavailable while nobody knows."""
-        secret = self._operators_watch.of(_ONE).get(self._operators_name)
+        """The operator's tokens; raises ClusterUnavailable until they have been read once."""
+        secret = self._operators_watch.of(_NO_SERVER).get(self._operators_name)
         with self._lock:
             if secret is not None and secret is not self._operators_seen:
                 self._operators_seen = secret
-                self._take(secret)
+                self._update_operators(secret)
             if self._operators is None:
-                raise ClusterUnavailable("The tokens are not known yet; Kubernetes has not answered.")
+                raise ClusterUnavailable("The API does not know its tokens yet, because Kubernetes has not answered.")
             return self._operators
 
     def issued(self) -> Records:
-        """The records of the tokens and links given out, as they are now."""
+        """The current records of issued tokens and login links, read from Kubernetes."""
         return self._read()[0]
 
     def heard_of(self, key: str) -> bool:
-        """Whether there is such a record, as the watch last said; this costs nothing."""
-        return key in self._issued_known()
+        """Whether the watch last reported a record with this key; this sends no request."""
+        return key in self._issued_records()
 
     def change(self, change: Change) -> None:
-        """Write what `change` gives; of two replicas that write at once, the second looks again."""
+        """Write the result of `change`; if another replica wrote meanwhile, read the records again and repeat."""
         for _ in range(TRIES):
             records, version = self._read()
             changes = change(records)
             if not changes:
                 return
-            data = {key: None if text is None else _packed(text) for key, text in changes.items()}
+            data = {key: None if text is None else _encode(text) for key, text in changes.items()}
             try:
                 body = {"metadata": {"resourceVersion": version}, "data": data}
                 if self._kube.merge(self._path(self._issued_name), body) is None:
@@ -131,62 +131,67 @@ class WatchedTokens:
         raise ClusterContended()
 
     def write_uses(self) -> None:
-        """Write down which tokens have been used, where no replica has done so for this hour."""
-        noted, self._uses = self._uses, set()
-        now = this_hour()
+        """Save which tokens were used, unless a replica has done so this hour."""
+        used, self._uses = self._uses, set()
+        hour = current_hour()
 
-        def used(records: Records) -> dict[str, str | None]:
-            known = all_of({key: records[key] for key in noted if key in records})
-            return {key: written(replace(one, last_used=now)) for key, one in known.items() if one.last_used != now}
+        def set_last_used(records: Records) -> dict[str, str | None]:
+            issued = all_of({key: records[key] for key in used if key in records})
+            return {
+                key: written(replace(record, last_used=hour))
+                for key, record in issued.items()
+                if record.last_used != hour
+            }
 
         try:
-            self.change(used)
+            self.change(set_last_used)
         except Problem as problem:
-            log.warning("which tokens were used is not written down: %s", problem.detail)
+            log.warning("could not save when tokens were last used: %s", problem.detail)
 
-    # -- what was heard ------------------------------------------------------------------------------------
+    # -- reads ---------------------------------------------------------------------------------------------
 
     def _watch(self, name: str) -> Watch:
         collection = path("v1", self._namespace, "secrets")
-        return Watch(self._kube, Kind(collection, "", _trim, lambda _: _ONE, fields=f"metadata.name={name}"))
+        return Watch(self._kube, Kind(collection, "", _trim, lambda _: _NO_SERVER, fields=f"metadata.name={name}"))
 
-    def _take(self, secret: Object) -> None:
+    def _update_operators(self, secret: Object) -> None:
         try:
-            tokens = self._parsed(secret)
+            tokens = self._parse(secret)
         except StartupError:
-            # Locking everybody out over a slip of the pen helps nobody; the old tokens stay good.
-            log.exception("the changed tokens cannot be used; the tokens of before stay")
+            # A mistake in the Secret must not lock everyone out, so the old tokens stay valid.
+            log.exception("cannot use the operator's changed tokens; keeping the previous tokens")
             return
         if tokens != self._operators:
             self._operators = tokens
-            log.info("tokens read again: %s", ", ".join(token.name for token in tokens))
+            log.info("reloaded the operator's tokens: %s", ", ".join(token.name for token in tokens))
 
-    def _parsed(self, secret: Object | None) -> tuple[Token, ...]:
+    def _parse(self, secret: Object | None) -> tuple[Token, ...]:
         source = f"Secret {self._namespace}/{self._operators_name}: {FILE}"
-        packed = ((secret or {}).get("data") or {}).get(FILE)
-        if packed is None:
-            raise StartupError(f"{source}:1: cannot be read: it is not there")
+        encoded = ((secret or {}).get("data") or {}).get(FILE)
+        if encoded is None:
+            raise StartupError(f"{source}:1: cannot be read: it does not exist")
         try:
-            return parse(base64.b64decode(packed).decode(), source)
+            return parse(base64.b64decode(encoded).decode(), source)
         except UnicodeDecodeError as error:
             raise StartupError(f"{source}:1: cannot be read: it is not UTF-8") from error
 
-    def _issued_known(self) -> Mapping[str, Issued]:
+    def _issued_records(self) -> Mapping[str, Issued]:
         if not self._issued_watch.wait(0):
-            raise ClusterUnavailable("The tokens are not known yet; Kubernetes has not answered.")
-        secret = self._issued_watch.of(_ONE).get(self._issued_name)
+            raise ClusterUnavailable("The API does not know its tokens yet, because Kubernetes has not answered.")
+        secret = self._issued_watch.of(_NO_SERVER).get(self._issued_name)
         with self._lock:
             if secret is not self._issued_seen:
                 self._issued_seen = secret
-                self._issued = all_of(_records(secret), self._bad)
+                self._issued = all_of(_records(secret), self._report)
             return self._issued
 
-    def _bad(self, key: str, why: str) -> None:
-        if (key, why) not in self._told:
-            self._told.add((key, why))
-            log.warning("a token that was given out cannot be used, and is passed over: %s", why)
+    def _report(self, key: str, error: str) -> None:
+        """Log an invalid record, but only once."""
+        if (key, error) not in self._reported:
+            self._reported.add((key, error))
+            log.warning("ignoring an issued token or login link that cannot be used: %s", error)
 
-    # -- what is written -----------------------------------------------------------------------------------
+    # -- writes --------------------------------------------------------------------------------------------
 
     def _path(self, name: str) -> str:
         return path("v1", self._namespace, "secrets", name)
@@ -198,8 +203,12 @@ class WatchedTokens:
         return _records(secret), secret["metadata"]["resourceVersion"]
 
     def _missing(self) -> OperationFailed:
-        log.error("there is no Secret %s/%s; a helm upgrade makes it again", self._namespace, self._issued_name)
-        return OperationFailed("The Secret of the tokens is not there; the operator has to make it again.")
+        log.error(
+            "the Secret %s/%s does not exist; a helm upgrade creates it again",
+            self._namespace,
+            self._issued_name,
+        )
+        return OperationFailed("The Secret for issued tokens does not exist; the operator must create it again.")
 
     def _write_uses(self) -> None:
         while True:
@@ -209,11 +218,11 @@ class WatchedTokens:
             try:
                 self.write_uses()
             except Exception:
-                log.exception("which tokens were used is not written down")
+                log.exception("could not save when tokens were last used")
 
 
-def this_hour() -> str:
-    """When the present hour began, as records have it."""
+def current_hour() -> str:
+    """The start of the current hour, in RFC 3339."""
     return stamp(datetime.now(UTC).replace(minute=0, second=0))
 
 
@@ -222,15 +231,15 @@ def _trim(secret: Object) -> Object:
 
 
 def _records(secret: Object | None) -> Records:
-    found = {}
-    for key, packed in ((secret or {}).get("data") or {}).items():
+    records = {}
+    for key, encoded in ((secret or {}).get("data") or {}).items():
         try:
-            found[key] = base64.b64decode(packed).decode()
+            records[key] = base64.b64decode(encoded).decode()
         except (UnicodeDecodeError, binascii.Error):
-            # No record, which says so as it is read.
-            found[key] = ""
-    return found
+            # An empty text is not a valid record either, so `read` reports it.
+            records[key] = ""
+    return records
 
 
-def _packed(text: str) -> str:
+def _encode(text: str) -> str:
     return base64.b64encode(text.encode()).decode()

@@ -1,4 +1,4 @@
-"""What all HTTP calls have in common: the gate before them, bodies read strictly, errors as problems.
+"""What all HTTP calls share: checks before each call, strict parsing of bodies, and errors as problems.
 
-Knows Flask and no server: what a path's id is about is handed in. May use `tokens` and what is below.
+This package knows Flask but no game servers: `hooks.register` gets the function that finds a server.
 """

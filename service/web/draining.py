@@ -1,8 +1,8 @@
-"""Whether this process is about to end. Known to gunicorn's configuration too, so it needs no Flask."""
+"""Whether this process is shutting down. gunicorn's configuration imports this module, so it must not import Flask."""
 
 from __future__ import annotations
 
 import threading
 
 draining = threading.Event()
-"""Set once this process has been told to end: from then on it wants no new connections."""
+"""Set when this process gets SIGTERM. From then on, clients should open new connections to other replicas."""

@@ -1,4 +1,4 @@
-"""The fields that schemas are made of, stricter than marshmallow's own, and the two shapes that every answer has."""
+"""Schema fields that are stricter than marshmallow's own, and the schemas that all answers share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from marshmallow import fields, validate
 
 
 class Schema(ma.Schema):
-    """Unknown fields are refused by name."""
+    """A schema that refuses unknown fields, and names them."""
 
     class Meta:
         unknown = ma.RAISE
@@ -19,23 +19,24 @@ class Schema(ma.Schema):
     error_messages = {"unknown": "unknown field", "type": "must be an object"}  # noqa: RUF012
 
 
-def _words(invalid: str) -> dict[str, str | list[Any] | dict[Any, Any]]:
+def _messages(invalid: str) -> dict[str, str | list[Any] | dict[Any, Any]]:
+    """The error messages of a field, with `invalid` for a value of the wrong type."""
     return {"required": "is required", "null": "must not be null", "invalid": invalid}
 
 
 class WholeNumber(fields.Integer):
-    """A JSON integer, and nothing that Python would take for one: not true, 1.0, "2" or NaN."""
+    """A JSON integer. Refuses what Python would convert to one: true, 1.0, "2" and NaN."""
 
-    default_error_messages = _words("must be a whole number")
+    default_error_messages = _messages("must be a whole number")
 
     def __init__(self, **more: Any) -> None:
         super().__init__(strict=True, **more)
 
 
 class Flag(fields.Boolean):
-    """A JSON boolean, not one of the many words that marshmallow takes for one."""
+    """A JSON boolean. Refuses the many strings and numbers that marshmallow converts to one."""
 
-    default_error_messages = _words("must be true or false")
+    default_error_messages = _messages("must be true or false")
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
         if not isinstance(value, bool):
@@ -44,13 +45,15 @@ class Flag(fields.Boolean):
 
 
 class Text(fields.String):
-    default_error_messages = _words("must be a text")
+    """A JSON string."""
+
+    default_error_messages = _messages("must be a string")
 
 
 class Options(fields.Raw):
-    """A JSON object; the game's own schema judges what is in it."""
+    """A JSON object; the schema of the game validates its content."""
 
-    default_error_messages = _words("must be an object")
+    default_error_messages = _messages("must be an object")
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         if not isinstance(value, dict):
@@ -61,7 +64,7 @@ class Options(fields.Raw):
 class QueryNumber(fields.Integer):
     """A whole number in a query string, in ASCII digits."""
 
-    default_error_messages = _words("must be a whole number")
+    default_error_messages = _messages("must be a whole number")
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", str(value)):
@@ -70,15 +73,19 @@ class QueryNumber(fields.Integer):
 
 
 def one_of(*words: str) -> validate.OneOf:
-    """One of these words."""
+    """A validator that accepts only these words."""
     return validate.OneOf(words, error=f"must be {' or '.join(words)}")
 
 
 class Success(Schema):
+    """The part that all successful answers share."""
+
     success = fields.Constant(True, required=True, metadata={"type": "boolean", "enum": [True]})
 
 
 class ProblemAnswer(Schema):
+    """The answer for an error, in RFC 9457's form."""
+
     success = fields.Constant(False, required=True, metadata={"type": "boolean", "enum": [False]})
     type = fields.String(required=True, metadata={"format": "uri-reference"})
     title = fields.String(required=True)

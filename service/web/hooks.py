@@ -1,4 +1,4 @@
-"""Around every request: who calls, whether there is room, what it is about; and what is written down of it."""
+"""Runs before and after every request: checks the token, limits the load, finds the server, and logs the request."""
 
 from __future__ import annotations
 
@@ -21,103 +21,109 @@ from service.web.routes import Route
 
 access = logging.getLogger("service.access")
 
-# Every call holds one of gunicorn's 48 threads for as long as it takes: an operation for seconds, a read for as long
-# while Kubernetes hangs. More than these are turned away at once, rather than wait in a queue that only grows; so
-# reads find a thread beside all the operations, and probes beside everything.
+# Every call holds one of gunicorn's 48 threads until it ends: an operation takes seconds, and so does a read while
+# Kubernetes hangs. The API refuses calls beyond these limits at once, because a queue of them would only grow. So reads
+# find a free thread next to all operations, and probes next to all other calls.
 OPERATIONS_AT_ONCE = 24
 CALLS_AT_ONCE = 40
 
-Find = Callable[[Token, int, Subject], Any]
+FindTarget = Callable[[Token, int, Subject], Any]
+"""Finds the server with this id that the token may see; raises ServerNotFound."""
 
 
 class Callers(Protocol):
-    """Who may call."""
+    """The tokens that may call."""
 
     def caller(self, authorization: str | None) -> Token:
         """The token in an Authorization header; raises Unauthorized without a valid one."""
 
 
-def register(app: Flask, routes: Iterable[Route], tokens: Callers, find: Find) -> None:
-    """Let every request through the gate, and write down how it went.
+def register(app: Flask, routes: Iterable[Route], tokens: Callers, find: FindTarget) -> None:
+    """Register the hooks.
 
-    `find` gives what a path's id is about, or raises ServerNotFound.
+    Args:
+        app: The application.
+        routes: What each route requires.
+        tokens: Knows the caller of a request.
+        find: Finds the server that a path names.
     """
     by_endpoint = {route.endpoint: route for route in routes}
     calls = threading.BoundedSemaphore(CALLS_AT_ONCE)
     operations = threading.BoundedSemaphore(OPERATIONS_AT_ONCE)
 
-    def take(places: threading.BoundedSemaphore) -> None:
-        if not places.acquire(blocking=False):
-            raise errors.TooManyOperations("This replica is busy; others may not be.", retry_after=2)
-        g.setdefault("places", []).append(places)
+    def enter(limit: threading.BoundedSemaphore) -> None:
+        if not limit.acquire(blocking=False):
+            raise errors.TooManyOperations("This replica is busy. Another replica may have room.", retry_after=2)
+        g.setdefault("limits", []).append(limit)
 
-    def settle(subject: Subject) -> None:
-        """Find out which server the request is about, and that its caller may see it."""
+    def find_target(subject: Subject) -> None:
+        """Find the server that the request names; raises ServerNotFound if the caller may not see it."""
         if subject not in (Subject.NONE, Subject.NEW):
             g.target = find(g.token, (request.view_args or {})["id"], subject)
             bind_contextvars(uid=g.target.uid)
 
     @app.teardown_request
-    def done(error: BaseException | None) -> None:
-        for places in g.pop("places", []):
-            places.release()
+    def release_limits(error: BaseException | None) -> None:
+        for limit in g.pop("limits", []):
+            limit.release()
         clear_contextvars()
 
     @app.before_request
-    def begin() -> None:
-        g.began = time.perf_counter()
+    def check_request() -> None:
+        g.started = time.perf_counter()
         g.request_id = logs.id_of_request(request.headers.get("X-Request-Id"))
-        bind_contextvars(request_id=g.request_id, **({"server": id} if (id := _id()) is not None else {}))
+        bind_contextvars(request_id=g.request_id, **({"server": id} if (id := _server_id()) is not None else {}))
         route = by_endpoint.get(request.endpoint or "")
-        # An address that does not exist needs a token too: so no route can be forgotten.
+        # Unknown paths need a token too, so a forgotten route cannot be public.
         scope = route.access.scope if route else ""
-        g.settle = partial(settle, route.access.subject if route else Subject.NONE)
+        g.find_target = partial(find_target, route.access.subject if route else Subject.NONE)
         if scope is None:
             return
         g.token = tokens.caller(request.headers.get("Authorization"))
         if route is None:
             return
         g.token.require(scope)
-        take(calls)
+        enter(calls)
         if request.method != "GET" and scope != "server:read":
-            take(operations)
-        # What is sent is judged first: a slip in it costs no look at the cluster.
+            enter(operations)
+        # A view that parses a body or a query does so first: an invalid request must not cost a read of the cluster.
         if not getattr(app.view_functions[route.endpoint], "parses", False):
-            g.settle()
+            g.find_target()
 
     @app.after_request
-    def end(response: Response) -> Response:
+    def complete_response(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.request_id
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers.setdefault("Cache-Control", "no-store")
         if draining.is_set():
-            # For other servers than gunicorn, which says this by itself (see gunicorn.conf.py).
+            # For WSGI servers other than gunicorn, which sends this header itself (see gunicorn.conf.py).
             response.headers["Connection"] = "close"
-        _write_down(response, by_endpoint.get(request.endpoint or ""))
+        _log_request(response, by_endpoint.get(request.endpoint or ""))
         return response
 
 
-def _id() -> int | None:
+def _server_id() -> int | None:
     """The server's id in the request's path."""
     return (request.view_args or {}).get("id")
 
 
-def _write_down(response: Response, route: Route | None) -> None:
-    seconds = time.perf_counter() - g.get("began", time.perf_counter())
+def _log_request(response: Response, route: Route | None) -> None:
+    """Count the request, and write its audit line and its access line."""
+    seconds = time.perf_counter() - g.get("started", time.perf_counter())
     rule = request.url_rule.rule if request.url_rule else "none"
-    metrics.request_done(rule, request.method, response.status_code, seconds)
+    metrics.count_request(rule, request.method, response.status_code, seconds)
     token = g.get("token")
     outcome = request.environ.get("gameserver.outcome", "ok")
-    id = _id()
-    # Of an address that is none, nothing is written down: a token may have been put there by mistake.
-    place = request.path if id is not None else rule
+    id = _server_id()
+    # Do not log unknown paths: a client may have put a token there by mistake.
+    path = request.path if id is not None else rule
     if route is not None and route.access.audited:
         name = token.name if token else ""
-        logs.audit(token=name, action=route.action, server=id, outcome=outcome, **g.get("noted", {}))
+        logs.audit(token=name, action=route.action, server=id, outcome=outcome, **g.get("audit_fields", {}))
     fields = {
         "method": request.method,
         "route": rule,
-        "path": place,
+        "path": path,
         "status": response.status_code,
         "ms": round(seconds * 1000, 1),
         "token": token.name if token else None,
@@ -125,4 +131,4 @@ def _write_down(response: Response, route: Route | None) -> None:
     }
     quiet = route is not None and route.action in ("healthcheck", "readyz") and response.status_code < 400
     level = logging.DEBUG if quiet else logging.INFO
-    access.log(level, "%s %s %d", request.method, place, response.status_code, extra={"fields": fields})
+    access.log(level, "%s %s %d", request.method, path, response.status_code, extra={"fields": fields})

@@ -1,4 +1,4 @@
-"""Errors to answers: the one place where a Problem becomes HTTP (RFC 9457)."""
+"""Turns errors into HTTP answers (RFC 9457). No other module does this."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from service import errors
 
 log = logging.getLogger(__name__)
 
-_OF_STATUS: dict[int, type[errors.Problem]] = {
+_BY_STATUS: dict[int, type[errors.Problem]] = {
     400: errors.BadRequest,
     404: errors.NotFound,
     405: errors.MethodNotAllowed,
     413: errors.BodyTooLarge,
     415: errors.UnsupportedMediaType,
 }
-# What a client may still be sending when its request has been refused: read, or it would see a broken
-# connection in place of the answer. More than this, and the connection is closed on it.
+# If the API refuses a request while the client is still sending the body, it reads the rest up to this limit. Otherwise
+# the client would see a broken connection instead of the answer. Beyond the limit, the API closes the connection.
 _DISCARDED_BYTES = 16 * 1024 * 1024
 
 
@@ -40,6 +40,7 @@ def body_of(problem: errors.Problem) -> dict[str, Any]:
 
 
 def _answer(problem: errors.Problem) -> Response:
+    """The answer for a problem; it also notes the outcome for the log."""
     response = Response(
         json.dumps(body_of(problem)),
         status=problem.status,
@@ -52,43 +53,44 @@ def _answer(problem: errors.Problem) -> Response:
 
 
 def _discard_body(response: Response) -> None:
-    stream, left = request.environ["wsgi.input"], _DISCARDED_BYTES
-    if (request.content_length or 0) > left:
+    """Read the rest of the request's body, or let `response` close the connection."""
+    stream, remaining = request.environ["wsgi.input"], _DISCARDED_BYTES
+    if (request.content_length or 0) > remaining:
         response.headers["Connection"] = "close"
         return
     if not request.environ.get("wsgi.input_terminated"):
-        left = request.content_length or 0
+        remaining = request.content_length or 0
     try:
-        while left > 0 and (chunk := stream.read(min(left, 65536))):
-            left -= len(chunk)
+        while remaining > 0 and (chunk := stream.read(min(remaining, 65536))):
+            remaining -= len(chunk)
     except OSError:
-        log.debug("the client went away while sending")
+        log.debug("the client disconnected while it was sending the body")
 
 
 def register(app: Flask) -> None:
-    """Let the app answer every error as problem+json."""
+    """Make the app answer every error with problem+json."""
 
     @app.errorhandler(errors.Problem)
-    def _problem(problem: errors.Problem) -> Response:
+    def handle_problem(problem: errors.Problem) -> Response:
         if problem.status >= 500 and problem.__cause__ is not None:
             if isinstance(problem, errors.ClusterUnavailable):
-                # Every call ends here while Kubernetes is away: a stack for each would fill the disk, and tell no more.
+                # While Kubernetes is away, every call fails here. A stack trace for each would only fill the disk.
                 log.error("%s: %s", problem.slug, problem.__cause__)
             else:
                 log.error("%s: %s", problem.slug, problem.detail, exc_info=problem)
         return _answer(problem)
 
     @app.errorhandler(HTTPException)
-    def _http(error: HTTPException) -> Response:
-        kind = _OF_STATUS.get(error.code or 500, errors.BadRequest if (error.code or 500) < 500 else errors.Problem)
+    def handle_http_exception(error: HTTPException) -> Response:
+        kind = _BY_STATUS.get(error.code or 500, errors.BadRequest if (error.code or 500) < 500 else errors.Problem)
         problem = kind()
-        # Werkzeug's own headers, which carry Allow on a 405.
+        # Keep werkzeug's headers, such as Allow on a 405.
         problem.headers |= {
             name: value for name, value in error.get_headers() if name.lower() in ("allow", "retry-after")
         }
         return _answer(problem)
 
     @app.errorhandler(Exception)
-    def _bug(error: Exception) -> Response:
-        log.error("unexpected error", exc_info=error)
+    def handle_bug(error: Exception) -> Response:
+        log.error("unexpected error while answering a request", exc_info=error)
         return _answer(errors.Problem())

@@ -1,7 +1,7 @@
-"""Pages for people: the API's reference at /docs, and what each problem means at /problems/<slug>.
+"""HTML pages: the API's reference at /docs, and the meaning of each problem at /problems/<slug>.
 
-Made from the OpenAPI document by a template of our own: no script, and not one link that leads outside, so
-the pages work in a cluster that reaches nothing.
+Our own templates render the OpenAPI document. The pages contain no scripts and no external links, so they work in a
+cluster without Internet access.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'
 
 @blueprint.app_template_filter("linked")
 def _linked(text: object) -> Markup:
-    """Text, or a schema, with its links to problems and to other schemas as links."""
+    """A text or a schema as HTML, with links to the problems and schemas that it mentions."""
     plain = text if isinstance(text, str) else json.dumps(text, indent=2, ensure_ascii=False)
     linked = re.sub(r"\[([a-z-]+)\]\((/problems/[a-z-]+)\)", r'<a href="\2">\1</a>', str(escape(plain)))
     linked = re.sub(r"#/components/schemas/([A-Za-z]+)", r'<a href="#\1">\1</a>', linked)
-    # Both expressions ran over escaped text and put in nothing but letters, dashes and slashes.
+    # Safe: both expressions run on escaped text and insert only letters, dashes and slashes.
     return Markup(linked)  # noqa: S704
 
 
-def _page(template: str, **facts: Any) -> Response:
-    page = Response(render_template(template, **facts), mimetype="text/html")
+def _page(template: str, **variables: Any) -> Response:
+    page = Response(render_template(template, **variables), mimetype="text/html")
     page.headers["Content-Security-Policy"] = _POLICY
     return page
 
@@ -47,7 +47,7 @@ def openapi() -> Response:
 @blueprint.route("/docs", methods=["GET"])
 @public
 def docs() -> Response:
-    """The reference, from the OpenAPI document."""
+    """The reference, rendered from the OpenAPI document."""
     return _page("docs.html", document=current_app.extensions["openapi"])
 
 

@@ -1,7 +1,7 @@
-"""What each route asks of its callers, said where the route is declared.
+"""Declares what each route requires of its callers, next to the route itself.
 
-The gate (`hooks.py`), the audit log, the OpenAPI document and the tests all read the one table made of it. A route
-that says nothing here stops the start.
+`table` collects the declarations. The hooks, the audit log, the OpenAPI document and the tests read that table. The
+service does not start with a route that declares nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 
 @dataclass(frozen=True)
 class Route:
-    """A line of the table: an address with its methods, what it asks, and the problems it may answer with."""
+    """A route: its URL rule and methods, what it requires, and the problems that it may answer with."""
 
     rule: str
     methods: frozenset[str]
@@ -31,22 +31,28 @@ class Route:
 
     @property
     def action(self) -> str:
-        """The name of the call, as the audit log has it."""
+        """The name of the call in the audit log."""
         return self.endpoint.rpartition(".")[2]
 
 
 def access(scope: str | None, subject: Subject = Subject.NONE, *, audited: bool = False) -> Callable[[View], View]:
-    """Declare what a view asks of its callers: a scope, or None for nothing at all."""
-    return _declared(Access(scope, subject, audited))
+    """Declare what a view requires of its callers.
+
+    Args:
+        scope: The scope that the token needs, or None for a public view.
+        subject: What the id in the path must name.
+        audited: Whether each call leaves an audit line.
+    """
+    return _declare(Access(scope, subject, audited))
 
 
 def public(view: View) -> View:
     """Declare that a view needs no token."""
-    return _declared(Access(None))(view)
+    return _declare(Access(None))(view)
 
 
 def problems(*kinds: type[errors.Problem]) -> Callable[[View], View]:
-    """Declare the problems that a view answers with, beside those that all do. Belongs right above the function."""
+    """Declare the problems that a view may answer with, besides those of all views. Put it right above the function."""
 
     def mark(view: View) -> View:
         view.problems = kinds  # type: ignore[attr-defined]
@@ -56,7 +62,10 @@ def problems(*kinds: type[errors.Problem]) -> Callable[[View], View]:
 
 
 def table(app: Flask, others: Iterable[Route] = ()) -> tuple[Route, ...]:
-    """All routes: the app's, and those served beside it; raises AssertionError for one that says too little."""
+    """All routes of the app, and the `others` that are served next to it.
+
+    Raises AssertionError for a route that does not declare its access, or what its id refers to.
+    """
     routes = [
         Route(
             rule.rule,
@@ -70,15 +79,15 @@ def table(app: Flask, others: Iterable[Route] = ()) -> tuple[Route, ...]:
     ]
     for route in (*routes, *others):
         if route.access is None:
-            raise AssertionError(f"{route.rule} does not say which scope it needs, or that it is public")
+            raise AssertionError(f"{route.rule} declares neither a scope nor that it is public")
         if ("<id:" in route.rule) != (route.access.subject is not Subject.NONE):
-            raise AssertionError(f"{route.rule} does not say what its id is about")
+            raise AssertionError(f"{route.rule} does not declare what its id refers to")
     return (*routes, *others)
 
 
-def _declared(declared: Access) -> Callable[[View], View]:
+def _declare(declaration: Access) -> Callable[[View], View]:
     def mark(view: View) -> View:
-        view.access = declared  # type: ignore[attr-defined]
+        view.access = declaration  # type: ignore[attr-defined]
         return view
 
     return mark

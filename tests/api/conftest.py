@@ -1,4 +1,4 @@
-"""The app over fakes, and a client with a token."""
+"""Fixtures: the app with fakes in place of Kubernetes and Helm, and a client that sends a token."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ from service.settings import Settings
 from tests.support import tokens
 from tests.support.fakes import FakeCluster, FakeReleases, World
 
-TOKENS = {
+SIZES = {"ram_gb": 2, "disk_gb": 10}
+"""The body of a create with only the required fields."""
+
+TOKENS: dict[str, dict[str, Any]] = {
     "shop": {"scopes": ["read", "operate", "admin"]},
     "reader": {"scopes": ["read"]},
     "operator": {"scopes": ["read", "operate"]},
     "acme": {"scopes": ["read", "operate", "admin"], "customer": "acme"},
 }
+"""The entries of the operator's tokens, by name; the token itself is `<name>-secret`."""
 
 LOAD = catalogue.load
 
 
 class Client:
-    """Calls of the API with a token's name in place of its secret."""
+    """A client of the API that takes the name of a token instead of the token itself."""
 
     def __init__(self, client: FlaskClient) -> None:
         self.flask = client
@@ -55,8 +59,8 @@ class Client:
 
 
 @pytest.fixture(autouse=True)
-def _built_in_games_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are the same for all tests, and to try every option of every game takes longer than most tests do."""
+def _load_built_in_games_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reuse the built-in games, because loading them renders every option and takes longer than most tests."""
     built_in = (catalogue.BUILT_IN,)
     monkeypatch.setattr(
         catalogue, "load", lambda *folders, chart: _built_in() if folders == built_in else LOAD(*folders, chart=chart)
@@ -82,7 +86,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def make_app(world: World, settings: Settings) -> Callable[..., Flask]:
-    """The app over the world, with some settings changed."""
+    """Create the app over `world`, with some settings changed."""
 
     def make(**changes: Any) -> Flask:
         return create_app(replace(settings, **changes), FakeCluster(world), FakeReleases(world))

@@ -1,4 +1,4 @@
-"""Who may do what; and what is written down about it."""
+"""Scopes, customers and audit lines of every call."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from service.settings import Settings
 from service.telemetry import logs
 from service.tokens import TokensFile
 from service.web.routes import access
-from tests.api.conftest import Client
+from tests.api.conftest import SIZES, Client
 from tests.support import tokens
 from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, FakeTokens, World
 
-OK = {"ram_gb": 2, "disk_gb": 10}
 CALLS = {
     "GET /api/v1/server/": "server:read",
     "POST /api/v1/server/1/": "server:create",
@@ -47,8 +46,8 @@ TOKEN_CALLS = {
     "DELETE /api/v1/token/<name>": "token",
     "POST /api/v1/login-link": "token",
 }
-"""In test_tokens.py."""
-BODIES = {"POST": OK, "PUT /api/v1/server/1/sftp": {"password": True}, "PATCH /api/v1/server/1/": {}}
+"""The calls about tokens; test_tokens.py tests them."""
+BODIES = {"POST": SIZES, "PUT /api/v1/server/1/sftp": {"password": True}, "PATCH /api/v1/server/1/": {}}
 READ = {"server:read"}
 OPERATE = {"server:create", "server:write", "server:power", "rcon:read", "files"}
 HOLDERS = {"reader": READ, "operator": READ | OPERATE, "shop": READ | OPERATE | {"server:delete"}}
@@ -56,34 +55,34 @@ HOLDERS = {"reader": READ, "operator": READ | OPERATE, "shop": READ | OPERATE | 
 
 @pytest.fixture
 def client(world: World, settings: Settings) -> Client:
-    """An API with file access."""
+    """A client of an API with file access."""
     settings = replace(settings, sftp_namespace="gameserver-sftp")
     return Client(create_app(settings, FakeCluster(world), FakeReleases(world), FakeAccounts()).test_client())
 
 
 def send(client: Client, call: str, token: str = "shop", id: int = 1, **more: Any) -> TestResponse:
-    """One of CALLS, with a body that suits it, about server `id`."""
+    """Send one of CALLS to server `id`, with a body that fits."""
     method, path = call.split()
     body = BODIES.get(call, BODIES.get(method) if method == "POST" else None)
     return client.call(method, path.replace("/1/", f"/{id}/"), body, token=token, **more)
 
 
-def test_no_call_is_missing_here(client: Client) -> None:
-    """Each route and method that needs a token, and the scope it asks for."""
-    found = {
+def test_the_table_of_calls_is_complete(client: Client) -> None:
+    """It has every route and method that needs a token, with the scope."""
+    declared = {
         f"{method} {re.sub('<any[^>]*>', 'primary', route.rule.replace('<id:id>', '1'))}": route.access.scope
         for route in client.flask.application.extensions["routes"]
         if route.access.scope is not None
         for method in route.methods
     }
-    assert found == CALLS | TOKEN_CALLS
+    assert declared == CALLS | TOKEN_CALLS
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_each_call_needs_its_scope(client: Client, call: str, holder: str) -> None:
-    """403 that names it; with it, whatever the call says."""
-    client.post("/api/v1/server/1/", OK)
+    """Without the scope, a call answers 403 and names it; with the scope, it succeeds."""
+    client.post("/api/v1/server/1/", SIZES)
     answer = send(client, call, holder)
     if CALLS[call] in HOLDERS[holder]:
         assert answer.status_code == 200
@@ -103,8 +102,8 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
 
 @pytest.mark.parametrize("call", [*CALLS, *TOKEN_CALLS, "GET /nope", "PUT /api/v1/server/1/", "GET /api/v1/server/0/"])
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic c2hvcDpzaG9w", "Bearer "])
-def test_without_a_token_nothing_is_told(stranger: FlaskClient, call: str, header: str | None) -> None:
-    """401 for every address that is not public, the unknown ones too."""
+def test_a_call_without_a_valid_token_reveals_nothing(stranger: FlaskClient, call: str, header: str | None) -> None:
+    """Every path that is not public answers 401, and so does an unknown path."""
     method, path = call.split()
     answer = stranger.open(path, method=method, headers={"Authorization": header} if header else {})
     assert answer.json is not None
@@ -112,10 +111,10 @@ def test_without_a_token_nothing_is_told(stranger: FlaskClient, call: str, heade
     assert answer.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_a_customers_token_sees_that_customers_servers_alone(client: Client, world: World) -> None:
-    """Others' are not found, whatever the call."""
-    client.post("/api/v1/server/1/", {**OK, "customer": "other"})
-    assert client.post("/api/v1/server/2/", OK, token="acme").status_code == 201
+def test_a_customers_token_sees_only_that_customers_servers(client: Client, world: World) -> None:
+    """For every call, other customers' servers are not found."""
+    client.post("/api/v1/server/1/", {**SIZES, "customer": "other"})
+    assert client.post("/api/v1/server/2/", SIZES, token="acme").status_code == 201
     assert world.values[2]["server"]["customer"] == "acme"
     listed = client.get("/api/v1/server/", token="acme").json
     assert listed is not None
@@ -125,38 +124,38 @@ def test_a_customers_token_sees_that_customers_servers_alone(client: Client, wor
         if "/1/" in call:
             others = send(client, call, "acme")
             assert (call, others.status_code) == (call, 404)
-            # Nor does the answer tell that there is something.
+            # The answer does not reveal that the server exists.
             assert call.startswith("POST") or others.json == send(client, call, "acme", 3).json
     assert world.history == []
 
 
 def test_a_customers_token_cannot_create_for_another(client: Client, world: World) -> None:
-    """403; naming its own customer is fine."""
-    assert client.post("/api/v1/server/1/", {**OK, "customer": "other"}, token="acme").status_code == 403
+    """It answers 403 for another customer; the token may name its own customer."""
+    assert client.post("/api/v1/server/1/", {**SIZES, "customer": "other"}, token="acme").status_code == 403
     assert world.history == []
-    assert client.post("/api/v1/server/1/", {**OK, "customer": "acme"}, token="acme").status_code == 201
+    assert client.post("/api/v1/server/1/", {**SIZES, "customer": "acme"}, token="acme").status_code == 201
 
 
-def test_a_customers_token_touches_no_other_customers_disk(client: Client, world: World) -> None:
-    """Neither listed, nor reused, nor erased; its own is."""
-    client.post("/api/v1/server/1/", {**OK, "customer": "other"})
-    client.post("/api/v1/server/2/", OK, token="acme")
+def test_a_customers_token_cannot_touch_another_customers_disk(client: Client, world: World) -> None:
+    """It cannot list, reuse or erase that disk, but it can erase its own customer's."""
+    client.post("/api/v1/server/1/", {**SIZES, "customer": "other"})
+    client.post("/api/v1/server/2/", SIZES, token="acme")
     client.delete("/api/v1/server/1/")
     client.delete("/api/v1/server/2/")
     disks = client.get("/api/v1/disk/", token="acme").json
     assert disks is not None
     assert [disk["id"] for disk in disks["disks"]] == [2]
     world.history.clear()
-    assert client.post("/api/v1/server/1/", {**OK, "disk": "reuse"}, token="acme").status_code == 404
+    assert client.post("/api/v1/server/1/", {**SIZES, "disk": "reuse"}, token="acme").status_code == 404
     assert client.delete("/api/v1/server/1/?disk=erase", token="acme").status_code == 404
     assert world.history == []
     assert client.delete("/api/v1/server/2/?disk=erase", token="acme").status_code == 200
 
 
 def test_every_change_leaves_an_audit_line(client: Client, caplog: pytest.LogCaptureFixture) -> None:
-    """Who, what, which server, how it ended; reads leave none."""
+    """The line has the token's name, the action, the server and the outcome; reads leave none."""
     caplog.set_level(logging.INFO, "service.audit")
-    client.post("/api/v1/server/1/", OK)
+    client.post("/api/v1/server/1/", SIZES)
     client.get("/api/v1/server/1/")
     client.patch("/api/v1/server/1/port/primary")
     client.patch("/api/v1/server/1/stop", token="reader")
@@ -171,11 +170,11 @@ def test_every_change_leaves_an_audit_line(client: Client, caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_each_change_is_audited_with_its_request(
+def test_each_audit_line_has_the_request_id(
     client: Client, call: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is no read, and the one read that gives a password away; the line carries the request's id."""
-    client.post("/api/v1/server/1/", OK)
+    """Every call is audited that is not a read, and so is the one read that returns a password."""
+    client.post("/api/v1/server/1/", SIZES)
     caplog.set_level(logging.INFO, "service.audit")
     monkeypatch.setattr(caplog.handler, "formatter", logs.JsonFormatter())
     caplog.clear()
@@ -186,11 +185,11 @@ def test_each_change_is_audited_with_its_request(
     assert [(line["request_id"], line["server"], line["outcome"]) for line in lines] == [("shop-17", 1, "ok")] * audited
 
 
-def test_each_line_of_a_request_names_its_server(
+def test_each_log_line_of_a_request_names_its_server(
     client: Client, world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that an operator finds all that was about one; what comes after it is not about that one."""
-    client.post("/api/v1/server/1/", OK)
+    """Operators can filter by server; later lines of the thread do not name that server."""
+    client.post("/api/v1/server/1/", SIZES)
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(caplog.handler, "formatter", logs.JsonFormatter())
     world.failure = OperationFailed()
@@ -200,7 +199,7 @@ def test_each_line_of_a_request_names_its_server(
     assert client.get("/api/v1/game").status_code == 200
     logging.getLogger("some.module").info("afterwards")
     lines = [json.loads(line) for line in caplog.text.splitlines()]
-    # Other tests leave watches behind.
+    # Ignore the watches that other tests leave running.
     lines = [line for line in lines if line["logger"] != "service.kube.watch"]
     assert [(line["logger"], line.get("server"), "request_id" in line) for line in lines] == [
         ("service.web.problems", 1, True),
@@ -209,29 +208,29 @@ def test_each_line_of_a_request_names_its_server(
         ("service.access", None, True),
         ("some.module", None, False),
     ]
-    # Ids are used again.
+    # The uid distinguishes servers that have had the same id.
     uid = world.values[1]["server"]["uid"]
     assert [line.get("uid") for line in lines] == [uid, uid, uid, None, None]
 
 
-def test_a_request_id_is_taken_or_made(client: Client) -> None:
-    """A harmless one comes back; another gives way to a new one, so that no log line can be forged."""
+def test_a_request_id_is_kept_or_replaced(client: Client) -> None:
+    """A harmless id is kept; any other is replaced, so that nobody can forge log lines."""
     assert client.get("/api/v1/game", headers={"X-Request-Id": "shop-17"}).headers["X-Request-Id"] == "shop-17"
     for odd in ("a b", "x" * 129, '"}', ""):
         assert len(client.get("/api/v1/game", headers={"X-Request-Id": odd}).headers["X-Request-Id"]) == 16
 
 
 def test_no_secret_is_logged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither the token nor the RCON password, nor a text that a customer wrote."""
+    """Tokens, RCON passwords and customers' texts stay out of the log."""
     caplog.set_level(logging.DEBUG)
-    client.post("/api/v1/server/1/", {**OK, "options": {"motd": "hush"}})
+    client.post("/api/v1/server/1/", {**SIZES, "options": {"motd": "hush"}})
     assert client.get("/api/v1/server/1/rcon").json == {
         "success": True,
         "host": "203.0.113.7",
         "port": 31002,
         "password": "password-1",
     }
-    # A token where none belongs.
+    # Tokens in the wrong place.
     for path in (
         "/shop-secret",
         "/api/v1/server/shop-secret/",
@@ -239,48 +238,49 @@ def test_no_secret_is_logged(client: Client, caplog: pytest.LogCaptureFixture) -
         "/problems/shop-secret",
     ):
         assert client.get(f"{path}?token=shop-secret").status_code == 404
-    client.post("/api/v1/server/2/", {**OK, "customer": "shop-secret", "shop-secret": "shop-secret"})
+    client.post("/api/v1/server/2/", {**SIZES, "customer": "shop-secret", "shop-secret": "shop-secret"})
     assert caplog.records
     for secret in ("shop-secret", "password-1", "hush"):
         assert secret not in caplog.text
 
 
-def test_tokens_change_without_a_restart(client: Client, settings: Settings) -> None:
-    """An operator edits the Secret."""
+def test_tokens_are_reloaded_without_a_restart(client: Client, settings: Settings) -> None:
+    """A token that the operator removes from the file stops working, and the others keep working."""
     assert client.get("/api/v1/game", token="reader").status_code == 200
-    path = Path(settings.tokens_file)
-    kept = [entry for entry in json.loads(path.read_text())["tokens"] if entry["name"] != "reader"]
-    path.write_text(json.dumps({"tokens": kept}))
+    path = settings.tokens_file
+    assert path is not None
+    remaining = [entry for entry in json.loads(path.read_text())["tokens"] if entry["name"] != "reader"]
+    path.write_text(json.dumps({"tokens": remaining}))
     assert client.get("/api/v1/game", token="reader").status_code == 401
     assert client.get("/api/v1/game").status_code == 200
 
 
-def test_a_route_that_names_no_scope_cannot_start(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in Pterodactyl's CVE-2025-49132: a forgotten route without authentication."""
+def test_a_route_without_a_scope_stops_the_start(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forgotten route must not be public, as one was in Pterodactyl (CVE-2025-49132)."""
     from service.api import games
 
     monkeypatch.setattr(games.blueprint, "deferred_functions", list(games.blueprint.deferred_functions))
     monkeypatch.setattr(games.blueprint, "_got_registered_once", False)
     games.blueprint.record(lambda state: state.add_url_rule("/forgotten", "forgotten", lambda: "hi"))
-    with pytest.raises(AssertionError, match=r"/forgotten does not say"):
+    with pytest.raises(AssertionError, match=r"/forgotten declares neither a scope"):
         make_app()
 
 
-def test_a_route_with_an_id_says_what_that_is_about(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else nobody would ask whether the caller may see it."""
+def test_a_route_with_an_id_declares_its_subject(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise nothing would check that the caller may see the server."""
     from service.api import games
 
     view = access("server:read")(lambda id: "hi")
     monkeypatch.setattr(games.blueprint, "deferred_functions", list(games.blueprint.deferred_functions))
     monkeypatch.setattr(games.blueprint, "_got_registered_once", False)
     games.blueprint.record(lambda state: state.add_url_rule("/forgotten/<id:id>", "forgotten", view))
-    with pytest.raises(AssertionError, match=r"/forgotten/<id:id> does not say what its id is about"):
+    with pytest.raises(AssertionError, match=r"/forgotten/<id:id> does not declare what its id refers to"):
         make_app()
 
 
 @pytest.fixture
 def confined(tmp_path: Path, world: World, settings: Settings) -> Client:
-    """An API with file access, for `acme`'s tokens: of all its servers, of server 2, and with single scopes."""
+    """A client with tokens that are confined to `acme`, to server 2, or that have single scopes; with file access."""
     entries = [
         tokens.entry("shop", "shop-secret"),
         tokens.entry("acme", "acme-secret", customer="acme"),
@@ -290,31 +290,31 @@ def confined(tmp_path: Path, world: World, settings: Settings) -> Client:
     ]
     file = tokens.write(tmp_path / "confined.json", *entries)
     settings = replace(settings, sftp_namespace="gameserver-sftp")
-    edges = FakeCluster(world), FakeReleases(world), FakeAccounts(), FakeTokens(TokensFile(file))
-    return Client(create_app(settings, *edges).test_client())
+    collaborators = FakeCluster(world), FakeReleases(world), FakeAccounts(), FakeTokens(TokensFile(file))
+    return Client(create_app(settings, *collaborators).test_client())
 
 
-def test_a_token_of_some_servers_sees_no_other(confined: Client, world: World) -> None:
-    """Neither its customer's other ones, nor their disks, nor ids that nobody has; on no route that there is."""
-    other, nobodys = 4711001, 4711003
+def test_a_token_for_some_servers_sees_no_others(confined: Client, world: World) -> None:
+    """On no route does it see its customer's other servers or their disks; they look like ids without a server."""
+    other, unused = 4711001, 4711003
     for id in (other, 2):
-        assert confined.post(f"/api/v1/server/{id}/", OK, token="acme").status_code == 201
-    named = {"name": f"of-{other}", "scopes": ["read"], "customer": "acme", "servers": [other]}
-    assert confined.post("/api/v1/token", named).status_code == 201
+        assert confined.post(f"/api/v1/server/{id}/", SIZES, token="acme").status_code == 201
+    token = {"name": f"of-{other}", "scopes": ["read"], "customer": "acme", "servers": [other]}
+    assert confined.post("/api/v1/token", token).status_code == 201
     world.history.clear()
     routes = confined.flask.application.extensions["routes"]
-    asked = {(method, _filled(route.rule)) for route in routes for method in route.methods}
-    assert len(asked) > 15
-    for method, path in asked:
-        body = BODIES.get(f"{method} {path.format(1)}", OK if method == "POST" else None)
+    calls = {(method, _path_of(route.rule)) for route in routes for method in route.methods}
+    assert len(calls) > 15
+    for method, path in calls:
+        body = BODIES.get(f"{method} {path.format(1)}", SIZES if method == "POST" else None)
         if "{}" not in path:
             assert str(other) not in confined.call(method, path, body, token="one").text, path
             continue
-        found = {id: confined.call(method, path.format(id), body, token="one") for id in (other, nobodys)}
-        assert [answer.status_code for answer in found.values()] == [404, 404], path
-        # Nor does the answer tell that there is something.
-        assert found[other].json == found[nobodys].json
-        assert found[other].json["type"] == "/problems/server-not-found"
+        answers = {id: confined.call(method, path.format(id), body, token="one") for id in (other, unused)}
+        assert [answer.status_code for answer in answers.values()] == [404, 404], path
+        # The answer does not reveal that the server exists.
+        assert answers[other].json == answers[unused].json
+        assert answers[other].json["type"] == "/problems/server-not-found"  # type: ignore[index]
     listed = confined.get("/api/v1/server/", token="one").json
     assert listed is not None
     assert [server["id"] for server in listed["servers"]] == [2]
@@ -324,34 +324,34 @@ def test_a_token_of_some_servers_sees_no_other(confined: Client, world: World) -
     disks = confined.get("/api/v1/disk/", token="one").json
     assert disks is not None
     assert [disk["id"] for disk in disks["disks"]] == [2]
-    assert confined.post(f"/api/v1/server/{other}/", {**OK, "disk": "erase"}, token="one").status_code == 404
-    assert confined.post("/api/v1/server/2/", {**OK, "disk": "reuse"}, token="one").status_code == 201
+    assert confined.post(f"/api/v1/server/{other}/", {**SIZES, "disk": "erase"}, token="one").status_code == 404
+    assert confined.post("/api/v1/server/2/", {**SIZES, "disk": "reuse"}, token="one").status_code == 201
 
 
-def _filled(rule: str) -> str:
-    """A route's rule as an address, with `{}` for a server's id."""
+def _path_of(rule: str) -> str:
+    """A path that matches the rule, with `{}` in place of a server's id."""
     return re.sub("<[^>]*>", "some", re.sub("<any[^>]*>", "primary", rule.replace("<id:id>", "{}")))
 
 
-def test_a_token_of_some_servers_of_a_customer_sees_them_only_while_they_are_his(confined: Client) -> None:
-    """An id is given to another customer once its first one has gone."""
-    confined.post("/api/v1/server/2/", {**OK, "customer": "other"})
+def test_a_token_for_servers_of_a_customer_does_not_see_them_at_another_customer(confined: Client) -> None:
+    """The shop may use an id again for another customer."""
+    confined.post("/api/v1/server/2/", {**SIZES, "customer": "other"})
     assert confined.get("/api/v1/server/2/", token="one").status_code == 404
 
 
-def test_an_erase_asks_for_a_scope_of_its_own(confined: Client, world: World) -> None:
-    """Beside that of the delete or the create; what keeps the disk does not."""
-    confined.post("/api/v1/server/1/", OK)
+def test_an_erase_needs_its_own_scope(confined: Client, world: World) -> None:
+    """A delete or create with `disk=erase` also needs `disk:erase`; one that keeps the disk does not."""
+    confined.post("/api/v1/server/1/", SIZES)
     world.history.clear()
     erase = "/api/v1/server/1/?disk=erase"
     for answer in (
         confined.delete(erase, token="deletes"),
-        confined.post("/api/v1/server/1/", {**OK, "disk": "erase"}, token="deletes"),
+        confined.post("/api/v1/server/1/", {**SIZES, "disk": "erase"}, token="deletes"),
     ):
         assert answer.json is not None
         assert (answer.status_code, answer.json["type"]) == (403, "/problems/missing-scope")
         assert "`disk:erase`" in answer.json["detail"]
     assert world.history == []
     assert confined.delete("/api/v1/server/1/", token="deletes").status_code == 200
-    assert confined.post("/api/v1/server/1/", {**OK, "disk": "erase"}, token="erases").status_code == 201
+    assert confined.post("/api/v1/server/1/", {**SIZES, "disk": "erase"}, token="erases").status_code == 201
     assert confined.delete(erase, token="erases").status_code == 200

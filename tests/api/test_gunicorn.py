@@ -1,4 +1,4 @@
-"""The real server: gunicorn, with its configuration, over a cluster that is not there."""
+"""gunicorn with its real configuration, without a Kubernetes."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ pytestmark = pytest.mark.tools
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Served]]:
-    """Start gunicorn as the image does, with some variables."""
+    """Starts gunicorn as the image does, with these environment variables."""
     started: list[Served] = []
 
-    def begin(**variables: str) -> Served:
+    def start_gunicorn(**variables: str) -> Served:
         kubernetes = variables.pop("KUBERNETES", "http://127.0.0.1:9")
         environment = {
             "TOKENS_FILE": str(tokens.write(tmp_path / "tokens.json", tokens.entry("t"))),
@@ -45,48 +45,47 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Served]]:
         started.append(Served.start(tmp_path, environment))
         return started[-1]
 
-    yield begin
+    yield start_gunicorn
     for served in started:
         served.kill()
 
 
 @dataclass
 class SlowKubernetes:
-    """One that thinks for a second, and then knows nothing."""
+    """A Kubernetes API that answers 404 after a second; `requested` is set once someone reads server 1."""
 
     url: str
-    # Set when something of server 1 is asked for.
-    asked: threading.Event
+    requested: threading.Event
 
 
 @pytest.fixture
 def slow_kubernetes() -> Iterator[SlowKubernetes]:
-    asked = threading.Event()
+    requested = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path.endswith("/server-1"):
-                asked.set()
+                requested.set()
             time.sleep(1)
             with contextlib.suppress(BrokenPipeError):
                 self.send_error(404)
 
         def log_message(self, *_: object) -> None:
-            """Nothing on the test's output."""
+            """Do not write to the test's output."""
 
     with loopback.serving(Handler) as url:
-        yield SlowKubernetes(url, asked)
+        yield SlowKubernetes(url, requested)
 
 
 def test_it_serves_logs_and_drains(start: Callable[..., Served]) -> None:
-    """Without Kubernetes: alive, 503 in time, JSON logs, metrics; after SIGTERM it goes on answering for a while."""
+    """Without Kubernetes it is alive, answers 503 in time and logs JSON; after SIGTERM it answers for a while."""
     served = start()
     served.until_alive()
     token = {"Authorization": "Bearer t"}
-    began = time.monotonic()
+    start_time = time.monotonic()
     away = requests.get(f"{served.url}/api/v1/server/1/", headers=token, timeout=10)
     assert (away.status_code, away.json()["type"]) == (503, "/problems/cluster-unavailable")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - start_time < 5
     large = requests.post(f"{served.url}/api/v1/server/1/", data=b" " * 10_000_000, headers=token, timeout=30)
     assert large.status_code == 415
     assert 'route="/api/v1/server/<id:id>/"' in requests.get(served.metrics, timeout=5).text
@@ -96,8 +95,8 @@ def test_it_serves_logs_and_drains(start: Callable[..., Served]) -> None:
         served.process.send_signal(signal.SIGTERM)
         probe = {"User-Agent": "kube-probe/1.35"}
         until(lambda: requests.get(f"{served.url}/healthcheck", headers=probe, timeout=5).status_code != 200, 5)
-        kept = session.get(f"{served.url}/healthcheck", timeout=5)
-        assert (kept.json(), kept.headers["Connection"]) == ({"alive": True}, "close")
+        last = session.get(f"{served.url}/healthcheck", timeout=5)
+        assert (last.json(), last.headers["Connection"]) == ({"alive": True}, "close")
         game = requests.get(f"{served.url}/api/v1/game", headers=token, timeout=5)
         assert (game.status_code, game.headers["Connection"]) == (200, "close")
     assert served.process.wait(20) == 0
@@ -105,45 +104,43 @@ def test_it_serves_logs_and_drains(start: Callable[..., Served]) -> None:
     assert {"gunicorn.error", "service.access"} <= {line["logger"] for line in lines}
 
 
-def test_a_connection_that_was_promised_to_stay_is_not_cut(
-    start: Callable[..., Served], slow_kubernetes: SlowKubernetes
-) -> None:
-    """An answer begun before SIGTERM says keep-alive; so the next request on that connection is answered too."""
+def test_a_connection_with_keep_alive_is_not_cut(start: Callable[..., Served], slow_kubernetes: SlowKubernetes) -> None:
+    """If an answer that started before SIGTERM says keep-alive, the next request on that connection is answered too."""
     served = start(KUBERNETES=slow_kubernetes.url)
     served.until_alive()
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)) as connection:
         connection.request("GET", "/api/v1/server/1/port/primary", headers={"Authorization": "Bearer t"})
-        assert slow_kubernetes.asked.wait(10)
+        assert slow_kubernetes.requested.wait(10)
         served.process.send_signal(signal.SIGTERM)
-        begun = connection.getresponse()
-        assert (begun.status, begun.headers["Connection"], begun.read() != b"") == (404, "keep-alive", True)
+        first = connection.getresponse()
+        assert (first.status, first.headers["Connection"], first.read() != b"") == (404, "keep-alive", True)
         time.sleep(0.2)
         connection.request("GET", "/healthcheck")
-        kept = connection.getresponse()
-        assert (json.load(kept), kept.headers["Connection"]) == ({"alive": True}, "close")
+        second = connection.getresponse()
+        assert (json.load(second), second.headers["Connection"]) == ({"alive": True}, "close")
     assert served.process.wait(20) == 0
 
 
 @pytest.fixture
 def served(start: Callable[..., Served]) -> Served:
-    """One that is up."""
-    begun = start()
-    begun.until_alive()
-    return begun
+    """A gunicorn that is up."""
+    served = start()
+    served.until_alive()
+    return served
 
 
-def sent(served: Served, request: bytes) -> tuple[http.client.HTTPResponse, dict[str, Any]]:
-    """What comes back for bytes that no client would send, and the JSON in it."""
+def send_bytes(served: Served, request: bytes) -> tuple[http.client.HTTPResponse, dict[str, Any]]:
+    """Send raw bytes; return the answer and the JSON in it."""
     with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
         connection.sendall(request)
         answer = http.client.HTTPResponse(connection)
         answer.begin()
-        found: dict[str, Any] = json.load(answer)
-        return answer, found
+        body: dict[str, Any] = json.load(answer)
+        return answer, body
 
 
-def test_what_is_no_request_gets_a_problem_too(served: Served) -> None:
-    """Though the application never sees it; and the next request is answered as ever."""
+def test_invalid_http_gets_a_problem_too(served: Served) -> None:
+    """The application never sees the request, and the next one is answered as usual."""
     for request, status, slug in (
         (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\n\r\n", 414, "address-too-long"),
         (b"GET / HTTP/1.1\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 431, "headers-too-large"),
@@ -156,23 +153,23 @@ def test_what_is_no_request_gets_a_problem_too(served: Served) -> None:
         (b"GET / HTTP/1.1\r\nAuthorization Bearer hush\r\n\r\n", 400, "bad-request"),
         (b"GET /?token=hush\r\n\r\n", 400, "bad-request"),
     ):
-        answer, problem = sent(served, request)
+        answer, problem = send_bytes(served, request)
         assert (answer.status, problem["type"]) == (status, f"/problems/{slug}"), request[:60]
         assert (problem["success"], problem["status"]) == (False, status)
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert answer.headers["Connection"] == "close"
     assert requests.get(f"{served.url}/healthcheck", timeout=5).json() == {"alive": True}
-    assert "is no request: InvalidHeader" in served.log.read_text()
+    assert "is not valid HTTP: InvalidHeader" in served.log.read_text()
     assert "hush" not in served.log.read_text()
 
 
-def test_clients_that_do_not_close_keep_nobody_waiting(served: Served) -> None:
-    """Twenty that asked for their connection's end and then leave it open: a probe finds a thread at once."""
-    with contextlib.ExitStack() as left_open:
+def test_clients_that_do_not_close_delay_nobody(served: Served) -> None:
+    """Twenty clients ask to close the connection but leave it open; a probe is still answered at once."""
+    with contextlib.ExitStack() as connections:
         for _ in range(20):
-            connection = left_open.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=10))
+            connection = connections.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=10))
             connection.sendall(b"GET /healthcheck HTTP/1.1\r\nConnection: close\r\n\r\n")
-        # Each would hold up the whole process for two seconds.
+        # With plain gunicorn, each would block the process for two seconds.
         assert requests.get(f"{served.url}/healthcheck", timeout=2).json() == {"alive": True}
 
 
@@ -184,10 +181,10 @@ def test_clients_that_do_not_close_keep_nobody_waiting(served: Served) -> None:
         ({"GAMES_DIR": "broken"}, "pong.game.yaml:2: unknown key 'colour'"),
     ],
 )
-def test_what_is_broken_is_named_and_ends_it(
+def test_a_broken_file_or_variable_stops_gunicorn(
     start: Callable[..., Served], tmp_path: Path, variables: dict[str, str], message: str
 ) -> None:
-    """Rather than start one worker after the other."""
+    """The log names it, and gunicorn does not start one worker after another."""
     if "GAMES_DIR" in variables:
         (tmp_path / "pong.d").mkdir()
         (tmp_path / "pong.d/pong.game.yaml").write_text("name: pong\ncolour: red\n")
@@ -198,16 +195,19 @@ def test_what_is_broken_is_named_and_ends_it(
 
 
 def test_a_mistake_of_the_operators_is_one_line_of_the_log(start: Callable[..., Served], tmp_path: Path) -> None:
-    """As docs/operations.md shows it, and nothing around it that is no JSON."""
+    """The line is as docs/operations.md shows it, and every line is JSON."""
     values = tmp_path / "server-values.yaml"
     values.write_text("all:\n  ramGB: 4\n")
-    shown = json.loads(block("docs/operations.md", '{"time": '))
+    documented = json.loads(block("docs/operations.md", '{"time": '))
     for variables, message in (
-        ({"SERVER_VALUES_FILE": str(values)}, shown["message"].replace("/etc/gameserver-api/config", str(tmp_path))),
+        (
+            {"SERVER_VALUES_FILE": str(values)},
+            documented["message"].replace("/etc/gameserver-api/config", str(tmp_path)),
+        ),
         ({"LOG_LEVEL": "loud"}, "cannot start: LOG_LEVEL='loud': must be debug, info, warning or error"),
     ):
         served = start(**variables)
         assert served.process.wait(30) != 0
         lines = [json.loads(line) for line in served.log.read_text().splitlines()]
-        found = [line for line in lines if line["message"].startswith("cannot start")]
-        assert [{**line, "time": shown["time"]} for line in found] == [{**shown, "message": message}]
+        messages = [line for line in lines if line["message"].startswith("cannot start")]
+        assert [{**line, "time": documented["time"]} for line in messages] == [{**documented, "message": message}]

@@ -1,25 +1,23 @@
-"""The seed's contract, to the letter."""
+"""The main calls and their exact answers."""
 
 from __future__ import annotations
 
 from unittest.mock import ANY
 
-from tests.api.conftest import Client
+from tests.api.conftest import SIZES, Client
 from tests.support.fakes import TIME, World
 from tests.support.games import MINECRAFT
 
-MADE = {"ram_gb": 2, "disk_gb": 10}
-
 
 def test_healthcheck_is_exactly_alive(client: Client) -> None:
-    """Without a token, and touching nothing."""
+    """It needs no token and does not touch the cluster."""
     answer = client.flask.get("/healthcheck")
     assert (answer.status_code, answer.json) == (200, {"alive": True})
 
 
 def test_a_server_from_creation_to_deletion(client: Client, world: World) -> None:
-    """create, look, port, stop, start, restart, delete."""
-    answer = client.post("/api/v1/server/4711/", MADE)
+    """A server can be created, read, stopped, started, restarted and deleted."""
+    answer = client.post("/api/v1/server/4711/", SIZES)
     assert (answer.status_code, answer.json) == (201, {"success": True})
     assert world.values[4711] == {
         "game": "minecraft",
@@ -66,20 +64,20 @@ def test_a_server_from_creation_to_deletion(client: Client, world: World) -> Non
     assert list(world.claims) == [4711]
 
 
-def test_the_same_create_again_changes_nothing_even_if_stopped_since(client: Client, world: World) -> None:
-    """With or without the last slash, and without a redirect."""
-    client.post("/api/v1/server/1/", MADE)
+def test_repeating_a_create_changes_nothing_even_if_the_server_was_stopped(client: Client, world: World) -> None:
+    """It works with and without the last slash, and without a redirect."""
+    client.post("/api/v1/server/1/", SIZES)
     client.patch("/api/v1/server/1/stop")
     world.history.clear()
     for path in ("/api/v1/server/1/", "/api/v1/server/1"):
-        answer = client.post(path, MADE)
+        answer = client.post(path, SIZES)
         assert (answer.status_code, answer.json) == (200, {"success": True})
     assert (world.history, world.values[1]["replicas"]) == ([], 0)
 
 
-def test_start_and_stop_again_do_nothing(client: Client, world: World) -> None:
-    """Both are idempotent."""
-    client.post("/api/v1/server/1/", MADE)
+def test_repeating_a_start_or_a_stop_does_nothing(client: Client, world: World) -> None:
+    """Both calls are idempotent."""
+    client.post("/api/v1/server/1/", SIZES)
     client.patch("/api/v1/server/1/start")
     client.patch("/api/v1/server/1/stop")
     client.patch("/api/v1/server/1/stop")

@@ -1,4 +1,4 @@
-"""The published OpenAPI document keeps its word: schemathesis reads it and tries."""
+"""The API behaves as its OpenAPI document says; schemathesis generates the requests."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ MINECRAFT, OPTIONS = GAMES["minecraft"], {name for game in GAMES.values() for na
 
 @schema.hook
 def filter_body(context: Any, body: Any) -> bool:
-    """Leave out the two things that the document has no words for.
+    """Skip two kinds of bodies that the document cannot describe.
 
-    To JSON Schema 2.0 is an integer; to this API it is none. And a change's options have to be those of the
-    server's own game, which here is Minecraft.
+    For JSON Schema 2.0 is an integer, but not for this API. And the options of a change must be those of the server's
+    game, which is Minecraft here.
     """
     if not isinstance(body, dict) or any(_whole_float(value) for value in body.values()):
         return not isinstance(body, dict)
@@ -77,7 +77,7 @@ def filter_body(context: Any, body: Any) -> bool:
 
 @schema.hook
 def filter_query(context: Any, query: Any) -> bool:
-    """An empty list is no part of an address: a query that is wrong for it alone arrives as a right one."""
+    """Skip queries with an empty list: it disappears from the URL, so the query arrives as a valid one."""
     return not isinstance(query, dict) or [] not in query.values()
 
 
@@ -91,8 +91,8 @@ def _whole_float(value: Any) -> bool:
 
 @schema.parametrize()
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-def test_every_answer_is_as_published(case: schemathesis.Case) -> None:
-    """No 5xx, no undocumented status, header, type or body; what fits is taken and what does not is refused."""
+def test_every_answer_matches_the_document(case: schemathesis.Case[Any]) -> None:
+    """No answer has a 5xx or an undocumented status, header, type or body; only valid requests are accepted."""
     case.call_and_validate(
         headers={"Authorization": "Bearer t"},
         checks=[
@@ -108,8 +108,8 @@ def test_every_answer_is_as_published(case: schemathesis.Case) -> None:
     )
 
 
-def test_every_operation_but_the_public_ones_asks_for_a_token() -> None:
-    """And says so in the document."""
+def test_only_the_public_operations_need_no_token() -> None:
+    """The document says so."""
     public = {
         path
         for path, operations in schema.raw_schema["paths"].items()
@@ -119,8 +119,8 @@ def test_every_operation_but_the_public_ones_asks_for_a_token() -> None:
     assert public == {"/healthcheck", "/readyz", "/api/v1/login/{code}"}
 
 
-def test_the_pages_have_no_link_that_leads_outside() -> None:
-    """They are to work in a cluster that reaches nothing."""
+def test_the_pages_have_no_external_links() -> None:
+    """They work in a cluster without Internet access."""
     client = _app().test_client()
     for path in ("/docs", "/problems/", "/problems/disk-kept"):
         answer = client.get(path)
@@ -128,8 +128,8 @@ def test_the_pages_have_no_link_that_leads_outside() -> None:
         assert not [word for word in ("src=", 'href="http', "url(", "@import") if word in answer.text], path
 
 
-def test_the_pages_lead_to_each_other() -> None:
-    """Every link within them leads somewhere."""
+def test_no_link_of_the_pages_is_broken() -> None:
+    """Every link leads to a page or to an anchor."""
     client = _app().test_client()
     page = client.get("/docs").text
     links = set(re.findall(r'href="([^"]+)"', page))
@@ -143,5 +143,5 @@ def test_the_pages_lead_to_each_other() -> None:
 
 @pytest.mark.parametrize("path", ["/problems/nope", "/problems/.."])
 def test_an_unknown_problem_has_no_page(path: str) -> None:
-    """404, as public as the other pages."""
+    """It answers 404."""
     assert _app().test_client().get(path, headers={"Authorization": "Bearer t"}).status_code == 404

@@ -1,4 +1,4 @@
-"""The process: health, draining, a cluster that is away, overload, metrics, start-up."""
+"""The process: health, draining, outages of the cluster, overload, metrics and startup."""
 
 from __future__ import annotations
 
@@ -20,23 +20,21 @@ from service.operations.census import count_servers
 from service.telemetry import logs, metrics
 from service.web import draining as shutdown
 from service.web.hooks import CALLS_AT_ONCE, OPERATIONS_AT_ONCE
-from tests.api.conftest import Client
+from tests.api.conftest import SIZES, Client
 from tests.support.fakes import FakeCluster, World
 from tests.support.games import MINECRAFT
-
-OK = {"ram_gb": 2, "disk_gb": 10}
 
 
 @pytest.fixture
 def draining() -> Iterator[None]:
-    """The process has been told to end."""
+    """The process is shutting down."""
     shutdown.draining.set()
     yield
     shutdown.draining.clear()
 
 
-def test_ready_only_while_the_cluster_answers(client: Client, world: World) -> None:
-    """The healthcheck does not care."""
+def test_the_api_is_ready_only_while_the_cluster_answers(client: Client, world: World) -> None:
+    """The healthcheck does not depend on the cluster."""
     assert client.flask.get("/readyz").json == {"success": True}
     world.away = True
     answer = client.flask.get("/readyz")
@@ -46,7 +44,7 @@ def test_ready_only_while_the_cluster_answers(client: Client, world: World) -> N
 
 @pytest.mark.usefixtures("draining")
 def test_a_draining_process_fails_its_probes_and_still_answers(client: Client) -> None:
-    """Every answer closes its connection, so that the next request goes to another replica."""
+    """Every answer closes its connection, so the client's next request reaches another replica."""
     probe = {"User-Agent": "kube-probe/1.35"}
     for path, headers in (("/healthcheck", probe), ("/readyz", {})):
         answer = client.flask.get(path, headers=headers)
@@ -59,21 +57,23 @@ def test_a_draining_process_fails_its_probes_and_still_answers(client: Client) -
 @pytest.mark.parametrize(
     "call", ["GET ", "GET 1/", "POST 1/", "PATCH 1/", "DELETE 1/", "PATCH 1/stop", "PATCH 1/port/primary", "GET 1/rcon"]
 )
-def test_while_kubernetes_is_away_all_answers_503(client: Client, world: World, call: str) -> None:
-    """With Retry-After."""
-    client.post("/api/v1/server/1/", OK)
+def test_every_call_answers_503_while_kubernetes_is_away(client: Client, world: World, call: str) -> None:
+    """The answer has `Retry-After`."""
+    client.post("/api/v1/server/1/", SIZES)
     world.away = True
     method, path = call.split(" ")
-    answer = client.call(method, f"/api/v1/server/{path}", OK if path == "1/" and method in ("POST", "PATCH") else None)
+    answer = client.call(
+        method, f"/api/v1/server/{path}", SIZES if path == "1/" and method in ("POST", "PATCH") else None
+    )
     assert answer.json is not None
     assert (answer.status_code, answer.json["type"]) == (503, "/problems/cluster-unavailable")
     assert answer.headers["Retry-After"] == "5"
 
 
-def test_kubernetes_away_is_logged_in_a_line(
+def test_an_outage_of_kubernetes_is_logged_in_one_line(
     client: Client, world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With its cause and without a stack, as there is such a line for every call; a failure that is ours has one."""
+    """The line has the cause but no stack trace, because every call logs one; other failures have one."""
 
     def fail(problem: type[Problem]) -> Callable[[FakeCluster, int], Any]:
         def server(self: FakeCluster, id: int) -> Any:
@@ -90,46 +90,46 @@ def test_kubernetes_away_is_logged_in_a_line(
         assert ("nobody there" in line.getMessage()) is not stack
 
 
-def test_more_operations_than_threads_can_hold_are_turned_away(
-    client: Client, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """429 at once, while reads go on; after that all is as before."""
-    inside, go = threading.Semaphore(0), threading.Event()
+def test_too_many_operations_are_refused(client: Client, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They get 429 at once, while reads still work; later operations work again."""
+    started, finish = threading.Semaphore(0), threading.Event()
     releases = client.flask.application.extensions["gameserver"].releases
 
     def slow(id: int, values: Any) -> None:
-        inside.release()
-        go.wait(10)
+        started.release()
+        finish.wait(10)
 
     with monkeypatch.context() as patched:
         patched.setattr(releases, "install", slow)
         application = client.flask.application
         calls = [
-            threading.Thread(target=lambda id=id: Client(application.test_client()).post(f"/api/v1/server/{id}/", OK))
+            threading.Thread(
+                target=lambda id=id: Client(application.test_client()).post(f"/api/v1/server/{id}/", SIZES)
+            )
             for id in range(1, OPERATIONS_AT_ONCE + 1)
         ]
         for call in calls:
             call.start()
         for _ in calls:
-            assert inside.acquire(timeout=10)
-        answer = client.post("/api/v1/server/100/", OK)
+            assert started.acquire(timeout=10)
+        answer = client.post("/api/v1/server/100/", SIZES)
         assert (answer.status_code, answer.headers["Retry-After"]) == (429, "2")
         assert client.get("/api/v1/server/").status_code == 200
         assert client.flask.get("/healthcheck").status_code == 200
-        go.set()
+        finish.set()
         for call in calls:
             call.join()
-    assert client.post("/api/v1/server/100/", OK).status_code == 201
+    assert client.post("/api/v1/server/100/", SIZES).status_code == 201
 
 
-def test_hanging_reads_leave_room_for_probes(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While Kubernetes hangs, reads beyond the limit are turned away, and the healthcheck answers."""
-    inside, go = threading.Semaphore(0), threading.Event()
+def test_hanging_reads_leave_threads_for_probes(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While Kubernetes hangs, reads beyond the limit get 429, and the healthcheck answers."""
+    started, finish = threading.Semaphore(0), threading.Event()
     application = client.flask.application
 
     def slow(id: int) -> Any:
-        inside.release()
-        go.wait(10)
+        started.release()
+        finish.wait(10)
         raise ClusterUnavailable
 
     monkeypatch.setattr(application.extensions["gameserver"].cluster, "server", slow)
@@ -140,10 +140,10 @@ def test_hanging_reads_leave_room_for_probes(client: Client, monkeypatch: pytest
     for call in calls:
         call.start()
     for _ in calls:
-        assert inside.acquire(timeout=10)
+        assert started.acquire(timeout=10)
     assert client.get("/api/v1/server/1/").status_code == 429
     assert client.flask.get("/healthcheck").status_code == 200
-    go.set()
+    finish.set()
     for call in calls:
         call.join()
     assert client.get("/api/v1/server/1/").status_code == 503
@@ -152,10 +152,10 @@ def test_hanging_reads_leave_room_for_probes(client: Client, monkeypatch: pytest
 def test_metrics_count_requests_by_route_and_servers_by_state(
     client: Client, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The route, not the path; no method that a client has made up; nothing of servers while Kubernetes is away."""
-    client.post("/api/v1/server/1/", OK)
+    """Labels have no paths and no invented methods; there is no count of servers while Kubernetes is away."""
+    client.post("/api/v1/server/1/", SIZES)
     client.call("BREW", "/api/v1/server/1/")
-    client.post("/api/v1/server/2/", {**OK, "start": False})
+    client.post("/api/v1/server/2/", {**SIZES, "start": False})
     client.get("/nope")
     text = generate_latest(metrics.REGISTRY).decode()
     name = "gameserver_api_request_duration_seconds_count"
@@ -175,8 +175,8 @@ def test_metrics_count_requests_by_route_and_servers_by_state(
     assert "gameserver_servers{" not in generate_latest(registry).decode()
 
 
-def test_logs_are_json_with_the_requests_id() -> None:
-    """One object a line, whatever is in it."""
+def test_a_log_line_is_json_with_the_requests_id() -> None:
+    """Each record is one line, even if its message has several."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logs.JsonFormatter())
@@ -206,7 +206,7 @@ def test_logs_are_json_with_the_requests_id() -> None:
     ],
 )
 def test_broken_server_values_stop_the_start(make_app: Any, tmp_path: Path, text: str, message: str) -> None:
-    """With the file and line."""
+    """The error names the file and the line."""
     path = tmp_path / "server-values.yaml"
     path.write_text(text)
     with pytest.raises(StartupError) as raised:
@@ -219,20 +219,20 @@ def test_broken_server_values_stop_the_start(make_app: Any, tmp_path: Path, text
     [
         (
             {"accepted_eulas": frozenset({"minecarft"})},
-            "ACCEPTED_EULAS: minecarft is no game: .* did you mean `minecraft`?",
+            "ACCEPTED_EULAS: the game minecarft is unknown; did you mean `minecraft`?",
         ),
         ({"max_ram_gb": 70_000}, "MAX_RAM_GB: 70000 is greater than the maximum of 65536"),
         ({"max_disk_gb": 2_000_000}, "MAX_DISK_GB: 2000000 is greater than the maximum"),
     ],
 )
-def test_settings_that_fit_no_server_stop_the_start(make_app: Any, changes: dict[str, Any], message: str) -> None:
-    """As otherwise each create that needs them would be refused, and nobody would know why."""
+def test_settings_that_the_chart_refuses_stop_the_start(make_app: Any, changes: dict[str, Any], message: str) -> None:
+    """Otherwise the creates that need them would fail, and nobody would know why."""
     with pytest.raises(StartupError, match=message):
         make_app(**changes)
 
 
-def test_files_that_are_named_have_to_be_there(make_app: Any, tmp_path: Path) -> None:
-    """A path with a slip in it would otherwise make servers without the operator's values, or hide a game."""
+def test_a_missing_file_stops_the_start(make_app: Any, tmp_path: Path) -> None:
+    """Otherwise a misspelt path would create servers without the operator's values, or hide a game."""
     with pytest.raises(StartupError, match=r"none\.yaml:1: cannot be read"):
         make_app(server_values_file=tmp_path / "none.yaml")
     with pytest.raises(StartupError, match="none: is not a folder of games"):
@@ -240,13 +240,13 @@ def test_files_that_are_named_have_to_be_there(make_app: Any, tmp_path: Path) ->
 
 
 def test_the_operators_values_reach_new_servers(make_app: Any, world: World, tmp_path: Path) -> None:
-    """Those for all games below the game's template, those for one above it."""
+    """A game's template overrides the values for all games; the values for one game override its template."""
     path = tmp_path / "server-values.yaml"
     path.write_text(
         "all: {storage: {className: fast}, terminationGracePeriodSeconds: 1}\n"
         "games: {minecraft: {image: {repository: localhost/minecraft}, environment: {ONLINE_MODE: 'FALSE'}}}\n"
     )
-    Client(make_app(server_values_file=path).test_client()).post("/api/v1/server/1/", OK)
+    Client(make_app(server_values_file=path).test_client()).post("/api/v1/server/1/", SIZES)
     assert world.values[1] == {
         "game": "minecraft",
         "server": {"id": "1", "uid": ANY, "customer": "", "options": {}},
@@ -268,7 +268,7 @@ def test_the_operators_values_reach_new_servers(make_app: Any, world: World, tmp
 
 
 def test_an_operators_game_joins_the_catalogue(make_app: Any, world: World, tmp_path: Path) -> None:
-    """Without code; and one game's options never reach another's values."""
+    """It needs no code, and the options of other games are not valid for it."""
     folder = tmp_path / "games"
     folder.mkdir()
     (folder / "pong.game.yaml").write_text("name: pong\ntitle: Pong\ndescription: Bats.\n")
@@ -279,7 +279,7 @@ def test_an_operators_game_joins_the_catalogue(make_app: Any, world: World, tmp_
     schema = {"type": "object", "additionalProperties": False, "properties": {"motd": {"type": "string"}}}
     (folder / "pong.options.schema.json").write_text(json.dumps(schema))
     client = Client(make_app(games_dir=folder).test_client())
-    body = {**OK, "game": "pong", "options": {"motd": "a"}}
+    body = {**SIZES, "game": "pong", "options": {"motd": "a"}}
     assert client.post("/api/v1/server/1/", body).status_code == 201
     assert world.values[1]["environment"] == {"TITLE": "a"}
     wrong = client.post("/api/v1/server/2/", {**body, "options": {"difficulty": "hard"}})

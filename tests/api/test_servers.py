@@ -1,4 +1,4 @@
-"""What the endpoints do with servers beyond the main path."""
+"""The calls for servers beyond the main path."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ import pytest
 
 from service import errors
 from service.operations.census import count_servers
-from tests.api.conftest import Client
+from tests.api.conftest import SIZES, Client
 from tests.support.fakes import TIME, FakeCluster, World
 from tests.support.games import MINECRAFT
 
-OK = {"ram_gb": 2, "disk_gb": 10}
-
 
 def problem(answer: Any) -> tuple[int, str]:
+    """The status and the slug of an error."""
     return answer.status_code, answer.json["type"].removeprefix("/problems/")
 
 
@@ -32,28 +31,28 @@ def problem(answer: Any) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("other", "fields"),
     [
-        ({**OK, "ram_gb": 3}, ["ram_gb"]),
-        ({**OK, "disk_gb": 9}, ["disk_gb"]),
-        ({**OK, "options": {"motd": "x"}}, ["options"]),
-        ({**OK, "rcon": "private", "customer": "a"}, ["customer", "rcon"]),
+        ({**SIZES, "ram_gb": 3}, ["ram_gb"]),
+        ({**SIZES, "disk_gb": 9}, ["disk_gb"]),
+        ({**SIZES, "options": {"motd": "x"}}, ["options"]),
+        ({**SIZES, "rcon": "private", "customer": "a"}, ["customer", "rcon"]),
     ],
 )
-def test_another_create_for_the_same_id_is_a_conflict(
+def test_a_different_create_for_the_same_id_is_a_conflict(
     client: Client, world: World, other: dict[str, Any], fields: list[str]
 ) -> None:
-    """409 that names what differs, and nothing changes."""
-    client.post("/api/v1/server/1/", OK)
+    """It answers 409, names the fields that differ, and changes nothing."""
+    client.post("/api/v1/server/1/", SIZES)
     answer = client.post("/api/v1/server/1/", other)
     assert problem(answer) == (409, "server-exists")
     assert answer.json is not None
-    assert answer.json["errors"] == {field: ["differs from the server that exists"] for field in fields}
+    assert answer.json["errors"] == {field: ["differs from the existing server"] for field in fields}
     assert world.history == [("install", 1)]
 
 
-def test_a_create_says_all_that_it_may(client: Client, world: World) -> None:
-    """Every field arrives in the values."""
+def test_every_field_of_a_create_reaches_the_values(client: Client, world: World) -> None:
+    """This includes options with quotes, newlines and template syntax."""
     body = {
-        **OK,
+        **SIZES,
         "game": "minecraft",
         "options": {"motd": 'a "b"\n{{ c }}'},
         "start": False,
@@ -76,41 +75,41 @@ def test_a_create_says_all_that_it_may(client: Client, world: World) -> None:
     }
 
 
-def test_a_failed_create_is_finished_by_the_same_one(client: Client, world: World) -> None:
-    """It is no server like any other until it is whole."""
+def test_repeating_a_failed_create_completes_it(client: Client, world: World) -> None:
+    """Until then, the server is in the state `failed`."""
     world.failure = errors.OperationFailed()
-    answer = client.post("/api/v1/server/1/", OK)
+    answer = client.post("/api/v1/server/1/", SIZES)
     assert problem(answer) == (500, "operation-failed")
     assert answer.headers["Retry-After"] == "10"
     status = client.get("/api/v1/server/1/").json
     assert status is not None
     assert (status["state"], status["game"], status["ram_gb"]) == ("failed", "minecraft", 2)
-    assert client.post("/api/v1/server/1/", OK).status_code == 201
-    assert client.post("/api/v1/server/1/", OK).status_code == 200
+    assert client.post("/api/v1/server/1/", SIZES).status_code == 201
+    assert client.post("/api/v1/server/1/", SIZES).status_code == 200
     assert world.history == [("install", 1), ("change", 1)]
 
 
-def test_a_create_that_never_ended_takes_what_the_operator_has_mended(
+def test_repeating_a_failed_create_uses_the_operators_new_values(
     client: Client, make_app: Any, world: World, tmp_path: Path
 ) -> None:
-    """The values that could not be installed are not tried for ever."""
+    """Otherwise the values that could not be installed would be tried forever."""
     world.failure = errors.RefusedByCluster()
-    client.post("/api/v1/server/1/", OK)
-    mended = tmp_path / "server-values.yaml"
-    mended.write_text("all: {storage: {className: there-is-one}}\n")
-    again = Client(make_app(server_values_file=mended).test_client()).post("/api/v1/server/1/", OK)
-    assert again.status_code == 201
+    client.post("/api/v1/server/1/", SIZES)
+    fixed = tmp_path / "server-values.yaml"
+    fixed.write_text("all: {storage: {className: there-is-one}}\n")
+    answer = Client(make_app(server_values_file=fixed).test_client()).post("/api/v1/server/1/", SIZES)
+    assert answer.status_code == 201
     assert world.values[1]["storage"] == {"className": "there-is-one"}
 
 
-def test_a_create_looks_at_the_release_as_it_is_now(client: Client, world: World, monkeypatch: Any) -> None:
-    """What a read says of a release may be some milliseconds old: it is no reason to install it once more."""
-    client.post("/api/v1/server/1/", OK)
+def test_a_create_reads_the_current_release(client: Client, world: World, monkeypatch: Any) -> None:
+    """A read of the cluster may be a few milliseconds old, which must not cause a second install."""
+    client.post("/api/v1/server/1/", SIZES)
     cluster = client.flask.application.extensions["gameserver"].cluster
     now = cluster.server(1)
     old = replace(now, releases=({"labels": {"status": "pending-install", "version": "1"}},))
     monkeypatch.setattr(cluster, "server", lambda id: old)
-    assert client.post("/api/v1/server/1/", OK).status_code == 200
+    assert client.post("/api/v1/server/1/", SIZES).status_code == 200
     assert world.history == [("install", 1)]
 
 
@@ -125,12 +124,12 @@ def test_a_create_looks_at_the_release_as_it_is_now(client: Client, world: World
         (RuntimeError("secret detail"), (500, "internal-error", None)),
     ],
 )
-def test_a_failure_of_the_edges_is_answered_as_what_it_is(
+def test_each_failure_of_helm_and_kubernetes_has_its_own_answer(
     client: Client, world: World, failure: Any, expected: tuple[int, str, str | None]
 ) -> None:
-    """With Retry-After where waiting helps, and without the cause."""
+    """The answer has `Retry-After` if waiting helps, and never shows the cause."""
     world.failure = failure
-    answer = client.post("/api/v1/server/1/", OK)
+    answer = client.post("/api/v1/server/1/", SIZES)
     assert (*problem(answer), answer.headers.get("Retry-After")) == expected
     assert "secret detail" not in answer.text
 
@@ -141,15 +140,15 @@ def test_a_failure_of_the_edges_is_answered_as_what_it_is(
 @pytest.fixture
 def kept(client: Client, world: World) -> World:
     """Server 1 was deleted, and its disk of 10 GiB kept."""
-    client.post("/api/v1/server/1/", OK)
+    client.post("/api/v1/server/1/", SIZES)
     client.delete("/api/v1/server/1/")
     world.history.clear()
     return world
 
 
 def test_kept_disks_are_listed(client: Client, kept: World) -> None:
-    """id, size, since when; a disk in use is none."""
-    client.post("/api/v1/server/2/", OK)
+    """The list has their id, size and time, and no disks that are in use."""
+    client.post("/api/v1/server/2/", SIZES)
     answer = client.get("/api/v1/disk/").json
     assert answer is not None
     since = answer["disks"][0].pop("since")
@@ -159,14 +158,14 @@ def test_kept_disks_are_listed(client: Client, kept: World) -> None:
 
 @pytest.mark.parametrize(("size", "disk_gb"), [("2Pi", 2 * 2**20), ("1E", 931_322_575), ("500M", 1)])
 def test_a_disk_of_any_size_is_listed(client: Client, kept: World, size: str, disk_gb: int) -> None:
-    """However its claim writes the size: an operator may have made it."""
+    """The claim may use any unit, because an operator may have created it."""
     kept.claims[1]["spec"]["resources"]["requests"]["storage"] = size
     assert [disk["disk_gb"] for disk in client.get("/api/v1/disk/").json["disks"]] == [disk_gb]  # type: ignore[index]
 
 
-def test_a_disk_being_erased_is_not_kept(client: Client, world: World) -> None:
-    """Even while a pod still uses it."""
-    client.post("/api/v1/server/1/", OK)
+def test_a_disk_that_is_being_erased_is_not_listed(client: Client, world: World) -> None:
+    """This is true even while a pod still uses it."""
+    client.post("/api/v1/server/1/", SIZES)
     client.delete("/api/v1/server/1/")
     world.run(1)
     client.delete("/api/v1/server/1/?disk=erase")
@@ -174,93 +173,95 @@ def test_a_disk_being_erased_is_not_kept(client: Client, world: World) -> None:
     assert client.get("/api/v1/disk/").json == {"success": True, "disks": []}
 
 
-def test_a_disk_that_a_hand_left_has_its_own_age(client: Client, world: World) -> None:
-    """`helm uninstall` writes down no time."""
-    client.post("/api/v1/server/1/", OK)
+def test_a_disk_kept_by_hand_has_its_own_age(client: Client, world: World) -> None:
+    """`helm uninstall` does not record when the server was deleted."""
+    client.post("/api/v1/server/1/", SIZES)
     world.forget(1)
     assert client.get("/api/v1/disk/").json == {"success": True, "disks": [{"id": 1, "disk_gb": 10, "since": TIME}]}
 
 
-def test_a_kept_disk_has_to_be_decided_upon(client: Client, kept: World) -> None:
-    """Nobody gets an old world by accident."""
-    answer = client.post("/api/v1/server/1/", OK)
+def test_a_create_over_a_kept_disk_must_say_what_to_do(client: Client, kept: World) -> None:
+    """Nobody gets an old world by accident, or loses one."""
+    answer = client.post("/api/v1/server/1/", SIZES)
     assert problem(answer) == (409, "disk-kept")
     assert answer.json is not None
-    assert answer.json["errors"] == {"disk": ["must be reuse or erase: a disk was kept under this id"]}
+    assert answer.json["errors"] == {"disk": ["must be reuse or erase: there is a kept disk with this id"]}
     assert kept.history == []
 
 
-def test_a_kept_disk_is_reused(client: Client, kept: World) -> None:
-    """And `disk` counts only then: the same create again is the same."""
-    assert client.post("/api/v1/server/1/", {**OK, "disk": "reuse"}).status_code == 201
+def test_a_kept_disk_can_be_reused(client: Client, kept: World) -> None:
+    """Repeating the create changes nothing, whatever `disk` says then."""
+    assert client.post("/api/v1/server/1/", {**SIZES, "disk": "reuse"}).status_code == 201
     assert kept.history == [("install", 1)]
-    assert client.post("/api/v1/server/1/", {**OK, "disk": "erase"}).status_code == 200
+    assert client.post("/api/v1/server/1/", {**SIZES, "disk": "erase"}).status_code == 200
     assert kept.history == [("install", 1)]
 
 
-def test_another_customer_gets_no_disk_of_the_one_before(client: Client, world: World) -> None:
-    """Not even where the shop says so by mistake: ids are used again. To erase it is allowed."""
-    client.post("/api/v1/server/1/", {**OK, "customer": "acme"})
+def test_a_kept_disk_is_never_reused_for_another_customer(client: Client, world: World) -> None:
+    """The shop may use an id again and make a mistake. Erasing the disk is allowed."""
+    client.post("/api/v1/server/1/", {**SIZES, "customer": "acme"})
     client.delete("/api/v1/server/1/")
-    other = {**OK, "customer": "other"}
-    for body in (OK, other):
+    other = {**SIZES, "customer": "other"}
+    for body in (SIZES, other):
         answer = client.post("/api/v1/server/1/", {**body, "disk": "reuse"})
         assert problem(answer) == (409, "disk-kept")
         assert answer.json is not None
-        assert answer.json["errors"] == {"disk": ["must be erase: the disk is of another customer"]}
-    assert client.post("/api/v1/server/1/", {**OK, "customer": "acme", "disk": "reuse"}).status_code == 201
+        assert answer.json["errors"] == {"disk": ["must be erase: the disk belongs to another customer"]}
+    assert client.post("/api/v1/server/1/", {**SIZES, "customer": "acme", "disk": "reuse"}).status_code == 201
     client.delete("/api/v1/server/1/")
     assert client.post("/api/v1/server/1/", {**other, "disk": "erase"}).status_code == 201
 
 
-def test_each_create_gives_a_uid_of_its_own(client: Client, world: World) -> None:
-    """It lasts as long as the server, and stands where every reader finds it."""
-    client.post("/api/v1/server/1/", OK)
+def test_each_created_server_has_its_own_uid(client: Client, world: World) -> None:
+    """It stays the same until the server is deleted."""
+    client.post("/api/v1/server/1/", SIZES)
     first = world.values[1]["server"]["uid"]
     assert uuid.UUID(first)
     client.patch("/api/v1/server/1/", {"ram_gb": 3})
     client.patch("/api/v1/server/1/stop")
-    client.post("/api/v1/server/1/", {**OK, "ram_gb": 3})
+    client.post("/api/v1/server/1/", {**SIZES, "ram_gb": 3})
     assert world.values[1]["server"]["uid"] == first
     client.delete("/api/v1/server/1/?disk=erase")
-    client.post("/api/v1/server/1/", OK)
+    client.post("/api/v1/server/1/", SIZES)
     assert world.values[1]["server"]["uid"] != first
 
 
 @pytest.mark.parametrize(("disk_gb", "slug"), [(9, "disk-cannot-shrink"), (11, "disk-cannot-grow")])
 def test_a_reused_disk_keeps_its_size(client: Client, kept: World, disk_gb: int, slug: str) -> None:
-    """Smaller never; larger where the storage class can."""
-    body = {**OK, "disk_gb": disk_gb, "disk": "reuse"}
+    """A create that asks for another size fails."""
+    body = {**SIZES, "disk_gb": disk_gb, "disk": "reuse"}
     assert problem(client.post("/api/v1/server/1/", body)) == (409, slug)
     assert kept.history == []
 
 
-def test_a_reused_disk_grows_where_it_can(client: Client, kept: World) -> None:
-    """As in a resize."""
+def test_a_reused_disk_grows_if_its_class_allows_it(client: Client, kept: World) -> None:
+    """A create can grow it, like a resize."""
     kept.expandable = True
-    assert client.post("/api/v1/server/1/", {**OK, "disk_gb": 11, "disk": "reuse"}).status_code == 201
+    assert client.post("/api/v1/server/1/", {**SIZES, "disk_gb": 11, "disk": "reuse"}).status_code == 201
     assert kept.values[1]["diskGb"] == 11
 
 
-def test_a_kept_disk_is_erased_for_a_new_server(client: Client, kept: World) -> None:
-    """Any size goes then."""
-    assert client.post("/api/v1/server/1/", {**OK, "disk_gb": 1, "disk": "erase"}).status_code == 201
+def test_a_kept_disk_can_be_erased_for_a_new_server(client: Client, kept: World) -> None:
+    """The new disk can have any size."""
+    assert client.post("/api/v1/server/1/", {**SIZES, "disk_gb": 1, "disk": "erase"}).status_code == 201
     assert kept.history == [("erase", 1), ("install", 1)]
 
 
-def test_a_disk_still_being_erased_is_waited_for(client: Client, kept: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """409 with Retry-After, whether it was asked for before or now."""
+def test_a_disk_that_is_being_erased_is_a_conflict(
+    client: Client, kept: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The create that starts the erase and the next one get 409 with `Retry-After`."""
     monkeypatch.setattr("service.operations.create._ERASE_SECONDS", 0.1)
     kept.run(1)
     for _ in range(2):
-        answer = client.post("/api/v1/server/1/", {**OK, "disk": "erase"})
+        answer = client.post("/api/v1/server/1/", {**SIZES, "disk": "erase"})
         assert problem(answer) == (409, "disk-being-erased")
         assert answer.headers["Retry-After"] == "5"
     assert kept.history == [("erase", 1)]
 
 
-def test_delete_works_on_a_kept_disk_too(client: Client, kept: World) -> None:
-    """Keeping it is nothing to do; erasing it twice ends in 404, as there is neither server nor disk."""
+def test_delete_works_on_a_kept_disk(client: Client, kept: World) -> None:
+    """Without an erase it does nothing. A second erase answers 404, because there is neither server nor disk."""
     assert client.delete("/api/v1/server/1/").json == {"success": True}
     assert list(kept.claims) == [1]
     assert client.delete("/api/v1/server/1/?disk=erase").json == {"success": True}
@@ -268,16 +269,16 @@ def test_delete_works_on_a_kept_disk_too(client: Client, kept: World) -> None:
     assert problem(client.delete("/api/v1/server/1/?disk=erase")) == (404, "server-not-found")
 
 
-def test_delete_with_erase_takes_server_and_disk(client: Client, world: World) -> None:
-    """In this order."""
-    client.post("/api/v1/server/1/", {**OK, "start": False})
+def test_delete_with_erase_removes_server_and_disk(client: Client, world: World) -> None:
+    """The server is removed first."""
+    client.post("/api/v1/server/1/", {**SIZES, "start": False})
     client.delete("/api/v1/server/1/?disk=erase")
     assert world.history == [("install", 1), ("uninstall", 1), ("erase", 1)]
 
 
-def test_a_deleted_server_is_seen_until_its_game_has_ended(client: Client, world: World) -> None:
-    """It saves its world first."""
-    client.post("/api/v1/server/1/", OK)
+def test_a_deleted_server_is_visible_until_its_game_has_ended(client: Client, world: World) -> None:
+    """The game saves its world first; until then the state is `deleting`."""
+    client.post("/api/v1/server/1/", SIZES)
     pod = world.pods[1]
     client.delete("/api/v1/server/1/")
     world.pods[1] = {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": TIME}}
@@ -302,21 +303,21 @@ def test_a_deleted_server_is_seen_until_its_game_has_ended(client: Client, world
     assert client.patch("/api/v1/server/1/start").status_code == 404
 
 
-def test_a_disk_that_never_was_is_not_kept(client: Client, world: World) -> None:
-    """Of a server that was never started nothing stays, nor is anything in the way of the next of that id."""
-    client.post("/api/v1/server/1/", {**OK, "start": False})
+def test_a_disk_that_never_existed_is_not_kept(client: Client, world: World) -> None:
+    """A server that never started leaves nothing behind, and nothing blocks the next server with its id."""
+    client.post("/api/v1/server/1/", {**SIZES, "start": False})
     assert world.claims[1]["status"]["phase"] == "Pending"
     assert client.delete("/api/v1/server/1/").json == {"success": True}
     assert world.claims == {}
     assert client.get("/api/v1/disk/").json == {"success": True, "disks": []}
     assert problem(client.delete("/api/v1/server/1/")) == (404, "server-not-found")
 
-    # A hand's uninstall leaves the claim; it is nothing that was kept, and no other server's size or class.
-    client.post("/api/v1/server/1/", {**OK, "disk_gb": 20, "start": False})
+    # An uninstall by hand leaves the claim. It is not a kept disk, and the next server gets a new claim.
+    client.post("/api/v1/server/1/", {**SIZES, "disk_gb": 20, "start": False})
     world.forget(1)
     assert list(world.claims) == [1]
     assert client.get("/api/v1/disk/").json == {"success": True, "disks": []}
-    assert client.post("/api/v1/server/1/", {**OK, "start": False}).status_code == 201
+    assert client.post("/api/v1/server/1/", {**SIZES, "start": False}).status_code == 201
     assert world.claims[1]["spec"]["resources"]["requests"] == {"storage": "10Gi"}
     world.forget(1)
     assert client.delete("/api/v1/server/1/").json == {"success": True}
@@ -331,26 +332,26 @@ def test_a_disk_that_never_was_is_not_kept(client: Client, world: World) -> None
         {"status": {"phase": "Pending"}, "spec": {"dataSourceRef": {"kind": "VolumeSnapshot", "name": "backup"}}},
         {"status": {"phase": "Pending"}, "metadata": {"annotations": {}}},
     ],
-    ids=["lost", "of a certain volume", "to be filled from a snapshot", "of somebody else's making"],
+    ids=["lost", "bound to a volume", "filled from a snapshot", "created by someone else"],
 )
 def test_a_disk_that_may_hold_a_world_is_kept(client: Client, world: World, claim: dict[str, Any]) -> None:
-    """Whatever it looks like otherwise."""
-    client.post("/api/v1/server/1/", {**OK, "start": False})
-    there = world.claims[1]
+    """Only a claim that surely never had a volume is not kept."""
+    client.post("/api/v1/server/1/", {**SIZES, "start": False})
+    existing = world.claims[1]
     for key, value in claim.items():
-        there[key] = {**there[key], **value}
+        existing[key] = {**existing[key], **value}
     client.delete("/api/v1/server/1/")
     assert list(world.claims) == [1]
-    assert problem(client.post("/api/v1/server/1/", OK)) == (409, "disk-kept")
+    assert problem(client.post("/api/v1/server/1/", SIZES)) == (409, "disk-kept")
     assert client.get("/api/v1/disk/").json["disks"][0]["id"] == 1  # type: ignore[index]
 
 
 # -- change ------------------------------------------------------------------------------------------------
 
 
-def test_a_resize_changes_its_keys_alone(client: Client, world: World) -> None:
-    """What a hand has set since stays, and a stopped server does not start."""
-    client.post("/api/v1/server/1/", {**OK, "options": {"motd": "hi"}})
+def test_a_resize_changes_only_the_size(client: Client, world: World) -> None:
+    """Values that an operator has set stay, and a stopped server stays stopped."""
+    client.post("/api/v1/server/1/", {**SIZES, "options": {"motd": "hi"}})
     world.values[1]["nodeSelector"] = {"disk": "fast"}
     world.values[1]["environment"]["MOTD"] = "by hand"
     before = world.values[1]
@@ -361,17 +362,18 @@ def test_a_resize_changes_its_keys_alone(client: Client, world: World) -> None:
     assert world.values[1] == {**before, "ramGb": 5, "replicas": 0}
 
 
-def test_a_change_to_what_is_there_changes_nothing(client: Client, world: World) -> None:
-    """Idempotent; so is an empty one."""
-    client.post("/api/v1/server/1/", OK)
-    for body in ({}, OK, {"options": {}}, {"options": {"motd": None}}):
+def test_a_change_to_the_same_values_changes_nothing(client: Client, world: World) -> None:
+    """The call is idempotent, and an empty change does nothing."""
+    client.post("/api/v1/server/1/", SIZES)
+    bodies: tuple[dict[str, Any], ...] = ({}, SIZES, {"options": {}}, {"options": {"motd": None}})
+    for body in bodies:
         assert client.patch("/api/v1/server/1/", body).json == {"success": True, "restarting": False}
     assert world.history == [("install", 1)]
 
 
 def test_options_are_changed_by_name(client: Client, world: World) -> None:
-    """Those not named stay, and null takes one back."""
-    client.post("/api/v1/server/1/", {**OK, "options": {"motd": "hi", "mode": "creative"}})
+    """Other options stay, and null resets one to its default."""
+    client.post("/api/v1/server/1/", {**SIZES, "options": {"motd": "hi", "mode": "creative"}})
     body = {"options": {"motd": None, "difficulty": "hard"}}
     assert client.patch("/api/v1/server/1/", body).json == {"success": True, "restarting": True}
     assert world.values[1]["server"]["options"] == {"mode": "creative", "difficulty": "hard"}
@@ -384,8 +386,8 @@ def test_options_are_changed_by_name(client: Client, world: World) -> None:
     }
 
 
-#: The environment that the first release made of `{"ops": ["Ada", "Eve"], "whitelist": ["Ada"], "pvp": false}`.
-MADE_LONG_AGO = {
+#: What the first version rendered for `{"ops": ["Ada", "Eve"], "whitelist": ["Ada"], "pvp": false}`.
+OLD_ENVIRONMENT = {
     "EULA": "TRUE",
     "STOP_SERVER_ANNOUNCE_DELAY": "10",
     "STOP_DURATION": "60",
@@ -403,7 +405,7 @@ MADE_LONG_AGO = {
     [
         ({"motd": "hi"}, {"MOTD": "hi"}),
         ({"ops": ["Ada"]}, {"OPS": "Ada", "EXISTING_OPS_FILE": "SYNCHRONIZE"}),
-        # The same list again: Eve may have been taken out of it when that left her in the file.
+        # The same list again: an earlier version may have left a removed player in the file.
         ({"ops": ["Ada", "Eve"]}, {"EXISTING_OPS_FILE": "SYNCHRONIZE"}),
         ({"ops": None}, {"OPS": "", "EXISTING_OPS_FILE": "SYNCHRONIZE"}),
         ({"pvp": None}, {"PVP": "TRUE"}),
@@ -419,20 +421,20 @@ MADE_LONG_AGO = {
         ),
     ],
 )
-def test_a_server_made_long_ago_takes_a_change_whole_and_nothing_else(
+def test_an_old_server_gets_exactly_the_requested_change(
     client: Client, world: World, options: dict[str, Any], difference: dict[str, str]
 ) -> None:
-    """What today's template says of an option comes with its change; no other option and no version does."""
-    client.post("/api/v1/server/1/", {**OK, "options": {"ops": ["Ada", "Eve"], "whitelist": ["Ada"], "pvp": False}})
-    world.values[1]["environment"] = dict(MADE_LONG_AGO)
+    """The changed option is rendered by today's template; other options and the version stay."""
+    client.post("/api/v1/server/1/", {**SIZES, "options": {"ops": ["Ada", "Eve"], "whitelist": ["Ada"], "pvp": False}})
+    world.values[1]["environment"] = dict(OLD_ENVIRONMENT)
     assert client.patch("/api/v1/server/1/", {"options": options}).json == {"success": True, "restarting": True}
-    assert world.values[1]["environment"] == {**MADE_LONG_AGO, **difference}
+    assert world.values[1]["environment"] == {**OLD_ENVIRONMENT, **difference}
     assert client.patch("/api/v1/server/1/", {"options": options}).json == {"success": True, "restarting": False}
 
 
-def test_a_version_is_the_servers_for_life(client: Client, world: World) -> None:
-    """It stands in the values, and only the option itself moves it."""
-    client.post("/api/v1/server/1/", OK)
+def test_a_server_keeps_its_version(client: Client, world: World) -> None:
+    """Only the option `version` changes the version in the values."""
+    client.post("/api/v1/server/1/", SIZES)
     world.values[1]["environment"]["VERSION"] = "1.20.6"
     client.patch("/api/v1/server/1/", {"ram_gb": 4, "options": {"motd": "hi", "type": "PAPER"}})
     client.patch("/api/v1/server/1/restart")
@@ -445,10 +447,10 @@ NUMBERS = [1.0, 1000.0, 0.1, -0.0, 1e-7, 1.5e300, 2**53, 2**53 + 1, -(2**63), 10
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_a_number_comes_back_as_it_was_sent(make_app: Any, world: World, tmp_path: Path, number: float) -> None:
-    """Through what Helm does to numbers; and the same create again is the same."""
+def test_a_number_is_returned_unchanged(make_app: Any, world: World, tmp_path: Path, number: float) -> None:
+    """Helm's conversion of numbers does not change it, and repeating the create changes nothing."""
     client = Client(make_app(games_dir=_pong(tmp_path)).test_client())
-    body = {**OK, "game": "pong", "options": {"speed": number}}
+    body = {**SIZES, "game": "pong", "options": {"speed": number}}
     assert client.post("/api/v1/server/1/", body).status_code == 201
     world.through_helm(1)
     assert client.post("/api/v1/server/1/", body).status_code == 200
@@ -460,10 +462,10 @@ def test_a_number_comes_back_as_it_was_sent(make_app: Any, world: World, tmp_pat
     }
 
 
-def test_the_numbers_of_a_server_made_long_ago_are_still_read(make_app: Any, world: World, tmp_path: Path) -> None:
-    """Its options are a mapping, in which Helm wrote 1.0 as 1. True is another value still."""
+def test_the_numbers_of_an_old_server_are_still_read(make_app: Any, world: World, tmp_path: Path) -> None:
+    """Its options are a mapping in which Helm wrote 1.0 as 1; true is still a different value."""
     client = Client(make_app(games_dir=_pong(tmp_path)).test_client())
-    body = {**OK, "game": "pong", "options": {"speed": 1.0}}
+    body = {**SIZES, "game": "pong", "options": {"speed": 1.0}}
     client.post("/api/v1/server/1/", body)
     world.values[1]["server"]["options"] = {"speed": 1}
     world.apply(1, world.values[1])
@@ -474,9 +476,9 @@ def test_the_numbers_of_a_server_made_long_ago_are_still_read(make_app: Any, wor
     assert client.get("/api/v1/server/1/").json["options"] == {"speed": True}  # type: ignore[index]
 
 
-def _pong(where: Path) -> Path:
-    """A game with an option that takes any number, or true."""
-    folder = where / "games"
+def _pong(parent: Path) -> Path:
+    """A folder with a game whose option accepts any number or a boolean."""
+    folder = parent / "games"
     folder.mkdir()
     (folder / "pong.game.yaml").write_text("name: pong\ntitle: Pong\ndescription: Bats.\n")
     (folder / "pong.values.yaml.j2").write_text(
@@ -503,18 +505,18 @@ def _pong(where: Path) -> Path:
         ({"options": "x"}, "options"),
     ],
 )
-def test_a_wrong_change_is_refused(client: Client, world: World, body: dict[str, Any], field: str) -> None:
-    """422 naming the field; nothing is done by halves."""
-    client.post("/api/v1/server/1/", OK)
+def test_an_invalid_change_is_refused(client: Client, world: World, body: dict[str, Any], field: str) -> None:
+    """The answer is 422 and names the field, and nothing changes."""
+    client.post("/api/v1/server/1/", SIZES)
     answer = client.patch("/api/v1/server/1/", {"ram_gb": 4, **body})
     assert answer.json is not None
     assert (answer.status_code, list(answer.json["errors"])) == (422, [field])
     assert world.history == [("install", 1)]
 
 
-def test_a_disk_never_shrinks_and_grows_where_it_can(client: Client, world: World) -> None:
-    """409 that says from where on; growing restarts nothing."""
-    client.post("/api/v1/server/1/", OK)
+def test_a_disk_never_shrinks_and_grows_if_its_class_allows_it(client: Client, world: World) -> None:
+    """A size that is not possible answers 409 and names the limit; growing does not restart the game."""
+    client.post("/api/v1/server/1/", SIZES)
     answer = client.patch("/api/v1/server/1/", {"disk_gb": 9})
     assert answer.json == {
         "success": False,
@@ -528,10 +530,10 @@ def test_a_disk_never_shrinks_and_grows_where_it_can(client: Client, world: Worl
     assert world.history == [("install", 1)]
     world.expandable = True
     world.claims[1]["status"] = {"phase": "Pending"}
-    unmade = client.patch("/api/v1/server/1/", {"disk_gb": 11})
-    assert problem(unmade) == (409, "disk-cannot-grow")
-    assert unmade.json is not None
-    assert unmade.json["errors"] == {"disk_gb": ["must be 10 until the server's first start, which makes the disk"]}
+    unbound = client.patch("/api/v1/server/1/", {"disk_gb": 11})
+    assert problem(unbound) == (409, "disk-cannot-grow")
+    assert unbound.json is not None
+    assert unbound.json["errors"] == {"disk_gb": ["must be 10 until the server's first start, which creates the disk"]}
     assert world.history == [("install", 1)]
     world.claims[1]["status"] = {"phase": "Bound"}
     assert client.patch("/api/v1/server/1/", {"disk_gb": 11}).json == {"success": True, "restarting": False}
@@ -539,39 +541,39 @@ def test_a_disk_never_shrinks_and_grows_where_it_can(client: Client, world: Worl
 
 
 def test_a_restart_of_a_stopped_server_starts_it(client: Client, world: World) -> None:
-    """As with any service manager."""
-    client.post("/api/v1/server/1/", {**OK, "start": False})
+    """Service managers behave in the same way."""
+    client.post("/api/v1/server/1/", {**SIZES, "start": False})
     client.patch("/api/v1/server/1/restart")
     assert world.values[1]["replicas"] == 1
 
 
 @pytest.mark.parametrize("call", ["PATCH start", "PATCH stop", "PATCH restart", "PATCH port/rcon", "GET rcon", "GET "])
 def test_an_unknown_server_is_not_found(client: Client, call: str) -> None:
-    """Whatever is asked of it."""
+    """Every call answers 404."""
     method, path = call.split(" ")
     assert problem(client.call(method, f"/api/v1/server/5/{path}")) == (404, "server-not-found")
     assert problem(client.patch("/api/v1/server/5/", {"ram_gb": 2})) == (404, "server-not-found")
     assert problem(client.patch("/api/v1/server/5/port/sftp")) == (404, "server-not-found")
 
 
-def test_an_operation_under_way_is_a_conflict(client: Client) -> None:
-    """409 with Retry-After for every write, and reads go on."""
-    client.post("/api/v1/server/1/", OK)
+def test_an_operation_in_progress_is_a_conflict(client: Client) -> None:
+    """Every write gets 409 with `Retry-After`, and reads still work."""
+    client.post("/api/v1/server/1/", SIZES)
     releases = client.flask.application.extensions["gameserver"].releases
-    holding = releases._locks[1]
-    taken, free = threading.Event(), threading.Event()
+    lock = releases._locks[1]
+    locked, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with holding:
-            taken.set()
-            free.wait(10)
+        with lock:
+            locked.set()
+            release.wait(10)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    taken.wait(10)
+    locked.wait(10)
     try:
         for method, path, body in (
-            ("POST", "", OK),
+            ("POST", "", SIZES),
             ("PATCH", "", {"ram_gb": 3}),
             ("PATCH", "restart", None),
             ("DELETE", "", None),
@@ -581,27 +583,27 @@ def test_an_operation_under_way_is_a_conflict(client: Client) -> None:
             assert answer.headers["Retry-After"] == "1"
         assert client.get("/api/v1/server/1/").status_code == 200
     finally:
-        free.set()
+        release.set()
         thread.join()
 
 
 # -- reads -------------------------------------------------------------------------------------------------
 
 
-def test_the_reason_ends_with_the_games_last_lines(client: Client, world: World) -> None:
-    """Of a crashed game, five of them."""
-    client.post("/api/v1/server/1/", OK)
-    ended = {"reason": "Error", "exitCode": 1, "finishedAt": TIME}
-    world.pods[1]["status"] = {"containerStatuses": [{"name": "game", "state": {"terminated": ended}}]}
+def test_the_reason_of_a_crash_ends_with_the_games_last_lines(client: Client, world: World) -> None:
+    """It has five lines of the log."""
+    client.post("/api/v1/server/1/", SIZES)
+    termination = {"reason": "Error", "exitCode": 1, "finishedAt": TIME}
+    world.pods[1]["status"] = {"containerStatuses": [{"name": "game", "state": {"terminated": termination}}]}
     world.logs[1] = "\n".join("abcdefg")
     status = client.get("/api/v1/server/1/").json
     assert status is not None
     assert status["reason"] == "The game crashed (exit code 1). Its last lines: c | d | e | f | g"
 
 
-def test_events_tell_why_there_is_no_pod(client: Client, world: World) -> None:
-    """They are read where they can matter."""
-    client.post("/api/v1/server/1/", OK)
+def test_events_explain_why_there_is_no_pod(client: Client, world: World) -> None:
+    """The reason quotes the event of a refused pod."""
+    client.post("/api/v1/server/1/", SIZES)
     del world.pods[1]
     world.events[1] = [{"reason": "FailedCreate", "message": "x failed error: violates PodSecurity: no"}]
     status = client.get("/api/v1/server/1/").json
@@ -610,39 +612,39 @@ def test_events_tell_why_there_is_no_pod(client: Client, world: World) -> None:
 
 
 def test_servers_are_listed_by_pages(client: Client) -> None:
-    """In the order of their ids; each once."""
+    """Each server is listed once, in the order of ids."""
     for id in (10, 9, 100):
-        client.post(f"/api/v1/server/{id}/", OK)
+        client.post(f"/api/v1/server/{id}/", SIZES)
     first = client.get("/api/v1/server/?limit=2").json
     assert first is not None
     assert ([server["id"] for server in first["servers"]], first["continue"]) == ([9, 10], "10")
     second = client.get(f"/api/v1/server/?limit=2&continue={first['continue']}").json
-    one = client.get("/api/v1/server/100/").json
-    assert one is not None
-    assert one.pop("success") is True
-    assert second == {"success": True, "servers": [one], "continue": None}
+    server = client.get("/api/v1/server/100/").json
+    assert server is not None
+    assert server.pop("success") is True
+    assert second == {"success": True, "servers": [server], "continue": None}
 
 
-def test_private_rcon_stays_inside(client: Client) -> None:
-    """The Service's own port and name."""
-    client.post("/api/v1/server/1/", {**OK, "rcon": "private"})
+def test_private_rcon_has_an_address_inside_the_cluster(client: Client) -> None:
+    """It is the port and the name of the Service."""
+    client.post("/api/v1/server/1/", {**SIZES, "rcon": "private"})
     inside = {"host": "server-1-rcon.gameservers.svc", "port": 25575}
     assert client.patch("/api/v1/server/1/port/rcon").json == {"success": True, "protocol": "TCP", **inside}
     assert client.get("/api/v1/server/1/rcon").json == {"success": True, "password": "password-1", **inside}
 
 
-def test_file_access_that_is_not_installed_says_so(client: Client) -> None:
-    """501, and no such port among the server's."""
-    client.post("/api/v1/server/1/", OK)
+def test_without_file_access_there_is_no_sftp_port(client: Client) -> None:
+    """The call answers 501, and the server does not list the port."""
+    client.post("/api/v1/server/1/", SIZES)
     assert problem(client.patch("/api/v1/server/1/port/sftp")) == (501, "file-access-not-installed")
     status = client.get("/api/v1/server/1/").json
     assert status is not None
     assert list(status["ports"]) == ["primary", "rcon"]
 
 
-def test_a_port_that_is_not_there_yet_or_not_at_all(client: Client, world: World) -> None:
-    """503 with Retry-After while it comes; 404 where the operator has switched it off."""
-    client.post("/api/v1/server/1/", OK)
+def test_a_port_that_is_not_ready_differs_from_a_missing_one(client: Client, world: World) -> None:
+    """It answers 503 with `Retry-After` until it is ready, and 404 if the operator has turned it off."""
+    client.post("/api/v1/server/1/", SIZES)
     entry = world.services["server-1"]["spec"]["ports"].pop()
     assert problem(client.patch("/api/v1/server/1/port/rcon")) == (404, "port-not-found")
     del entry["nodePort"]
@@ -652,17 +654,17 @@ def test_a_port_that_is_not_there_yet_or_not_at_all(client: Client, world: World
     assert answer.headers["Retry-After"] == "2"
 
 
-def test_the_operators_host_goes_before_a_nodes(make_app: Any) -> None:
-    """Where players reach the cluster by a name."""
+def test_the_operators_host_replaces_the_nodes(make_app: Any) -> None:
+    """Players then reach all servers under one name."""
     client = Client(make_app(external_host="play.example").test_client())
-    client.post("/api/v1/server/1/", OK)
+    client.post("/api/v1/server/1/", SIZES)
     answer = client.patch("/api/v1/server/1/port/primary").json
     assert answer is not None
     assert answer["host"] == "play.example"
 
 
-def test_the_catalogue(client: Client) -> None:
-    """Each game with its options' schema."""
+def test_games_are_listed(client: Client) -> None:
+    """Each game has its ports, its licence and the schema of its options."""
     answer = client.get("/api/v1/game").json
     assert answer is not None
     game = next(game for game in answer["games"] if game["name"] == "minecraft")
@@ -679,16 +681,16 @@ def test_the_catalogue(client: Client) -> None:
     assert options["additionalProperties"] is False
 
 
-def test_one_server_the_list_and_the_metrics_say_the_same(client: Client, world: World) -> None:
-    """Also where only events tell why there is no pod."""
-    client.post("/api/v1/server/1/", OK)
+def test_a_server_has_the_same_state_in_every_call_and_in_the_metrics(client: Client, world: World) -> None:
+    """This is true even if only events explain why there is no pod."""
+    client.post("/api/v1/server/1/", SIZES)
     world.pods.clear()
     refused = {"reason": "FailedCreate", "message": "exceeded quota: mem, requested: 2Gi", "firstTimestamp": TIME}
     world.events[1] = [refused]
-    one = client.get("/api/v1/server/1/").json
-    assert one is not None
-    assert (one["state"], one["reason"]) == ("failed", "A quota refused the server's pod: mem, requested: 2Gi")
+    server = client.get("/api/v1/server/1/").json
+    assert server is not None
+    assert (server["state"], server["reason"]) == ("failed", "A quota refused the server's pod: mem, requested: 2Gi")
     assert client.get("/api/v1/server/").json["servers"] == [  # type: ignore[index]
-        {key: value for key, value in one.items() if key != "success"}
+        {key: value for key, value in server.items() if key != "success"}
     ]
     assert [server["state"] for server in count_servers(FakeCluster(world))] == ["failed"]

@@ -1,4 +1,4 @@
-"""File access: accounts, keys, fingerprints, and where there is none."""
+"""SFTP accounts: passwords, public keys, and servers without file access."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from service.app import create_app
 from service.files.accounts import Account
 from service.files.credentials import new_password, password_hash, public_key
 from service.settings import Settings
-from tests.api.conftest import Client
+from tests.api.conftest import SIZES, Client
 from tests.support.fakes import FINGERPRINT, FakeAccounts, FakeCluster, FakeReleases, World
 
-MADE = {"ram_gb": 2, "disk_gb": 10}
 SFTP = "/api/v1/server/7/sftp"
 
 
-def key_of(kind: str, comment: str = "", **options: int) -> str:
+def new_key(kind: str, comment: str = "", **options: int) -> str:
+    """A new public key in OpenSSH's format."""
     key = asyncssh.generate_private_key(kind, comment=comment or None, **options)
     return key.export_public_key().decode().strip()
 
 
-ED25519 = key_of("ssh-ed25519", "me@home")
-ECDSA = key_of("ecdsa-sha2-nistp256")
+ED25519 = new_key("ssh-ed25519", "me@home")
+ECDSA = new_key("ecdsa-sha2-nistp256")
 
 
 @pytest.fixture
@@ -39,20 +39,22 @@ def accounts() -> FakeAccounts:
 
 @pytest.fixture
 def files(world: World, settings: Settings, accounts: FakeAccounts) -> Client:
-    """An API with file access, and server 7."""
+    """A client of an API with file access, and server 7."""
     app = create_app(
         replace(settings, sftp_namespace="gameserver-sftp"), FakeCluster(world), FakeReleases(world), accounts
     )
     client = Client(app.test_client())
-    assert client.post("/api/v1/server/7/", MADE).status_code == 201
+    assert client.post("/api/v1/server/7/", SIZES).status_code == 201
     return client
 
 
 def put(client: Client, body: object, **more: str) -> object:
+    """Change the account of server 7."""
     return client.call("PUT", SFTP, body, **more).json
 
 
-def test_before_anything_is_set_nobody_gets_in(files: Client) -> None:
+def test_a_new_account_has_no_credentials(files: Client) -> None:
+    """Nobody can log in until a password or a key is set."""
     assert files.get(SFTP).json == {
         "success": True,
         "user": "server-7",
@@ -63,22 +65,24 @@ def test_before_anything_is_set_nobody_gets_in(files: Client) -> None:
     }
 
 
-def test_a_password_is_shown_once_and_kept_as_a_hash(files: Client, accounts: FakeAccounts) -> None:
+def test_a_password_is_shown_once_and_stored_as_a_hash(files: Client, accounts: FakeAccounts) -> None:
+    """The hash is one that sshd accepts, and later reads do not show the password."""
     answer = files.call("PUT", SFTP, {"password": True}).json
     assert answer is not None
     password = answer["password"]
     assert len(password) == 20
     assert answer["password_set"] is True
-    kept = accounts.accounts[7].password_hash
-    assert kept is not None
-    assert password not in kept
-    assert crypt(password, kept) == kept
+    stored = accounts.accounts[7].password_hash
+    assert stored is not None
+    assert password not in stored
+    assert crypt(password, stored) == stored
     later = files.get(SFTP).json
     assert later is not None
     assert (later["password"], later["password_set"]) == (None, True)
 
 
-def test_what_is_not_named_stays(files: Client, accounts: FakeAccounts) -> None:
+def test_a_field_that_is_not_sent_stays(files: Client, accounts: FakeAccounts) -> None:
+    """Password and keys change independently."""
     put(files, {"password": True, "public_keys": [ED25519]})
     before = accounts.accounts[7]
     put(files, {})
@@ -89,13 +93,15 @@ def test_what_is_not_named_stays(files: Client, accounts: FakeAccounts) -> None:
     assert accounts.accounts[7] == Account()
 
 
-def test_keys_are_kept_once_each_with_their_comment(files: Client) -> None:
+def test_each_key_is_stored_once_with_its_comment(files: Client) -> None:
+    """Duplicates and surrounding spaces are removed."""
     answer = files.call("PUT", SFTP, {"public_keys": [f"  {ED25519} \n", ECDSA, ED25519]}).json
     assert answer is not None
     assert answer["public_keys"] == [ED25519, ECDSA]
 
 
-def test_a_key_that_is_none_is_refused_by_its_place(files: Client, accounts: FakeAccounts) -> None:
+def test_an_invalid_key_is_named_by_its_index(files: Client, accounts: FakeAccounts) -> None:
+    """The answer is 422, and nothing is stored."""
     answer = files.call("PUT", SFTP, {"public_keys": [ED25519, "not a key"]})
     assert answer.status_code == 422
     assert answer.json is not None
@@ -119,12 +125,14 @@ def test_a_key_that_is_none_is_refused_by_its_place(files: Client, accounts: Fak
         [],
     ],
 )
-def test_what_does_not_fit_is_refused(files: Client, accounts: FakeAccounts, body: object) -> None:
+def test_an_invalid_body_is_refused(files: Client, accounts: FakeAccounts, body: object) -> None:
+    """The answer is 422, and nothing is stored."""
     assert files.call("PUT", SFTP, body).status_code == 422
     assert 7 not in accounts.accounts
 
 
-def test_the_port_leads_to_the_files(files: Client) -> None:
+def test_the_server_lists_the_sftp_port(files: Client) -> None:
+    """It has the same number as in the call for the port."""
     answer = files.patch("/api/v1/server/7/port/sftp")
     assert answer.status_code == 200
     assert answer.json is not None
@@ -134,18 +142,20 @@ def test_the_port_leads_to_the_files(files: Client) -> None:
     assert server["ports"]["sftp"]["port"] == answer.json["port"]
 
 
-def test_a_deleted_servers_account_goes_and_a_new_servers_begins_empty(files: Client, accounts: FakeAccounts) -> None:
+def test_a_delete_and_a_create_remove_the_account(files: Client, accounts: FakeAccounts) -> None:
+    """A new server never gets the account of an earlier one, even if an operator removed that one by hand."""
     put(files, {"password": True})
     files.delete("/api/v1/server/7/")
     assert accounts.accounts == {}
-    accounts.accounts[7] = Account("left by a hand")
-    assert files.post("/api/v1/server/7/", {**MADE, "disk": "reuse"}).status_code == 201
+    accounts.accounts[7] = Account("of an earlier server")
+    assert files.post("/api/v1/server/7/", {**SIZES, "disk": "reuse"}).status_code == 201
     assert accounts.accounts == {}
 
 
-def test_creating_a_server_again_leaves_its_account(files: Client, accounts: FakeAccounts) -> None:
+def test_repeating_a_create_keeps_the_account(files: Client, accounts: FakeAccounts) -> None:
+    """The customer can still log in."""
     put(files, {"password": True})
-    assert files.post("/api/v1/server/7/", MADE).status_code == 200
+    assert files.post("/api/v1/server/7/", SIZES).status_code == 200
     assert accounts.accounts[7].password_hash
 
 
@@ -154,42 +164,49 @@ def test_creating_a_server_again_leaves_its_account(files: Client, accounts: Fak
     [("GET", SFTP, None), ("PUT", SFTP, {"password": True}), ("PATCH", "/api/v1/server/7/port/sftp", None)],
 )
 class TestRefusals:
-    def test_a_disk_that_is_not_a_nodes_own(
+    """Each call about files is refused if file access is not possible."""
+
+    def test_a_disk_on_the_network_is_not_reachable(
         self, files: Client, accounts: FakeAccounts, method: str, path: str, body: object
     ) -> None:
+        """The answer is 409."""
         accounts.local = False
         answer = files.call(method, path, body)
         assert answer.status_code == 409
         assert answer.json is not None
         assert answer.json["type"] == "/problems/disk-not-node-local"
 
-    def test_the_chart_is_not_installed(
+    def test_without_the_chart_there_is_no_file_access(
         self, files: Client, accounts: FakeAccounts, method: str, path: str, body: object
     ) -> None:
+        """The answer is 501."""
         accounts.installed = False
         assert files.call(method, path, body).status_code == 501
 
-    def test_the_api_knows_no_file_access(
+    def test_without_the_setting_there_is_no_file_access(
         self, make_app: Callable[..., Flask], method: str, path: str, body: object
     ) -> None:
+        """The answer is 501."""
         client = Client(make_app().test_client())
-        client.post("/api/v1/server/7/", MADE)
+        client.post("/api/v1/server/7/", SIZES)
         assert client.call(method, path, body).status_code == 501
 
-    def test_there_is_no_such_server(self, files: Client, method: str, path: str, body: object) -> None:
+    def test_an_unknown_server_is_not_found(self, files: Client, method: str, path: str, body: object) -> None:
+        """The answer is 404."""
         assert files.call(method, path.replace("7", "8"), body).status_code == 404
 
-    def test_another_customers_server(self, files: Client, method: str, path: str, body: object) -> None:
+    def test_another_customers_server_is_not_found(self, files: Client, method: str, path: str, body: object) -> None:
+        """The answer is 404."""
         assert files.call(method, path, body, token="acme").status_code == 404
 
 
-def without_a_disk(world: World, *, running: bool) -> None:
-    """As a claim waits for the first pod that uses it: storage classes with WaitForFirstConsumer."""
+def unbind_disk(world: World, *, running: bool) -> None:
+    """Make the claim wait for its first pod, as with storage classes that use WaitForFirstConsumer."""
     world.claims[7]["status"] = {"phase": "Pending"}
     world.statefulsets[7]["spec"]["replicas"] = int(running)
 
 
-GIVES_OUT = [
+NEEDS_DISK = [
     ("PUT", SFTP, {"password": True}),
     ("PUT", SFTP, {"public_keys": [ED25519]}),
     ("PATCH", "/api/v1/server/7/port/sftp", None),
@@ -197,14 +214,15 @@ GIVES_OUT = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "body"), GIVES_OUT)
+@pytest.mark.parametrize(("method", "path", "body"), NEEDS_DISK)
 class TestBeforeTheFirstStart:
-    """A customer is not told to connect to where nothing answers yet."""
+    """Customers get no credentials and no port until the server has a disk."""
 
-    def test_it_says_to_start_the_server_once(
+    def test_a_stopped_server_must_be_started_once(
         self, files: Client, world: World, accounts: FakeAccounts, method: str, path: str, body: object
     ) -> None:
-        without_a_disk(world, running=False)
+        """The answer is 409 and says so."""
+        unbind_disk(world, running=False)
         answer = files.call(method, path, body)
         assert answer.json is not None
         assert (answer.status_code, answer.json["type"]) == (409, "/problems/disk-not-made")
@@ -212,35 +230,36 @@ class TestBeforeTheFirstStart:
         assert "Retry-After" not in answer.headers
         assert 7 not in accounts.accounts
 
-    def test_while_that_start_makes_the_disk_it_says_when_to_come_again(
+    def test_the_first_start_creates_the_disk(
         self, files: Client, world: World, method: str, path: str, body: object
     ) -> None:
-        without_a_disk(world, running=True)
+        """Until it has, the answer is 503 with `Retry-After`."""
+        unbind_disk(world, running=True)
         answer = files.call(method, path, body)
         assert answer.json is not None
         assert (answer.status_code, answer.json["type"]) == (503, "/problems/disk-not-ready")
         assert int(answer.headers["Retry-After"]) > 0
 
-    def test_a_stopped_server_that_has_run_is_reached(
+    def test_a_stopped_server_with_a_disk_is_reachable(
         self, files: Client, world: World, method: str, path: str, body: object
     ) -> None:
+        """The game need not run."""
         world.statefulsets[7]["spec"]["replicas"] = 0
         assert files.call(method, path, body).status_code == 200
 
 
-def test_before_the_first_start_one_may_look_and_take_away(files: Client, world: World, accounts: FakeAccounts) -> None:
-    accounts.accounts[7] = Account("left from before", (ED25519,))
-    without_a_disk(world, running=False)
+def test_credentials_can_be_removed_before_the_first_start(files: Client, world: World, accounts: FakeAccounts) -> None:
+    """Reading the account works too."""
+    accounts.accounts[7] = Account("of an earlier server", (ED25519,))
+    unbind_disk(world, running=False)
     assert files.get(SFTP).status_code == 200
     assert files.call("PUT", SFTP, {"password": False, "public_keys": []}).status_code == 200
     assert accounts.accounts[7] == Account()
 
 
-def test_an_account_of_an_earlier_server_counts_for_nothing(
-    files: Client, world: World, accounts: FakeAccounts
-) -> None:
-    """Of the same id, left by a hand: it shows nothing, and what is set is this server's alone."""
-    accounts.accounts[7] = Account("another's", (ED25519,), "another")
+def test_an_account_of_an_earlier_server_is_ignored(files: Client, world: World, accounts: FakeAccounts) -> None:
+    """If an earlier server with this id left its account behind, the API neither shows nor extends it."""
+    accounts.accounts[7] = Account("of another server", (ED25519,), "another")
     shown = files.get(SFTP).json
     assert shown is not None
     assert (shown["password_set"], shown["public_keys"]) == (False, [])
@@ -250,7 +269,8 @@ def test_an_account_of_an_earlier_server_counts_for_nothing(
     assert accounts.accounts[7].uid == world.values[7]["server"]["uid"]
 
 
-def test_a_reader_may_look_but_not_set(files: Client) -> None:
+def test_a_reader_may_read_but_not_change_the_account(files: Client) -> None:
+    """A change needs the scope `files`."""
     assert files.get(SFTP, token="reader").status_code == 200
     assert files.call("PUT", SFTP, {"password": True}, token="reader").status_code == 403
 
@@ -258,21 +278,24 @@ def test_a_reader_may_look_but_not_set(files: Client) -> None:
 @pytest.mark.parametrize(
     "kind", ["ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa"]
 )
-def test_keys_of_openssh_are_keys(kind: str) -> None:
-    key = key_of(kind)
+def test_openssh_keys_are_valid(kind: str) -> None:
+    """A comment may have several words."""
+    key = new_key(kind)
     assert public_key(f"{key} a comment with words") == f"{key} a comment with words"
 
 
 def blob(*fields: bytes) -> str:
+    """The data of a key, in base64."""
     return base64.b64encode(b"".join(struct.pack(">I", len(field)) + field for field in fields)).decode()
 
 
-def test_a_security_key_is_a_key() -> None:
+def test_a_hardware_key_is_valid() -> None:
+    """A real one needs hardware, so the test builds its data."""
     key = f"sk-ssh-ed25519@openssh.com {blob(b'sk-ssh-ed25519@openssh.com', b'x' * 32, b'ssh:')}"
     assert public_key(key) == key
 
 
-NO_KEYS = {
+INVALID_KEYS = {
     "no data": "ssh-ed25519",
     "too little data": "ssh-ed25519 AAAA",
     "not base64": "ssh-ed25519 not/base64!",
@@ -286,20 +309,21 @@ NO_KEYS = {
     "too long": f"ssh-ed25519 {blob(b'ssh-ed25519', b'x' * 32, b'more')}",
     "on another curve": f"ecdsa-sha2-nistp256 {blob(b'ecdsa-sha2-nistp256', b'nistp384', b'x' * 65)}",
     "too weak": f"ssh-rsa {blob(b'ssh-rsa', bytes([1, 0, 1]), b'x' * 128)}",
-    "of a type that is no more": f"ssh-dss {blob(b'ssh-dss', b'x')}",
+    "of an obsolete type": f"ssh-dss {blob(b'ssh-dss', b'x')}",
     "a private key": "-----BEGIN OPENSSH PRIVATE KEY-----",
     "a long comment": f"{ED25519} {'x' * 9000}",
 }
 
 
-@pytest.mark.parametrize("line", NO_KEYS.values(), ids=NO_KEYS)
-def test_what_is_no_key_is_refused(line: str) -> None:
+@pytest.mark.parametrize("line", INVALID_KEYS.values(), ids=INVALID_KEYS)
+def test_an_invalid_key_is_refused(line: str) -> None:
+    """The message says what is wrong."""
     with pytest.raises(ValueError, match=r"must|is|says"):
         public_key(line)
 
 
 def crypt(password: str, setting: str) -> str:
-    """libxcrypt's own opinion, which is sshd's."""
+    """The hash that libxcrypt computes; sshd uses the same library."""
     library = ctypes.CDLL("libcrypt.so.1")
     library.crypt.restype = ctypes.c_char_p
     return str(library.crypt(password.encode(), setting.encode()).decode())
@@ -307,7 +331,8 @@ def crypt(password: str, setting: str) -> str:
 
 @pytest.mark.parametrize("password", [new_password(), "ü" * 40], ids=["new", "not ASCII"])
 def test_the_hash_is_the_one_that_sshd_computes(password: str) -> None:
-    kept = password_hash(password)
-    assert crypt(password, kept) == kept
-    assert crypt(password + "x", kept) != kept
-    assert kept != password_hash(password)
+    """It has a salt, so two hashes of one password differ."""
+    stored = password_hash(password)
+    assert crypt(password, stored) == stored
+    assert crypt(password + "x", stored) != stored
+    assert stored != password_hash(password)

@@ -1,4 +1,4 @@
-"""A start means: make it run. And answers about what is missing are true."""
+"""Starts restore a server, and answers name what is missing."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from tests.api.conftest import Client
+from tests.api.conftest import SIZES, Client
 from tests.support.fakes import TIME, World
 
-OK = {"ram_gb": 2, "disk_gb": 10}
 URL = "/api/v1/server/1/"
 CRASHED = {"containerStatuses": [{"name": "game", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}
 REFUSED = {"reason": "FailedCreate", "message": "create Pod failed error: exceeded quota: small"}
 
 
-def again(client: Client, way: str) -> None:
-    answer = client.patch(f"{URL}start") if way == "start" else client.post(URL, OK)
+def start_with(client: Client, way: str) -> None:
+    """Start the server, with a start or with a repeated create."""
+    answer = client.patch(f"{URL}start") if way == "start" else client.post(URL, SIZES)
     assert (answer.status_code, answer.json) == (200, {"success": True})
 
 
@@ -24,25 +24,25 @@ ways = pytest.mark.parametrize("way", ["start", "create"])
 
 
 @ways
-def test_a_pod_that_waits_out_a_back_off_is_tried_at_once(client: Client, world: World, way: str) -> None:
-    """Crashed, or refused: the pod's template changes, so Kubernetes makes it anew."""
-    client.post(URL, OK)
+def test_a_start_ends_a_back_off(client: Client, world: World, way: str) -> None:
+    """After a crash or a refusal, the pod's template changes, so Kubernetes creates a new pod at once."""
+    client.post(URL, SIZES)
     world.pods[1]["status"] = CRASHED
-    again(client, way)
+    start_with(client, way)
     assert world.values[1]["restartedAt"].endswith("Z")
     assert world.history == [("install", 1), ("change", 1)]
     world.values[1].pop("restartedAt")
     del world.pods[1]
     world.events[1] = [REFUSED]
-    again(client, way)
+    start_with(client, way)
     assert "restartedAt" in world.values[1]
 
 
 @ways
-def test_a_running_server_is_not_touched(client: Client, world: World, way: str) -> None:
-    """Nor is one whose game hangs, or has yet to answer."""
-    client.post(URL, OK)
-    again(client, way)
+def test_a_start_does_not_touch_a_running_server(client: Client, world: World, way: str) -> None:
+    """This includes a server whose game hangs or does not answer yet."""
+    client.post(URL, SIZES)
+    start_with(client, way)
     container = {"name": "game", "started": True, "state": {"running": {"startedAt": "2026-01-31T11:00:00Z"}}}
     world.pods[1]["status"] = {
         "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": TIME}],
@@ -50,49 +50,49 @@ def test_a_running_server_is_not_touched(client: Client, world: World, way: str)
     }
     status: Any = client.get(URL).json
     assert status["state"] == "failed"
-    again(client, way)
+    start_with(client, way)
     container["started"] = False
-    again(client, way)
+    start_with(client, way)
     assert world.history == [("install", 1)]
 
 
 @ways
 @pytest.mark.parametrize("name", ["server-1", "server-1-sftp"])
-def test_what_is_missing_is_made_again(client: Client, world: World, way: str, name: str) -> None:
-    """Whichever object it is; the game that runs goes on."""
-    client.post(URL, OK)
+def test_a_start_restores_missing_objects(client: Client, world: World, way: str, name: str) -> None:
+    """It restores any object, and a running game keeps running."""
+    client.post(URL, SIZES)
     del world.services[name]
-    again(client, way)
+    start_with(client, way)
     assert name in world.services
     assert "restartedAt" not in world.values[1]
 
 
-def test_a_stopped_server_gets_back_what_is_missing_and_stays_stopped(client: Client, world: World) -> None:
-    """By its create, sent once more."""
-    client.post(URL, OK)
+def test_a_repeated_create_restores_missing_objects_of_a_stopped_server(client: Client, world: World) -> None:
+    """The server stays stopped."""
+    client.post(URL, SIZES)
     client.patch(f"{URL}stop")
     del world.services["server-1"]
-    again(client, "create")
+    start_with(client, "create")
     assert "server-1" in world.services
     assert world.values[1]["replicas"] == 0
 
 
 @pytest.mark.parametrize("type", ["primary", "rcon"])
-def test_a_missing_service_is_named_with_what_mends_it(client: Client, world: World, type: str) -> None:
-    """No `Retry-After`, as no waiting brings it back."""
-    client.post(URL, OK)
+def test_a_missing_service_is_named_with_its_fix(client: Client, world: World, type: str) -> None:
+    """There is no `Retry-After`, because waiting does not help."""
+    client.post(URL, SIZES)
     del world.services["server-1"]
     answer: Any = client.patch(f"{URL}port/{type}")
     assert (answer.status_code, answer.json["type"]) == (409, "/problems/object-missing")
-    assert answer.json["detail"] == "Service server-1 is gone. A start of the server makes it again."
+    assert answer.json["detail"] == "The cluster has no Service server-1. A start of the server restores it."
     assert "Retry-After" not in answer.headers
     client.patch(f"{URL}start")
     assert client.patch(f"{URL}port/{type}").status_code == 200
 
 
-def test_an_rcon_password_that_the_game_does_not_know_is_not_given_out(client: Client, world: World) -> None:
-    """Its Secret was made anew while the game ran; a restart, or a crash later on, lets the game read it."""
-    client.post(URL, OK)
+def test_an_rcon_password_is_hidden_until_the_game_knows_it(client: Client, world: World) -> None:
+    """If its Secret is created again while the game runs, the game reads it at the next start of its container."""
+    client.post(URL, SIZES)
     world.password_since = "2026-01-31T13:00:00Z"
     world.pods[1]["status"]["containerStatuses"] = [{"name": "game", "state": {"running": {"startedAt": TIME}}}]
     answer: Any = client.get(f"{URL}rcon")
@@ -108,11 +108,11 @@ def test_an_rcon_password_that_the_game_does_not_know_is_not_given_out(client: C
 
 
 @pytest.mark.parametrize("call", ["PATCH start", "PATCH stop", "PATCH restart", "PATCH ", "POST ", "DELETE "])
-def test_a_lost_release_is_said_to_be_lost(client: Client, world: World, call: str) -> None:
-    """The server is there, only Helm's record is not: no 404, and nothing is guessed."""
-    client.post(URL, OK)
+def test_a_missing_release_is_reported(client: Client, world: World, call: str) -> None:
+    """The server exists without its release, so calls do not answer 404 and change nothing."""
+    client.post(URL, SIZES)
     del world.values[1], world.revisions[1]
     method, path = call.split(" ")
-    answer: Any = client.call(method, f"{URL}{path}", OK if method == "POST" or call == "PATCH " else None)
+    answer: Any = client.call(method, f"{URL}{path}", SIZES if method == "POST" or call == "PATCH " else None)
     assert (answer.status_code, answer.json["type"]) == (409, "/problems/release-missing")
-    assert "handbook" in answer.json["detail"]
+    assert "docs/operations.md" in answer.json["detail"]

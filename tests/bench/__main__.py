@@ -49,8 +49,8 @@ def main() -> None:
         rows.append(_memory(there))
     rows += files.rows()
     text = (
-        f"{machine}, {os.getloadavg()[0]:.1f} when it ended.\n"
-        f"{ROUNDS} rounds of create, start, stop; {LOOKUPS} of the look-ups; {PINGS} of create → answer.\n\n"
+        f"{machine}, {os.getloadavg()[0]:.1f} at the end.\n"
+        f"{ROUNDS} rounds of create, start and stop; {LOOKUPS} of each look-up; {PINGS} of create → answer.\n\n"
         f"{report.table(HEAD, rows)}"
     )
     print(f"\n{text}")
@@ -99,8 +99,8 @@ def _at_once(there: Bench, values: Mapping[str, Any], count: int, rounds: int) -
     ours, theirs = statistics.median(speeds["API"]), statistics.median(speeds["helm"])
     return (
         f"{count} creates at once",
-        f"{ours:.2f} a second",
-        f"helm: {theirs:.2f} a second",
+        f"{ours:.2f} per second",
+        f"helm: {theirs:.2f} per second",
         f"{ours / theirs:.2f} ×",
         _verdict(ours / theirs >= 1.5, "at least 1.5 ×"),
     )
@@ -144,11 +144,11 @@ def _lists(there: Bench) -> list[Row]:
             times.setdefault(size, []).append(report.timed(call))
     shares = {size: percentile(each, 50) / size * 1000 for size, each in times.items()}
     goals = dict.fromkeys(times, "")
-    goals[100] = _verdict(shares[100] <= shares[10], "costs no more a server than one of 10")
+    goals[100] = _verdict(shares[100] <= shares[10], "no more per server than a list of 10")
     met = percentile(times[300], 50) < 0.05 and shares[300] <= shares[100]
-    goals[300] = _verdict(met, "under 50 ms, and no more a server than one of 100")
+    goals[300] = _verdict(met, "under 50 ms, and no more per server than a list of 100")
     return [
-        (f"list of {size} servers", report.milliseconds(each), "", f"{shares[size]:.2f} ms a server", goals[size])
+        (f"list of {size} servers", report.milliseconds(each), "", f"{shares[size]:.2f} ms per server", goals[size])
         for size, each in times.items()
     ]
 

@@ -1,6 +1,7 @@
-"""Whole manifests, as each chart renders them from each of its ci files: `python -m tests.charts.golden` writes them.
+"""The golden manifests: what each chart renders from each of its ci files.
 
-They stand in `manifests/`, so that a change of a template shows in a review as the change of what it makes.
+`python -m tests.charts.golden` writes them to `manifests/`. They show a review what a change of a template changes in
+the manifests.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ class _Dumper(yaml.SafeDumper):
 
 
 def path(file: Path) -> Path:
-    """Where the manifests of a ci file stand."""
+    """The file with the golden manifests of a ci file."""
     return FOLDER / f"{case(file)}.yaml"
 
 
 def manifests(file: Path) -> dict[str, Manifest]:
-    """What the chart renders, but for the password, which is another each time."""
-    found = render(chart_of(file), {}, file)
-    for manifest in found.values():
+    """What the chart renders now. The password, which is random, is replaced by a fixed text."""
+    rendered = render(chart_of(file), {}, file)
+    for manifest in rendered.values():
         if manifest["kind"] == "Secret" and "password" in manifest.get("data", {}):
             manifest["data"]["password"] = "another each time"
-    return found
+    return rendered
 
 
 def read(file: Path) -> dict[str, Any]:
-    """What is kept for a ci file."""
+    """The golden manifests of a ci file."""
     return yaml.safe_load(path(file).read_text())  # type: ignore[no-any-return]
 
 
 def main() -> None:
-    """Write them all anew."""
+    """Write all golden manifests."""
     FOLDER.mkdir(exist_ok=True)
     for old in FOLDER.iterdir():
         old.unlink()

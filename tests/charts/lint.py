@@ -1,6 +1,7 @@
-"""What `make lint` asks of the charts.
+"""The checks of the charts in `make lint`.
 
-With each ci file: `helm lint --strict`, Kubernetes' schemas and kube-score (policy.py); and READMEs that are current.
+For each ci file: `helm lint --strict`, Kubernetes' schemas, and kube-score (policy.py). For each chart: its README is
+current.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from tests.charts import policy
 from tests.charts.rendering import CHARTS, CI_FILES, Refused, case, chart_of, helm, render
 
 SUPPORTED = ("1.31.0", "1.37.0")
-"""The oldest and the newest Kubernetes."""
+"""The oldest and the newest supported Kubernetes."""
 CUSTOM = {"ServiceMonitor"}
-"""Kinds that Kubernetes itself does not know."""
+"""Kinds that are not built into Kubernetes."""
 
 
 def helm_docs() -> str:
-    """The helm-docs binary, which `local` builds where it is missing, and kube-score beside it."""
+    """The path of helm-docs. `local` builds it and kube-score, in the same folder, if they are missing."""
     command = [sys.executable, "-m", "local", "helm-docs"]
     return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()[-1]
 
 
 def findings(file: Path) -> str:
-    """What `helm lint --strict` has against a chart with a ci file; empty for nothing."""
+    """The complaints of `helm lint --strict` about a chart with a ci file; empty if there are none."""
     try:
         helm("lint", "--strict", CHARTS / chart_of(file), "--values", file)
     except Refused as refused:
@@ -38,7 +39,7 @@ def findings(file: Path) -> str:
 
 
 def unknown(file: Path) -> Iterator[str]:
-    """What Kubernetes' schemas have against the manifests of a ci file: a wrong type, or a field that it would drop."""
+    """Each field in the manifests of a ci file that has a wrong type or that Kubernetes would drop."""
     for version in SUPPORTED:
         for name, manifest in render(chart_of(file), {}, file, kube_version=version).items():
             if manifest["kind"] not in CUSTOM:
@@ -49,17 +50,17 @@ def unknown(file: Path) -> Iterator[str]:
 
 
 def stale(chart: Path, program: str) -> str:
-    """A complaint if the chart's README is not what helm-docs makes of its values; else empty."""
+    """A complaint if the chart's README is not what helm-docs writes; otherwise empty."""
     command = [program, "--chart-search-root", str(chart), "--dry-run", "--log-level", "error"]
-    made = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    current = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     readme = chart / "README.md"
-    if readme.exists() and made.strip() == readme.read_text().strip():
+    if readme.exists() and current.strip() == readme.read_text().strip():
         return ""
     return f"{chart.name}: README.md is not current; `{program} --chart-search-root {chart}` writes it"
 
 
 def main() -> int:
-    """Print all complaints; 1 if there are any."""
+    """Print all complaints; returns 1 if there are any."""
     program = helm_docs()
     charts = sorted(path.parent for path in CHARTS.glob("*/Chart.yaml"))
     complaints = [findings(file) for file in CI_FILES] + [stale(chart, program) for chart in charts]

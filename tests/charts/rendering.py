@@ -1,4 +1,4 @@
-"""`helm template` as a function: a chart and values in, the manifests out."""
+"""`helm template` as a function: it takes a chart and values, and returns the manifests."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ RELEASES = {
 
 Manifest = dict[str, Any]
 
-# The C loader takes a tenth of the time; a rendered chart has a dozen documents.
+# The C loader is ten times faster, and a rendered chart has a dozen documents.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Refused(Exception):
-    """Helm refused the values; the message is what an operator reads."""
+    """Helm refused the values. The message is the one that an operator sees."""
 
 
 def helm(*arguments: str | Path, stdin: str = "") -> str:
-    """Run helm without a cluster in reach; returns what it prints, raises Refused with what it complains of."""
-    found = shutil.which("helm", path=f"{ROOT / '.local' / 'bin'}:{os.environ['PATH']}")
-    assert found, "there is no helm on the PATH or in .local/bin: `python3 -m local tools` builds it"
+    """Run helm without access to a cluster; returns its output, raises Refused with its complaints."""
+    program = shutil.which("helm", path=f"{ROOT / '.local' / 'bin'}:{os.environ['PATH']}")
+    assert program, "there is no helm on the PATH or in .local/bin: `python3 -m local tools` builds it"
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/tmp"), "KUBECONFIG": os.devnull}
     result = subprocess.run(
-        [found, *arguments], input=stdin, capture_output=True, text=True, env=environment, check=False
+        [program, *arguments], input=stdin, capture_output=True, text=True, env=environment, check=False
     )
     if result.returncode != 0:
-        # `helm lint` puts its findings where its other output goes.
+        # `helm lint` prints its findings to standard output.
         raise Refused(f"{result.stdout}{result.stderr}")
     return result.stdout
 
@@ -56,7 +56,7 @@ def render(
     kube_version: str = "1.35.0",
     folder: Path | None = None,
 ) -> dict[str, Manifest]:
-    """The manifests of a chart as "Kind/name" → manifest, for the release that the project gives it."""
+    """The manifests of a chart by "Kind/name", for its release and namespace in RELEASES."""
     name, namespace = RELEASES[chart]
     arguments: list[str | Path] = ["template", release or name, folder or CHARTS / chart, "--namespace", namespace]
     arguments += ["--kube-version", kube_version]
@@ -66,29 +66,29 @@ def render(
 
 
 def as_yaml(values: Mapping[str, Any]) -> str:
-    """The values as JSON that is YAML too, so that every text is quoted: YAML 1.1 would make a boolean of a bare `y`.
+    """The values as JSON that is also YAML. Every text is quoted: in YAML 1.1, a bare `y` is a boolean.
 
-    JSON escapes what lies beyond 0xFFFF as two halves, which are no characters in YAML; it has `\\U` for the whole.
+    JSON escapes a character beyond 0xFFFF as a surrogate pair, which YAML does not allow. YAML's own escape is `\\U`.
     """
 
-    def whole(found: re.Match[str]) -> str:
-        if not found["high"]:
-            return found[0]
-        return f"\\U{0x10000 + ((int(found['high'], 16) - 0xD800) << 10) + int(found['low'], 16) - 0xDC00:08x}"
+    def whole(escape: re.Match[str]) -> str:
+        if not escape["high"]:
+            return escape[0]
+        return f"\\U{0x10000 + ((int(escape['high'], 16) - 0xD800) << 10) + int(escape['low'], 16) - 0xDC00:08x}"
 
     escapes = r"\\(?:\\|u(?P<high>d[89ab][0-9a-f]{2})\\u(?P<low>d[c-f][0-9a-f]{2}))"
     return re.sub(escapes, whole, json.dumps(values))
 
 
 def by_name(documents: Iterable[Manifest | None]) -> dict[str, Manifest]:
-    """The manifests by kind and name, each once."""
-    found: dict[str, Manifest] = {}
+    """The manifests by "Kind/name"; fails if two have the same."""
+    manifests: dict[str, Manifest] = {}
     for document in documents:
         if document:
             key = f"{document['kind']}/{document['metadata']['name']}"
-            assert key not in found, f"{key} is rendered twice"
-            found[key] = document
-    return found
+            assert key not in manifests, f"{key} is rendered twice"
+            manifests[key] = document
+    return manifests
 
 
 def chart_of(file: Path) -> str:
@@ -97,42 +97,51 @@ def chart_of(file: Path) -> str:
 
 
 def case(file: Path) -> str:
-    """How a test names a ci file: chart and configuration."""
+    """The name of a ci file in test ids and file names: chart and configuration."""
     return f"{chart_of(file)}-{file.name.removesuffix('-values.yaml')}"
 
 
 def pods(manifests: Mapping[str, Manifest]) -> dict[str, Manifest]:
-    """The pod specs in the manifests, by the name of what holds them."""
-    found = {}
+    """The pod specs in the manifests, by the "Kind/name" of the object that has them."""
+    specs = {}
     for name, manifest in manifests.items():
         spec = manifest.get("spec", {})
         if manifest["kind"] == "Pod":
-            found[name] = spec
+            specs[name] = spec
         elif "template" in spec:
-            found[name] = spec["template"]["spec"]
-    return found
+            specs[name] = spec["template"]["spec"]
+    return specs
 
 
 def leaves(values: Mapping[str, Any], above: str = "") -> set[str]:
-    """The dotted paths of all values that are no mapping with something in it."""
-    found = set()
+    """The dotted paths of all values except non-empty mappings."""
+    paths = set()
     for key, value in values.items():
         path = f"{above}{key}"
-        found |= leaves(value, f"{path}.") if isinstance(value, Mapping) and value else {path}
-    return found
+        paths |= leaves(value, f"{path}.") if isinstance(value, Mapping) and value else {path}
+    return paths
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, as Helm merges values: mappings are merged, and of anything else `above` wins."""
+    result = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], Mapping) and isinstance(above[key], Mapping):
+            result[key] = merged(below[key], above[key])
+    return result
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:
-    """{"a": {"b": value}} for "a.b"."""
+    """`{"a": {"b": value}}` for the path "a.b"."""
     for key in reversed(path.split(".")):
         value = {key: value}
     return value  # type: ignore[no-any-return]
 
 
 def at(manifest: Any, path: str) -> Any:
-    """What is at a path such as `spec.ports.0.name`; None where nothing is.
+    """The value at a path such as `spec.ports.0.name`; None if there is none.
 
-    Where a key has a dot, `/` separates, and `~` stands for a slash within a key.
+    If a key contains a dot, separate the keys with `/`, and write `~` for a slash within a key.
     """
     for key in path.split("/") if "/" in path else path.split("."):
         key = key.replace("~", "/")

@@ -1,4 +1,4 @@
-"""The chart gameserver as a package, on the real cluster, by helm alone, in a namespace that enforces "restricted"."""
+"""The packaged chart gameserver on the real cluster, without the API, in a namespace that enforces "restricted"."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Run = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    """Run a command; returns what it prints, fails with what it complains of."""
+    """Run a command; returns its output, and fails with its complaints."""
     assert "KUBECONFIG" in os.environ, "no cluster: `make test` brings one up"
 
     def run(*command: Any, stdin: str = "", fails: bool = False) -> str:
@@ -38,7 +38,7 @@ def run() -> Run:
 
 @pytest.fixture(scope="module")
 def image(run: Run) -> dict[str, str]:
-    """The Minecraft that the local API gives its servers."""
+    """The Minecraft image of the local API."""
     values = json.loads(run("helm", "get", "values", "api", "-n", "gameserver-system", "-o", "json"))
     found: dict[str, str] = values["serverValues"]["games"]["minecraft"]["image"]
     return found
@@ -46,7 +46,7 @@ def image(run: Run) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def namespace(run: Run) -> Iterator[str]:
-    """A namespace of the module's own that enforces the standard."""
+    """A namespace for this module that enforces the standard."""
     name = f"chart-{secrets.token_hex(4)}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     about = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
@@ -57,20 +57,20 @@ def namespace(run: Run) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def package(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The chart as `helm package` makes it, away from its folder."""
+    """The chart's package, outside the chart's folder."""
     folder = tmp_path_factory.mktemp("package")
     run("helm", "package", CHARTS / "gameserver", "--destination", folder)
     return next(folder.glob("gameserver-*.tgz"))
 
 
 def upgrade(run: Run, package: Path, namespace: str, values: dict[str, Any], *, fails: bool = False) -> str:
-    """`helm upgrade --install` of server 7 with these values on top of those it has."""
+    """`helm upgrade --install` of server 7: its present values, overridden by `values`."""
     command = ["helm", "upgrade", "--install", "server-7", package, "-n", namespace]
     return run(*command, "--reuse-values", "--values", "-", stdin=yaml.safe_dump(values), fails=fails)
 
 
 def what_stays(run: Run, namespace: str) -> dict[str, Any]:
-    """What no upgrade may change: node ports by name, the password, and the claim's identity and class."""
+    """What no upgrade may change: the node ports by name, the password, and the claim's uid and class."""
     objects = json.loads(run("kubectl", "get", "service,secret,pvc", "-n", namespace, "-o", "json"))["items"]
     found: dict[str, Any] = {}
     for one in objects:
@@ -85,7 +85,7 @@ def what_stays(run: Run, namespace: str) -> dict[str, Any]:
 
 
 def test_a_server_by_hand(run: Run, package: Path, namespace: str, image: dict[str, str]) -> None:
-    """Installed, tested, asked as its notes say, stopped, changed, uninstalled and taken up again on the same disk."""
+    """Install, test, run the notes' commands, stop, change, uninstall, and install again on the same disk."""
     motd = "$(HOME) {{ .Release.Name }} $$x 'q' \N{ROCKET}"
     values = {
         "ramGb": 1,
@@ -117,7 +117,7 @@ def test_a_server_by_hand(run: Run, package: Path, namespace: str, image: dict[s
     upgrade(run, package, namespace, other)
     assert what_stays(run, namespace) == first
     refused = upgrade(run, package, namespace, {"diskGb": 1}, fails=True)
-    assert "diskGb is 1, but the disk has 2Gi already and cannot shrink" in refused
+    assert "diskGb is 1, but the disk already has 2Gi and cannot shrink" in refused
 
     run("helm", "uninstall", "server-7", "-n", namespace)
     claim = "PersistentVolumeClaim/server-7"
@@ -129,7 +129,7 @@ def test_a_server_by_hand(run: Run, package: Path, namespace: str, image: dict[s
 
 
 def test_the_api_answers_as_its_notes_say(run: Run) -> None:
-    """The last command of the notes ends with a curl that shows it alive; `helm test` says the same."""
+    """The notes' commands end with a curl that shows that the API is alive. `helm test` agrees."""
     notes = run("helm", "get", "notes", "api", "-n", "gameserver-system")
     script = "\n".join(line.strip() for line in notes.splitlines() if line.startswith("  "))
     assert json.loads(run("bash", "-euo", "pipefail", "-c", script).splitlines()[-1]) == {"alive": True}
@@ -137,7 +137,7 @@ def test_the_api_answers_as_its_notes_say(run: Run) -> None:
 
 
 def test_the_servers_namespace_enforces_restricted(run: Run) -> None:
-    """As the chart made it."""
+    """The chart created it."""
     found = json.loads(run("kubectl", "get", "namespace", "gameservers", "-o", "json"))
     assert found["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     assert found["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"

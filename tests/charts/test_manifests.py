@@ -1,6 +1,6 @@
-"""Every configuration in a chart's ci folder renders to the manifests that were reviewed.
+"""Every ci file of a chart renders to its golden manifests, and its objects follow the rules of this project.
 
-What `helm lint`, Kubernetes' schemas and kube-score say to them is asked by `make lint` (lint.py).
+`make lint` runs `helm lint`, Kubernetes' schemas and kube-score on the same ci files (lint.py).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ each_chart = pytest.mark.parametrize("chart", RELEASES)
 
 @each_file
 def test_a_configuration_renders_what_was_reviewed(file: Path) -> None:
-    """A template's change shows as a change of whole manifests; `python -m tests.charts.golden` writes them anew."""
+    """A change of a template shows in the golden manifests; `python -m tests.charts.golden` updates them."""
     assert golden.manifests(file) == golden.read(file)
 
 
@@ -49,7 +49,7 @@ def test_no_manifests_are_left_of_a_configuration_that_is_gone() -> None:
 
 @each_chart
 def test_an_older_kubernetes_is_refused(chart: str) -> None:
-    """What is older than the oldest that is tested stops with a message."""
+    """A Kubernetes older than the oldest tested one is refused with a message."""
     file = next(file for file in CI_FILES if chart_of(file) == chart)
     with pytest.raises(Refused, match=r"requires kubeVersion: >=1\.31"):
         render(chart, {}, file, kube_version="1.30.9")
@@ -57,7 +57,7 @@ def test_an_older_kubernetes_is_refused(chart: str) -> None:
 
 @each_restricted_file
 def test_every_pod_meets_restricted(file: Path) -> None:
-    """What the Pod Security Standard "restricted" asks, the helm test's pods included."""
+    """The Pod Security Standard "restricted" holds for every pod, including the pods of `helm test`."""
     for spec in pods(render(chart_of(file), {}, file)).values():
         assert _offences(spec) == []
         assert len(spec["containers"]) == 1
@@ -68,7 +68,7 @@ def test_every_pod_meets_restricted(file: Path) -> None:
 
 
 def _offences(spec: Manifest) -> list[str]:
-    """What the standard "restricted" has against a pod.
+    """How a pod violates the standard "restricted".
 
     See https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted.
     """
@@ -93,7 +93,7 @@ def _offences(spec: Manifest) -> list[str]:
 
 @each_restricted_file
 def test_services_reach_the_workload_and_not_the_test(file: Path) -> None:
-    """A selector takes the workload's pods and no others, and a network policy the same."""
+    """Services and NetworkPolicies select the workload's pods and no others."""
     manifests = render(chart_of(file), {}, file)
     (workload,) = (m for m in manifests.values() if m["kind"] in ("StatefulSet", "Deployment"))
     labels = workload["spec"]["template"]["metadata"]["labels"].items()
@@ -110,11 +110,12 @@ def test_services_reach_the_workload_and_not_the_test(file: Path) -> None:
 
 @each_chart
 def test_no_pod_has_the_charts_version(chart: str, tmp_path: Path) -> None:
-    """A new version of a chart restarts nothing by its labels."""
-    folder = tmp_path / chart
+    """The labels of a new chart version restart nothing."""
     helm("package", CHARTS / chart, "--version", "9.9.9", "--app-version", "9.9.9", "--destination", tmp_path)
-    with tarfile.open(tmp_path / f"{chart}-9.9.9.tgz") as package:
+    (archive,) = tmp_path.glob("*-9.9.9.tgz")
+    with tarfile.open(archive) as package:
         package.extractall(tmp_path, filter="data")
+    (folder,) = (path.parent for path in tmp_path.glob("*/Chart.yaml"))
     for file in (file for file in CI_FILES if chart_of(file) == chart):
         tag = {"image": {"tag": "1"}}
         now, later = render(chart, tag, file), render(chart, tag, file, folder=folder)
@@ -125,7 +126,7 @@ def test_no_pod_has_the_charts_version(chart: str, tmp_path: Path) -> None:
 
 @each_chart
 def test_the_package_alone_renders_the_same(chart: str, tmp_path: Path) -> None:
-    """`helm package` leaves nothing out that a template needs."""
+    """`helm package` includes every file that a template needs."""
     helm("package", CHARTS / chart, "--destination", tmp_path)
     (package,) = tmp_path.glob("*.tgz")
     for file in (file for file in CI_FILES if chart_of(file) == chart):
@@ -143,7 +144,7 @@ def test_the_schema_knows_each_value_and_no_other(chart: str) -> None:
 
 @each_chart
 def test_the_schema_is_closed_wherever_it_names_properties(chart: str) -> None:
-    """A misspelt value never goes unnoticed."""
+    """A misspelt value is always refused."""
     schema = json.loads((CHARTS / chart / "values.schema.json").read_text())
 
     def open_ones(node: Any, where: str) -> list[str]:
@@ -177,7 +178,7 @@ def _paths_above(values: Manifest) -> set[str]:
 
 
 def _paths(schema: Manifest, above: str = "") -> set[str]:
-    """The dotted paths that a schema's properties name, down to those without properties of their own."""
+    """The dotted paths of a schema's properties that have no properties themselves."""
     found = set()
     for key, value in schema["properties"].items():
         deeper = _paths(value, f"{above}{key}.") if "properties" in value else {f"{above}{key}"}
@@ -186,7 +187,7 @@ def _paths(schema: Manifest, above: str = "") -> set[str]:
 
 
 def _closed_paths(values: Manifest, schema: Manifest, above: str = "") -> set[str]:
-    """The paths of the values, no deeper than the schema names properties; optional ones of the schema added."""
+    """The dotted paths of the values, only as deep as the schema's properties; with the schema's optional ones."""
     found = set()
     for key, value in schema["properties"].items():
         path = f"{above}{key}"

@@ -1,4 +1,4 @@
-"""The rights that the chart gives the API are those that it uses: all of them, and no others."""
+"""The chart gives the API exactly the rights that it uses."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ VALUES = {
     "server": {"customer": "", "options": {}},
     "networkPolicy": {"enabled": True},
 }
-"""With each kind of object that the chart gameserver has; no pod, since nothing here looks into one."""
+"""They create every kind of object of the chart gameserver except a pod, which these tests do not need."""
 
 pytestmark = pytest.mark.cluster
 
 
 def granted(role: Manifest) -> Rights:
-    """(API group, resource, verb) for all that a role allows."""
+    """(API group, resource, verb) for each right of a role."""
     return {
         (group, resource, verb)
         for rule in role["rules"]
@@ -52,10 +52,10 @@ def granted(role: Manifest) -> Rights:
 
 
 def used(requests: list[str]) -> Rights:
-    """(API group, resource, verb) for each request, in the order and the way that Kubernetes judges them.
+    """(API group, resource, verb) for each request, as Kubernetes authorizes it.
 
     See https://kubernetes.io/docs/reference/access-authn-authz/authorization/#determine-the-request-verb. The first
-    apply of an object makes it, which takes `create` beside `patch`.
+    apply of an object creates it, which needs `create` in addition to `patch`.
     """
     found: Rights = set()
     applied: set[str] = set()
@@ -65,7 +65,7 @@ def used(requests: list[str]) -> Rights:
         address = urlsplit(rest)
         match = re.fullmatch(pattern, address.path)
         if not match:
-            continue  # Discovery, which everybody may do.
+            continue  # Discovery, which needs no right.
         group, resource, name, sub = match.groups()
         watching = parse_qs(address.query).get("watch", ["0"])[0] in ("1", "true")
         one = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "POST": "create"}
@@ -87,7 +87,7 @@ def servers() -> Iterator[tuple[Kube, str, Manifest, Manifest]]:
     role, binding = manifests["Role/api"], manifests["RoleBinding/api"]
     cluster_role = manifests["ClusterRole/gameserver-system-api"]
     cluster_binding = manifests["ClusterRoleBinding/gameserver-system-api"]
-    # The API that is installed keeps its own.
+    # The installed API keeps its own.
     cluster_role["metadata"]["name"] = cluster_binding["metadata"]["name"] = cluster_binding["roleRef"]["name"] = name
     binding["subjects"][0]["namespace"] = cluster_binding["subjects"][0]["namespace"] = name
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "api"}}
@@ -119,7 +119,7 @@ def as_account(kube: Kube, namespace: str, folder: Path) -> Path:
 def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
     servers: tuple[Kube, str, Manifest, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server's whole life with the service account's rights alone, seen by a proxy."""
+    """A server's whole life, with only the rights of the service account. A proxy records the requests."""
     kube, namespace, role, cluster_role = servers
     proxy = Proxy(str(as_account(kube, namespace, tmp_path)))
     with proxy.running():
@@ -145,7 +145,7 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         cluster.pod_log_tail(1, 10, False)
         for ram in range(2, 6):  # More revisions than the history keeps.
             assert releases.change(1, lambda values, ram=ram: {**values, "ramGb": ram})
-        # What a replica leaves that was killed in the middle of an upgrade.
+        # A replica was killed in the middle of an upgrade.
         secrets = f"/api/v1/namespaces/{namespace}/secrets/sh.helm.release.v1.server-1.v5"
         killed = kube.get(secrets)
         assert killed
@@ -162,7 +162,7 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         kube.create(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases", lease)
         assert releases.change(1, lambda values: {**values, "ramGb": 7})
         assert releases.uninstall(1)
-        # As the first start would have done.
+        # The first start would have done this.
         claim_path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/server-1"
         kube.merge(claim_path, {"spec": {"volumeName": "volume-1"}})
         assert [claim["metadata"]["name"] for claim in cluster.kept_disks()] == ["server-1"]
@@ -174,7 +174,7 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
 
 @pytest.fixture
 def tokens() -> Iterator[tuple[Kube, str, Manifest]]:
-    """A namespace with the Secrets of tokens and one more, and an account that has the chart's role for them alone."""
+    """A namespace with the Secrets of tokens and another one, and an account with only the role for tokens."""
     assert "KUBECONFIG" in os.environ, "no cluster: `make test` brings one up"
     kube, name = Kube(), f"rights-{secrets.token_hex(4)}"
     hashes = [{"name": "shop", "sha256": "0" * 64, "scopes": ["read"]}]
@@ -199,7 +199,7 @@ def tokens() -> Iterator[tuple[Kube, str, Manifest]]:
 def test_of_its_own_namespace_the_api_has_the_tokens_alone(
     tokens: tuple[Kube, str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It reads and watches two Secrets and writes one of them: with each right that the role gives, and no other."""
+    """It reads and watches two Secrets and writes one of them. It uses every right of the role, and has no other."""
     kube, namespace, role = tokens
     proxy = Proxy(str(as_account(kube, namespace, tmp_path)))
     with proxy.running():
@@ -211,7 +211,7 @@ def test_of_its_own_namespace_the_api_has_the_tokens_alone(
         until(lambda: store.issued() == {"token.mine": "text"})
         until(lambda: len(proxy.watches) == 2)
         assert [token.name for token in store.operators()] == ["shop"]
-        # A merge patch makes nothing, unlike an apply.
+        # Unlike an apply, a merge patch creates nothing.
         assert used([*proxy.requests, *proxy.watches]) - {("", "secrets", "create")} == granted(role)
         collection, mine = f"/api/v1/namespaces/{namespace}/secrets", Kube()
         for refused in (

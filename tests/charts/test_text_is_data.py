@@ -1,4 +1,4 @@
-"""Whatever a customer writes, the manifests are the same but for that text."""
+"""A customer's text changes nothing in the manifests except that text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NAMES = st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True).filter(
 
 
 def expanded(text: str) -> str:
-    """What a container gets for the value of a variable, where no other variable is defined.
+    """The value of a variable in the container, if no other variable is defined.
 
     See https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/: `$$` is
     one `$`, and `$(NAME)` is replaced.
@@ -46,7 +46,7 @@ def expanded(text: str) -> str:
 
 
 def skeleton(manifests: dict[str, Manifest]) -> Any:
-    """The manifests without what may differ: the environment, the record, and the password."""
+    """The manifests without the parts that may differ: the environment, the spec and the password."""
     copy = json.loads(json.dumps(manifests))
     for recorded in ("StatefulSet/server-4711", "PersistentVolumeClaim/server-4711"):
         del copy[recorded]["metadata"]["annotations"]["gameserver/server"]
@@ -72,7 +72,7 @@ PLAIN = skeleton(render("gameserver"))
 def test_text_changes_nothing_but_itself(
     environment: dict[str, str], options: dict[str, Any], customer: str, args: list[str]
 ) -> None:
-    """The same kinds, names, security settings and mounts; and the text arrives as it was written."""
+    """Kinds, names, security settings and mounts stay the same, and the text arrives unchanged."""
     server = {"options": options, "customer": customer}
     manifests = render("gameserver", {"environment": environment, "server": server, "args": args})
     assert skeleton(manifests) == PLAIN

@@ -1,4 +1,4 @@
-"""Values that make no sense stop with a message that names them; nothing is rendered."""
+"""Invalid values are refused with a message that names them; nothing is rendered."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REFUSED = [
     ("gameserver", {"ports": [{"name": "main", "port": 1, "protocol": "TCP"}]}, "value must be 'primary'"),
     ("gameserver", {"ports": [{"name": "primary", "port": 70000, "protocol": "TCP"}]}, "at '/ports/0/port': maximum"),
     ("gameserver", {"ports": [{"name": "primary", "port": 1, "protocol": "SCTP"}]}, "at '/ports/0/protocol'"),
-    ("gameserver", {"ports": [{"name": "primary", "port": 25575, "protocol": "TCP"}]}, "25575/TCP is there twice"),
+    ("gameserver", {"ports": [{"name": "primary", "port": 25575, "protocol": "TCP"}]}, "25575/TCP is used twice"),
     ("gameserver", {"server": {"id": "1"}}, 'server.id is "1", but the release is named "server-4711"'),
     ("gameserver", {"server": {"id": "01"}}, "at '/server/id'"),
     ("gameserver", {"rcon": {"visibility": "secret"}}, "at '/rcon/visibility'"),
@@ -65,22 +65,26 @@ REFUSED = [
     ("api", {"tokens": {"hashes": [{**TOKEN, "customer": "A & B"}]}}, "at '/tokens/hashes/0/customer'"),
     ("api", {**TOKENS, "externalHost": "play.example.com:25565"}, "at '/externalHost'"),
     ("api", {"tokens": {}}, "nobody could call the API"),
-    ("api", {"tokens": {"existingSecret": "a", "hashes": [TOKEN]}}, "set either existingSecret or hashes"),
+    ("api", {"tokens": {"existingSecret": "a", "hashes": [TOKEN]}}, "set either tokens.existingSecret or"),
     ("api", {"tokens": {"hashes": [{**TOKEN, "sha256": "my-token"}]}}, "at '/tokens/hashes/0/sha256'"),
     ("api", {"tokens": {"hashes": [{**TOKEN, "token": "my-token"}]}}, "additional properties 'token'"),
     ("api", {"tokens": {"hashes": [{**TOKEN, "scopes": ["root"]}]}}, "at '/tokens/hashes/0/scopes/0'"),
     ("api", {"tokens": {"hashes": [{**TOKEN, "servers": []}]}}, "at '/tokens/hashes/0/servers'"),
     ("api", {"tokens": {"hashes": [{**TOKEN, "servers": ["1"]}]}}, "at '/tokens/hashes/0/servers/0'"),
-    ("api", {**TOKENS, "replicaCount": 7}, "autoscaling.maxReplicas is 6, less than replicaCount, which is 7"),
-    ("api", {**TOKENS, "ingress": {"enabled": True}}, "ingress.host is needed"),
-    ("api", {**TOKENS, "serviceAccount": {"create": False}}, "serviceAccount.name is needed"),
+    ("api", {**TOKENS, "replicaCount": 7}, "autoscaling.maxReplicas (6) must not be less than replicaCount (7)"),
+    ("api", {**TOKENS, "ingress": {"enabled": True}}, "ingress.host is required"),
+    ("api", {**TOKENS, "serviceAccount": {"create": False}}, "serviceAccount.name is required"),
     (
         "api",
         {**TOKENS, "games": {"a": TEXTS}, "existingGamesConfigMap": "b"},
         "set either games or existingGamesConfigMap",
     ),
     ("api", {**TOKENS, "games": {"a": {"game": ""}}}, "missing properties 'values', 'options'"),
-    ("api", {**TOKENS, "limits": {"minRamGb": 8, "maxRamGb": 4}}, "limits.minRamGb is 8, more than limits.maxRamGb"),
+    (
+        "api",
+        {**TOKENS, "limits": {"minRamGb": 8, "maxRamGb": 4}},
+        "limits.minRamGb (8) must not exceed",
+    ),
     ("api", {**TOKENS, "drainSeconds": 60}, "terminationGracePeriodSeconds is 120"),
     ("api", {**TOKENS, "typo": 1}, "additional properties 'typo' not allowed"),
     (
@@ -99,7 +103,7 @@ def test_bad_values_stop_with_a_message(chart: str, values: dict[str, Any], mess
     assert message in str(refused.value)
 
 
-#: What the templates of the chart gameserver refuse by `fail`, and who sees to it when the API installs a server.
+#: What the templates of the chart gameserver refuse with `fail`, and why the API never causes it.
 FAILS = {
     "The release is named": "the API names it by the id",
     "server.id is": "the API sets it",
@@ -110,7 +114,7 @@ FAILS = {
 
 
 def test_the_api_refuses_at_its_start_what_the_chart_would_refuse() -> None:
-    """Each value above that an operator may give; and each `fail` of the templates is known."""
+    """This covers each value above that an operator can give, and each `fail` of the templates."""
     chart = ChartValues(CHARTS / "gameserver")
     for name, values, _ in REFUSED:
         if name == "gameserver":
@@ -122,7 +126,7 @@ def test_the_api_refuses_at_its_start_what_the_chart_would_refuse() -> None:
 
 
 def test_no_part_of_a_servers_values_takes_names_that_nothing_reads() -> None:
-    """A slip would pass the schema otherwise, and be refused by Kubernetes at each create, or by nobody."""
+    """Otherwise a typo passes the schema, and Kubernetes refuses each create, or nothing refuses it."""
     schema = json.loads((CHARTS / "gameserver" / "values.schema.json").read_text())
 
     def parts(place: str, part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -140,14 +144,14 @@ def test_no_part_of_a_servers_values_takes_names_that_nothing_reads() -> None:
 
 @pytest.mark.parametrize("release", ["minecraft", "server-0", "server-01", "server-x", "server-1-2"])
 def test_a_release_that_is_not_named_by_its_id_is_refused(release: str) -> None:
-    """By that name the API, the SFTP agent and an operator find the same server."""
-    with pytest.raises(Refused, match="has to be named server-<id>"):
+    """The API, the SFTP agent and operators find a server by that name."""
+    with pytest.raises(Refused, match="Name a server's release server-<id>"):
         render("gameserver", release=release)
 
 
 @pytest.mark.parametrize("chart", RELEASES)
 def test_no_template_evaluates_a_value(chart: str) -> None:
-    """`tpl` would run what a customer wrote."""
+    """`tpl` would evaluate a customer's text."""
     for file in (CHARTS / chart / "templates").rglob("*"):
         if file.is_file():
             assert " tpl " not in file.read_text()

@@ -1,7 +1,7 @@
-"""Each value of the charts does what it says, and nothing else is needed to see it.
+"""Each value of the charts has its effect in the manifests.
 
-The two tables name every value once: what it is set to, and where that is seen in which manifest. A value that is
-missing here fails a test.
+The two tables have every value once: what it is set to, and where this shows in which manifest. A value that is not in
+them fails a test.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.charts.rendering import CHARTS, Refused, at, leaves, nested, render
+from tests.charts.rendering import CHARTS, Refused, at, leaves, merged, nested, render
 
 DIGEST = "sha256:" + "0" * 64
 POD = "spec.template.spec."
@@ -21,12 +21,12 @@ AFFINITY = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": 
 BEHAVIOR = {"scaleDown": {"stabilizationWindowSeconds": 60}}
 PEER = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
 
-# value → (what it is set to, [(manifest, path, what is there)], other values that it needs)
+# value → (what it is set to, [(manifest, path, expected)], other values that it needs)
 Case = tuple[Any, list[tuple[str, str, Any]], dict[str, Any]]
 
 
 def one(value: Any, manifest: str, path: str, expected: Any = None, **needs: Any) -> Case:
-    """A value that is seen in one place, as it is or as `expected`."""
+    """A value that shows in one place, unchanged or as `expected`."""
     return value, [(manifest, path, value if expected is None else expected)], needs
 
 
@@ -328,19 +328,8 @@ CASES = [("gameserver", path, *case) for path, case in GAMESERVER.items()]
 CASES += [("api", path, *case) for path, case in API.items()]
 
 
-def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Both, `above` winning where they meet."""
-    both = below.keys() & above.keys()
-    deeper = {
-        key: merged(below[key], above[key])
-        for key in both
-        if isinstance(below[key], dict) and isinstance(above[key], dict)
-    }
-    return {**below, **above, **deeper}
-
-
 def seen(manifests: dict[str, Any], manifest: str, path: str) -> Any:
-    """What stands there; "nothing" where nothing does. `env NAME` and `record` are short for longer paths."""
+    """The value at a path, or "nothing". `env NAME` and `record` are short for longer paths."""
     found = manifests.get(manifest)
     if path == "record":
         return found and found["metadata"]["annotations"]["gameserver/server"]
@@ -356,12 +345,12 @@ def seen(manifests: dict[str, Any], manifest: str, path: str) -> Any:
 def test_a_value_is_rendered(
     chart: str, path: str, value: Any, places: list[tuple[str, str, Any]], needs: dict[str, Any]
 ) -> None:
-    """It is in its place when set, and its place looks otherwise when it is not."""
+    """It shows in its place when it is set, and does not otherwise."""
     required = TOKENS if chart == "api" else {}
     try:
         before = render(chart, merged(required, needs))
     except Refused:
-        before = {}  # A value that has to be set.
+        before = {}  # A required value.
     after = render(chart, merged(merged(required, needs), nested(path, value)))
     for manifest, where, expected in places:
         found = seen(after, manifest, where)
@@ -369,7 +358,7 @@ def test_a_value_is_rendered(
             assert expected in found
         else:
             assert found == expected
-    # Both would be so by default: the id is in the release's name, and api needs some tokens to be rendered at all.
+    # Both are the same without the value: the release's name has the id, and the chart api renders only with tokens.
     if path not in ("server.id", "tokens.existingSecret"):
         assert before != after
         assert any(seen(before, manifest, where) != seen(after, manifest, where) for manifest, where, _ in places)
@@ -377,7 +366,7 @@ def test_a_value_is_rendered(
 
 @pytest.mark.parametrize(("chart", "table"), [("gameserver", GAMESERVER), ("api", API)])
 def test_every_value_is_in_the_table(chart: str, table: dict[str, Case]) -> None:
-    """A new value needs its line above."""
+    """A new value needs a row in its table."""
     assert set(table) == leaves(yaml.safe_load((CHARTS / chart / "values.yaml").read_text()))
 
 
@@ -386,12 +375,12 @@ HEAPS = [(1, 512), (2, 1536), (3, 2304), (4, 3072), (8, 6144), (12, 9216), (16, 
 
 @pytest.mark.parametrize(("ram", "heap"), HEAPS)
 def test_the_heap_leaves_room_beside_it(ram: int, heap: int) -> None:
-    """A quarter, at least 512 MiB and at most 3 GiB, is not heap."""
+    """The heap leaves a quarter of the memory: at least 512 MiB and at most 3 GiB."""
     assert seen(render("gameserver", {"ramGb": ram}), S, "env MEMORY") == f"{heap}M"
 
 
 def test_the_operators_environment_goes_before_the_charts_and_that_before_the_games() -> None:
-    """Each name is there once, and no game option can name another file for the password."""
+    """Each name occurs once, and no option of a game can name another file for the password."""
     values = {
         "environment": {"RCON_PASSWORD_FILE": "/data/mine", "MOTD": "game's", "MEMORY": "99G"},
         "extraEnv": [{"name": "MOTD", "value": "operator's"}],
@@ -409,19 +398,19 @@ def test_the_operators_environment_goes_before_the_charts_and_that_before_the_ga
 
 
 def test_a_game_without_a_command_of_its_own_is_tested_with_its_probe() -> None:
-    """A game on UDP needs nothing but its probe's command."""
+    """A game on UDP needs only its probe's command."""
     values = {"game": "teeworlds", "probe": {"command": ["teeworlds-health"]}}
     assert at(render("gameserver", values)["Pod/server-4711-test"], "spec.containers.0.command") == ["teeworlds-health"]
 
 
 def test_a_stopped_server_has_no_test() -> None:
-    """There is nothing that could answer; its disk, ports and password stay."""
+    """Nothing could answer it. The disk, ports and password stay."""
     running, stopped = render("gameserver"), render("gameserver", {"replicas": 0})
     assert running.keys() - stopped.keys() == {"Pod/server-4711-test"}
 
 
 def test_private_rcon_is_in_no_public_service() -> None:
-    """Neither as a node port nor for everybody in the network policy."""
+    """It has no node port, and the NetworkPolicy does not open it to everyone."""
     found = render("gameserver", {"rcon": {"visibility": "private"}, "networkPolicy": {"enabled": True}})
     assert [port["name"] for port in found[V]["spec"]["ports"]] == ["primary"]
     assert at(found["NetworkPolicy/server-4711"], "spec.ingress.0") == {"ports": [{"port": 25565, "protocol": "TCP"}]}
@@ -441,14 +430,14 @@ def test_private_rcon_is_in_no_public_service() -> None:
 def test_the_game_sees_its_players_addresses_where_they_come_to_its_node(
     values: dict[str, Any], game: str, files: str
 ) -> None:
-    """A name or a load balancer may stand for all nodes; and each node's port leads to the files."""
+    """A host name or a load balancer may lead to any node. The SFTP port works on every node."""
     manifests = render("gameserver", values)
     assert seen(manifests, V, "spec.externalTrafficPolicy") == game
     assert seen(manifests, f"{V}-sftp", "spec.externalTrafficPolicy") == files
 
 
 def test_tcp_and_udp_on_one_port_are_two_ports_of_the_same_number() -> None:
-    """Kubernetes gives them one node port number, as long as nothing here names one."""
+    """Kubernetes gives both the same node port number, because the manifest names none."""
     ports = render("gameserver", {"ports": [{"name": "primary", "port": 7, "protocol": "both"}]})[V]["spec"]["ports"]
     assert ports[:2] == [
         {"name": "primary", "port": 7, "targetPort": "primary", "protocol": "TCP"},
@@ -458,7 +447,7 @@ def test_tcp_and_udp_on_one_port_are_two_ports_of_the_same_number() -> None:
 
 
 def test_a_new_configuration_restarts_the_api_and_new_tokens_do_not() -> None:
-    """Tokens are watched."""
+    """Replicas watch the tokens."""
     checksum = "spec/template/metadata/annotations"
     plain = at(render("api", TOKENS)[D], checksum)
     assert at(render("api", {**TOKENS, "serverValues": {"all": {"ramGb": 4}}})[D], checksum) != plain
@@ -468,7 +457,7 @@ def test_a_new_configuration_restarts_the_api_and_new_tokens_do_not() -> None:
 
 
 def test_no_upgrade_touches_the_tokens_that_the_api_has_given_out() -> None:
-    """Helm applies, and takes back, the fields that its manifests have: of this Secret they have no data.
+    """Helm applies and removes only the fields in its manifests. The manifest of this Secret has no data.
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management, and of a release without it
     https://helm.sh/docs/faq/changes_since_helm2/#improved-upgrade-strategy-3-way-strategic-merge-patches
@@ -479,7 +468,7 @@ def test_no_upgrade_touches_the_tokens_that_the_api_has_given_out() -> None:
 
 
 def test_the_api_reads_two_secrets_of_its_own_namespace_and_writes_one() -> None:
-    """By their names, those that its environment has: no other is any of its business."""
+    """Its environment has the names of both. It has no rights to other Secrets."""
     for values, operators in ((TOKENS, "mine"), ({"tokens": {"hashes": [TOKEN]}}, "api-tokens")):
         found = render("api", {**values, "serversNamespace": "games"})
         issued = "api-issued-tokens"

@@ -63,7 +63,7 @@ def test_the_api_is_called_as_written(cluster: Cluster, new_server: Callable[[],
 
 
 def test_it_is_installed_as_written(cluster: Cluster, namespace: str) -> None:
-    """docs/operations.md and docs/sftp.md: the token's Secret is one that the API reads, and helm has no complaint."""
+    """docs/operations.md: the token's Secret is one that the API reads, and helm has no complaint."""
     secret = block("docs/operations.md", "kubectl create namespace gameserver-system")
     typed(secret.replace("gameserver-system", namespace))
     kept = cluster.run(
@@ -72,10 +72,9 @@ def test_it_is_installed_as_written(cluster: Cluster, namespace: str) -> None:
     tokens = parse(typed(f"base64 -d <<< {kept}"), "tokens.json")
     assert [(token.name, token.scopes) for token in tokens] == [("shop", {"read", "operate", "admin"})]
     assert "Dry run complete" in typed(dry(block("docs/operations.md", "helm upgrade --install api")))
-    for page in ("docs/operations.md", "docs/sftp.md"):
-        label, releases = block(page, "kubectl create namespace gameserver-sftp").split("helm", 1)
-        typed(label.replace("gameserver-sftp", namespace).replace("create namespace", "get namespace"))
-        assert typed(dry(f"helm{releases}")).count("Dry run complete") == 2
+    label, releases = block("docs/operations.md", "kubectl create namespace gameserver-sftp").split("helm", 1)
+    typed(label.replace("gameserver-sftp", namespace).replace("create namespace", "get namespace"))
+    assert typed(dry(f"helm{releases}")).count("Dry run complete") == 2
 
 
 def test_what_is_installed_is_changed_as_written(cluster: Cluster, tmp_path: Path) -> None:

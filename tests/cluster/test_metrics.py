@@ -53,7 +53,7 @@ class Prometheus:
 
 def recommended() -> dict[str, Any]:
     """The scrape configuration in docs/operations.md."""
-    text = (ROOT / "docs" / "operations.md").read_text().split("## Watching it")[1]
+    text = (ROOT / "docs" / "operations.md").read_text().split("## Monitoring")[1]
     found = re.search(r"^```yaml\n(scrape_configs:.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert found is not None
     configuration: dict[str, Any] = yaml.safe_load(found[1])

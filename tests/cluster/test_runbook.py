@@ -1,4 +1,4 @@
-"""docs/operations.md, "Mending": its commands are run as they are written there, with the id replaced.
+"""docs/operations.md, "Repair a single server": its commands are run as they are written there, with the id replaced.
 
 After each of them the API goes on with that server, and what a hand has changed is still there after a stop and a
 start through the API.
@@ -18,22 +18,22 @@ from tests.cluster import world
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.support.waiting import until
 
-_HEADING = "## Mending single servers by hand"
+_HEADING = "## Repair a single server"
 #: The sections that have commands, each with a test below.
 SECTIONS = {
-    "See what is wanted, and what is so": 1,
+    "Show the desired and the actual state": 1,
     "Change a value": 1,
     "Go back a revision": 2,
     "Remove a server and keep its disk": 2,
     "Replace the RCON password": 1,
     "A release left in pending-upgrade": 1,
     "A lost release over a kept disk": 2,
-    "Another hand holds a field": 1,
+    "Another tool manages a field": 1,
 }
 
 
 def runbook() -> dict[str, list[str]]:
-    """The commands under "Mending": by section, the blocks of it."""
+    """The commands under "Repair a single server": by section, the blocks of it."""
     text = (ROOT / "docs" / "operations.md").read_text().split(_HEADING)[1]
     sections = {part.split("\n", 1)[0].strip(): part for part in re.split(r"^### ", text, flags=re.MULTILINE)[1:]}
     blocks = {
@@ -87,7 +87,7 @@ def test_looking_shows_the_server(cluster: Cluster, new_server: Callable[[], int
     """Values, revisions and objects."""
     server = new_server()
     cluster.create(server, start=False)
-    seen = follow(cluster, server, "See what is wanted, and what is so")
+    seen = follow(cluster, server, "Show the desired and the actual state")
     assert all(word in seen for word in ("ramGb: 1", "Install complete", f"server-{server}"))
 
 
@@ -248,7 +248,7 @@ def test_a_field_that_another_hand_took_is_given_back(cluster: Cluster, new_serv
     cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "scale", "statefulset", f"server-{server}", "--replicas=2")
     answer = cluster.call("PATCH", f"/api/v1/server/{server}/start")
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/field-conflict")
-    follow(cluster, server, "Another hand holds a field")
+    follow(cluster, server, "Another tool manages a field")
     assert cluster.get("statefulset", f"server-{server}")["spec"]["replicas"] == 0
     goes_on(cluster, server)
     assert values(cluster, server)["environment"]["MOTD"] == "by hand"

@@ -1,19 +1,16 @@
 """A server of an earlier version goes on when the API is upgraded; its next start brings it to the new chart."""
 
 import copy
-import io
 import json
-import subprocess
-import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from local.paths import ROOT
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import NAMESPACE
 from tests.cluster.traffic import upgrade
+from tests.support.history import chart_at
 
 #: The first commit of this repository that has the chart gameserver.
 EARLIER = "f72ae44b14ad0b58a94f9f24cdc16f6abaf30f2e"
@@ -41,16 +38,6 @@ VALUES: dict[str, Any] = {
 }
 
 
-def earlier_chart(folder: Path) -> Path:
-    """The chart gameserver as it was at EARLIER."""
-    command = ["git", "archive", EARLIER, "charts/gameserver"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
-    assert done.returncode == 0, f"this needs the repository with its history (git fetch --unshallow): {done.stderr!r}"
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        archive.extractall(folder, filter="data")
-    return folder / "charts" / "gameserver"
-
-
 def install_as_then(cluster: Cluster, server: int, folder: Path) -> dict[str, Any]:
     """Install the server with the earlier chart; returns its values. The image is this cluster's own."""
     about_api = cluster.run("helm", "-n", NAMESPACE, "get", "values", "api", "-o", "json")
@@ -59,7 +46,7 @@ def install_as_then(cluster: Cluster, server: int, folder: Path) -> dict[str, An
     values["image"] = json.loads(about_api)["serverValues"]["games"]["minecraft"]["image"]
     file = folder / "values.json"
     file.write_text(json.dumps(values))
-    chart = earlier_chart(folder)
+    chart = chart_at(EARLIER, "gameserver", folder)
     cluster.run("helm", "-n", SERVERS_NAMESPACE, "install", f"server-{server}", str(chart), "-f", str(file))
     return values
 

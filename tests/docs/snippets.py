@@ -88,7 +88,6 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
     "docs/sftp.md": [
         ('PUT /api/v1/server/4711/sftp   {"password": true, "public_keys": ["ssh-ed25519 AAAA… me@home"]}',
          "tests/api/test_documented.py::test_an_account_is_answered_as_written"),
-        ("kubectl create namespace gameserver-sftp", REAL + "test_it_is_installed_as_written"),
         ("profile gameserver-sftp flags=(attach_disconnected) {", HERE + "test_the_apparmor_profile_is_one"),
         ("ssh-keygen -q -t ed25519 -N '' -C '' -f ssh_host_ed25519_key", REAL + "test_files_are_set_up_as_written"),
         ("kubectl -n gameserver-sftp logs daemonset/sftp --all-pods --tail=-1 | grep '\"server\": 4711'",

@@ -122,7 +122,7 @@ def _measured(there: Simulation, shop: Shop, first: int, size: int) -> tuple[str
     pages = [timed(lambda: shop.call("GET", "server/?limit=100")) for _ in range(LISTS)]
     return (
         f"{size:,}",
-        f"{len(bulk) / filling:.1f} a second" if bulk else "",
+        f"{len(bulk) / filling:.1f} per second" if bulk else "",
         *(report.seconds(times) for times in (creates, starts)),
         *(report.milliseconds(times) for times in (lookups, statuses)),
         *(report.milliseconds(times, 0) for times in (lists, pages)),

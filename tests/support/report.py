@@ -44,7 +44,7 @@ def machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {os.cpu_count()} × {model[1] if model else platform.machine()}, "
-        f"{memory:.0f} GiB, Linux {platform.release()}; load {os.getloadavg()[0]:.1f} when it began"
+        f"{memory:.0f} GiB, Linux {platform.release()}; load {os.getloadavg()[0]:.1f} at the start"
     )
 
 

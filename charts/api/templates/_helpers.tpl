@@ -1,9 +1,11 @@
-{{- define "api.name" -}}
-{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- /* Value of the label app.kubernetes.io/name. Selectors have it and cannot change, so it is not the chart's name: a
+release from when the chart was named api keeps it, and an upgrade with --reuse-values leaves nameOverride empty. */ -}}
+{{- define "gameserver-api.name" -}}
+{{- .Values.nameOverride | default "api" | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{- define "api.fullname" -}}
-{{- $name := include "api.name" . -}}
+{{- define "gameserver-api.fullname" -}}
+{{- $name := include "gameserver-api.name" . -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
 {{- else if contains $name .Release.Name -}}
@@ -13,70 +15,74 @@
 {{- end -}}
 {{- end -}}
 
-{{- define "api.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "api.name" . }}
+{{- define "gameserver-api.chart" -}}
+{{- printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "gameserver-api.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "gameserver-api.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: api
 {{- end -}}
 
-{{- /* Labels of the pods: nothing of the chart's version, which would restart them for nothing. */ -}}
-{{- define "api.podLabels" -}}
-{{ include "api.selectorLabels" . }}
+{{- /* Labels of the pods. The chart's name and version are not among them: a new version would restart the pods. */ -}}
+{{- define "gameserver-api.podLabels" -}}
+{{ include "gameserver-api.selectorLabels" . }}
 app.kubernetes.io/part-of: gameserver-cluster
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
-{{- define "api.labels" -}}
-{{ include "api.podLabels" . }}
+{{- define "gameserver-api.labels" -}}
+{{ include "gameserver-api.podLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+helm.sh/chart: {{ include "gameserver-api.chart" . }}
 {{- end -}}
 
-{{- define "api.image" -}}
+{{- define "gameserver-api.image" -}}
 {{- with .Values.image -}}
 {{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{- define "api.serviceAccountName" -}}
+{{- define "gameserver-api.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
-{{- .Values.serviceAccount.name | default (include "api.fullname" .) -}}
+{{- .Values.serviceAccount.name | default (include "gameserver-api.fullname" .) -}}
 {{- else -}}
-{{- .Values.serviceAccount.name | required "serviceAccount.name is needed when serviceAccount.create is false" -}}
+{{- .Values.serviceAccount.name | required "serviceAccount.name is required when serviceAccount.create is false" -}}
 {{- end -}}
 {{- end -}}
 
-{{- define "api.tokensSecret" -}}
+{{- define "gameserver-api.tokensSecret" -}}
 {{- if and .Values.tokens.existingSecret .Values.tokens.hashes -}}
-{{- fail "tokens: set either existingSecret or hashes, not both" -}}
+{{- fail "set either tokens.existingSecret or tokens.hashes, not both" -}}
 {{- else if .Values.tokens.existingSecret -}}
 {{- .Values.tokens.existingSecret -}}
 {{- else if .Values.tokens.hashes -}}
-{{- include "api.fullname" . }}-tokens
+{{- include "gameserver-api.fullname" . }}-tokens
 {{- else -}}
-{{- fail "tokens: nobody could call the API. Set tokens.existingSecret to a Secret with tokens.json, or tokens.hashes to the tokens' SHA-256" -}}
+{{- fail "there are no tokens, so nobody could call the API. Set tokens.existingSecret to a Secret with tokens.json, or tokens.hashes to the tokens' SHA-256 hashes" -}}
 {{- end -}}
 {{- end -}}
 
-{{- define "api.issuedTokensSecret" -}}
-{{- include "api.fullname" . }}-issued-tokens
+{{- define "gameserver-api.issuedTokensSecret" -}}
+{{- include "gameserver-api.fullname" . }}-issued-tokens
 {{- end -}}
 
-{{- define "api.gamesConfigMap" -}}
+{{- define "gameserver-api.gamesConfigMap" -}}
 {{- if and .Values.games .Values.existingGamesConfigMap -}}
 {{- fail "set either games or existingGamesConfigMap, not both" -}}
 {{- else if .Values.games -}}
-{{- include "api.fullname" . }}-games
+{{- include "gameserver-api.fullname" . }}-games
 {{- else -}}
 {{- .Values.existingGamesConfigMap -}}
 {{- end -}}
 {{- end -}}
 
-{{- define "api.config" -}}
+{{- define "gameserver-api.config" -}}
 server-values.yaml: {{ .Values.serverValues | toYaml | quote }}
 {{- end -}}
 
-{{- define "api.games" -}}
+{{- define "gameserver-api.games" -}}
 {{- range $name, $game := .Values.games }}
 {{ printf "%s.game.yaml" $name | quote }}: {{ $game.game | quote }}
 {{ printf "%s.values.yaml.j2" $name | quote }}: {{ $game.values | quote }}
@@ -84,7 +90,7 @@ server-values.yaml: {{ .Values.serverValues | toYaml | quote }}
 {{- end }}
 {{- end -}}
 
-{{- define "api.podSecurityContext" -}}
+{{- define "gameserver-api.podSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: 10001
 runAsGroup: 10001
@@ -93,7 +99,7 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
-{{- define "api.containerSecurityContext" -}}
+{{- define "gameserver-api.containerSecurityContext" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities:

@@ -1,23 +1,37 @@
-{{- /* The number of the server, as text: that of the release's name. (Linting uses a release name of its own.) */ -}}
+{{- /* The server's id, from the release's name. (`helm lint` uses another name, and passes over these checks.) */ -}}
 {{- define "gameserver.id" -}}
 {{- $id := .Release.Name | trimPrefix "server-" -}}
 {{- if not (regexMatch "^server-[1-9][0-9]{0,18}$" .Release.Name) -}}
-{{- fail (printf "The release is named %q. A server's release has to be named server-<id>, with a whole number from 1: server-4711" .Release.Name) -}}
+{{- fail (printf "The release is named %q. Name a server's release server-<id>; the id is a whole number from 1, as in server-4711" .Release.Name) -}}
 {{- else if and .Values.server.id (ne .Values.server.id $id) -}}
-{{- fail (printf "server.id is %q, but the release is named %q: both have to be the same" .Values.server.id .Release.Name) -}}
+{{- fail (printf "server.id is %q, but the release is named %q: they must match" .Values.server.id .Release.Name) -}}
 {{- end -}}
 {{- $id -}}
 {{- end -}}
 
-{{- /* What the objects of the server are found by, and what its pod is selected by. Never changes: a StatefulSet's
-selector cannot. The component keeps the test's pod out of the Service. */ -}}
+{{- /* This chart has no nameOverride and no fullnameOverride: the API, the SFTP agent and operators find the objects of a
+server by these names and labels. It has no serviceAccountName either: a game gets no credentials for Kubernetes. */ -}}
+{{- define "gameserver.name" -}}
+gameserver
+{{- end -}}
+
+{{- define "gameserver.fullname" -}}
+{{- .Release.Name -}}
+{{- end -}}
+
+{{- define "gameserver.chart" -}}
+{{- printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- /* They never change, because a StatefulSet's selector cannot. The component keeps the pod of `helm test` out of the
+Service. */ -}}
 {{- define "gameserver.selectorLabels" -}}
-app.kubernetes.io/name: gameserver
+app.kubernetes.io/name: {{ include "gameserver.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: server
 {{- end -}}
 
-{{- /* Labels of the pod: nothing of the chart's version, since that would restart all servers at each new one. */ -}}
+{{- /* Labels of the pod. The chart's name and version are not among them: a new version would restart all servers. */ -}}
 {{- define "gameserver.podLabels" -}}
 {{ include "gameserver.selectorLabels" . }}
 app.kubernetes.io/part-of: gameserver-cluster
@@ -29,7 +43,7 @@ gameserver/game: {{ .Values.game | quote }}
 {{- define "gameserver.labels" -}}
 {{ include "gameserver.podLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+helm.sh/chart: {{ include "gameserver.chart" . }}
 {{- end -}}
 
 {{- define "gameserver.image" -}}
@@ -38,20 +52,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{- /* The text as Kubernetes has to be given it so that it arrives unchanged: $(NAME) is replaced in a container's
-environment, command and arguments, and $$ stands for one $ there. */ -}}
+{{- /* Escape a text so that it arrives unchanged: in a container's environment, command and arguments, Kubernetes
+replaces $(NAME), and $$ with $. */ -}}
 {{- define "gameserver.literal" -}}
 {{- . | replace "$" "$$" | quote -}}
 {{- end -}}
 
-{{- /* The heap in MiB: what Java needs beside it is a quarter of the memory, at least 512 MiB and at most 3 GiB. */ -}}
+{{- /* The heap in MiB. Java's other memory gets a quarter of the pod's: at least 512 MiB and at most 3 GiB. */ -}}
 {{- define "gameserver.heapMiB" -}}
 {{- $ram := mul (int .Values.ramGb) 1024 -}}
 {{- sub $ram (min 3072 (max 512 (div $ram 4))) -}}
 {{- end -}}
 
-{{- /* The environment of the game. Names are unique in it: the operator's own goes before the chart's, and that before
-the game's, so that no game option switches the console's password off. */ -}}
+{{- /* The environment of the game, with unique names. The operator's variables override the chart's, and the chart's
+override the game's, so that no option of a game can disable the RCON password. */ -}}
 {{- define "gameserver.environment" -}}
 {{- $texts := deepCopy .Values.environment -}}
 {{- with .Values.heap.environmentVariable -}}
@@ -79,7 +93,7 @@ the game's, so that no game option switches the console's password off. */ -}}
 {{- end }}
 {{- end -}}
 
-{{- /* The ports of a Service or container: a list of {name, port, protocol}, with "both" made into two. */ -}}
+{{- /* The ports of a Service or container: a list of {name, port, protocol}. "both" becomes two ports. */ -}}
 {{- define "gameserver.ports" -}}
 {{- $ports := list -}}
 {{- range .Values.ports -}}
@@ -97,7 +111,7 @@ the game's, so that no game option switches the console's password off. */ -}}
 {{- range $ports -}}
 {{- range (list .name (printf "%v/%s" .port .protocol)) -}}
 {{- if hasKey $seen . -}}
-{{- fail (printf "ports: %s is there twice (rcon has a port of its own)" .) -}}
+{{- fail (printf "ports: %s is used twice (RCON has its own port)" .) -}}
 {{- end -}}
 {{- $_ := set $seen . true -}}
 {{- end -}}
@@ -105,14 +119,14 @@ the game's, so that no game option switches the console's password off. */ -}}
 {{- $ports | toJson -}}
 {{- end -}}
 
-{{- /* What "restricted" asks of a pod (Pod Security Standards), and the user that the files belong to. */ -}}
+{{- /* What the Pod Security Standard "restricted" requires of a pod, and the user that owns the files. */ -}}
 {{- define "gameserver.podSecurityContext" -}}
 {{- with .Values.securityContext -}}
 runAsNonRoot: true
 runAsUser: {{ int64 .runAsUser }}
 runAsGroup: {{ int64 .runAsGroup }}
 fsGroup: {{ int64 .fsGroup }}
-# A large world is not walked through at each start.
+# Do not walk through a large world at each start.
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile:
   type: RuntimeDefault
@@ -126,31 +140,32 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{- /* What the server is, for the API: on the StatefulSet, and on the claim, which outlives it. */ -}}
+{{- /* The server's spec, for the API. The StatefulSet has it, and so does the claim, which outlives the server. */ -}}
 {{- define "gameserver.record" -}}
 {{- $record := dict "game" .Values.game "ram_gb" .Values.ramGb "disk_gb" .Values.diskGb "options" .Values.server.options "customer" .Values.server.customer -}}
 {{- with .Values.server.uid }}{{ $_ := set $record "uid" . }}{{ end -}}
 {{- $record | toJson -}}
 {{- end -}}
 
-{{- /* "true" in a revision that leaves a running pod alone; empty in all others. */ -}}
+{{- /* "true" in a revision that leaves a running pod unchanged, and empty in all others. */ -}}
 {{- define "gameserver.keepsPod" -}}
 {{- if eq (int .Values.keepPodInRevision) .Release.Revision -}}true{{- end -}}
 {{- end -}}
 
-{{- /* Players' own addresses reach the game where they come to its node anyway. A name or a load balancer may stand for
-all nodes, and so does the address of a Service that exists, for as long as its pod is left alone. */ -}}
+{{- /* Local keeps players' own addresses, and works if players connect to the server's own node. A host name or a load
+balancer may lead to any node, so these get Cluster. In a revision that leaves the pod unchanged, an existing Service keeps
+its policy. */ -}}
 {{- define "gameserver.externalTrafficPolicy" -}}
 {{- $policy := ternary "Local" "Cluster" (and (eq .Values.service.type "NodePort") (empty .Values.service.externalHostname)) -}}
 {{- if include "gameserver.keepsPod" . -}}
-{{- $service := lookup "v1" "Service" .Release.Namespace .Release.Name -}}
+{{- $service := lookup "v1" "Service" .Release.Namespace (include "gameserver.fullname" .) -}}
 {{- $policy = dig "spec" "externalTrafficPolicy" $policy $service -}}
 {{- end -}}
 {{- .Values.service.externalTrafficPolicy | default $policy -}}
 {{- end -}}
 
-{{- /* What the load balancers of the game and of its files have in common: (list $ "name of the Service"). The class of
-one that exists cannot change, so it stays, whatever the values say by now. */ -}}
+{{- /* The fields that the load balancers of the game and of SFTP share. Its argument is (list $ "name of the Service").
+The class of an existing load balancer cannot change, so it stays even if the values have changed. */ -}}
 {{- define "gameserver.loadBalancer" -}}
 {{- $root := index . 0 -}}
 {{- $values := $root.Values.service -}}

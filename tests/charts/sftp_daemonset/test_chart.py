@@ -1,4 +1,4 @@
-"""The chart sftp-daemonset: least privilege, and every value arrives where it belongs."""
+"""The chart gameserver-sftp: least privilege, and every value shows in its place."""
 
 from __future__ import annotations
 
@@ -119,6 +119,15 @@ def test_settings_reach_the_agent() -> None:
         assert (mounts[folder]["readOnly"], mounts[folder]["mountPropagation"]) == (True, "HostToContainer")
 
 
+def test_large_numbers_are_written_in_full() -> None:
+    """Helm reads the numbers of a values file as floating-point numbers: a million would be 1e+06."""
+    values = {"game": {"uid": 10000000, "gid": 12345678}, "limits": {"sessionsPerServer": 1000000}}
+    (container,) = render(CHART, values)["DaemonSet/sftp"]["spec"]["template"]["spec"]["containers"]
+    environment = {entry["name"]: entry.get("value") for entry in container["env"]}
+    names = ("GAME_UID", "GAME_GID", "SESSIONS_PER_SERVER")
+    assert [environment[name] for name in names] == ["10000000", "12345678", "1000000"]
+
+
 def test_without_the_api_it_gets_no_rights() -> None:
     names = render(CHART, {"api": {"enabled": False}})
     assert not [name for name in names if name.endswith("-api")]
@@ -139,6 +148,7 @@ def test_without_the_api_it_gets_no_rights() -> None:
         {"serversNamespace": ""},
         {"unknown": 1},
         {"limits": {"passwordGuesses": 0}},
+        {"podLabels": {"app.kubernetes.io/name": "mine"}},
     ],
 )
 def test_values_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:

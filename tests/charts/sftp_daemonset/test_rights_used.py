@@ -1,4 +1,4 @@
-"""What the agent asks of Kubernetes is what the chart lets it ask: no right is missing, and none is spare."""
+"""The chart gives the agent exactly the rights that it uses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Right = tuple[str, str, str]
 
 
 class FakeKube:
-    """One server whose port does not lead here yet, and a slice of another that no longer should."""
+    """One server whose port does not lead here yet, and an EndpointSlice of another that must be deleted."""
 
     def __init__(self) -> None:
         self.used: set[Right] = set()
@@ -100,7 +100,7 @@ def test_what_is_granted_is_what_is_used(tmp_path: Path) -> None:
 
 
 class Objects:
-    """A namespace's Secrets and ConfigMaps, and what was asked of them."""
+    """A namespace's Secrets and ConfigMaps, and the rights that requests for them used."""
 
     def __init__(self) -> None:
         self.there: dict[str, Any] = {}
@@ -117,7 +117,7 @@ class Objects:
 
 
 def test_what_the_host_keys_job_may_is_what_it_does() -> None:
-    """At a first install, and after an installation with one key: to add the others is an update of that Secret."""
+    """At a first install, and after an install by the first charts with one key, whose Secret is updated."""
     kube, secret = Objects(), f"/api/v1/namespaces/{ACCOUNTS}/secrets/sftp-host-key"
     publish(kube, ACCOUNTS, "sftp-host-key")  # type: ignore[arg-type]
     kube.there[secret]["data"] = {KEY: kube.there[secret]["data"][KEY]}
@@ -126,7 +126,7 @@ def test_what_the_host_keys_job_may_is_what_it_does() -> None:
 
 
 def granted(account: str) -> set[Right]:
-    """By the roles that the chart binds to a service account."""
+    """The rights of the roles that the chart binds to a service account."""
     manifests = render("sftp-daemonset")
     found = set()
     for binding in manifests.values():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local import cache, nodes, paths, progress
+from local import cache, nodes, paths, steps
 from tests.support.waiting import until
 
 
@@ -114,7 +114,7 @@ def test_a_live_cluster_of_another_checkout_is_named(tmp_path: Path, monkeypatch
     monkeypatch.setattr(paths, "OWNER", record)
     own = {"pid": os.getpid(), "started": nodes.started_at(os.getpid())}
     record.write_text(json.dumps({"checkout": "/elsewhere", "nodes": {"1": own}}))
-    with pytest.raises(progress.StepFailed, match="make -C /elsewhere stop"):
+    with pytest.raises(steps.StepFailed, match="make -C /elsewhere stop"):
         nodes.refuse_another_checkouts()
     record.write_text(json.dumps({"checkout": "/elsewhere", "nodes": {"1": {**own, "started": "1"}}}))
     nodes.refuse_another_checkouts()

@@ -27,8 +27,9 @@ def test_what_is_unreleased_goes_under_the_version(older: str) -> None:
 
 
 def test_headings_without_entries_are_left_out() -> None:
-    folded = changelog.fold(f"{TOP}## Unreleased\n\n### Added\n\n### Changed\n\n- One.\n\n### Fixed\n", "0.2.0", DAY)
-    assert changelog.section(folded, "0.2.0") == "### Changed\n\n- One.\n"
+    text = f"{TOP}## Unreleased\n\nThe first.\n\n### Added\n\n### Changed\n\nThe API:\n\n- One.\n\n### Fixed\n"
+    folded = changelog.fold(text, "0.2.0", DAY)
+    assert changelog.section(folded, "0.2.0") == "The first.\n\n### Changed\n\nThe API:\n\n- One.\n"
 
 
 def test_a_release_that_was_begun_is_not_folded_again() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from local import cluster, images, nodes, paths, progress
+from local import cluster, images, nodes, paths, steps
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def test_a_cluster_has_as_many_nodes_as_asked_for(
 def test_other_numbers_are_refused(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a message that says which there are."""
     monkeypatch.setenv("NODES", asked)
-    with pytest.raises(progress.StepFailed, match="NODES must be 1, 2 or 3"):
+    with pytest.raises(steps.StepFailed, match="NODES must be 1, 2 or 3"):
         cluster.wanted_nodes()
 
 
@@ -54,7 +54,7 @@ def test_each_node_is_started_loaded_joined_and_waited_for(count: int, monkeypat
     monkeypatch.setenv("NODES", str(count))
     monkeypatch.setattr(images, "every_node", lambda _built: ["system"])
     monkeypatch.setattr(images, "control_plane", lambda _built: ["control plane"])
-    monkeypatch.setattr(images, "load", lambda node, what: done.append(f"{node.name}: load {what[0]}"))
+    monkeypatch.setattr(cluster, "load", lambda what: done.extend(f"{node.name}: load {what[node]}" for node in what))
     monkeypatch.setattr(nodes, "refuse_another_checkouts", lambda: None)
     monkeypatch.setattr(nodes, "running", dict)
     monkeypatch.setattr(nodes, "stop", lambda: None)
@@ -75,8 +75,8 @@ def test_each_node_is_started_loaded_joined_and_waited_for(count: int, monkeypat
     assert done == [
         *(f"{name}: start" for name in names),
         f"route {count}",
-        "node1: load control plane",
-        *(f"{name}: load system" for name in names),
+        "node1: load ['control plane', 'system']",
+        *(f"{name}: load ['system']" for name in names[1:]),
         "node1: init",
         *(f"{name}: join node1" for name in names[1:]),
         f"wait for {' '.join(f'node/{name}' for name in names)}",

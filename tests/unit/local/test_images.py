@@ -7,25 +7,39 @@ from pathlib import Path
 
 import pytest
 
-from local import images
+from local import cache, images
+
+
+@pytest.fixture
+def copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, bool]:
+    """What the Dockerfiles of the builds copy from their contexts, and whether the contexts have it."""
+    sources: dict[str, bool] = {}
+
+    def build(_reference: str, _name: str, context: Path, _archive: Path | None, target: str = "") -> None:
+        dockerfile = (context / "Dockerfile").read_text()
+        if target:
+            # Up to the stage after the target: buildah looks at no more.
+            dockerfile = re.split(rf"^FROM {target}\b", dockerfile, flags=re.MULTILINE)[0]
+        for line in re.findall(r"^COPY (?!--from)(?:--\S+ )*(.+) \S+$", dockerfile, re.MULTILINE):
+            sources.update({source: (context / source).exists() for source in line.split()})
+
+    monkeypatch.setattr(images, "_build", build)
+    monkeypatch.setattr(images, "_image", lambda _reference, _kind, _key, build: build(tmp_path))
+    monkeypatch.setattr(cache, "built", lambda _kind, _key, build: build(tmp_path))
+    return sources
 
 
 @pytest.mark.parametrize("name", images._RECIPES)
-def test_a_context_has_all_that_its_dockerfile_copies(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_context_has_all_that_its_dockerfile_copies(name: str, copied: dict[str, bool], tmp_path: Path) -> None:
     """From the image's own folder, from elsewhere in the checkout, and what is compiled."""
-    copied: dict[str, bool] = {}
-
-    def look(_reference: str, _name: str, context: Path, _archive: Path) -> None:
-        for line in re.findall(
-            r"^COPY (?!--from)(?:--\S+ )*(.+) \S+$", (context / "Dockerfile").read_text(), re.MULTILINE
-        ):
-            copied.update({source: (context / source).exists() for source in line.split()})
-
-    monkeypatch.setattr(images, "_build", look)
-    monkeypatch.setattr(images, "_image", lambda _reference, _kind, _key, build: build(tmp_path))
     (tmp_path / "helm").touch()
     images._project_image(name, images._RECIPES[name], tmp_path / "base" / "image.tar", tmp_path)
     assert copied
-    assert [source for source, there in copied.items() if not there] == []
+    assert [source for source, present in copied.items() if not present] == []
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in images._RECIPES.items() if recipe.binaries])
+def test_the_packages_of_an_image_need_no_binary(name: str, copied: dict[str, bool], tmp_path: Path) -> None:
+    """The stage that is built while Helm is compiled copies only what is there by then."""
+    images._packages_stage(name, images._RECIPES[name], tmp_path / "base" / "image.tar")
+    assert copied == {"requirements.txt": True}

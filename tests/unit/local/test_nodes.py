@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from local import nodes, paths, progress
+from local import nodes, paths, steps
 
 NODE = nodes.Node(9)
 #: What the README has people read into their shell, and what else Kubernetes' programs would heed.
@@ -43,7 +43,7 @@ def test_nothing_of_the_shell_is_in_the_nodes_environment(tmp_path: Path, monkey
     monkeypatch.setattr(nodes, "_ensure_bridge", lambda: None)
     shells = os.umask(0o077)
     try:
-        with pytest.raises(progress.StepFailed, match="its namespaces did not come up"):
+        with pytest.raises(steps.StepFailed, match="its namespaces did not come up"):
             nodes.start(NODE, Path("/built"))
     finally:
         os.umask(shells)

@@ -1,4 +1,4 @@
-"""Problems: each kind by its slug."""
+"""Every kind of problem has a slug of its own."""
 
 import pytest
 
@@ -6,13 +6,13 @@ from service.errors import PROBLEMS, NotFound, Problem
 
 
 def test_every_kind_is_known_by_its_slug() -> None:
-    """The one for bugs too, which is none of the others."""
+    """This includes the kind for bugs."""
     assert PROBLEMS["not-found"] is NotFound
     assert PROBLEMS["internal-error"] is Problem
 
 
-def test_one_that_is_defined_elsewhere_is_known_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As soon as it is defined, in whatever module."""
+def test_a_kind_from_another_module_is_known_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Defining the class is enough."""
     monkeypatch.setitem(PROBLEMS, "of-a-test", Problem)
     del PROBLEMS["of-a-test"]
 
@@ -22,7 +22,7 @@ def test_one_that_is_defined_elsewhere_is_known_too(monkeypatch: pytest.MonkeyPa
     assert PROBLEMS["of-a-test"] is OfATest
 
 
-def test_no_two_kinds_have_one_slug() -> None:
-    """A kind that says none would be taken for what it is made from."""
+def test_no_two_kinds_share_a_slug() -> None:
+    """A kind without its own slug would look like its base class."""
     with pytest.raises(TypeError, match="Nameless needs a slug of its own: not-found is NotFound's"):
         type("Nameless", (NotFound,), {})

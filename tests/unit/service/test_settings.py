@@ -1,4 +1,4 @@
-"""The environment, read once and strictly."""
+"""The settings from environment variables."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from service.errors import StartupError
 from service.settings import Settings
 
 
-def test_without_any_variable_the_defaults_hold() -> None:
-    """So a developer needs only a kubeconfig and a tokens file."""
+def test_without_variables_the_defaults_apply() -> None:
+    """A developer needs only a kubeconfig and a file of tokens."""
     assert Settings.from_environment({}) == Settings()
 
 
 def test_every_variable_is_read() -> None:
-    """By the names that the API's chart sets."""
+    """The names are those that the API's chart sets."""
     environment = {
         "PORT": "1", "METRICS_PORT": "2", "SERVERS_NAMESPACE": "a", "SFTP_NAMESPACE": "b", "POD_NAMESPACE": "c",
         "POD_NAME": "d", "CHART_PATH": "/e", "TOKENS_FILE": "/f", "SERVER_VALUES_FILE": "/g", "GAMES_DIR": "/h",
@@ -39,26 +39,26 @@ def test_every_variable_is_read() -> None:
     ("environment", "message"),
     [
         ({"PORT": "http"}, "PORT='http'"),
-        ({"MIN_RAM_GB": "0"}, "MIN_RAM_GB='0': must be a whole number, at least 1"),
+        ({"MIN_RAM_GB": "0"}, "MIN_RAM_GB='0': must be a whole number from 1"),
         ({"MAX_RAM_GB": "1.5"}, "MAX_RAM_GB"),
         ({"MIN_DISK_GB": "9", "MAX_DISK_GB": "8"}, "MIN_DISK_GB=9 is larger"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL='loud'"),
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT='xml': must be json or console"),
-        ({"PORT": "80800"}, "PORT='80800': must be a whole number, at least 1 and at most 65535"),
+        ({"PORT": "80800"}, "PORT='80800': must be a whole number from 1 to 65535"),
         ({"SERVERS_NAMESPACE": "Game Servers"}, "SERVERS_NAMESPACE='Game Servers': must be the name of a namespace"),
         ({"SFTP_NAMESPACE": "sftp."}, "SFTP_NAMESPACE='sftp.': must be"),
         (
             {"EXTERNAL_HOST": "https://play.example.com"},
             "EXTERNAL_HOST='https://play.example.com': must be a host name",
         ),
-        ({"EXTERNAL_HOST": "play.example.com:25565"}, "must be a host name or an address"),
-        ({"EXTERNAL_HOST": "192.0.2.256"}, "must be a host name or an address"),
-        ({"EXTERNAL_HOST": "play..example.com"}, "must be a host name or an address"),
-        ({"EXTERNAL_HOST": "[2001:db8::1]"}, "must be a host name or an address"),
+        ({"EXTERNAL_HOST": "play.example.com:25565"}, "must be a host name or an IP address"),
+        ({"EXTERNAL_HOST": "192.0.2.256"}, "must be a host name or an IP address"),
+        ({"EXTERNAL_HOST": "play..example.com"}, "must be a host name or an IP address"),
+        ({"EXTERNAL_HOST": "[2001:db8::1]"}, "must be a host name or an IP address"),
     ],
 )
-def test_what_makes_no_sense_is_named(environment: dict[str, str], message: str) -> None:
-    """The variable, and what it should be."""
+def test_an_invalid_variable_is_named(environment: dict[str, str], message: str) -> None:
+    """The message has the variable, its value and what it must be."""
     with pytest.raises(StartupError, match=message):
         Settings.from_environment(environment)
 
@@ -66,6 +66,6 @@ def test_what_makes_no_sense_is_named(environment: dict[str, str], message: str)
 @pytest.mark.parametrize(
     "host", ["play.example.com", "Play.Example.com.", "play", "192.0.2.7", "2001:db8::1", "4u.example"]
 )
-def test_a_host_is_a_name_or_an_address(host: str) -> None:
-    """As customers' clients take it."""
+def test_a_host_is_a_name_or_an_ip_address(host: str) -> None:
+    """It is what customers' clients accept."""
     assert Settings.from_environment({"EXTERNAL_HOST": host}).external_host == host

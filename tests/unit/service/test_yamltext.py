@@ -1,4 +1,4 @@
-"""JSON that YAML reads as the same."""
+"""JSON that every YAML parser reads as the same value."""
 
 import pytest
 import yaml
@@ -16,25 +16,25 @@ TREES = st.recursive(
 
 
 @given(TREES)
-def test_yaml_reads_what_was_meant(value: object) -> None:
-    """Whatever the text: emoji, quotes, control characters, backslashes before what looks like an escape."""
+def test_yaml_reads_the_same_value(value: object) -> None:
+    """This holds for emoji, quotes, control characters and backslashes before what looks like an escape."""
     assert yaml.safe_load(as_yaml(value)) == value
 
 
 @pytest.mark.parametrize(("text", "written"), [("😀", r'"\U0001f600"'), ("é", r'"\u00e9"'), ("\x85", r'"\u0085"')])
-def test_what_is_beyond_ascii_is_escaped_whole(text: str, written: str) -> None:
-    """An emoji is one escape, not a pair of surrogates, which helm refuses."""
+def test_characters_beyond_ascii_are_escaped(text: str, written: str) -> None:
+    """An emoji is one escape, because helm refuses a pair of surrogates."""
     assert as_yaml(text) == written
 
 
-def test_a_name_may_be_of_any_length() -> None:
-    """YAML looks for the colon after a name within 1,024 characters, unless it is told that there is one."""
+def test_a_key_may_have_any_length() -> None:
+    """YAML expects the colon within 1,024 characters, unless the key is marked with `?`."""
     for name in ("n" * 5000, "😀" * 200, '": ' * 400, "{" + '"' * 1100):
         value = {"a": {name: [name, {name: 1}]}, name: {}}
         assert yaml.safe_load(as_yaml(value)) == value
 
 
-def test_what_json_cannot_say_is_refused() -> None:
-    """NaN has no place in values."""
+def test_a_value_that_json_cannot_represent_is_refused() -> None:
+    """Such a value is NaN."""
     with pytest.raises(ValueError, match="JSON"):
         as_yaml(float("nan"))

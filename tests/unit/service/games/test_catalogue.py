@@ -113,7 +113,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an error with one option's value alone": (
         {"values": VALUES + '{% if options.get("speed") == 9 %}x: {{ options.no | tojson }}{% endif %}\n'},
-        "values.yaml.j2:7: option no is unknown; known are speed, title",
+        "values.yaml.j2:7: option no is unknown; expected one of speed, title",
     ),
     "with little memory alone": (
         {"values": VALUES + "diskGb: {{ (8 // (server.ram_gb - 1)) | tojson }}\n"},

@@ -20,7 +20,7 @@ WRONG: dict[str, tuple[str, str]] = {
         "games:\n  minecraft:\n    image:\n      tagg: x\n",
         "4: games.minecraft.image.tagg is unknown",
     ),
-    "nothing like it": ("all: {probe: {x: 1}}", "1: all.probe.x is unknown; known are command, periodSeconds"),
+    "nothing like it": ("all: {probe: {x: 1}}", "1: all.probe.x is unknown; expected one of command, periodSeconds"),
     "no such game": (
         "all: {}\ngames:\n  minecarft: {}\n",
         "3: games.minecarft is no game: it is unknown; did you mean",
@@ -54,7 +54,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "whether RCON is public": ("all: {rcon: {visibility: private}}", "all.rcon.visibility comes from each create"),
     "whether it runs": ("all: {replicas: 0}", "all.replicas comes from each start and stop"),
     "helm's global": ("all: {global: {}}", "all.global is read by nothing here"),
-    "twice in one mapping": ("all:\n  storage: {}\n  storage: {}\n", "3: is not YAML: the key storage is there twice"),
+    "twice in one mapping": ("all:\n  storage: {}\n  storage: {}\n", "3: is not YAML: the key storage appears twice"),
     "a word that YAML reads": ("all: {environment: {NO: x}}", "is not YAML: the key NO needs quotes"),
     "only with one game": (
         "all: {rcon: {port: 25565}}",

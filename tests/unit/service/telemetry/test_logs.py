@@ -1,4 +1,4 @@
-"""Log lines: what they say, and whose server and request they are about, in whatever thread they are written."""
+"""Log lines and the server and the request that they name, in any thread."""
 
 from __future__ import annotations
 
@@ -33,24 +33,25 @@ WATCH = "service.kube.watch"
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Lines:
-    """What has been logged, as it is written; but for the watches that other tests leave behind."""
+    """The log lines, without those of watches that other tests leave running."""
     monkeypatch.setattr(caplog.handler, "formatter", logs.JsonFormatter())
     caplog.set_level(logging.INFO)
     return lambda: [line for line in map(json.loads, caplog.text.splitlines()) if line["logger"] != WATCH]
 
 
-def about(line: dict[str, Any]) -> tuple[str, int | None, str | None]:
+def bound(line: dict[str, Any]) -> tuple[str, int | None, str | None]:
+    """The logger, the server and the request id of a line."""
     return line["logger"], line.get("server"), line.get("request_id")
 
 
-def test_what_is_bound_is_on_every_line_until_it_is_not(lines: Lines) -> None:
-    """Libraries' lines among them, and a line's own fields win."""
+def test_bound_values_are_on_every_line_until_they_are_unbound(lines: Lines) -> None:
+    """This includes libraries' lines; the fields of a line win."""
     with bound_contextvars(server=4711, request_id="r-1"):
         log.info("one")
         logging.getLogger("gunicorn.error").warning("two")
         log.info("three", extra={"fields": {"server": None}})
     log.info("four")
-    assert [about(line) for line in lines()] == [
+    assert [bound(line) for line in lines()] == [
         ("some.module", 4711, "r-1"),
         ("gunicorn.error", 4711, "r-1"),
         ("some.module", None, "r-1"),
@@ -59,8 +60,8 @@ def test_what_is_bound_is_on_every_line_until_it_is_not(lines: Lines) -> None:
     assert list(lines()[0]) == ["time", "level", "logger", "message", "request_id", "server"]
 
 
-def test_an_error_comes_with_its_stack(lines: Lines) -> None:
-    """In one line, whatever is in it."""
+def test_an_error_has_its_stack_trace(lines: Lines) -> None:
+    """The stack trace is part of the one line."""
     try:
         raise ValueError("of\nthe test")
     except ValueError:
@@ -71,8 +72,8 @@ def test_an_error_comes_with_its_stack(lines: Lines) -> None:
     assert line["error"].endswith("ValueError: of\nthe test")
 
 
-def test_a_developer_reads_lines_of_text() -> None:
-    """With the same in them."""
+def test_the_console_format_is_text() -> None:
+    """It has the same content."""
     record = log.makeRecord("some.module", logging.WARNING, __file__, 1, "it %s", ("failed",), None)
     with bound_contextvars(server=4711):
         text = logs.FORMATS["console"]().format(record)
@@ -81,8 +82,8 @@ def test_a_developer_reads_lines_of_text() -> None:
     assert not text.startswith("{")
 
 
-def test_an_error_is_shown_to_a_developer() -> None:
-    """With its stack, over several lines."""
+def test_the_console_format_shows_errors() -> None:
+    """It shows the stack trace in several lines."""
     try:
         raise ValueError("of the test")
     except ValueError:
@@ -92,36 +93,36 @@ def test_an_error_is_shown_to_a_developer() -> None:
     assert "of the test" in text
 
 
-def test_a_lease_is_renewed_in_its_holders_name(monkeypatch: pytest.MonkeyPatch, lines: Lines) -> None:
-    """A thread of its own does it."""
+def test_a_log_line_of_a_leases_renewal_names_the_server(monkeypatch: pytest.MonkeyPatch, lines: Lines) -> None:
+    """Another thread renews the Lease."""
     for name, value in {"DURATION": 1.5, "RENEW_EVERY": 0.1, "MARGIN": 1.3}.items():
         monkeypatch.setattr(leases, name, value)
     kube = MemoryKube()
     with bound_contextvars(server=1, request_id="r-1"), Leases(kube, "games", "pod-1").hold("server-1"):
         kube.away()
         until(lambda: lines() != [], 10, "no line")
-    assert about(lines()[0]) == ("service.kube.leases", 1, "r-1")
+    assert bound(lines()[0]) == ("service.kube.leases", 1, "r-1")
 
 
-def test_helm_runs_in_its_callers_name(lines: Lines) -> None:
-    """In the thread that all have in common."""
+def test_a_log_line_of_helm_names_the_server(lines: Lines) -> None:
+    """helm runs in a thread that all operations share."""
 
     async def work() -> None:
-        log.info("at work")
+        log.info("working")
 
     with bound_contextvars(server=1, request_id="r-1"):
         HelmPool(1).run(good_lease(), work)
-    assert [about(line) for line in lines()] == [("some.module", 1, "r-1")]
+    assert [bound(line) for line in lines()] == [("some.module", 1, "r-1")]
 
 
-def test_an_operation_is_about_its_server(monkeypatch: pytest.MonkeyPatch, lines: Lines) -> None:
-    """Whoever asks for it; and so is what has to be done after it."""
+def test_every_log_line_of_an_operation_names_the_server(monkeypatch: pytest.MonkeyPatch, lines: Lines) -> None:
+    """This includes the recovery after the operation."""
 
     class Breaking(Writer):
         def upgrade(self, kind: str, release: str, values: Values, lease: object) -> None:
             assert isinstance(lease, Lease)
             lease.abandon()
-            log.info("breaking off")
+            log.info("failing")
             raise ClusterUnavailable
 
     writer = Breaking(Kube())
@@ -132,17 +133,17 @@ def test_an_operation_is_about_its_server(monkeypatch: pytest.MonkeyPatch, lines
     with bound_contextvars(request_id="r-1"), pytest.raises(ClusterUnavailable):
         HelmReleases(Settings(), writer._kube).change(1, lambda values: {**values, "ramGb": 2})
     until(lambda: any("has still to converge" in line["message"] for line in lines()), 10, "no line")
-    assert {about(line)[1:] for line in lines()} == {(1, "r-1")}
+    assert {bound(line)[1:] for line in lines()} == {(1, "r-1")}
 
 
-def test_a_stop_is_written_down_in_its_servers_name(lines: Lines) -> None:
-    """No request asks for it."""
+def test_a_log_line_of_a_recorded_stop_names_the_server(lines: Lines) -> None:
+    """No request causes it."""
 
-    def away(id: int) -> None:
+    def fail(id: int) -> None:
         raise ClusterUnavailable
 
-    keeper = StopKeeper(MemoryKube(), "games", away)
+    keeper = StopKeeper(MemoryKube(), "games", fail)
     keeper.start()
     keeper.pod_changed(7, None, {"metadata": {"uid": "u-1"}}, gone=True)
     until(lambda: lines() != [], 10, "no line")
-    assert [about(line) for line in lines()] == [("service.cluster.stopkeeper", 7, None)]
+    assert [bound(line) for line in lines()] == [("service.cluster.stopkeeper", 7, None)]

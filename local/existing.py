@@ -5,7 +5,7 @@ import os
 import shlex
 from pathlib import Path
 
-from local import images, paths, progress
+from local import images, paths, steps
 
 
 def kubeconfig() -> Path:
@@ -16,7 +16,7 @@ def kubeconfig() -> Path:
 
 def node_address() -> str:
     """An address of the first node at which node ports answer; an external one when it has one."""
-    listed = progress.output([paths.BIN / "kubectl", f"--kubeconfig={kubeconfig()}", "get", "nodes", "-o", "json"])
+    listed = steps.output([paths.BIN / "kubectl", f"--kubeconfig={kubeconfig()}", "get", "nodes", "-o", "json"])
     addresses = json.loads(listed)["items"][0]["status"]["addresses"]
     by_type = {address["type"]: address["address"] for address in reversed(addresses)}
     return str(by_type.get("ExternalIP") or by_type["InternalIP"])
@@ -34,20 +34,20 @@ def deliver(built: dict[str, images.Image]) -> dict[str, images.Image]:
     """
     load, registry = os.environ.get("IMAGE_LOAD"), os.environ.get("IMAGE_REGISTRY")
     if not load and not registry:
-        raise progress.StepFailed(
+        raise steps.StepFailed(
             "CLUSTER=current needs to know how images get there: set IMAGE_LOAD to a command that "
             "takes an archive (as in IMAGE_LOAD='kind load image-archive'), or IMAGE_REGISTRY to a "
             "registry that buildah is logged in to"
         )
     if load:
         for image in built.values():
-            with progress.step(f"loading {image.name}"):
-                progress.run("image-load", [*shlex.split(load), image.archive])
+            with steps.step(f"loading {image.name}"):
+                steps.run("image-load", [*shlex.split(load), image.archive])
         return built
     renamed = {}
     for name, image in built.items():
         target = f"{registry}/{image.name.removeprefix('localhost/')}"
-        with progress.step(f"pushing {target}"):
+        with steps.step(f"pushing {target}"):
             images.push(image, target)
         renamed[name] = images.Image(target, image.archive)
     return renamed

@@ -1,0 +1,65 @@
+"""`helm upgrade` from an earlier chart keeps the objects, their selectors and the labels of their pods."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.charts import installed
+from tests.charts.rendering import CHARTS, CI_FILES, RELEASES, Manifest, case, chart_of, merged, render
+
+RELEASES_OF = [(chart, name) for chart in RELEASES for name in installed.read(chart)["releases"]]
+each_release = pytest.mark.parametrize(("chart", "name"), RELEASES_OF, ids=[f"{c}-{n}" for c, n in RELEASES_OF])
+
+
+def copied(chart: str, folder: Path) -> Path:
+    """A copy of today's chart in `folder`, to be changed."""
+    return Path(shutil.copytree(CHARTS / chart, folder / chart))
+
+
+def kept(chart: str, manifests: dict[str, Manifest], name: str) -> bool:
+    """Whether `manifests` keep the facts of the release; fails with the difference if not."""
+    now, then = installed.facts(manifests), installed.read(chart)["releases"][name]["facts"]
+    assert {key: now.get(key) for key in then} == then
+    return True
+
+
+@each_release
+def test_an_upgrade_keeps_the_objects(chart: str, name: str) -> None:
+    """With the release's values given again, including overrides of names."""
+    release = installed.read(chart)["releases"][name]
+    assert kept(chart, render(chart, release["values"], release=release["release"]), name)
+
+
+@each_release
+def test_an_upgrade_with_reuse_values_keeps_the_objects(chart: str, name: str, tmp_path: Path) -> None:
+    """`--reuse-values` replaces the chart's values.yaml with the release's values, including the old defaults.
+
+    So the templates get neither new values nor new defaults: https://helm.sh/docs/helm/helm_upgrade/.
+    """
+    earlier = installed.read(chart)
+    release = earlier["releases"][name]
+    folder = copied(chart, tmp_path)
+    (folder / "values.yaml").write_text(yaml.safe_dump(merged(earlier["defaults"], release["values"])))
+    assert kept(chart, render(chart, release["values"], release=release["release"], folder=folder), name)
+
+
+@pytest.mark.parametrize("file", CI_FILES, ids=case)
+def test_nothing_but_one_label_has_the_charts_name(file: Path, tmp_path: Path) -> None:
+    """A chart with another name renders the same objects except for `helm.sh/chart`, which no pod has."""
+    chart = chart_of(file)
+    folder = copied(chart, tmp_path)
+    metadata = yaml.safe_load((folder / "Chart.yaml").read_text())
+    (folder / "Chart.yaml").write_text(yaml.safe_dump({**metadata, "name": "renamed"}))
+    assert _without_chart(render(chart, {}, file, folder=folder)) == _without_chart(render(chart, {}, file))
+
+
+def _without_chart(manifests: dict[str, Manifest]) -> dict[str, Manifest]:
+    for manifest in manifests.values():
+        manifest["metadata"]["labels"].pop("helm.sh/chart", None)
+        if "password" in manifest.get("data", {}):
+            manifest["data"]["password"] = "another each time"
+    return manifests

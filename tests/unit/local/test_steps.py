@@ -1,0 +1,62 @@
+"""Steps, and jobs that run side by side."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from local import paths, steps
+from local.steps import Jobs, StepFailed
+
+
+@pytest.fixture(autouse=True)
+def own_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs of the test's own, and no command that an earlier test ended."""
+    monkeypatch.setattr(paths, "LOGS", tmp_path)
+    monkeypatch.setattr(steps, "_commands", steps._Commands())
+
+
+def test_a_step_says_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    """With a tick, or with a cross when its block fails."""
+    with steps.step("one"):
+        pass
+    with pytest.raises(StepFailed), steps.step("two"):
+        raise StepFailed("no")
+    assert [line.split(" (")[0] for line in capsys.readouterr().out.splitlines()] == ["✓ one", "✗ two"]
+
+
+def test_jobs_run_side_by_side() -> None:
+    """Each of two jobs waits for the other to have begun."""
+    jobs, both = Jobs(), threading.Barrier(2)
+    for _ in range(2):
+        jobs.start(lambda: both.wait(timeout=10))
+    jobs.finish()
+
+
+def test_a_job_comes_after_the_one_that_it_needs() -> None:
+    """Although it was started at the same time."""
+    jobs, order = Jobs(), list[str]()
+
+    def first() -> None:
+        time.sleep(0.1)
+        order.append("first")
+
+    jobs.after(jobs.start(first), lambda: order.append("second"))
+    jobs.finish()
+    assert order == ["first", "second"]
+
+
+def test_the_first_failure_ends_the_commands_of_the_other_jobs() -> None:
+    """Nobody waits for a compiler whose work is of no use any more, and what comes after is not begun."""
+    jobs, began = Jobs(), time.monotonic()
+    command = jobs.start(lambda: steps.run("sleep", ["sleep", "60"]))
+    later: list[str] = []
+    jobs.after(command, lambda: later.append("begun"))
+    jobs.start(lambda: steps.run("false", ["sh", "-c", "sleep 0.2; echo broken; exit 3"]))
+    with pytest.raises(StepFailed, match=r"(?s)false failed with exit code 3.*broken"):
+        jobs.finish()
+    assert time.monotonic() - began < 30
+    assert later == []

@@ -8,7 +8,7 @@ from functools import partial
 from flask import Flask
 from flask_smorest import Api  # type: ignore[import-untyped]
 
-from service import errors
+from service import __version__, errors
 from service.api import disks, document, files, games, health, ports, servers
 from service.api import tokens as tokens_api
 from service.api.converters import ServerId, id_schema
@@ -49,7 +49,7 @@ def create_app(
     app = Flask("service", static_folder=None)
     app.config.update(
         API_TITLE="Game server API",
-        API_VERSION="v1",
+        API_VERSION=__version__,
         OPENAPI_VERSION="3.1.0",
         MAX_CONTENT_LENGTH=LARGEST_BODY,
         PROVIDE_AUTOMATIC_OPTIONS=False,

@@ -10,13 +10,21 @@ import service
 from local import version
 from local.paths import ROOT
 
+CHART = """name: api
+version: {0}
+appVersion: "{0}"
+kubeVersion: "1.31"
+  image: registry.example.com/gameserver-api:{0}
+  image: registry.example.com/other:1.2.3
+"""
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A checkout at 1.2.3."""
     files = {
         "service/__init__.py": '"""The API."""\n\n__version__ = "1.2.3"\n',
-        "charts/api/Chart.yaml": 'name: api\nversion: 1.2.3\nappVersion: "1.2.3"\nkubeVersion: "1.31"\n',
+        "charts/api/Chart.yaml": CHART.format("1.2.3"),
         "charts/api/README.md.gotmpl": "helm install api . --set image.tag=1.2.3 \\\n",
         "docs/operations.md": "Needs Helm 4.1.4.\n\n    --set image.tag=1.2.3 \\\n",
     }
@@ -39,6 +47,7 @@ def test_the_repository_has_one() -> None:
     [
         ("charts/api/Chart.yaml", "\nversion: 1.2.3", "charts/api/Chart.yaml:2"),
         ("charts/api/Chart.yaml", 'appVersion: "1.2.3', "charts/api/Chart.yaml:3"),
+        ("charts/api/Chart.yaml", "gameserver-api:1.2.3", "charts/api/Chart.yaml:5"),
         ("charts/api/README.md.gotmpl", "tag=1.2.3", "charts/api/README.md.gotmpl:1"),
         ("docs/operations.md", "tag=1.2.3", "docs/operations.md:3"),
     ],
@@ -62,9 +71,7 @@ def test_a_bump_changes_all_places_and_nothing_else(root: Path) -> None:
     ]
     assert version.current(root) == "2.0.0-rc.1"
     assert version.complaints(root) == []
-    assert (root / "charts/api/Chart.yaml").read_text() == (
-        'name: api\nversion: 2.0.0-rc.1\nappVersion: "2.0.0-rc.1"\nkubeVersion: "1.31"\n'
-    )
+    assert (root / "charts/api/Chart.yaml").read_text() == CHART.format("2.0.0-rc.1")
     assert "Helm 4.1.4" in (root / "docs/operations.md").read_text()
     assert version.bump("2.0.0-rc.1", root) == []
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from local.paths import ROOT
 
-PAGES = ("README.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md")))
+PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md")))
 
 PICTURE = "a picture"
 HERE = "tests/docs/test_snippets.py::"
@@ -93,6 +93,10 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
         ("kubectl -n gameserver-sftp logs daemonset/sftp --all-pods --tail=-1 | grep '\"server\": 4711'",
          REAL + "test_files_are_set_up_as_written"),
         ("┌──────────────────── pod of the DaemonSet ───────────────────┐", PICTURE),
+    ],
+    "CONTRIBUTING.md": [
+        ("make unit", HERE + "test_every_make_command_is_a_target"),
+        ("make release", HERE + "test_every_make_command_is_a_target"),
     ],
 }  # fmt: skip
 

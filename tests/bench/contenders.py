@@ -33,7 +33,8 @@ class Bench:
         # One pool, kept open, with the same library that the kubernetes client uses.
         self.pool = urllib3.PoolManager(maxsize=64, retries=False, headers=self._headers())
         configuration = client.Configuration()
-        config.load_kube_config(self.environment["KUBECONFIG"], client_configuration=configuration)
+        # The client has no type for this function.
+        config.load_kube_config(self.environment["KUBECONFIG"], client_configuration=configuration)  # type: ignore[no-untyped-call]
         self.core = client.CoreV1Api(client.ApiClient(configuration))
         self._next = FIRST + int(time.time()) % 10_000 * 100
         self.by_api: set[int] = set()
@@ -103,10 +104,12 @@ class Bench:
     def node_port(self, id: int) -> int | None:
         """The game's node port, from the Service itself."""
         try:
-            port = self.core.read_namespaced_service(f"server-{id}", NAMESPACE).spec.ports[0].node_port
+            service = self.core.read_namespaced_service(f"server-{id}", NAMESPACE)
         except client.ApiException:
             return None
-        return int(port) if port else None
+        assert service.spec is not None
+        assert service.spec.ports is not None
+        return service.spec.ports[0].node_port or None
 
     # -- the API's replicas ---------------------------------------------------------------------------------
 
@@ -129,7 +132,8 @@ class Bench:
         """The API's pods, without those that are coming to their end unless told otherwise."""
         selector = "app.kubernetes.io/name=api,app.kubernetes.io/instance=api"
         pods = self.core.list_namespaced_pod(API_NAMESPACE, label_selector=selector).items
-        return [pod.metadata.name for pod in pods if ending or not pod.metadata.deletion_timestamp]
+        metadata = [pod.metadata for pod in pods if pod.metadata is not None]
+        return [each.name for each in metadata if each.name and (ending or not each.deletion_timestamp)]
 
     def metrics(self, pod: str) -> dict[str, float]:
         """What a replica counts, by series."""
@@ -155,7 +159,7 @@ class Bench:
 
 
 @contextmanager
-def bench() -> Iterator[Bench]:
+def prepared() -> Iterator[Bench]:
     """The local cluster's bench; what it made is removed at the end.
 
     Meanwhile no replica comes or goes: one that starts takes the same two cores that everything else is measured on.

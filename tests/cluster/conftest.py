@@ -6,7 +6,7 @@ import os
 import secrets
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Cluster:
         found: dict[str, Any] = json.loads(output)
         return found
 
-    def call(self, method: str, path: str, body: object = None, *, token: str | None = None) -> requests.Response:
+    def call(self, method: str, path: str, body: Any = None, *, token: str | None = None) -> requests.Response:
         """One call of the API, with a JSON body where `body` is given."""
         answer = requests.request(
             method,
@@ -75,7 +75,7 @@ class Cluster:
                 self.secrets[f"{method} {path}"] = answer.json()[kind]
         return answer
 
-    def done(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+    def done(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """The JSON of a call that must succeed; one told to wait (409, 429) is sent again."""
         deadline = time.monotonic() + 60
         while True:
@@ -121,7 +121,12 @@ class Cluster:
 @pytest.fixture(scope="session")
 def _cluster() -> Cluster:
     assert "API_URL" in os.environ, "no cluster: `make test` brings one up, or `make run`"
-    return Cluster(*(os.environ[name] for name in ("API_URL", "API_TOKEN", "KUBECONFIG", "NODE_IP")))
+    return Cluster(
+        api_url=os.environ["API_URL"],
+        api_token=os.environ["API_TOKEN"],
+        kubeconfig=os.environ["KUBECONFIG"],
+        node_ip=os.environ["NODE_IP"],
+    )
 
 
 @pytest.fixture
@@ -153,7 +158,7 @@ def new_server(cluster: Cluster) -> Callable[[], int]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A test that fails shows its servers' pods, logs and events."""
     report = yield
     if report.when == "call" and report.failed and hasattr(item, "funcargs"):

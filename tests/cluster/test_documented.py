@@ -70,7 +70,7 @@ def test_it_is_installed_as_written(cluster: Cluster, namespace: str) -> None:
         *("kubectl", "-n", namespace, "get", "secret", "api-tokens", "-o", 'go-template={{index .data "tokens.json"}}')
     )
     tokens = parse(typed(f"base64 -d <<< {kept}"), "tokens.json")
-    assert [(token.name, token.scopes) for token in tokens] == [("shop", {"read", "operate", "admin"})]
+    assert [(token.name, token.scopes) for token in tokens] == [("shop", frozenset({"read", "operate", "admin"}))]
     assert "Dry run complete" in typed(dry(block("docs/operations.md", "helm upgrade --install api")))
     for page in ("docs/operations.md", "docs/sftp.md"):
         label, releases = block(page, "kubectl create namespace gameserver-sftp").split("helm", 1)

@@ -299,4 +299,5 @@ def test_a_lost_node_is_said_for_as_long_as_it_is_lost(
 def node_given_up(cluster: Cluster, node: str) -> bool:
     """Whether the cluster holds the node for lost."""
     conditions = json.loads(cluster.run("kubectl", "get", "node", node, "-o", "json"))["status"]["conditions"]
-    return next(one["status"] for one in conditions if one["type"] == "Ready") != "True"
+    ready: str = next(one["status"] for one in conditions if one["type"] == "Ready")
+    return ready != "True"

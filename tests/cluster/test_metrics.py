@@ -46,7 +46,7 @@ class Prometheus:
 
     def check(self, what: str, *files: Path, stdin: str | None = None) -> None:
         """promtool's opinion."""
-        command = [self.tools / "promtool", "check", what, *files]
+        command: list[str | Path] = [self.tools / "promtool", "check", what, *files]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -101,7 +101,11 @@ def prometheus(cluster: Cluster, tmp_path: Path) -> Iterator[Prometheus]:
     found = Prometheus(f"http://{cluster.node_ip}:{_PORT}", tools, pods)
     found.check("config", file)
     network = f"--net=/proc/{nodes.running()[1]}/ns/net"
-    command = [tools / "prometheus", f"--config.file={file}", f"--storage.tsdb.path={tmp_path / 'data'}"]
+    command: list[str | Path] = [
+        tools / "prometheus",
+        f"--config.file={file}",
+        f"--storage.tsdb.path={tmp_path / 'data'}",
+    ]
     command += [f"--web.listen-address={cluster.node_ip}:{_PORT}", "--log.level=warn"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(["nsenter", network, "--", *command], stdout=log, stderr=log)
@@ -169,7 +173,7 @@ def test_prometheus_sees_every_replica(cluster: Cluster, prometheus: Prometheus,
     cluster.done("DELETE", f"{path}?disk=erase")
 
     route = "/api/v1/server/<id:id>/"
-    expected = {
+    expected: dict[tuple[str, ...], set[Labels]] = {
         asked: {(route, "POST", "201"), (route, "PATCH", "200"), (route, "DELETE", "200"), ("none", "GET", "404")},
         ran: {("install", "success"), ("change", "success"), ("uninstall", "success")},
         mended: {()},

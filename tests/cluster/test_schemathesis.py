@@ -3,6 +3,7 @@
 import time
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -48,12 +49,11 @@ def published(_cluster: Cluster) -> Iterator[Any]:
     for name in _token_names(_cluster) - before:
         _cluster.done("DELETE", f"/api/v1/token/{name}")
     for server in (*_SERVERS, _NONE):
-        path = f"/api/v1/server/{server}/?disk=erase"
-        until(
-            lambda path=path: _cluster.call("DELETE", path).status_code in (200, 404),
-            60,
-            f"server {server} is not erased",
-        )
+        until(partial(_erased, _cluster, server), 60, f"server {server} is not erased")
+
+
+def _erased(cluster: Cluster, server: int) -> bool:
+    return cluster.call("DELETE", f"/api/v1/server/{server}/?disk=erase").status_code in (200, 404)
 
 
 def _token_names(cluster: Cluster) -> set[str]:

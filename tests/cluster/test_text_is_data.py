@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 from mcstatus import JavaServer
 
@@ -26,7 +27,8 @@ def environment(cluster: Cluster, server: int) -> dict[str, str]:
 
 def shown_to_players(host: str, port: int) -> str:
     """The line under the server's name; a busy machine may need another try."""
-    seen: list[str | dict[str, str]] = []
+    # A string, or an object that has the string in `text`.
+    seen: list[Any] = []
 
     def answered() -> bool:
         try:
@@ -36,7 +38,7 @@ def shown_to_players(host: str, port: int) -> str:
         return True
 
     until(answered, 30, "the game does not answer")
-    return seen[0] if isinstance(seen[0], str) else seen[0]["text"]
+    return str(seen[0] if isinstance(seen[0], str) else seen[0]["text"])
 
 
 def test_quotes_templates_and_newlines_reach_the_game_as_text(cluster: Cluster, new_server: Callable[[], int]) -> None:

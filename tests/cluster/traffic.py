@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from urllib.parse import urlsplit
 
@@ -60,7 +60,7 @@ class Caller:
         """Leave."""
         self._connection.close()
 
-    def _once(self, method: str, path: str, body: object) -> tuple[int, Mapping[str, str], bytes]:
+    def _once(self, method: str, path: str, body: object) -> tuple[int, http.client.HTTPMessage, bytes]:
         self._connection.request(method, path, None if body is None else json.dumps(body), self._headers)
         answer = self._connection.getresponse()
         text = answer.read()

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -29,7 +30,7 @@ class Call:
 
     method: str
     path: str = "/"
-    body: object = None
+    body: Any = None
 
 
 CREATE = Call("POST", body={"ram_gb": 1, "disk_gb": 1})

@@ -28,7 +28,7 @@ class Maps:
     def said(self) -> str | None:
         """What the ConfigMap says; None where there is none."""
         found = self.kube.get(self.path)
-        return found and str(found["data"]["said"])
+        return None if found is None else str(found["data"]["said"])
 
 
 @pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.cluster)])

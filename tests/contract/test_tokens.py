@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def two(request: pytest.FixtureRequest, tmp_path: Path) -> Two:
     return kept_tokens.replica(kube), kept_tokens.replica(kube)
 
 
-def issued(name: str, secret: str, **more: object) -> Issued:
+def issued(name: str, secret: str, **more: Any) -> Issued:
     return Issued(replace(Token(name, hash_of(secret), frozenset({"read"})), **more), NOW, "shop")
 
 
@@ -54,6 +55,10 @@ def works(store: Tokens, secret: str) -> Callable[[], bool]:
         return True
 
     return asked
+
+
+def gone(store: Tokens, secret: str) -> Callable[[], bool]:
+    return lambda: not works(store, secret)()
 
 
 def test_the_operators_tokens_are_taken(two: Two) -> None:
@@ -75,7 +80,7 @@ def test_a_token_that_is_given_out_comes_and_goes_everywhere(two: Two) -> None:
         assert store.issued() == {"token.mine": written(mine)}
     two[1].change(lambda records: {"token.mine": None})
     for store in two:
-        until(lambda store=store: not works(store, "secret")())
+        until(gone(store, "secret"))
         assert not store.heard_of("token.mine")
         assert store.issued() == {}
 

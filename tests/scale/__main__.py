@@ -7,6 +7,7 @@ import json
 import random
 import signal
 import time
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -111,13 +112,13 @@ def _measured(there: Simulation, shop: Shop, first: int, size: int) -> tuple[str
     say(f"{size} servers: {len(bulk)} creates, {WORKERS} at once")
     filling = timed(lambda: at_once(WORKERS, shop.create, bulk))
     say(f"{size} servers: the last {len(single)} one by one")
-    creates = [timed(lambda id=id: shop.create(id, start=False)) for id in single]
-    starts = [timed(lambda id=id: shop.call("PATCH", f"server/{id}/start")) for id in single]
+    creates = [timed(partial(shop.create, id, start=False)) for id in single]
+    starts = [timed(partial(shop.call, "PATCH", f"server/{id}/start")) for id in single]
     _until_running(shop, size)
     say(f"{size} servers: reads")
     some = random.choices(range(1, size + 1), k=READS)
-    lookups = [timed(lambda id=id: shop.call("PATCH", f"server/{id}/port/primary")) for id in some]
-    statuses = [timed(lambda id=id: shop.call("GET", f"server/{id}/")) for id in some]
+    lookups = [timed(partial(shop.call, "PATCH", f"server/{id}/port/primary")) for id in some]
+    statuses = [timed(partial(shop.call, "GET", f"server/{id}/")) for id in some]
     lists = [timed(shop.all) for _ in range(LISTS)]
     pages = [timed(lambda: shop.call("GET", "server/?limit=100")) for _ in range(LISTS)]
     return (

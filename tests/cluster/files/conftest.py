@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import asyncssh
 import pytest
@@ -65,10 +64,10 @@ def carol(servers: tuple[Server, Server, Server]) -> Iterator[Server]:
     yield from _restored(servers[2])
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    outcome: Any = yield
-    report = outcome.get_result()
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows the last lines of the agents' logs."""
+    report = yield
     if report.failed and Path(str(item.fspath)).parent == Path(__file__).parent:
         try:
             logs = kubectl("logs", "-n", SFTP, "daemonset/sftp", "--all-pods", "--prefix", "--tail=60")
@@ -76,6 +75,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
             # It fails with Kubernetes away, for one. Raised here it would end the whole session.
             logs = str(error)
         report.sections.append(("SFTP pods", logs))
+    return report
 
 
 def _restored(server: Server) -> Iterator[Server]:

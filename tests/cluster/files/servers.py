@@ -72,11 +72,12 @@ def eventually(check: Callable[[], Any], seconds: float, what: str) -> float:
 def sftp_pod(node: str) -> str:
     """The name of a node's SFTP pod."""
     pods = get("pods", "-n", SFTP, "-l", "app.kubernetes.io/name=sftp-daemonset")["items"]
-    return next(
+    name: str = next(
         pod["metadata"]["name"]
         for pod in pods
         if pod["spec"].get("nodeName") == node and "deletionTimestamp" not in pod["metadata"]
     )
+    return name
 
 
 def in_sftp_pod(node: str, script: str) -> str:

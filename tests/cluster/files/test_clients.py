@@ -65,7 +65,7 @@ def test_a_client_that_offers_its_agents_keys_first_gets_in_by_its_password(alic
 def test_a_connection_is_good_for_four_passwords(carol: Server) -> None:
     """However many keys it may offer."""
 
-    class Guessing(asyncssh.SSHClient):  # type: ignore[misc]
+    class Guessing(asyncssh.SSHClient):
         asked = 0
 
         def password_auth_requested(self) -> str | None:
@@ -126,7 +126,7 @@ def test_each_operation_is_found_by_its_server_and_its_name(alice: Server) -> No
     assert all(line.isprintable() for line in text.split("\n"))
 
 
-async def _session(server: Server) -> tuple[Any, Any]:
+async def _session(server: Server) -> tuple[asyncssh.SSHClientConnection, asyncssh.SFTPClient]:
     connection = await server.connect()
     return connection, await connection.start_sftp_client()
 
@@ -149,7 +149,8 @@ def test_many_logins_at_once_never_leave_more_sessions_than_allowed(alice: Serve
     all."""
 
     async def run() -> None:
-        connections, living = [], []
+        connections: list[asyncssh.SSHClientConnection] = []
+        living: list[asyncssh.SFTPClient] = []
         try:
             for _ in range(3):
                 found = await asyncio.gather(*(_session(alice) for _ in range(25)), return_exceptions=True)
@@ -187,7 +188,7 @@ def test_a_crowd_of_strangers_keeps_no_customer_out(alice: Server, carol: Server
     async def run() -> None:
         typed = asyncio.Event()
 
-        class Typing(asyncssh.SSHClient):  # type: ignore[misc]
+        class Typing(asyncssh.SSHClient):
             async def password_auth_requested(self) -> str:
                 await typed.wait()
                 return PASSWORD
@@ -219,7 +220,7 @@ def test_there_are_two_minutes_to_log_in(alice: Server) -> None:
     """And the log says whose time has run out, where the server was named."""
 
     async def patient() -> None:
-        class Slow(asyncssh.SSHClient):  # type: ignore[misc]
+        class Slow(asyncssh.SSHClient):
             async def password_auth_requested(self) -> str:
                 await asyncio.sleep(100)
                 return PASSWORD
@@ -228,7 +229,7 @@ def test_there_are_two_minutes_to_log_in(alice: Server) -> None:
 
     asyncio.run(patient())
 
-    class Asleep(asyncssh.SSHClient):  # type: ignore[misc]
+    class Asleep(asyncssh.SSHClient):
         async def password_auth_requested(self) -> str:
             await asyncio.sleep(180)
             return PASSWORD

@@ -137,7 +137,7 @@ def test_logins_and_file_operations_are_logged_with_server_and_path(alice: Serve
         found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
         return [line for line in found if line.get("server") == alice.number]
 
-    wanted = [
+    wanted: list[dict[str, Any]] = [
         {"event": "login", "user": alice.user, "method": "publickey"},
         {"event": "file", "operation": "open", "path": "/files/logged.txt", "flags": "WRITE,CREATE,TRUNCATE"},
         {"event": "file", "operation": "close", "path": "/files/logged.txt", "bytes_written": 5},

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncssh
 import pytest
@@ -27,7 +28,7 @@ from tests.cluster.files.servers import (
 
 
 @contextlib.asynccontextmanager
-async def session(server: Server, **options: object) -> AsyncIterator[asyncssh.SFTPClient]:
+async def session(server: Server, **options: Any) -> AsyncIterator[asyncssh.SFTPClient]:
     async with contextlib.AsyncExitStack() as stack:
         connection = await stack.enter_async_context(server.connect(**options))
         yield await stack.enter_async_context(connection.start_sftp_client())

@@ -45,9 +45,15 @@ class Edges:
     use_disk: Callable[[int], None]
 
 
+def revisions(edges: Edges, id: int) -> list[tuple[str, str]]:
+    """Version and status of each revision of a server's release, oldest first."""
+    labels = [release["labels"] for release in edges.cluster.server(id).releases]
+    return [(each["version"], each["status"]) for each in labels]
+
+
 def statuses(edges: Edges, id: int) -> list[str]:
-    """Those of the revisions that a server's release has, oldest first."""
-    return [one["labels"]["status"] for one in edges.cluster.server(id).releases]
+    """The status of each revision of a server's release, oldest first."""
+    return [status for _, status in revisions(edges, id)]
 
 
 @pytest.fixture(scope="session")

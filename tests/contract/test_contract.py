@@ -11,12 +11,8 @@ import pytest
 
 from service.errors import ClusterUnavailable, InvalidRequest, OperationInProgress, RefusedByCluster, ServerNotFound
 from service.servers.state import exists
-from tests.contract.conftest import VALUES, Edges
+from tests.contract.conftest import VALUES, Edges, revisions, statuses
 from tests.support.waiting import until
-
-
-def statuses(edges: Edges, id: int) -> list[tuple[str, str]]:
-    return [(one["labels"]["version"], one["labels"]["status"]) for one in edges.cluster.server(id).releases]
 
 
 def node_ports(edges: Edges, id: int) -> dict[str, int]:
@@ -61,7 +57,7 @@ def test_an_install_is_seen_at_once(edges: Edges, new_id: Callable[[], int]) -> 
     assert set(node_ports(edges, id)) == {"primary", "rcon", "sftp"}
     assert edges.cluster.service(f"server-{id}") is not None
     assert edges.cluster.rcon_password(id)
-    assert statuses(edges, id) == [("1", "deployed")]
+    assert revisions(edges, id) == [("1", "deployed")]
     assert edges.releases.current(id) == VALUES
     assert exists(found)
 
@@ -89,7 +85,7 @@ def test_a_change_sends_the_values_whole(edges: Edges, new_id: Callable[[], int]
 
     assert edges.releases.change(id, change) is True
     assert edges.releases.current(id) == {**VALUES, "ramGb": 2}
-    assert statuses(edges, id) == [("1", "superseded"), ("2", "deployed")]
+    assert revisions(edges, id) == [("1", "superseded"), ("2", "deployed")]
     assert node_ports(edges, id) == ports
 
 
@@ -110,7 +106,7 @@ def test_a_change_of_nothing_makes_no_revision(edges: Edges, new_id: Callable[[]
     id = new_id()
     edges.releases.install(id, VALUES)
     assert edges.releases.change(id, lambda values: {**values, "replicas": 0}) is False
-    assert statuses(edges, id) == [("1", "deployed")]
+    assert revisions(edges, id) == [("1", "deployed")]
 
 
 def test_a_change_of_nothing_makes_a_lost_workload_again(edges: Edges, new_id: Callable[[], int]) -> None:
@@ -147,7 +143,7 @@ def test_a_refused_change_changes_nothing(edges: Edges, new_id: Callable[[], int
         # Kubernetes grows no disk that has never been used.
         edges.releases.change(id, lambda values: {**values, "diskGb": 3})
     assert edges.releases.current(id) == {**VALUES, "diskGb": 2}
-    assert statuses(edges, id)[-1][1] == "deployed"
+    assert statuses(edges, id)[-1] == "deployed"
     assert edges.releases.change(id, lambda values: {**values, "ramGb": 2}) is True
 
 

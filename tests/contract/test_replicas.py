@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from service.cluster.reader import ClusterReader
 from service.errors import ClusterUnavailable, OperationInProgress, RefusedByCluster
 from service.helm.releases import HelmReleases
 from service.kube import leases
@@ -213,8 +214,6 @@ def test_kubernetes_away_is_said_in_time(
     real_settings: Settings, tmp_path: Path, new_id: Callable[[], int], monkeypatch: pytest.MonkeyPatch, kubeconfig: str
 ) -> None:
     """Reads and writes say so in under 5 seconds, whether connections are refused or nothing answers."""
-    from service.cluster.reader import ClusterReader
-
     proxy = Proxy(kubeconfig)
     with proxy.running():
         monkeypatch.setenv("KUBECONFIG", proxy.kubeconfig(tmp_path))
@@ -236,10 +235,7 @@ def test_kubernetes_away_is_said_in_time(
     assert not cluster.ready()
 
 
-def _calls(cluster: object, releases: HelmReleases, id: int) -> list[Callable[[], object]]:
-    from service.cluster.reader import ClusterReader
-
-    assert isinstance(cluster, ClusterReader)
+def _calls(cluster: ClusterReader, releases: HelmReleases, id: int) -> list[Callable[[], object]]:
     time.sleep(2.5)  # Past what the list takes for fresh.
     return [
         lambda: cluster.server(id).statefulset,

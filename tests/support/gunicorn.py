@@ -59,7 +59,7 @@ class Served:
 
     def until_alive(self, seconds: float = 60) -> None:
         """Wait until it answers."""
-        until(self._alive, seconds, self.log.read_text)
+        until(self._alive, seconds, self.log.read_text, not_yet=(requests.ConnectionError, requests.Timeout))
 
     def send_signal(self, number: int) -> None:
         """To gunicorn and its worker; helm is in a session of its own."""
@@ -73,7 +73,4 @@ class Served:
 
     def _alive(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
-        try:
-            return bool(requests.get(f"{self.url}/healthcheck", timeout=5).json() == {"alive": True})
-        except (requests.ConnectionError, requests.Timeout):
-            return False
+        return bool(requests.get(f"{self.url}/healthcheck", timeout=5).json() == {"alive": True})

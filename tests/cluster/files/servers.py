@@ -58,15 +58,8 @@ def apply(*objects: dict[str, Any]) -> None:
 
 
 def eventually(check: Callable[[], Any], seconds: float, what: str) -> float:
-    """Wait until check is true; gives how long it took. What the network or SSH complains of counts as not yet."""
-
-    def reached() -> bool:
-        try:
-            return bool(check())
-        except (OSError, asyncssh.Error):
-            return False
-
-    return until(reached, seconds, f"not within {seconds} s: {what}")
+    """Wait until `check()` is true, also through errors of the network and of SSH. Returns how many seconds it took."""
+    return until(check, seconds, f"not within {seconds} s: {what}", not_yet=(OSError, asyncssh.Error))
 
 
 def sftp_pod(node: str) -> str:

@@ -15,12 +15,11 @@ import pytest
 import requests
 
 from local.paths import ROOT
+from tests.cluster import evidence
 from tests.support.waiting import until
 
 SERVERS_NAMESPACE = "gameservers"
 
-#: Of how many servers a failing test shows what it can.
-_SHOWN = 5
 #: Each test session counts its servers from a place of its own, so that runs never meet, even begun at one moment.
 _ids = itertools.count(10_000 + secrets.randbelow(10**6) * 1000)
 
@@ -75,16 +74,21 @@ class Cluster:
                 self.secrets[f"{method} {path}"] = answer.json()[kind]
         return answer
 
-    def done(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        """The JSON of a call that must succeed; one told to wait (409, 429) is sent again."""
-        deadline = time.monotonic() + 60
+    def settled(self, method: str, path: str, body: Any = None, *, seconds: float = 60) -> requests.Response:
+        """The response to a call, sent again for up to `seconds` while the API answers with Retry-After."""
+        deadline = time.monotonic() + seconds
         while True:
-            answer = self.call(method, path, body)
-            if "Retry-After" not in answer.headers or time.monotonic() > deadline:
-                assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text}"
-                found: dict[str, Any] = answer.json()
-                return found
+            response = self.call(method, path, body)
+            if "Retry-After" not in response.headers or time.monotonic() > deadline:
+                return response
             time.sleep(0.5)
+
+    def done(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """The JSON of a call that must succeed, sent again for a minute while the API asks for that."""
+        response = self.settled(method, path, body)
+        assert response.ok, f"{method} {path}: {response.status_code} {response.text}"
+        answer: dict[str, Any] = response.json()
+        return answer
 
     def create(self, server: int, **more: object) -> dict[str, Any]:
         """Create a small server."""
@@ -119,7 +123,7 @@ class Cluster:
 
 
 @pytest.fixture(scope="session")
-def _cluster() -> Cluster:
+def shared_cluster() -> Cluster:
     assert "API_URL" in os.environ, "no cluster: `make test` brings one up, or `make run`"
     return Cluster(
         api_url=os.environ["API_URL"],
@@ -130,14 +134,14 @@ def _cluster() -> Cluster:
 
 
 @pytest.fixture
-def cluster(_cluster: Cluster) -> Iterator[Cluster]:
+def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
     """The cluster; servers made by `new_server` are erased after the test."""
-    _cluster.servers = []
-    yield _cluster
-    for server in _cluster.servers:
+    shared_cluster.servers = []
+    yield shared_cluster
+    for server in shared_cluster.servers:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            answer = _cluster.call("DELETE", f"/api/v1/server/{server}/?disk=erase")
+            answer = shared_cluster.call("DELETE", f"/api/v1/server/{server}/?disk=erase")
             if answer.status_code in (200, 404):
                 break
             time.sleep(0.5)
@@ -159,27 +163,10 @@ def new_server(cluster: Cluster) -> Callable[[], int]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A test that fails shows its servers' pods, logs and events."""
+    """A test that fails shows pods, events and logs of the cluster and of its own servers."""
     report = yield
-    if report.when == "call" and report.failed and hasattr(item, "funcargs"):
-        cluster = item.funcargs.get("cluster")
-        for server in cluster.servers[:_SHOWN] if isinstance(cluster, Cluster) else []:
-            report.sections.append((f"server {server}", _evidence(cluster, server)))
+    if report.failed:
+        cluster = (getattr(item, "funcargs", None) or {}).get("cluster")
+        servers = cluster.servers if isinstance(cluster, Cluster) else []
+        report.sections.extend([*evidence.of_servers(servers), *evidence.of_cluster()])
     return report
-
-
-def _evidence(cluster: Cluster, server: int) -> str:
-    pod = f"server-{server}-0"
-    commands = (
-        ["describe", "pod", pod],
-        ["logs", pod, "--tail=40"],
-        ["get", "events", "--sort-by=.lastTimestamp", f"--field-selector=involvedObject.name={pod}"],
-        ["get", "statefulset,service,pvc,secret", "-l", f"gameserver/id={server}"],
-    )
-    shown = []
-    for command in commands:
-        try:
-            shown.append(cluster.run("kubectl", "-n", SERVERS_NAMESPACE, *command))
-        except AssertionError as error:
-            shown.append(str(error))
-    return "\n".join(shown)

@@ -37,19 +37,19 @@ _NONE = _FIRST + 3
 
 
 @pytest.fixture(scope="session")
-def published(_cluster: Cluster) -> Iterator[Any]:
+def published(shared_cluster: Cluster) -> Iterator[Any]:
     """The document as the API gives it; what was created along the way is erased."""
-    schema = schemathesis.openapi.from_url(f"{_cluster.api_url}/openapi.json")
+    schema = schemathesis.openapi.from_url(f"{shared_cluster.api_url}/openapi.json")
     schema.hook(map_path_parameters)
     schema.hook(map_body)
     for server in _SERVERS[:2]:
-        _cluster.create(server, start=False)
-    before = _token_names(_cluster)
+        shared_cluster.create(server, start=False)
+    before = _token_names(shared_cluster)
     yield schema
-    for name in _token_names(_cluster) - before:
-        _cluster.done("DELETE", f"/api/v1/token/{name}")
+    for name in _token_names(shared_cluster) - before:
+        shared_cluster.done("DELETE", f"/api/v1/token/{name}")
     for server in (*_SERVERS, _NONE):
-        until(partial(_erased, _cluster, server), 60, f"server {server} is not erased")
+        until(partial(_erased, shared_cluster, server), 60, f"server {server} is not erased")
 
 
 def _erased(cluster: Cluster, server: int) -> bool:

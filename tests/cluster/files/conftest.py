@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from tests.cluster.files.servers import PASSWORD_HASH, SFTP, Server, eventually, get, kubectl
+from tests.cluster import evidence
+from tests.cluster.files.servers import PASSWORD_HASH, Server, eventually, get
 
 ALICE, BOB, CAROL = 9_100_001, 9_100_002, 9_100_003
 
@@ -68,13 +68,8 @@ def carol(servers: tuple[Server, Server, Server]) -> Iterator[Server]:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A test that fails shows the last lines of the agents' logs."""
     report = yield
-    if report.failed and Path(str(item.fspath)).parent == Path(__file__).parent:
-        try:
-            logs = kubectl("logs", "-n", SFTP, "daemonset/sftp", "--all-pods", "--prefix", "--tail=60")
-        except (AssertionError, subprocess.TimeoutExpired) as error:
-            # It fails with Kubernetes away, for one. Raised here it would end the whole session.
-            logs = str(error)
-        report.sections.append(("SFTP pods", logs))
+    if report.failed:
+        report.sections.append(evidence.of_agents())
     return report
 
 

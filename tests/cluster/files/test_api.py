@@ -5,37 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import asyncssh
 import pytest
 
+from tests.cluster.conftest import Cluster
 from tests.cluster.files.servers import SERVERS, SFTP, apply, eventually, kubectl, published_host_key
 
 ID = 9_100_010
 
+Call = Callable[..., tuple[int, dict[str, Any]]]
 
-def call(method: str, path: str, body: object = None, id: int = ID) -> tuple[int, dict[str, Any]]:
-    """One call of the API; gives status and answer. Tries again where the answer says when."""
-    while True:
-        request = urllib.request.Request(
-            f"{os.environ['API_URL']}/api/v1/server/{id}/{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {os.environ['API_TOKEN']}", "Content-Type": "application/json"},
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            if "Retry-After" not in error.headers:
-                return error.code, json.load(error)
-            time.sleep(int(error.headers["Retry-After"]))
+
+@pytest.fixture(scope="module")
+def call(shared_cluster: Cluster) -> Call:
+    """Calls of the API about a server, each sent again for as long as the API asks for that; status and JSON."""
+
+    def send(method: str, path: str, body: Any = None, id: int = ID) -> tuple[int, dict[str, Any]]:
+        # A start of a server that was just deleted waits for the game's end.
+        response = shared_cluster.settled(method, f"/api/v1/server/{id}/{path}", body, seconds=180)
+        return response.status_code, response.json()
+
+    return send
 
 
 def connect(port: dict[str, Any], **credentials: Any) -> Any:
@@ -44,7 +38,7 @@ def connect(port: dict[str, Any], **credentials: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[dict[str, Any]]:
+def port(call: Call) -> Iterator[dict[str, Any]]:
     """A server, and where its files are reached."""
     status, _ = call("POST", "", {"ram_gb": 1, "disk_gb": 1, "disk": "reuse"})
     assert status in (200, 201)
@@ -57,7 +51,7 @@ def port() -> Iterator[dict[str, Any]]:
         call("DELETE", "?disk=erase")
 
 
-def test_a_password_works_within_five_seconds_and_is_shown_once(port: dict[str, Any]) -> None:
+def test_a_password_works_within_five_seconds_and_is_shown_once(call: Call, port: dict[str, Any]) -> None:
     status, answer = call("PUT", "sftp", {"password": True})
     assert (status, answer["user"]) == (200, f"server-{ID}")
     password = answer["password"]
@@ -78,7 +72,7 @@ def test_a_password_works_within_five_seconds_and_is_shown_once(port: dict[str, 
     assert password not in kubectl("get", "secret", f"server-{ID}", "-n", SFTP, "-o", "yaml")
 
 
-def test_an_account_of_an_earlier_server_opens_nothing(port: dict[str, Any]) -> None:
+def test_an_account_of_an_earlier_server_opens_nothing(call: Call, port: dict[str, Any]) -> None:
     """As after a hand's uninstall: its account stays, and its id is used again."""
     key = asyncssh.generate_private_key("ssh-ed25519")
     assert call("PUT", "sftp", {"public_keys": [key.export_public_key().decode()]})[0] == 200
@@ -106,7 +100,7 @@ def test_an_account_of_an_earlier_server_opens_nothing(port: dict[str, Any]) -> 
     eventually(let_in, 10, "its own works again")
 
 
-def test_the_fingerprints_are_those_of_the_host(port: dict[str, Any]) -> None:
+def test_the_fingerprints_are_those_of_the_host(call: Call, port: dict[str, Any]) -> None:
     """Of each type that a client may know alone, in the order in which clients should prefer them."""
 
     async def seen(kind: str) -> str:
@@ -119,13 +113,13 @@ def test_the_fingerprints_are_those_of_the_host(port: dict[str, Any]) -> None:
     assert call("GET", "sftp")[1]["host_keys"] == [asyncio.run(seen(kind)) for kind in kinds]
 
 
-def test_the_port_stays_over_stop_and_start(port: dict[str, Any]) -> None:
+def test_the_port_stays_over_stop_and_start(call: Call, port: dict[str, Any]) -> None:
     for verb in ("stop", "start"):
         call("PATCH", verb)
         assert call("PATCH", "port/sftp")[1] == port
 
 
-def test_deleting_the_server_ends_its_sessions_and_its_access(port: dict[str, Any]) -> None:
+def test_deleting_the_server_ends_its_sessions_and_its_access(call: Call, port: dict[str, Any]) -> None:
     """The disk is kept, the way to it is not; made again, the server begins without an account."""
     key = asyncssh.generate_private_key("ssh-ed25519")
     assert call("PUT", "sftp", {"public_keys": [key.export_public_key().decode()]})[0] == 200
@@ -152,7 +146,7 @@ def test_deleting_the_server_ends_its_sessions_and_its_access(port: dict[str, An
 NEVER = 9_100_012
 
 
-def test_before_the_first_start_the_api_says_to_start_the_server_once() -> None:
+def test_before_the_first_start_the_api_says_to_start_the_server_once(call: Call) -> None:
     """And from then on the files are reached, whether it runs or not."""
     made = {"game": "teeworlds", "ram_gb": 1, "disk_gb": 1, "start": False}
     assert call("POST", "", made, id=NEVER)[0] == 201
@@ -182,7 +176,7 @@ REMOTE, CLASS = 9_100_011, "sftp-test-nfs"
 
 
 @pytest.fixture
-def remote() -> Iterator[None]:
+def remote(call: Call) -> Iterator[None]:
     """A stopped server over a volume that would be mounted from a file server, kept from an earlier server."""
     name = f"server-{REMOTE}"
     storage = {"storageClassName": CLASS, "accessModes": ["ReadWriteOnce"]}
@@ -216,7 +210,7 @@ def remote() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("remote")
-def test_a_disk_that_is_no_folder_of_a_node_is_refused_clearly() -> None:
+def test_a_disk_that_is_no_folder_of_a_node_is_refused_clearly(call: Call) -> None:
     """Of the server, only its files are refused: it can be looked at, and its game's port asked for."""
     status, made = call("POST", "", {"ram_gb": 1, "disk_gb": 1, "disk": "reuse", "start": False}, id=REMOTE)
     assert status == 201, made

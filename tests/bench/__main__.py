@@ -63,7 +63,7 @@ def main() -> None:
 
 def _operations(bench: Bench, values: Mapping[str, Any]) -> dict[str, Times]:
     """Create (stopped), start and stop."""
-    found: dict[str, Times] = {"create": {}, "start": {}, "stop": {}}
+    measured: dict[str, Times] = {"create": {}, "start": {}, "stop": {}}
     for _ in _rounds(ROUNDS, "create, start, stop"):
         contenders: dict[str, dict[str, Callable[[], object]]] = {}
         id = bench.id(api=True)
@@ -79,10 +79,10 @@ def _operations(bench: Bench, values: Mapping[str, Any]) -> dict[str, Times]:
                 "start": partial(bench.helm, id, {**values, "replicas": 1}, *flags),
                 "stop": partial(bench.helm, id, {**values, "replicas": 0}, *flags),
             }
-        for operation, times in found.items():
+        for operation, times in measured.items():
             for name in _shuffled(contenders):
                 times.setdefault(name, []).append(report.timed(contenders[name][operation]))
-    return found
+    return measured
 
 
 def _at_once(bench: Bench, values: Mapping[str, Any], count: int, rounds: int) -> Row:
@@ -197,14 +197,14 @@ def _memory(bench: Bench) -> Row:
     served = "gameserver_api_request_duration_seconds_count"
     url = f"{bench.environment['API_URL']}/api/v1/server/{next(iter(bench.by_api))}/"
     while True:
-        found = {pod: bench.metrics(pod) for pod in bench.replicas()}
-        least = min(sum(value for name, value in each.items() if name.startswith(served)) for each in found.values())
+        metrics = {pod: bench.metrics(pod) for pod in bench.replicas()}
+        least = min(sum(value for name, value in each.items() if name.startswith(served)) for each in metrics.values())
         if least >= REQUESTS:
             break
         for _ in range(100):
             # A connection of its own, as a node port chooses a replica by connection.
             bench.pool.request("GET", url, headers={**bench.pool.headers, "Connection": "close"})
-    most = max(each["process_resident_memory_bytes"] for each in found.values()) / 2**20
+    most = max(each["process_resident_memory_bytes"] for each in metrics.values()) / 2**20
     return (
         "memory of a replica's Python",
         f"{most:.0f} MiB after {least:.0f} requests",

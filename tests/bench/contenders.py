@@ -59,8 +59,8 @@ class Bench:
             answer = self.pool.request(method, url, body=None if body is None else json.dumps(body), timeout=60)
             # What is to go and is not there is no failure.
             if answer.status < 400 or (method == "DELETE" and answer.status == 404):
-                found: dict[str, Any] = json.loads(answer.data or b"{}")
-                return found
+                content: dict[str, Any] = json.loads(answer.data or b"{}")
+                return content
             if "Retry-After" not in answer.headers or time.monotonic() > deadline:
                 raise SystemExit(f"{method} {path}: {answer.status} {answer.data.decode()}")
             time.sleep(float(answer.headers["Retry-After"]))
@@ -165,14 +165,14 @@ def prepared() -> Iterator[Bench]:
     Meanwhile no replica comes or goes: one that starts takes the same two cores that everything else is measured on.
     """
     file = ROOT / ".local" / "env"
-    made = Bench(dict(re.findall(r"^export (\w+)=(.*)$", file.read_text(), re.MULTILINE)))
-    fewest, most = made.few_and_many_replicas()
+    bench = Bench(dict(re.findall(r"^export (\w+)=(.*)$", file.read_text(), re.MULTILINE)))
+    fewest, most = bench.few_and_many_replicas()
     try:
-        made.scale_to_at_most(fewest)
-        yield made
+        bench.scale_to_at_most(fewest)
+        yield bench
     finally:
-        made.clear()
-        made.scale_to_at_most(most)
+        bench.clear()
+        bench.scale_to_at_most(most)
 
 
 def _of(id: int, values: Mapping[str, Any]) -> dict[str, Any]:

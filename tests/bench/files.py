@@ -76,18 +76,18 @@ def main() -> None:
 
 def rows() -> list[tuple[str, str, str, str, str]]:
     """What was measured, our median and slowest, plain sshd's, the ratio of the speeds, and the goal."""
-    found = []
+    table = []
     for name, (ours, plain) in measured().items():
         ratio = statistics.median(plain) / statistics.median(ours)
         mine, theirs = (f"{statistics.median(times):.2f} s, {max(times):.2f} s" for times in (ours, plain))
         verdict = f"at least {GOAL} × the speed: {'met' if ratio >= GOAL else '**missed**'}"
-        found.append((f"SFTP: {name}", mine, f"plain sshd: {theirs}", f"{ratio:.2f} × the speed", verdict))
-    return found
+        table.append((f"SFTP: {name}", mine, f"plain sshd: {theirs}", f"{ratio:.2f} × the speed", verdict))
+    return table
 
 
 def measured() -> dict[str, tuple[list[float], list[float]]]:
     """Seconds through the node port and of plain sshd, by what was measured. Each has a round that does not count."""
-    found: dict[str, tuple[list[float], list[float]]] = {}
+    results: dict[str, tuple[list[float], list[float]]] = {}
     os.environ.update(re.findall(r"^export (\w+)=(.*)$", (paths.LOCAL / "env").read_text(), re.MULTILINE))
     os.environ["PATH"] = f"{paths.LOCAL / 'bin'}:{os.environ['PATH']}"
     with tempfile.TemporaryDirectory() as temporary:
@@ -104,8 +104,8 @@ def measured() -> dict[str, tuple[list[float], list[float]]]:
                         took = measure((ours, plain)[which])
                         if count:
                             times[which].append(took)
-                found[name] = times
-    return found
+                results[name] = times
+    return results
 
 
 def _measures(folder: Path) -> dict[str, Callable[[Target], float]]:
@@ -139,7 +139,7 @@ def _fill(folder: Path) -> None:
 def _server(key: Path) -> Iterator[Target]:
     """A server of the cluster's first node."""
     first = get("nodes")["items"][0]
-    address = next(found["address"] for found in first["status"]["addresses"] if found["type"] == "InternalIP")
+    address = next(entry["address"] for entry in first["status"]["addresses"] if entry["type"] == "InternalIP")
     server = Server(ID, first["metadata"]["name"], asyncssh.read_private_key(str(key)), key, (address,))
     server.delete()
     try:

@@ -18,12 +18,12 @@ def processes(node: Node, name: str = "") -> set[int]:
 
     Names are cut by the kernel after 15 characters. Processes and cgroups that go meanwhile are passed over.
     """
-    found = set()
+    pids = set()
     for folder, _, _ in os.walk(_CGROUPS / node.cgroup.lstrip("/")):
         for pid in _read(Path(folder, "cgroup.procs")).split():
             if name in ("", _read(Path("/proc", pid, "comm")).strip()):
-                found.add(int(pid))
-    return found
+                pids.add(int(pid))
+    return pids
 
 
 def _read(file: Path) -> str:
@@ -68,8 +68,8 @@ def stopped(node: Node, static_pod: str) -> Iterator[None]:
 
         def gone() -> bool:
             # Until the kubelet has seen the change, it may start another.
-            _send(left := processes(node, static_pod), signal.SIGKILL)
-            return not left
+            _send(running := processes(node, static_pod), signal.SIGKILL)
+            return not running
 
         until(gone, 30, f"{static_pod} goes on running")
         yield

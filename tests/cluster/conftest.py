@@ -57,8 +57,8 @@ class Cluster:
     def get(self, *arguments: str) -> dict[str, Any]:
         """`kubectl get … -o json` in the servers' namespace."""
         output = self.run("kubectl", "-n", SERVERS_NAMESPACE, "get", *arguments, "-o", "json")
-        found: dict[str, Any] = json.loads(output)
-        return found
+        objects: dict[str, Any] = json.loads(output)
+        return objects
 
     def call(self, method: str, path: str, body: Any = None, *, token: str | None = None) -> requests.Response:
         """One call of the API, with a JSON body where `body` is given."""

@@ -96,12 +96,12 @@ def repeated(what: Callable[[], None], seconds: float) -> Iterator[None]:
 
 def helms() -> Counter[str]:
     """The helm processes that run in pods, by the pod's uid: the machine sees all processes of its nodes."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for name in Path("/proc").glob("[0-9]*/comm"):
         try:
             groups = name.with_name("cgroup").read_text() if name.read_text() == "helm\n" else ""
         except OSError:  # It has come to its end.
             continue
         if pod := re.search(r"/pod([0-9a-f-]{36})/", groups):
-            found[pod[1]] += 1
-    return found
+            counts[pod[1]] += 1
+    return counts

@@ -22,7 +22,7 @@ def pods(cluster: Cluster) -> dict[str, dict[str, Any]]:
 
 def logged(cluster: Cluster, logger: str, **fields: object) -> list[dict[str, Any]]:
     """The lines of that logger that have these fields, from all replicas; `pod` says which wrote it."""
-    found = []
+    entries = []
     for line in cluster.run(
         *("kubectl", "-n", NAMESPACE, "logs", *_SELECTOR),
         *("--prefix", "--since=5m", "--tail=-1", "--ignore-errors"),
@@ -31,8 +31,8 @@ def logged(cluster: Cluster, logger: str, **fields: object) -> list[dict[str, An
         if text.startswith("{"):
             entry = {"pod": prefix.split("/")[1], **json.loads(text)}
             if entry["logger"] == logger and fields.items() <= entry.items():
-                found.append(entry)
-    return found
+                entries.append(entry)
+    return entries
 
 
 def first_process(pod: dict[str, Any]) -> int:

@@ -112,14 +112,14 @@ def test_a_token_that_is_given_out_counts_on_every_replica(cluster: Cluster, giv
     """Within 5 seconds after the call, whichever replica took that; so does its end."""
     name = f"test-{secrets.token_hex(4)}"
     given_out.append(name)
-    asked = {"name": name, "scopes": ["read"], "customer": "acme", "expires_in_s": 600}
-    made = cluster.done("POST", "/api/v1/token", asked)
-    until(everywhere(cluster, made["token"], 200), SOON)
-    assert cluster.call("PATCH", "/api/v1/server/1/stop", token=made["token"]).status_code == 403
-    (listed,) = (one for one in cluster.done("GET", "/api/v1/token")["tokens"] if one["name"] == name)
-    assert (listed["made_by"], listed["expires"]) == ("local", made["expires"])
+    body = {"name": name, "scopes": ["read"], "customer": "acme", "expires_in_s": 600}
+    issued = cluster.done("POST", "/api/v1/token", body)
+    until(everywhere(cluster, issued["token"], 200), SOON)
+    assert cluster.call("PATCH", "/api/v1/server/1/stop", token=issued["token"]).status_code == 403
+    (listed,) = (token for token in cluster.done("GET", "/api/v1/token")["tokens"] if token["name"] == name)
+    assert (listed["made_by"], listed["expires"]) == ("local", issued["expires"])
     cluster.done("DELETE", f"/api/v1/token/{name}")
-    until(everywhere(cluster, made["token"], 401), SOON)
+    until(everywhere(cluster, issued["token"], 401), SOON)
 
 
 def test_of_many_that_open_a_login_link_one_gets_a_token(cluster: Cluster, given_out: list[str]) -> None:
@@ -142,9 +142,9 @@ def test_all_tokens_that_were_given_out_are_ended_as_written(cluster: Cluster, g
     for _ in range(2):
         name = f"test-{secrets.token_hex(4)}"
         given_out.append(name)
-        made = cluster.done("POST", "/api/v1/token", {"name": name, "scopes": ["read"]})
-        until(everywhere(cluster, made["token"], 200), SOON)
+        issued = cluster.done("POST", "/api/v1/token", {"name": name, "scopes": ["read"]})
+        until(everywhere(cluster, issued["token"], 200), SOON)
         script = block("docs/operations.md", "kubectl -n gameserver-system patch secret api-issued-tokens")
         cluster.run("bash", "-euo", "pipefail", "-c", script)
-        until(everywhere(cluster, made["token"], 401), SOON)
+        until(everywhere(cluster, issued["token"], 401), SOON)
     assert cluster.done("GET", "/api/v1/token")["tokens"] == []

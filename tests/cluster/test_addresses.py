@@ -67,8 +67,8 @@ def test_the_game_sees_its_players_addresses_at_a_host_that_stays(
     other = next(nodes.Node(number) for number in nodes.running() if number != own.number)
     assert port["host"] == own.address
 
-    with players(own.address, port["port"], 3) as here, players(own.address, port["port"], 3, on=other) as there:
-        assert (here, there) == ([""] * 3, [""] * 3)
+    with players(own.address, port["port"], 3) as local, players(own.address, port["port"], 3, on=other) as remote:
+        assert (local, remote) == ([""] * 3, [""] * 3)
         # Who leaves within a second is taken for an attacker.
         time.sleep(1.5)
     kubectl = ("kubectl", "-n", SERVERS_NAMESPACE)
@@ -82,9 +82,9 @@ def test_the_game_sees_its_players_addresses_at_a_host_that_stays(
         # Each a connection of its own, so that every replica is asked.
         hosts = {cluster.done("PATCH", f"{path}/port/primary")["host"] for _ in range(12)}
         listed = next(
-            one
-            for one in cluster.done("GET", f"/api/v1/server/?limit=1&continue={server - 1}")["servers"]
-            if one["id"] == server
+            entry
+            for entry in cluster.done("GET", f"/api/v1/server/?limit=1&continue={server - 1}")["servers"]
+            if entry["id"] == server
         )
     assert hosts == {listed["host"], listed["ports"]["primary"]["host"]} == {own.address}
 
@@ -93,7 +93,7 @@ def test_the_game_sees_its_players_addresses_at_a_host_that_stays(
     cluster.done("PATCH", f"{path}/restart")
     cluster.until_state(server, "running")
     assert cluster.done("PATCH", f"{path}/port/primary") == port
-    with players(own.address, port["port"], 1) as here, players(own.address, port["port"], 1, on=other) as there:
-        assert "ban" in here[0] or here == [SILENCE]
-        assert there == [""]
+    with players(own.address, port["port"], 1) as local, players(own.address, port["port"], 1, on=other) as remote:
+        assert "ban" in local[0] or local == [SILENCE]
+        assert remote == [""]
         time.sleep(1.5)

@@ -60,8 +60,8 @@ def everything(cluster: Cluster, server: int) -> str:
 def releases(cluster: Cluster) -> set[str]:
     """All releases of Helm with a name that no session of tests gives: of ids that are none, or far outside."""
     names = cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "get", "secrets", "-l", "owner=helm", "-o", "name").split()
-    found = {name.removeprefix("secret/sh.helm.release.v1.").rsplit(".v", 1)[0] for name in names}
-    return {name for name in found if not name.removeprefix("server-").isdigit() or len(name) > 20}
+    unversioned = {name.removeprefix("secret/sh.helm.release.v1.").rsplit(".v", 1)[0] for name in names}
+    return {name for name in unversioned if not name.removeprefix("server-").isdigit() or len(name) > 20}
 
 
 def sizes(text: str) -> list[tuple[str, bytes]]:

@@ -27,7 +27,7 @@ def remains(cluster: Cluster, server: int) -> list[str]:
     """What Kubernetes and the nodes still hold of a server, in any namespace."""
     everything = json.loads(cluster.run("kubectl", "get", KINDS, "-A", "-o", "json"))["items"]
     name = f"server-{server}"
-    found = [
+    objects = [
         f"{item['kind']} {item['metadata']['name']}"
         for item in everything
         if item["metadata"].get("labels", {}).get("gameserver/id") == str(server)
@@ -35,12 +35,12 @@ def remains(cluster: Cluster, server: int) -> list[str]:
         or item["metadata"]["name"].startswith(f"{name}-")
     ]
     volumes = json.loads(cluster.run("kubectl", "get", "pv", "-o", "json"))["items"]
-    found += [
+    objects += [
         f"volume {item['metadata']['name']}"
         for item in volumes
         if (item["spec"].get("claimRef") or {}).get("name") == name
     ]
-    return found + [str(folder) for folder in folders(server)]
+    return objects + [str(folder) for folder in folders(server)]
 
 
 def problem(cluster: Cluster, method: str, path: str, body: object) -> dict[str, Any]:

@@ -34,12 +34,12 @@ def dry(script: str) -> str:
 
 def answers(printed: str) -> list[dict[str, object]]:
     """The JSON objects in it, one after the other."""
-    found, decoder = [], json.JSONDecoder()
+    values, decoder = [], json.JSONDecoder()
     while printed := printed.strip():
         value, end = decoder.raw_decode(printed)
-        found.append(value)
+        values.append(value)
         printed = printed[end:]
-    return found
+    return values
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def test_the_api_is_called_as_written(cluster: Cluster, new_server: Callable[[],
         (block("docs/api.md", ". .local/env").replace("4711", str(api)), 5),
         (block("docs/games.md", "curl -X POST").replace("/server/5/", f"/server/{luanti}/"), 1),
     ):
-        found = answers(typed(script))
-        assert [answer["success"] for answer in found] == [True] * calls, found
+        printed = answers(typed(script))
+        assert [answer["success"] for answer in printed] == [True] * calls, printed
 
 
 def test_it_is_installed_as_written(cluster: Cluster, namespace: str) -> None:

@@ -68,11 +68,11 @@ def test_a_game_on_udp_is_created_asked_stopped_started_and_deleted(
     ) as logs:
         assert logs.stdout is not None
         # What has not begun by the stop may find nothing more.
-        said = logs.stdout.readline()
+        output = logs.stdout.readline()
         assert cluster.done("PATCH", f"{path}/stop") == {"success": True}
         cluster.until_state(server, "stopped")
-        said += logs.stdout.read()
-    assert re.search(ENDED[game], said), said
+        output += logs.stdout.read()
+    assert re.search(ENDED[game], output), output
     with pytest.raises(udp_ping.NoAnswer):
         ASK[game](port["host"], port["port"])
 
@@ -91,10 +91,10 @@ def test_the_options_reach_the_game(cluster: Cluster, new_server: Callable[[], i
     cluster.create(server, game="teeworlds", options=OPTIONS["teeworlds"])
     cluster.until_state(server, "running")
     port = cluster.done("PATCH", f"/api/v1/server/{server}/port/primary")
-    told = udp_ping.teeworlds(port["host"], port["port"])
-    assert (told.name, told.map, told.game_type) == ("Ada's arena: 100 %", "ctf2", "CTF")
+    info = udp_ping.teeworlds(port["host"], port["port"])
+    assert (info.name, info.map, info.game_type) == ("Ada's arena: 100 %", "ctf2", "CTF")
     # Those who may play, not only look on.
-    assert told.max_players == 5
+    assert info.max_players == 5
 
 
 def test_each_game_refuses_the_options_of_another(cluster: Cluster, new_server: Callable[[], int]) -> None:
@@ -119,8 +119,8 @@ def test_no_option_reaches_another_games_values() -> None:
         }
         assert options, name
         spec = ServerSpec(game=name, ram_gb=1, disk_gb=1, options=options)
-        made = values.values_of(7, spec, game.render(7, spec), operator)
-        assert made["podLabels"] == {"of": name}
+        own = values.values_of(7, spec, game.render(7, spec), operator)
+        assert own["podLabels"] == {"of": name}
         for other in catalogue.values():
             theirs = ServerSpec(game=other.name, ram_gb=1, disk_gb=1, options={})
             rendered = values.values_of(7, theirs, other.render(7, theirs), operator)
@@ -192,8 +192,8 @@ def test_an_operators_game_needs_nothing_but_the_charts_values(
     theirs.create(server, game="teeworlds-ctf", options={"name": "Flags"})
     theirs.until_state(server, "running")
     address = theirs.done("PATCH", f"/api/v1/server/{server}/port/primary")
-    told = udp_ping.teeworlds(address["host"], address["port"])
-    assert (told.name, told.map, told.game_type) == ("Flags", "ctf2", "CTF")
+    info = udp_ping.teeworlds(address["host"], address["port"])
+    assert (info.name, info.map, info.game_type) == ("Flags", "ctf2", "CTF")
 
     # The operator's slip, and the way back; then two of the game's.
     with pytest.raises(AssertionError, match=r"not ready|deadline exceeded|timed out"):
@@ -221,17 +221,17 @@ def _says(cluster: Cluster, release: str, complaint: str) -> None:
     """By docs/operations.md's commands, a replica does not start, and says so in one line."""
     pods, logs = block("docs/operations.md", "kubectl -n gameserver-system get pods").strip().splitlines()
     of = "app.kubernetes.io/instance="
-    found: list[str] = []
+    messages: list[str] = []
 
-    def said() -> bool:
+    def logged() -> bool:
         command = logs.replace(f"{of}api ", f"{of}{release} ")
         printed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False).stdout
-        found[:] = [json.loads(line)["message"] for line in printed.splitlines() if complaint in line]
-        return bool(found)
+        messages[:] = [json.loads(line)["message"] for line in printed.splitlines() if complaint in line]
+        return bool(messages)
 
-    until(said, 60, lambda: f"no {complaint!r}")
-    assert found[0].startswith("cannot start: ")
-    assert "\n" not in found[0]
+    until(logged, 60, lambda: f"no {complaint!r}")
+    assert messages[0].startswith("cannot start: ")
+    assert "\n" not in messages[0]
     # The replica of before, and one that is tried again and again.
     command = pods.replace(f"{of}api", f"{of}{release}")
     assert len(re.findall(r" 1/1 +Running", cluster.run(*command.split()))) == 1

@@ -56,11 +56,11 @@ def api_replicas(cluster: Cluster) -> dict[str, dict[str, Any]]:
     """What shows of each replica, by its uid, whether it was restarted, or out of the Service for a moment."""
     return {
         pod["metadata"]["uid"]: {
-            "restarts": [one["restartCount"] for one in pod["status"]["containerStatuses"]],
+            "restarts": [entry["restartCount"] for entry in pod["status"]["containerStatuses"]],
             "ready": [
-                (one["status"], one["lastTransitionTime"])
-                for one in pod["status"]["conditions"]
-                if one["type"] == "Ready"
+                (entry["status"], entry["lastTransitionTime"])
+                for entry in pod["status"]["conditions"]
+                if entry["type"] == "Ready"
             ],
         }
         for pod in pods(cluster).values()
@@ -105,11 +105,11 @@ def says_away(cluster: Cluster, method: str, path: str, body: Any) -> str | None
 
 def all_say_away(cluster: Cluster, server: int, other: int, pool: ThreadPoolExecutor) -> None:
     """Each call, on connections of their own and so at all replicas, and /healthcheck beside them."""
-    said = [pool.submit(says_away, cluster, *call) for call in calls(server, other)]
-    while not all(one.done() for one in said):
+    pending = [pool.submit(says_away, cluster, *call) for call in calls(server, other)]
+    while not all(future.done() for future in pending):
         assert alive(cluster)
         time.sleep(0.1)
-    assert [problem for one in said if (problem := one.result())] == []
+    assert [problem for future in pending if (problem := future.result())] == []
     # What needs no Kubernetes is answered as ever.
     assert cluster.call("GET", "/api/v1/game").status_code == 200
 
@@ -132,7 +132,7 @@ def goes_on(cluster: Cluster, server: int, other: int) -> None:
 
     def listed() -> list[bool]:
         servers = cluster.done("GET", "/api/v1/server/?limit=500")["servers"]
-        return [one["wanted"] == "stopped" for one in servers if one["id"] == other]
+        return [server["wanted"] == "stopped" for server in servers if server["id"] == other]
 
     until(lambda: [listed() for _ in range(10)] == [[True]] * 10, 30, "the lists are not current")
     cluster.done("PATCH", f"/api/v1/server/{other}/start")
@@ -187,10 +187,10 @@ def made_on(cluster: Cluster, server: int, node: str, other: str) -> None:
     assert cluster.get("pod", f"server-{server}-0")["spec"]["nodeName"] == node
 
 
-def asked(cluster: Cluster, server: int, times: int, pool: ThreadPoolExecutor) -> list[str]:
+def states(cluster: Cluster, server: int, times: int, pool: ThreadPoolExecutor) -> list[str]:
     """The state of a server, as said on new connections; "" for each that nobody answers within 5 seconds."""
 
-    def one(_: int) -> str:
+    def state(_: int) -> str:
         headers = {"Authorization": f"Bearer {cluster.api_token}"}
         try:
             answer = requests.get(f"{cluster.api_url}/api/v1/server/{server}/", headers=headers, timeout=5)
@@ -199,38 +199,42 @@ def asked(cluster: Cluster, server: int, times: int, pool: ThreadPoolExecutor) -
         assert answer.status_code == 200, answer.text
         return str(answer.json()["state"])
 
-    return list(pool.map(one, range(times)))
+    return list(pool.map(state, range(times)))
+
+
+def all_ready(cluster: Cluster) -> bool:
+    """Whether all of the API's pods are ready."""
+    return all(replica["ready"][0][0] == "True" for replica in api_replicas(cluster).values())
 
 
 def restarts(cluster: Cluster) -> dict[str, list[int]]:
     """The API's pods, and how often they were restarted."""
-    return {uid: one["restarts"] for uid, one in api_replicas(cluster).items()}
+    return {uid: replica["restarts"] for uid, replica in api_replicas(cluster).items()}
 
 
 @pytest.mark.long
 def test_a_frozen_node_takes_only_its_own_replica_along(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """The other answers; once Kubernetes has given the node up, it alone is asked. Thawed, all is as before."""
-    here, there, later = new_server(), new_server(), new_server()
-    made_on(cluster, here, "node1", "node2")
-    made_on(cluster, there, "node2", "node1")
-    games, replicas = [game(cluster, server) for server in (here, there)], restarts(cluster)
+    first, second, later = new_server(), new_server(), new_server()
+    made_on(cluster, first, "node1", "node2")
+    made_on(cluster, second, "node2", "node1")
+    games, replicas = [game(cluster, server) for server in (first, second)], restarts(cluster)
     with ThreadPoolExecutor(12) as pool:
         with absence.frozen(Node(2)):
-            first = asked(cluster, here, 12, pool)
-            assert set(first) == {"running", ""}
+            assert set(states(cluster, first, 12, pool)) == {"running", ""}
             until(lambda: node_given_up(cluster, "node2"), 120, "Kubernetes does not notice")
-            until(lambda: asked(cluster, here, 12, pool) == ["running"] * 12, 30, "the frozen replica is still asked")
-            status = cluster.status(there)
+            until(lambda: states(cluster, first, 12, pool) == ["running"] * 12, 30, "the frozen replica is still asked")
+            status = cluster.status(second)
             assert status["state"] == "failed"
             assert status["reason"].startswith("Its node node2 does not answer, since ")
             assert status["wanted"] == "running"
             cluster.create(later)
             cluster.until_state(later, "running")
         until(lambda: not node_given_up(cluster, "node2"), 60, "the node does not come back")
-        cluster.until_state(there, "running")
-        until(lambda: all(one["ready"][0][0] == "True" for one in api_replicas(cluster).values()), 60, "lost")
-        assert asked(cluster, there, 12, pool) == ["running"] * 12
-    assert [game(cluster, server) for server in (here, there)] == games
+        cluster.until_state(second, "running")
+        until(lambda: all_ready(cluster), 60, "a replica is not ready again")
+        assert states(cluster, second, 12, pool) == ["running"] * 12
+    assert [game(cluster, server) for server in (first, second)] == games
     as_before(replicas, restarts(cluster))
 
 
@@ -264,24 +268,24 @@ def test_a_lost_node_is_said_for_as_long_as_it_is_lost(
     finally:
         cluster.run("kubectl", "uncordon", "node1")
     before = game(cluster, runs)[0]
-    said = "Its node node2 does not answer, since "
+    reason = "Its node node2 does not answer, since "
 
     def state(server: int) -> tuple[str, str]:
         status = cluster.status(server)
-        return status["state"], str(status["reason"])[: len(said)]
+        return status["state"], str(status["reason"])[: len(reason)]
 
     with ThreadPoolExecutor(12) as pool, absence.frozen(Node(2)):
         frozen = time.monotonic()
         until(lambda: node_given_up(cluster, "node2"), 120, "Kubernetes does not notice")
-        until(lambda: asked(cluster, runs, 12, pool) == ["failed"] * 12, 30, "the frozen replica is still asked")
-        assert [state(server) for server in servers] == [("failed", said)] * 3
+        until(lambda: states(cluster, runs, 12, pool) == ["failed"] * 12, 30, "the frozen replica is still asked")
+        assert [state(server) for server in servers] == [("failed", reason)] * 3
         since = cluster.status(runs)["since"]
         cluster.done("PATCH", f"/api/v1/server/{stops}/stop")
         cluster.done("DELETE", f"/api/v1/server/{goes}/")
         until(lambda: "deletionTimestamp" in cluster.get("pod", f"server-{runs}-0")["metadata"], 420, "not given up")
         while True:
-            wanted = [("failed", said), ("stopping", said), ("deleting", said)]
-            assert [state(server) for server in servers] == wanted
+            expected = [("failed", reason), ("stopping", reason), ("deleting", reason)]
+            assert [state(server) for server in servers] == expected
             assert cluster.status(runs)["since"] == since
             assert "starts anew" in cluster.status(runs)["reason"]
             page = cluster.done("GET", f"/api/v1/server/?limit=1&continue={runs - 1}")["servers"]
@@ -299,5 +303,5 @@ def test_a_lost_node_is_said_for_as_long_as_it_is_lost(
 def node_given_up(cluster: Cluster, node: str) -> bool:
     """Whether the cluster holds the node for lost."""
     conditions = json.loads(cluster.run("kubectl", "get", "node", node, "-o", "json"))["status"]["conditions"]
-    ready: str = next(one["status"] for one in conditions if one["type"] == "Ready")
+    ready: str = next(condition["status"] for condition in conditions if condition["type"] == "Ready")
     return ready != "True"

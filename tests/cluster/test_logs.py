@@ -22,8 +22,8 @@ def test_a_request_is_found_by_its_id(cluster: Cluster, new_server: Callable[[],
     until(lambda: logged(cluster, "service.access", request_id=request) != [], 10, "no line of the request")
 
     (access,) = logged(cluster, "service.access", request_id=request)
-    about = {"method": "POST", "path": path, "status": 201, "token": "local", "outcome": "ok", "level": "info"}
-    assert about.items() <= access.items()
+    expected = {"method": "POST", "path": path, "status": 201, "token": "local", "outcome": "ok", "level": "info"}
+    assert expected.items() <= access.items()
     (audit,) = logged(cluster, "service.audit", request_id=request)
     assert {"token": "local", "action": "create_server", "server": server, "outcome": "ok"}.items() <= audit.items()
     assert access["pod"] == audit["pod"]

@@ -38,9 +38,9 @@ setInterval(() => kept.length, 60000)
 
 def _install(cluster: Cluster, server: int, **more: Any) -> None:
     """Minecraft's own values, with that program for a game."""
-    told = cluster.run("helm", "get", "values", "api", "-n", "gameserver-system", "-o", "json")
+    printed = cluster.run("helm", "get", "values", "api", "-n", "gameserver-system", "-o", "json")
     operator = {
-        "image": json.loads(told)["serverValues"]["games"]["minecraft"]["image"],
+        "image": json.loads(printed)["serverValues"]["games"]["minecraft"]["image"],
         "command": ["node", "-e", PROGRAM],
         "probe": {"command": ["test", "-e", "/tmp/filled"], "periodSeconds": 1},
         "terminationGracePeriodSeconds": 1,
@@ -48,10 +48,10 @@ def _install(cluster: Cluster, server: int, **more: Any) -> None:
     }
     game = catalogue.load(catalogue.BUILT_IN)["minecraft"]
     spec = ServerSpec(game=game.name, ram_gb=RAM_GB, disk_gb=1)
-    made = values.values_of(server, spec, game.render(server, spec), {"games": {game.name: operator}})
+    rendered = values.values_of(server, spec, game.render(server, spec), {"games": {game.name: operator}})
     chart = str(ROOT / "charts" / "gameserver")
     install = ["helm", "install", f"server-{server}", chart, "-n", SERVERS_NAMESPACE, "--values", "-"]
-    cluster.run(*install, stdin=json.dumps(made))
+    cluster.run(*install, stdin=json.dumps(rendered))
 
 
 @pytest.mark.long

@@ -54,9 +54,9 @@ class Prometheus:
 def recommended() -> dict[str, Any]:
     """The scrape configuration in docs/operations.md."""
     text = (ROOT / "docs" / "operations.md").read_text().split("## Watching it")[1]
-    found = re.search(r"^```yaml\n(scrape_configs:.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert found is not None
-    configuration: dict[str, Any] = yaml.safe_load(found[1])
+    match = re.search(r"^```yaml\n(scrape_configs:.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert match is not None
+    configuration: dict[str, Any] = yaml.safe_load(match[1])
     return configuration
 
 
@@ -65,7 +65,6 @@ def discovered(cluster: Cluster) -> list[dict[str, Any]]:
 
     https://prometheus.io/docs/prometheus/latest/configuration/configuration/#pod
     """
-    found = get(cluster, "pods")["items"]
     meta = "__meta_kubernetes_pod"
     return [
         {
@@ -79,8 +78,8 @@ def discovered(cluster: Cluster) -> list[dict[str, Any]]:
                 },
             },
         }
-        for pod in found
-        if any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"]["conditions"])
+        for pod in get(cluster, "pods")["items"]
+        if ("Ready", "True") in [(each["type"], each["status"]) for each in pod["status"]["conditions"]]
         for container in pod["spec"]["containers"]
         for port in container["ports"]
     ]
@@ -98,8 +97,8 @@ def prometheus(cluster: Cluster, tmp_path: Path) -> Iterator[Prometheus]:
     file.write_text(yaml.safe_dump(configuration))
     tools = packages.unpacked("prometheus") / "usr" / "bin"
     pods = {target["labels"]["__meta_kubernetes_pod_name"] for target in job["static_configs"]}
-    found = Prometheus(f"http://{cluster.node_ip}:{_PORT}", tools, pods)
-    found.check("config", file)
+    server = Prometheus(f"http://{cluster.node_ip}:{_PORT}", tools, pods)
+    server.check("config", file)
     network = f"--net=/proc/{nodes.running()[1]}/ns/net"
     command: list[str | Path] = [
         tools / "prometheus",
@@ -114,12 +113,12 @@ def prometheus(cluster: Cluster, tmp_path: Path) -> Iterator[Prometheus]:
         def ready() -> bool:
             assert process.poll() is None, (tmp_path / "log").read_text()
             try:
-                return requests.get(f"{found.url}/-/ready", timeout=1).ok
+                return requests.get(f"{server.url}/-/ready", timeout=1).ok
             except (requests.ConnectionError, requests.Timeout):
                 return False
 
         until(ready, 30, "Prometheus does not come up")
-        yield found
+        yield server
     finally:
         process.terminate()
         process.wait(10)
@@ -151,10 +150,10 @@ def test_prometheus_sees_every_replica(cluster: Cluster, prometheus: Prometheus,
         30,
         lambda: f"{prometheus.query('up', 'pod')}, not each of {pods}",
     )
-    asked = ("sum by (route, method, code) (gameserver_api_request_duration_seconds_count)", "route", "method", "code")
-    ran = ("sum by (kind, outcome) (gameserver_api_helm_duration_seconds_count)", "kind", "outcome")
-    mended = ("sum(gameserver_api_recovered_releases_total)",)
-    before = [Counter(prometheus.query(*query)) for query in (asked, ran, mended)]
+    answered = "sum by (route, method, code) (gameserver_api_request_duration_seconds_count)", "route", "method", "code"
+    helm = ("sum by (kind, outcome) (gameserver_api_helm_duration_seconds_count)", "kind", "outcome")
+    recovered = ("sum(gameserver_api_recovered_releases_total)",)
+    before = [Counter(prometheus.query(*query)) for query in (answered, helm, recovered)]
 
     def more(number: int, query: tuple[str, ...]) -> Counter[Labels]:
         return Counter(prometheus.query(*query)) - before[number]
@@ -164,7 +163,7 @@ def test_prometheus_sees_every_replica(cluster: Cluster, prometheus: Prometheus,
     cluster.create(server, start=False)
     # Each replica shows all servers: the largest of them is right, never the sum.
     shown = ("max by (game, state) (gameserver_servers)", "game", "state")
-    listed = {(one["game"], one["state"]) for one in cluster.done("GET", "/api/v1/server/?limit=500")["servers"]}
+    listed = {(entry["game"], entry["state"]) for entry in cluster.done("GET", "/api/v1/server/?limit=500")["servers"]}
     assert ("minecraft", "stopped") in listed
     until(lambda: listed <= prometheus.query(*shown).keys(), 10, lambda: f"{prometheus.query(*shown)}, not {listed}")
     left_by_a_dead_replica(cluster, server)
@@ -174,13 +173,13 @@ def test_prometheus_sees_every_replica(cluster: Cluster, prometheus: Prometheus,
 
     route = "/api/v1/server/<id:id>/"
     expected: dict[tuple[str, ...], set[Labels]] = {
-        asked: {(route, "POST", "201"), (route, "PATCH", "200"), (route, "DELETE", "200"), ("none", "GET", "404")},
-        ran: {("install", "success"), ("change", "success"), ("uninstall", "success")},
-        mended: {()},
+        answered: {(route, "POST", "201"), (route, "PATCH", "200"), (route, "DELETE", "200"), ("none", "GET", "404")},
+        helm: {("install", "success"), ("change", "success"), ("uninstall", "success")},
+        recovered: {()},
     }
     for number, (query, labels) in enumerate(expected.items()):
         until(lambda: labels <= more(number, query).keys(), 10, lambda: f"{more(number, query)}, not {labels}")  # noqa: B023
-    assert not [labels for labels in prometheus.query(*asked) if str(server) in labels[0]]
+    assert not [labels for labels in prometheus.query(*answered) if str(server) in labels[0]]
 
     for family in ("request", "helm"):
         name = f"gameserver_api_{family}_duration_seconds"

@@ -17,7 +17,7 @@ from tests.support.waiting import until
 SERVERS = 60
 
 
-def made(cluster: Cluster, new_server: Callable[[], int]) -> tuple[list[int], float]:
+def created(cluster: Cluster, new_server: Callable[[], int]) -> tuple[list[int], float]:
     """Stopped servers, and how many of them the API made in a second."""
     servers = [new_server() for _ in range(SERVERS)]
     began = time.monotonic()
@@ -26,7 +26,7 @@ def made(cluster: Cluster, new_server: Callable[[], int]) -> tuple[list[int], fl
     return servers, len(servers) / (time.monotonic() - began)
 
 
-def wanted(cluster: Cluster) -> int:
+def desired(cluster: Cluster) -> int:
     """The replicas that the Deployment is to have; the autoscaler alone sets them."""
     count: int = get(cluster, "deployment", "api")["spec"]["replicas"]
     return count
@@ -41,19 +41,19 @@ def fewest(cluster: Cluster) -> int:
 def settle(cluster: Cluster) -> None:
     """Wait until there are as few replicas as there may be, and all others have ended."""
     least = fewest(cluster)
-    until(lambda: wanted(cluster) == len(pods(cluster)) == least, 300, lambda: f"{sorted(pods(cluster))}")
+    until(lambda: desired(cluster) == len(pods(cluster)) == least, 300, lambda: f"{sorted(pods(cluster))}")
 
 
-def restarts(found: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+def restarts(replicas: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
     """How often each pod's container had to be started again."""
-    statuses = {name: pod["status"].get("containerStatuses", []) for name, pod in found.items()}
-    return {name: sum(one["restartCount"] for one in each) for name, each in statuses.items()}
+    statuses = {name: pod["status"].get("containerStatuses", []) for name, pod in replicas.items()}
+    return {name: sum(status["restartCount"] for status in each) for name, each in statuses.items()}
 
 
-def places(cluster: Cluster) -> int:
+def slots(cluster: Cluster) -> int:
     """The helm processes that a replica may run at once."""
     container = get(cluster, "deployment", "api")["spec"]["template"]["spec"]["containers"][0]
-    return int(next(one["value"] for one in container["env"] if one["name"] == "HELM_PROCESSES"))
+    return int(next(variable["value"] for variable in container["env"] if variable["name"] == "HELM_PROCESSES"))
 
 
 @pytest.mark.long
@@ -65,7 +65,7 @@ def test_five_times_the_load_is_turned_away_in_time(cluster: Cluster, new_server
     """
     settle(cluster)
     before = pods(cluster)
-    servers, carried = made(cluster, new_server)
+    servers, carried = created(cluster, new_server)
     most: Counter[str] = Counter()
     waits: list[float] = []
 
@@ -79,7 +79,7 @@ def test_five_times_the_load_is_turned_away_in_time(cluster: Cluster, new_server
         waits.append(time.monotonic() - began)
 
     with repeated(count, 0.5), repeated(probe, 1.0), Load(cluster, servers, 5 * carried) as load:
-        until(lambda: wanted(cluster) > fewest(cluster), 120, "no replica was added")
+        until(lambda: desired(cluster) > fewest(cluster), 120, "no replica was added")
         time.sleep(30)
     after = pods(cluster)
     counts = Counter(answer.status for answer in load.answers)
@@ -93,7 +93,7 @@ def test_five_times_the_load_is_turned_away_in_time(cluster: Cluster, new_server
     # 10 seconds for a place, then helm on a machine that has more to do than it can. A queue would know no end.
     assert slowest < 30
     assert max(waits) < 5, "Kubernetes' probes wait for 5 seconds"
-    assert 0 < max(most.values()) <= places(cluster)
+    assert 0 < max(most.values()) <= slots(cluster)
     assert restarts(after) == dict.fromkeys(after, 0) | restarts(before)
     assert cluster.done("PATCH", f"/api/v1/server/{servers[0]}/stop") == {"success": True}
 
@@ -103,12 +103,12 @@ def test_replicas_come_and_go_with_the_load(cluster: Cluster, new_server: Callab
     """Up to the most, which a helm upgrade leaves alone, and down to the fewest, while no request fails."""
     most = get(cluster, "horizontalpodautoscaler", "api")["spec"]["maxReplicas"]
     assert most >= 4
-    servers, carried = made(cluster, new_server)
+    servers, carried = created(cluster, new_server)
     with Load(cluster, servers, 2 * carried):
-        until(lambda: wanted(cluster) == most, 180, lambda: f"{wanted(cluster)} replicas")
+        until(lambda: desired(cluster) == most, 180, lambda: f"{desired(cluster)} replicas")
     cluster.run("kubectl", "-n", NAMESPACE, "rollout", "status", "deployment/api", "--timeout=120s")
     upgrade(cluster, "--set-string", f"service.annotations.tried={time.time_ns()}")
-    assert wanted(cluster) == most
+    assert desired(cluster) == most
     # Few enough that the autoscaler sees no load.
     with Traffic(cluster, new_server, pause=4):
         settle(cluster)

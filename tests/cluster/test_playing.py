@@ -53,13 +53,13 @@ def test_a_server_is_created_played_stopped_started_and_deleted(
             assert logs.stdout is not None
             assert watch.stdout is not None
             # What has not begun by the stop may find nothing more.
-            said, seen = logs.stdout.readline(), watch.stdout.readline()
+            log, seen = logs.stdout.readline(), watch.stdout.readline()
             assert cluster.done("PATCH", f"{path}/stop") == {"success": True}
             cluster.until_state(server, "stopped")
             watch.terminate()
             seen += watch.stdout.read()
-        said += logs.stdout.read()
-    assert re.search(r"[Ss]aved", said), said
+        log += logs.stdout.read()
+    assert re.search(r"[Ss]aved", log), log
     # The game ended by itself: a container that had to be killed ends with 137.
     codes = re.findall(r'"terminated": \{[^}]*"exitCode": (\d+)', seen)
     assert codes
@@ -86,8 +86,8 @@ def test_private_rcon_stays_inside_the_cluster(cluster: Cluster, new_server: Cal
     service = cluster.get("service", f"server-{server}-rcon")
     assert service["spec"]["type"] == "ClusterIP"
     lookup = f"import socket; print(socket.gethostbyname('{answer['host']}'))"
-    found = cluster.run("kubectl", "-n", NAMESPACE, "exec", "deployment/api", "--", "python", "-c", lookup)
-    assert found.strip() == service["spec"]["clusterIP"]
+    address = cluster.run("kubectl", "-n", NAMESPACE, "exec", "deployment/api", "--", "python", "-c", lookup)
+    assert address.strip() == service["spec"]["clusterIP"]
     public = cluster.get("service", f"server-{server}")
     assert [port["name"] for port in public["spec"]["ports"]] == ["primary"]
 

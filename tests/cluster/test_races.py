@@ -23,12 +23,12 @@ def at_once(calls: Sequence[Callable[[], requests.Response]]) -> list[requests.R
     """The answers of calls that all begin together."""
     together = threading.Barrier(len(calls))
 
-    def one(call: Callable[[], requests.Response]) -> requests.Response:
+    def send(call: Callable[[], requests.Response]) -> requests.Response:
         together.wait()
         return call()
 
     with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(one, calls))
+        return list(pool.map(send, calls))
 
 
 def revisions(cluster: Cluster, server: int) -> dict[str, str]:
@@ -68,19 +68,19 @@ def test_starts_and_stops_at_once_end_as_one_of_them(cluster: Cluster, new_serve
     """Who is told 200 has started or stopped it; release, StatefulSet and API agree on one that was told so."""
     server = new_server()
     cluster.create(server, start=False)
-    wanted = ["running", "stopped"] * 10
+    states = ["running", "stopped"] * 10
     verbs = {"running": "start", "stopped": "stop"}
 
     def call(to: str) -> Callable[[], requests.Response]:
         return lambda: cluster.call("PATCH", f"/api/v1/server/{server}/{verbs[to]}")
 
-    answers = at_once([call(to) for to in wanted])
-    told = {to for to, answer in zip(wanted, answers, strict=True) if answer.status_code == 200}
+    answers = at_once([call(to) for to in states])
+    confirmed = {to for to, answer in zip(states, answers, strict=True) if answer.status_code == 200}
     refused = [answer for answer in answers if answer.status_code != 200]
-    assert told
+    assert confirmed
     assert {(answer.status_code, "Retry-After" in answer.headers) for answer in refused} <= {(409, True)}
     end = cluster.status(server)["wanted"]
-    assert end in told
+    assert end in confirmed
     assert cluster.get("statefulset", f"server-{server}")["spec"]["replicas"] == (end == "running")
     assert list(revisions(cluster, server).values()).count("deployed") == 1
     cluster.until_state(server, end)
@@ -109,8 +109,8 @@ def test_creates_of_fifty_servers_at_once_all_succeed(cluster: Cluster, new_serv
     assert [answer.status_code for answer in at_once([create(server) for server in servers])] == [201] * 50
     assert waited
     releases = [secret["metadata"]["labels"] for secret in cluster.get("secrets", "-l", "owner=helm")["items"]]
-    made = [each for each in releases if each["name"] in {f"server-{server}" for server in servers}]
-    assert [(each["version"], each["status"]) for each in made] == [("1", "deployed")] * 50
+    created = [each for each in releases if each["name"] in {f"server-{server}" for server in servers}]
+    assert [(each["version"], each["status"]) for each in created] == [("1", "deployed")] * 50
     assert [answer.status_code for answer in at_once([erase(server) for server in servers])] == [200] * 50
 
 

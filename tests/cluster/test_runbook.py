@@ -39,7 +39,7 @@ def runbook() -> dict[str, list[str]]:
     blocks = {
         title: re.findall(r"^```\n(.*?)^```$", part, re.MULTILINE | re.DOTALL) for title, part in sections.items()
     }
-    return {title: found for title, found in blocks.items() if found}
+    return {title: commands for title, commands in blocks.items() if commands}
 
 
 def follow(cluster: Cluster, server: int, section: str, block: int = 0, disk: int = 20) -> str:
@@ -59,10 +59,10 @@ def follow(cluster: Cluster, server: int, section: str, block: int = 0, disk: in
 
 def values(cluster: Cluster, server: int) -> dict[str, Any]:
     """What is wanted, as helm shows it."""
-    found: dict[str, Any] = json.loads(
+    shown: dict[str, Any] = json.loads(
         cluster.run("helm", "-n", SERVERS_NAMESPACE, "get", "values", f"server-{server}", "-o", "json")
     )
-    return found
+    return shown
 
 
 def goes_on(cluster: Cluster, server: int) -> None:
@@ -197,8 +197,8 @@ def test_a_release_left_pending_is_rolled_back(cluster: Cluster, new_server: Cal
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/operation-in-progress")
     assert 1 <= int(answer.headers["Retry-After"]) <= 60
     assert "pending-upgrade" in follow(cluster, server, "A release left in pending-upgrade")
-    wanted = values(cluster, server)
-    assert (wanted["ramGb"], wanted["environment"]["MOTD"]) == (1, "by hand")
+    current = values(cluster, server)
+    assert (current["ramGb"], current["environment"]["MOTD"]) == (1, "by hand")
     goes_on(cluster, server)
 
 

@@ -57,7 +57,7 @@ def _erased(cluster: Cluster, server: int) -> bool:
 
 
 def _token_names(cluster: Cluster) -> set[str]:
-    return {one["name"] for one in cluster.done("GET", "/api/v1/token")["tokens"]}
+    return {token["name"] for token in cluster.done("GET", "/api/v1/token")["tokens"]}
 
 
 def map_path_parameters(context: Any, path_parameters: Any) -> Any:
@@ -89,7 +89,7 @@ def wrong_answers(operation: Any, mode: GenerationMode, examples: int, cluster: 
         suppress_health_check=list(HealthCheck),
         database=None,
     )
-    def one(case: Any) -> None:
+    def send(case: Any) -> None:
         answer = case.call(headers={"Authorization": f"Bearer {cluster.api_token}"}, timeout=30)
         # A request line of more than 4 KiB is refused by the web server, which the document says nothing about.
         if answer.status_code == 414:
@@ -103,7 +103,7 @@ def wrong_answers(operation: Any, mode: GenerationMode, examples: int, cluster: 
             wrong.append(f"{case.as_curl_command()}\n{answer.status_code} {answer.text}")
 
     try:
-        one()
+        send()
     except Unsatisfiable:
         # An operation without parameters and body cannot be called wrongly.
         assert mode is GenerationMode.NEGATIVE
@@ -118,7 +118,7 @@ def waits(answer: Any) -> bool:
 
 def every_operation(published: Any, cluster: Cluster, examples: int) -> None:
     """All operations of the document, one after the other; what is wrong with each is shown together."""
-    operations = [found.ok() for found in published.get_all_operations()]
+    operations = [result.ok() for result in published.get_all_operations()]
     assert len(operations) > 10
     wrong = [
         answer

@@ -79,7 +79,7 @@ def leaks(places: Mapping[str, bytes], known: Mapping[str, str]) -> list[str]:
 
 def logs() -> dict[str, bytes]:
     """Everything that any container has logged, ended and rotated ones too, and each node's own daemons."""
-    found = {}
+    contents = {}
     for number in nodes.running():
         folder = nodes.Node(number).folder
         # Unlike Path.rglob, it bears with a pod's folder that goes meanwhile.
@@ -90,40 +90,40 @@ def logs() -> dict[str, bytes]:
                 data = file.read_bytes()
             except FileNotFoundError:  # Its pod has just been deleted.
                 continue
-            found[str(file.relative_to(paths.NODES))] = gzip.decompress(data) if file.suffix == ".gz" else data
-    return found
+            contents[str(file.relative_to(paths.NODES))] = gzip.decompress(data) if file.suffix == ".gz" else data
+    return contents
 
 
 def objects(cluster: Cluster) -> dict[str, bytes]:
     """What stands in the cluster for all to read who may not read Secrets."""
     kinds = "events,configmaps,pods,statefulsets,deployments,daemonsets,services,persistentvolumeclaims,leases,nodes"
-    found = {kind: cluster.run("kubectl", "get", kind, "-A", "-o", "json").encode() for kind in kinds.split(",")}
+    texts = {kind: cluster.run("kubectl", "get", kind, "-A", "-o", "json").encode() for kind in kinds.split(",")}
     releases = json.loads(cluster.run("helm", "list", "-A", "-o", "json"))
     for release in releases:
         name, namespace = release["name"], release["namespace"]
         # Other tests' namespaces may go while this one runs.
         with contextlib.suppress(AssertionError):
-            found[f"helm values of {name}"] = cluster.run("helm", "-n", namespace, "get", "values", "-a", name).encode()
-            found[f"helm notes of {name}"] = cluster.run("helm", "-n", namespace, "get", "notes", name).encode()
-    return found
+            texts[f"helm values of {name}"] = cluster.run("helm", "-n", namespace, "get", "values", "-a", name).encode()
+            texts[f"helm notes of {name}"] = cluster.run("helm", "-n", namespace, "get", "notes", name).encode()
+    return texts
 
 
 def present_secrets(cluster: Cluster) -> dict[str, str]:
     """Every secret of the product that is in the cluster now."""
-    found = {"the API's token": cluster.api_token}
+    present = {"the API's token": cluster.api_token}
     for server in cluster.get("secrets", "-l", "gameserver/id")["items"]:
         password = server.get("data", {}).get("password")
         if password:
-            found[f"RCON password in {server['metadata']['name']}"] = base64.b64decode(password).decode()
+            present[f"RCON password in {server['metadata']['name']}"] = base64.b64decode(password).decode()
     keys = json.loads(cluster.run("kubectl", "-n", SFTP_NAMESPACE, "get", "secrets", "-o", "json"))["items"]
     for secret in keys:
         for name, packed in (secret.get("data") or {}).items():
             text = base64.b64decode(packed).decode()
             if "PRIVATE KEY" in text:
-                found[f"the host key in {secret['metadata']['name']}"] = text.splitlines()[1]
+                present[f"the host key in {secret['metadata']['name']}"] = text.splitlines()[1]
             elif name == "password-hash":
-                found[f"the password's hash in {secret['metadata']['name']}"] = text
-    return found
+                present[f"the password's hash in {secret['metadata']['name']}"] = text
+    return present
 
 
 def greets(host: str, port: int) -> bool:
@@ -177,13 +177,13 @@ def use_everything(cluster: Cluster, server: int, marker: str) -> tuple[dict[str
         rcon.command(console["host"], console["port"], tried["wrong rcon"], "list")
     account = cluster.done("PUT", f"{path}/sftp", {"password": True})
     files = cluster.done("PATCH", f"{path}/port/sftp")
-    where = files["host"], files["port"]
-    until(lambda: greets(*where), 15, "nobody answers at the port of the files")
-    until(lambda: log_in(*where, account["user"], account["password"]), 15, "the new password does not work")
-    assert not log_in(*where, account["user"], tried["wrong sftp"])
+    address = files["host"], files["port"]
+    until(lambda: greets(*address), 15, "nobody answers at the port of the files")
+    until(lambda: log_in(*address, account["user"], account["password"]), 15, "the new password does not work")
+    assert not log_in(*address, account["user"], tried["wrong sftp"])
     # A password typed where the user's name is asked for.
-    assert not log_in(*where, tried["wrong user"], account["password"])
-    assert not log_in(*where, account["password"], tried["wrong sftp"])
+    assert not log_in(*address, tried["wrong user"], account["password"])
+    assert not log_in(*address, account["password"], tried["wrong sftp"])
 
     for token in (cluster.api_token, tried["wrong token"]):
         url = cluster.api_url
@@ -239,13 +239,13 @@ def test_no_secret_is_written_down(cluster: Cluster, new_server: Callable[[], in
     }.items():
         assert text.encode() in everywhere[place], place
     logged = {place: text for place, text in everywhere.items() if place.endswith(".log")}
-    for written, where in (
+    for written, folder in (
         (marker, "/api/"),
         ("service.audit", "/api/"),
         ("login refused", "/sftp/"),
         ("RCON", "/game/"),
     ):
-        assert any(written.encode() in text for place, text in logged.items() if where in place), written
+        assert any(written.encode() in text for place, text in logged.items() if folder in place), written
     assert leaks({"here": b"a " + base64.b64encode(cluster.api_token.encode())}, known) == ["the API's token in here"]
 
     assert leaks(everywhere, known) == []

@@ -12,8 +12,8 @@ KUBECTL = ("kubectl", "-n", SERVERS_NAMESPACE)
 
 def pod(cluster: Cluster, server: int) -> dict[str, object]:
     """The server's pod: its uid and how often its container was restarted."""
-    found = cluster.get("pod", f"server-{server}-0")
-    return {"uid": found["metadata"]["uid"], "restarts": found["status"]["containerStatuses"][0]["restartCount"]}
+    shown = cluster.get("pod", f"server-{server}-0")
+    return {"uid": shown["metadata"]["uid"], "restarts": shown["status"]["containerStatuses"][0]["restartCount"]}
 
 
 def volume(cluster: Cluster, server: int) -> tuple[str, str]:
@@ -29,8 +29,8 @@ def test_what_waits_out_a_back_off_is_tried_at_once_and_what_is_missing_is_made_
     """A crash loop that was mended over SFTP, deleted Services under a running game, a quota that has been lifted."""
     server = new_server()
     path = f"/api/v1/server/{server}"
-    asked = {"ram_gb": 1, "disk_gb": 1, "game": "teeworlds"}
-    cluster.done("POST", f"{path}/", asked)
+    body = {"ram_gb": 1, "disk_gb": 1, "game": "teeworlds"}
+    cluster.done("POST", f"{path}/", body)
     cluster.until_state(server, "running")
 
     # The folder that the game wants to write to is a file; all processes of the game end.
@@ -55,7 +55,7 @@ def test_what_waits_out_a_back_off_is_tried_at_once_and_what_is_missing_is_made_
     cluster.done("PATCH", f"{path}/start")
     assert set(cluster.status(server)["ports"]) == {"primary", "sftp"}
     cluster.run(*KUBECTL, "delete", "service", f"server-{server}-sftp")
-    assert cluster.call("POST", f"{path}/", asked).status_code == 200
+    assert cluster.call("POST", f"{path}/", body).status_code == 200
     assert set(cluster.status(server)["ports"]) == {"primary", "sftp"}
     assert pod(cluster, server) == running
 

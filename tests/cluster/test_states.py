@@ -31,7 +31,7 @@ timer.unref();
 def unscheduled(cluster: Cluster, server: int) -> str:
     """Why the scheduler finds no node, in its own words."""
     conditions = cluster.get("pod", f"server-{server}-0")["status"]["conditions"]
-    return str(next(one["message"] for one in conditions if one["type"] == "PodScheduled"))
+    return str(next(condition["message"] for condition in conditions if condition["type"] == "PodScheduled"))
 
 
 def everywhere(cluster: Cluster, server: int, status: dict[str, Any]) -> None:
@@ -39,10 +39,10 @@ def everywhere(cluster: Cluster, server: int, status: dict[str, Any]) -> None:
 
     def listed() -> dict[str, Any]:
         page = cluster.done("GET", f"/api/v1/server/?limit=1&continue={server - 1}")
-        return next(one for one in page["servers"] if one["id"] == server)
+        return next(entry for entry in page["servers"] if entry["id"] == server)
 
-    wanted = {key: value for key, value in status.items() if key != "success"}
-    until(lambda: all(listed() == wanted for _ in range(4)), 10, lambda: f"{listed()}, not {wanted}")
+    expected = {key: value for key, value in status.items() if key != "success"}
+    until(lambda: all(listed() == expected for _ in range(4)), 10, lambda: f"{listed()}, not {expected}")
 
 
 def counted(cluster: Cluster, status: dict[str, Any]) -> None:
@@ -175,7 +175,7 @@ def test_a_pod_that_a_quota_refuses_is_said_everywhere(cluster: Cluster, new_ser
     """By one server, the list and the metrics, since it was refused; given up, it is the reason of the stop."""
     server = new_server()
     cluster.create(server, game="teeworlds", start=False)
-    made = cluster.status(server)["since"]
+    created = cluster.status(server)["since"]
     quota = f"no-more-pods-{server}"
     cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "create", "quota", quota, "--hard=count/pods=0")
     try:
@@ -183,7 +183,7 @@ def test_a_pod_that_a_quota_refuses_is_said_everywhere(cluster: Cluster, new_ser
         cluster.done("PATCH", f"/api/v1/server/{server}/start")
         failed = cluster.until_state(server, "failed")
         assert failed["reason"].startswith(f"A quota refused the server's pod: {quota}, ")
-        assert made <= failed["since"]
+        assert created <= failed["since"]
         everywhere(cluster, server, failed)
         counted(cluster, failed)
         cluster.done("PATCH", f"/api/v1/server/{server}/stop")
@@ -221,11 +221,11 @@ def test_ends_are_told_apart(cluster: Cluster, new_server: Callable[[], int]) ->
     def says(*words: str) -> dict[str, Any]:
         seen: dict[str, Any] = {}
 
-        def said() -> bool:
+        def shown() -> bool:
             seen.update(cluster.status(server))
             return all(word in (seen["reason"] or "") for word in words)
 
-        until(said, 60, lambda: f"{words}: {seen}")
+        until(shown, 60, lambda: f"{words}: {seen}")
         return seen
 
     def tell(command: str) -> None:
@@ -258,9 +258,9 @@ def test_ends_are_told_apart(cluster: Cluster, new_server: Callable[[], int]) ->
     until(lambda: cluster.get("pod", f"server-{server}-0")["status"]["containerStatuses"][0]["restartCount"] == 1, 30)
     cluster.until_state(server, "running")
     tell("touch /data/leave")
-    left = says("The game ended by itself (exit code 0).", "waits longer before each new start")
-    assert left["state"] == "starting"
-    everywhere(cluster, server, left)
+    ended = says("The game ended by itself (exit code 0).", "waits longer before each new start")
+    assert ended["state"] == "starting"
+    everywhere(cluster, server, ended)
     stop(None)
 
     start()
@@ -322,8 +322,8 @@ def test_a_registry_that_refuses_is_told_from_one_that_has_not_the_image(
 
     def says(repository: str, reason: str) -> None:
         cluster.by_hand(server, "--set", f"image.repository={repository},image.tag=none,replicas=1")
-        wanted = reason.replace("IMAGE", f"{repository}:none")
-        until(lambda: wanted in (cluster.status(server)["reason"] or ""), 60, lambda: str(cluster.status(server)))
+        expected = reason.replace("IMAGE", f"{repository}:none")
+        until(lambda: expected in (cluster.status(server)["reason"] or ""), 60, lambda: str(cluster.status(server)))
 
     with contextlib.ExitStack() as registries:
         for pid in nodes.running().values():

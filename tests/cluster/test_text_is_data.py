@@ -59,9 +59,9 @@ def test_a_change_of_options_is_text_too(cluster: Cluster, new_server: Callable[
     cluster.create(server, start=False)
     cluster.done("PATCH", f"/api/v1/server/{server}/", {"options": {"motd": NASTY}})
     cluster.done("PATCH", f"/api/v1/server/{server}/", {"ram_gb": 2})
-    found = cluster.get("statefulset", f"server-{server}")
-    game = found["spec"]["template"]["spec"]["containers"][0]
+    statefulset = cluster.get("statefulset", f"server-{server}")
+    game = statefulset["spec"]["template"]["spec"]["containers"][0]
     written = {variable["name"]: variable.get("value") for variable in game["env"]}
     assert written["MOTD"] == SENT.replace("$", "$$")
-    record = json.loads(found["metadata"]["annotations"]["gameserver/server"])
+    record = json.loads(statefulset["metadata"]["annotations"]["gameserver/server"])
     assert record["options"] == {"motd": NASTY}

@@ -53,10 +53,10 @@ def earlier_chart(folder: Path) -> Path:
 
 def install_as_then(cluster: Cluster, server: int, folder: Path) -> dict[str, Any]:
     """Install the server with the earlier chart; returns its values. The image is this cluster's own."""
-    about_api = cluster.run("helm", "-n", NAMESPACE, "get", "values", "api", "-o", "json")
+    printed = cluster.run("helm", "-n", NAMESPACE, "get", "values", "api", "-o", "json")
     values = copy.deepcopy(VALUES)
     values["server"]["id"] = str(server)
-    values["image"] = json.loads(about_api)["serverValues"]["games"]["minecraft"]["image"]
+    values["image"] = json.loads(printed)["serverValues"]["games"]["minecraft"]["image"]
     file = folder / "values.json"
     file.write_text(json.dumps(values))
     chart = earlier_chart(folder)
@@ -120,9 +120,9 @@ def goes_on_with_todays_api(cluster: Cluster, server: int, values: dict[str, Any
     password = cluster.done("GET", f"{path}/rcon")["password"]
     in_game(cluster, server, "echo mine > /data/mark")
     # The same create once more finds it, and nothing changes.
-    asked = {"ram_gb": 1, "disk_gb": 1, "customer": "acme", "options": VALUES["server"]["options"]}
+    body = {"ram_gb": 1, "disk_gb": 1, "customer": "acme", "options": VALUES["server"]["options"]}
     before = untouched(cluster, server)
-    assert cluster.call("POST", f"{path}/", asked).status_code == 200
+    assert cluster.call("POST", f"{path}/", body).status_code == 200
     assert cluster.call("PATCH", f"{path}/start").status_code == 200
     assert untouched(cluster, server) == before
     assert not made_by_todays_chart(cluster, server)

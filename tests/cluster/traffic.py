@@ -43,16 +43,16 @@ class Caller:
         while True:
             began = time.time()
             try:
-                found, headers, text = self._once(method, path, body)
+                answered, headers, text = self._once(method, path, body)
             except (OSError, http.client.HTTPException) as error:
                 self._note(began, method, path, repr(error))
                 self._connection.close()
                 self._connection = self._new()
                 return
-            self._answers[found] += 1
-            if found not in (409, 429) or "Retry-After" not in headers or time.monotonic() > until:
-                if found != status:
-                    self._note(began, method, path, f"{found} {text[:300]!r}")
+            self._answers[answered] += 1
+            if answered not in (409, 429) or "Retry-After" not in headers or time.monotonic() > until:
+                if answered != status:
+                    self._note(began, method, path, f"{answered} {text[:300]!r}")
                 return
             time.sleep(int(headers["Retry-After"]))
 

@@ -47,5 +47,5 @@ def mark(cluster: Cluster, server: int) -> str:
 
 def block(cluster: Cluster, server: int, place: str) -> str:
     """The block that a player sees at `x,y,z`."""
-    found: str = join(cluster, server, "--look", place)["blocks"][place]
-    return found
+    seen: str = join(cluster, server, "--look", place)["blocks"][place]
+    return seen

@@ -123,8 +123,8 @@ def fake() -> Edges:
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.cluster)])
 def edges(request: pytest.FixtureRequest) -> Edges:
     """Each test that asks for these runs against both kinds."""
-    found: Edges = request.getfixturevalue(request.param)
-    return found
+    chosen: Edges = request.getfixturevalue(request.param)
+    return chosen
 
 
 @pytest.fixture(scope="session")

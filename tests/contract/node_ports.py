@@ -13,12 +13,12 @@ MANY = 256
 
 
 @contextmanager
-def all_taken_but(kube: Kube, namespace: str, left: int) -> Iterator[None]:
+def all_taken_but(kube: Kube, namespace: str, free: int) -> Iterator[None]:
     """Within, the cluster has `left` node ports; Services in `namespace` hold the others."""
-    made: list[str] = []
+    services: list[str] = []
 
     def take(count: int) -> bool:
-        name = f"taken-{len(made)}"
+        name = f"taken-{len(services)}"
         ports = [{"name": f"p{number}", "port": number} for number in range(1, count + 1)]
         service = {"metadata": {"name": name}, "spec": {"type": "NodePort", "ports": ports}}
         try:
@@ -26,22 +26,22 @@ def all_taken_but(kube: Kube, namespace: str, left: int) -> Iterator[None]:
         except ClusterUnavailable:
             # "failed to allocate a nodePort: range is full" is an internal error of the API server's, 500.
             return False
-        made.append(name)
+        services.append(name)
         return True
 
     def give_back(name: str) -> None:
         kube.delete(path("v1", namespace, "services", name))
 
     try:
-        for _ in range(left):
+        for _ in range(free):
             assert take(1)
         count = MANY
         while count:
             if not take(count):
                 count //= 2
-        for name in made[:left]:
+        for name in services[:free]:
             give_back(name)
         yield
     finally:
-        for name in made:
+        for name in services:
             give_back(name)

@@ -116,12 +116,12 @@ def replica(
 
 def helms(id: int) -> list[int]:
     """The helm processes at work on a server."""
-    found = []
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
         if f"server-{id}".encode() in words and any(word.endswith(b"helm") for word in words):
-            found.append(int(folder.name))
-    return found
+            pids.append(int(folder.name))
+    return pids

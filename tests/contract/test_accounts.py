@@ -99,12 +99,12 @@ def test_without_the_chart_all_say_so_but_remove(files: Files) -> None:
     """A delete of a server goes through where nobody installed access to files."""
     files.accounts.change(1, lambda _: Account("$7$hash"))
     files.uninstall()
-    for asked in (
+    for call in (
         files.accounts.host_keys,
         lambda: files.accounts.account(1),
         lambda: files.accounts.change(1, lambda account: account),
         lambda: files.accounts.node_local({"spec": {"volumeName": "volume"}}),
     ):
         with pytest.raises(FileAccessNotInstalled):
-            asked()
+            call()
     files.accounts.remove(1)

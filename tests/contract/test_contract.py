@@ -23,15 +23,15 @@ def node_ports(edges: Edges, id: int) -> dict[str, int]:
 def test_an_unknown_server_has_no_part(edges: Edges, new_id: Callable[[], int]) -> None:
     """Nothing is there, and nothing can be done to it."""
     id = new_id()
-    found = edges.cluster.server(id)
-    assert (found.id, found.statefulset, found.pod, found.claim) == (id, None, None, None)
-    assert (dict(found.services), list(found.releases), exists(found)) == ({}, [], False)
+    objects = edges.cluster.server(id)
+    assert (objects.id, objects.statefulset, objects.pod, objects.claim) == (id, None, None, None)
+    assert (dict(objects.services), list(objects.releases), exists(objects)) == ({}, [], False)
     assert edges.releases.current(id) is None
     assert edges.releases.uninstall(id) is False
     assert edges.cluster.service(f"server-{id}") is None
     assert edges.cluster.rcon_password(id) is None
     assert edges.cluster.pod_log_tail(id, 10, False) == ""
-    assert list(found.events) == []
+    assert list(objects.events) == []
     with pytest.raises(ServerNotFound):
         edges.releases.change(id, lambda values: values)
 
@@ -40,10 +40,10 @@ def test_an_install_is_seen_at_once(edges: Edges, new_id: Callable[[], int]) -> 
     """The next read, by any replica, finds the server's objects and exactly the values it was given."""
     id = new_id()
     edges.releases.install(id, VALUES)
-    found = edges.cluster.server(id)
-    assert found.statefulset is not None
-    assert found.statefulset["spec"]["replicas"] == 0
-    record = json.loads(found.statefulset["metadata"]["annotations"]["gameserver/server"])
+    objects = edges.cluster.server(id)
+    assert objects.statefulset is not None
+    assert objects.statefulset["spec"]["replicas"] == 0
+    record = json.loads(objects.statefulset["metadata"]["annotations"]["gameserver/server"])
     assert record == {
         "game": "minecraft",
         "ram_gb": 1,
@@ -51,26 +51,26 @@ def test_an_install_is_seen_at_once(edges: Edges, new_id: Callable[[], int]) -> 
         "options": VALUES["server"]["options"],  # type: ignore[index]
         "customer": "",
     }
-    assert found.claim is not None
-    assert found.claim["spec"]["resources"]["requests"]["storage"] == "1Gi"
-    assert set(found.services) == {f"server-{id}", f"server-{id}-sftp"}
+    assert objects.claim is not None
+    assert objects.claim["spec"]["resources"]["requests"]["storage"] == "1Gi"
+    assert set(objects.services) == {f"server-{id}", f"server-{id}-sftp"}
     assert set(node_ports(edges, id)) == {"primary", "rcon", "sftp"}
     assert edges.cluster.service(f"server-{id}") is not None
     assert edges.cluster.rcon_password(id)
     assert revisions(edges, id) == [("1", "deployed")]
     assert edges.releases.current(id) == VALUES
-    assert exists(found)
+    assert exists(objects)
 
 
 def test_options_as_text_keep_their_numbers(edges: Edges, new_id: Callable[[], int]) -> None:
     """Through Helm's storage and the chart's annotation, both of which make a double of a number."""
     id, options = new_id(), '{"seed": 9007199254740993, "speed": 1.0}'
-    wanted = {**VALUES, "server": {"customer": "", "options": options}}
-    edges.releases.install(id, wanted)
-    found = edges.cluster.server(id).statefulset
-    assert found is not None
-    assert json.loads(found["metadata"]["annotations"]["gameserver/server"])["options"] == options
-    assert edges.releases.current(id) == wanted
+    values = {**VALUES, "server": {"customer": "", "options": options}}
+    edges.releases.install(id, values)
+    statefulset = edges.cluster.server(id).statefulset
+    assert statefulset is not None
+    assert json.loads(statefulset["metadata"]["annotations"]["gameserver/server"])["options"] == options
+    assert edges.releases.current(id) == values
 
 
 def test_a_change_sends_the_values_whole(edges: Edges, new_id: Callable[[], int]) -> None:
@@ -154,9 +154,9 @@ def test_an_uninstall_keeps_the_disk(edges: Edges, new_id: Callable[[], int]) ->
     assert [disk["metadata"]["name"] for disk in edges.cluster.kept_disks()].count(f"server-{id}") == 0
     edges.use_disk(id)
     assert edges.releases.uninstall(id) is True
-    found = edges.cluster.server(id)
-    assert not exists(found)
-    assert found.claim is not None
+    objects = edges.cluster.server(id)
+    assert not exists(objects)
+    assert objects.claim is not None
     assert [disk["metadata"]["name"] for disk in edges.cluster.kept_disks()].count(f"server-{id}") == 1
 
     edges.cluster.keep_disk(id, "2026-01-31T12:00:00Z")
@@ -167,7 +167,7 @@ def test_an_uninstall_keeps_the_disk(edges: Edges, new_id: Callable[[], int]) ->
     edges.releases.install(id, VALUES)
     again = edges.cluster.server(id).claim
     assert again is not None
-    assert again["metadata"].get("uid") == found.claim["metadata"].get("uid")
+    assert again["metadata"].get("uid") == objects.claim["metadata"].get("uid")
     edges.releases.uninstall(id)
 
     edges.cluster.reuse_disk(id, "2026-02-28T12:00:00Z")
@@ -247,8 +247,8 @@ def test_pages_are_by_number(edges: Edges, new_id: Callable[[], int]) -> None:
     """Nine comes before ten, and each server on one page only."""
     for _ in range(3):
         edges.releases.install(new_id(), VALUES)
-    wanted = [998, 1_000_007, 10_000_001]
-    for id in reversed(wanted):
+    installed = [998, 1_000_007, 10_000_001]
+    for id in reversed(installed):
         edges.releases.install(id, VALUES)
 
     def listed() -> list[int]:
@@ -261,20 +261,20 @@ def test_pages_are_by_number(edges: Edges, new_id: Callable[[], int]) -> None:
             if continue_ is None:
                 return ids
 
-    until(lambda: set(wanted) <= set(listed()))
+    until(lambda: set(installed) <= set(listed()))
     ids = listed()
     assert ids == sorted(set(ids))
-    page, _ = edges.cluster.servers(1, str(wanted[-1] - 1))
-    live = edges.cluster.server(wanted[-1])
+    page, _ = edges.cluster.servers(1, str(installed[-1] - 1))
+    live = edges.cluster.server(installed[-1])
     assert page[0].statefulset is not None
     assert live.statefulset is not None
     assert page[0].statefulset["spec"]["replicas"] == 0
     assert page[0].statefulset["metadata"]["annotations"] == live.statefulset["metadata"]["annotations"]
     assert dict(page[0].services).keys() == dict(live.services).keys()
-    assert [one["name"] for one in page[0].releases] == [one["name"] for one in live.releases]
+    assert [release["name"] for release in page[0].releases] == [release["name"] for release in live.releases]
 
-    edges.releases.uninstall(wanted[0])
-    until(lambda: wanted[0] not in listed())
+    edges.releases.uninstall(installed[0])
+    until(lambda: installed[0] not in listed())
 
 
 def test_a_page_after_nonsense_is_refused(edges: Edges) -> None:

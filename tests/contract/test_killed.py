@@ -40,7 +40,7 @@ class Operation:
 
     call: Call
     runs: bool | None
-    wanted: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
 
 
 OPERATIONS = {
@@ -70,7 +70,7 @@ class Killing:
         def checked(point: tuple[str, str, int]) -> str | None:
             name, hold, number = point
             try:
-                self.one(name, hold.format(namespace=self.settings.servers_namespace), number)
+                self.attempt(name, hold.format(namespace=self.settings.servers_namespace), number)
             except Exception as problem:
                 return f"{name} killed at {hold} {number}: {problem!r}"
             return None
@@ -100,7 +100,7 @@ class Killing:
             assert whole.answered.result().ok
             return len(whole.proxy.requests)
 
-    def one(self, name: str, hold: str, number: int) -> None:
+    def attempt(self, name: str, hold: str, number: int) -> None:
         operation = OPERATIONS[name]
         id, folder = self.prepared(operation)
         with replica(self.settings, self.kubeconfig, folder, operation.call, id, hold, number) as dying:
@@ -126,7 +126,7 @@ class Killing:
             assert claim is not None
             assert uid in (None, claim["metadata"]["uid"])
             server = self.other.answer(Call("GET"), id).json()
-            assert operation.wanted == {key: server[key] for key in ("wanted", "ram_gb")}
+            assert operation.after == {key: server[key] for key in ("wanted", "ram_gb")}
 
 
 WHOLE = ["persistentvolumeclaims", "services", "services", "statefulsets"]
@@ -134,11 +134,11 @@ WHOLE = ["persistentvolumeclaims", "services", "services", "statefulsets"]
 
 def objects(settings: Settings, id: int) -> list[str]:
     """The kinds of a server's lasting objects, one for each of them."""
-    kube, found = Kube(), []
+    kube, kinds = Kube(), []
     for group, kind in (("v1", "persistentvolumeclaims"), ("v1", "services"), ("apps/v1", "statefulsets")):
-        there = kube.all(path(group, settings.servers_namespace, kind), labelSelector=f"gameserver/id={id}")
-        found += [kind] * len(there)
-    return found
+        items = kube.all(path(group, settings.servers_namespace, kind), labelSelector=f"gameserver/id={id}")
+        kinds += [kind] * len(items)
+    return kinds
 
 
 @pytest.fixture

@@ -25,10 +25,10 @@ class Maps:
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": self._name}, "data": {"said": "first"}}
         return self.kube.create(self.collection, body)
 
-    def said(self) -> str | None:
+    def text(self) -> str | None:
         """What the ConfigMap says; None where there is none."""
-        found = self.kube.get(self.path)
-        return None if found is None else str(found["data"]["said"])
+        config_map = self.kube.get(self.path)
+        return None if config_map is None else str(config_map["data"]["said"])
 
 
 @pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.cluster)])
@@ -41,76 +41,76 @@ def maps(request: pytest.FixtureRequest, new_id: Callable[[], int]) -> Maps:
     return Maps(Kube(), settings.servers_namespace, name)
 
 
-def says(there: Object, text: str) -> Object:
+def with_text(config_map: Object, text: str) -> Object:
     """The ConfigMap as it is, with another text."""
-    return {**there, "data": {"said": text}}
+    return {**config_map, "data": {"said": text}}
 
 
 def test_what_is_not_there_is_none(maps: Maps) -> None:
     """Also among others that are asked for at once; the order is that of the question."""
     assert maps.kube.get(maps.path) is None
-    made = maps.create()
-    assert maps.kube.get_all([f"{maps.path}-no", maps.path]) == [None, made]
+    created = maps.create()
+    assert maps.kube.get_all([f"{maps.path}-no", maps.path]) == [None, created]
 
 
 def test_what_is_created_is_read_again(maps: Maps) -> None:
     """With the uid and the version that it was given."""
-    made = maps.create()
-    assert made["metadata"]["uid"]
-    assert made["metadata"]["resourceVersion"]
-    assert maps.kube.get(maps.path) == made
+    created = maps.create()
+    assert created["metadata"]["uid"]
+    assert created["metadata"]["resourceVersion"]
+    assert maps.kube.get(maps.path) == created
 
 
 def test_nothing_is_created_twice(maps: Maps) -> None:
     """What is there stays as it is."""
-    made = maps.create()
+    created = maps.create()
     with pytest.raises(Conflict):
         maps.create()
-    assert maps.kube.get(maps.path) == made
+    assert maps.kube.get(maps.path) == created
 
 
 def test_a_replacement_has_another_version_and_the_same_uid(maps: Maps) -> None:
     """It is what is read from then on."""
-    made = maps.create()
-    replaced = maps.kube.replace(maps.path, says(made, "second"))
+    created = maps.create()
+    replaced = maps.kube.replace(maps.path, with_text(created, "second"))
     assert maps.kube.get(maps.path) == replaced
     assert replaced["data"] == {"said": "second"}
-    assert replaced["metadata"]["uid"] == made["metadata"]["uid"]
-    assert replaced["metadata"]["resourceVersion"] != made["metadata"]["resourceVersion"]
+    assert replaced["metadata"]["uid"] == created["metadata"]["uid"]
+    assert replaced["metadata"]["resourceVersion"] != created["metadata"]["resourceVersion"]
 
 
 def test_only_what_was_read_last_is_replaced(maps: Maps) -> None:
     """Of two writes on one reading the second is refused, and so is one of what is gone."""
-    made = maps.create()
-    maps.kube.replace(maps.path, says(made, "second"))
+    created = maps.create()
+    maps.kube.replace(maps.path, with_text(created, "second"))
     with pytest.raises(Conflict):
-        maps.kube.replace(maps.path, says(made, "third"))
-    assert maps.said() == "second"
+        maps.kube.replace(maps.path, with_text(created, "third"))
+    assert maps.text() == "second"
     maps.kube.delete(maps.path)
     with pytest.raises(Conflict):
-        maps.kube.replace(maps.path, says(made, "fourth"))
-    assert maps.said() is None
+        maps.kube.replace(maps.path, with_text(created, "fourth"))
+    assert maps.text() is None
 
 
 def test_a_merge_leaves_what_it_does_not_name(maps: Maps) -> None:
     """Null takes away; what comes of it is given, and read from then on."""
-    made = maps.create()
+    created = maps.create()
     merged = maps.kube.merge(maps.path, {"data": {"more": "text"}})
     assert merged is not None
     assert merged["data"] == {"said": "first", "more": "text"}
     assert maps.kube.get(maps.path) == merged
-    assert merged["metadata"]["resourceVersion"] != made["metadata"]["resourceVersion"]
+    assert merged["metadata"]["resourceVersion"] != created["metadata"]["resourceVersion"]
     assert (maps.kube.merge(maps.path, {"data": {"said": None}}) or {})["data"] == {"more": "text"}
 
 
 def test_a_merge_of_what_was_read_before_is_refused(maps: Maps) -> None:
     """Where it names the version that it was read at."""
     version = maps.create()["metadata"]["resourceVersion"]
-    about = {"metadata": {"resourceVersion": version}}
-    assert maps.kube.merge(maps.path, {**about, "data": {"more": "text"}})
+    precondition = {"metadata": {"resourceVersion": version}}
+    assert maps.kube.merge(maps.path, {**precondition, "data": {"more": "text"}})
     with pytest.raises(Conflict):
-        maps.kube.merge(maps.path, {**about, "data": {"said": "second"}})
-    assert maps.said() == "first"
+        maps.kube.merge(maps.path, {**precondition, "data": {"said": "second"}})
+    assert maps.text() == "first"
 
 
 def test_a_merge_into_what_is_gone_gives_nothing(maps: Maps) -> None:
@@ -125,23 +125,23 @@ def test_a_delete_of_what_is_gone_is_no_error(maps: Maps) -> None:
     maps.create()
     maps.kube.delete(maps.path)
     maps.kube.delete(maps.path)
-    assert maps.said() is None
+    assert maps.text() is None
 
 
 @pytest.mark.parametrize("meant", [{"version": "1"}, {"uid": "another"}])
 def test_a_delete_of_another_one_is_refused(maps: Maps, meant: dict[str, str]) -> None:
     """Of the version, and of the uid, that it was meant for."""
-    maps.kube.replace(maps.path, says(maps.create(), "second"))
+    maps.kube.replace(maps.path, with_text(maps.create(), "second"))
     with pytest.raises(Conflict):
         maps.kube.delete(maps.path, **meant)
-    assert maps.said() == "second"
+    assert maps.text() == "second"
 
 
 def test_a_delete_of_this_one_is_done(maps: Maps) -> None:
     """By its uid and its version, as they were read."""
     metadata = maps.create()["metadata"]
     maps.kube.delete(maps.path, uid=metadata["uid"], version=metadata["resourceVersion"])
-    assert maps.said() is None
+    assert maps.text() is None
 
 
 def test_what_is_made_again_is_another(maps: Maps) -> None:
@@ -151,4 +151,4 @@ def test_what_is_made_again_is_another(maps: Maps) -> None:
     maps.create()
     with pytest.raises(Conflict):
         maps.kube.delete(maps.path, uid=before)
-    assert maps.said() == "first"
+    assert maps.text() == "first"

@@ -82,7 +82,7 @@ def test_a_frozen_erase_that_thaws_spares_the_disk_of_a_new_server(
     real: Edges, real_settings: Settings, kubeconfig: str, new_id: Callable[[], int], tmp_path: Path
 ) -> None:
     """Frozen with its last request on the way, while another made the server again over that disk: it is too late."""
-    id, about = new_id(), f"DELETE /api/v1/namespaces/{real_settings.servers_namespace}/persistentvolumeclaims/"
+    id, request = new_id(), f"DELETE /api/v1/namespaces/{real_settings.servers_namespace}/persistentvolumeclaims/"
     real.releases.install(id, VALUES)
     # A disk that never was would be nothing to spare: the other would make its server with a new one.
     real.use_disk(id)
@@ -92,7 +92,7 @@ def test_a_frozen_erase_that_thaws_spares_the_disk_of_a_new_server(
         folder.mkdir()
     erase, again = Call("DELETE", "/?disk=erase"), Call("POST", body={"ram_gb": 1, "disk_gb": 1, "disk": "reuse"})
     with (
-        replica(real_settings, kubeconfig, tmp_path / "frozen", erase, id, about) as frozen,
+        replica(real_settings, kubeconfig, tmp_path / "frozen", erase, id, request) as frozen,
         serving(real_settings, kubeconfig, tmp_path / "other", "other") as other,
     ):
         frozen.send_signal(signal.SIGSTOP)
@@ -118,8 +118,8 @@ def changed(edges: Edges, id: int, ram_gb: int) -> bool:
 def memory(edges: Edges, id: int) -> str:
     statefulset = edges.cluster.server(id).statefulset
     assert statefulset is not None
-    found: str = statefulset["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
-    return found
+    limit: str = statefulset["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
+    return limit
 
 
 def test_a_terminated_helm_leaves_a_release_that_goes_on(real: Edges, new_id: Callable[[], int], held: Held) -> None:
@@ -171,11 +171,11 @@ def test_a_hand_at_work_is_not_disturbed(
     id = new_id()
     real.releases.install(id, VALUES)
     kube, namespace = Kube(), real_settings.servers_namespace
-    where = path("v1", namespace, "secrets", f"sh.helm.release.v1.server-{id}.v1")
-    secret = kube.get(where)
+    secret_path = path("v1", namespace, "secrets", f"sh.helm.release.v1.server-{id}.v1")
+    secret = kube.get(secret_path)
     assert secret is not None
     secret["metadata"]["labels"]["status"] = "pending-upgrade"
-    kube.replace(where, secret)
+    kube.replace(secret_path, secret)
     with pytest.raises(OperationInProgress) as problem:
         real.releases.change(id, lambda values: {**values, "ramGb": 2})
     assert 30 < int(problem.value.headers["Retry-After"]) <= 60

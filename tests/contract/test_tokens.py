@@ -42,19 +42,19 @@ def issued(name: str, secret: str, **more: Any) -> Issued:
     return Issued(replace(Token(name, hash_of(secret), frozenset({"read"})), **more), NOW, "shop")
 
 
-def give_out(store: Tokens, *those: Issued) -> None:
-    store.change(lambda records: {token_key(one.token.name): written(one) for one in those})
+def give_out(store: Tokens, *given: Issued) -> None:
+    store.change(lambda records: {token_key(record.token.name): written(record) for record in given})
 
 
 def works(store: Tokens, secret: str) -> Callable[[], bool]:
-    def asked() -> bool:
+    def accepted() -> bool:
         try:
             store.caller(f"Bearer {secret}")
         except Unauthorized:
             return False
         return True
 
-    return asked
+    return accepted
 
 
 def gone(store: Tokens, secret: str) -> Callable[[], bool]:

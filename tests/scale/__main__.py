@@ -31,10 +31,10 @@ HEAD_OF_COSTS = ("servers", "a replica's Python", "all objects in etcd", "etcd's
 class Shop:
     """What a web shop does, over kept connections: who is told to wait (429, 409, 503) comes again."""
 
-    def __init__(self, there: Simulation) -> None:
-        headers = {"Authorization": f"Bearer {there.token}", "Content-Type": "application/json"}
+    def __init__(self, simulated: Simulation) -> None:
+        headers = {"Authorization": f"Bearer {simulated.token}", "Content-Type": "application/json"}
         self._pool = urllib3.PoolManager(maxsize=WORKERS, retries=False, headers=headers)
-        self._url = there.url
+        self._url = simulated.url
 
     def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         """The answer of a call that has to succeed within two minutes."""
@@ -43,8 +43,8 @@ class Shop:
             sent = None if body is None else json.dumps(body)
             answer = self._pool.request(method, f"{self._url}/{path}", body=sent, timeout=90)
             if answer.status < 400:
-                found: dict[str, Any] = json.loads(answer.data)
-                return found
+                content: dict[str, Any] = json.loads(answer.data)
+                return content
             if "Retry-After" not in answer.headers or time.monotonic() > deadline:
                 raise SystemExit(f"{method} {path}: {answer.status} {answer.data.decode()}")
             time.sleep(float(answer.headers["Retry-After"]))
@@ -66,11 +66,11 @@ class Shop:
 
     def all(self) -> list[dict[str, Any]]:
         """Every server, by the largest pages that there are."""
-        found = self.call("GET", "server/?limit=500")
-        servers: list[dict[str, Any]] = found["servers"]
-        while found["continue"]:
-            found = self.call("GET", f"server/?limit=500&continue={found['continue']}")
-            servers += found["servers"]
+        page = self.call("GET", "server/?limit=500")
+        servers: list[dict[str, Any]] = page["servers"]
+        while page["continue"]:
+            page = self.call("GET", f"server/?limit=500&continue={page['continue']}")
+            servers += page["servers"]
         return servers
 
 
@@ -83,17 +83,17 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupted)
     machine, started = report.machine(), time.monotonic()
     calls, costs = [], []
-    with simulation(sizes[-1]) as there:
-        shop = Shop(there)
+    with simulation(sizes[-1]) as simulated:
+        shop = Shop(simulated)
         shop.until_open()
         first = 0
         for size in sizes:
-            calls.append(_measured(there, shop, first, size))
+            calls.append(_measured(simulated, shop, first, size))
             if size == sizes[-1]:
                 # The API server takes stock of etcd once a minute.
                 time.sleep(65)
-            objects, file = there.etcd()
-            costs.append((f"{size:,}", f"{there.memory():.0f} MiB", f"{objects:.1f} MiB", f"{file:.0f} MiB"))
+            objects, file = simulated.etcd()
+            costs.append((f"{size:,}", f"{simulated.memory():.0f} MiB", f"{objects:.1f} MiB", f"{file:.0f} MiB"))
             first = size
         took = (time.monotonic() - started) / 60
         tables = (report.table(head, rows, "---:") for head, rows in ((HEAD, calls), (HEAD_OF_COSTS, costs)))
@@ -104,10 +104,10 @@ def main() -> None:
             report.write(DOCUMENT, text)
 
 
-def _measured(there: Simulation, shop: Shop, first: int, size: int) -> tuple[str, ...]:
+def _measured(simulated: Simulation, shop: Shop, first: int, size: int) -> tuple[str, ...]:
     """Fill up from `first` servers to `size`, then see what each call takes."""
     ids = range(first + 1, size + 1)
-    there.volumes(ids)
+    simulated.volumes(ids)
     bulk, single = ids[:-WRITES], ids[-WRITES:]
     say(f"{size} servers: {len(bulk)} creates, {WORKERS} at once")
     filling = timed(lambda: at_once(WORKERS, shop.create, bulk))

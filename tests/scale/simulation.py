@@ -153,8 +153,8 @@ class Simulation:
         """The sizes in MiB of all objects, of which the API server takes stock once a minute, and of etcd's file, which
         holds the last minutes' old revisions too."""
         page = self.kube.text("/metrics") or ""
-        wanted = ("apiserver_resource_size_estimate_bytes", "apiserver_storage_size_bytes")
-        objects, file = (_sum(page, series) / 2**20 for series in wanted)
+        names = ("apiserver_resource_size_estimate_bytes", "apiserver_storage_size_bytes")
+        objects, file = (_sum(page, series) / 2**20 for series in names)
         return objects, file
 
     # -- the end ----------------------------------------------------------------------------------------------
@@ -201,15 +201,15 @@ class Simulation:
 @contextmanager
 def simulation(servers: int) -> Iterator[Simulation]:
     """An API with room for so many servers; all of it goes at the end."""
-    made = Simulation()
-    made.clear()
-    kwok = made.kwok()
+    simulated = Simulation()
+    simulated.clear()
+    kwok = simulated.kwok()
     try:
-        made.nodes(servers)
-        made.api()
-        yield made
+        simulated.nodes(servers)
+        simulated.api()
+        yield simulated
     finally:
-        made.clear()
+        simulated.clear()
         kwok.terminate()
         kwok.wait()
 

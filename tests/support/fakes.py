@@ -97,7 +97,7 @@ class World:
         public = values.get("rcon", {}).get("visibility", "public") == "public"
         ports = values.get("ports", [{"name": "primary", "port": 25565, "protocol": "TCP"}])
         listed = [*ports, {"name": "rcon", "port": 25575, "protocol": "TCP"}] if public else ports
-        made = [
+        services = [
             self._service(name, "NodePort", listed),
             self._service(f"{name}-sftp", "NodePort", [{"name": "sftp", "port": 22, "protocol": "TCP"}]),
         ]
@@ -109,7 +109,7 @@ class World:
         if replicas:
             self.run(id)
         # Helm makes all that it can before it says that a part was refused.
-        if not all(made):
+        if not all(services):
             raise NoNodePortLeft
 
     def through_helm(self, id: int) -> None:
@@ -145,19 +145,19 @@ class World:
 
     def _service(self, name: str, type_: str, ports: Sequence[Mapping[str, Any]]) -> bool:
         """Make the Service; False where there are not enough node ports for all of it."""
-        there = {port["name"]: port for port in self.services.get(name, {}).get("spec", {}).get("ports", [])}
-        missing = [port for port in ports if port["name"] not in there]
+        existing = {port["name"]: port for port in self.services.get(name, {}).get("spec", {}).get("ports", [])}
+        missing = [port for port in ports if port["name"] not in existing]
         if type_ == "NodePort" and len(missing) > self.last_node_port - self.node_port:
             return False
-        made = []
+        entries = []
         for port in ports:
             entry = dict(port)
             if type_ == "NodePort":
-                entry["nodePort"] = there.get(port["name"], {}).get("nodePort") or self._next_port()
-            made.append(entry)
+                entry["nodePort"] = existing.get(port["name"], {}).get("nodePort") or self._next_port()
+            entries.append(entry)
         self.services[name] = {
             "metadata": {"name": name, "namespace": NAMESPACE},
-            "spec": {"type": type_, "ports": made},
+            "spec": {"type": type_, "ports": entries},
             "status": {},
         }
         return True
@@ -191,8 +191,8 @@ class FakeCluster:
         if continue_ is not None and not continue_.isdigit():
             raise InvalidRequest(errors={"continue": ["is not from an earlier answer"]})
         after = int(continue_ or 0)
-        there = {*self.world.statefulsets, *self.world.revisions, *self.world.pods}
-        ids = sorted(id for id in there if id > after)
+        known = {*self.world.statefulsets, *self.world.revisions, *self.world.pods}
+        ids = sorted(id for id in known if id > after)
         page = [self._objects(id) for id in ids[:limit]]
         return page, str(ids[limit - 1]) if len(ids) > limit else None
 
@@ -318,12 +318,12 @@ class FakeReleases:
             values = self.current(id)
             if values is None:
                 raise ReleaseMissing if id in self.world.statefulsets else ServerNotFound
-            wanted = change(deepcopy(values))
+            changed = change(deepcopy(values))
             sound = self.world.revisions[id][-1] == "deployed"
-            if wanted == values and sound and not self.missing(id):
+            if changed == values and sound and not self.missing(id):
                 return False
             try:
-                self._upgrade("change", id, wanted)
+                self._upgrade("change", id, changed)
             except RefusedByCluster:
                 # The real edge goes back to the values of before, or each later write would be refused too.
                 self._upgrade("restore", id, values)
@@ -364,7 +364,7 @@ class FakeTokens:
         self._lock = threading.Lock()
 
     def caller(self, authorization: str | None) -> Token:
-        issued = [one.token for key, one in all_of(self.records).items() if key.startswith(TOKEN)]
+        issued = [record.token for key, record in all_of(self.records).items() if key.startswith(TOKEN)]
         return holder([*self.operators(), *issued], digest_of(authorization))
 
     def issued(self) -> Records:

@@ -47,6 +47,6 @@ def put(kube: WatchedKube, name: str, data: Mapping[str, str | None]) -> None:
 
 def secret(kube: WatchedKube, name: str) -> Object:
     """The Secret as it is."""
-    found = kube.get(f"{SECRETS}/{name}")
-    assert found is not None
-    return found
+    stored = kube.get(f"{SECRETS}/{name}")
+    assert stored is not None
+    return stored

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
+from functools import partial
 from threading import Condition
 from typing import Any
 
@@ -58,29 +59,29 @@ class MemoryKube(Kube):
 
     def create(self, path: str, body: Object) -> Object:
         self._ask("POST", path)
-        where = f"{path}/{body['metadata']['name']}"
-        if where in self.objects:
-            raise Conflict(where)
-        return self._stored(where, body)
+        name = f"{path}/{body['metadata']['name']}"
+        if name in self.objects:
+            raise Conflict(name)
+        return self._stored(name, body)
 
     def replace(self, path: str, body: Object) -> Object:
         self._ask("PUT", path)
-        there = self.objects.get(path)
-        if there is None or there["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
+        current = self.objects.get(path)
+        if current is None or current["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
             raise Conflict(path)
         return self._stored(path, body)
 
     def merge(self, path: str, body: Object) -> Object | None:
         self._ask("PATCH", path)
-        there = self.objects.get(path)
-        if there is None:
+        current = self.objects.get(path)
+        if current is None:
             return None
         if (
-            body.get("metadata", {}).get("resourceVersion", there["metadata"]["resourceVersion"])
-            != (there["metadata"]["resourceVersion"])
+            body.get("metadata", {}).get("resourceVersion", current["metadata"]["resourceVersion"])
+            != (current["metadata"]["resourceVersion"])
         ):
             raise Conflict(path)
-        return self._stored(path, _merged(there, body))
+        return self._stored(path, _merged(current, body))
 
     def delete(self, path: str, *, uid: str = "", version: str = "") -> None:
         self._ask("DELETE", path)
@@ -111,6 +112,9 @@ class WatchedKube(MemoryKube):
         super().__init__()
         self._changed = Condition()
 
+    def _differs(self, path: str, seen: Object | None) -> bool:
+        return self.objects.get(path) != seen
+
     def _stored(self, path: str, body: Object) -> Object:
         with self._changed:
             stored = super()._stored(path, body)
@@ -124,30 +128,30 @@ class WatchedKube(MemoryKube):
 
     def listed(self, path: str, *, metadata: bool = False, **query: str | int) -> tuple[list[Object], str]:
         self._ask("LIST", path)
-        there = self.objects.get(_named(path, query))
-        return [deepcopy(there)] if there else [], str(self.version)
+        stored = self.objects.get(_named(path, query))
+        return [deepcopy(stored)] if stored else [], str(self.version)
 
     def watch(self, path: str, version: str, *, metadata: bool, seconds: int, **query: Any) -> Iterator[Object]:
         self._ask("WATCH", path)
         yield {"type": "CONNECTED"}
-        where, seen = _named(path, query), None
+        name, seen = _named(path, query), None
         while True:
             with self._changed:
-                self._changed.wait_for(lambda seen=seen: self.objects.get(where) != seen)  # type: ignore[misc]
-                there = deepcopy(self.objects.get(where))
-            yield {"type": "DELETED", "object": seen} if there is None else {"type": "MODIFIED", "object": there}
-            seen = there
+                self._changed.wait_for(partial(self._differs, name, seen))
+                current = deepcopy(self.objects.get(name))
+            yield {"type": "DELETED", "object": seen} if current is None else {"type": "MODIFIED", "object": current}
+            seen = current
 
 
 def _named(path: str, query: dict[str, Any]) -> str:
     return f"{path}/{query['fieldSelector'].removeprefix('metadata.name=')}"
 
 
-def _merged(there: Any, patch: Any) -> Any:
+def _merged(current: Any, patch: Any) -> Any:
     """RFC 7386."""
     if not isinstance(patch, dict):
         return deepcopy(patch)
-    merged = dict(there) if isinstance(there, dict) else {}
+    merged = dict(current) if isinstance(current, dict) else {}
     for key, value in patch.items():
         if value is None:
             merged.pop(key, None)

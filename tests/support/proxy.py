@@ -122,7 +122,7 @@ class Proxy:
         kept = {name: value for name, value in headers.items() if name.lower() not in _HOP}
         if token := self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization"):
             kept["authorization"] = token
-        found: urllib3.BaseHTTPResponse = self._client.rest_client.pool_manager.request(
+        response: urllib3.BaseHTTPResponse = self._client.rest_client.pool_manager.request(
             method, f"{self._configuration.host}{path}", headers=kept, body=body or None, redirect=False, timeout=60
         )
-        return found
+        return response

@@ -52,4 +52,4 @@ def write(document: Path, text: str) -> None:
     """Put the text between the document's marks."""
     marks = r"(<!-- measured -->\n).*(\n<!-- /measured -->)"
     whole = document.read_text()
-    document.write_text(re.sub(marks, lambda found: f"{found[1]}\n{text}\n{found[2]}", whole, flags=re.DOTALL))
+    document.write_text(re.sub(marks, lambda match: f"{match[1]}\n{text}\n{match[2]}", whole, flags=re.DOTALL))

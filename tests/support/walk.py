@@ -264,14 +264,14 @@ class Walk(RuleBasedStateMachine):
 
     def reach_desired_state(self, id: int) -> None:
         """Wait until a server is in its desired state."""
-        wanted, shown = self.servers[id].state, Answer(0, {}, False)
+        state, shown = self.servers[id].state, Answer(0, {}, False)
 
         def reached() -> bool:
             nonlocal shown
             shown = self.call("GET", f"/api/v1/server/{id}/")
-            return shown.body.get("state") == wanted
+            return shown.body.get("state") == state
 
-        until(reached, PATIENCE_SECONDS, lambda: f"server {id} is not {wanted}: {shown}")
+        until(reached, PATIENCE_SECONDS, lambda: f"server {id} is not {state}: {shown}")
 
     def end(self, id: int) -> None:
         """Wait until nothing is left of an erased server."""

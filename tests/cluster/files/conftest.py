@@ -33,20 +33,20 @@ def servers(
     """All of them, reachable."""
     folder = tmp_path_factory.mktemp("keys")
     addresses = tuple(node["address"] for node in nodes)
-    made = (
+    created = (
         _server(ALICE, nodes[0]["name"], folder, addresses),
         _server(BOB, nodes[-1]["name"], folder, addresses),
         _server(CAROL, nodes[0]["name"], folder, addresses),
     )
-    with ThreadPoolExecutor(len(made)) as at_once:
-        list(at_once.map(Server.delete, made))
+    with ThreadPoolExecutor(len(created)) as at_once:
+        list(at_once.map(Server.delete, created))
         try:
-            list(at_once.map(Server.create, made))
-            for server in made:
+            list(at_once.map(Server.create, created))
+            for server in created:
                 eventually(server.reachable, 20, f"{server.user} has access")
-            yield made
+            yield created
         finally:
-            list(at_once.map(Server.delete, made))
+            list(at_once.map(Server.delete, created))
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def in_sftp_pod(node: str, script: str) -> str:
 
 def on_node(node: str, script: str) -> str:
     """Run a script as root on the node itself, beside the pods."""
-    name = next(found for found in (nodes.Node(number) for number in nodes.running()) if found.name == node)
+    name = next(each for each in (nodes.Node(number) for number in nodes.running()) if each.name == node)
     return subprocess.run(nodes.enter(name, ["sh", "-c", script]), check=True, capture_output=True, text=True).stdout
 
 
@@ -221,12 +221,12 @@ class Server:
         if password is not None:
             options = [*PASSWORD_ONLY, *options]
             # There is no terminal to ask at: OpenSSH asks a program.
-            asked = self.key_file.parent / "askpass"
-            asked.write_text('#!/bin/sh\nprintf "%s\\n" "$PASSWORD"\n')
-            asked.chmod(0o700)
+            askpass = self.key_file.parent / "askpass"
+            askpass.write_text('#!/bin/sh\nprintf "%s\\n" "$PASSWORD"\n')
+            askpass.chmod(0o700)
             environment = {
                 **os.environ,
-                "SSH_ASKPASS": str(asked),
+                "SSH_ASKPASS": str(askpass),
                 "SSH_ASKPASS_REQUIRE": "force",
                 "PASSWORD": password,
             }

@@ -43,10 +43,10 @@ def port(call: Call) -> Iterator[dict[str, Any]]:
     status, _ = call("POST", "", {"ram_gb": 1, "disk_gb": 1, "disk": "reuse"})
     assert status in (200, 201)
     try:
-        status, found = call("PATCH", "port/sftp")
+        status, address = call("PATCH", "port/sftp")
         assert status == 200
         eventually(lambda: call("GET", "")[1]["state"] == "running", 120, "the game runs")
-        yield found
+        yield address
     finally:
         call("DELETE", "?disk=erase")
 
@@ -104,8 +104,8 @@ def test_the_fingerprints_are_those_of_the_host(call: Call, port: dict[str, Any]
     """Of each type that a client may know alone, in the order in which clients should prefer them."""
 
     async def seen(kind: str) -> str:
-        where = (port["host"], port["port"])
-        key = await asyncssh.get_server_host_key(*where, config=None, server_host_key_algs=[kind])
+        address = (port["host"], port["port"])
+        key = await asyncssh.get_server_host_key(*address, config=None, server_host_key_algs=[kind])
         assert key is not None
         return key.get_fingerprint()
 
@@ -148,8 +148,8 @@ NEVER = 9_100_012
 
 def test_before_the_first_start_the_api_says_to_start_the_server_once(call: Call) -> None:
     """And from then on the files are reached, whether it runs or not."""
-    made = {"game": "teeworlds", "ram_gb": 1, "disk_gb": 1, "start": False}
-    assert call("POST", "", made, id=NEVER)[0] == 201
+    spec = {"game": "teeworlds", "ram_gb": 1, "disk_gb": 1, "start": False}
+    assert call("POST", "", spec, id=NEVER)[0] == 201
     try:
         for method, path, body in (("PUT", "sftp", {"password": True}), ("PATCH", "port/sftp", None)):
             status, answer = call(method, path, body, id=NEVER)
@@ -159,12 +159,12 @@ def test_before_the_first_start_the_api_says_to_start_the_server_once(call: Call
         status, account = call("PUT", "sftp", {"password": True}, id=NEVER)
         assert status == 200
         call("PATCH", "stop", id=NEVER)
-        status, where = call("PATCH", "port/sftp", id=NEVER)
+        status, address = call("PATCH", "port/sftp", id=NEVER)
         assert status == 200
 
         async def names() -> list[str]:
             options = {"username": f"server-{NEVER}", "password": account["password"]}
-            async with connect(where, **options) as connection, connection.start_sftp_client() as sftp:
+            async with connect(address, **options) as connection, connection.start_sftp_client() as sftp:
                 return [str(name) for name in await sftp.listdir("/")]
 
         eventually(lambda: "files" in asyncio.run(names()), 10, "the files are reached")
@@ -212,8 +212,8 @@ def remote(call: Call) -> Iterator[None]:
 @pytest.mark.usefixtures("remote")
 def test_a_disk_that_is_no_folder_of_a_node_is_refused_clearly(call: Call) -> None:
     """Of the server, only its files are refused: it can be looked at, and its game's port asked for."""
-    status, made = call("POST", "", {"ram_gb": 1, "disk_gb": 1, "disk": "reuse", "start": False}, id=REMOTE)
-    assert status == 201, made
+    status, answer = call("POST", "", {"ram_gb": 1, "disk_gb": 1, "disk": "reuse", "start": False}, id=REMOTE)
+    assert status == 201, answer
     for method, path, body in (
         ("PATCH", "port/sftp", None),
         ("GET", "sftp", None),

@@ -69,10 +69,10 @@ def _tried(server: Server, paths: list[str], operations: dict[str, Operation] = 
             for path in paths:
                 for name, operation in operations.items():
                     try:
-                        found = await operation(sftp, path)
+                        result = await operation(sftp, path)
                     except asyncssh.SFTPError:
                         continue
-                    worked.append(f"{name} {path}: {found!r}")
+                    worked.append(f"{name} {path}: {result!r}")
         return worked
 
     return asyncio.run(all_of_them())
@@ -97,9 +97,9 @@ def _tried_by_openssh(server: Server, paths: list[str], folder: Path) -> list[st
         )
     ]
     # A "-" before a command: its failure ends nothing. Each command is shown, then what was refused of it.
-    said = server.openssh(*(f"-{command}" for command in commands)).splitlines()
-    shown = [number for number, line in enumerate(said) if line.startswith("sftp> -")]
-    answers = [said[here:there] for here, there in zip(shown, [*shown[1:], None], strict=True)]
+    output = server.openssh(*(f"-{command}" for command in commands)).splitlines()
+    shown = [number for number, line in enumerate(output) if line.startswith("sftp> -")]
+    answers = [output[start:end] for start, end in zip(shown, [*shown[1:], None], strict=True)]
     assert len(answers) == len(commands)
     refused = ("No such file", "not found", "Permission denied", "Failure", "ouldn't", "an't", "not a regular file")
     return [
@@ -220,8 +220,8 @@ def test_the_disk_has_no_devices_no_setuid_and_no_programs(alice: Server) -> Non
 
 
 def test_only_the_chroots_mount_of_a_disk_can_be_written(alice: Server) -> None:
-    said = in_sftp_pod(alice.node, "touch /host/opt/local-path-provisioner/attacked 2>&1 || true")
-    assert "Read-only file system" in said
+    output = in_sftp_pod(alice.node, "touch /host/opt/local-path-provisioner/attacked 2>&1 || true")
+    assert "Read-only file system" in output
 
 
 def test_a_device_in_the_disk_is_none(alice: Server, tmp_path: Path) -> None:
@@ -270,10 +270,10 @@ def test_a_hard_link_cannot_join_two_disks(alice: Server, carol: Server, tmp_pat
     Nor is there a name in a session's chroot, or in a game's container, for a file that is not the server's own.
     """
     carol.game("echo carols > secret.txt")
-    said = in_sftp_pod(
+    output = in_sftp_pod(
         alice.node, f"ln /srv/sftp/{carol.user}/files/secret.txt /srv/sftp/{alice.user}/files/stolen 2>&1 || true"
     )
-    assert "cross-device link" in said
+    assert "cross-device link" in output
     for source in ("/etc/passwd", f"/srv/sftp/{carol.user}/files/secret.txt", "../../etc/passwd"):
         assert "No such file" in alice.openssh(f"-ln {source} stolen")
     assert _tried(alice, ["/etc", f"/srv/sftp/{carol.user}/files"], {"hard link": FOLLOWING["hard link"]}) == []
@@ -358,8 +358,8 @@ def test_there_is_no_way_on_from_a_session(alice: Server) -> None:
                     with contextlib.suppress(BrokenPipeError):
                         process.stdin.write("id\n")
                         process.stdin.write_eof()
-                    said = str((await process.wait(timeout=10)).stdout)
-                    if "uid=" in said:
+                    output = str((await process.wait(timeout=10)).stdout)
+                    if "uid=" in output:
                         open_ways.append(f"a shell by {options}")
                     if "term_type" in options:
                         open_ways.append("a tty")

@@ -32,16 +32,16 @@ TYPES = ["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512"]
 def logged(server: Server, since: str = "60s") -> list[dict[str, Any]]:
     """The server's lines in its node's log."""
     text = kubectl("logs", "-n", SFTP, sftp_pod(server.node), f"--since={since}")
-    found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-    return [line for line in found if line.get("server") == server.number]
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    return [line for line in lines if line.get("server") == server.number]
 
 
-def eventually_logged(server: Server, *wanted: dict[str, Any]) -> None:
-    def there() -> bool:
+def eventually_logged(server: Server, *entries: dict[str, Any]) -> None:
+    def all_logged() -> bool:
         lines = logged(server)
-        return all(any(want.items() <= line.items() for line in lines) for want in wanted)
+        return all(any(entry.items() <= line.items() for line in lines) for entry in entries)
 
-    eventually(there, 10, f"all of {wanted}")
+    eventually(all_logged, 10, f"all of {entries}")
 
 
 def foreign_keys(count: int) -> list[asyncssh.SSHKey]:
@@ -66,11 +66,11 @@ def test_a_connection_is_good_for_four_passwords(carol: Server) -> None:
     """However many keys it may offer."""
 
     class Guessing(asyncssh.SSHClient):
-        asked = 0
+        attempts = 0
 
         def password_auth_requested(self) -> str | None:
-            self.asked += 1
-            return f"wrong {self.asked}" if self.asked < 30 else None
+            self.attempts += 1
+            return f"wrong {self.attempts}" if self.attempts < 30 else None
 
     async def run() -> None:
         with pytest.raises((asyncssh.Error, OSError)):
@@ -153,11 +153,11 @@ def test_many_logins_at_once_never_leave_more_sessions_than_allowed(alice: Serve
         living: list[asyncssh.SFTPClient] = []
         try:
             for _ in range(3):
-                found = await asyncio.gather(*(_session(alice) for _ in range(25)), return_exceptions=True)
-                made = [one for one in found if not isinstance(one, BaseException)]
-                connections += [connection for connection, _ in made]
+                results = await asyncio.gather(*(_session(alice) for _ in range(25)), return_exceptions=True)
+                sessions = [result for result in results if not isinstance(result, BaseException)]
+                connections += [connection for connection, _ in sessions]
                 await asyncio.sleep(1)
-                living = [sftp for sftp in [*living, *(sftp for _, sftp in made)] if await _alive(sftp)]
+                living = [sftp for sftp in [*living, *(sftp for _, sftp in sessions)] if await _alive(sftp)]
                 assert 1 <= len(living) <= LIMIT
             # A monitor, the connection and its files.
             assert await asyncio.to_thread(_processes, alice) <= 3 * LIMIT

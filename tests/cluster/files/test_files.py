@@ -31,9 +31,9 @@ def test_each_nodes_address_leads_to_the_disk(alice: Server, bob: Server) -> Non
 
 def test_the_port_leads_to_the_pod_on_the_disks_node(alice: Server, bob: Server) -> None:
     for server in (alice, bob):
-        found = get("endpointslice", f"{server.user}-sftp", "-n", SERVERS)
-        assert [endpoint["nodeName"] for endpoint in found["endpoints"]] == [server.node]
-        assert found["ports"] == [{"name": "sftp", "port": 2022, "protocol": "TCP"}]
+        slices = get("endpointslice", f"{server.user}-sftp", "-n", SERVERS)
+        assert [endpoint["nodeName"] for endpoint in slices["endpoints"]] == [server.node]
+        assert slices["ports"] == [{"name": "sftp", "port": 2022, "protocol": "TCP"}]
 
 
 WHOLE = bytes(range(256)) * 4096
@@ -57,7 +57,7 @@ def _by_openssh(alice: Server, tmp_path: Path) -> None:
     (tmp_path / "whole").write_bytes(WHOLE)
     (tmp_path / "part").write_bytes(PART)
     (tmp_path / "half").write_bytes(PART)
-    said = alice.openssh(
+    output = alice.openssh(
         f"put {tmp_path}/whole world.dat",
         f"put {tmp_path}/part resumed.dat",
         f"reput {tmp_path}/whole resumed.dat",
@@ -74,7 +74,7 @@ def _by_openssh(alice: Server, tmp_path: Path) -> None:
     )
     for name in ("back", "resumed", "half"):
         assert (tmp_path / name).read_bytes() == WHOLE
-    line = next(line for line in said.splitlines() if line.startswith("-rw-r-----"))
+    line = next(line for line in output.splitlines() if line.startswith("-rw-r-----"))
     assert line.split()[2:4] == ["1000", "1000"]
 
 
@@ -89,8 +89,9 @@ async def _by_asyncssh(alice: Server, tmp_path: Path) -> None:
         await sftp.mkdir("plugins")
         await sftp.rename("world.dat", "plugins/world.dat")
         await sftp.chmod("plugins/world.dat", 0o640)
-        (found,) = [entry for entry in await sftp.readdir("plugins") if entry.filename == "world.dat"]
-        assert (found.attrs.uid, found.attrs.gid, (found.attrs.permissions or 0) & 0o777) == (1000, 1000, 0o640)
+        (uploaded,) = [entry for entry in await sftp.readdir("plugins") if entry.filename == "world.dat"]
+        attributes = uploaded.attrs
+        assert (attributes.uid, attributes.gid, (attributes.permissions or 0) & 0o777) == (1000, 1000, 0o640)
         await sftp.get("plugins/world.dat", tmp_path / "again")
         assert (tmp_path / "again").read_bytes() == WHOLE
         async with sftp.open("resumed.dat", "rb") as file:
@@ -134,10 +135,10 @@ def test_logins_and_file_operations_are_logged_with_server_and_path(alice: Serve
     def lines() -> list[dict[str, Any]]:
         text = kubectl("logs", "-n", SFTP, sftp_pod(alice.node), "--since=30s")
         assert "a-wrong-password" not in text
-        found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-        return [line for line in found if line.get("server") == alice.number]
+        entries = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        return [line for line in entries if line.get("server") == alice.number]
 
-    wanted: list[dict[str, Any]] = [
+    expected: list[dict[str, Any]] = [
         {"event": "login", "user": alice.user, "method": "publickey"},
         {"event": "file", "operation": "open", "path": "/files/logged.txt", "flags": "WRITE,CREATE,TRUNCATE"},
         {"event": "file", "operation": "close", "path": "/files/logged.txt", "bytes_written": 5},
@@ -148,11 +149,11 @@ def test_logins_and_file_operations_are_logged_with_server_and_path(alice: Serve
         {"event": "login refused", "user": alice.user, "method": "password"},
     ]
 
-    def all_there() -> bool:
+    def all_logged() -> bool:
         logged = lines()
-        return all(any(want.items() <= line.items() for line in logged) for want in wanted)
+        return all(any(entry.items() <= line.items() for line in logged) for entry in expected)
 
-    eventually(all_there, 10, f"all of {wanted} in {lines()}")
+    eventually(all_logged, 10, f"all of {expected} in {lines()}")
     assert all(line["client"] for line in lines() if line["event"].startswith("login"))
 
 

@@ -37,10 +37,10 @@ def install() -> tuple[list[str], list[list[str]]]:
     values = f"image.repository={repository},image.tag={tag},serversNamespace=default"
     notes = helm("install", RELEASE, str(CHART), "--set", values, "--wait", "--timeout=120s")
     commands = [line.strip() for line in notes.splitlines() if line.startswith("  kubectl ")]
-    said = [
+    outputs = [
         subprocess.run(command, shell=True, capture_output=True, text=True, check=True).stdout for command in commands
     ]
-    assert "successfully rolled out" in said[0]
+    assert "successfully rolled out" in outputs[0]
     pods = [
         pod["metadata"]["name"]
         for pod in get("pods", "-n", NAMESPACE)["items"]
@@ -52,7 +52,7 @@ def install() -> tuple[list[str], list[list[str]]]:
         for pod in pods
         if "deletionTimestamp" not in get("pod", pod, "-n", NAMESPACE)["metadata"]
     ]
-    return said[1].split(), shown
+    return outputs[1].split(), shown
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ EVERYBODY = {"selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrules
 def rights(namespace: str) -> dict[str, set[str]]:
     """The verbs by resource that the agents have in a namespace (cluster-wide ones included)."""
     lines = kubectl("auth", "can-i", "--list", "--no-headers", f"--as={AGENT}", "-n", namespace).splitlines()
-    found = {}
+    verbs = {}
     for line in lines:
         resource, _, rest = line.partition(" ")
         if resource and resource.split(".")[0] not in EVERYBODY and not line.startswith(" "):
-            found[resource] = set(rest[rest.rindex("[") + 1 : rest.rindex("]")].split())
-    return found
+            verbs[resource] = set(rest[rest.rindex("[") + 1 : rest.rindex("]")].split())
+    return verbs
 
 
 def test_in_the_servers_namespace() -> None:
@@ -43,18 +43,18 @@ def test_elsewhere(namespace: str) -> None:
 def test_nothing_of_the_hook_is_left() -> None:
     """The account that may write the host key exists only while helm installs."""
     for kind in ("serviceaccounts", "roles", "rolebindings", "jobs"):
-        names = [found["metadata"]["name"] for found in get(kind, "-n", SFTP)["items"]]
+        names = [item["metadata"]["name"] for item in get(kind, "-n", SFTP)["items"]]
         assert not [name for name in names if name.endswith("-host-key")]
 
 
 def test_the_processes_have_no_more_than_the_charts_capabilities() -> None:
     """CapEff of sshd, and of the agent beside it."""
-    wanted = sum(1 << bit for bit in (5, 6, 7, 18, 21, 29))  # KILL SETGID SETUID SYS_CHROOT SYS_ADMIN AUDIT_WRITE
+    capabilities = sum(1 << bit for bit in (5, 6, 7, 18, 21, 29))  # KILL SETGID SETUID SYS_CHROOT SYS_ADMIN AUDIT_WRITE
     pods = get("pods", "-n", SFTP, "-l", "app.kubernetes.io/name=sftp-daemonset")["items"]
     for pod in pods:
-        said = kubectl(
+        output = kubectl(
             *("exec", "-n", SFTP, pod["metadata"]["name"], "--", "sh", "-c"),
             # A process may go meanwhile.
             "cat /proc/[0-9]*/status 2>/dev/null | grep ^CapBnd",
         )
-        assert {int(line.split()[1], 16) for line in said.splitlines()} == {wanted}
+        assert {int(line.split()[1], 16) for line in output.splitlines()} == {capabilities}

@@ -140,8 +140,8 @@ def test_a_removed_server_leaves_no_mount_and_no_user(alice: Server, carol: Serv
 
     def gone() -> bool:
         script = "cat /proc/self/mountinfo /var/lib/extrausers/passwd; ls /srv/sftp /run/sftp/keys /run/sftp/applied"
-        left = in_sftp_pod(carol.node, script)
-        return carol.user not in left
+        output = in_sftp_pod(carol.node, script)
+        return carol.user not in output
 
     try:
         eventually(gone, 10, "nothing of hers is left")

@@ -1,4 +1,4 @@
-"""The real cluster and the API in it, as `make run` left them."""
+"""The real cluster and the API in it, as `make run` sets them up."""
 
 import itertools
 import json
@@ -20,14 +20,15 @@ from tests.support.waiting import until
 
 SERVERS_NAMESPACE = "gameservers"
 
-#: Each test session counts its servers from a place of its own, so that runs never meet, even begun at one moment.
+#: Each test session counts its server ids from a random start, so that two sessions at the same time do not collide.
 _ids = itertools.count(10_000 + secrets.randbelow(10**6) * 1000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder needs the cluster; its order is that of what is left for those who come after.
+    """Mark all tests of this folder with `cluster`, and put the tests of files/ and the search for secrets last.
 
-    The servers of files/ stay until the session ends; the search for secrets comes after all that leaves traces.
+    The servers of files/ run until the session ends. The search for secrets looks through the traces of all other
+    tests.
     """
     for item in items:
         if Path(__file__).parent in item.path.parents:
@@ -37,32 +38,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass
 class Cluster:
-    """The cluster: where its API is, `kubectl` and `helm` in it, and calls of the API."""
+    """The cluster: calls of the API, and `kubectl` and `helm`."""
 
     api_url: str
     api_token: str
     kubeconfig: str
     node_ip: str
     servers: list[int] = field(default_factory=list)
-    #: Every password and token that the API has given out, by the call.
+    #: Every password and token in the API's responses, by call.
     secrets: dict[str, str] = field(default_factory=dict)
 
     def run(self, *command: str, stdin: str | None = None) -> str:
-        """What `kubectl …` or `helm …` prints; raises AssertionError with its stderr."""
+        """Run `kubectl …` or `helm …` and return what it prints. Raises AssertionError with its stderr."""
         result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             raise AssertionError(f"{' '.join(command)}: {result.stderr.strip()}")
         return result.stdout
 
     def get(self, *arguments: str) -> dict[str, Any]:
-        """`kubectl get … -o json` in the servers' namespace."""
+        """The output of `kubectl get … -o json` in the servers' namespace."""
         output = self.run("kubectl", "-n", SERVERS_NAMESPACE, "get", *arguments, "-o", "json")
         objects: dict[str, Any] = json.loads(output)
         return objects
 
     def call(self, method: str, path: str, body: Any = None, *, token: str | None = None) -> requests.Response:
-        """One call of the API, with a JSON body where `body` is given."""
-        answer = requests.request(
+        """Call the API once, with `body` as JSON unless it is None."""
+        response = requests.request(
             method,
             f"{self.api_url}{path}",
             json=body,
@@ -70,9 +71,9 @@ class Cluster:
             timeout=30,
         )
         for kind in ("password", "token"):
-            if f'"{kind}":"' in answer.text and answer.ok:
-                self.secrets[f"{method} {path}"] = answer.json()[kind]
-        return answer
+            if f'"{kind}":"' in response.text and response.ok:
+                self.secrets[f"{method} {path}"] = response.json()[kind]
+        return response
 
     def settled(self, method: str, path: str, body: Any = None, *, seconds: float = 60) -> requests.Response:
         """The response to a call, sent again for up to `seconds` while the API answers with Retry-After."""
@@ -100,17 +101,17 @@ class Cluster:
         self.run("helm", "-n", SERVERS_NAMESPACE, "upgrade", release, str(chart), "--reuse-values", *arguments)
 
     def status(self, server: int) -> dict[str, Any]:
-        """The API's view of a server."""
+        """The API's answer about a server."""
         return self.done("GET", f"/api/v1/server/{server}/")
 
     def address_of(self, server: int) -> str:
-        """The address of the node that the server's pod is on."""
+        """The address of the server's node."""
         node = self.get("node", self.get("pod", f"server-{server}-0")["spec"]["nodeName"])
         addresses = {address["type"]: address["address"] for address in node["status"]["addresses"]}
         return str(addresses["InternalIP"])
 
     def until_state(self, server: int, *states: str, seconds: float = 90) -> dict[str, Any]:
-        """Wait until the server is in one of `states`; returns its status."""
+        """Wait until the server is in one of `states`, and return the API's answer about it."""
         seen: dict[str, Any] = {}
 
         def reached() -> bool:
@@ -124,6 +125,7 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def shared_cluster() -> Cluster:
+    """The cluster, for fixtures that outlive a test."""
     assert "API_URL" in os.environ, "no cluster: `make test` brings one up, or `make run`"
     return Cluster(
         api_url=os.environ["API_URL"],
@@ -135,7 +137,7 @@ def shared_cluster() -> Cluster:
 
 @pytest.fixture
 def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster; servers made by `new_server` are erased after the test."""
+    """The cluster. The servers with ids from `new_server` are erased after the test."""
     shared_cluster.servers = []
     yield shared_cluster
     for server in shared_cluster.servers:
@@ -151,7 +153,7 @@ def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture
 def new_server(cluster: Cluster) -> Callable[[], int]:
-    """Gives ids that no server has; what is made of them is erased after the test."""
+    """A function that returns an id that no server has. The server is erased after the test."""
 
     def take() -> int:
         server = next(_ids)

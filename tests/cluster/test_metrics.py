@@ -1,6 +1,6 @@
-"""/metrics as Prometheus sees it: Debian's own, with the scrape configuration that docs/operations.md recommends.
+"""/metrics as Debian's Prometheus sees it, with the scrape configuration that docs/operations.md recommends.
 
-Debian's is built without the discovery by Kubernetes, so the test tells it what that would find.
+Debian builds it without the discovery of pods, so the test gives it what the discovery would find.
 """
 
 import json
@@ -29,14 +29,14 @@ Labels = tuple[str, ...]
 
 @dataclass
 class Prometheus:
-    """One that runs and knows `pods`; `tools` is the folder of its promtool."""
+    """A running Prometheus that scrapes `pods`; `tools` is the folder of its promtool."""
 
     url: str
     tools: Path
     pods: set[str]
 
     def query(self, text: str, *labels: str) -> dict[Labels, float]:
-        """The present value of each series, by those of its labels."""
+        """The current value of each series, by the values of these labels."""
         answer = requests.get(f"{self.url}/api/v1/query", params={"query": text}, timeout=10).json()
         assert answer["status"] == "success", answer
         return {
@@ -44,9 +44,9 @@ class Prometheus:
             for series in answer["data"]["result"]
         }
 
-    def check(self, what: str, *files: Path, stdin: str | None = None) -> None:
-        """promtool's opinion."""
-        command: list[str | Path] = [self.tools / "promtool", "check", what, *files]
+    def check(self, kind: str, *files: Path, stdin: str | None = None) -> None:
+        """Run `promtool check`. Raises AssertionError with its complaints."""
+        command: list[str | Path] = [self.tools / "promtool", "check", kind, *files]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -61,7 +61,7 @@ def recommended() -> dict[str, Any]:
 
 
 def discovered(cluster: Cluster) -> list[dict[str, Any]]:
-    """What Prometheus' discovery of pods tells of each port of each pod in the API's namespace.
+    """What Prometheus' discovery of pods would give for each port of each pod in the API's namespace.
 
     https://prometheus.io/docs/prometheus/latest/configuration/configuration/#pod
     """
@@ -87,7 +87,7 @@ def discovered(cluster: Cluster) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def prometheus(cluster: Cluster, tmp_path: Path) -> Iterator[Prometheus]:
-    """In the first node's network, from where the pods are reached; it asks every second."""
+    """Prometheus in the first node's network, from which it reaches the pods. It scrapes every second."""
     configuration = recommended()
     (job,) = configuration["scrape_configs"]
     assert job.pop("kubernetes_sd_configs") == [{"role": "pod", "namespaces": {"names": [NAMESPACE]}}]
@@ -112,12 +112,9 @@ def prometheus(cluster: Cluster, tmp_path: Path) -> Iterator[Prometheus]:
 
         def ready() -> bool:
             assert process.poll() is None, (tmp_path / "log").read_text()
-            try:
-                return requests.get(f"{server.url}/-/ready", timeout=1).ok
-            except (requests.ConnectionError, requests.Timeout):
-                return False
+            return requests.get(f"{server.url}/-/ready", timeout=1).ok
 
-        until(ready, 30, "Prometheus does not come up")
+        until(ready, 30, "Prometheus does not come up", not_yet=(requests.ConnectionError, requests.Timeout))
         yield server
     finally:
         process.terminate()
@@ -125,7 +122,7 @@ def prometheus(cluster: Cluster, tmp_path: Path) -> Iterator[Prometheus]:
 
 
 def left_by_a_dead_replica(cluster: Cluster, server: int) -> None:
-    """The release as a replica leaves it that dies in the middle of a change, long enough ago."""
+    """Leave the release as a replica does that died in the middle of a change long ago."""
     release = f"sh.helm.release.v1.server-{server}.v1"
     cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "label", "--overwrite", "secret", release, "status=pending-upgrade")
     lease = {
@@ -142,7 +139,7 @@ def left_by_a_dead_replica(cluster: Cluster, server: int) -> None:
 
 
 def test_prometheus_sees_every_replica(cluster: Cluster, prometheus: Prometheus, new_server: Callable[[], int]) -> None:
-    """Requests, helm's work, servers and recovered releases, as they were; and promtool finds no fault."""
+    """Prometheus counts requests, helm's runs, servers and recovered releases correctly."""
     pods = {(name,) for name in prometheus.pods}
     assert len(pods) > 1
     until(
@@ -161,7 +158,7 @@ def test_prometheus_sees_every_replica(cluster: Cluster, prometheus: Prometheus,
     server = new_server()
     path = f"/api/v1/server/{server}/"
     cluster.create(server, start=False)
-    # Each replica shows all servers: the largest of them is right, never the sum.
+    # Each replica counts all servers, so the maximum is right, not the sum.
     shown = ("max by (game, state) (gameserver_servers)", "game", "state")
     listed = {(entry["game"], entry["state"]) for entry in cluster.done("GET", "/api/v1/server/?limit=500")["servers"]}
     assert ("minecraft", "stopped") in listed
@@ -191,7 +188,7 @@ def test_prometheus_sees_every_replica(cluster: Cluster, prometheus: Prometheus,
 
 
 def test_promtool_finds_no_fault(cluster: Cluster) -> None:
-    """With names, units, types and help of what each replica shows."""
+    """promtool accepts the names, units, types and help texts of each replica's metrics."""
     promtool = packages.unpacked("prometheus") / "usr" / "bin" / "promtool"
     for pod in pods(cluster):
         address = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9090/proxy/metrics"

@@ -1,4 +1,4 @@
-"""The running API keeps to its published OpenAPI document: schemathesis reads it there, and tries."""
+"""The running API conforms to the OpenAPI document that it publishes, as schemathesis checks it."""
 
 import time
 import traceback
@@ -30,7 +30,7 @@ CHECKS = [
 _KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL2mCL181PUlONafAsoXZ401Tu1OFFE/3KvxBdZIunej"
 schemathesis.openapi.format("ssh-public-key", strategies.text("abc ", max_size=9).map(f"{_KEY} {{}}".format))
 
-#: All ids that fit become one of a few of our own, so that calls meet; the last of them gets no server.
+#: All valid ids are replaced by a few of our own, so that calls meet the same servers. The last one has no server.
 _FIRST = 9 * 10**15 + int(time.time() * 10) % 10**9 * 10
 _SERVERS = range(_FIRST, _FIRST + 3)
 _NONE = _FIRST + 3
@@ -38,7 +38,7 @@ _NONE = _FIRST + 3
 
 @pytest.fixture(scope="session")
 def published(shared_cluster: Cluster) -> Iterator[Any]:
-    """The document as the API gives it; what was created along the way is erased."""
+    """The document that the API publishes. Servers and tokens that the calls create are deleted at the end."""
     schema = schemathesis.openapi.from_url(f"{shared_cluster.api_url}/openapi.json")
     schema.hook(map_path_parameters)
     schema.hook(map_body)
@@ -61,7 +61,7 @@ def _token_names(cluster: Cluster) -> set[str]:
 
 
 def map_path_parameters(context: Any, path_parameters: Any) -> Any:
-    """Ids of our own; a game is started nowhere, so that start and restart find no server."""
+    """Use our own ids. Start and restart get the one without a server, so that no game starts."""
     if isinstance(path_parameters, dict) and type(path_parameters.get("id")) is int and path_parameters["id"] > 0:
         starts = context.operation.path.endswith(("/start", "/restart"))
         id = _NONE if starts else _SERVERS[path_parameters["id"] % len(_SERVERS)]
@@ -70,7 +70,7 @@ def map_path_parameters(context: Any, path_parameters: Any) -> Any:
 
 
 def map_body(context: Any, body: Any) -> Any:
-    """Create with `start: false`, unless what stands there is wrong anyway."""
+    """Create with `start: false`, unless the value of `start` is invalid."""
     creates = context.operation.method.upper() == "POST" and context.operation.path.startswith("/api/v1/server/")
     if creates and isinstance(body, dict) and body.get("start", True) is True:
         return {**body, "start": False}
@@ -78,7 +78,7 @@ def map_body(context: Any, body: Any) -> Any:
 
 
 def wrong_answers(operation: Any, mode: GenerationMode, examples: int, cluster: Cluster) -> list[str]:
-    """Call one operation with so many requests that fit its description, or that don't; what was wrong."""
+    """Call one operation with valid or with invalid requests, and return what was wrong with the answers."""
     wrong: list[str] = []
 
     @given(case=operation.as_strategy(generation_mode=mode))
@@ -91,10 +91,10 @@ def wrong_answers(operation: Any, mode: GenerationMode, examples: int, cluster: 
     )
     def send(case: Any) -> None:
         answer = case.call(headers={"Authorization": f"Bearer {cluster.api_token}"}, timeout=30)
-        # A request line of more than 4 KiB is refused by the web server, which the document says nothing about.
+        # The web server refuses a request line of more than 4 KiB. The document does not mention that.
         if answer.status_code == 414:
             return
-        # Noted, not raised: Hypothesis would try it again, and the servers have changed by then.
+        # Not raised, because Hypothesis would repeat the call, and the servers have changed by then.
         try:
             case.validate_response(answer, checks=CHECKS)
         except (AssertionError, BaseExceptionGroup) as error:
@@ -111,13 +111,13 @@ def wrong_answers(operation: Any, mode: GenerationMode, examples: int, cluster: 
 
 
 def waits(answer: Any) -> bool:
-    """Whether it is a 503 that a later call gets past: the files of a disk that no node has yet, for one."""
+    """Whether the answer is a 503 that a later call can avoid, such as for files of a disk that no node has yet."""
     refused = "refused-by-cluster" in answer.text
     return answer.status_code == 503 and "Retry-After" in answer.headers and not refused
 
 
 def every_operation(published: Any, cluster: Cluster, examples: int) -> None:
-    """All operations of the document, one after the other; what is wrong with each is shown together."""
+    """Check all operations of the document, and show everything that is wrong together."""
     operations = [result.ok() for result in published.get_all_operations()]
     assert len(operations) > 10
     wrong = [
@@ -130,11 +130,11 @@ def every_operation(published: Any, cluster: Cluster, examples: int) -> None:
 
 
 def test_every_answer_is_as_published(published: Any, cluster: Cluster) -> None:
-    """Whatever is sent, no server error, and no status, header, type or body that the document does not know."""
+    """No request gets a server error, or a status, header, type or body that the document does not list."""
     every_operation(published, cluster, examples=8)
 
 
 @pytest.mark.long
 def test_every_answer_is_as_published_for_long(published: Any, cluster: Cluster) -> None:
-    """The same with many more requests."""
+    """The same is true of many more requests."""
     every_operation(published, cluster, examples=80)

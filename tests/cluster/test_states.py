@@ -1,4 +1,4 @@
-"""States that tell the truth: each one, and each reason, produced for real."""
+"""Each state and each reason, produced on the real cluster."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import NAMESPACE, pods
 from tests.support.waiting import until
 
-#: Put into a world's folder and loaded by the game's Node: it eats memory, up to 1.5 GiB.
+#: A program that uses up to 1.5 GiB of memory. The game's Node loads it from the disk.
 EATER = """
 const eaten = [];
 const timer = setInterval(() => {
@@ -29,13 +29,13 @@ timer.unref();
 
 
 def unscheduled(cluster: Cluster, server: int) -> str:
-    """Why the scheduler finds no node, in its own words."""
+    """The scheduler's own message about why it finds no node."""
     conditions = cluster.get("pod", f"server-{server}-0")["status"]["conditions"]
     return str(next(condition["message"] for condition in conditions if condition["type"] == "PodScheduled"))
 
 
 def everywhere(cluster: Cluster, server: int, status: dict[str, Any]) -> None:
-    """The list says the same as this answer to a GET, at every replica."""
+    """Check that the list of every replica agrees with this answer to a GET."""
 
     def listed() -> dict[str, Any]:
         page = cluster.done("GET", f"/api/v1/server/?limit=1&continue={server - 1}")
@@ -46,7 +46,7 @@ def everywhere(cluster: Cluster, server: int, status: dict[str, Any]) -> None:
 
 
 def counted(cluster: Cluster, status: dict[str, Any]) -> None:
-    """The metrics of each replica count a server like this."""
+    """Check that the metrics of each replica count a server with this game and state."""
     series = f'gameserver_servers{{game="{status["game"]}",state="{status["state"]}"}}'
     for pod in pods(cluster):
         address = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9090/proxy/metrics"
@@ -54,7 +54,7 @@ def counted(cluster: Cluster, status: dict[str, Any]) -> None:
 
 
 def test_a_server_goes_through_the_states_in_their_order(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """creating, starting, running, stopping, stopped; `since` is a time, and running means that the game answers."""
+    """The states come in the order creating, starting, running, stopping, stopped, and `since` is a time."""
     server = new_server()
     cluster.create(server)
     seen: list[str] = []
@@ -80,7 +80,7 @@ def test_a_server_goes_through_the_states_in_their_order(cluster: Cluster, new_s
 def test_out_of_memory_is_said_with_the_limit_and_mended_by_a_resize(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:
-    """A game that needs more than its limit fails and says so; with more ram it runs."""
+    """A game that needs more than its limit fails, the reason names the limit, and with more memory it runs."""
     server = new_server()
     cluster.create(server)
     cluster.until_state(server, "running")
@@ -102,7 +102,7 @@ def test_out_of_memory_is_said_with_the_limit_and_mended_by_a_resize(
 def test_unschedulable_is_said_with_the_resource_and_mended_by_a_resize(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:
-    """A server larger than every node names the memory; made smaller it runs."""
+    """The reason of a server larger than every node names the memory, and a smaller one runs."""
     server = new_server()
     cluster.create(server, ram_gb=64)
     failed = cluster.until_state(server, "failed")
@@ -113,7 +113,7 @@ def test_unschedulable_is_said_with_the_resource_and_mended_by_a_resize(
 
 
 def test_an_image_that_is_not_there_is_named(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """The reason names the image; the right tag mends it."""
+    """The reason names the missing image, and with the right tag the server runs."""
     server = new_server()
     cluster.create(server)
     tag = json.loads(cluster.run("helm", "-n", SERVERS_NAMESPACE, "get", "values", f"server-{server}", "-o", "json"))[
@@ -127,7 +127,7 @@ def test_an_image_that_is_not_there_is_named(cluster: Cluster, new_server: Calla
 
 
 def test_a_crash_loop_shows_the_games_last_lines(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """A game that ends at once fails, and the reason has what it said."""
+    """A game that ends at once fails, and the reason has its last log lines."""
     server = new_server()
     cluster.create(server, start=False)
     cluster.by_hand(server, "--set", "replicas=1", "--set-string", "environment.EULA=FALSE")
@@ -138,7 +138,7 @@ def test_a_crash_loop_shows_the_games_last_lines(cluster: Cluster, new_server: C
 def test_a_pod_that_pod_security_refuses_is_said(
     cluster: Cluster, new_server: Callable[[], int], tmp_path: Path
 ) -> None:
-    """A chart that was changed for the worse: helm says deployed, the API says why no pod is admitted."""
+    """With a broken chart helm says deployed, and the API says why Kubernetes admits no pod."""
     server = new_server()
     cluster.create(server, start=False)
     chart = tmp_path / "gameserver"
@@ -152,7 +152,7 @@ def test_a_pod_that_pod_security_refuses_is_said(
 
 
 def test_a_disk_that_is_not_bound_is_said(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """A storage class that doesn't exist leaves the disk unbound."""
+    """With a storage class that does not exist, the reason says that the disk is not bound."""
     server = new_server()
     cluster.run(
         "helm",
@@ -166,13 +166,13 @@ def test_a_disk_that_is_not_bound_is_said(cluster: Cluster, new_server: Callable
     )
     failed = cluster.until_state(server, "failed")
     assert "disk is not bound" in failed["reason"]
-    # The scheduler's words, for classes of which no event tells.
+    # For some classes there is no event, only the scheduler's message.
     assert "unbound immediate PersistentVolumeClaims" in unscheduled(cluster, server)
     everywhere(cluster, server, failed)
 
 
 def test_a_pod_that_a_quota_refuses_is_said_everywhere(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """By one server, the list and the metrics, since it was refused; given up, it is the reason of the stop."""
+    """The server, the list and the metrics show the failed start, and after a stop it is still the reason."""
     server = new_server()
     cluster.create(server, game="teeworlds", start=False)
     created = cluster.status(server)["since"]
@@ -200,8 +200,8 @@ def test_a_pod_that_a_quota_refuses_is_said_everywhere(cluster: Cluster, new_ser
     assert cluster.until_state(server, "stopped")["reason"] is None
 
 
-#: In a game's place: it answers while /data/ready is there, ends with 0 when told to leave, and with /data/code when
-#: it is asked to stop.
+#: A program in the game's place. It is ready while /data/ready exists, ends with exit code 0 when /data/leave appears,
+#: and ends with the code in /data/code at a SIGTERM.
 PUPPET = """
 trap 'exit $(cat /data/code || echo 0)' TERM
 while [ ! -e /data/leave ]; do sleep 0.1; done
@@ -210,7 +210,10 @@ rm /data/leave
 
 
 def test_ends_are_told_apart(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """A start given up on, leaving by its own command, a failed save, a killed stop: each is said, and how long."""
+    """A failed start, a game that ends by itself, a failed save and a killed stop each have their own reason.
+
+    The reason stays until the next start.
+    """
     server, since = new_server(), ""
     cluster.create(server, game="teeworlds", start=False)
     settings = {"command": ["sh", "-c", PUPPET], "probe.command": ["test", "-e", "/data/ready"]}
@@ -253,7 +256,7 @@ def test_ends_are_told_apart(cluster: Cluster, new_server: Callable[[], int]) ->
     tell("touch /data/ready")
     assert cluster.until_state(server, "running")["reason"] is None
 
-    # The first is started again at once, the second after a while.
+    # Kubernetes restarts the game at once after its first end, and after a pause after its second.
     tell("touch /data/leave")
     until(lambda: cluster.get("pod", f"server-{server}-0")["status"]["containerStatuses"][0]["restartCount"] == 1, 30)
     cluster.until_state(server, "running")
@@ -267,7 +270,7 @@ def test_ends_are_told_apart(cluster: Cluster, new_server: Callable[[], int]) ->
     tell("echo 1 > /data/code")
     failed = "The game failed as it stopped (exit code 1); its last save may be incomplete."
     stop(failed)
-    # Not a start.
+    # A resize of a stopped server is no start, so the reason stays.
     cluster.done("PATCH", f"/api/v1/server/{server}/", {"ram_gb": 2})
     still = cluster.status(server)
     assert (still["reason"], still["since"]) == (failed, since)
@@ -278,7 +281,7 @@ def test_ends_are_told_apart(cluster: Cluster, new_server: Callable[[], int]) ->
 
 
 def test_a_cordoned_node_that_holds_the_disk_is_named(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """With what is wrong with it; uncordoned, the server runs."""
+    """The reason names the node and says that it is cordoned. After the uncordon the server runs."""
     server = new_server()
     cluster.create(server, game="teeworlds")
     cluster.until_state(server, "running")
@@ -296,7 +299,7 @@ def test_a_cordoned_node_that_holds_the_disk_is_named(cluster: Cluster, new_serv
     cluster.until_state(server, "running", seconds=60)
 
 
-#: A registry as far as these tests need one: it has nothing, and says so in the way that the repository is called.
+#: A registry without images. Its answer depends on the repository's name.
 REGISTRY = """
 import http.server
 class Registry(http.server.BaseHTTPRequestHandler):
@@ -316,7 +319,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 5999), Registry).serve_forever()
 def test_a_registry_that_refuses_is_told_from_one_that_has_not_the_image(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:
-    """As the kubelet's words go that runs here; a registry that is not there is neither."""
+    """The reasons differ for a missing image, a registry that refuses, and a registry that is not there."""
     server = new_server()
     cluster.create(server, game="teeworlds", start=False)
 
@@ -340,7 +343,7 @@ def test_a_registry_that_refuses_is_told_from_one_that_has_not_the_image(
 def test_a_failed_install_is_said_and_mended_by_the_same_create(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:
-    """A quota in the way fails the install half way; once it is gone the same create succeeds."""
+    """A quota makes an install fail half way. Once the quota is gone, the same create succeeds."""
     server = new_server()
     quota = f"no-more-servers-{server}"
     cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "create", "quota", quota, "--hard=count/statefulsets.apps=0")

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from service.settings import Settings
 from tests.support.fakes import FakeCluster, FakeReleases, World
 
 #: A server that runs no pod: what helm and the API server do is all that these tests look at.
-VALUES = {
+VALUES: dict[str, Any] = {
     "game": "minecraft",
     "replicas": 0,
     "ramGb": 1,

@@ -48,7 +48,7 @@ def test_an_install_is_seen_at_once(edges: Edges, new_id: Callable[[], int]) -> 
         "game": "minecraft",
         "ram_gb": 1,
         "disk_gb": 1,
-        "options": VALUES["server"]["options"],  # type: ignore[index]
+        "options": VALUES["server"]["options"],
         "customer": "",
     }
     assert objects.claim is not None
@@ -95,7 +95,9 @@ def test_values_can_be_emptied(edges: Edges, new_id: Callable[[], int]) -> None:
     edges.releases.install(id, {**VALUES, "ramGb": 7, "diskGb": 10})
     assert edges.releases.change(id, lambda values: {}) is True
     assert edges.releases.current(id) == {}
-    record = json.loads(edges.cluster.server(id).statefulset["metadata"]["annotations"]["gameserver/server"])  # type: ignore[index]
+    statefulset = edges.cluster.server(id).statefulset
+    assert statefulset is not None
+    record = json.loads(statefulset["metadata"]["annotations"]["gameserver/server"])
     assert record["ram_gb"] == 2
     # The chart's default is a server that runs.
     edges.releases.uninstall(id)

@@ -28,6 +28,7 @@ class Proxy:
 
     def __init__(self, kubeconfig: str) -> None:
         configuration = client.Configuration()
+        # The client has no type for this function.
         config.load_kube_config(kubeconfig, client_configuration=configuration)  # type: ignore[no-untyped-call]
         self._client = client.ApiClient(configuration)
         self._configuration = configuration

@@ -184,7 +184,7 @@ class Server:
 
     def static(self, folder: str) -> list[dict[str, Any]]:
         """A disk in a folder of the node that is there already, and the Service: a server whose game never ran."""
-        volume = {
+        volume: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "PersistentVolume",
             "metadata": {"name": f"{self.namespace}-{self.user}", "labels": self.labels},
@@ -208,7 +208,7 @@ class Server:
             },
         }
         claim = self._claim()
-        claim["spec"] |= {"storageClassName": "", "volumeName": volume["metadata"]["name"]}  # type: ignore[index]
+        claim["spec"] |= {"storageClassName": "", "volumeName": volume["metadata"]["name"]}
         return [volume, claim, self._service()]
 
     def game(self, script: str) -> str:

@@ -30,7 +30,7 @@ def nodes() -> list[dict[str, str]]:
 def servers(
     nodes: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Server, Server, Server]]:
-    """All of them, reachable."""
+    """Alice's, Bob's and Carol's server, running and reachable."""
     folder = tmp_path_factory.mktemp("keys")
     addresses = tuple(node["address"] for node in nodes)
     created = (
@@ -51,16 +51,19 @@ def servers(
 
 @pytest.fixture
 def alice(servers: tuple[Server, Server, Server]) -> Iterator[Server]:
+    """Alice's server, on the first node."""
     yield from _restored(servers[0])
 
 
 @pytest.fixture
 def bob(servers: tuple[Server, Server, Server]) -> Iterator[Server]:
+    """Bob's server, on the last node."""
     yield from _restored(servers[1])
 
 
 @pytest.fixture
 def carol(servers: tuple[Server, Server, Server]) -> Iterator[Server]:
+    """Carol's server, on the first node."""
     yield from _restored(servers[2])
 
 
@@ -74,7 +77,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def _restored(server: Server) -> Iterator[Server]:
-    """The server, whose account is set right again after a test that changed it."""
+    """The server. Its account is reset after the test."""
     yield server
     server.set_account(keys=[server.public_key], password_hash=PASSWORD_HASH)
     eventually(server.reachable, 20, f"{server.user} has access again")

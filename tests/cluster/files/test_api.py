@@ -1,4 +1,4 @@
-"""The whole way: a server made through the API, its account set through the API, and a customer at its files."""
+"""A server and its account, both created through the API, and a customer who uses its files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def call(shared_cluster: Cluster) -> Call:
     """Calls of the API about a server, each sent again for as long as the API asks for that; status and JSON."""
 
     def send(method: str, path: str, body: Any = None, id: int = ID) -> tuple[int, dict[str, Any]]:
-        # A start of a server that was just deleted waits for the game's end.
+        # A create right after a delete waits for the end of the old game.
         response = shared_cluster.settled(method, f"/api/v1/server/{id}/{path}", body, seconds=180)
         return response.status_code, response.json()
 
@@ -33,13 +33,14 @@ def call(shared_cluster: Cluster) -> Call:
 
 
 def connect(port: dict[str, Any], **credentials: Any) -> Any:
+    """An asyncssh connection to the address that the API gave."""
     options = {"username": f"server-{ID}", "known_hosts": published_host_key(), "config": None, "agent_path": None}
     return asyncssh.connect(port["host"], port["port"], **{"client_keys": None, **options, **credentials})
 
 
 @pytest.fixture(scope="module")
 def port(call: Call) -> Iterator[dict[str, Any]]:
-    """A server, and where its files are reached."""
+    """A running server; gives the address of its files."""
     status, _ = call("POST", "", {"ram_gb": 1, "disk_gb": 1, "disk": "reuse"})
     assert status in (200, 201)
     try:
@@ -52,6 +53,7 @@ def port(call: Call) -> Iterator[dict[str, Any]]:
 
 
 def test_a_password_works_within_five_seconds_and_is_shown_once(call: Call, port: dict[str, Any]) -> None:
+    """A new password opens the world. It is in no later answer, no log and not in the account's Secret."""
     status, answer = call("PUT", "sftp", {"password": True})
     assert (status, answer["user"]) == (200, f"server-{ID}")
     password = answer["password"]
@@ -73,7 +75,7 @@ def test_a_password_works_within_five_seconds_and_is_shown_once(call: Call, port
 
 
 def test_an_account_of_an_earlier_server_opens_nothing(call: Call, port: dict[str, Any]) -> None:
-    """As after a hand's uninstall: its account stays, and its id is used again."""
+    """An account with another server's uid does not work, as after an operator's uninstall that left the account."""
     key = asyncssh.generate_private_key("ssh-ed25519")
     assert call("PUT", "sftp", {"public_keys": [key.export_public_key().decode()]})[0] == 200
 
@@ -101,7 +103,7 @@ def test_an_account_of_an_earlier_server_opens_nothing(call: Call, port: dict[st
 
 
 def test_the_fingerprints_are_those_of_the_host(call: Call, port: dict[str, Any]) -> None:
-    """Of each type that a client may know alone, in the order in which clients should prefer them."""
+    """The API lists the fingerprint of each type of host key, in the order in which clients should prefer them."""
 
     async def seen(kind: str) -> str:
         address = (port["host"], port["port"])
@@ -114,13 +116,14 @@ def test_the_fingerprints_are_those_of_the_host(call: Call, port: dict[str, Any]
 
 
 def test_the_port_stays_over_stop_and_start(call: Call, port: dict[str, Any]) -> None:
+    """The SFTP port is the same after a stop and a start."""
     for verb in ("stop", "start"):
         call("PATCH", verb)
         assert call("PATCH", "port/sftp")[1] == port
 
 
 def test_deleting_the_server_ends_its_sessions_and_its_access(call: Call, port: dict[str, Any]) -> None:
-    """The disk is kept, the way to it is not; made again, the server begins without an account."""
+    """A delete ends the sessions. A new server over the kept disk starts without credentials."""
     key = asyncssh.generate_private_key("ssh-ed25519")
     assert call("PUT", "sftp", {"public_keys": [key.export_public_key().decode()]})[0] == 200
 
@@ -147,7 +150,7 @@ NEVER = 9_100_012
 
 
 def test_before_the_first_start_the_api_says_to_start_the_server_once(call: Call) -> None:
-    """And from then on the files are reached, whether it runs or not."""
+    """SFTP calls answer 409 before the first start. After it the files are reachable, even of a stopped server."""
     spec = {"game": "teeworlds", "ram_gb": 1, "disk_gb": 1, "start": False}
     assert call("POST", "", spec, id=NEVER)[0] == 201
     try:
@@ -155,7 +158,7 @@ def test_before_the_first_start_the_api_says_to_start_the_server_once(call: Call
             status, answer = call(method, path, body, id=NEVER)
             assert (status, answer["type"]) == (409, "/problems/disk-not-made")
         call("PATCH", "start", id=NEVER)
-        # Not before the disk is there: until then the answer says when to come again.
+        # Until the disk is there, the answer has Retry-After.
         status, account = call("PUT", "sftp", {"password": True}, id=NEVER)
         assert status == 200
         call("PATCH", "stop", id=NEVER)
@@ -177,7 +180,7 @@ REMOTE, CLASS = 9_100_011, "sftp-test-nfs"
 
 @pytest.fixture
 def remote(call: Call) -> Iterator[None]:
-    """A stopped server over a volume that would be mounted from a file server, kept from an earlier server."""
+    """A kept disk whose volume is on an NFS server."""
     name = f"server-{REMOTE}"
     storage = {"storageClassName": CLASS, "accessModes": ["ReadWriteOnce"]}
     owner = {"meta.helm.sh/release-name": name, "meta.helm.sh/release-namespace": SERVERS}
@@ -211,7 +214,7 @@ def remote(call: Call) -> Iterator[None]:
 
 @pytest.mark.usefixtures("remote")
 def test_a_disk_that_is_no_folder_of_a_node_is_refused_clearly(call: Call) -> None:
-    """Of the server, only its files are refused: it can be looked at, and its game's port asked for."""
+    """SFTP calls answer 409 for a disk that is not node-local. The server's other calls work."""
     status, answer = call("POST", "", {"ram_gb": 1, "disk_gb": 1, "disk": "reuse", "start": False}, id=REMOTE)
     assert status == 201, answer
     for method, path, body in (

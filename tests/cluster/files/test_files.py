@@ -13,7 +13,7 @@ from tests.cluster.files.servers import PASSWORD, SERVERS, SFTP, Server, eventua
 
 
 def test_each_nodes_address_leads_to_the_disk(alice: Server, bob: Server) -> None:
-    """Whichever node is asked, the server's own files answer, by the host key that is published."""
+    """Each node's address leads to the server's own files, with the published host key."""
     for server in (alice, bob):
         server.game(f"echo {server.user} > whose.txt")
 
@@ -30,6 +30,7 @@ def test_each_nodes_address_leads_to_the_disk(alice: Server, bob: Server) -> Non
 
 
 def test_the_port_leads_to_the_pod_on_the_disks_node(alice: Server, bob: Server) -> None:
+    """The Service's EndpointSlice has the SFTP pod of the disk's node."""
     for server in (alice, bob):
         slices = get("endpointslice", f"{server.user}-sftp", "-n", SERVERS)
         assert [endpoint["nodeName"] for endpoint in slices["endpoints"]] == [server.node]
@@ -42,7 +43,7 @@ PART = WHOLE[:300_000]
 
 @pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
 def test_upload_list_rename_resume_download_and_delete(alice: Server, tmp_path: Path, running: bool) -> None:
-    """With OpenSSH's sftp and with asyncssh, while the game runs and while it is stopped."""
+    """All of these work with OpenSSH's sftp and asyncssh, while the game runs and while it is stopped."""
     if not running:
         alice.stop()
     try:
@@ -104,6 +105,7 @@ async def _by_asyncssh(alice: Server, tmp_path: Path) -> None:
 
 
 def test_the_game_can_change_what_was_uploaded(alice: Server, tmp_path: Path) -> None:
+    """An uploaded file belongs to the game's user, and the game can write to it."""
     (tmp_path / "server.properties").write_text("motd=hello\n")
     alice.openssh(f"put {tmp_path}/server.properties uploaded.txt")
     assert alice.game("stat -c %u:%g uploaded.txt; echo more >> uploaded.txt; cat uploaded.txt") == (
@@ -112,6 +114,8 @@ def test_the_game_can_change_what_was_uploaded(alice: Server, tmp_path: Path) ->
 
 
 def test_a_password_logs_in_as_well(alice: Server) -> None:
+    """The password works with asyncssh and OpenSSH, and a wrong one does not."""
+
     async def names() -> list[str]:
         async with (
             alice.connect(client_keys=None, password=PASSWORD) as connection,
@@ -125,7 +129,7 @@ def test_a_password_logs_in_as_well(alice: Server) -> None:
 
 
 def test_logins_and_file_operations_are_logged_with_server_and_path(alice: Server, tmp_path: Path) -> None:
-    """As JSON lines on the pod's output; a wrong password too, but never the password."""
+    """The pod prints JSON lines for logins, refused logins and file operations, but never a password."""
     (tmp_path / "up").write_text("five\n")
     alice.openssh(
         f"put {tmp_path}/up logged.txt", "mkdir logged", "rmdir logged", "rename logged.txt logged", "rm logged"
@@ -158,7 +162,7 @@ def test_logins_and_file_operations_are_logged_with_server_and_path(alice: Serve
 
 
 def test_the_port_follows_a_disk_to_another_node(alice: Server, nodes: list[dict[str, str]], tmp_path: Path) -> None:
-    """An operator moves a server: its claim is bound to another volume, on another node. The port stays."""
+    """When an operator moves a server's disk to another node, the port leads there and stays the same."""
     home, port = alice.node, alice.port
     away = nodes[-1]["name"]
     if home == away:

@@ -1,4 +1,4 @@
-"""The node ports of a real cluster, taken all but a few."""
+"""A real cluster in which all node ports but a few are taken."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from service.errors import ClusterUnavailable
 from service.kube.client import Kube, path
 
-#: A Service may have many ports; of this many, the API server takes about half a second to give them out.
+#: The ports of one Service. The API server takes about half a second to allocate this many.
 MANY = 256
 
 
 @contextmanager
 def all_taken_but(kube: Kube, namespace: str, free: int) -> Iterator[None]:
-    """Within, the cluster has `left` node ports; Services in `namespace` hold the others."""
+    """Leave `free` node ports in the cluster while the `with` lasts. Services in `namespace` take all others."""
     services: list[str] = []
 
     def take(count: int) -> bool:
@@ -24,7 +24,7 @@ def all_taken_but(kube: Kube, namespace: str, free: int) -> Iterator[None]:
         try:
             kube.create(path("v1", namespace, "services"), service)
         except ClusterUnavailable:
-            # "failed to allocate a nodePort: range is full" is an internal error of the API server's, 500.
+            # The API server answers 500, "failed to allocate a nodePort: range is full".
             return False
         services.append(name)
         return True

@@ -1,7 +1,7 @@
-"""`make bench`: one table, measured side by side in one run, into docs/benchmarks.md.
+"""`make bench`: one table, measured side by side in one run, for docs/benchmarks.md.
 
-The contenders of a row take turns, in an order that changes with each round, so that a busy moment of the machine
-hits all of them.
+The contenders of a row take turns in an order that changes with each round, so that a busy moment of the machine
+affects all of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Row = tuple[str, str, str, str, str]
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print the table, and write it to the document."""
     machine = report.machine()
     rows: list[Row] = []
     with prepared() as bench:
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _operations(bench: Bench, values: Mapping[str, Any]) -> dict[str, Times]:
-    """Create (stopped), start and stop."""
+    """The times of create (stopped), start and stop."""
     measured: dict[str, Times] = {"create": {}, "start": {}, "stop": {}}
     for _ in _rounds(ROUNDS, "create, start, stop"):
         contenders: dict[str, dict[str, Callable[[], object]]] = {}
@@ -86,7 +86,7 @@ def _operations(bench: Bench, values: Mapping[str, Any]) -> dict[str, Times]:
 
 
 def _at_once(bench: Bench, values: Mapping[str, Any], count: int, rounds: int) -> Row:
-    """Creates per second, all sent at the same moment."""
+    """Creates per second when all are sent at the same moment."""
     speeds: Times = {"API": [], "helm": []}
     for _ in _rounds(rounds, f"{count} creates at once"):
         for name in _shuffled(speeds):
@@ -108,7 +108,7 @@ def _at_once(bench: Bench, values: Mapping[str, Any], count: int, rounds: int) -
 
 
 def _reads(bench: Bench) -> list[Row]:
-    """Port lookup and status of a running server, on a kept connection, against one GET of its Service."""
+    """Port lookup and status of a running server on a kept connection, compared with one GET of its Service."""
     id = bench.id(api=True)
     bench.api_create(id, start=True)
     while bench.call("GET", f"server/{id}/")["state"] != "running":
@@ -134,7 +134,7 @@ def _reads(bench: Bench) -> list[Row]:
 
 
 def _lists(bench: Bench) -> list[Row]:
-    """Pages of 10 and more servers, the largest as many as a page of 300 takes; real ones, made through the API."""
+    """Pages of the sizes in LISTED, with real servers that the API creates."""
     missing = max(LISTED) - len(bench.call("GET", f"server?limit={max(LISTED)}")["servers"])
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(bench.api_create, [bench.id(api=True) for _ in range(missing)]))
@@ -155,7 +155,7 @@ def _lists(bench: Bench) -> list[Row]:
 
 
 def _to_ping(bench: Bench, values: Mapping[str, Any]) -> Times:
-    """Until the game answers over UDP."""
+    """The times from the create until the game answers over UDP."""
     times: Times = {"API": [], "kubectl apply": []}
     for _ in _rounds(PINGS, "create → the game answers"):
         for name in _shuffled(times):
@@ -181,7 +181,7 @@ def _to_ping(bench: Bench, values: Mapping[str, Any]) -> Times:
 
 
 def _ping(host: str, port: int) -> None:
-    """Wait until the game answers, asking every few tenths of a second."""
+    """Wait until the game answers, with a ping every few tenths of a second."""
     deadline = time.monotonic() + 90
     while True:
         try:
@@ -193,7 +193,7 @@ def _ping(host: str, port: int) -> None:
 
 
 def _memory(bench: Bench) -> Row:
-    """The API's Python after each replica has answered 1,000 requests at least."""
+    """The memory of the API's Python after each replica has answered at least REQUESTS requests."""
     served = "gameserver_api_request_duration_seconds_count"
     url = f"{bench.environment['API_URL']}/api/v1/server/{next(iter(bench.by_api))}/"
     while True:
@@ -202,7 +202,7 @@ def _memory(bench: Bench) -> Row:
         if least >= REQUESTS:
             break
         for _ in range(100):
-            # A connection of its own, as a node port chooses a replica by connection.
+            # A new connection each time, because a node port chooses the replica by connection.
             bench.pool.request("GET", url, headers={**bench.pool.headers, "Connection": "close"})
     most = max(each["process_resident_memory_bytes"] for each in metrics.values()) / 2**20
     return (

@@ -1,4 +1,4 @@
-"""The ways to do the same thing: through the API, and with helm and kubectl by hand."""
+"""The contenders: the API, and direct use of helm and kubectl."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from local.paths import ROOT
 
 NAMESPACE, API_NAMESPACE = "gameservers", "gameserver-system"
 CHART = str(ROOT / "charts" / "gameserver")
-#: Teeworlds: a pod that starts at once and idles, so that the game itself takes little of what is measured.
+#: Teeworlds, because its pod starts at once and idles, so that the game itself hardly affects the times.
 BODY = {"game": "teeworlds", "ram_gb": 1, "disk_gb": 1}
 FIRST = 8_800_000
 
 
 class Bench:
-    """The cluster, and the servers that were made in it, which go at the end."""
+    """The cluster, and the servers that were created in it, which `clear` deletes."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = {**environment, "PATH": f"{ROOT / '.local/bin'}:{os.environ['PATH']}"}
@@ -52,12 +52,12 @@ class Bench:
     # -- the API --------------------------------------------------------------------------------------------
 
     def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """One call; told to wait (429, 409, 503), it waits and is sent again, as a web shop does."""
+        """Call the API, again after Retry-After (429, 409, 503), as a web shop does. Raises SystemExit on failure."""
         deadline = time.monotonic() + 120
         url = f"{self.environment['API_URL']}/api/v1/{path}"
         while True:
             answer = self.pool.request(method, url, body=None if body is None else json.dumps(body), timeout=60)
-            # What is to go and is not there is no failure.
+            # A DELETE of a missing server is no failure.
             if answer.status < 400 or (method == "DELETE" and answer.status == 404):
                 content: dict[str, Any] = json.loads(answer.data or b"{}")
                 return content
@@ -66,13 +66,13 @@ class Bench:
             time.sleep(float(answer.headers["Retry-After"]))
 
     def api_create(self, id: int, *, start: bool = False) -> None:
-        """A server, through the API."""
+        """Create a server through the API."""
         self.call("POST", f"server/{id}/", {**BODY, "start": start})
 
     # -- by hand --------------------------------------------------------------------------------------------
 
     def run(self, *command: str, stdin: str | None = None) -> str:
-        """What helm or kubectl prints."""
+        """Run helm or kubectl and return what it prints. Raises SystemExit with its stderr."""
         result = subprocess.run(
             command, input=stdin, capture_output=True, text=True, env={**os.environ, **self.environment}
         )
@@ -81,7 +81,7 @@ class Bench:
         return result.stdout
 
     def values(self) -> dict[str, Any]:
-        """The values that the API gives such a server."""
+        """The values that the API gives to a server."""
         id = self.id(api=True)
         self.api_create(id)
         values: dict[str, Any] = json.loads(
@@ -90,14 +90,14 @@ class Bench:
         return values
 
     def helm(self, id: int, values: Mapping[str, Any], *flags: str) -> None:
-        """`helm upgrade --install` of such a server."""
+        """`helm upgrade --install` of a server."""
         self.run(
             *("helm", "upgrade", "--install", f"server-{id}", CHART, "-n", NAMESPACE, "--values", "-", *flags),
             stdin=json.dumps(_of(id, values)),
         )
 
     def manifests(self, id: int, values: Mapping[str, Any]) -> str:
-        """What `helm upgrade --install` would send."""
+        """The manifests that `helm upgrade --install` would send."""
         command = ("helm", "template", f"server-{id}", CHART, "-n", NAMESPACE, "--no-hooks", "--values", "-")
         return self.run(*command, stdin=json.dumps(_of(id, values)))
 
@@ -114,12 +114,12 @@ class Bench:
     # -- the API's replicas ---------------------------------------------------------------------------------
 
     def few_and_many_replicas(self) -> tuple[int, int]:
-        """As few and as many replicas as the autoscaler makes."""
+        """The smallest and the largest number of replicas that the autoscaler makes."""
         values = json.loads(self.run("helm", "get", "values", "api", "-n", API_NAMESPACE, "--all", "-o", "json"))
         return int(values["replicaCount"]), int(values["autoscaling"]["maxReplicas"])
 
     def scale_to_at_most(self, most: int) -> None:
-        """Have the autoscaler make no more replicas; returns once there are no more."""
+        """Limit the autoscaler to `most` replicas, and wait until all others have ended."""
         chart = str(ROOT / "charts" / "api")
         change = ("--reuse-values", "--set", f"autoscaling.maxReplicas={most}", "--wait", "--timeout=3m")
         self.run("helm", "upgrade", "api", chart, "-n", API_NAMESPACE, *change)
@@ -129,14 +129,14 @@ class Bench:
     # -- the API's own metrics --------------------------------------------------------------------------------
 
     def replicas(self, *, ending: bool = False) -> list[str]:
-        """The API's pods, without those that are coming to their end unless told otherwise."""
+        """The names of the API's pods; those that are ending are included only if `ending` is set."""
         selector = "app.kubernetes.io/name=api,app.kubernetes.io/instance=api"
         pods = self.core.list_namespaced_pod(API_NAMESPACE, label_selector=selector).items
         metadata = [pod.metadata for pod in pods if pod.metadata is not None]
         return [each.name for each in metadata if each.name and (ending or not each.deletion_timestamp)]
 
     def metrics(self, pod: str) -> dict[str, float]:
-        """What a replica counts, by series."""
+        """A replica's metrics, by series."""
         path = f"/api/v1/namespaces/{API_NAMESPACE}/pods/{pod}:9090/proxy/metrics"
         text = self.run("kubectl", "get", "--raw", path)
         return {name: float(value) for name, value in re.findall(r"^([^#\s]\S*(?: \S*)*) (\S+)$", text, re.MULTILINE)}
@@ -144,9 +144,9 @@ class Bench:
     # -- the end ----------------------------------------------------------------------------------------------
 
     def clear(self) -> None:
-        """Remove all that was made, the disks too."""
+        """Delete all servers that were created, with their disks."""
         if self.by_hand:
-            # What kubectl applied is no release: it goes by its label.
+            # Objects that kubectl applied belong to no release, so they are deleted by label.
             selector = f"gameserver/id in ({','.join(map(str, self.by_hand))})"
             what = "statefulset,service,networkpolicy,secret,pvc"
             self.run("kubectl", "-n", NAMESPACE, "delete", what, "-l", selector, "--wait=false")
@@ -160,9 +160,9 @@ class Bench:
 
 @contextmanager
 def prepared() -> Iterator[Bench]:
-    """The local cluster's bench; what it made is removed at the end.
+    """A bench on the local cluster. At the end all of its servers are deleted.
 
-    Meanwhile no replica comes or goes: one that starts takes the same two cores that everything else is measured on.
+    Meanwhile no replica is added or removed, because a starting replica uses the two cores that the measurements need.
     """
     file = ROOT / ".local" / "env"
     bench = Bench(dict(re.findall(r"^export (\w+)=(.*)$", file.read_text(), re.MULTILINE)))

@@ -1,4 +1,4 @@
-"""`make bench-scale`: what each call takes at 10, 100, 500, 1,000 and 2,000 servers, into docs/scale.md."""
+"""`make bench-scale`: the times of each call at 10, 100, 500, 1,000 and 2,000 servers, for docs/scale.md."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from tests.support.report import timed
 
 DOCUMENT = ROOT / "docs" / "scale.md"
 SIZES = (10, 100, 500, 1000, 2000)
-#: How often each call is made at each size; the servers that are created and started one by one are the size's last.
+#: How often each call is made at each size. The last WRITES servers of a size are created and started one by one.
 WRITES, READS, LISTS = 20, 200, 10
-#: Creates at once while the next size is filled up: both replicas' helm processes have work, and few are refused.
+#: Concurrent creates while filling up to the next size: enough to keep both replicas' helm processes busy, with few
+#: refusals.
 WORKERS = 8
 HEAD = ("servers", "filled up", "create", "start", "port lookup", "status", "list of all", "page of 100")
 HEAD_OF_COSTS = ("servers", "a replica's Python", "all objects in etcd", "etcd's file")
 
 
 class Shop:
-    """What a web shop does, over kept connections: who is told to wait (429, 409, 503) comes again."""
+    """A web shop's client over kept connections. It sends a call again after Retry-After (429, 409, 503)."""
 
     def __init__(self, simulated: Simulation) -> None:
         headers = {"Authorization": f"Bearer {simulated.token}", "Content-Type": "application/json"}
@@ -37,7 +38,7 @@ class Shop:
         self._url = simulated.url
 
     def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """The answer of a call that has to succeed within two minutes."""
+        """The answer to a call, which must succeed within two minutes. Raises SystemExit otherwise."""
         deadline = time.monotonic() + 120
         while True:
             sent = None if body is None else json.dumps(body)
@@ -50,7 +51,7 @@ class Shop:
             time.sleep(float(answer.headers["Retry-After"]))
 
     def until_open(self) -> None:
-        """Until the nodes know of the API's Service."""
+        """Wait until the nodes know the API's Service."""
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -62,10 +63,11 @@ class Shop:
                 time.sleep(0.5)
 
     def create(self, id: int, *, start: bool = True) -> None:
+        """Create a server."""
         self.call("POST", f"server/{id}/", {**BODY, "start": start})
 
     def all(self) -> list[dict[str, Any]]:
-        """Every server, by the largest pages that there are."""
+        """All servers, listed with the largest pages."""
         page = self.call("GET", "server/?limit=500")
         servers: list[dict[str, Any]] = page["servers"]
         while page["continue"]:
@@ -75,11 +77,11 @@ class Shop:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print the tables, and write them to the document."""
     parser = argparse.ArgumentParser(prog="python -m tests.scale", description=__doc__)
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="other sizes; then nothing is written")
     sizes = tuple(int(size) for size in parser.parse_args().sizes.split(","))
-    # As Ctrl-C, so that what was made goes.
+    # Treated like Ctrl-C, so that everything is deleted.
     signal.signal(signal.SIGTERM, _interrupted)
     machine, started = report.machine(), time.monotonic()
     calls, costs = [], []
@@ -90,7 +92,7 @@ def main() -> None:
         for size in sizes:
             calls.append(_measured(simulated, shop, first, size))
             if size == sizes[-1]:
-                # The API server takes stock of etcd once a minute.
+                # The API server measures etcd once a minute.
                 time.sleep(65)
             objects, file = simulated.etcd()
             costs.append((f"{size:,}", f"{simulated.memory():.0f} MiB", f"{objects:.1f} MiB", f"{file:.0f} MiB"))
@@ -98,14 +100,14 @@ def main() -> None:
         took = (time.monotonic() - started) / 60
         tables = (report.table(head, rows, "---:") for head, rows in ((HEAD, calls), (HEAD_OF_COSTS, costs)))
         text = "\n\n".join((f"{machine}. It took {took:.0f} minutes.", *tables))
-        # Before the end, which takes minutes and may fail.
+        # Print before the cleanup, which takes minutes and may fail.
         print(f"\n{text}\n", flush=True)
         if sizes == SIZES:
             report.write(DOCUMENT, text)
 
 
 def _measured(simulated: Simulation, shop: Shop, first: int, size: int) -> tuple[str, ...]:
-    """Fill up from `first` servers to `size`, then see what each call takes."""
+    """Fill up from `first` servers to `size`, measure each call, and return the table's row."""
     ids = range(first + 1, size + 1)
     simulated.volumes(ids)
     bulk, single = ids[:-WRITES], ids[-WRITES:]
@@ -131,7 +133,7 @@ def _measured(simulated: Simulation, shop: Shop, first: int, size: int) -> tuple
 
 
 def _until_running(shop: Shop, size: int) -> None:
-    """Until the list has as many servers, all running: what Kubernetes has still to do is no part of a read."""
+    """Wait until the list has `size` servers, all running, so that Kubernetes is idle during the reads."""
     deadline = time.monotonic() + 300
     while True:
         states = [server["state"] for server in shop.all()]

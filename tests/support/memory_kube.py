@@ -1,6 +1,6 @@
-"""A Kubernetes API in memory, as far as `service.kube.Kube` shows it: versions, conflicts, and being away.
+"""An in-memory stand-in for `service.kube.client.Kube`, with versions, conflicts and absence.
 
-Of single objects it keeps the same contract: tests/contract/test_kube.py runs against both.
+For single objects it keeps the same contract: tests/contract/test_kube.py runs against both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from service.kube.types import Object
 
 
 class MemoryKube(Kube):
-    """`before` is called with each method and path, and may raise; `events` are what watches yield, one list each."""
+    """`before` is called with each method and path, and may raise. Each watch yields one of the lists in `events`."""
 
     def __init__(self) -> None:
         self.objects: dict[str, Object] = {}
@@ -30,12 +30,15 @@ class MemoryKube(Kube):
         self.events: list[list[Object]] = []
 
     def away(self) -> None:
+        """From now on every call raises ClusterUnavailable."""
+
         def refuse(method: str, path: str) -> None:
             raise ClusterUnavailable
 
         self.before = refuse
 
     def back(self) -> None:
+        """From now on calls work again."""
         self.before = lambda method, path: None
 
     def _ask(self, method: str, path: str) -> None:
@@ -44,7 +47,7 @@ class MemoryKube(Kube):
 
     def _stored(self, path: str, body: Object) -> Object:
         self.version += 1
-        # What is made again under a name is another object.
+        # An object that is created again has another uid.
         uid = f"{path}#{self._deleted[path]}" if self._deleted[path] else path
         metadata = {"uid": uid, **body["metadata"], "resourceVersion": str(self.version)}
         self.objects[path] = {**deepcopy(body), "metadata": metadata}
@@ -106,7 +109,7 @@ class MemoryKube(Kube):
 
 
 class WatchedKube(MemoryKube):
-    """One whose lists and watches show what it holds: of each collection the object that `fieldSelector` names."""
+    """One whose lists and watches show its objects: in each collection the object that `fieldSelector` names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,7 +151,7 @@ def _named(path: str, query: dict[str, Any]) -> str:
 
 
 def _merged(current: Any, patch: Any) -> Any:
-    """RFC 7386."""
+    """A JSON Merge Patch (RFC 7386)."""
     if not isinstance(patch, dict):
         return deepcopy(patch)
     merged = dict(current) if isinstance(current, dict) else {}

@@ -113,10 +113,10 @@ def _reads(bench: Bench) -> list[Row]:
     bench.api_create(id, start=True)
     while bench.call("GET", f"server/{id}/")["state"] != "running":
         time.sleep(0.5)
-    url = f"{bench.environment['API_URL']}/api/v1/server/{id}"
+    url = f"{bench.shop.url}/server/{id}"
     readers: dict[str, Callable[[], object]] = {
-        "port lookup": lambda: bench.pool.request("PATCH", f"{url}/port/primary"),
-        "status": lambda: bench.pool.request("GET", f"{url}/"),
+        "port lookup": lambda: bench.shop.pool.request("PATCH", f"{url}/port/primary"),
+        "status": lambda: bench.shop.pool.request("GET", f"{url}/"),
         "GET of a Service": lambda: bench.core.read_namespaced_service(f"server-{id}", NAMESPACE),
     }
     times: Times = {}
@@ -195,7 +195,7 @@ def _ping(host: str, port: int) -> None:
 def _memory(bench: Bench) -> Row:
     """The memory of the API's Python after each replica has answered at least REQUESTS requests."""
     served = "gameserver_api_request_duration_seconds_count"
-    url = f"{bench.environment['API_URL']}/api/v1/server/{next(iter(bench.by_api))}/"
+    url = f"{bench.shop.url}/server/{next(iter(bench.by_api))}/"
     while True:
         metrics = {pod: bench.metrics(pod) for pod in bench.replicas()}
         least = min(sum(value for name, value in each.items() if name.startswith(served)) for each in metrics.values())
@@ -203,7 +203,7 @@ def _memory(bench: Bench) -> Row:
             break
         for _ in range(100):
             # A new connection each time, because a node port chooses the replica by connection.
-            bench.pool.request("GET", url, headers={**bench.pool.headers, "Connection": "close"})
+            bench.shop.pool.request("GET", url, headers={**bench.shop.pool.headers, "Connection": "close"})
     most = max(each["process_resident_memory_bytes"] for each in metrics.values()) / 2**20
     return (
         "memory of a replica's Python",

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import urllib3
 from kubernetes import client, config
 
 from local.paths import ROOT
+from tests.support.shop import Shop
 
 NAMESPACE, API_NAMESPACE = "gameservers", "gameserver-system"
 CHART = str(ROOT / "charts" / "gameserver")
@@ -30,46 +30,32 @@ class Bench:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = {**environment, "PATH": f"{ROOT / '.local/bin'}:{os.environ['PATH']}"}
         self.node = self.environment["NODE_IP"]
-        # One pool, kept open, with the same library that the kubernetes client uses.
-        self.pool = urllib3.PoolManager(maxsize=64, retries=False, headers=self._headers())
+        self.shop = Shop(self.environment["API_URL"], self.environment["API_TOKEN"], 64)
         configuration = client.Configuration()
         # The client has no type for this function.
         config.load_kube_config(self.environment["KUBECONFIG"], client_configuration=configuration)  # type: ignore[no-untyped-call]
         self.core = client.CoreV1Api(client.ApiClient(configuration))
         self._next = FIRST + int(time.time()) % 10_000 * 100
         self.by_api: set[int] = set()
-        self.by_hand: set[int] = set()
-
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.environment['API_TOKEN']}", "Content-Type": "application/json"}
+        self.by_operator: set[int] = set()
 
     def id(self, *, api: bool) -> int:
         """An id that no server has."""
         self._next += 1
-        (self.by_api if api else self.by_hand).add(self._next)
+        (self.by_api if api else self.by_operator).add(self._next)
         return self._next
 
     # -- the API --------------------------------------------------------------------------------------------
 
     def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """Call the API, again after Retry-After (429, 409, 503), as a web shop does. Raises SystemExit on failure."""
-        deadline = time.monotonic() + 120
-        url = f"{self.environment['API_URL']}/api/v1/{path}"
-        while True:
-            answer = self.pool.request(method, url, body=None if body is None else json.dumps(body), timeout=60)
-            # A DELETE of a missing server is no failure.
-            if answer.status < 400 or (method == "DELETE" and answer.status == 404):
-                content: dict[str, Any] = json.loads(answer.data or b"{}")
-                return content
-            if "Retry-After" not in answer.headers or time.monotonic() > deadline:
-                raise SystemExit(f"{method} {path}: {answer.status} {answer.data.decode()}")
-            time.sleep(float(answer.headers["Retry-After"]))
+        """The answer to a call of the API, see Shop."""
+        return self.shop.call(method, path, body)
 
     def api_create(self, id: int, *, start: bool = False) -> None:
         """Create a server through the API."""
         self.call("POST", f"server/{id}/", {**BODY, "start": start})
 
-    # -- by hand --------------------------------------------------------------------------------------------
+    # -- helm and kubectl --------------------------------------------------------------------------------------------
 
     def run(self, *command: str, stdin: str | None = None) -> str:
         """Run helm or kubectl and return what it prints. Raises SystemExit with its stderr."""
@@ -145,14 +131,14 @@ class Bench:
 
     def clear(self) -> None:
         """Delete all servers that were created, with their disks."""
-        if self.by_hand:
+        if self.by_operator:
             # Objects that kubectl applied belong to no release, so they are deleted by label.
-            selector = f"gameserver/id in ({','.join(map(str, self.by_hand))})"
+            selector = f"gameserver/id in ({','.join(map(str, self.by_operator))})"
             what = "statefulset,service,networkpolicy,secret,pvc"
             self.run("kubectl", "-n", NAMESPACE, "delete", what, "-l", selector, "--wait=false")
-            names = ",".join(f"server-{id}" for id in self.by_hand)
+            names = ",".join(f"server-{id}" for id in self.by_operator)
             self.run("kubectl", "-n", NAMESPACE, "delete", "secret", "-l", f"owner=helm,name in ({names})")
-        self.by_hand.clear()
+        self.by_operator.clear()
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda id: self.call("DELETE", f"server/{id}/?disk=erase"), self.by_api))
         self.by_api.clear()

@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import secrets
-import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import pytest
 import requests
 
 from local.paths import ROOT
-from tests.cluster import evidence
+from tests.cluster import commands, evidence
 from tests.support.waiting import until
 
 SERVERS_NAMESPACE = "gameservers"
@@ -50,10 +49,7 @@ class Cluster:
 
     def run(self, *command: str, stdin: str | None = None) -> str:
         """Run `kubectl …` or `helm …` and return what it prints. Raises AssertionError with its stderr."""
-        result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            raise AssertionError(f"{' '.join(command)}: {result.stderr.strip()}")
-        return result.stdout
+        return commands.run(*command, stdin=stdin)
 
     def get(self, *arguments: str) -> dict[str, Any]:
         """The output of `kubectl get … -o json` in the servers' namespace."""
@@ -95,7 +91,7 @@ class Cluster:
         """Create a small server."""
         return self.done("POST", f"/api/v1/server/{server}/", {"ram_gb": 1, "disk_gb": 1, **more})
 
-    def by_hand(self, server: int, *arguments: str, chart: Path = ROOT / "charts" / "gameserver") -> None:
+    def helm_upgrade(self, server: int, *arguments: str, chart: Path = ROOT / "charts" / "gameserver") -> None:
         """An operator's `helm upgrade --reuse-values` of one server."""
         release = f"server-{server}"
         self.run("helm", "-n", SERVERS_NAMESPACE, "upgrade", release, str(chart), "--reuse-values", *arguments)

@@ -96,7 +96,7 @@ def test_a_value_is_changed_and_stays(cluster: Cluster, new_server: Callable[[],
     cluster.create(server)
     follow(cluster, server, "Change a value")
     assert cluster.status(server)["ram_gb"] == 4
-    cluster.by_hand(server, "--set-string", "environment.MOTD=by hand", "--set", "podAnnotations.hand=yes")
+    cluster.helm_upgrade(server, "--set-string", "environment.MOTD=by hand", "--set", "podAnnotations.hand=yes")
     goes_on(cluster, server)
     cluster.done("PATCH", f"/api/v1/server/{server}/", {"ram_gb": 2})
     cluster.done("PATCH", f"/api/v1/server/{server}/start")
@@ -112,8 +112,8 @@ def test_a_rollback_is_gone_on_from(cluster: Cluster, new_server: Callable[[], i
     """After the rollback the server has the values of the previous revision."""
     server = new_server()
     cluster.create(server, start=False)
-    cluster.by_hand(server, "--set-string", "environment.MOTD=first")
-    cluster.by_hand(server, "--set-string", "environment.MOTD=second", "--set", "ramGb=3")
+    cluster.helm_upgrade(server, "--set-string", "environment.MOTD=first")
+    cluster.helm_upgrade(server, "--set-string", "environment.MOTD=second", "--set", "ramGb=3")
     follow(cluster, server, "Go back a revision")
     assert cluster.status(server)["ram_gb"] == 1
     follow(cluster, server, "Go back a revision", 1, disk=1)
@@ -130,7 +130,7 @@ def test_an_uninstall_keeps_the_disk_for_a_hand_and_for_the_api(
     cluster.create(server)
     # A disk is kept only if it has been used.
     until(lambda: cluster.get("pvc", f"server-{server}")["status"]["phase"] == "Bound", 60)
-    cluster.by_hand(server, "--set-string", "environment.MOTD=by hand", "--set", "replicas=0")
+    cluster.helm_upgrade(server, "--set-string", "environment.MOTD=by hand", "--set", "replicas=0")
     claim = cluster.get("pvc", f"server-{server}")["metadata"]["uid"]
     saved = ROOT / f"server-{server}.yaml"
     try:
@@ -160,7 +160,7 @@ def test_an_rcon_password_is_replaced(cluster: Cluster, new_server: Callable[[],
     cluster.until_state(server, "running")
     before = cluster.done("GET", f"/api/v1/server/{server}/rcon")["password"]
     cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "delete", "secret", f"server-{server}-rcon")
-    cluster.by_hand(server, "--set", "keepPodInRevision=2")
+    cluster.helm_upgrade(server, "--set", "keepPodInRevision=2")
     answer = cluster.call("GET", f"/api/v1/server/{server}/rcon")
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/rcon-password-replaced")
     follow(cluster, server, "Replace the RCON password")
@@ -189,7 +189,7 @@ def test_a_release_left_pending_is_rolled_back(cluster: Cluster, new_server: Cal
     """The API answers 409 with Retry-After until the rollback, which keeps what the operator had set before."""
     server = new_server()
     cluster.create(server, start=False)
-    cluster.by_hand(server, "--set-string", "environment.MOTD=by hand")
+    cluster.helm_upgrade(server, "--set-string", "environment.MOTD=by hand")
     # Larger than every node, so that it waits for ever.
     killed_upgrade(cluster, server, "--set", "replicas=1", "--set", "ramGb=64")
     answer = cluster.call("PATCH", f"/api/v1/server/{server}/start")
@@ -243,7 +243,7 @@ def test_a_field_that_another_hand_took_is_given_back(cluster: Cluster, new_serv
     """After a `kubectl scale` the API answers 409 for the field, and after the command it works again."""
     server = new_server()
     cluster.create(server, start=False)
-    cluster.by_hand(server, "--set-string", "environment.MOTD=by hand")
+    cluster.helm_upgrade(server, "--set-string", "environment.MOTD=by hand")
     cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "scale", "statefulset", f"server-{server}", "--replicas=2")
     answer = cluster.call("PATCH", f"/api/v1/server/{server}/start")
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/field-conflict")

@@ -89,7 +89,7 @@ def test_out_of_memory_is_said_with_the_limit_and_mended_by_a_resize(
         "kubectl", "-n", SERVERS_NAMESPACE, "exec", "-i", pod, "--", "sh", "-c", "cat > /data/eat.js", stdin=EATER
     )
     extra = json.dumps([{"name": "NODE_OPTIONS", "value": "--require /data/eat.js"}])
-    cluster.by_hand(server, "--set-json", f"extraEnv={extra}")
+    cluster.helm_upgrade(server, "--set-json", f"extraEnv={extra}")
     failed = cluster.until_state(server, "failed", seconds=120)
     assert "out of memory" in failed["reason"]
     assert "1 GiB" in failed["reason"]
@@ -119,10 +119,10 @@ def test_an_image_that_is_not_there_is_named(cluster: Cluster, new_server: Calla
     tag = json.loads(cluster.run("helm", "-n", SERVERS_NAMESPACE, "get", "values", f"server-{server}", "-o", "json"))[
         "image"
     ]["tag"]
-    cluster.by_hand(server, "--set", "image.tag=no-such-tag")
+    cluster.helm_upgrade(server, "--set", "image.tag=no-such-tag")
     failed = cluster.until_state(server, "failed")
     assert "localhost/minecraft:no-such-tag" in failed["reason"]
-    cluster.by_hand(server, "--set", f"image.tag={tag}")
+    cluster.helm_upgrade(server, "--set", f"image.tag={tag}")
     cluster.until_state(server, "running", seconds=120)
 
 
@@ -130,7 +130,7 @@ def test_a_crash_loop_shows_the_games_last_lines(cluster: Cluster, new_server: C
     """A game that ends at once fails, and the reason has its last log lines."""
     server = new_server()
     cluster.create(server, start=False)
-    cluster.by_hand(server, "--set", "replicas=1", "--set-string", "environment.EULA=FALSE")
+    cluster.helm_upgrade(server, "--set", "replicas=1", "--set-string", "environment.EULA=FALSE")
     failed = cluster.until_state(server, "failed")
     until(lambda: "EULA" in (cluster.status(server)["reason"] or ""), 30, lambda: str(failed))
 
@@ -145,7 +145,7 @@ def test_a_pod_that_pod_security_refuses_is_said(
     shutil.copytree(ROOT / "charts" / "gameserver", chart)
     helpers = chart / "templates" / "_helpers.tpl"
     helpers.write_text(helpers.read_text().replace("allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true"))
-    cluster.by_hand(server, "--set", "replicas=1", chart=chart)
+    cluster.helm_upgrade(server, "--set", "replicas=1", chart=chart)
     failed = cluster.until_state(server, "failed")
     assert "security" in failed["reason"].lower()
     assert "allowPrivilegeEscalation" in failed["reason"]
@@ -219,7 +219,7 @@ def test_ends_are_told_apart(cluster: Cluster, new_server: Callable[[], int]) ->
     settings = {"command": ["sh", "-c", PUPPET], "probe.command": ["test", "-e", "/data/ready"]}
     numbers = "probe.periodSeconds=1,probe.startupSeconds=5,probe.readinessPeriodSeconds=1"
     more = [f"--set-json={key}={json.dumps(value)}" for key, value in settings.items()]
-    cluster.by_hand(server, *more, "--set", f"{numbers},terminationGracePeriodSeconds=3,replicas=1")
+    cluster.helm_upgrade(server, *more, "--set", f"{numbers},terminationGracePeriodSeconds=3,replicas=1")
 
     def says(*words: str) -> dict[str, Any]:
         seen: dict[str, Any] = {}
@@ -324,7 +324,7 @@ def test_a_registry_that_refuses_is_told_from_one_that_has_not_the_image(
     cluster.create(server, game="teeworlds", start=False)
 
     def says(repository: str, reason: str) -> None:
-        cluster.by_hand(server, "--set", f"image.repository={repository},image.tag=none,replicas=1")
+        cluster.helm_upgrade(server, "--set", f"image.repository={repository},image.tag=none,replicas=1")
         expected = reason.replace("IMAGE", f"{repository}:none")
         until(lambda: expected in (cluster.status(server)["reason"] or ""), 60, lambda: str(cluster.status(server)))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import signal
 import time
@@ -17,6 +16,7 @@ from local.paths import ROOT
 from tests.scale.simulation import BODY, Simulation, at_once, say, simulation
 from tests.support import report
 from tests.support.report import timed
+from tests.support.shop import Shop
 
 DOCUMENT = ROOT / "docs" / "scale.md"
 SIZES = (10, 100, 500, 1000, 2000)
@@ -29,26 +29,8 @@ HEAD = ("servers", "filled up", "create", "start", "port lookup", "status", "lis
 HEAD_OF_COSTS = ("servers", "a replica's Python", "all objects in etcd", "etcd's file")
 
 
-class Shop:
-    """A web shop's client over kept connections. It sends a call again after Retry-After (429, 409, 503)."""
-
-    def __init__(self, simulated: Simulation) -> None:
-        headers = {"Authorization": f"Bearer {simulated.token}", "Content-Type": "application/json"}
-        self._pool = urllib3.PoolManager(maxsize=WORKERS, retries=False, headers=headers)
-        self._url = simulated.url
-
-    def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """The answer to a call, which must succeed within two minutes. Raises SystemExit otherwise."""
-        deadline = time.monotonic() + 120
-        while True:
-            sent = None if body is None else json.dumps(body)
-            answer = self._pool.request(method, f"{self._url}/{path}", body=sent, timeout=90)
-            if answer.status < 400:
-                content: dict[str, Any] = json.loads(answer.data)
-                return content
-            if "Retry-After" not in answer.headers or time.monotonic() > deadline:
-                raise SystemExit(f"{method} {path}: {answer.status} {answer.data.decode()}")
-            time.sleep(float(answer.headers["Retry-After"]))
+class LargeShop(Shop):
+    """A web shop with thousands of servers."""
 
     def until_open(self) -> None:
         """Wait until the nodes know the API's Service."""
@@ -86,7 +68,7 @@ def main() -> None:
     machine, started = report.machine(), time.monotonic()
     calls, costs = [], []
     with simulation(sizes[-1]) as simulated:
-        shop = Shop(simulated)
+        shop = LargeShop(simulated.url, simulated.token, WORKERS)
         shop.until_open()
         first = 0
         for size in sizes:
@@ -106,7 +88,7 @@ def main() -> None:
             report.write(DOCUMENT, text)
 
 
-def _measured(simulated: Simulation, shop: Shop, first: int, size: int) -> tuple[str, ...]:
+def _measured(simulated: Simulation, shop: LargeShop, first: int, size: int) -> tuple[str, ...]:
     """Fill up from `first` servers to `size`, measure each call, and return the table's row."""
     ids = range(first + 1, size + 1)
     simulated.volumes(ids)
@@ -132,7 +114,7 @@ def _measured(simulated: Simulation, shop: Shop, first: int, size: int) -> tuple
     )
 
 
-def _until_running(shop: Shop, size: int) -> None:
+def _until_running(shop: LargeShop, size: int) -> None:
     """Wait until the list has `size` servers, all running, so that Kubernetes is idle during the reads."""
     deadline = time.monotonic() + 300
     while True:

@@ -81,7 +81,6 @@ class Simulation:
         capacity = {"cpu": "32", "memory": "256Gi", "pods": str(PODS_OF_A_NODE)}
         for number in range(1, count + 1):
             node = {
-                # Sorted after the real nodes, because the API gives the address of the first node by name.
                 "metadata": {
                     "name": f"simulated-{number:03}",
                     "labels": {SIMULATED: "true"},
@@ -138,7 +137,7 @@ class Simulation:
         self.run(*install, *more, stdin=json.dumps(values))
         service = self.kube.get(path("v1", API_NAMESPACE, "services", RELEASE))
         assert service is not None
-        self.url = f"http://{self.environment['NODE_IP']}:{service['spec']['ports'][0]['nodePort']}/api/v1"
+        self.url = f"http://{self.environment['NODE_IP']}:{service['spec']['ports'][0]['nodePort']}"
 
     # -- what it costs ----------------------------------------------------------------------------------------
 

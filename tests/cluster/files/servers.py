@@ -20,6 +20,7 @@ from typing import Any
 import asyncssh
 
 from local import nodes
+from tests.cluster import commands
 from tests.support.waiting import until
 
 SERVERS = "gameservers"
@@ -42,11 +43,7 @@ PASSWORD_ONLY = [
 
 def kubectl(*arguments: str, stdin: str | None = None) -> str:
     """Run kubectl and return what it prints. Raises AssertionError with its stderr."""
-    done = subprocess.run(
-        ("kubectl", *arguments), input=stdin, text=True, capture_output=True, check=False, timeout=180
-    )
-    assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
-    return done.stdout
+    return commands.run("kubectl", *arguments, stdin=stdin, timeout=180)
 
 
 def get(*arguments: str) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from local.paths import ROOT
+from tests.cluster import commands
 from tests.cluster.files.servers import SFTP, Server, apply, eventually, get, kubectl, on_node
 
 CHART = ROOT / "charts" / "sftp-daemonset"
@@ -17,9 +18,7 @@ NAMESPACE, RELEASE = "sftp-install-test", "try"
 
 def helm(*arguments: str) -> str:
     """Run helm in the namespace and return what it prints. Raises AssertionError with its stderr."""
-    done = subprocess.run(("helm", *arguments, "-n", NAMESPACE), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return commands.run("helm", *arguments, "-n", NAMESPACE)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tests.support.waiting import until
 SOON = 5
 
 
-def test_a_change_is_written_down(cluster: Cluster, new_server: Callable[[], int]) -> None:
+def test_a_change_leaves_an_audit_line(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """The audit line has the token, action, server, outcome and the request's id, which the client may choose."""
     server, id = new_server(), f"test-{secrets.token_hex(4)}"
     answer = requests.patch(
@@ -108,7 +108,7 @@ def given_out(cluster: Cluster) -> Iterator[list[str]]:
         assert cluster.call("DELETE", f"/api/v1/token/{name}").status_code in (200, 404)
 
 
-def test_a_token_that_is_given_out_counts_on_every_replica(cluster: Cluster, given_out: list[str]) -> None:
+def test_a_created_token_works_on_every_replica(cluster: Cluster, given_out: list[str]) -> None:
     """Within 5 seconds after the call, whichever replica took it. The same is true of its deletion."""
     name = f"test-{secrets.token_hex(4)}"
     given_out.append(name)

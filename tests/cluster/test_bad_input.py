@@ -197,7 +197,7 @@ def test_a_wrong_body_is_refused(cluster: Cluster, server: int) -> None:
     assert everything(cluster, server) == ""
 
 
-def test_what_is_no_id_is_not_found(cluster: Cluster) -> None:
+def test_an_invalid_id_is_not_found(cluster: Cluster) -> None:
     """Every method answers 404 for an invalid id, and no release with such a name appears."""
     before = releases(cluster)
     body = json.dumps(OK).encode()
@@ -210,7 +210,7 @@ def test_what_is_no_id_is_not_found(cluster: Cluster) -> None:
     assert releases(cluster) == before
 
 
-def test_a_digit_that_is_no_ascii_is_no_request(cluster: Cluster) -> None:
+def test_a_raw_path_that_is_not_ascii_is_a_bad_request(cluster: Cluster) -> None:
     """A raw non-ASCII path, which HTTP forbids, answers 400. The encoded path answers 404, see above."""
     for method in ("GET", "POST"):
         assert raw(cluster, method, "/api/v1/server/١/", json.dumps(OK).encode()).status == 400
@@ -226,14 +226,14 @@ def test_an_unknown_port_type_is_not_found(cluster: Cluster) -> None:
     )
 
 
-def test_a_wrong_method_is_told_the_right_ones(cluster: Cluster, server: int) -> None:
+def test_a_wrong_method_gets_a_list_of_the_right_ones(cluster: Cluster, server: int) -> None:
     """A wrong method answers 405, and `Allow` lists the right ones."""
     for method, tail, allow in METHODS:
         answer = raw(cluster, method, f"/api/v1/server/{server}{tail}")
         assert (answer.status, set(answer.headers["allow"].split(", "))) == (405, allow), (method, tail)
 
 
-def test_without_a_right_token_nothing_is_said(cluster: Cluster, server: int) -> None:
+def test_without_a_valid_token_nothing_else_is_checked(cluster: Cluster, server: int) -> None:
     """No token, another scheme and a wrong token answer 401, before the body is checked."""
     for authorization in (None, "Bearer", "Bearer wrong", f"Basic {cluster.api_token}", f"Bearer {cluster.api_token}x"):
         for body in (json.dumps(OK).encode(), b"no json"):

@@ -115,7 +115,7 @@ def test_a_create_that_erases_begins_with_an_empty_disk(cluster: Cluster, new_se
     until(lambda: folders(server) == [], 60)
 
 
-def test_a_disk_that_never_was_is_not_kept(cluster: Cluster, new_server: Callable[[], int]) -> None:
+def test_a_disk_that_was_never_used_is_not_kept(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """A server that never started leaves no disk when it is deleted, and its id can be used again."""
     server = new_server()
     cluster.create(server, start=False)

@@ -156,7 +156,7 @@ def away(
     assert cluster.status(server)["state"] == "running"
 
 
-def test_a_silent_api_server_is_said_in_time(cluster: Cluster, new_server: Callable[[], int]) -> None:
+def test_a_silent_api_server_is_reported_in_time(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """Every read and write answers 503 in under 5 seconds, and no replica or game is restarted."""
     server = new_server()
     cluster.create(server)
@@ -245,7 +245,7 @@ PATIENCE = {"as it comes": ([], 540.0), "soon": (["tolerationSeconds"], 60.0)}
 
 @pytest.mark.long
 @pytest.mark.parametrize("patience", PATIENCE)
-def test_a_lost_node_is_said_for_as_long_as_it_is_lost(
+def test_a_lost_node_is_the_reason_for_as_long_as_it_is_lost(
     cluster: Cluster, new_server: Callable[[], int], patience: str
 ) -> None:
     """Three servers on the node, one running, one stopped and one deleted meanwhile, say that it does not answer.

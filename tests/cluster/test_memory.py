@@ -55,7 +55,7 @@ def _install(cluster: Cluster, server: int, **more: Any) -> None:
 
 
 @pytest.mark.long
-def test_what_the_rule_leaves_beside_the_heap_is_enough(cluster: Cluster, new_server: Callable[[], int]) -> None:
+def test_the_memory_besides_the_heap_is_enough(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """The program uses nearly all of the limit, and is not killed."""
     server = new_server()
     _install(cluster, server)
@@ -72,7 +72,7 @@ def test_what_the_rule_leaves_beside_the_heap_is_enough(cluster: Cluster, new_se
 
 
 @pytest.mark.long
-def test_a_larger_heap_than_the_rules_is_too_large(cluster: Cluster, new_server: Callable[[], int]) -> None:
+def test_a_heap_larger_than_the_rule_allows_is_too_large(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """With half of the memory that the rule leaves free, the same program runs out of memory."""
     server = new_server()
     _install(cluster, server, extraEnv=[{"name": "MEMORY", "value": f"{RAM_GB * 1024 - 256}M"}])

@@ -43,7 +43,7 @@ def max_players(cluster: Cluster, server: int) -> int:
     return seen[0]
 
 
-def test_options_are_taken_back_whole_and_the_rest_is_the_owners(
+def test_removed_options_have_no_effect_and_other_settings_stay(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:
     """A player taken off a list loses its rights, a removed switch gets the game's default, and the whitelist is off.

@@ -202,7 +202,7 @@ def test_a_release_left_pending_is_rolled_back(cluster: Cluster, new_server: Cal
 
 
 @pytest.mark.long
-def test_a_release_left_pending_is_mended_by_the_api_after_a_minute(
+def test_a_release_left_pending_is_recovered_by_the_api_after_a_minute(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:
     """After the time in Retry-After the same call succeeds, with the values of the operator's upgrade."""

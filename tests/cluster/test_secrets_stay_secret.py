@@ -213,7 +213,7 @@ def use_everything(cluster: Cluster, server: int, marker: str) -> tuple[dict[str
     return {**tried, "RCON password": console["password"], "SFTP password": account["password"]}, written
 
 
-def test_no_secret_is_written_down(cluster: Cluster, new_server: Callable[[], int]) -> None:
+def test_no_secret_is_found_anywhere(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """No secret of this test or an earlier one is found, and a known text is found in each place that is searched."""
     server, marker, processes = new_server(), f"marker-{secrets.token_hex(8)}", Processes()
     with processes.watched():

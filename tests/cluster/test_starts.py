@@ -23,9 +23,7 @@ def volume(cluster: Cluster, server: int) -> tuple[str, str]:
     return node, (spec.get("hostPath") or spec["local"])["path"]
 
 
-def test_what_waits_out_a_back_off_is_tried_at_once_and_what_is_missing_is_made_again(
-    cluster: Cluster, new_server: Callable[[], int]
-) -> None:
+def test_a_start_ends_a_back_off_and_restores_what_is_missing(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """After a repair over SFTP, the loss of Services or the removal of a quota, a start makes the game run at once."""
     server = new_server()
     path = f"/api/v1/server/{server}"

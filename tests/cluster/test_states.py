@@ -77,9 +77,7 @@ def test_a_server_goes_through_the_states_in_their_order(cluster: Cluster, new_s
     assert cluster.status(server)["wanted"] == "stopped"
 
 
-def test_out_of_memory_is_said_with_the_limit_and_mended_by_a_resize(
-    cluster: Cluster, new_server: Callable[[], int]
-) -> None:
+def test_out_of_memory_names_the_limit_and_a_resize_repairs_it(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """A game that needs more than its limit fails, the reason names the limit, and with more memory it runs."""
     server = new_server()
     cluster.create(server)
@@ -99,7 +97,7 @@ def test_out_of_memory_is_said_with_the_limit_and_mended_by_a_resize(
     assert running["ram_gb"] == 3
 
 
-def test_unschedulable_is_said_with_the_resource_and_mended_by_a_resize(
+def test_unschedulable_names_the_resource_and_a_resize_repairs_it(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:
     """The reason of a server larger than every node names the memory, and a smaller one runs."""
@@ -112,7 +110,7 @@ def test_unschedulable_is_said_with_the_resource_and_mended_by_a_resize(
     cluster.until_state(server, "running", seconds=120)
 
 
-def test_an_image_that_is_not_there_is_named(cluster: Cluster, new_server: Callable[[], int]) -> None:
+def test_a_missing_image_is_named(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """The reason names the missing image, and with the right tag the server runs."""
     server = new_server()
     cluster.create(server)
@@ -135,7 +133,7 @@ def test_a_crash_loop_shows_the_games_last_lines(cluster: Cluster, new_server: C
     until(lambda: "EULA" in (cluster.status(server)["reason"] or ""), 30, lambda: str(failed))
 
 
-def test_a_pod_that_pod_security_refuses_is_said(
+def test_pod_security_that_refuses_a_pod_is_the_reason(
     cluster: Cluster, new_server: Callable[[], int], tmp_path: Path
 ) -> None:
     """With a broken chart helm says deployed, and the API says why Kubernetes admits no pod."""
@@ -151,7 +149,7 @@ def test_a_pod_that_pod_security_refuses_is_said(
     assert "allowPrivilegeEscalation" in failed["reason"]
 
 
-def test_a_disk_that_is_not_bound_is_said(cluster: Cluster, new_server: Callable[[], int]) -> None:
+def test_a_disk_that_is_not_bound_is_the_reason(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """With a storage class that does not exist, the reason says that the disk is not bound."""
     server = new_server()
     cluster.run(
@@ -171,7 +169,7 @@ def test_a_disk_that_is_not_bound_is_said(cluster: Cluster, new_server: Callable
     everywhere(cluster, server, failed)
 
 
-def test_a_pod_that_a_quota_refuses_is_said_everywhere(cluster: Cluster, new_server: Callable[[], int]) -> None:
+def test_a_quota_that_refuses_a_pod_is_the_reason_everywhere(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """The server, the list and the metrics show the failed start, and after a stop it is still the reason."""
     server = new_server()
     cluster.create(server, game="teeworlds", start=False)
@@ -209,7 +207,7 @@ rm /data/leave
 """
 
 
-def test_ends_are_told_apart(cluster: Cluster, new_server: Callable[[], int]) -> None:
+def test_each_kind_of_end_has_its_reason(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """A failed start, a game that ends by itself, a failed save and a killed stop each have their own reason.
 
     The reason stays until the next start.
@@ -316,9 +314,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 5999), Registry).serve_forever()
 
 
 @pytest.mark.long
-def test_a_registry_that_refuses_is_told_from_one_that_has_not_the_image(
-    cluster: Cluster, new_server: Callable[[], int]
-) -> None:
+def test_a_registry_that_refuses_differs_from_a_missing_image(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """The reasons differ for a missing image, a registry that refuses, and a registry that is not there."""
     server = new_server()
     cluster.create(server, game="teeworlds", start=False)
@@ -340,7 +336,7 @@ def test_a_registry_that_refuses_is_told_from_one_that_has_not_the_image(
     says("localhost:5998/nowhere", "The image IMAGE cannot be pulled.")
 
 
-def test_a_failed_install_is_said_and_mended_by_the_same_create(
+def test_a_failed_install_is_the_reason_and_the_same_create_repairs_it(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:
     """A quota makes an install fail half way. Once the quota is gone, the same create succeeds."""

@@ -61,7 +61,7 @@ def test_a_change_is_read_again(files: Files) -> None:
     assert less == files.accounts.account(1) == Account(None, (KEY,))
 
 
-def test_a_change_of_nothing_gives_what_is_there(files: Files) -> None:
+def test_a_change_of_nothing_returns_the_account(files: Files) -> None:
     """A change that changes nothing returns the current account, or an empty one if there is none."""
     assert files.accounts.change(1, lambda account: account) == Account()
     both = files.accounts.change(1, lambda _: Account("$7$hash", (KEY,)))
@@ -95,7 +95,7 @@ def test_a_disk_without_a_volume_may_still_become_a_nodes_own(files: Files) -> N
     assert files.accounts.node_local({"spec": {}})
 
 
-def test_without_the_chart_all_say_so_but_remove(files: Files) -> None:
+def test_without_the_chart_every_call_but_remove_fails(files: Files) -> None:
     """Without the chart every call raises FileAccessNotInstalled, except remove, so that a server can be deleted."""
     files.accounts.change(1, lambda _: Account("$7$hash"))
     files.uninstall()

@@ -21,7 +21,7 @@ def node_ports(interfaces: Interfaces, id: int) -> dict[str, int]:
     return {port["name"]: port["nodePort"] for service in services for port in service["spec"]["ports"]}
 
 
-def test_an_unknown_server_has_no_part(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
+def test_an_unknown_server_has_no_objects(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
     """An unknown server has no objects, its uninstall does nothing, and a change raises ServerNotFound."""
     id = new_id()
     objects = interfaces.cluster.server(id)
@@ -112,7 +112,7 @@ def test_a_change_of_nothing_makes_no_revision(interfaces: Interfaces, new_id: C
     assert revisions(interfaces, id) == [("1", "deployed")]
 
 
-def test_a_change_of_nothing_makes_a_lost_workload_again(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
+def test_a_change_of_nothing_restores_a_lost_workload(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
     """A change to the same values restores a StatefulSet that an operator deleted."""
     id = new_id()
     interfaces.releases.install(id, VALUES)
@@ -121,7 +121,7 @@ def test_a_change_of_nothing_makes_a_lost_workload_again(interfaces: Interfaces,
     assert interfaces.cluster.server(id).statefulset is not None
 
 
-def test_what_is_missing_is_named_and_made_again(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
+def test_a_missing_object_is_named_and_restored(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
     """A change to the same values restores a missing Service, and the other one keeps its ports."""
     id = new_id()
     interfaces.releases.install(id, VALUES)
@@ -187,7 +187,7 @@ def test_an_uninstall_keeps_the_disk(interfaces: Interfaces, new_id: Callable[[]
     interfaces.cluster.reuse_disk(id, "2026-02-28T12:00:00Z")
 
 
-def test_a_disk_that_never_was_is_not_kept(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
+def test_a_disk_that_was_never_used_is_not_kept(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
     """A claim without a volume is not listed, and `unless_used` erases it. A claim with a volume stays."""
     id = new_id()
     interfaces.releases.install(id, VALUES)

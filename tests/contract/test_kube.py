@@ -47,14 +47,14 @@ def with_text(config_map: Object, text: str) -> Object:
     return {**config_map, "data": {"said": text}}
 
 
-def test_what_is_not_there_is_none(maps: Maps) -> None:
+def test_a_missing_object_is_none(maps: Maps) -> None:
     """get returns None for a missing object, and get_all returns None in its place."""
     assert maps.kube.get(maps.path) is None
     created = maps.create()
     assert maps.kube.get_all([f"{maps.path}-no", maps.path]) == [None, created]
 
 
-def test_what_is_created_is_read_again(maps: Maps) -> None:
+def test_a_created_object_is_read_again(maps: Maps) -> None:
     """An object is read as create returned it, with a uid and a version."""
     created = maps.create()
     assert created["metadata"]["uid"]
@@ -62,7 +62,7 @@ def test_what_is_created_is_read_again(maps: Maps) -> None:
     assert maps.kube.get(maps.path) == created
 
 
-def test_nothing_is_created_twice(maps: Maps) -> None:
+def test_no_object_is_created_twice(maps: Maps) -> None:
     """A second create of the same name raises Conflict and changes nothing."""
     created = maps.create()
     with pytest.raises(Conflict):
@@ -80,7 +80,7 @@ def test_a_replacement_has_another_version_and_the_same_uid(maps: Maps) -> None:
     assert replaced["metadata"]["resourceVersion"] != created["metadata"]["resourceVersion"]
 
 
-def test_only_what_was_read_last_is_replaced(maps: Maps) -> None:
+def test_only_the_current_version_is_replaced(maps: Maps) -> None:
     """replace raises Conflict if the object has changed since it was read, or is gone."""
     created = maps.create()
     maps.kube.replace(maps.path, with_text(created, "second"))
@@ -93,7 +93,7 @@ def test_only_what_was_read_last_is_replaced(maps: Maps) -> None:
     assert maps.text() is None
 
 
-def test_a_merge_leaves_what_it_does_not_name(maps: Maps) -> None:
+def test_a_merge_keeps_what_it_does_not_name(maps: Maps) -> None:
     """A merge keeps what it does not name, null removes a key, and the result is returned."""
     created = maps.create()
     merged = maps.kube.merge(maps.path, {"data": {"more": "text"}})
@@ -104,7 +104,7 @@ def test_a_merge_leaves_what_it_does_not_name(maps: Maps) -> None:
     assert (maps.kube.merge(maps.path, {"data": {"said": None}}) or {})["data"] == {"more": "text"}
 
 
-def test_a_merge_of_what_was_read_before_is_refused(maps: Maps) -> None:
+def test_a_merge_of_an_old_version_is_refused(maps: Maps) -> None:
     """A merge that names an old version raises Conflict."""
     version = maps.create()["metadata"]["resourceVersion"]
     precondition = {"metadata": {"resourceVersion": version}}
@@ -114,13 +114,13 @@ def test_a_merge_of_what_was_read_before_is_refused(maps: Maps) -> None:
     assert maps.text() == "first"
 
 
-def test_a_merge_into_what_is_gone_gives_nothing(maps: Maps) -> None:
+def test_a_merge_into_a_missing_object_returns_none(maps: Maps) -> None:
     """A merge into a missing object returns None and creates nothing."""
     assert maps.kube.merge(maps.path, {"data": {"said": "second"}}) is None
     assert maps.kube.get(maps.path) is None
 
 
-def test_a_delete_of_what_is_gone_is_no_error(maps: Maps) -> None:
+def test_a_delete_of_a_missing_object_is_no_error(maps: Maps) -> None:
     """delete of a missing object does nothing."""
     maps.kube.delete(maps.path)
     maps.create()
@@ -145,7 +145,7 @@ def test_a_delete_of_this_one_is_done(maps: Maps) -> None:
     assert maps.text() is None
 
 
-def test_what_is_made_again_is_another(maps: Maps) -> None:
+def test_an_object_that_is_created_again_is_another_one(maps: Maps) -> None:
     """An object that is created again has a new uid, so a delete of the old one raises Conflict."""
     before = maps.create()["metadata"]["uid"]
     maps.kube.delete(maps.path)

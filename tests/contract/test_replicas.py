@@ -37,7 +37,7 @@ def held(real_settings: Settings, kubeconfig: str, tmp_path: Path) -> Held:
 
 
 @pytest.mark.long
-def test_a_slow_write_is_not_taken_for_dead(real: Interfaces, new_id: Callable[[], int], held: Held) -> None:
+def test_a_slow_write_is_not_interrupted(real: Interfaces, new_id: Callable[[], int], held: Held) -> None:
     """A write that takes longer than a Lease lasts is not interrupted, and succeeds."""
     id = new_id()
     with held(CREATE, id) as slow:
@@ -126,7 +126,7 @@ def memory(interfaces: Interfaces, id: int) -> str:
     return limit
 
 
-def test_a_terminated_helm_leaves_a_release_that_goes_on(
+def test_a_terminated_helm_leaves_a_release_that_can_be_retried(
     real: Interfaces, new_id: Callable[[], int], held: Held
 ) -> None:
     """SIGTERM makes helm mark the release as failed, and the same call succeeds at once."""
@@ -157,7 +157,7 @@ def test_a_replica_that_loses_kubernetes_ends_its_helm_in_time(
     assert statuses(real, id) == ["superseded", "deployed"]
 
 
-def test_a_terminated_replica_finishes_what_it_does(real: Interfaces, new_id: Callable[[], int], held: Held) -> None:
+def test_a_terminated_replica_finishes_its_call(real: Interfaces, new_id: Callable[[], int], held: Held) -> None:
     """At SIGTERM, as in a rolling update, a replica answers the current call and then ends."""
     id = new_id()
     with held(CREATE, id) as leaving:
@@ -170,7 +170,7 @@ def test_a_terminated_replica_finishes_what_it_does(real: Interfaces, new_id: Ca
     assert statuses(real, id) == ["deployed"]
 
 
-def test_a_hand_at_work_is_not_disturbed(
+def test_an_operators_helm_is_not_disturbed(
     real: Interfaces, real_settings: Settings, new_id: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If a release is pending without an expired Lease, the API assumes an operator's helm and waits a minute."""
@@ -190,7 +190,7 @@ def test_a_hand_at_work_is_not_disturbed(
     assert statuses(real, id) == ["superseded", "deployed"]
 
 
-def test_a_release_of_which_a_hand_kept_the_history_is_gone(
+def test_a_release_whose_history_an_operator_kept_is_gone(
     real: Interfaces, real_settings: Settings, new_id: Callable[[], int], kubeconfig: str
 ) -> None:
     """After `helm uninstall --keep-history` there is no server, its disk is kept, and a new one can be installed."""
@@ -216,7 +216,7 @@ def test_values_that_the_schema_refuses_reach_nothing(real: Interfaces, new_id: 
     assert not exists(real.cluster.server(id))
 
 
-def test_kubernetes_away_is_said_in_time(
+def test_the_absence_of_kubernetes_is_reported_in_time(
     real_settings: Settings, tmp_path: Path, new_id: Callable[[], int], monkeypatch: pytest.MonkeyPatch, kubeconfig: str
 ) -> None:
     """Reads and writes raise ClusterUnavailable in under 5 seconds, for refused connections and for silence."""

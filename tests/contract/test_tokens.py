@@ -66,7 +66,7 @@ def gone(store: Tokens, secret: str) -> Callable[[], bool]:
     return lambda: not works(store, secret)()
 
 
-def test_the_operators_tokens_are_taken(two: Two) -> None:
+def test_the_operators_tokens_are_accepted(two: Two) -> None:
     """Every replica accepts the operator's tokens, and no unknown one."""
     for store in two:
         assert [token.name for token in store.operators()] == ["shop"]
@@ -74,7 +74,7 @@ def test_the_operators_tokens_are_taken(two: Two) -> None:
         assert not works(store, "nobody")()
 
 
-def test_a_token_that_is_given_out_comes_and_goes_everywhere(two: Two) -> None:
+def test_a_created_token_comes_and_goes_on_every_replica(two: Two) -> None:
     """Every replica soon accepts a created token with its customer, servers and expiry, and soon notices its end."""
     mine = issued("mine", "secret", customer="acme", servers=frozenset({1}), expires=datetime(2100, 1, 1, tzinfo=UTC))
     give_out(two[0], mine)
@@ -90,7 +90,7 @@ def test_a_token_that_is_given_out_comes_and_goes_everywhere(two: Two) -> None:
         assert store.issued() == {}
 
 
-def test_an_expired_token_is_nobodys(two: Two) -> None:
+def test_an_expired_token_is_not_accepted(two: Two) -> None:
     """An expired token is not accepted, although its record still exists."""
     late = datetime.now(UTC) - timedelta(seconds=1)
     give_out(two[0], issued("late", "secret", expires=late), issued("mine", "other"))
@@ -98,7 +98,7 @@ def test_an_expired_token_is_nobodys(two: Two) -> None:
     assert not works(two[1], "secret")()
 
 
-def test_a_record_that_a_hand_broke_is_passed_over(two: Two) -> None:
+def test_a_broken_record_is_skipped(two: Two) -> None:
     """Broken records do not affect other tokens."""
     give_out(two[0], issued("mine", "secret"))
     broken = ("{", "[]", '{"sha256": "x"}', written(issued("x", "x")).replace("read", "root"), '{"expires": 1}')
@@ -106,7 +106,7 @@ def test_a_record_that_a_hand_broke_is_passed_over(two: Two) -> None:
     until(works(two[1], "secret"))
 
 
-def test_what_is_refused_writes_nothing(two: Two) -> None:
+def test_a_refused_change_writes_nothing(two: Two) -> None:
     """An error in a change reaches the caller, and nothing is written."""
 
     def refuse(records: Records) -> dict[str, str | None]:
@@ -117,7 +117,7 @@ def test_what_is_refused_writes_nothing(two: Two) -> None:
     assert two[1].issued() == {}
 
 
-def test_of_writes_at_once_none_is_lost(two: Two) -> None:
+def test_no_concurrent_write_is_lost(two: Two) -> None:
     """Changes by two replicas at the same time are all kept."""
     begin = threading.Barrier(4)
 

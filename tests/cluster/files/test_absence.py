@@ -45,7 +45,7 @@ async def works(alice: Server, bob: Server, sftp: asyncssh.SFTPClient) -> None:
     assert await sftp.exists("/files/meanwhile.txt")
 
 
-def test_a_silent_api_server_stops_nobody(alice: Server, bob: Server) -> None:
+def test_sessions_and_logins_work_with_a_silent_api_server(alice: Server, bob: Server) -> None:
     """Sessions and logins work while the API server is frozen, and a later change of an account takes effect."""
 
     async def run() -> None:
@@ -60,7 +60,7 @@ def test_a_silent_api_server_stops_nobody(alice: Server, bob: Server) -> None:
 
 
 @pytest.mark.long
-def test_an_api_server_that_is_gone_is_asked_ever_more_seldom(alice: Server, bob: Server) -> None:
+def test_a_missing_api_server_is_called_ever_less_often(alice: Server, bob: Server) -> None:
     """In half a minute of refused connections, each of the five watches tries only a few times."""
 
     async def run() -> None:

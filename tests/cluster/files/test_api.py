@@ -213,7 +213,7 @@ def remote(call: Call) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("remote")
-def test_a_disk_that_is_no_folder_of_a_node_is_refused_clearly(call: Call) -> None:
+def test_a_disk_that_is_not_node_local_is_refused_clearly(call: Call) -> None:
     """SFTP calls answer 409 for a disk that is not node-local. The server's other calls work."""
     status, answer = call("POST", "", {"ram_gb": 1, "disk_gb": 1, "disk": "reuse", "start": False}, id=REMOTE)
     assert status == 201, answer

@@ -227,7 +227,7 @@ def test_only_the_chroots_mount_of_a_disk_can_be_written(alice: Server) -> None:
     assert "Read-only file system" in output
 
 
-def test_a_device_in_the_disk_is_none(alice: Server, tmp_path: Path) -> None:
+def test_a_device_on_the_disk_cannot_be_opened(alice: Server, tmp_path: Path) -> None:
     """No operation opens a device. Root creates it on the node, because the game and SFTP cannot."""
     refused = "mknod device c 1 5 2>&1 || true"
     assert "Operation not permitted" in alice.game(refused)
@@ -243,7 +243,7 @@ def test_a_device_in_the_disk_is_none(alice: Server, tmp_path: Path) -> None:
         alice.openssh(f"rename {name} {name}.renamed", f"rm {name}.renamed")
 
 
-def test_a_setuid_file_is_worth_nothing(alice: Server) -> None:
+def test_a_setuid_file_gives_no_rights(alice: Server) -> None:
     """A setuid file gives no rights, whether it comes from SFTP, from the game, or from root on the node."""
     alice.openssh("put /usr/bin/id setuid", "chmod 6755 setuid", "ls -l setuid")
     assert alice.game("stat -c '%u %g' setuid; ./setuid -u; cp setuid by-game; chmod 6755 by-game; ./by-game -u") == (
@@ -303,7 +303,7 @@ def test_a_fifo_hangs_its_own_session_only(alice: Server) -> None:
     alice.openssh("rm pipe")
 
 
-def test_another_servers_name_lets_nobody_in(alice: Server, bob: Server, carol: Server) -> None:
+def test_credentials_open_no_other_user(alice: Server, bob: Server, carol: Server) -> None:
     """Alice's key and password open no other user, on her node and on Bob's, and no user of the image exists."""
 
     async def login(through: Server, username: str, **credentials: Any) -> str:
@@ -324,7 +324,7 @@ def test_another_servers_name_lets_nobody_in(alice: Server, bob: Server, carol: 
     assert asyncio.run(login(bob, bob.user, client_keys=[alice.key])) == "denied"
 
 
-def test_there_is_no_way_on_from_a_session(alice: Server) -> None:
+def test_a_session_leads_nowhere_else(alice: Server) -> None:
     """A session cannot forward connections, in either direction, and has no shell, tty, agent or X11."""
 
     async def ways() -> list[str]:

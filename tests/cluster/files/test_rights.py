@@ -38,12 +38,12 @@ def test_in_its_own_namespace() -> None:
 
 
 @pytest.mark.parametrize("namespace", ["gameserver-system", "kube-system", "default"])
-def test_elsewhere(namespace: str) -> None:
+def test_in_other_namespaces(namespace: str) -> None:
     """The agents may read volumes, which belong to no namespace, and nothing else."""
     assert rights(namespace) == {"persistentvolumes": {"list", "watch"}}
 
 
-def test_nothing_of_the_hook_is_left() -> None:
+def test_the_hook_leaves_no_rights() -> None:
     """The service account of the install hook, which may write the host key, is gone after the install."""
     for kind in ("serviceaccounts", "roles", "rolebindings", "jobs"):
         names = [item["metadata"]["name"] for item in get(kind, "-n", SFTP)["items"]]

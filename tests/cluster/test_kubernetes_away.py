@@ -238,8 +238,8 @@ def test_a_frozen_node_takes_only_its_own_replica_along(cluster: Cluster, new_se
     unchanged(replicas, restarts(cluster))
 
 
-#: How long Kubernetes waits before it gives up a lost node's pods: its default, and a shorter time. In seconds the time
-#: that the test takes.
+#: Kubernetes' default toleration of a lost node, and a shorter one, each with the time for which the test checks the
+#: servers, in seconds after the loss.
 PATIENCE = {"as it comes": ([], 540.0), "soon": (["tolerationSeconds"], 60.0)}
 
 

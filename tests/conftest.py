@@ -1,4 +1,4 @@
-"""What the tests of several folders share."""
+"""The environment of all tests."""
 
 import os
 import re
@@ -10,7 +10,7 @@ _LOCAL = Path(__file__).resolve().parent.parent / ".local"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The environment of a shell that has read .local/env, with the kubectl and helm that go with it."""
+    """Set the variables of .local/env, if it exists, and put the local cluster's kubectl and helm on the PATH."""
     env = _LOCAL / "env"
     if env.exists():
         os.environ.update(re.findall(r"^export (\w+)=(.*)$", env.read_text(), re.MULTILINE))

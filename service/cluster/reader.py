@@ -24,9 +24,9 @@ import time
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
+from service.cluster.hosts import Hosts
 from service.cluster.index import Listing
 from service.cluster.live import LiveServer
-from service.cluster.nodelist import NodeList
 from service.cluster.nodes import Nodes
 from service.errors import OperationInProgress, Problem
 from service.helm.revisions import Revisions, status
@@ -49,9 +49,9 @@ class ClusterReader:
         self._namespace = settings.servers_namespace
         self._kube = kube or Kube()
         self._revisions = Revisions(self._kube, self._namespace)
-        self.nodes = NodeList(self._kube)
+        self.nodes = Nodes(self._kube)
         self._listing = Listing(self._kube, self._namespace, self.nodes)
-        self._nodes = Nodes(self._kube)
+        self._hosts = Hosts(self._kube)
         self._answered = float("-inf")
 
     def start(self) -> None:
@@ -156,7 +156,7 @@ class ClusterReader:
 
     def host(self, objects: Objects) -> str | None:
         """An address of the node that has the server's disk, None while there is none."""
-        return self._nodes.host(objects)
+        return self._hosts.host(objects)
 
     def ready(self) -> bool:
         """Whether Kubernetes answers what the API asks of it."""

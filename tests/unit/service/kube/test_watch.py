@@ -9,7 +9,7 @@ import pytest
 
 from service.cluster import index
 from service.cluster.index import Listing
-from service.cluster.nodelist import NodeList
+from service.cluster.nodes import Nodes
 from service.errors import ClusterUnavailable
 from service.kube import watch
 from service.kube.client import Gone
@@ -267,7 +267,7 @@ def test_nodes_are_read_when_one_is_looked_at_and_not_again_at_once() -> None:
     ready = {"type": "Ready", "status": "True"}
     status = {"conditions": [ready], "images": [{"names": ["large"]}]}
     kube.lists = [[{"metadata": {"name": "node1", "labels": {}}, "spec": {"podCIDR": "10.0.0.0/24"}, "status": status}]]
-    nodes = NodeList(kube)
+    nodes = Nodes(kube)
     assert kube.asked == []
     kept = {"metadata": {"name": "node1"}, "spec": {"unschedulable": False}, "status": {"conditions": [ready]}}
     assert dict(nodes) == {"node1": kept}

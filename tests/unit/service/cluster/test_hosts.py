@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.cluster.nodes import Nodes
+from service.cluster.hosts import Hosts
 from service.servers.objects import ServerObjects
 from tests.support.memory_kube import MemoryKube
 
@@ -68,7 +68,7 @@ def test_the_disks_node_gives_its_external_address_or_else_its_internal_one(
     objects: ServerObjects, expected: str | None
 ) -> None:
     """There is none before the disk is bound; a disk of the network is where its pod runs."""
-    assert Nodes(Cluster(A, B)).host(objects) == expected
+    assert Hosts(Cluster(A, B)).host(objects) == expected
 
 
 @pytest.mark.parametrize(
@@ -84,22 +84,22 @@ def test_a_volume_made_beforehand_names_its_node(volume: dict[str, Any], expecte
     """No scheduler has chosen one; it is read once, as a volume's affinity never changes."""
     kube = Cluster(A, B)
     kube.objects["/api/v1/persistentvolumes/pv-1"] = volume
-    nodes = Nodes(kube)
-    assert [nodes.host(server(disk())) for _ in range(3)] == [expected] * 3
+    hosts = Hosts(kube)
+    assert [hosts.host(server(disk())) for _ in range(3)] == [expected] * 3
     assert kube.asked.count("GET /api/v1/persistentvolumes/pv-1") == 1
 
 
 def test_other_nodes_come_and_go_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that sorts first changes nobody's address; one that is new is heard of within seconds."""
     now = 0.0
-    monkeypatch.setattr("service.cluster.nodes.time.monotonic", lambda: now)
+    monkeypatch.setattr("service.cluster.hosts.time.monotonic", lambda: now)
     kube = Cluster(B)
-    nodes = Nodes(kube)
-    assert nodes.host(server(disk("b"))) == "203.0.113.2"
+    hosts = Hosts(kube)
+    assert hosts.host(server(disk("b"))) == "203.0.113.2"
     kube.nodes.insert(0, node("0", InternalIP="10.0.0.9", ExternalIP="203.0.113.9"))
-    assert nodes.host(server(disk("b"))) == "203.0.113.2"
+    assert hosts.host(server(disk("b"))) == "203.0.113.2"
     assert kube.asked == ["LIST /api/v1/nodes"]
     now = 3.0
-    assert nodes.host(server(disk("0"))) == "203.0.113.9"
-    assert nodes.host(server(disk("b"))) == "203.0.113.2"
+    assert hosts.host(server(disk("0"))) == "203.0.113.9"
+    assert hosts.host(server(disk("b"))) == "203.0.113.2"
     assert len(kube.asked) == 2

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any
 
-from service.cluster.stopkeeper import StopKeeper
+from service.cluster.stoprecorder import StopRecorder
 from service.errors import ClusterUnavailable, InvalidRequest
 from service.helm.revisions import in_order, status
 from service.kube.client import Kube, path
@@ -34,7 +34,7 @@ class Listing:
 
     def __init__(self, kube: Kube, namespace: str, nodes: Mapping[str, Object]) -> None:
         self._nodes = nodes
-        self._stops = StopKeeper(kube, namespace, self._server)
+        self._stops = StopRecorder(kube, namespace, self._server)
         self._statefulsets = Watch(
             kube,
             Kind(path("apps/v1", namespace, "statefulsets"), ID, _statefulset, _id_of_label),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.contextvars import bound_contextvars
 
-from service.cluster.stopkeeper import StopKeeper
+from service.cluster.stoprecorder import StopRecorder
 from service.errors import ClusterUnavailable
 from service.helm import releases
 from service.helm.pool import HelmPool
@@ -141,8 +141,8 @@ def test_a_stop_is_written_down_in_its_servers_name(lines: Lines) -> None:
     def away(id: int) -> None:
         raise ClusterUnavailable
 
-    keeper = StopKeeper(MemoryKube(), "games", away)
+    keeper = StopRecorder(MemoryKube(), "games", away)
     keeper.start()
     keeper.pod_changed(7, None, {"metadata": {"uid": "u-1"}}, gone=True)
     until(lambda: lines() != [], 10, "no line")
-    assert [about(line) for line in lines()] == [("service.cluster.stopkeeper", 7, None)]
+    assert [about(line) for line in lines()] == [("service.cluster.stoprecorder", 7, None)]

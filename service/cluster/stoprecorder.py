@@ -38,7 +38,7 @@ TRIES, PAUSE = 8, 0.2
 LONGEST_QUEUE = 10_000
 
 
-class StopKeeper:
+class StopRecorder:
     """Told by the watches what changed; reads and writes in a thread of its own, so that no watch waits for it."""
 
     def __init__(self, kube: Kube, namespace: str, server: Callable[[int], ServerObjects | None]) -> None:

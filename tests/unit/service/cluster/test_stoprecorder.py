@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.cluster import index
-from service.cluster.stopkeeper import StopKeeper
+from service.cluster.stoprecorder import StopRecorder
 from service.errors import ClusterUnavailable
 from service.kube.client import Conflict
 from service.kube.types import Object
@@ -62,7 +62,7 @@ class Cluster:
     def __init__(self, replicas: int = 0) -> None:
         self.kube = Kube()
         self.server = ServerObjects(1)
-        self.keeper = StopKeeper(self.kube, "games", lambda id: self.server)
+        self.keeper = StopRecorder(self.kube, "games", lambda id: self.server)
         self.set(statefulset(replicas))
 
     def set(self, wanted: Object) -> None:
@@ -71,7 +71,7 @@ class Cluster:
         self.kube._stored(PATH, {**wanted, "metadata": {**wanted["metadata"], "annotations": annotations}})
         self.server = ServerObjects(1, statefulset=self.kube.objects[PATH], events=self.server.events)
 
-    def done(self, tell: Callable[[StopKeeper], None]) -> Stop | None:
+    def done(self, tell: Callable[[StopRecorder], None]) -> Stop | None:
         tell(self.keeper)
         while not self.keeper._work.empty():
             self.keeper._work.get()[1]()
@@ -201,7 +201,7 @@ def test_what_a_frozen_replica_saw_long_ago_changes_nothing() -> None:
 
 def test_the_controller_may_write_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then it is read and written again; nothing is ever written over what was read before."""
-    monkeypatch.setattr("service.cluster.stopkeeper.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("service.cluster.stoprecorder.time.sleep", lambda seconds: None)
     cluster = Cluster()
 
     def controller(method: str, path: str) -> None:

@@ -21,10 +21,10 @@ from service.kube.client import Conflict, Kube, path
 from service.kube.times import now
 from service.kube.types import Object
 from service.servers.endings import ended_before_it_was_asked, stopped_badly
-from service.servers.hindrances import pod_refused
 from service.servers.names import LAST_STOP, server_name
 from service.servers.objects import ServerObjects
 from service.servers.readings import deleted, ended, game_status, owner_uid, uid
+from service.servers.reasons import pod_refused
 from service.servers.state import start_failed
 from service.servers.stops import Stop, stop_of
 

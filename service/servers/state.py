@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service.kube.types import Object
-from service.servers import hindrances
+from service.servers import reasons
 from service.servers.endings import ending, left
 from service.servers.names import KEPT_SINCE
 from service.servers.objects import Objects
@@ -121,7 +121,7 @@ def _stopped(objects: Objects, statefulset: Object) -> State:
 
 
 def _waits_for_its_node(objects: Objects) -> str | None:
-    trouble = hindrances.node_trouble(objects)
+    trouble = reasons.node_trouble(objects)
     return trouble and f"{trouble[0]} Nobody can tell whether the game has ended, until the node is back or removed."
 
 
@@ -131,16 +131,16 @@ def _waits_for_its_node(objects: Objects) -> str | None:
 def _wanted_running(objects: Objects, statefulset: Object) -> State:
     pod, made = objects.pod, begun(objects.releases) or created(statefulset)
     if pod is None:
-        if refused := hindrances.pod_refused(objects) or hindrances.disk_refused(objects):
+        if refused := reasons.pod_refused(objects) or reasons.disk_refused(objects):
             # A refusal of before a stop and a start is one of now since that start.
             return State("failed", refused[0], max(refused[1] or "", made or "") or None, "running")
         return State(_before(objects), None, made, "running")
-    if trouble := hindrances.node_trouble(objects):
+    if trouble := reasons.node_trouble(objects):
         evicted = " Kubernetes has given up the game there: once the node is back, it starts anew."
         return State("failed", trouble[0] + (evicted if deleted(pod) else ""), trouble[1], "running")
     outdated = _outdated(statefulset, pod)
     if since := deleted(pod):
-        reason = hindrances.disruption(pod) or (_RESTARTS if outdated else None)
+        reason = reasons.disruption(pod) or (_RESTARTS if outdated else None)
         return State("stopping", reason, since, "running")
     if outdated:
         return State("starting", _RESTARTS, made, "running")
@@ -155,7 +155,7 @@ def _of_pod(objects: Objects, pod: Object) -> State:
         return State("running", None, ready.get("lastTransitionTime") or since, "running")
     container = game_status(pod)
     if status.get("phase") == "Failed":
-        reason = status.get("message") or hindrances.disruption(pod) or "The node ended the server's pod."
+        reason = status.get("message") or reasons.disruption(pod) or "The node ended the server's pod."
         return State("failed", reason, _failed_at(pod, container) or since, "running")
     scheduled = condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
@@ -173,7 +173,7 @@ def _of_container(objects: Objects, pod: Object, container: Object, since: str |
         # The first that a kubelet does when all else is there is to pull the image.
         began = condition(pod, "PodReadyToStartContainers").get("lastTransitionTime") or since
         if why in _IMAGE:
-            reason = hindrances.image_trouble(container.get("image") or "the image", why, message)
+            reason = reasons.image_trouble(container.get("image") or "the image", why, message)
             return State("failed", reason, began, "running")
         if why in _CONFIGURATION:
             return State("failed", f"The container cannot be made: {message or why}", began, "running")
@@ -213,15 +213,15 @@ def _after(pod: Object, last: Mapping[str, Any]) -> str:
 
 def _unscheduled(objects: Objects, scheduled: Mapping[str, Any], pod: Object) -> State:
     since = scheduled.get("lastTransitionTime")
-    if refused := hindrances.disk_refused(objects):
+    if refused := reasons.disk_refused(objects):
         return State("failed", refused[0], refused[1] or since, "running")
     if scheduled.get("reason") != "Unschedulable":
         return State(_before(objects), None, since, "running")
-    return State("failed", hindrances.unscheduled(objects, pod), since, "running")
+    return State("failed", reasons.unscheduled(objects, pod), since, "running")
 
 
 def _on_its_way(objects: Objects, pod: Object, state: str, since: str | None) -> State:
-    if refused := hindrances.volume_refused(objects, pod):
+    if refused := reasons.volume_refused(objects, pod):
         return State("failed", refused[0], refused[1] or since, "running")
     return State(state, None, since, "running")
 

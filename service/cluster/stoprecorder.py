@@ -20,7 +20,7 @@ from service.errors import Problem
 from service.kube.client import Conflict, Kube, path
 from service.kube.times import now
 from service.kube.types import Object
-from service.servers.endings import ended_before_it_was_asked, stopped_badly
+from service.servers.exits import ended_before_it_was_asked, stopped_badly
 from service.servers.names import LAST_STOP, server_name
 from service.servers.objects import ServerObjects
 from service.servers.readings import deleted, ended, game_status, owner_uid, uid

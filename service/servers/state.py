@@ -14,7 +14,7 @@ from typing import Any
 
 from service.kube.types import Object
 from service.servers import reasons
-from service.servers.endings import ending, left
+from service.servers.exits import ending, left
 from service.servers.names import KEPT_SINCE
 from service.servers.objects import Objects
 from service.servers.readings import begun, condition, created, deleted, ended, game_status, written

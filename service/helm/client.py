@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 Done = Callable[[str, str, float], None]
 
 
-class Writer:
+class HelmClient:
     """Writes releases of the gameserver chart. To be made after a fork.
 
     `done(kind, outcome, seconds)` is told about each helm process; the outcome is success or a problem's slug.

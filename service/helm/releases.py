@@ -38,7 +38,7 @@ from service.errors import (
     TooManyOperations,
 )
 from service.helm import revisions
-from service.helm.client import Done, Writer
+from service.helm.client import Done, HelmClient
 from service.helm.revisions import KEEPS_POD, Release, Revisions
 from service.kube.client import Kube, path
 from service.kube.leases import Lease, Leases
@@ -80,7 +80,7 @@ class HelmReleases:
         self._kube = kube or Kube()
         self._leases = Leases(self._kube, self._namespace, settings.pod_name)
         self._revisions = Revisions(self._kube, self._namespace)
-        self._writer = Writer(settings, helm_done)
+        self._helm = HelmClient(settings, helm_done)
         self._recovered = recovered
         self._held = _Held()
         self._converging: set[int] = set()
@@ -248,14 +248,14 @@ class HelmReleases:
                 coming = 1 if newest is None else revisions.number(newest) + 1
                 wanted = {**values, KEEPS_POD: coming}
             with self._tidied(id, lease):
-                self._writer.upgrade(kind, release_name(id), wanted, lease)
+                self._helm.upgrade(kind, release_name(id), wanted, lease)
 
         _while_contended(upgrade)
 
     def _uninstall(self, id: int, lease: Lease) -> None:
         def uninstall() -> None:
             with self._tidied(id, lease):
-                self._writer.uninstall(release_name(id), lease)
+                self._helm.uninstall(release_name(id), lease)
 
         _while_contended(uninstall)
 

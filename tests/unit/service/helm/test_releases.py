@@ -14,7 +14,7 @@ from service.settings import Settings
 from tests.support.memory_kube import MemoryKube
 from tests.unit.service.helm.test_revisions import secret
 
-SECRETS = "/api/v1/namespaces/gameservers/secrets"
+SECRETS = "/helm_releases/v1/namespaces/gameservers/secrets"
 RUNNING: Values = {"replicas": 1, "ramGb": 1, "diskGb": 1}
 
 
@@ -23,7 +23,7 @@ class Kube(MemoryKube):
         return [found for at, found in self.objects.items() if at.startswith(f"{path}/")]
 
 
-class Writer:
+class FakeHelmClient:
     """Helm, as far as it leaves revisions: of each write it notes kind and values, and fails while `failures` last."""
 
     def __init__(self, kube: Kube) -> None:
@@ -43,17 +43,17 @@ class Writer:
 
 
 @pytest.fixture
-def writer(monkeypatch: pytest.MonkeyPatch) -> Writer:
-    made = Writer(Kube())
-    monkeypatch.setattr(releases, "Writer", lambda settings, done: made)
+def helm(monkeypatch: pytest.MonkeyPatch) -> FakeHelmClient:
+    client = FakeHelmClient(Kube())
+    monkeypatch.setattr(releases, "HelmClient", lambda settings, done: client)
     monkeypatch.setattr(releases, "CONTENDED_PAUSE", 0.0)
-    made.leave("deployed", RUNNING)
-    return made
+    client.leave("deployed", RUNNING)
+    return client
 
 
 @pytest.fixture
-def edge(writer: Writer) -> HelmReleases:
-    return HelmReleases(Settings(), writer._kube)
+def helm_releases(helm: FakeHelmClient) -> HelmReleases:
+    return HelmReleases(Settings(), helm._kube)
 
 
 @pytest.mark.parametrize(
@@ -68,54 +68,56 @@ def edge(writer: Writer) -> HelmReleases:
     ],
 )
 def test_a_change_that_is_not_about_the_pod_leaves_it_alone(
-    writer: Writer, edge: HelmReleases, changes: Values, keep: bool
+    helm: FakeHelmClient, helm_releases: HelmReleases, changes: Values, keep: bool
 ) -> None:
     """The chart is told for this revision alone, so a hand's next `--reuse-values` takes the pod along."""
-    assert edge.change(1, lambda values: {**values, **changes}) is True
+    assert helm_releases.change(1, lambda values: {**values, **changes}) is True
     told = {"keepPodInRevision": 2} if keep else {}
-    assert writer.written == [("change", {**RUNNING, **changes, **told})]
-    assert edge.current(1) == {**RUNNING, **changes}
-    edge.change(1, lambda values: {**values, "restartedAt": "later"})
-    assert writer.written[-1][1] == {**RUNNING, **changes, "restartedAt": "later"}
+    assert helm.written == [("change", {**RUNNING, **changes, **told})]
+    assert helm_releases.current(1) == {**RUNNING, **changes}
+    helm_releases.change(1, lambda values: {**values, "restartedAt": "later"})
+    assert helm.written[-1][1] == {**RUNNING, **changes, "restartedAt": "later"}
 
 
-def test_a_start_takes_all(writer: Writer, edge: HelmReleases) -> None:
+def test_a_start_takes_all(helm: FakeHelmClient, helm_releases: HelmReleases) -> None:
     """There is no pod to be left alone."""
-    writer.leave("deployed", {**RUNNING, "replicas": 0})
-    edge.change(1, lambda values: {**values, "replicas": 1, "diskGb": 2})
-    assert "keepPodInRevision" not in writer.written[0][1]
+    helm.leave("deployed", {**RUNNING, "replicas": 0})
+    helm_releases.change(1, lambda values: {**values, "replicas": 1, "diskGb": 2})
+    assert "keepPodInRevision" not in helm.written[0][1]
 
 
-def test_what_a_dead_replica_had_begun_is_taken_along(writer: Writer, edge: HelmReleases) -> None:
+def test_what_a_dead_replica_had_begun_is_taken_along(helm: FakeHelmClient, helm_releases: HelmReleases) -> None:
     """The pod may have yet to take it; unless it was to be left alone then too."""
-    writer.leave("failed", {**RUNNING, "ramGb": 2})
-    edge.change(1, lambda values: {**values, "diskGb": 2})
-    assert "keepPodInRevision" not in writer.written[-1][1]
-    writer.leave("failed", {**RUNNING, "diskGb": 3, "keepPodInRevision": 4})
-    edge.change(1, lambda values: values)
-    assert writer.written[-1][1] == {**RUNNING, "diskGb": 3, "keepPodInRevision": 5}
+    helm.leave("failed", {**RUNNING, "ramGb": 2})
+    helm_releases.change(1, lambda values: {**values, "diskGb": 2})
+    assert "keepPodInRevision" not in helm.written[-1][1]
+    helm.leave("failed", {**RUNNING, "diskGb": 3, "keepPodInRevision": 4})
+    helm_releases.change(1, lambda values: values)
+    assert helm.written[-1][1] == {**RUNNING, "diskGb": 3, "keepPodInRevision": 5}
 
 
-def test_a_refused_change_is_taken_back_without_touching_the_pod(writer: Writer, edge: HelmReleases) -> None:
+def test_a_refused_change_is_taken_back_without_touching_the_pod(
+    helm: FakeHelmClient, helm_releases: HelmReleases
+) -> None:
     """A newer chart's template does not come in by it."""
-    writer.failures = [RefusedByCluster()]
+    helm.failures = [RefusedByCluster()]
     with pytest.raises(RefusedByCluster):
-        edge.change(1, lambda values: {**values, "ramGb": 2})
-    assert writer.written == [
+        helm_releases.change(1, lambda values: {**values, "ramGb": 2})
+    assert helm.written == [
         ("change", {**RUNNING, "ramGb": 2}),
         ("restore", {**RUNNING, "keepPodInRevision": 3}),
     ]
 
 
-def test_a_write_that_others_were_quicker_than_is_done_again(writer: Writer, edge: HelmReleases) -> None:
+def test_a_write_that_others_were_quicker_than_is_done_again(helm: FakeHelmClient, helm_releases: HelmReleases) -> None:
     """Each try names the revision that it will be; and after many the client is told to come again."""
-    writer.failures = [ClusterContended(), ClusterContended()]
-    assert edge.change(1, lambda values: {**values, "diskGb": 2}) is True
-    assert [values["keepPodInRevision"] for _, values in writer.written] == [2, 3, 4]
-    writer.failures = [ClusterContended()] * CONTENDED_TRIES
-    writer.written.clear()
+    helm.failures = [ClusterContended(), ClusterContended()]
+    assert helm_releases.change(1, lambda values: {**values, "diskGb": 2}) is True
+    assert [values["keepPodInRevision"] for _, values in helm.written] == [2, 3, 4]
+    helm.failures = [ClusterContended()] * CONTENDED_TRIES
+    helm.written.clear()
     with pytest.raises(ClusterContended) as raised:
-        edge.change(1, lambda values: {**values, "ramGb": 2})
+        helm_releases.change(1, lambda values: {**values, "ramGb": 2})
     assert raised.value.headers == {"Retry-After": "2"}
-    assert [kind for kind, _ in writer.written] == ["change"] * CONTENDED_TRIES + ["restore"]
-    assert edge.current(1) == {**RUNNING, "diskGb": 2}
+    assert [kind for kind, _ in helm.written] == ["change"] * CONTENDED_TRIES + ["restore"]
+    assert helm_releases.current(1) == {**RUNNING, "diskGb": 2}

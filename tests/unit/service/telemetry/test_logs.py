@@ -24,7 +24,7 @@ from service.telemetry import logs
 from tests.support.memory_kube import MemoryKube
 from tests.support.waiting import until
 from tests.unit.service.helm.test_pool import lease as good_lease
-from tests.unit.service.helm.test_releases import Kube, Writer
+from tests.unit.service.helm.test_releases import FakeHelmClient, Kube
 
 Lines = Callable[[], list[dict[str, Any]]]
 log = logging.getLogger("some.module")
@@ -117,20 +117,20 @@ def test_helm_runs_in_its_callers_name(lines: Lines) -> None:
 def test_an_operation_is_about_its_server(monkeypatch: pytest.MonkeyPatch, lines: Lines) -> None:
     """Whoever asks for it; and so is what has to be done after it."""
 
-    class Breaking(Writer):
+    class Breaking(FakeHelmClient):
         def upgrade(self, kind: str, release: str, values: Values, lease: object) -> None:
             assert isinstance(lease, Lease)
             lease.abandon()
             log.info("breaking off")
             raise ClusterUnavailable
 
-    writer = Breaking(Kube())
-    writer.leave("deployed", {"replicas": 1})
-    monkeypatch.setattr(releases, "Writer", lambda settings, done: writer)
+    helm = Breaking(Kube())
+    helm.leave("deployed", {"replicas": 1})
+    monkeypatch.setattr(releases, "HelmClient", lambda settings, done: helm)
     monkeypatch.setattr(releases, "CONVERGE_PAUSE", 0.01)
     monkeypatch.setattr(releases, "CONVERGE_TRIES", 1)
     with bound_contextvars(request_id="r-1"), pytest.raises(ClusterUnavailable):
-        HelmReleases(Settings(), writer._kube).change(1, lambda values: {**values, "ramGb": 2})
+        HelmReleases(Settings(), helm._kube).change(1, lambda values: {**values, "ramGb": 2})
     until(lambda: any("has still to converge" in line["message"] for line in lines()), 10, "no line")
     assert {about(line)[1:] for line in lines()} == {(1, "r-1")}
 

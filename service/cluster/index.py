@@ -14,9 +14,9 @@ from service.helm.revisions import in_order, status
 from service.kube.client import Kube, path
 from service.kube.types import Object
 from service.kube.watch import Kind, Watch
+from service.servers.accessors import in_time, owner_uid, read_event
 from service.servers.names import ID, pod_name, server_name, service_names
 from service.servers.objects import ServerObjects
-from service.servers.readings import in_time, owner_uid, read_event
 from service.servers.reasons import READ_EVENTS
 
 SYNC_SECONDS = 3.0

@@ -32,9 +32,9 @@ from service.errors import OperationInProgress, Problem
 from service.helm.revisions import Revisions, status
 from service.kube.client import Conflict, Kube, path
 from service.kube.types import Object
+from service.servers.accessors import in_time, read_event
 from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, pod_name, rcon_name, server_name
 from service.servers.objects import Objects, RconPassword, ServerObjects
-from service.servers.readings import in_time, read_event
 from service.servers.reasons import READ_EVENTS
 from service.servers.spec import never_used
 from service.settings import Settings

@@ -20,10 +20,10 @@ from service.errors import Problem
 from service.kube.client import Conflict, Kube, path
 from service.kube.times import now
 from service.kube.types import Object
+from service.servers.accessors import deleted, ended, game_status, owner_uid, uid
 from service.servers.exits import ended_before_it_was_asked, stopped_badly
 from service.servers.names import LAST_STOP, server_name
 from service.servers.objects import ServerObjects
-from service.servers.readings import deleted, ended, game_status, owner_uid, uid
 from service.servers.reasons import pod_refused
 from service.servers.state import start_failed
 from service.servers.stops import Stop, stop_of

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from service.servers.accessors import game_status
 from service.servers.objects import Objects
-from service.servers.readings import game_status
 from service.servers.state import state_of
 
 

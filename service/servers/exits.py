@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.kube.types import Object
-from service.servers.readings import condition, deleted, ended, game, quantity, seconds_between
+from service.servers.accessors import condition, deleted, ended, game, quantity, seconds_between
 
 # How a program ends that was asked to by a signal and does not make its own end of it: 128 and the signal's number. A
 # Java machine ends so once its shutdown hooks, among them Minecraft's save, are done.

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from service.kube.types import Object
+from service.servers.accessors import condition, deleted, game, quantity, uid
 from service.servers.objects import Objects
-from service.servers.readings import condition, deleted, game, quantity, uid
 from service.servers.volumes import selected_node
 
 READ_EVENTS = frozenset(

@@ -14,10 +14,10 @@ from typing import Any
 
 from service.kube.types import Object
 from service.servers import reasons
+from service.servers.accessors import begun, condition, created, deleted, ended, game_status, written
 from service.servers.exits import ending, left
 from service.servers.names import KEPT_SINCE
 from service.servers.objects import Objects
-from service.servers.readings import begun, condition, created, deleted, ended, game_status, written
 from service.servers.stops import stop_of
 
 STATES = ("creating", "starting", "running", "stopping", "stopped", "deleting", "failed")

@@ -14,7 +14,7 @@ from service.helm.revisions import in_order, status
 from service.kube.client import Kube, path
 from service.kube.types import Object
 from service.kube.watch import Kind, Watch
-from service.servers.accessors import in_time, owner_uid, read_event
+from service.servers.accessors import owner_uid, sorted_events, trimmed_event
 from service.servers.names import ID, pod_name, server_name, service_names
 from service.servers.objects import ServerObjects
 from service.servers.reasons import READ_EVENTS
@@ -48,7 +48,7 @@ class Listing:
         )
         # What only events tell: what is refused, and that it no longer is. All others would be ten times as many.
         self._events = [
-            Watch(kube, Kind(path("v1", namespace, "events"), "", read_event, _id_of_event, **_FEW, fields=fields))
+            Watch(kube, Kind(path("v1", namespace, "events"), "", trimmed_event, _id_of_event, **_FEW, fields=fields))
             for fields in ("type=Warning", "reason=SuccessfulCreate")
         ]
         self._watches = (
@@ -114,7 +114,7 @@ class Listing:
             pod=pod,
             claim=self._claims.of(id).get(name),
             services={service: services[service] for service in service_names(id) if service in services},
-            events=in_time([event for watch in self._events for event in watch.of(id).values()]),
+            events=sorted_events([event for watch in self._events for event in watch.of(id).values()]),
             releases=releases,
             nodes=self._nodes,
         )

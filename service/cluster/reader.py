@@ -32,7 +32,7 @@ from service.errors import OperationInProgress, Problem
 from service.helm.revisions import Revisions, status
 from service.kube.client import Conflict, Kube, path
 from service.kube.types import Object
-from service.servers.accessors import in_time, read_event
+from service.servers.accessors import sorted_events, trimmed_event
 from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, pod_name, rcon_name, server_name
 from service.servers.objects import Objects, RconPassword, ServerObjects
 from service.servers.reasons import READ_EVENTS
@@ -77,7 +77,7 @@ class ClusterReader:
         selectors = [quote(f"involvedObject.name=server-{id}{pod}") for pod in ("", "-0")]
         lists = self._kube.get_all([f"{where}?fieldSelector={selector}" for selector in selectors])
         found = [event for some in lists for event in (some or {}).get("items") or []]
-        return in_time([read_event(event) for event in found if event.get("reason") in READ_EVENTS])
+        return sorted_events([trimmed_event(event) for event in found if event.get("reason") in READ_EVENTS])
 
     def service(self, name: str) -> Object | None:
         """The Service called `name`, as it is now."""

@@ -20,12 +20,12 @@ from service.errors import Problem
 from service.kube.client import Conflict, Kube, path
 from service.kube.times import now
 from service.kube.types import Object
-from service.servers.accessors import deleted, ended, game_status, owner_uid, uid
-from service.servers.exits import ended_before_it_was_asked, stopped_badly
+from service.servers.accessors import deleted_at, game_status, owner_uid, termination, uid
+from service.servers.exits import exited_before_deletion, failed_stop_reason
 from service.servers.names import LAST_STOP, server_name
 from service.servers.objects import ServerObjects
-from service.servers.reasons import pod_refused
-from service.servers.state import start_failed
+from service.servers.reasons import pod_creation_failure
+from service.servers.state import start_failure
 from service.servers.stops import Stop, stop_of
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class StopRecorder:
 
     def pod_changed(self, id: int, before: Object | None, pod: Object, gone: bool) -> None:
         """A pod was seen, or seen last. Called by the watch."""
-        if gone or deleted(pod):
+        if gone or deleted_at(pod):
             self._put(id, lambda: self.pod_ends(id, before, pod, gone))
 
     def statefulset_changed(self, id: int, before: Object | None, statefulset: Object, gone: bool) -> None:
@@ -95,18 +95,18 @@ class StopRecorder:
             del self._asked[uid(pod)]
         if (objects := self._server(id)) is None:
             return
-        if before is None or not deleted(before):
-            reason = start_failed(replace(objects, pod=before or pod))
-            due = None if gone or ended(pod) else pod["metadata"].get("deletionTimestamp")
+        if before is None or not deleted_at(before):
+            reason = start_failure(replace(objects, pod=before or pod))
+            due = None if gone or termination(pod) else pod["metadata"].get("deletionTimestamp")
             if due or reason:
-                self._write(id, Stop(uid(pod) or "", deleted(pod) or now(), reason, due), pod=pod, last=False)
-        if gone or ended(pod) is not None:
-            self._write(id, _last_words(pod), pod=pod)
+                self._write(id, Stop(uid(pod) or "", deleted_at(pod) or now(), reason, due), pod=pod, last=False)
+        if gone or termination(pod) is not None:
+            self._write(id, _stop_of_pod(pod), pod=pod)
 
     def stop_begins(self, id: int) -> None:
         """Write down why a server had no pod that is no longer to have one."""
         objects = self._server(id)
-        if objects is not None and objects.pod is None and (refused := pod_refused(objects)):
+        if objects is not None and objects.pod is None and (refused := pod_creation_failure(objects)):
             self._write(id, Stop("", now(), f"Its last start had failed: {refused[0]}"))
 
     def _write(self, id: int, stop: Stop | None, *, pod: Object | None = None, last: bool = True) -> None:
@@ -137,12 +137,12 @@ class StopRecorder:
         log.warning("server-%d: others kept writing to its StatefulSet; its stop is not written down", id)
 
 
-def _last_words(pod: Object) -> Stop:
+def _stop_of_pod(pod: Object) -> Stop:
     """What the pod's end says by itself; a start that had failed before it is known from earlier."""
-    asked, end = deleted(pod) or now(), ended(pod) or {}
-    ran = bool((game_status(pod) or {}).get("containerID")) and not ended_before_it_was_asked(pod)
+    asked, end = deleted_at(pod) or now(), termination(pod) or {}
+    ran = bool((game_status(pod) or {}).get("containerID")) and not exited_before_deletion(pod)
     at = end.get("finishedAt") if ran else None
-    return Stop(uid(pod) or "", at or asked, stopped_badly(pod) if ran else None)
+    return Stop(uid(pod) or "", at or asked, failed_stop_reason(pod) if ran else None)
 
 
 def _merged(there: Stop | None, new: Stop, *, last: bool) -> Stop:

@@ -22,7 +22,7 @@ def condition(thing: Object, name: str) -> Mapping[str, Any]:
     return {}
 
 
-def game(pod: Object) -> Mapping[str, Any]:
+def game_container(pod: Object) -> Mapping[str, Any]:
     """The game's container, as the pod wants it."""
     return _named(pod.get("spec", {}).get("containers") or [])
 
@@ -32,7 +32,7 @@ def game_status(pod: Object) -> Object | None:
     return dict(_named(pod.get("status", {}).get("containerStatuses") or [])) or None
 
 
-def ended(pod: Object) -> Mapping[str, Any] | None:
+def termination(pod: Object) -> Mapping[str, Any] | None:
     """How the game's container has ended, None while it has not: its present run, or the one before a back-off."""
     status = game_status(pod) or {}
     now = status.get("state") or {}
@@ -55,13 +55,13 @@ def owner_uid(thing: Object) -> str | None:
     return found
 
 
-def created(thing: Object) -> str | None:
+def created_at(thing: Object) -> str | None:
     """When the object was made."""
     found: str | None = thing.get("metadata", {}).get("creationTimestamp")
     return found
 
 
-def deleted(thing: Object | None) -> str | None:
+def deleted_at(thing: Object | None) -> str | None:
     """When its deletion was asked for. Kubernetes writes down when it has to be over, grace period included:
     https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/
     """
@@ -71,18 +71,18 @@ def deleted(thing: Object | None) -> str | None:
     return stamp(datetime.fromisoformat(over) - timedelta(seconds=about.get("deletionGracePeriodSeconds") or 0))
 
 
-def begun(releases: Sequence[Object]) -> str | None:
+def revision_created_at(releases: Sequence[Object]) -> str | None:
     """When helm began to write the newest revision."""
     return releases[-1].get("creationTimestamp") if releases else None
 
 
-def written(releases: Sequence[Object]) -> str | None:
+def revision_modified_at(releases: Sequence[Object]) -> str | None:
     """When helm last wrote to the newest revision: when it failed, or when its uninstall began."""
     label = str(releases[-1].get("labels", {}).get("modifiedAt", "")) if releases else ""
-    return stamp(datetime.fromtimestamp(int(label), UTC)) if label.isdigit() else begun(releases)
+    return stamp(datetime.fromtimestamp(int(label), UTC)) if label.isdigit() else revision_created_at(releases)
 
 
-def read_event(event: Object) -> Object:
+def trimmed_event(event: Object) -> Object:
     """Of an event only what is looked at: there may be many."""
     about, series = event.get("involvedObject", {}), event.get("series") or {}
     first = event.get("firstTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp")
@@ -96,8 +96,8 @@ def read_event(event: Object) -> Object:
     }
 
 
-def in_time(events: Sequence[Object]) -> tuple[Object, ...]:
-    """Events as `read_event` leaves them, newest last."""
+def sorted_events(events: Sequence[Object]) -> tuple[Object, ...]:
+    """Events as `trimmed_event` leaves them, newest last."""
     return tuple(sorted(events, key=lambda event: str(event.get("lastTimestamp") or "")))
 
 
@@ -108,7 +108,7 @@ def seconds_between(earlier: str | None, later: str | None) -> float | None:
     return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
 
 
-def quantity(text: str) -> str:
+def readable_size(text: str) -> str:
     """`4Gi` as people write it: `4 GiB`."""
     parts = re.fullmatch(r"([0-9.]+)([KMGT]i)", text)
     return f"{parts[1]} {parts[2]}B" if parts else text

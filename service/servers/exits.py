@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.kube.types import Object
-from service.servers.accessors import condition, deleted, ended, game, quantity, seconds_between
+from service.servers.accessors import condition, deleted_at, game_container, readable_size, seconds_between, termination
 
 # How a program ends that was asked to by a signal and does not make its own end of it: 128 and the signal's number. A
 # Java machine ends so once its shutdown hooks, among them Minecraft's save, are done.
@@ -15,13 +15,13 @@ _ASKED = {0, 130, 143}
 _KILLED = 137
 
 
-def ending(pod: Object, end: Mapping[str, Any]) -> str:
+def exit_reason(pod: Object, end: Mapping[str, Any]) -> str:
     """What became of a run, as a sentence."""
     if end.get("reason") == "OOMKilled":
         return f"The game ran out of memory{_limit(pod)}."
     if end.get("reason") in {"StartError", "ContainerCannotRun"}:
         return f"The game could not be started: {end.get('message', '')}"
-    if (seconds := given_up_after(pod, end)) is not None:
+    if (seconds := startup_timeout(pod, end)) is not None:
         return f"The game did not answer within {seconds} s of its start and was ended."
     code = end.get("exitCode")
     if code == 0:
@@ -31,19 +31,19 @@ def ending(pod: Object, end: Mapping[str, Any]) -> str:
     return f"The game crashed (exit code {code})."
 
 
-def left(pod: Object, end: Mapping[str, Any]) -> bool:
+def exited_by_itself(pod: Object, end: Mapping[str, Any]) -> bool:
     """Whether the game had answered in that run and then ended by itself, as by its own command: that is no crash."""
     return end.get("exitCode") == 0 and _answered(pod, end) is True
 
 
-def given_up_after(pod: Object, end: Mapping[str, Any]) -> int | None:
+def startup_timeout(pod: Object, end: Mapping[str, Any]) -> int | None:
     """The seconds that the game had to answer in, where the kubelet ended it for not having done so; else None.
 
     Kubernetes says so in an event's wording alone. What shows it besides: the game was not ready in that run, which
     took as long as the startup probe allows. The first try comes up to a period after the start, so the last may
     come a period early. https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/
     """
-    probe = game(pod).get("startupProbe")
+    probe = game_container(pod).get("startupProbe")
     took = seconds_between(end.get("startedAt"), end.get("finishedAt"))
     if probe is None or took is None or _answered(pod, end) is not False:
         return None
@@ -53,9 +53,9 @@ def given_up_after(pod: Object, end: Mapping[str, Any]) -> int | None:
     return allowed if took >= max(allowed - period, 1) else None
 
 
-def stopped_badly(pod: Object) -> str | None:
+def failed_stop_reason(pod: Object) -> str | None:
     """Of a deleted pod that has ended: what went wrong as the game stopped, or None where nothing did."""
-    end = ended(pod)
+    end = termination(pod)
     if end is None or end.get("exitCode") in _ASKED:
         return None
     if end.get("reason") == "OOMKilled":
@@ -64,7 +64,7 @@ def stopped_badly(pod: Object) -> str | None:
         return "Its node lost track of the game as it stopped; nobody saw whether it saved its world."
     if end.get("exitCode") == _KILLED:
         grace = pod["metadata"].get("deletionGracePeriodSeconds")
-        took = seconds_between(deleted(pod), end.get("finishedAt"))
+        took = seconds_between(deleted_at(pod), end.get("finishedAt"))
         # Times are in whole seconds, and by two clocks.
         if grace is None or took is None or took < grace - 2:
             return "The game was killed as it stopped (exit code 137); what it had not saved is lost."
@@ -72,9 +72,9 @@ def stopped_badly(pod: Object) -> str | None:
     return f"The game failed as it stopped (exit code {end.get('exitCode')}); its last save may be incomplete."
 
 
-def ended_before_it_was_asked(pod: Object) -> bool:
+def exited_before_deletion(pod: Object) -> bool:
     """Of a deleted pod that has ended: whether the game's last run was over before its deletion was asked for."""
-    between = seconds_between(deleted(pod), (ended(pod) or {}).get("finishedAt"))
+    between = seconds_between(deleted_at(pod), (termination(pod) or {}).get("finishedAt"))
     return between is not None and between < 0
 
 
@@ -90,5 +90,5 @@ def _answered(pod: Object, end: Mapping[str, Any]) -> bool | None:
 
 
 def _limit(pod: Object) -> str:
-    limit = game(pod).get("resources", {}).get("limits", {}).get("memory")
-    return f" (its limit is {quantity(limit)})" if limit else ""
+    limit = game_container(pod).get("resources", {}).get("limits", {}).get("memory")
+    return f" (its limit is {readable_size(limit)})" if limit else ""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from service.kube.types import Object
-from service.servers.accessors import condition, deleted, game, quantity, uid
+from service.servers.accessors import condition, deleted_at, game_container, readable_size, uid
 from service.servers.objects import Objects
 from service.servers.volumes import selected_node
 
@@ -22,15 +22,15 @@ _VOLUME_EVENTS = {"FailedMount", "FailedAttachVolume", "FailedMapVolume"}
 # The words of Kubernetes 1.35, and those of before.
 _OF_OTHER_NODES = r"(\d+) node\(s\) (?:didn't match PersistentVolume's node affinity|had volume node affinity conflict)"
 
-Why = tuple[str, str | None]
+Reason = tuple[str, str | None]
 """A reason, and since when it holds, if that is known."""
 
 
 # -- the node ----------------------------------------------------------------------------------------------
 
 
-def node_trouble(objects: Objects) -> Why | None:
-    """Why the pod's node does not look after the pod; None where it does, or where there is none.
+def node_failure(objects: Objects) -> Reason | None:
+    """Reason the pod's node does not look after the pod; None where it does, or where there is none.
 
     Kubernetes takes a pod's readiness away with its node's, so a pod that is ready needs no look at the nodes.
     """
@@ -52,13 +52,13 @@ def node_trouble(objects: Objects) -> Why | None:
         return f"Its node {name} does not answer, since {since}.", since
     if health.get("status") == "False":
         return f"Its node {name} is not ready, since {since}: {str(health.get('message', ''))[:300]}", since
-    if lost and not deleted(pod):
+    if lost and not deleted_at(pod):
         return f"Its node {name} did not answer until a moment ago.", ready.get("lastTransitionTime")
     return None
 
 
 def disruption(pod: Object) -> str | None:
-    """Why Kubernetes itself ends the pod.
+    """Reason Kubernetes itself ends the pod.
 
     https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions
     """
@@ -76,8 +76,8 @@ def disruption(pod: Object) -> str | None:
 # -- no pod ------------------------------------------------------------------------------------------------
 
 
-def pod_refused(objects: Objects) -> Why | None:
-    """Why the StatefulSet's controller cannot make the pod, and since when it has tried."""
+def pod_creation_failure(objects: Objects) -> Reason | None:
+    """Reason the StatefulSet's controller cannot make the pod, and since when it has tried."""
     reason: str | None = None
     since: str | None = None
     for event in reversed(_events(objects)):
@@ -100,8 +100,8 @@ def _refusal(message: str) -> str:
 # -- no node -----------------------------------------------------------------------------------------------
 
 
-def unscheduled(objects: Objects, pod: Object) -> str:
-    """Why the scheduler finds no node for the pod."""
+def scheduling_failure(objects: Objects, pod: Object) -> str:
+    """Reason the scheduler finds no node for the pod."""
     message = condition(pod, "PodScheduled").get("message", "")
     if objects.claim is None:
         return f"The server's disk, the claim server-{objects.id}, is missing. ({message})"
@@ -126,9 +126,9 @@ def unscheduled(objects: Objects, pod: Object) -> str:
 
 
 def _short(pod: Object, message: str) -> str:
-    wants = game(pod).get("resources", {}).get("requests", {})
+    wants = game_container(pod).get("resources", {}).get("requests", {})
     return " and ".join(
-        f"{quantity(wants[name])} of memory" if name == "memory" else f"{wants[name]} of {name}"
+        f"{readable_size(wants[name])} of memory" if name == "memory" else f"{wants[name]} of {name}"
         for name in ("memory", "cpu", "ephemeral-storage")
         if f"Insufficient {name}" in message and name in wants
     )
@@ -149,8 +149,8 @@ def _holder_trouble(nodes: Mapping[str, Object], name: str | None) -> str:
 # -- disk and image ----------------------------------------------------------------------------------------
 
 
-def disk_refused(objects: Objects) -> Why | None:
-    """Why the disk gets no volume."""
+def disk_failure(objects: Objects) -> Reason | None:
+    """Reason the disk gets no volume."""
     claim = objects.claim
     if claim is None or _bound(claim):
         return None
@@ -162,8 +162,8 @@ def disk_refused(objects: Objects) -> Why | None:
     return None
 
 
-def volume_refused(objects: Objects, pod: Object) -> Why | None:
-    """Why the pod's volumes cannot be mounted. The sandbox is made once they are."""
+def mount_failure(objects: Objects, pod: Object) -> Reason | None:
+    """Reason the pod's volumes cannot be mounted. The sandbox is made once they are."""
     if condition(pod, "PodReadyToStartContainers").get("status") == "True":
         return None
     for event in reversed(_events(objects)):
@@ -175,8 +175,8 @@ def volume_refused(objects: Objects, pod: Object) -> Why | None:
     return None
 
 
-def image_trouble(image: str, why: str, message: str) -> str:
-    """Why the image is not there, from the reason and the message with which the container waits."""
+def image_failure(image: str, why: str, message: str) -> str:
+    """Reason the image is not there, from the reason and the message with which the container waits."""
     said = message.replace(image, "").lower()
     if why == "InvalidImageName":
         return f"The image's name {image} is not valid."

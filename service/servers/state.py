@@ -14,8 +14,16 @@ from typing import Any
 
 from service.kube.types import Object
 from service.servers import reasons
-from service.servers.accessors import begun, condition, created, deleted, ended, game_status, written
-from service.servers.exits import ending, left
+from service.servers.accessors import (
+    condition,
+    created_at,
+    deleted_at,
+    game_status,
+    revision_created_at,
+    revision_modified_at,
+    termination,
+)
+from service.servers.exits import exit_reason, exited_by_itself
 from service.servers.names import KEPT_SINCE
 from service.servers.objects import Objects
 from service.servers.stops import stop_of
@@ -52,7 +60,7 @@ def exists(objects: Objects) -> bool:
 def state_of(objects: Objects) -> State:
     """The state of a server. Nodes and events are looked at only where they have a say."""
     status, statefulset = _release_status(objects), objects.statefulset
-    if deleted(statefulset) or status == "uninstalling" or (statefulset is None and status is None):
+    if deleted_at(statefulset) or status == "uninstalling" or (statefulset is None and status is None):
         return _deleting(objects)
     if statefulset is None:
         return _without_workload(objects, status)
@@ -60,18 +68,18 @@ def state_of(objects: Objects) -> State:
         return _wanted_running(objects, statefulset)
     if objects.pod is None:
         return _stopped(objects, statefulset)
-    since = deleted(objects.pod) or begun(objects.releases)
-    return State("stopping", _waits_for_its_node(objects), since, "stopped")
+    since = deleted_at(objects.pod) or revision_created_at(objects.releases)
+    return State("stopping", _lost_node_reason(objects), since, "stopped")
 
 
-def start_failed(objects: Objects) -> str | None:
+def start_failure(objects: Objects) -> str | None:
     """Why the server's last start has come to nothing, for the time after it was given up; None where it has not."""
     pod = objects.pod or {}
     container = game_status(pod) or {}
     if container.get("started"):
         return None
-    if end := ended(pod) or (container.get("lastState") or {}).get("terminated"):
-        reason = None if left(pod, end) else ending(pod, end)
+    if end := termination(pod) or (container.get("lastState") or {}).get("terminated"):
+        reason = None if exited_by_itself(pod, end) else exit_reason(pod, end)
     else:
         now = _of_pod(objects, pod)
         reason = now.reason if now.state == "failed" else None
@@ -93,20 +101,21 @@ def with_log(state: State, tail: str) -> State:
 
 
 def _deleting(objects: Objects) -> State:
-    asked = ((objects.claim or {}).get("metadata", {}).get("annotations") or {}).get(KEPT_SINCE)
-    since = asked or deleted(objects.statefulset) or deleted(objects.pod) or written(objects.releases)
-    return State("deleting", _waits_for_its_node(objects), since, "deleted")
+    kept_since = ((objects.claim or {}).get("metadata", {}).get("annotations") or {}).get(KEPT_SINCE)
+    deletion = deleted_at(objects.statefulset) or deleted_at(objects.pod)
+    since = kept_since or deletion or revision_modified_at(objects.releases)
+    return State("deleting", _lost_node_reason(objects), since, "deleted")
 
 
 def _without_workload(objects: Objects, status: str | None) -> State:
     if (status or "").startswith("pending"):
-        return State("creating", None, begun(objects.releases), "running")
+        return State("creating", None, revision_created_at(objects.releases), "running")
     reason = (
         "The install failed; the same create again, or a delete, mends it."
         if status == "failed"
         else "The server's StatefulSet is missing; a start makes it again."
     )
-    return State("failed", reason, written(objects.releases), "running")
+    return State("failed", reason, revision_modified_at(objects.releases), "running")
 
 
 def _stopped(objects: Objects, statefulset: Object) -> State:
@@ -116,12 +125,12 @@ def _stopped(objects: Objects, statefulset: Object) -> State:
         return State("stopped", stop.reason, stop.at, "stopped")
     # Nobody has seen a pod end. Where the disk waits for the first one, there has never been any.
     never = (objects.claim or {}).get("status", {}).get("phase") == "Pending"
-    since = created(statefulset) if never else begun(objects.releases) or created(statefulset)
+    since = created_at(statefulset) if never else revision_created_at(objects.releases) or created_at(statefulset)
     return State("stopped", None, since, "stopped")
 
 
-def _waits_for_its_node(objects: Objects) -> str | None:
-    trouble = reasons.node_trouble(objects)
+def _lost_node_reason(objects: Objects) -> str | None:
+    trouble = reasons.node_failure(objects)
     return trouble and f"{trouble[0]} Nobody can tell whether the game has ended, until the node is back or removed."
 
 
@@ -129,17 +138,17 @@ def _waits_for_its_node(objects: Objects) -> str | None:
 
 
 def _wanted_running(objects: Objects, statefulset: Object) -> State:
-    pod, made = objects.pod, begun(objects.releases) or created(statefulset)
+    pod, made = objects.pod, revision_created_at(objects.releases) or created_at(statefulset)
     if pod is None:
-        if refused := reasons.pod_refused(objects) or reasons.disk_refused(objects):
+        if refused := reasons.pod_creation_failure(objects) or reasons.disk_failure(objects):
             # A refusal of before a stop and a start is one of now since that start.
             return State("failed", refused[0], max(refused[1] or "", made or "") or None, "running")
-        return State(_before(objects), None, made, "running")
-    if trouble := reasons.node_trouble(objects):
+        return State(_initial_state(objects), None, made, "running")
+    if trouble := reasons.node_failure(objects):
         evicted = " Kubernetes has given up the game there: once the node is back, it starts anew."
-        return State("failed", trouble[0] + (evicted if deleted(pod) else ""), trouble[1], "running")
-    outdated = _outdated(statefulset, pod)
-    if since := deleted(pod):
+        return State("failed", trouble[0] + (evicted if deleted_at(pod) else ""), trouble[1], "running")
+    outdated = _is_outdated(statefulset, pod)
+    if since := deleted_at(pod):
         reason = reasons.disruption(pod) or (_RESTARTS if outdated else None)
         return State("stopping", reason, since, "running")
     if outdated:
@@ -149,7 +158,7 @@ def _wanted_running(objects: Objects, statefulset: Object) -> State:
 
 def _of_pod(objects: Objects, pod: Object) -> State:
     status = pod.get("status", {})
-    since = status.get("startTime") or created(pod)
+    since = status.get("startTime") or created_at(pod)
     ready = condition(pod, "Ready")
     if ready.get("status") == "True":
         return State("running", None, ready.get("lastTransitionTime") or since, "running")
@@ -161,7 +170,7 @@ def _of_pod(objects: Objects, pod: Object) -> State:
     if scheduled.get("status") == "False":
         return _unscheduled(objects, scheduled, pod)
     if container is None:
-        return _on_its_way(objects, pod, _before(objects), since)
+        return _waiting(objects, pod, _initial_state(objects), since)
     return _of_container(objects, pod, container, since)
 
 
@@ -173,55 +182,55 @@ def _of_container(objects: Objects, pod: Object, container: Object, since: str |
         # The first that a kubelet does when all else is there is to pull the image.
         began = condition(pod, "PodReadyToStartContainers").get("lastTransitionTime") or since
         if why in _IMAGE:
-            reason = reasons.image_trouble(container.get("image") or "the image", why, message)
+            reason = reasons.image_failure(container.get("image") or "the image", why, message)
             return State("failed", reason, began, "running")
         if why in _CONFIGURATION:
             return State("failed", f"The container cannot be made: {message or why}", began, "running")
         if why == "CrashLoopBackOff":
-            return _ended(pod, last or {}, again=True)
-        return _on_its_way(objects, pod, "starting", since)
+            return _terminated(pod, last or {}, backing_off=True)
+        return _waiting(objects, pod, "starting", since)
     if end is not None:
-        return _ended(pod, end, again=False)
+        return _terminated(pod, end, backing_off=False)
     started = (running or {}).get("startedAt") or since
     ready_changed = condition(pod, "Ready").get("lastTransitionTime")
     if container.get("started") and (ready_changed or "") > (started or ""):
         return State("failed", "The game runs, but does not answer any more.", ready_changed, "running")
-    return State("starting", _after(pod, last) if last else None, started, "running")
+    return State("starting", _previous_exit(pod, last) if last else None, started, "running")
 
 
-def _ended(pod: Object, end: Mapping[str, Any], *, again: bool) -> State:
-    reason, since = ending(pod, end), end.get("finishedAt")
-    if left(pod, end):
+def _terminated(pod: Object, end: Mapping[str, Any], *, backing_off: bool) -> State:
+    reason, since = exit_reason(pod, end), end.get("finishedAt")
+    if exited_by_itself(pod, end):
         # As by its own command for it: no failure, though the customer has to wait if that was done often.
         reason += " Kubernetes starts it again" + (
-            ", but waits longer before each new start, up to five minutes." if again else "."
+            ", but waits longer before each new start, up to five minutes." if backing_off else "."
         )
         return State("starting", reason, since, "running")
-    if again:
+    if backing_off:
         what = "It ends" if end.get("exitCode") == 0 else "It crashes"
         reason += f" {what} again and again; Kubernetes waits longer before each new try."
     # A game out of memory is killed in mid-sentence: its log has nothing to tell.
     crashed = end.get("reason") != "OOMKilled"
-    return State("failed", reason, since, "running", crashed=crashed, previous=again)
+    return State("failed", reason, since, "running", crashed=crashed, previous=backing_off)
 
 
-def _after(pod: Object, last: Mapping[str, Any]) -> str:
-    if left(pod, last):
-        return f"{ending(pod, last)} Kubernetes has started it again."
-    return f"The last try ended: {ending(pod, last)}"
+def _previous_exit(pod: Object, last: Mapping[str, Any]) -> str:
+    if exited_by_itself(pod, last):
+        return f"{exit_reason(pod, last)} Kubernetes has started it again."
+    return f"The last try ended: {exit_reason(pod, last)}"
 
 
 def _unscheduled(objects: Objects, scheduled: Mapping[str, Any], pod: Object) -> State:
     since = scheduled.get("lastTransitionTime")
-    if refused := reasons.disk_refused(objects):
+    if refused := reasons.disk_failure(objects):
         return State("failed", refused[0], refused[1] or since, "running")
     if scheduled.get("reason") != "Unschedulable":
-        return State(_before(objects), None, since, "running")
-    return State("failed", reasons.unscheduled(objects, pod), since, "running")
+        return State(_initial_state(objects), None, since, "running")
+    return State("failed", reasons.scheduling_failure(objects, pod), since, "running")
 
 
-def _on_its_way(objects: Objects, pod: Object, state: str, since: str | None) -> State:
-    if refused := reasons.volume_refused(objects, pod):
+def _waiting(objects: Objects, pod: Object, state: str, since: str | None) -> State:
+    if refused := reasons.mount_failure(objects, pod):
         return State("failed", refused[0], refused[1] or since, "running")
     return State(state, None, since, "running")
 
@@ -236,7 +245,7 @@ def _release_status(objects: Objects) -> str | None:
     return None
 
 
-def _before(objects: Objects) -> str:
+def _initial_state(objects: Objects) -> str:
     """What to call the time before there is a container: the first is still part of the creation."""
     bound = (objects.claim or {}).get("status", {}).get("phase") == "Bound"
     return "starting" if bound else "creating"
@@ -249,7 +258,7 @@ def _failed_at(pod: Object, container: Object | None) -> str | None:
     return at or condition(pod, "Ready").get("lastTransitionTime")
 
 
-def _outdated(statefulset: Object, pod: Object) -> bool:
+def _is_outdated(statefulset: Object, pod: Object) -> bool:
     """Whether the controller has still to see the newest template, or to replace the pod for it."""
     strategy = statefulset.get("spec", {}).get("updateStrategy") or {}
     # Below the partition a pod is meant to stay as it is.

@@ -14,7 +14,7 @@ from service.settings import Settings
 from tests.support.memory_kube import MemoryKube
 from tests.unit.service.helm.test_revisions import secret
 
-SECRETS = "/helm_releases/v1/namespaces/gameservers/secrets"
+SECRETS = "/api/v1/namespaces/gameservers/secrets"
 RUNNING: Values = {"replicas": 1, "ramGb": 1, "diskGb": 1}
 
 

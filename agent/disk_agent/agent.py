@@ -16,10 +16,10 @@ from disk_agent.node import Node
 from disk_agent.objects import Service, Slice
 from disk_agent.plan import MANAGER, View, endpoint_slice, plan
 from disk_agent.settings import Settings
-from disk_agent.sshd import sessions
-from disk_agent.sshd.door import Limits
-from disk_agent.sshd.doorkeeper import Doorkeeper
+from disk_agent.sshd import connections
 from disk_agent.sshd.guesses import Guesses
+from disk_agent.sshd.limiter import ConnectionLimiter
+from disk_agent.sshd.limits import Limits
 from disk_agent.sshd.sockets import Sockets
 from disk_agent.watch import Watch
 
@@ -42,7 +42,7 @@ class Agent:
         self._guesses_lock = threading.Lock()
         self._sockets = Sockets(own_log, self._heard)
         limits = Limits(sessions=settings.sessions)
-        self._doorkeeper = Doorkeeper(limits, settings.uid, self._sockets.visitors, self._sockets.journal)
+        self._limiter = ConnectionLimiter(limits, settings.uid, self._sockets.peers, self._sockets.journal)
         self._node = Node(settings, self._sockets)
         servers, wake = f"namespaces/{settings.servers_namespace}", self._wake.set
         self._accounts = Watch(
@@ -68,7 +68,7 @@ class Agent:
         """For ever. Nothing is changed before all watches know what there is."""
         watches = (self._accounts, self._claims, self._volumes, self._services, self._slices)
         self._sockets.start()
-        self._doorkeeper.start()
+        self._limiter.start()
         for watch in watches:
             watch.start()
         for watch in watches:
@@ -137,14 +137,14 @@ class Agent:
     def _heard(self, event: Fields) -> None:
         """What sshd's log says about connections, passwords and logins. Called from the log's thread."""
         if event["event"] in ("connection", "login"):
-            self._doorkeeper.heard(event["event"])
+            self._limiter.heard(event["event"])
         elif event["event"] == "login refused" and event.get("method") == "password":
             self._refused(event)
 
     def _refused(self, event: Fields) -> None:
         process, server = event["session"], str(event["server"])
-        if self._sockets.visitors.of(process).wrong >= self._settings.connection_guesses:
-            sessions.turn_away(process)
+        if self._sockets.peers.of(process).wrong >= self._settings.connection_guesses:
+            connections.turn_away(process)
             self._sockets.journal.write({**event, "reason": "too many wrong passwords"})
         # A name that nobody has is no server's, whatever number is in it.
         if not self._sockets.serves(server):

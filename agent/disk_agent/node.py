@@ -13,7 +13,7 @@ from disk_agent.mounts import Chroots
 from disk_agent.objects import Account
 from disk_agent.plan import Access
 from disk_agent.settings import Settings
-from disk_agent.sshd import sessions, users
+from disk_agent.sshd import connections, users
 from disk_agent.sshd.sockets import Sockets
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Node:
             for server, access in offered.items()
             if server in before and users.something_taken(before[server].account, access.account)
         }
-        sessions.end(gone | taken, self._settings.uid)
+        connections.end(gone | taken, self._settings.uid)
         for server in gone:
             complete = self._remove(server) and complete
         for server, access in offered.items():

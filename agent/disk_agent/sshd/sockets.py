@@ -18,7 +18,7 @@ from typing import Any
 from disk_agent.logs import Fields
 from disk_agent.sshd.journal import Journal
 from disk_agent.sshd.logs import event
-from disk_agent.sshd.visitors import Visitors
+from disk_agent.sshd.peers import Peers
 
 # The sessions' lines are gathered for so many seconds, at most so many of a server's: a folder of small files
 # brings thousands a second, and to wake the agent (and whoever keeps the pod's log) for each of them would cost
@@ -33,7 +33,7 @@ class Sockets:
 
     def __init__(self, own: Path, heard: Callable[[Fields], None]) -> None:
         self._heard = heard
-        self.visitors = Visitors()
+        self.peers = Peers()
         self.journal = Journal(self.serves)
         self._selector = selectors.DefaultSelector()
         self._bound: dict[str, tuple[socket.socket, int]] = {}
@@ -78,7 +78,7 @@ class Sockets:
         while True:
             found = event(self._own.recv(8192).decode(errors="backslashreplace"), None)
             if found is not None:
-                found = self.visitors.told(found, time.monotonic())
+                found = self.peers.told(found, time.monotonic())
                 if found["event"] != "connection":
                     self.journal.write(found)
                 self._heard(found)

@@ -9,7 +9,7 @@ import pytest
 
 from disk_agent.sshd.budget import FILES, REFUSALS, SESSIONS, Budget, Key
 from disk_agent.sshd.journal import Journal
-from disk_agent.sshd.visitors import Visitors
+from disk_agent.sshd.peers import Peers
 
 KIB = 1024
 
@@ -94,18 +94,18 @@ def test_strangers_who_use_a_servers_name_hide_none_of_its_logins(capsys: pytest
 
 def test_a_connections_lines_are_put_together() -> None:
     """Client and server are on each line from when one of them has told."""
-    visitors = Visitors()
+    peers = Peers()
     lines = [
         {"event": "connection", "session": 5, "client": "192.0.2.1", "server": None},
         {"event": "login refused", "session": 5, "method": "password", "server": 7, "client": "192.0.2.1"},
         {"event": "sshd", "session": 5, "server": None, "text": "Connection reset"},
     ]
-    told = [visitors.told(line, 0.0) for line in lines]
+    told = [peers.told(line, 0.0) for line in lines]
     assert told[2] == {**lines[2], "server": 7, "client": "192.0.2.1"}
-    assert visitors.of(5).wrong == 1
+    assert peers.of(5).wrong == 1
     # The number is given away.
-    assert visitors.told({"event": "sshd", "session": 6, "server": None, "text": ""}, 0.0)["server"] is None
-    visitors.told({"event": "connection", "session": 5, "client": "192.0.2.9", "server": None}, 1.0)
-    assert visitors.of(5).server is None
-    visitors.keep({6}, before=2.0)
-    assert len(visitors) == 1
+    assert peers.told({"event": "sshd", "session": 6, "server": None, "text": ""}, 0.0)["server"] is None
+    peers.told({"event": "connection", "session": 5, "client": "192.0.2.9", "server": None}, 1.0)
+    assert peers.of(5).server is None
+    peers.keep({6}, before=2.0)
+    assert len(peers) == 1

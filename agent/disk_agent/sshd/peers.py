@@ -14,7 +14,7 @@ from disk_agent.logs import Fields
 
 
 @dataclass
-class Visitor:
+class Peer:
     """One connection: since when, where from, to which server, how many passwords were wrong, whether it is let in."""
 
     since: float
@@ -24,11 +24,11 @@ class Visitor:
     logged_in: bool = False
 
 
-class Visitors:
+class Peers:
     """The connections that there are, by process. Safe for threads; times come in as arguments."""
 
     def __init__(self) -> None:
-        self._visitors: dict[int, Visitor] = {}
+        self._peers: dict[int, Peer] = {}
         self._lock = threading.Lock()
 
     def told(self, fields: Fields, now: float) -> Fields:
@@ -38,30 +38,28 @@ class Visitors:
             return fields
         with self._lock:
             if fields["event"] == "connection":
-                self._visitors[process] = Visitor(now, fields["client"])
+                self._peers[process] = Peer(now, fields["client"])
                 return fields
-            visitor = self._visitors.setdefault(process, Visitor(now))
-            visitor.client = fields.get("client") or visitor.client
-            visitor.server = fields["server"] or visitor.server
+            peer = self._peers.setdefault(process, Peer(now))
+            peer.client = fields.get("client") or peer.client
+            peer.server = fields["server"] or peer.server
             if fields["event"] == "login refused" and fields.get("method") == "password":
-                visitor.wrong += 1
-            visitor.logged_in = visitor.logged_in or fields["event"] == "login"
-            known = {"server": visitor.server, **({"client": visitor.client} if visitor.client else {})}
+                peer.wrong += 1
+            peer.logged_in = peer.logged_in or fields["event"] == "login"
+            known = {"server": peer.server, **({"client": peer.client} if peer.client else {})}
         return {**fields, **known}
 
-    def of(self, process: int) -> Visitor:
+    def of(self, process: int) -> Peer:
         """What is known of a connection."""
         with self._lock:
-            return self._visitors.get(process) or Visitor(0)
+            return self._peers.get(process) or Peer(0)
 
     def __len__(self) -> int:
-        return len(self._visitors)
+        return len(self._peers)
 
     def keep(self, processes: Container[int], before: float) -> None:
         """Forget all others that came before: their connections have ended."""
         with self._lock:
-            self._visitors = {
-                number: visitor
-                for number, visitor in self._visitors.items()
-                if number in processes or visitor.since >= before
+            self._peers = {
+                number: peer for number, peer in self._peers.items() if number in processes or peer.since >= before
             }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from disk_agent.sshd.sessions import connections, end_connections
+from disk_agent.sshd.connections import connections, end_connections
 
 CUSTOMER = 1000
 

@@ -13,7 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from disk_agent.sshd.sessions import Connection
+from disk_agent.sshd.connections import Connection
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Looks after the connections of this node: ends those that `door.py` says have to go, and logs it."""
+"""Looks after the connections of this node: ends those that `limits.py` says have to go, and logs it."""
 
 from __future__ import annotations
 
@@ -8,49 +8,49 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
-from disk_agent.sshd import sessions
-from disk_agent.sshd.door import Limits, leaving
+from disk_agent.sshd import connections
+from disk_agent.sshd.connections import Connection
 from disk_agent.sshd.journal import Journal
-from disk_agent.sshd.sessions import Connection
-from disk_agent.sshd.visitors import Visitors
+from disk_agent.sshd.limits import Limits, leaving
+from disk_agent.sshd.peers import Peers
 
 # Seconds from one look at all processes to the next: at ease, and when something has happened.
 EASE, HASTE = 1.0, 0.1
 
 
-class Doorkeeper:
+class ConnectionLimiter:
     """Customers' sessions run as user."""
 
-    def __init__(self, limits: Limits, user: int, visitors: Visitors, journal: Journal) -> None:
+    def __init__(self, limits: Limits, user: int, peers: Peers, journal: Journal) -> None:
         self._limits = limits
         self._user = user
-        self._visitors = visitors
+        self._peers = peers
         self._journal = journal
         self._wake = threading.Event()
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name="doorkeeper", daemon=True).start()
+        threading.Thread(target=self._run, name="connection-limiter", daemon=True).start()
 
     def heard(self, event: str) -> None:
         """Of a login, or of a connection; of those, only a crowd is worth a look."""
-        if event == "login" or len(self._visitors) > self._limits.waiting:
+        if event == "login" or len(self._peers) > self._limits.waiting:
             self._wake.set()
 
     def look(self) -> bool:
         """One look at all connections; whether some had to go."""
         began = time.monotonic()
-        found = sessions.connections(self._user)
-        self._visitors.keep({one.number for one in found}, began - EASE)
+        found = connections.connections(self._user)
+        self._peers.keep({one.number for one in found}, began - EASE)
         # A login is logged before its session is there.
         going = leaving(
-            (replace(one, logged_in=one.logged_in or self._visitors.of(one.number).logged_in) for one in found),
+            (replace(one, logged_in=one.logged_in or self._peers.of(one.number).logged_in) for one in found),
             self._limits,
         )
         if not going:
             return False
         for one in (*going.late, *going.crowd):
-            sessions.turn_away(one.number)
-        sessions.end_connections(going.surplus)
+            connections.turn_away(one.number)
+        connections.end_connections(going.surplus)
         for one in going.late:
             self._tell("login timed out", server=self._server(one), **self._client(one), session=one.number)
         for server, count in self._by_server(going.crowd):
@@ -72,10 +72,10 @@ class Doorkeeper:
         self._journal.write({"level": "warning", "event": event, **fields})
 
     def _server(self, one: Connection) -> int | None:
-        return int(one.server) if one.server else self._visitors.of(one.number).server
+        return int(one.server) if one.server else self._peers.of(one.number).server
 
     def _client(self, one: Connection) -> dict[str, str]:
-        client = self._visitors.of(one.number).client
+        client = self._peers.of(one.number).client
         return {"client": client} if client else {}
 
     @staticmethod

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from disk_agent.sshd.door import Limits, leaving
-from disk_agent.sshd.sessions import Connection
+from disk_agent.sshd.connections import Connection
+from disk_agent.sshd.limits import Limits, leaving
 
 LIMITS = Limits(login_seconds=120, waiting=6, sessions=2)
 TICKS = 100

@@ -1,11 +1,11 @@
-"""The connections of sshd: the processes of each, told apart by the title that sshd gives them.
+"""Finds and closes sshd's connections, by their processes and the titles that sshd gives them.
 
-sshd names the user in its title before it looks at the password or the key, so a connection that is not found
-here after the account files were changed has yet to read the changed files.
+sshd puts the user's name into its title before it checks the password or the key. So a connection that does not show a
+user here after the account files have changed will still read the changed files.
 
-A connection is several processes: a monitor, which is root's, and below it first one that talks to a stranger,
-then one that talks to the customer and runs the session. A session whose monitor has gone works on, so what
-counts, and what is ended, is all of them.
+A connection has several processes: a monitor, which runs as root, and below it first one that talks to the client
+before the login, then one that talks to the customer and runs the session. A session keeps working without its monitor,
+so all of its processes count, and all are killed.
 """
 
 from __future__ import annotations
@@ -20,129 +20,150 @@ from pathlib import Path
 
 # "sshd: [accepted]", "sshd: server-1 [priv]", "sshd: server-1 [net]", "sshd: server-1@notty",
 # "sshd: server-1@internal-sftp"; sshd-session from OpenSSH 9.8 on.
-_CONNECTION = re.compile(rb"sshd(?:-session|-auth)?: (?!.*\[listener\])")
-_SERVER = re.compile(rb"sshd(?:-session|-auth)?: server-([1-9][0-9]{0,18})(?:[ @]|\0|$)")
-_FILES = b"@internal-sftp"
-_TICKS = os.sysconf("SC_CLK_TCK")
-# A session whose connection is gone has so many seconds to log what it had open.
-_LAST_WORDS = 0.3
+_TITLE = re.compile(rb"sshd(?:-session|-auth)?: (?!.*\[listener\])")
+_SERVER_TITLE = re.compile(rb"sshd(?:-session|-auth)?: server-([1-9][0-9]{0,18})(?:[ @]|\0|$)")
+_SFTP_TITLE = b"@internal-sftp"
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+# Seconds for a session without a connection to log the files that it had open.
+_LOG_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
 class Process:
-    """One of sshd's processes. user is who it runs as in the end: a monitor only lends itself the customer's uid."""
+    """One of sshd's processes.
 
-    number: int
+    Attributes:
+        pid: Its process id.
+        parent: Its parent's process id.
+        start_ticks: When it started, in clock ticks since boot.
+        uid: Its real uid; a monitor changes only its effective uid to the customer's.
+        title: What sshd shows as its command line.
+    """
+
+    pid: int
     parent: int
-    started: int
-    user: int
+    start_ticks: int
+    uid: int
     title: bytes
 
 
 @dataclass(frozen=True)
 class Connection:
-    """One client's connection. number is the process that sshd's own log lines carry, started is in ticks."""
+    """One client's connection.
 
-    number: int
-    started: int
+    Attributes:
+        pid: The process id that sshd's own log lines carry.
+        start_ticks: When it began, in clock ticks since boot.
+        server: The id of the server whose user it names, if any.
+        logged_in: Whether the customer's session runs.
+        processes: All of its processes.
+    """
+
+    pid: int
+    start_ticks: int
     server: str | None
     logged_in: bool
     processes: tuple[Process, ...]
 
     @property
     def age(self) -> float:
-        """In seconds."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.started / _TICKS
+        """How long it has been open, in seconds."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.start_ticks / _TICKS_PER_SECOND
 
 
-def connections(user: int, proc: Path = Path("/proc")) -> list[Connection]:
-    """All of them, the oldest first. Customers' sessions run as user."""
-    found = {number: process for number in _numbers(proc) if (process := _process(number, proc))}
+def connections(session_uid: int, proc: Path = Path("/proc")) -> list[Connection]:
+    """All connections, oldest first.
+
+    Args:
+        session_uid: The uid that customers' sessions run as.
+        proc: Where procfs is mounted.
+    """
+    processes = {pid: process for pid in _pids(proc) if (process := _process(pid, proc))}
     trees: dict[int, list[Process]] = {}
-    for process in found.values():
+    for process in processes.values():
         top = process
-        while top.parent in found:
-            top = found[top.parent]
-        trees.setdefault(top.number, []).append(process)
+        while top.parent in processes:
+            top = processes[top.parent]
+        trees.setdefault(top.pid, []).append(process)
     return sorted(
-        (_connection(found[number], processes, user) for number, processes in trees.items()),
-        key=lambda one: (one.started, one.number),
+        (_connection(processes[pid], tree, session_uid) for pid, tree in trees.items()),
+        key=lambda connection: (connection.start_ticks, connection.pid),
     )
 
 
-def end(servers: set[str], user: int, proc: Path = Path("/proc")) -> None:
-    """End all connections of the servers, and wait (for at most 2 s) until they are gone."""
+def close_all(servers: set[str], session_uid: int, proc: Path = Path("/proc")) -> None:
+    """Close all connections of the servers, and wait (for at most 2 s) until they are gone."""
     deadline = time.monotonic() + 2
     while servers and time.monotonic() < deadline:
-        found = [one for one in connections(user, proc) if one.server in servers]
-        if not found:
+        remaining = [connection for connection in connections(session_uid, proc) if connection.server in servers]
+        if not remaining:
             return
-        end_connections(found, proc)
+        close(remaining, proc)
 
 
-def end_connections(ended: Iterable[Connection], proc: Path = Path("/proc")) -> None:
-    """Kill all processes of these connections. What works on files goes last: it logs what it had open."""
-    processes = [process for one in ended for process in one.processes]
+def close(closing: Iterable[Connection], proc: Path = Path("/proc")) -> None:
+    """Kill all processes of these connections. SFTP processes go last, so that they can log what they had open."""
+    processes = [process for connection in closing for process in connection.processes]
     if not processes:
         return
-    _kill_all(processes, lambda process: _FILES not in process.title, proc)
-    deadline = time.monotonic() + _LAST_WORDS
-    while time.monotonic() < deadline and any(_process(process.number, proc) for process in processes):
+    _kill_all(processes, lambda process: _SFTP_TITLE not in process.title, proc)
+    deadline = time.monotonic() + _LOG_SECONDS
+    while time.monotonic() < deadline and any(_process(process.pid, proc) for process in processes):
         time.sleep(0.02)
     _kill_all(processes, lambda _: True, proc)
 
 
-def turn_away(number: int, proc: Path = Path("/proc")) -> None:
-    """End a stranger's connection by its monitor, without which the process that talks to the stranger ends too."""
-    process = _process(number, proc)
+def kill_monitor(pid: int, proc: Path = Path("/proc")) -> None:
+    """Close a connection without a login: without its monitor, the process that talks to the client ends too."""
+    process = _process(pid, proc)
     if process is not None:
         _kill(process, proc)
 
 
-def _connection(top: Process, processes: list[Process], user: int) -> Connection:
-    servers = [server[1].decode() for process in processes if (server := _SERVER.match(process.title))]
+def _connection(top: Process, processes: list[Process], session_uid: int) -> Connection:
+    servers = [server[1].decode() for process in processes if (server := _SERVER_TITLE.match(process.title))]
     return Connection(
-        top.number,
-        top.started,
+        top.pid,
+        top.start_ticks,
         servers[0] if servers else None,
-        any(process.user == user for process in processes),
+        any(process.uid == session_uid for process in processes),
         tuple(processes),
     )
 
 
-def _numbers(proc: Path) -> list[int]:
+def _pids(proc: Path) -> list[int]:
     return [int(path.name) for path in proc.iterdir() if path.name.isdigit()]
 
 
-def _process(number: int, proc: Path) -> Process | None:
-    """None for one that is not of a connection, or has gone."""
+def _process(pid: int, proc: Path) -> Process | None:
+    """The process with this id; None if it belongs to no connection, or has ended."""
     try:
-        title = (proc / str(number) / "cmdline").read_bytes()
-        if not _CONNECTION.match(title):
+        title = (proc / str(pid) / "cmdline").read_bytes()
+        if not _TITLE.match(title):
             return None
-        # proc(5): counted after the name, which is in brackets, the second is the parent and the 20th the start.
-        stat = (proc / str(number) / "stat").read_text().rpartition(")")[2].split()
-        uids = re.search(r"^Uid:\t(\d+)", (proc / str(number) / "status").read_text(), re.MULTILINE)
+        # proc(5): counted after the name, which is in brackets, the second field is the parent and the 20th the start.
+        stat = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        uids = re.search(r"^Uid:\t(\d+)", (proc / str(pid) / "status").read_text(), re.MULTILINE)
     except OSError:
         return None
-    return Process(number, int(stat[1]), int(stat[19]), int(uids[1]) if uids else 0, title.partition(b"\0")[0])
+    return Process(pid, int(stat[1]), int(stat[19]), int(uids[1]) if uids else 0, title.partition(b"\0")[0])
 
 
-def _kill_all(processes: list[Process], which: Callable[[Process], bool], proc: Path) -> None:
+def _kill_all(processes: list[Process], condition: Callable[[Process], bool], proc: Path) -> None:
     for process in processes:
-        if which(process):
+        if condition(process):
             _kill(process, proc)
 
 
 def _kill(process: Process, proc: Path) -> None:
-    """Kill the process if it is still the same: its number may have been given away."""
+    """Kill the process if it is still the same one: its id may have been reused."""
     try:
-        descriptor = os.pidfd_open(process.number)
+        descriptor = os.pidfd_open(process.pid)
     except OSError:
         return
     try:
-        now = _process(process.number, proc)
-        if now is not None and now.started == process.started:
+        current = _process(process.pid, proc)
+        if current is not None and current.start_ticks == process.start_ticks:
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
     except ProcessLookupError:
         pass

@@ -1,10 +1,10 @@
-"""Who has to go: strangers who do not log in, and sessions beyond a server's own. Pure.
+"""Decides which connections exceed the limits: unauthenticated ones, and sessions beyond a server's own. Pure.
 
-A stranger has two minutes, as with any OpenSSH: people compare fingerprints and look passwords up. What keeps
-the door open for customers is that strangers never get all of it: of connections without a login only so many
-stay, and when there are more, the server (or the crowd that has named none) with the most of them loses its
-oldest. So whoever floods the door loses his own, and a customer who is typing a password at another server keeps
-hers. Limits for each source would not do: behind a node port all customers come from the nodes' own addresses.
+A client has two minutes to log in, as with any OpenSSH: people compare fingerprints and look up passwords. The number
+of connections without a login is limited, so that they cannot take every slot of sshd. When there are too many, the
+oldest connection is closed of the server that has the most of them; connections that have not named a server count as
+one group. A flood therefore loses its own connections, and a customer who is typing a password for another server keeps
+hers. A limit for each source address would not work: behind a node port, all customers come from the nodes' addresses.
 """
 
 from __future__ import annotations
@@ -18,42 +18,58 @@ from disk_agent.sshd.connections import Connection
 
 @dataclass(frozen=True)
 class Limits:
-    """login_seconds: to log in; waiting: connections without a login on this node; sessions: of one server."""
+    """The limits on connections.
+
+    Attributes:
+        login_seconds: How long a client may take to log in.
+        unauthenticated: How many connections without a login this node keeps.
+        sessions: How many connections with a login one server keeps.
+    """
 
     login_seconds: float = 120
-    waiting: int = 150
+    unauthenticated: int = 150
     sessions: int = 20
 
 
 @dataclass(frozen=True)
-class Leaving:
-    """The connections to end, by the reason."""
+class Excess:
+    """The connections to close, by the limit that they exceed."""
 
-    late: tuple[Connection, ...]
-    crowd: tuple[Connection, ...]
-    surplus: tuple[Connection, ...]
+    timed_out: tuple[Connection, ...]
+    unauthenticated: tuple[Connection, ...]
+    sessions: tuple[Connection, ...]
 
     def __bool__(self) -> bool:
-        return bool(self.late or self.crowd or self.surplus)
+        return bool(self.timed_out or self.unauthenticated or self.sessions)
 
 
-def leaving(connections: Iterable[Connection], limits: Limits) -> Leaving:
-    """Decide, from all connections, the oldest first. Of a server's sessions the newest go."""
-    waiting, late = [], []
+def excess(connections: Iterable[Connection], limits: Limits) -> Excess:
+    """Decide which connections to close.
+
+    Args:
+        connections: All connections of this node, oldest first. If a server has too many sessions, its newest are
+            closed.
+        limits: The limits to apply.
+    """
+    unauthenticated, timed_out = [], []
     sessions: dict[str | None, list[Connection]] = defaultdict(list)
-    for one in connections:
-        if one.logged_in:
-            sessions[one.server].append(one)
-        elif one.age >= limits.login_seconds:
-            late.append(one)
+    for connection in connections:
+        if connection.logged_in:
+            sessions[connection.server].append(connection)
+        elif connection.age >= limits.login_seconds:
+            timed_out.append(connection)
         else:
-            waiting.append(one)
-    surplus = (one for found in sessions.values() for one in found[limits.sessions :])
-    return Leaving(tuple(late), tuple(_crowd(waiting, len(waiting) - limits.waiting)), tuple(surplus))
+            unauthenticated.append(connection)
+    return Excess(
+        tuple(timed_out),
+        tuple(_oldest_of_largest_group(unauthenticated, len(unauthenticated) - limits.unauthenticated)),
+        tuple(connection for of_server in sessions.values() for connection in of_server[limits.sessions :]),
+    )
 
 
-def _crowd(waiting: list[Connection], count: int) -> list[Connection]:
+def _oldest_of_largest_group(unauthenticated: list[Connection], count: int) -> list[Connection]:
+    """`count` connections, each the oldest of the server that has the most at that point."""
     groups: dict[str | None, deque[Connection]] = defaultdict(deque)
-    for one in waiting:
-        groups[one.server].append(one)
+    for connection in unauthenticated:
+        groups[connection.server].append(connection)
     return [max(groups.values(), key=len).popleft() for _ in range(count)]

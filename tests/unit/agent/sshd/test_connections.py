@@ -1,4 +1,4 @@
-"""sshd's processes make connections; what is ended is ended with all of them, by their titles and their numbers."""
+"""sshd's processes are grouped into connections by their titles; closing one kills all of its processes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from disk_agent.sshd.connections import connections, end_connections
+from disk_agent.sshd.connections import close, connections
 
 CUSTOMER = 1000
 
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
-    """Some of /proc, as OpenSSH fills it."""
-    for number, parent, user, title in (
+    """A /proc with processes of OpenSSH."""
+    for pid, parent, uid, title in (
         (10, 1, 0, "sshd: /usr/sbin/sshd -D [listener] 1 of 100-300 startups"),
         (20, 10, 0, "sshd: server-7 [priv]"),
         (21, 20, CUSTOMER, "sshd: server-7@notty"),
@@ -35,25 +35,30 @@ def proc(tmp_path: Path) -> Path:
         (71, 70, CUSTOMER, "sshd: server-9 [priv]"),
         (80, 1, 0, "python3 -m disk_agent"),
     ):
-        process(tmp_path, number, parent, user, title)
+        process(tmp_path, pid, parent, uid, title)
     return tmp_path
 
 
-def process(proc: Path, number: int, parent: int, user: int, title: str) -> None:
-    folder = proc / str(number)
+def process(proc: Path, pid: int, parent: int, uid: int, title: str) -> None:
+    folder = proc / str(pid)
     folder.mkdir()
     (folder / "cmdline").write_bytes(title.encode() + b"\0" * 20)
-    (folder / "stat").write_text(f"{number} (sshd) S {parent} {'0 ' * 17}{number * 100} 0")
-    (folder / "status").write_text(f"Name:\tsshd\nUid:\t{user}\t{user}\t{user}\t{user}\n")
+    (folder / "stat").write_text(f"{pid} (sshd) S {parent} {'0 ' * 17}{pid * 100} 0")
+    (folder / "status").write_text(f"Name:\tsshd\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n")
 
 
-def test_each_connection_is_all_of_its_processes(proc: Path) -> None:
-    """One whose monitor was killed works on, and is one still; one that has no channel yet is logged in already."""
-    found = [
-        (one.number, one.server, one.logged_in, sorted(process.number for process in one.processes))
-        for one in connections(CUSTOMER, proc)
+def test_a_connection_has_all_of_its_processes(proc: Path) -> None:
+    """A session without its monitor is still a connection; one without a channel yet is logged in already."""
+    summaries = [
+        (
+            connection.pid,
+            connection.server,
+            connection.logged_in,
+            sorted(process.pid for process in connection.processes),
+        )
+        for connection in connections(CUSTOMER, proc)
     ]
-    assert found == [
+    assert summaries == [
         (20, "7", True, [20, 21, 22]),
         (30, "7", False, [30, 31]),
         (40, None, False, [40, 41]),
@@ -64,41 +69,40 @@ def test_each_connection_is_all_of_its_processes(proc: Path) -> None:
 
 
 @pytest.fixture
-def titled(tmp_path: Path) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
-    """Processes that call themselves what sshd's do: a monitor, a connection and its files."""
+def session() -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Real processes with the titles of sshd's: a monitor, a connection and its SFTP process."""
     sleep = shutil.which("sleep")
     assert sleep
-    made = {
+    processes = {
         title: subprocess.Popen([f"sshd: server-4711{title}", "60"], executable=sleep)
         for title in (" [priv]", "@notty", "@internal-sftp")
     }
-    yield made
-    for one in made.values():
-        one.kill()
-        one.wait()
+    yield processes
+    for process in processes.values():
+        process.kill()
+        process.wait()
 
 
-@pytest.mark.usefixtures("titled")
-def test_all_processes_of_a_connection_end(titled: dict[str, subprocess.Popen[bytes]]) -> None:
-    """What works on files has a moment to log what it had open, and ends too."""
-    found = [one for one in connections(CUSTOMER) if one.server == "4711"]
-    assert len(found) == 3  # they are children of this test, none of another
+def test_closing_kills_all_processes_of_a_connection(session: dict[str, subprocess.Popen[bytes]]) -> None:
+    """The SFTP process gets a moment to log what it had open, and ends too."""
+    closing = [connection for connection in connections(CUSTOMER) if connection.server == "4711"]
+    assert len(closing) == 3  # All are children of this test, so each counts as a connection.
     began = time.monotonic()
-    end_connections(found)
-    for one in titled.values():
-        assert one.wait(5) == -9
+    close(closing)
+    for child in session.values():
+        assert child.wait(5) == -9
     assert time.monotonic() - began < 2
 
 
-def test_a_number_that_was_given_away_is_left_alone(tmp_path: Path) -> None:
-    """A process that is no session of sshd's, or another than was seen, is not touched."""
+def test_a_reused_pid_is_left_alone(tmp_path: Path) -> None:
+    """A process that is not sshd's, or not the one that was seen, is not killed."""
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         process(tmp_path, other.pid, 1, CUSTOMER, "sshd: server-7@notty")
-        found = connections(CUSTOMER, tmp_path)
+        closing = connections(CUSTOMER, tmp_path)
         shutil.rmtree(tmp_path / str(other.pid))
         process(tmp_path, other.pid, 1, CUSTOMER, "a game")
-        end_connections(found, tmp_path)
+        close(closing, tmp_path)
         assert other.poll() is None
     finally:
         other.kill()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from disk_agent.sshd.connections import close, connections
+from tests.support.waiting import until
 
 CUSTOMER = 1000
 
@@ -77,6 +78,8 @@ def session() -> Iterator[dict[str, subprocess.Popen[bytes]]]:
         title: subprocess.Popen([f"sshd: server-4711{title}", "60"], executable=sleep)
         for title in (" [priv]", "@notty", "@internal-sftp")
     }
+    # The kernel sets a title a moment after Popen returns.
+    until(lambda: all(Path(f"/proc/{process.pid}/cmdline").read_bytes() for process in processes.values()))
     yield processes
     for process in processes.values():
         process.kill()

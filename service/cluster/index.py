@@ -95,7 +95,7 @@ class Listing:
 
     def _check(self) -> None:
         if not all(watch.wait(SYNC_SECONDS) for watch in self._watches):
-            raise ClusterUnavailable("The list of servers is not there yet; Kubernetes has not answered.")
+            raise ClusterUnavailable("The list of servers is not complete yet. Kubernetes has not answered.")
         if (lost := max(watch.lost_for() for watch in self._watches)) > GAP_SECONDS:
             raise ClusterUnavailable(f"The list of servers has not been up to date for {round(lost)} seconds.")
 

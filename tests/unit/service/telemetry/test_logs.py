@@ -125,13 +125,13 @@ def test_an_operation_is_about_its_server(monkeypatch: pytest.MonkeyPatch, lines
             raise ClusterUnavailable
 
     helm = Breaking(Kube())
-    helm.leave("deployed", {"replicas": 1})
+    helm.store("deployed", {"replicas": 1})
     monkeypatch.setattr(releases, "HelmClient", lambda settings, done: helm)
     monkeypatch.setattr(releases, "CONVERGE_PAUSE", 0.01)
     monkeypatch.setattr(releases, "CONVERGE_TRIES", 1)
     with bound_contextvars(request_id="r-1"), pytest.raises(ClusterUnavailable):
         HelmReleases(Settings(), helm._kube).change(1, lambda values: {**values, "ramGb": 2})
-    until(lambda: any("has still to converge" in line["message"] for line in lines()), 10, "no line")
+    until(lambda: any("has not converged yet" in line["message"] for line in lines()), 10, "no line")
     assert {about(line)[1:] for line in lines()} == {(1, "r-1")}
 
 

@@ -1,4 +1,4 @@
-"""How the cluster's nodes are, for those few servers whose state depends on it."""
+"""The cluster's nodes and their health, for the few servers whose state depends on it."""
 
 from __future__ import annotations
 
@@ -8,43 +8,42 @@ from collections.abc import Iterator, Mapping
 from service.kube.client import Kube
 from service.kube.types import Object
 
-# Kubernetes itself takes most of a minute to give up a node.
-SECONDS = 5.0
+# Kubernetes itself takes most of a minute to give up on a node.
+MAX_AGE_SECONDS = 5.0
 
 
 class Nodes(Mapping[str, Object]):
-    """The nodes by name, read when one is looked at, and again after some seconds. Safe for threads.
+    """The nodes by name, read on demand, and again after some seconds. Thread-safe. May raise ClusterUnavailable.
 
-    While nothing is wrong nobody looks, so that a list costs less than a watch, and needs no further right. Looking
-    may raise ClusterUnavailable.
+    While all servers are well, nobody reads them, so a list costs less than a watch. It also needs no further right.
     """
 
     def __init__(self, kube: Kube) -> None:
         self._kube = kube
         self._nodes: dict[str, Object] = {}
-        self._read = float("-inf")
+        self._read_at = float("-inf")
 
     def __getitem__(self, name: str) -> Object:
-        return self._known()[name]
+        return self._current()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._known())
+        return iter(self._current())
 
     def __len__(self) -> int:
-        return len(self._known())
+        return len(self._current())
 
-    def _known(self) -> dict[str, Object]:
-        # Without a lock: while Kubernetes hangs, the reads of different servers must not wait for each other.
-        if time.monotonic() - self._read > SECONDS:
-            # From the API server's cache, as all replicas may ask this at once.
-            found = self._kube.all("/api/v1/nodes", resourceVersion="0")
-            self._nodes = {node["metadata"]["name"]: _trim(node) for node in found}
-            self._read = time.monotonic()
+    def _current(self) -> dict[str, Object]:
+        # No lock: while Kubernetes hangs, reads of different servers must not wait for each other.
+        if time.monotonic() - self._read_at > MAX_AGE_SECONDS:
+            # From the API server's cache, because all replicas may read them at the same time.
+            nodes = self._kube.all("/api/v1/nodes", resourceVersion="0")
+            self._nodes = {node["metadata"]["name"]: _trim(node) for node in nodes}
+            self._read_at = time.monotonic()
         return self._nodes
 
 
 def _trim(node: Object) -> Object:
-    """Without the images that it has, which are most of it."""
+    """The fields that a state needs. Most of a node object is the list of its images."""
     return {
         "metadata": {"name": node["metadata"]["name"]},
         "spec": {"unschedulable": node.get("spec", {}).get("unschedulable", False)},

@@ -1,7 +1,7 @@
-"""Writes down how servers stop, as it happens: when the pod is gone, nothing in Kubernetes tells any more.
+"""Records how servers stop, while they stop: once the pod has gone, nothing in Kubernetes shows how it ended.
 
-Each replica watches the pods, and whichever is first writes; the others find that it stands there. What no replica
-sees is not made up: then a stop has no reason. What is written counts until the next start, which takes it away.
+Every replica watches the pods. The first one writes the record, and the others find it there. If no replica saw the
+stop, it has no record, and so no reason. A record stays until the next start, which removes it.
 """
 
 from __future__ import annotations
@@ -29,43 +29,50 @@ from service.servers.state import start_failure
 from service.servers.stops import Stop, stop_of
 
 log = logging.getLogger(__name__)
-# The machine's own randomness, as in watch.py.
+# The system's randomness, as in watch.py.
 _random = random.SystemRandom()
 
-# The controller writes to the same object at the same moment.
-TRIES, PAUSE = 8, 0.2
-# More than a whole cluster's restart; what does not fit is not written down.
-LONGEST_QUEUE = 10_000
+# The StatefulSet controller writes to the same object at the same time.
+TRIES, PAUSE_SECONDS = 8, 0.2
+# More than the restart of a whole cluster needs. Changes beyond it are not recorded.
+MAX_QUEUE = 10_000
 
 
 class StopRecorder:
-    """Told by the watches what changed; reads and writes in a thread of its own, so that no watch waits for it."""
+    """Records stops. The watches call it with each change, and a thread of its own writes, so that no watch waits.
+
+    Args:
+        kube: The Kubernetes client.
+        namespace: The servers' namespace.
+        server: Returns the objects of a server by its id; None if it does not exist.
+    """
 
     def __init__(self, kube: Kube, namespace: str, server: Callable[[int], ServerObjects | None]) -> None:
         self._kube = kube
         self._namespace = namespace
         self._server = server
-        self._work: queue.Queue[tuple[int, Callable[[], None]]] = queue.Queue(LONGEST_QUEUE)
-        # Of the pods that are ending, by uid: their metadata as it was when that was asked for.
-        self._asked: dict[str | None, Object] = {}
+        self._work: queue.Queue[tuple[int, Callable[[], None]]] = queue.Queue(MAX_QUEUE)
+        # The metadata of each stopping pod when its deletion was requested, by uid.
+        self._stopping: dict[str | None, Object] = {}
 
     def start(self) -> None:
+        """Start the thread."""
         threading.Thread(target=self._run, name="stops", daemon=True).start()
 
     def pod_changed(self, id: int, before: Object | None, pod: Object, gone: bool) -> None:
-        """A pod was seen, or seen last. Called by the watch."""
+        """Handle a pod that the watch received; see `kube.watch.Listener`."""
         if gone or deleted_at(pod):
-            self._put(id, lambda: self.pod_ends(id, before, pod, gone))
+            self._put(id, lambda: self.record_pod(id, before, pod, gone))
 
     def statefulset_changed(self, id: int, before: Object | None, statefulset: Object, gone: bool) -> None:
-        """A StatefulSet was seen. Called by the watch."""
+        """Handle a StatefulSet that the watch received; see `kube.watch.Listener`."""
         if gone:
             return
         if not _is_stopped(statefulset):
             if stop_of(statefulset) is not None:
                 self._put(id, lambda: self._write(id, None))
         elif before is not None and not _is_stopped(before):
-            self._put(id, lambda: self.stop_begins(id))
+            self._put(id, lambda: self.record_stop(id))
 
     # -- the thread ----------------------------------------------------------------------------------------
 
@@ -74,7 +81,7 @@ class StopRecorder:
             self._work.put_nowait((id, work))
         except queue.Full:
             with bound_contextvars(server=id):
-                log.warning("server-%d: too much happens at once, its stop is not written down", id)
+                log.warning("server-%d: its stop is not recorded, because too many changes are waiting", id)
 
     def _run(self) -> None:
         while True:
@@ -83,16 +90,16 @@ class StopRecorder:
                 try:
                     work()
                 except Problem as problem:
-                    log.warning("server-%d: its stop is not written down: %s", id, problem.detail)
+                    log.warning("server-%d: its stop is not recorded: %s", id, problem.detail)
                 except Exception:
-                    log.exception("server-%d: its stop is not written down", id)
+                    log.exception("server-%d: its stop is not recorded", id)
 
-    def pod_ends(self, id: int, before: Object | None, pod: Object, gone: bool) -> None:
-        """Write down why a pod had failed that is about to end, and how it ended."""
-        # As it goes a pod says that it was to end at this very moment, whenever that had been asked for.
-        pod = {**pod, "metadata": self._asked.setdefault(uid(pod), pod["metadata"])}
+    def record_pod(self, id: int, before: Object | None, pod: Object, gone: bool) -> None:
+        """Record why a stopping pod had failed, and how it ended."""
+        # A pod's last version claims that its deletion was requested just now, so use the first version's metadata.
+        pod = {**pod, "metadata": self._stopping.setdefault(uid(pod), pod["metadata"])}
         if gone:
-            del self._asked[uid(pod)]
+            del self._stopping[uid(pod)]
         if (objects := self._server(id)) is None:
             return
         if before is None or not deleted_at(before):
@@ -103,56 +110,60 @@ class StopRecorder:
         if gone or termination(pod) is not None:
             self._write(id, _stop_of_pod(pod), pod=pod)
 
-    def stop_begins(self, id: int) -> None:
-        """Write down why a server had no pod that is no longer to have one."""
+    def record_stop(self, id: int) -> None:
+        """Record why a server that is being stopped had no pod."""
         objects = self._server(id)
-        if objects is not None and objects.pod is None and (refused := pod_creation_failure(objects)):
-            self._write(id, Stop("", now(), f"Its last start had failed: {refused[0]}"))
+        if objects is not None and objects.pod is None and (failure := pod_creation_failure(objects)):
+            self._write(id, Stop("", now(), f"Its last start failed: {failure[0]}"))
 
     def _write(self, id: int, stop: Stop | None, *, pod: Object | None = None, last: bool = True) -> None:
-        """Bring the annotation up to date, unless the server was started, or stopped, meanwhile, or made anew.
+        """Update the annotation, unless the server was started, stopped or created again meanwhile.
 
-        `last` says that the pod has ended, not that it is about to.
+        Args:
+            id: The server's id.
+            stop: The record; None to remove it.
+            pod: The pod that it is about, if any.
+            last: Whether the pod has ended, and is not just ending.
         """
-        where = path("apps/v1", self._namespace, "statefulsets", server_name(id))
+        statefulset_path = path("apps/v1", self._namespace, "statefulsets", server_name(id))
         for _ in range(TRIES):
-            statefulset = self._kube.get(where)
+            statefulset = self._kube.get(statefulset_path)
             if statefulset is None or _is_stopped(statefulset) != (stop is not None):
                 return
             if pod is not None and owner_uid(pod) not in (uid(statefulset), None):
                 return
-            there = stop_of(statefulset)
-            wanted = stop and _merged(there, stop, last=last)
-            if wanted == there:
+            recorded = stop_of(statefulset)
+            merged = stop and _merged(recorded, stop, last=last)
+            if merged == recorded:
                 return
-            about = {
+            metadata = {
                 "resourceVersion": statefulset["metadata"]["resourceVersion"],
-                "annotations": {LAST_STOP: wanted and wanted.as_text()},
+                "annotations": {LAST_STOP: merged and merged.as_text()},
             }
             try:
-                self._kube.merge(where, {"metadata": about})
+                self._kube.merge(statefulset_path, {"metadata": metadata})
                 return
             except Conflict:
-                time.sleep(_random.uniform(0, PAUSE))
-        log.warning("server-%d: others kept writing to its StatefulSet; its stop is not written down", id)
+                time.sleep(_random.uniform(0, PAUSE_SECONDS))
+        log.warning("server-%d: its stop is not recorded, because others kept writing to its StatefulSet", id)
 
 
 def _stop_of_pod(pod: Object) -> Stop:
-    """What the pod's end says by itself; a start that had failed before it is known from earlier."""
-    asked, end = deleted_at(pod) or now(), termination(pod) or {}
+    """How a pod ended, from the pod alone. Whether its start had failed is recorded earlier."""
+    requested_at, end = deleted_at(pod) or now(), termination(pod) or {}
     ran = bool((game_status(pod) or {}).get("containerID")) and not exited_before_deletion(pod)
     at = end.get("finishedAt") if ran else None
-    return Stop(uid(pod) or "", at or asked, failed_stop_reason(pod) if ran else None)
+    return Stop(uid(pod) or "", at or requested_at, failed_stop_reason(pod) if ran else None)
 
 
-def _merged(there: Stop | None, new: Stop, *, last: bool) -> Stop:
-    """What is to stand there, given what does."""
-    if there is None or (there.pod != new.pod and there.at <= new.at):
+def _merged(recorded: Stop | None, new: Stop, *, last: bool) -> Stop:
+    """What to record, given what is recorded already."""
+    if recorded is None or (recorded.pod != new.pod and recorded.at <= new.at):
         return new
-    if there.pod != new.pod or not last:
-        # Of a pod after this one; or this one's end is known already.
-        return there
-    return replace(new, reason=new.reason or there.reason)
+    if recorded.pod != new.pod or not last:
+        # The record is about a later pod, or this pod's end is recorded already.
+        return recorded
+    return replace(new, reason=new.reason or recorded.reason)
 
 
 def _is_stopped(statefulset: Object | None) -> bool:

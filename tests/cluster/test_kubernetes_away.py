@@ -222,7 +222,7 @@ def test_a_frozen_node_takes_only_its_own_replica_along(cluster: Cluster, new_se
             until(lambda: asked(cluster, here, 12, pool) == ["running"] * 12, 30, "the frozen replica is still asked")
             status = cluster.status(there)
             assert status["state"] == "failed"
-            assert status["reason"].startswith("Its node node2 does not answer, since ")
+            assert status["reason"].startswith("Its node node2 has not answered since ")
             assert status["wanted"] == "running"
             cluster.create(later)
             cluster.until_state(later, "running")
@@ -264,7 +264,7 @@ def test_a_lost_node_is_said_for_as_long_as_it_is_lost(
     finally:
         cluster.run("kubectl", "uncordon", "node1")
     before = game(cluster, runs)[0]
-    said = "Its node node2 does not answer, since "
+    said = "Its node node2 has not answered since "
 
     def state(server: int) -> tuple[str, str]:
         status = cluster.status(server)

@@ -1,4 +1,4 @@
-"""The address of the node that has a disk."""
+"""A server's host is an address of the node that has its disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SELECTED = "volume.kubernetes.io/selected-node"
 
 
 class Cluster(MemoryKube):
-    """Nodes that come and go; `asked` counts the times that they were listed."""
+    """A cluster whose nodes can change."""
 
     def __init__(self, *nodes: dict[str, Any]) -> None:
         super().__init__()
@@ -26,10 +26,10 @@ class Cluster(MemoryKube):
 
 
 def node(name: str, **addresses: str) -> dict[str, Any]:
-    listed = [{"type": type_, "address": address} for type_, address in addresses.items()]
+    status = [{"type": type_, "address": address} for type_, address in addresses.items()]
     return {
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": f"{name}.example"}},
-        "status": {"addresses": listed},
+        "status": {"addresses": status},
     }
 
 
@@ -44,8 +44,8 @@ def server(claim: dict[str, Any] | None, runs_on: str = "") -> ServerObjects:
 
 
 def affinity(key: str, *terms: list[str]) -> dict[str, Any]:
-    listed = [{"matchExpressions": [{"key": key, "operator": "In", "values": values}]} for values in terms]
-    return {"metadata": {"name": "pv-1"}, "spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": listed}}}}
+    selector_terms = [{"matchExpressions": [{"key": key, "operator": "In", "values": values}]} for values in terms]
+    return {"metadata": {"name": "pv-1"}, "spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": selector_terms}}}}
 
 
 A = node("a", InternalIP="10.0.0.1", Hostname="a.example")
@@ -64,10 +64,10 @@ B = node("b", InternalIP="10.0.0.2", ExternalIP="203.0.113.2")
         (server(disk()), None),
     ],
 )
-def test_the_disks_node_gives_its_external_address_or_else_its_internal_one(
+def test_the_host_is_the_external_or_else_the_internal_address_of_the_disks_node(
     objects: ServerObjects, expected: str | None
 ) -> None:
-    """There is none before the disk is bound; a disk of the network is where its pod runs."""
+    """There is none before the disk is bound. A network disk is on the node where its pod runs."""
     assert Hosts(Cluster(A, B)).host(objects) == expected
 
 
@@ -80,8 +80,8 @@ def test_the_disks_node_gives_its_external_address_or_else_its_internal_one(
         (affinity("topology.kubernetes.io/zone", ["a"]), None),
     ],
 )
-def test_a_volume_made_beforehand_names_its_node(volume: dict[str, Any], expected: str | None) -> None:
-    """No scheduler has chosen one; it is read once, as a volume's affinity never changes."""
+def test_a_volume_created_by_hand_names_its_node(volume: dict[str, Any], expected: str | None) -> None:
+    """No scheduler chose a node. The volume is read once, because its affinity never changes."""
     kube = Cluster(A, B)
     kube.objects["/api/v1/persistentvolumes/pv-1"] = volume
     hosts = Hosts(kube)
@@ -89,8 +89,8 @@ def test_a_volume_made_beforehand_names_its_node(volume: dict[str, Any], expecte
     assert kube.asked.count("GET /api/v1/persistentvolumes/pv-1") == 1
 
 
-def test_other_nodes_come_and_go_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node that sorts first changes nobody's address; one that is new is heard of within seconds."""
+def test_other_nodes_do_not_change_a_servers_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new node that sorts first changes no server's host. A new node is known within seconds."""
     now = 0.0
     monkeypatch.setattr("service.cluster.hosts.time.monotonic", lambda: now)
     kube = Cluster(B)

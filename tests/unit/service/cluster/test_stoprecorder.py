@@ -1,4 +1,4 @@
-"""How a stop went, written down as it happens."""
+"""How a server stopped is recorded while it stops."""
 
 from __future__ import annotations
 
@@ -18,189 +18,189 @@ from service.servers.stops import LONGEST_REASON, Stop, stop_of
 from tests.support.memory_kube import MemoryKube
 
 PATH = "/apis/apps/v1/namespaces/games/statefulsets/server-1"
-ASKED, SOON, LATE = "2026-01-31T12:00:00Z", "2026-01-31T12:00:03Z", "2026-01-31T12:02:00Z"
-DELETED = {"deletionTimestamp": LATE, "deletionGracePeriodSeconds": 120}
-FAILED = "Its last start had failed: The game crashed (exit code 1)."
+REQUESTED, SOON, LATE = "2026-01-31T12:00:00Z", "2026-01-31T12:00:03Z", "2026-01-31T12:02:00Z"
+DELETED: dict[str, Any] = {"deletionTimestamp": LATE, "deletionGracePeriodSeconds": 120}
+FAILED = "Its last start failed: The game crashed (exit code 1)."
 
 
 def statefulset(replicas: int = 0, **annotations: str) -> Object:
     return {"metadata": {"name": "server-1", "annotations": annotations}, "spec": {"replicas": replicas}}
 
 
-def pod(container: dict[str, Any], uid: str = "one", **metadata: Any) -> Object:
+def pod(container: Object, uid: str = "one", **metadata: Any) -> Object:
     resources = {"limits": {"memory": "1Gi"}}
     return {
-        "metadata": {"uid": uid, "creationTimestamp": ASKED, **metadata},
+        "metadata": {"uid": uid, "creationTimestamp": REQUESTED, **metadata},
         "spec": {"containers": [{"name": "game", "resources": resources}]},
         "status": {"containerStatuses": [{"name": "game", "containerID": "c", **container}]},
     }
 
 
-RUNS = {"started": True, "state": {"running": {"startedAt": ASKED}}}
+RUNS = {"started": True, "state": {"running": {"startedAt": REQUESTED}}}
 
 
-def ended(code: int, finished: str = SOON, **more: Any) -> dict[str, Any]:
-    return {"state": {"terminated": {"exitCode": code, "startedAt": ASKED, "finishedAt": finished, **more}}}
+def terminated(code: int, finished: str = SOON, **fields: Any) -> dict[str, Any]:
+    return {"state": {"terminated": {"exitCode": code, "startedAt": REQUESTED, "finishedAt": finished, **fields}}}
 
 
 class Kube(MemoryKube):
-    """With merges, under the version that they name."""
+    """Its merges check the version and change annotations only."""
 
     def merge(self, path: str, body: Object) -> None:
         self._ask("PATCH", path)
-        there = self.objects[path]
-        if body["metadata"]["resourceVersion"] != there["metadata"]["resourceVersion"]:
+        stored = self.objects[path]
+        if body["metadata"]["resourceVersion"] != stored["metadata"]["resourceVersion"]:
             raise Conflict(path)
-        annotations = {**there["metadata"].get("annotations", {}), **body["metadata"]["annotations"]}
-        kept = {name: text for name, text in annotations.items() if text is not None}
-        self._stored(path, {**there, "metadata": {**there["metadata"], "annotations": kept}})
+        annotations = {**stored["metadata"].get("annotations", {}), **body["metadata"]["annotations"]}
+        remaining = {name: text for name, text in annotations.items() if text is not None}
+        self._stored(path, {**stored, "metadata": {**stored["metadata"], "annotations": remaining}})
 
 
 class Cluster:
-    """One server, a keeper told of it, and its work done at once."""
+    """One server and a recorder, whose work is done immediately instead of in its thread."""
 
     def __init__(self, replicas: int = 0) -> None:
         self.kube = Kube()
         self.server = ServerObjects(1)
-        self.keeper = StopRecorder(self.kube, "games", lambda id: self.server)
+        self.recorder = StopRecorder(self.kube, "games", lambda id: self.server)
         self.set(statefulset(replicas))
 
-    def set(self, wanted: Object) -> None:
-        there = self.kube.objects.get(PATH, {"metadata": {}})
-        annotations = {**there["metadata"].get("annotations", {}), **wanted["metadata"]["annotations"]}
-        self.kube._stored(PATH, {**wanted, "metadata": {**wanted["metadata"], "annotations": annotations}})
+    def set(self, statefulset: Object) -> None:
+        stored = self.kube.objects.get(PATH, {"metadata": {}})
+        annotations = {**stored["metadata"].get("annotations", {}), **statefulset["metadata"]["annotations"]}
+        self.kube._stored(PATH, {**statefulset, "metadata": {**statefulset["metadata"], "annotations": annotations}})
         self.server = ServerObjects(1, statefulset=self.kube.objects[PATH], events=self.server.events)
 
-    def done(self, tell: Callable[[StopRecorder], None]) -> Stop | None:
-        tell(self.keeper)
-        while not self.keeper._work.empty():
-            self.keeper._work.get()[1]()
+    def run(self, change: Callable[[StopRecorder], None]) -> Stop | None:
+        change(self.recorder)
+        while not self.recorder._work.empty():
+            self.recorder._work.get()[1]()
         return stop_of(self.kube.objects[PATH])
 
     def pod(self, before: Object | None, now: Object, *, gone: bool = False) -> Stop | None:
-        return self.done(lambda keeper: keeper.pod_changed(1, before, now, gone))
+        return self.run(lambda recorder: recorder.pod_changed(1, before, now, gone))
 
 
 @pytest.mark.parametrize(
     ("end", "reason"),
     [
-        (ended(0), None),
-        # Java's own end at SIGTERM, once its hooks are done, and at Ctrl-C.
-        (ended(143), None),
-        (ended(130), None),
-        (ended(1), "The game failed as it stopped (exit code 1); its last save may be incomplete."),
-        (ended(137, LATE), "The game had not stopped after 120 s and was killed; what it had not saved is lost."),
-        (ended(137), "The game was killed as it stopped (exit code 137); what it had not saved is lost."),
+        (terminated(0), None),
+        # How Java exits after SIGTERM, once its hooks are done, and after Ctrl-C.
+        (terminated(143), None),
+        (terminated(130), None),
+        (terminated(1), "The game failed as it stopped (exit code 1); its last save may be incomplete."),
+        (terminated(137, LATE), "The game had not stopped after 120 s and was killed; unsaved progress is lost."),
+        (terminated(137), "The game was killed as it stopped (exit code 137); unsaved progress is lost."),
         (
-            ended(137, reason="OOMKilled"),
-            "The game ran out of memory as it stopped (its limit is 1 GiB); what it had not saved is lost.",
+            terminated(137, reason="OOMKilled"),
+            "The game ran out of memory as it stopped (its limit is 1 GiB); unsaved progress is lost.",
         ),
         (
-            ended(137, reason="ContainerStatusUnknown"),
-            "Its node lost track of the game as it stopped; nobody saw whether it saved its world.",
+            terminated(137, reason="ContainerStatusUnknown"),
+            "Its node lost track of the game as it stopped. Whether it saved its world is unknown.",
         ),
     ],
 )
-def test_how_a_stop_went(end: dict[str, Any], reason: str | None) -> None:
-    """As the kubelet tells it before the pod goes, and once more as it goes: the same."""
+def test_a_stop_is_recorded_with_what_went_wrong(end: dict[str, Any], reason: str | None) -> None:
+    """The kubelet reports the end before the pod is deleted, and again as it is deleted; the record stays the same."""
     cluster = Cluster()
-    stopping, over = pod(RUNS, **DELETED), pod(end, **DELETED)
-    assert cluster.pod(pod(RUNS), stopping) == Stop("one", ASKED, None, LATE)
-    assert cluster.pod(stopping, over) == Stop("one", end["state"]["terminated"]["finishedAt"], reason)
+    stopping, stopped = pod(RUNS, **DELETED), pod(end, **DELETED)
+    assert cluster.pod(pod(RUNS), stopping) == Stop("one", REQUESTED, None, LATE)
+    assert cluster.pod(stopping, stopped) == Stop("one", end["state"]["terminated"]["finishedAt"], reason)
     writes = cluster.kube.asked.count(f"PATCH {PATH}")
-    # As the kubelet deletes it in the end, once all is cleaned up.
-    at_once = {"deletionTimestamp": "2026-01-31T12:02:05Z", "deletionGracePeriodSeconds": 0}
-    at_last = pod(end, **at_once)
-    assert cluster.pod(over, at_last) == cluster.pod(at_last, at_last, gone=True)
-    found = stop_of(cluster.kube.objects[PATH])
-    assert found == Stop("one", end["state"]["terminated"]["finishedAt"], reason)
-    # A replica that is late.
+    # The kubelet deletes the pod in the end, once everything is cleaned up.
+    last_deletion: dict[str, Any] = {"deletionTimestamp": "2026-01-31T12:02:05Z", "deletionGracePeriodSeconds": 0}
+    final = pod(end, **last_deletion)
+    assert cluster.pod(stopped, final) == cluster.pod(final, final, gone=True)
+    recorded = stop_of(cluster.kube.objects[PATH])
+    assert recorded == Stop("one", end["state"]["terminated"]["finishedAt"], reason)
+    # Another replica is late.
     assert cluster.pod(pod(RUNS), stopping) is not None
     assert cluster.kube.asked.count(f"PATCH {PATH}") == writes == 2
 
 
-def test_a_start_that_was_given_up_on_is_remembered() -> None:
-    """A crash loop, with its reason as it was before the stop; what comes after the end changes nothing of it."""
+def test_a_failed_start_is_recorded() -> None:
+    """A crash loop, with its reason from before the stop; the pod's end does not change it."""
     cluster = Cluster()
-    crash = ended(1, "2026-01-31T11:59:00Z")
+    crash = terminated(1, "2026-01-31T11:59:00Z")
     loop = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": crash["state"]}
-    # The kubelet shows the last run as the end of all.
-    over = pod(crash, **DELETED)
-    assert cluster.pod(pod(loop), pod(loop, **DELETED)) == Stop("one", ASKED, FAILED)
-    assert cluster.pod(pod(loop, **DELETED), over, gone=True) == Stop("one", ASKED, FAILED)
+    # The kubelet shows the last run's end as the container's end.
+    stopped = pod(crash, **DELETED)
+    assert cluster.pod(pod(loop), pod(loop, **DELETED)) == Stop("one", REQUESTED, FAILED)
+    assert cluster.pod(pod(loop, **DELETED), stopped, gone=True) == Stop("one", REQUESTED, FAILED)
 
 
-def test_a_pod_that_never_had_a_container_is_remembered() -> None:
-    """One that no node takes goes at once; of one without an image the kubelet says that it lost it."""
+def test_a_failed_start_without_a_container_is_recorded() -> None:
+    """An unscheduled pod is deleted immediately. The kubelet says that it lost a container without an image."""
     reason = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "2 node(s) had taints"}
     cluster = Cluster()
     cluster.server = ServerObjects(1, statefulset=cluster.server.statefulset, claim={"status": {"phase": "Bound"}})
-    waits = {"metadata": {"uid": "one"}, "spec": {}, "status": {"conditions": [reason]}}
-    found = cluster.pod(waits, waits, gone=True)
-    assert found is not None
-    assert found.reason == "Its last start had failed: No node can take the server. (2 node(s) had taints)"
+    waiting = {"metadata": {"uid": "one"}, "spec": {}, "status": {"conditions": [reason]}}
+    recorded = cluster.pod(waiting, waiting, gone=True)
+    assert recorded is not None
+    assert recorded.reason == "Its last start failed: No node can take the server. (2 node(s) had taints)"
 
     cluster = Cluster()
-    pulls = {"containerID": "", "image": "a:1", "state": {"waiting": {"reason": "ErrImageNeverPull"}}}
+    pulling = {"containerID": "", "image": "a:1", "state": {"waiting": {"reason": "ErrImageNeverPull"}}}
     lost = {"containerID": "", "state": {"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}}}
-    cluster.pod(pod(pulls), pod(pulls, **DELETED))
-    found = cluster.pod(pod(pulls, **DELETED), pod(lost, **DELETED))
-    assert found == Stop("one", ASKED, "Its last start had failed: The image a:1 was not found.")
+    cluster.pod(pod(pulling), pod(pulling, **DELETED))
+    recorded = cluster.pod(pod(pulling, **DELETED), pod(lost, **DELETED))
+    assert recorded == Stop("one", REQUESTED, "Its last start failed: The image a:1 was not found.")
 
 
-def test_a_server_that_was_refused_a_pod_is_remembered() -> None:
-    """There is no pod to tell it."""
+def test_a_refused_pod_is_recorded() -> None:
+    """There is no pod that could show it."""
     cluster = Cluster(1)
     refused = {"reason": "FailedCreate", "message": "exceeded quota: mem", "involvedObject": {"uid": PATH}}
     cluster.server = ServerObjects(1, statefulset=cluster.server.statefulset, events=(refused,))
     cluster.set(statefulset(0))
-    found = cluster.done(lambda keeper: keeper.statefulset_changed(1, statefulset(1), statefulset(0), False))
-    assert found is not None
-    assert found.reason == "Its last start had failed: A quota refused the server's pod: mem"
+    recorded = cluster.run(lambda recorder: recorder.statefulset_changed(1, statefulset(1), statefulset(0), False))
+    assert recorded is not None
+    assert recorded.reason == "Its last start failed: A quota refused the server's pod: mem"
 
 
 def test_a_restart_is_no_stop() -> None:
-    """Nor is a pod that Kubernetes takes elsewhere: what had happened is over with the new one."""
+    """Nor is a pod that Kubernetes moves: the new pod replaces it."""
     cluster = Cluster(1)
-    assert cluster.pod(pod(RUNS, **DELETED), pod(ended(137, LATE), **DELETED)) is None
+    assert cluster.pod(pod(RUNS, **DELETED), pod(terminated(137, LATE), **DELETED)) is None
 
 
-def test_a_server_made_anew_has_not_stopped_as_the_one_before_it() -> None:
-    """Its predecessor's pod may end after it was made; of a pod's owner the list keeps as much as tells that."""
+def test_a_new_server_does_not_get_its_predecessors_stop() -> None:
+    """The predecessor's pod may end after the new server was created. The list keeps the pod's owner to detect that."""
     cluster = Cluster()
-    owner = {"ownerReferences": [{"kind": "StatefulSet", "controller": True, "uid": "another"}]}
-    over = index._pod(pod(ended(1), **DELETED, **owner))
-    assert cluster.pod(None, over, gone=True) is None
-    mine = {"ownerReferences": [{"kind": "StatefulSet", "controller": True, "uid": PATH}]}
-    assert cluster.pod(None, index._pod(pod(ended(1), **DELETED, **mine)), gone=True) is not None
+    owner: dict[str, Any] = {"ownerReferences": [{"kind": "StatefulSet", "controller": True, "uid": "another"}]}
+    stopped = index._trim_pod(pod(terminated(1), **DELETED, **owner))
+    assert cluster.pod(None, stopped, gone=True) is None
+    own: dict[str, Any] = {"ownerReferences": [{"kind": "StatefulSet", "controller": True, "uid": PATH}]}
+    assert cluster.pod(None, index._trim_pod(pod(terminated(1), **DELETED, **own)), gone=True) is not None
 
 
-def test_a_start_takes_it_away() -> None:
-    """And a stop after it begins anew, also where no replica saw the start."""
+def test_a_start_removes_the_record() -> None:
+    """The next stop gets a new record, even if no replica saw the start."""
     cluster = Cluster()
-    cluster.pod(pod(RUNS, **DELETED), pod(ended(1), **DELETED))
+    cluster.pod(pod(RUNS, **DELETED), pod(terminated(1), **DELETED))
     cluster.set(statefulset(1))
     started = cluster.server.statefulset
     assert started is not None
-    assert cluster.done(lambda keeper: keeper.statefulset_changed(1, None, started, False)) is None
+    assert cluster.run(lambda recorder: recorder.statefulset_changed(1, None, started, False)) is None
     assert LAST_STOP not in cluster.kube.objects[PATH]["metadata"]["annotations"]
 
     cluster = Cluster()
-    cluster.pod(pod(RUNS, **DELETED), pod(ended(1), **DELETED))
-    clean = pod(ended(0, LATE), "two", **DELETED)
+    cluster.pod(pod(RUNS, **DELETED), pod(terminated(1), **DELETED))
+    clean = pod(terminated(0, LATE), "two", **DELETED)
     assert cluster.pod(pod(RUNS, "two", **DELETED), clean) == Stop("two", LATE, None)
 
 
-def test_what_a_frozen_replica_saw_long_ago_changes_nothing() -> None:
-    """A later stop stands there already."""
+def test_a_frozen_replica_does_not_overwrite_a_later_record() -> None:
+    """A later stop is recorded already."""
     cluster = Cluster()
     late = Stop("two", LATE, None)
-    cluster.pod(pod(RUNS, "two", **DELETED), pod(ended(0, LATE), "two", **DELETED))
-    assert cluster.pod(pod(RUNS, **DELETED), pod(ended(1), **DELETED)) == late
+    cluster.pod(pod(RUNS, "two", **DELETED), pod(terminated(0, LATE), "two", **DELETED))
+    assert cluster.pod(pod(RUNS, **DELETED), pod(terminated(1), **DELETED)) == late
 
 
 def test_the_controller_may_write_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then it is read and written again; nothing is ever written over what was read before."""
+    """Then the recorder reads and writes again; it never overwrites a version that it has not read."""
     monkeypatch.setattr("service.cluster.stoprecorder.time.sleep", lambda seconds: None)
     cluster = Cluster()
 
@@ -209,22 +209,22 @@ def test_the_controller_may_write_at_the_same_time(monkeypatch: pytest.MonkeyPat
             cluster.kube._stored(PATH, cluster.kube.objects[PATH])
 
     cluster.kube.before = controller
-    assert cluster.pod(pod(RUNS, **DELETED), pod(ended(1), **DELETED)) is not None
+    assert cluster.pod(pod(RUNS, **DELETED), pod(terminated(1), **DELETED)) is not None
     assert cluster.kube.asked.count(f"PATCH {PATH}") == 4
 
 
 def test_while_kubernetes_is_away_nothing_breaks() -> None:
-    """What could not be written down is not made up later."""
+    """A stop that could not be recorded then is not recorded later."""
     cluster = Cluster()
     cluster.kube.away()
     with pytest.raises(ClusterUnavailable):
-        cluster.pod(pod(RUNS, **DELETED), pod(ended(1), **DELETED))
+        cluster.pod(pod(RUNS, **DELETED), pod(terminated(1), **DELETED))
     cluster.kube.back()
     assert stop_of(cluster.kube.objects[PATH]) is None
 
 
-def test_a_reason_is_not_endless() -> None:
-    """An annotation has its limits."""
-    found = stop_of({"metadata": {"annotations": {LAST_STOP: Stop("a", "b", "x" * 10**6).as_text()}}})
-    assert found is not None
-    assert found.reason == "x" * LONGEST_REASON
+def test_a_long_reason_is_cut() -> None:
+    """An annotation's size is limited."""
+    recorded = stop_of({"metadata": {"annotations": {LAST_STOP: Stop("a", "b", "x" * 10**6).as_text()}}})
+    assert recorded is not None
+    assert recorded.reason == "x" * LONGEST_REASON

@@ -87,7 +87,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a number where text belongs": (
         {"values": VALUES.replace("| string ", "")},
-        "values.yaml.j2:3: environment.SPEED must be text, not a whole number: write it in quotes",
+        "values.yaml.j2:3: environment.SPEED must be a string, not a whole number: write it in quotes",
     ),
     "a typo in a port": (
         {"values": VALUES.replace("protocol", "protocl")},
@@ -95,12 +95,12 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "text where a number belongs": (
         {"values": VALUES.replace("port: 1", 'port: "1"')},
-        "values.yaml.j2:1: ports[0].port must be a whole number, not text",
+        "values.yaml.j2:1: ports[0].port must be a whole number, not a string",
     ),
     "what the create says": ({"values": VALUES + "ramGb: 4\n"}, "values.yaml.j2:7: ramGb comes from each create"),
     "the console's port": (
         {"values": VALUES.replace("UDP", "TCP") + "rcon: {port: 1}\n"},
-        "values.yaml.j2:7: rcon.port makes 1/TCP a port of the game and of the remote console",
+        "values.yaml.j2:7: rcon.port uses 1/TCP for both the game and the remote console",
     ),
     "a key twice": (
         {"values": VALUES + "environment: {}\n"},
@@ -108,7 +108,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "with one option's value alone": (
         {"values": VALUES + '{% if options.get("speed") == 9 %}image: {tag: 9}{% endif %}\n'},
-        "values.yaml.j2:7: image.tag must be text, not a whole number: write it in quotes "
+        "values.yaml.j2:7: image.tag must be a string, not a whole number: write it in quotes "
         '(with the options {"speed": 9})',
     ),
     "an error with one option's value alone": (

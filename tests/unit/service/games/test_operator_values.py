@@ -26,10 +26,10 @@ WRONG: dict[str, tuple[str, str]] = {
         "3: games.minecarft is no game: it is unknown; did you mean",
     ),
     "not even a mapping": ("games: {minecraft: 4}", "1: games.minecraft must be a mapping"),
-    "a number as text": ("all: {terminationGracePeriodSeconds: '60'}", "must be a whole number, not text"),
-    "text as a number": ("all: {environment: {DEBUG: 1}}", "must be text, not a whole number: write it in quotes"),
-    "text as true": ("all: {podAnnotations: {a: yes}}", "must be text, not true or false: write it in quotes"),
-    "a version as a number": ("all: {image: {tag: 5.6}}", "must be text, not a number with a fraction"),
+    "a number as text": ("all: {terminationGracePeriodSeconds: '60'}", "must be a whole number, not a string"),
+    "text as a number": ("all: {environment: {DEBUG: 1}}", "must be a string, not a whole number: write it in quotes"),
+    "text as true": ("all: {podAnnotations: {a: yes}}", "must be a string, not true or false: write it in quotes"),
+    "a version as a number": ("all: {image: {tag: 5.6}}", "must be a string, not a number with a fraction"),
     "nothing": ("all: {service: null}", "all.service must be a mapping, not nothing"),
     "a choice": ("all: {service: {type: Nodeport}}", "must be one of NodePort, LoadBalancer, ClusterIP"),
     "an alternative": ("all: {cpu: {limit: two}}", "all.cpu.limit must be cores such as"),
@@ -40,7 +40,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "a number": ("all: {securityContext: {runAsUser: 0}}", "0 is less than the minimum of 1"),
     "a reserved label": (
         "all: {podLabels: {gameserver/id: x}}",
-        "all.podLabels.gameserver/id is no name that can stand",
+        "all.podLabels.gameserver/id is not an allowed name",
     ),
     "an item": (
         "games: {teeworlds: {ports: [{name: primary, port: 1, protocl: UDP}]}}",
@@ -53,27 +53,27 @@ WRONG: dict[str, tuple[str, str]] = {
     "what each create says": ("all: {ramGb: 4}", "all.ramGb comes from each create, as `ram_gb`, and cannot be set"),
     "whether RCON is public": ("all: {rcon: {visibility: private}}", "all.rcon.visibility comes from each create"),
     "whether it runs": ("all: {replicas: 0}", "all.replicas comes from each start and stop"),
-    "helm's global": ("all: {global: {}}", "all.global is read by nothing here"),
+    "helm's global": ("all: {global: {}}", "all.global has no effect here"),
     "twice in one mapping": ("all:\n  storage: {}\n  storage: {}\n", "3: is not YAML: the key storage is there twice"),
     "a word that YAML reads": ("all: {environment: {NO: x}}", "is not YAML: the key NO needs quotes"),
     "only with one game": (
         "all: {rcon: {port: 25565}}",
-        "1: all.rcon.port makes 25565/TCP a port of the game and of the remote console",
+        "1: all.rcon.port uses 25565/TCP for both the game and the remote console",
     ),
     "only with another": (
         "games: {teeworlds: {rcon: {enabled: true}, ports: [{name: primary, port: 25575, protocol: both}]}}",
-        "games.teeworlds.rcon.enabled makes 25575/TCP a port of the game and of the remote console",
+        "games.teeworlds.rcon.enabled uses 25575/TCP for both the game and the remote console",
     ),
     "one port for two": (
         "games: {luanti: {ports: [{name: primary, port: 1, protocol: UDP}, {name: b, port: 1, protocol: both}]}}",
         "games.luanti.ports[1] has the name, or the port and protocol, of another port",
     ),
-    "one variable twice": ("all: {extraEnv: [{name: A}, {name: A}]}", "all.extraEnv[1] has A a second time"),
+    "one variable twice": ("all: {extraEnv: [{name: A}, {name: A}]}", "all.extraEnv[1] repeats the name A"),
     "an image with its tag": ("all: {image: {repository: 'itzg/minecraft-server:java21'}}", "name without its tag"),
     "a node's label": ("all: {nodeSelector: {pool: big iron}}", "all.nodeSelector.pool does not match"),
     "an annotation's name": (
         "all: {podAnnotations: {a b: x}}",
-        "all.podAnnotations.a b is no name that can stand here",
+        "all.podAnnotations.a b is not an allowed name",
     ),
     "a rule of affinity": (
         "all: {affinity: {nodeAffinity: {requiredDuringScheduling: {}}}}",
@@ -92,14 +92,14 @@ WRONG: dict[str, tuple[str, str]] = {
         "all: {service: {loadBalancerSourceRanges: [192.0.2.0/33]}}",
         "all.service.loadBalancerSourceRanges[0] must be an address range such as 192.0.2.0/24",
     ),
-    "less than the chart asks for": ("all: {cpu: {limit: 100m}}", "all.cpu.limit asks for 250m and allows 100m"),
+    "less than the chart asks for": ("all: {cpu: {limit: 100m}}", "all.cpu.limit requests 250m but limits it to 100m"),
     "a mount of nothing": (
         "all: {extraVolumes: [{name: maps, emptyDir: {}}], extraVolumeMounts: [{name: map, mountPath: /maps}]}",
         "all.extraVolumeMounts[0].name names no volume of `extraVolumes`: map is unknown; did you mean `maps`?",
     ),
     "a mount over the disk": (
         "all: {extraVolumes: [{name: maps, emptyDir: {}}], extraVolumeMounts: [{name: maps, mountPath: /data}]}",
-        "all.extraVolumeMounts[0].mountPath has /data, where something else is mounted",
+        "all.extraVolumeMounts[0].mountPath is /data, where another volume is mounted",
     ),
     # A game's own value lies over it: it would show with the next game only.
     "under every game's own": ("all: {heap: 3}", "all.heap must be a mapping, not a whole number"),

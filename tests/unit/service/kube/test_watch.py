@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.cluster import index
-from service.cluster.index import Listing
+from service.cluster.index import ServerIndex
 from service.cluster.nodes import Nodes
 from service.errors import ClusterUnavailable
 from service.kube import watch
@@ -152,7 +152,7 @@ def test_an_outdated_page_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(index, "GAP_SECONDS", 0.2)
     monkeypatch.setattr(watch, "LONGEST_PAUSE", 0.1)
     kube = Blocking()
-    servers = Listing(kube, "games", {})
+    servers = ServerIndex(kube, "games", {})
     assert servers.page(10, None) == ([], None)
     kube.away()
     kube.breaks.set()
@@ -176,7 +176,7 @@ def test_without_a_first_list_a_page_is_an_error(monkeypatch: pytest.MonkeyPatch
     kube = MemoryKube()
     kube.away()
     with pytest.raises(ClusterUnavailable, match="not complete yet"):
-        Listing(kube, "games", {}).page(10, None)
+        ServerIndex(kube, "games", {}).page(10, None)
 
 
 def test_only_the_fields_that_are_read_are_kept() -> None:
@@ -185,9 +185,9 @@ def test_only_the_fields_that_are_read_are_kept() -> None:
     spec = {"containers": [container], "volumes": [], "nodeName": "n"}
     pod = {"metadata": {"name": "p", "managedFields": []}, "spec": spec, "status": {"phase": "Running"}}
     kept = {"containers": [{"name": "game", "image": "i", "resources": {"limits": {}}}], "nodeName": "n"}
-    assert index._pod(pod) == {"metadata": {"name": "p"}, "spec": kept, "status": {"phase": "Running"}}
+    assert index._trim_pod(pod) == {"metadata": {"name": "p"}, "spec": kept, "status": {"phase": "Running"}}
     statefulset = {"metadata": {"name": "s"}, "spec": {"replicas": 1, "template": {"metadata": {}, "spec": spec}}}
-    assert index._statefulset(statefulset) == {
+    assert index._trim_statefulset(statefulset) == {
         "metadata": {"name": "s"},
         "spec": {"replicas": 1, "template": {"metadata": {}, "spec": kept}},
     }
@@ -216,7 +216,7 @@ def test_few_events_are_kept_and_little_of_them(pauses: list[float]) -> None:
         refusal(42, name="api-0", of="Pod"),
     ]
     kube.events = [[event("ADDED", item) for item in (*others, refusal(43, of="Pod", name="server-7-0"))]]
-    events = Listing(kube, "games", {})._events[0]
+    events = ServerIndex(kube, "games", {})._events[0]
     before = kube.before
 
     def count(method: str, path: str) -> None:

@@ -74,7 +74,7 @@ def plan(view: View, settings: Settings) -> Plan:
         if account.server in services and _may_match(account.uid, uids[account.server])
     }
     slices = {endpoint_slice.name: endpoint_slice for endpoint_slice in view.slices}
-    here = {service.name for service in services.values()}
+    local_names = {service.name for service in services.values()}
     return Plan(
         accesses={server: Access(account, folders[server]) for server, account in accounts.items()},
         publish=tuple(
@@ -83,7 +83,7 @@ def plan(view: View, settings: Settings) -> Plan:
         retract=tuple(
             endpoint_slice
             for endpoint_slice in slices.values()
-            if endpoint_slice.node == settings.node and endpoint_slice.name not in here
+            if endpoint_slice.node == settings.node and endpoint_slice.name not in local_names
         ),
     )
 

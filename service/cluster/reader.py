@@ -104,9 +104,8 @@ class ClusterReader:
     def pod_log_tail(self, id: int, lines: int, previous: bool) -> str:
         """The last lines of the game's log; with `previous`, of the previous container's. "" if there is none."""
         log = path("v1", self._namespace, "pods", pod_name(id), "log")
-        which = str(previous).lower()
-        text = self._kube.text(log, container="game", tailLines=lines, limitBytes=65536, previous=which)
-        return text or ""
+        query: dict[str, str | int] = {"tailLines": lines, "limitBytes": 65536, "previous": str(previous).lower()}
+        return self._kube.text(log, container="game", **query) or ""
 
     # -- disks ---------------------------------------------------------------------------------------------
 

@@ -59,14 +59,14 @@ class StopRecorder:
         """Start the thread."""
         threading.Thread(target=self._run, name="stops", daemon=True).start()
 
-    def pod_changed(self, id: int, before: Object | None, pod: Object, gone: bool) -> None:
+    def pod_changed(self, id: int, before: Object | None, pod: Object, deleted: bool) -> None:
         """Handle a pod that the watch received; see `kube.watch.Listener`."""
-        if gone or deleted_at(pod):
-            self._put(id, lambda: self.record_pod(id, before, pod, gone))
+        if deleted or deleted_at(pod):
+            self._put(id, lambda: self.record_pod(id, before, pod, deleted))
 
-    def statefulset_changed(self, id: int, before: Object | None, statefulset: Object, gone: bool) -> None:
+    def statefulset_changed(self, id: int, before: Object | None, statefulset: Object, deleted: bool) -> None:
         """Handle a StatefulSet that the watch received; see `kube.watch.Listener`."""
-        if gone:
+        if deleted:
             return
         if not _is_stopped(statefulset):
             if stop_of(statefulset) is not None:
@@ -94,20 +94,20 @@ class StopRecorder:
                 except Exception:
                     log.exception("server-%d: its stop is not recorded", id)
 
-    def record_pod(self, id: int, before: Object | None, pod: Object, gone: bool) -> None:
+    def record_pod(self, id: int, before: Object | None, pod: Object, deleted: bool) -> None:
         """Record why a stopping pod had failed, and how it ended."""
         # A pod's last version claims that its deletion was requested just now, so use the first version's metadata.
         pod = {**pod, "metadata": self._stopping.setdefault(uid(pod), pod["metadata"])}
-        if gone:
+        if deleted:
             del self._stopping[uid(pod)]
         if (objects := self._server(id)) is None:
             return
         if before is None or not deleted_at(before):
             reason = start_failure(replace(objects, pod=before or pod))
-            due = None if gone or termination(pod) else pod["metadata"].get("deletionTimestamp")
+            due = None if deleted or termination(pod) else pod["metadata"].get("deletionTimestamp")
             if due or reason:
                 self._write(id, Stop(uid(pod) or "", deleted_at(pod) or now(), reason, due), pod=pod, last=False)
-        if gone or termination(pod) is not None:
+        if deleted or termination(pod) is not None:
             self._write(id, _stop_of_pod(pod), pod=pod)
 
     def record_stop(self, id: int) -> None:

@@ -38,8 +38,8 @@ class FakeKube:
         return response
 
 
-def item(name: str, version: str = "1", **more: Any) -> dict[str, Any]:
-    return {"metadata": {"name": name, "resourceVersion": version}, **more}
+def item(name: str, version: str = "1", **fields: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, "resourceVersion": version}, **fields}
 
 
 def page(*items: dict[str, Any], version: str = "10", continue_: str = "") -> dict[str, Any]:
@@ -88,8 +88,8 @@ def test_all_pages_are_listed_and_then_changes_followed(run: Run) -> None:
 
 
 def test_after_410_gone_it_lists_again(run: Run) -> None:
-    gone = {"type": "ERROR", "object": {"code": 410, "message": "too old"}}
-    watching, kube, _ = run(page(item("a")), [gone], page(item("b"), version="30"))
+    expired = {"type": "ERROR", "object": {"code": 410, "message": "too old"}}
+    watching, kube, _ = run(page(item("a")), [expired], page(item("b"), version="30"))
     assert watching.records() == ["b"]
     assert ["watch=true" in path for path in kube.paths] == [False, True, False, True]
 

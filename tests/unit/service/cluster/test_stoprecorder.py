@@ -77,8 +77,8 @@ class Cluster:
             self.recorder._work.get()[1]()
         return stop_of(self.kube.objects[PATH])
 
-    def pod(self, before: Object | None, now: Object, *, gone: bool = False) -> Stop | None:
-        return self.run(lambda recorder: recorder.pod_changed(1, before, now, gone))
+    def pod(self, before: Object | None, now: Object, *, deleted: bool = False) -> Stop | None:
+        return self.run(lambda recorder: recorder.pod_changed(1, before, now, deleted))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_stop_is_recorded_with_what_went_wrong(end: dict[str, Any], reason: st
     # The kubelet deletes the pod in the end, once everything is cleaned up.
     last_deletion: dict[str, Any] = {"deletionTimestamp": "2026-01-31T12:02:05Z", "deletionGracePeriodSeconds": 0}
     final = pod(end, **last_deletion)
-    assert cluster.pod(stopped, final) == cluster.pod(final, final, gone=True)
+    assert cluster.pod(stopped, final) == cluster.pod(final, final, deleted=True)
     recorded = stop_of(cluster.kube.objects[PATH])
     assert recorded == Stop("one", end["state"]["terminated"]["finishedAt"], reason)
     # Another replica is late.
@@ -127,7 +127,7 @@ def test_a_failed_start_is_recorded() -> None:
     # The kubelet shows the last run's end as the container's end.
     stopped = pod(crash, **DELETED)
     assert cluster.pod(pod(loop), pod(loop, **DELETED)) == Stop("one", REQUESTED, FAILED)
-    assert cluster.pod(pod(loop, **DELETED), stopped, gone=True) == Stop("one", REQUESTED, FAILED)
+    assert cluster.pod(pod(loop, **DELETED), stopped, deleted=True) == Stop("one", REQUESTED, FAILED)
 
 
 def test_a_failed_start_without_a_container_is_recorded() -> None:
@@ -136,7 +136,7 @@ def test_a_failed_start_without_a_container_is_recorded() -> None:
     cluster = Cluster()
     cluster.server = ServerObjects(1, statefulset=cluster.server.statefulset, claim={"status": {"phase": "Bound"}})
     waiting = {"metadata": {"uid": "one"}, "spec": {}, "status": {"conditions": [reason]}}
-    recorded = cluster.pod(waiting, waiting, gone=True)
+    recorded = cluster.pod(waiting, waiting, deleted=True)
     assert recorded is not None
     assert recorded.reason == "Its last start failed: No node can take the server. (2 node(s) had taints)"
 
@@ -170,9 +170,9 @@ def test_a_new_server_does_not_get_its_predecessors_stop() -> None:
     cluster = Cluster()
     owner: dict[str, Any] = {"ownerReferences": [{"kind": "StatefulSet", "controller": True, "uid": "another"}]}
     stopped = index._trim_pod(pod(terminated(1), **DELETED, **owner))
-    assert cluster.pod(None, stopped, gone=True) is None
+    assert cluster.pod(None, stopped, deleted=True) is None
     own: dict[str, Any] = {"ownerReferences": [{"kind": "StatefulSet", "controller": True, "uid": PATH}]}
-    assert cluster.pod(None, index._trim_pod(pod(terminated(1), **DELETED, **own)), gone=True) is not None
+    assert cluster.pod(None, index._trim_pod(pod(terminated(1), **DELETED, **own)), deleted=True) is not None
 
 
 def test_a_start_removes_the_record() -> None:

@@ -12,6 +12,7 @@ import pytest
 from service.errors import OperationFailed, OperationInProgress
 from service.helm.revisions import Release, Revisions, age, in_order
 from service.kube.types import Object
+from service.servers.values import Values
 from tests.support.memory_kube import MemoryKube
 
 SECRETS = "/api/v1/namespaces/games/secrets"
@@ -88,16 +89,16 @@ def test_a_revision_has_the_values_that_it_was_given(kube: CachingKube, revision
 
     `keepPodInRevision` is not one of the server's values, and counts only in the revision that it names.
     """
-    given = {"server": {"options": {"motd": "ü\n"}}, "ramGb": 2}
-    configs = (given, None, {**given, "keepPodInRevision": 3}, {**given, "keepPodInRevision": 3})
+    values: Values = {"server": {"options": {"motd": "ü\n"}}, "ramGb": 2}
+    configs = (values, None, {**values, "keepPodInRevision": 3}, {**values, "keepPodInRevision": 3})
     for number, config in enumerate(configs, 1):
         kube._stored(f"{SECRETS}/sh.helm.release.v1.server-1.v{number}", secret(number, "deployed", config))
     read = [revisions.read(secret(number, "deployed")["metadata"]) for number in (1, 2, 3, 4, 5)]
     assert read == [
-        Release(given, False, ""),
+        Release(values, False, ""),
         Release({}, False, ""),
-        Release(given, True, ""),
-        Release(given, False, ""),
+        Release(values, True, ""),
+        Release(values, False, ""),
         None,
     ]
 

@@ -19,9 +19,9 @@ from tests.support.memory_kube import MemoryKube
 from tests.support.waiting import until
 
 
-def item(id: int, version: int = 1, **more: Any) -> Object:
+def item(id: int, version: int = 1, **fields: Any) -> Object:
     labels = {"gameserver/id": str(id)}
-    return {"metadata": {"name": f"server-{id}", "labels": labels, "resourceVersion": str(version)}, **more}
+    return {"metadata": {"name": f"server-{id}", "labels": labels, "resourceVersion": str(version)}, **fields}
 
 
 def event(kind: str, changed: Object) -> Object:

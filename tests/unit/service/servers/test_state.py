@@ -376,9 +376,9 @@ def test_a_lost_node_is_named_while_it_is_lost(case: str) -> None:
     objects, expected = NODES[case]
     assert state_of(replace(objects, nodes={"node2": node("Unknown")})) == expected
     assert SILENT not in (state_of(replace(objects, nodes=ALIVE)).reason or "")
-    gone = state_of(replace(objects, nodes=GONE))
-    assert gone.state == expected.state
-    assert (gone.reason or "").startswith("Its node node2 is no longer part of the cluster.")
+    removed = state_of(replace(objects, nodes=GONE))
+    assert removed.state == expected.state
+    assert (removed.reason or "").startswith("Its node node2 is no longer part of the cluster.")
     unready = state_of(replace(objects, nodes={"node2": node("False")}))
     assert (unready.reason or "").startswith(f"Its node node2 has not been ready since {T1}: the runtime is down")
 

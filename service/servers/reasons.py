@@ -195,7 +195,10 @@ def image_failure(image: str, reason: str, message: str) -> str:
 
 
 def _events(objects: Objects) -> Sequence[Object]:
-    """The events, without those of an earlier server's objects. They had the same names, and events outlive them."""
+    """The events without those of an earlier server's objects.
+
+    Those objects had the same names, and their events outlive them by an hour.
+    """
     events = objects.events
     if not events:
         return events

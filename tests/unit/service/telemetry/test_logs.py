@@ -141,8 +141,8 @@ def test_a_stop_is_written_down_in_its_servers_name(lines: Lines) -> None:
     def away(id: int) -> None:
         raise ClusterUnavailable
 
-    keeper = StopRecorder(MemoryKube(), "games", away)
-    keeper.start()
-    keeper.pod_changed(7, None, {"metadata": {"uid": "u-1"}}, gone=True)
+    recorder = StopRecorder(MemoryKube(), "games", away)
+    recorder.start()
+    recorder.pod_changed(7, None, {"metadata": {"uid": "u-1"}}, deleted=True)
     until(lambda: lines() != [], 10, "no line")
     assert [about(line) for line in lines()] == [("service.cluster.stoprecorder", 7, None)]

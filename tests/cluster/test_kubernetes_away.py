@@ -226,7 +226,7 @@ def test_a_frozen_node_takes_only_its_own_replica_along(cluster: Cluster, new_se
             )
             status = cluster.status(second)
             assert status["state"] == "failed"
-            assert status["reason"].startswith("Its node node2 does not answer, since ")
+            assert status["reason"].startswith("Its node node2 has not answered since ")
             assert status["wanted"] == "running"
             cluster.create(later)
             cluster.until_state(later, "running")
@@ -269,7 +269,7 @@ def test_a_lost_node_is_the_reason_for_as_long_as_it_is_lost(
     finally:
         cluster.run("kubectl", "uncordon", "node1")
     before = game(cluster, runs)[0]
-    reason = "Its node node2 does not answer, since "
+    reason = "Its node node2 has not answered since "
 
     def state(server: int) -> tuple[str, str]:
         status = cluster.status(server)

@@ -188,7 +188,7 @@ def test_a_quota_that_refuses_a_pod_is_the_reason_everywhere(cluster: Cluster, n
         until(lambda: cluster.status(server)["reason"] is not None, 10)
         stopped = cluster.status(server)
         assert stopped["state"] == "stopped"
-        assert stopped["reason"] == f"Its last start had failed: {failed['reason']}"
+        assert stopped["reason"] == f"Its last start failed: {failed['reason']}"
         everywhere(cluster, server, stopped)
     finally:
         cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "delete", "quota", quota)
@@ -246,9 +246,9 @@ def test_each_kind_of_end_has_its_reason(cluster: Cluster, new_server: Callable[
         cluster.done("PATCH", f"/api/v1/server/{server}/start")
         assert cluster.until_state(server, "running")["reason"] is None
 
-    slow = "The game did not answer within 5 s of its start and was ended."
+    slow = "The game did not answer within 5 s of its start and was stopped."
     assert says(slow)["state"] in ("failed", "starting")
-    stop(f"Its last start had failed: {slow}")
+    stop(f"Its last start failed: {slow}")
     cluster.done("PATCH", f"/api/v1/server/{server}/start")
     until(lambda: "running" in str(cluster.get("pod", f"server-{server}-0")["status"].get("containerStatuses")), 30)
     tell("touch /data/ready")
@@ -275,7 +275,7 @@ def test_each_kind_of_end_has_its_reason(cluster: Cluster, new_server: Callable[
 
     start()
     tell("kill -STOP -1")
-    stop("The game had not stopped after 3 s and was killed; what it had not saved is lost.")
+    stop("The game had not stopped after 3 s and was killed; unsaved progress is lost.")
 
 
 def test_a_cordoned_node_that_holds_the_disk_is_named(cluster: Cluster, new_server: Callable[[], int]) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of several folders share."""
+"""The environment of all tests."""
 
 import gc
 import os

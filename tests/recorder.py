@@ -1,7 +1,7 @@
-"""A pytest plugin that writes down what failed: `pytest -p tests.recorder --record FILE`.
+"""A pytest plugin that records which tests failed: `pytest -p tests.recorder --record FILE`.
 
-The file is `{"passed": how many tests, "failed": {test: why, in a line}}`; a test whose setup or teardown failed has
-failed. There is none of a session that broke down: killed, with a file that cannot be read, or with a lost worker.
+The file is `{"passed": number of tests, "failed": {test: the reason in one line}}`. A test fails if its setup or
+teardown fails. A session that breaks down (killed, a test file with an error, a lost worker) writes no file.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The option that names the file."""
-    parser.addoption("--record", type=Path, required=True, metavar="FILE", help="write down what passed and failed")
+    """Add the option for the file."""
+    parser.addoption("--record", type=Path, required=True, metavar="FILE", help="record what passed and failed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One recorder a session: xdist's workers tell all to the process that started them."""
+    """Register one recorder per session. xdist's workers report everything to the process that started them."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Recorder(config.getoption("record")))
 
@@ -31,11 +31,11 @@ class _Recorder:
         self._broken = False
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Called for each file."""
+        """Called for each test file."""
         self._broken |= report.failed
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Called for each test's setup, call and teardown; by xdist with no such phase for a worker that crashed."""
+        """Called for each test's setup, call and teardown. For a crashed worker, xdist calls it with another phase."""
         self._broken |= report.when not in ("setup", "call", "teardown")
         if report.failed:
             self._failed.setdefault(report.nodeid, _why(report))
@@ -51,7 +51,7 @@ class _Recorder:
 
 
 def _why(report: pytest.TestReport) -> str:
-    """The last line of a failure, which says where it was, with what was wrong there."""
+    """The last line of a failure, which has the place, and the message of the exception."""
     *_, last = report.longreprtext.splitlines() or ["no reason was given"]
     crash = getattr(report.longrepr, "reprcrash", None)
     return f"{last}: {crash.message.splitlines()[0]}" if crash and crash.message else last

@@ -16,10 +16,11 @@ from disk_agent.settings import Settings
 
 
 def main() -> None:
+    """Set up logging and run the agent."""
     logging.basicConfig(level=logging.INFO, handlers=[JsonHandler()])
     signal.signal(signal.SIGTERM, _stop)
     threading.excepthook = _crash
-    # Folders and sockets get the modes that are asked for, whatever the runtime's umask.
+    # Folders and sockets get the modes that the code asks for, whatever the runtime's umask.
     os.umask(0o022)
     kube = Kube(os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"]))
     Agent(kube, Settings.from_environment(os.environ)).run()
@@ -30,7 +31,7 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _crash(failed: threading.ExceptHookArgs) -> None:
-    """An agent without one of its threads would be deaf and look well: end, and be started again."""
+    """Exit, so that the agent is restarted: without one of its threads it would look healthy and miss events."""
     logging.getLogger(__name__).critical("a thread failed", exc_info=failed.exc_value)
     os._exit(1)
 

@@ -16,22 +16,22 @@ from disk_agent.node import Node
 from disk_agent.objects import Service, Slice
 from disk_agent.plan import MANAGER, View, endpoint_slice, plan
 from disk_agent.settings import Settings
-from disk_agent.sshd import sessions
-from disk_agent.sshd.door import Limits
-from disk_agent.sshd.doorkeeper import Doorkeeper
+from disk_agent.sshd import connections
 from disk_agent.sshd.guesses import Guesses
+from disk_agent.sshd.limiter import ConnectionLimiter
+from disk_agent.sshd.limits import Limits
 from disk_agent.sshd.sockets import Sockets
 from disk_agent.watch import Watch
 
 log = logging.getLogger(__name__)
 
-# Changes come in bursts (a create makes a claim, a volume, a Service and an account): take them together.
-SETTLE = 0.1
-FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
+# Changes come in bursts (a create makes a claim, a volume, a Service and an account): handle them together.
+SETTLE_SECONDS = 0.1
+FIRST_RETRY, MAX_RETRY = 1.0, 60.0
 
 
 class Agent:
-    """One node's agent."""
+    """One node's agent. `own_log` is where sshd itself logs to."""
 
     def __init__(self, kube: Kube, settings: Settings, own_log: Path = Path("/dev/log")) -> None:
         self._kube = kube
@@ -40,9 +40,9 @@ class Agent:
         self._hurry = threading.Event()
         self._guesses = Guesses(settings.guesses, settings.guess_seconds)
         self._guesses_lock = threading.Lock()
-        self._sockets = Sockets(own_log, self._heard)
+        self._sockets = Sockets(own_log, self._on_event)
         limits = Limits(sessions=settings.sessions)
-        self._doorkeeper = Doorkeeper(limits, settings.uid, self._sockets.visitors, self._sockets.journal)
+        self._limiter = ConnectionLimiter(limits, settings.uid, self._sockets.peers, self._sockets.journal)
         self._node = Node(settings, self._sockets)
         servers, wake = f"namespaces/{settings.servers_namespace}", self._wake.set
         self._accounts = Watch(
@@ -65,10 +65,10 @@ class Agent:
         )
 
     def run(self) -> None:
-        """For ever. Nothing is changed before all watches know what there is."""
+        """Run forever. Change nothing before all watches have their first list."""
         watches = (self._accounts, self._claims, self._volumes, self._services, self._slices)
         self._sockets.start()
-        self._doorkeeper.start()
+        self._limiter.start()
         for watch in watches:
             watch.start()
         for watch in watches:
@@ -81,16 +81,16 @@ class Agent:
                 (Path(self._settings.state) / "synced").touch()
                 retry, wait = FIRST_RETRY, None
             else:
-                retry, wait = min(retry * 2, LONGEST_RETRY), random.uniform(retry / 2, retry)  # noqa: S311
+                retry, wait = min(retry * 2, MAX_RETRY), random.uniform(retry / 2, retry)  # noqa: S311
             with self._guesses_lock:
                 opening = self._guesses.next_opening(time.monotonic())
             waits = [seconds for seconds in (wait, opening) if seconds is not None]
             self._wake.wait(min(waits) if waits else None)
-            self._hurry.wait(SETTLE)
+            self._hurry.wait(SETTLE_SECONDS)
 
     def _step(self) -> bool:
-        """One pass over all; false when something has to be tried again."""
-        decided = plan(
+        """Plan and apply once; returns False if something has to be tried again."""
+        next_plan = plan(
             View(
                 self._accounts.records(),
                 self._claims.records(),
@@ -102,17 +102,17 @@ class Agent:
         )
         with self._guesses_lock:
             slowed = self._guesses.slowed(time.monotonic())
-        complete = self._node.apply(decided.accesses, slowed)
+        complete = self._node.apply(next_plan.accesses, slowed)
         with self._guesses_lock:
             self._guesses.applied(slowed)
-        for service in decided.publish:
+        for service in next_plan.publish:
             complete = self._publish(service) and complete
-        for found in decided.retract:
-            complete = self._retract(found) and complete
+        for retracted in next_plan.retract:
+            complete = self._retract(retracted) and complete
         return complete
 
     def _publish(self, service: Service) -> bool:
-        """Point a server's port here. Server-side apply: whichever agent wrote before, this one has the disk."""
+        """Lead a server's SFTP port here, whichever agent wrote before (server-side apply with force)."""
         path = f"{self._slices_path}/{service.name}?fieldManager={MANAGER}&force=true"
         body = endpoint_slice(service, self._settings)
         try:
@@ -123,36 +123,36 @@ class Agent:
         log.info("port published", extra={"fields": {"server": int(service.server)}})
         return True
 
-    def _retract(self, found: Slice) -> bool:
-        """Take a slice back, in the version that was seen: the disk's new node may just have written it."""
-        body = {"preconditions": {"resourceVersion": found.version}}
+    def _retract(self, retracted: Slice) -> bool:
+        """Delete an EndpointSlice in the version that was read: the disk's new node may just have written it."""
+        body = {"preconditions": {"resourceVersion": retracted.version}}
         try:
-            self._kube.request("DELETE", f"{self._slices_path}/{found.name}", body)
+            self._kube.request("DELETE", f"{self._slices_path}/{retracted.name}", body)
         except ApiError as error:
             return error.status in (404, 409)
         except (OSError, http.client.HTTPException):
             return False
         return True
 
-    def _heard(self, event: Fields) -> None:
-        """What sshd's log says about connections, passwords and logins. Called from the log's thread."""
+    def _on_event(self, event: Fields) -> None:
+        """Handle an event from sshd's log: a connection, a login or a wrong password. Called from the log's thread."""
         if event["event"] in ("connection", "login"):
-            self._doorkeeper.heard(event["event"])
+            self._limiter.notify(event["event"])
         elif event["event"] == "login refused" and event.get("method") == "password":
-            self._refused(event)
+            self._on_wrong_password(event)
 
-    def _refused(self, event: Fields) -> None:
-        process, server = event["session"], str(event["server"])
-        if self._sockets.visitors.of(process).wrong >= self._settings.connection_guesses:
-            sessions.turn_away(process)
+    def _on_wrong_password(self, event: Fields) -> None:
+        pid, server = event["session"], str(event["server"])
+        if self._sockets.peers.get(pid).wrong_passwords >= self._settings.connection_guesses:
+            connections.kill_monitor(pid)
             self._sockets.journal.write({**event, "reason": "too many wrong passwords"})
-        # A name that nobody has is no server's, whatever number is in it.
+        # Ignore the name of a server without a disk here: anybody can try any id.
         if not self._sockets.serves(server):
             return
         with self._guesses_lock:
             closed = self._guesses.failed(server, time.monotonic())
         if closed:
             log.warning("passwords slowed", extra={"fields": {"server": event["server"]}})
-            # Each moment until then is good for more guesses.
+            # Until it is applied, more guesses get through.
             self._hurry.set()
             self._wake.set()

@@ -1,4 +1,4 @@
-"""The few calls to the Kubernetes API that the agent needs, on the standard library alone.
+"""The few calls to the Kubernetes API that the agent needs, using only the standard library.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 """
@@ -17,7 +17,7 @@ _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class ApiError(Exception):
-    """The API server refused a request; status is the HTTP status."""
+    """The API server refused a request; `status` is the HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status}: {message}")
@@ -25,7 +25,7 @@ class ApiError(Exception):
 
 
 class Kube:
-    """An API server, as the pod's service account sees it."""
+    """A client of the API server, with the pod's service account."""
 
     def __init__(self, host: str, port: int, account: Path = _ACCOUNT) -> None:
         self._host, self._port = host, port
@@ -33,13 +33,13 @@ class Kube:
         self._tls = ssl.create_default_context(cafile=str(account / "ca.crt"))
 
     def request(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> Any:
-        """One call; gives the decoded answer. Raises ApiError or OSError."""
+        """Send one request and return the decoded response. Raises ApiError or OSError."""
         connection, response = self._send(method, path, body, content_type, timeout=10)
         with connection:
             return json.loads(response.read())
 
     def stream(self, path: str, seconds: int) -> Iterator[dict[str, Any]]:
-        """A watch's events as they come, until the server ends it. Raises ApiError or OSError."""
+        """Yield a watch's events until the server ends it after `seconds`. Raises ApiError or OSError."""
         connection, response = self._send("GET", path, None, "application/json", timeout=seconds + 15)
         with connection:
             while line := response.readline():
@@ -47,13 +47,13 @@ class Kube:
 
     def _send(
         self, method: str, path: str, body: Any, content_type: str, timeout: float
-    ) -> tuple[_Closing, http.client.HTTPResponse]:
-        connection = _Closing(self._host, self._port, timeout=timeout, context=self._tls)
+    ) -> tuple[_ClosingConnection, http.client.HTTPResponse]:
+        connection = _ClosingConnection(self._host, self._port, timeout=timeout, context=self._tls)
         try:
             connection.connect()
             _keep_alive(connection.sock)
             headers = {
-                # The token is rotated by the kubelet, so it is read for each request.
+                # The kubelet rotates the token, so read it for each request.
                 "Authorization": "Bearer " + (self._account / "token").read_text().strip(),
                 "Accept": "application/json",
                 "Content-Type": content_type,
@@ -71,7 +71,7 @@ class Kube:
         return connection, response
 
 
-class _Closing(http.client.HTTPSConnection):
+class _ClosingConnection(http.client.HTTPSConnection):
     def __enter__(self) -> Self:
         return self
 
@@ -80,7 +80,7 @@ class _Closing(http.client.HTTPSConnection):
 
 
 def _keep_alive(connection: socket.socket) -> None:
-    """A watch is silent for minutes; one whose API server has vanished must be noticed all the same."""
+    """Detect an API server that has vanished, although a watch may be silent for minutes."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)

@@ -1,8 +1,8 @@
-"""Chroots and the bind mounts in them.
+"""The chroots, and the bind mounts in them.
 
-Every path here is made of the agent's own names, or is a volume's folder as its operator named it. The
-volume's folder is opened step by step without following a link, then mounted by that open descriptor, so
-nothing can be swapped in between. Nothing is ever removed recursively: an rmdir of a mounted folder fails.
+Every path here is built from the agent's own names, or is a volume's folder as its operator named it. The volume's
+folder is opened one component at a time without following links, then mounted through the open descriptor, so nothing
+can be swapped in between. Nothing is ever removed recursively: an rmdir of a mounted folder fails.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 # mount(2), umount2(2)
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND, _MS_PRIVATE = 2, 4, 8, 32, 4096, 1 << 18
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
-_SAFE = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC
+_SAFE_FLAGS = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC
 _CHROOT = re.compile(r"server-([1-9][0-9]{0,18})", re.ASCII)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -30,6 +30,7 @@ class Chroots:
         self._host_root = host_root
 
     def chroot(self, server: str) -> Path:
+        """The path of a server's chroot."""
         return self._folder / f"server-{server}"
 
     def servers(self) -> set[str]:
@@ -38,11 +39,19 @@ class Chroots:
         return {name[1] for name in names if name}
 
     def ensure(self, server: str, folder: str) -> None:
-        """Make the chroot and mount the volume's folder in it. Raises OSError."""
+        """Create the chroot and mount the volume's folder in it. Idempotent.
+
+        Args:
+            server: The server's id.
+            folder: The volume's folder, as a path on the node.
+
+        Raises:
+            OSError: The folder cannot be opened or mounted.
+        """
         chroot = self.chroot(server)
         target = chroot / "files"
         for path in (chroot, target, chroot / "dev"):
-            # Only a folder of the agent's own: a mounted one belongs to the customer.
+            # Create only the agent's own folders: a mounted one belongs to the customer.
             if not path.is_dir():
                 path.mkdir(mode=0o755)
         source = open_folder(self._host_root, folder)
@@ -58,7 +67,7 @@ class Chroots:
             os.close(source)
 
     def remove(self, server: str) -> None:
-        """Unmount and remove the chroot. Raises OSError, for instance while it is still mounted."""
+        """Unmount and remove the chroot. Raises OSError, for example while it is still mounted."""
         chroot = self.chroot(server)
         _unmount(chroot / "files")
         (chroot / "dev" / "log").unlink(missing_ok=True)
@@ -68,31 +77,32 @@ class Chroots:
 
 
 def open_folder(root: Path, folder: str) -> int:
-    """A descriptor of folder below root, no link followed on the way. Raises OSError."""
+    """A file descriptor of `folder` below `root`, opened without following any link. Raises OSError."""
     descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for name in folder.strip("/").split("/"):
         flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            deeper = os.open(name, flags, dir_fd=descriptor)
+            child = os.open(name, flags, dir_fd=descriptor)
         finally:
             os.close(descriptor)
-        descriptor = deeper
+        descriptor = child
     return descriptor
 
 
 def _is_mounted(target: Path, source: int) -> bool:
-    """Whether the target is this very folder, with the flags that make it safe."""
-    there, here = target.stat(), os.fstat(source)
-    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino) and os.statvfs(target).f_flag & _SAFE == _SAFE
+    """Whether `source` is mounted on the target, with the flags that make it safe."""
+    mounted, expected = target.stat(), os.fstat(source)
+    is_same = (mounted.st_dev, mounted.st_ino) == (expected.st_dev, expected.st_ino)
+    return is_same and os.statvfs(target).f_flag & _SAFE_FLAGS == _SAFE_FLAGS
 
 
 def _unmount(target: Path) -> None:
-    """Take everything off the target; what a session still holds open goes when the session ends."""
+    """Remove all mounts from the target. Files that a session has open stay open until the session ends."""
     while True:
         try:
             _call("umount2", os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW)
         except OSError as error:
-            if error.errno in (errno.EINVAL, errno.ENOENT):  # no mount is left there; no such folder
+            if error.errno in (errno.EINVAL, errno.ENOENT):  # no mount left; no such folder
                 return
             raise
 

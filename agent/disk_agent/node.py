@@ -1,4 +1,4 @@
-"""Brings this node in step with a plan: chroots, mounts, users, keys and sessions."""
+"""Applies a plan to this node: chroots, mounts, users, keys and connections."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from disk_agent.mounts import Chroots
 from disk_agent.objects import Account
 from disk_agent.plan import Access
 from disk_agent.settings import Settings
-from disk_agent.sshd import sessions, users
+from disk_agent.sshd import connections, users
 from disk_agent.sshd.sockets import Sockets
 
 log = logging.getLogger(__name__)
 
 
 class Node:
-    """The node's side of it. All that was done stands in files, so a new agent goes on from there.
+    """Applies plans. Everything that was applied is recorded in files, so a new agent continues from there.
 
-    `applied/<id>` holds the access that a server was last given in full. It is rewritten only after the
-    sessions that lost something have been ended, so a crash in between repeats that.
+    `applied/<id>` holds the access that a server was last given in full. It is rewritten only after the sessions that
+    lost something have ended, so after a crash in between, the next agent ends them again.
     """
 
     def __init__(self, settings: Settings, sockets: Sockets) -> None:
@@ -34,19 +34,26 @@ class Node:
         self._applied = Path(settings.state) / "applied"
         self._extrausers = Path(settings.extrausers)
 
-    def apply(self, wanted: Mapping[str, Access], slowed: frozenset[str]) -> bool:
-        """One pass; false when something could not be done, or waits for the next pass.
+    def apply(self, accesses: Mapping[str, Access], slowed: frozenset[str]) -> bool:
+        """Apply a plan once.
 
-        The order is what makes it safe: first no new login is possible with what is taken away, then the
-        sessions end, then the disk goes. A disk that has changed is first taken away, then given anew.
+        The order makes it safe: first, removed credentials no longer allow new logins; then their sessions end; then
+        the disk is unmounted. A disk that has changed is unmounted in this pass and mounted again in the next.
+
+        Args:
+            accesses: The accesses to offer, by server id.
+            slowed: The servers whose passwords sshd is to refuse for now.
+
+        Returns:
+            False if something failed, or is left for the next pass.
         """
-        before = self._last()
+        before = self._applied_accesses()
         offered = {
             server: access
-            for server, access in wanted.items()
+            for server, access in accesses.items()
             if server not in before or before[server].folder == access.folder
         }
-        complete = len(offered) == len(wanted)
+        complete = len(offered) == len(accesses)
         for server, access in list(offered.items()):
             try:
                 self._chroots.ensure(server, access.folder)
@@ -57,19 +64,19 @@ class Node:
                 complete = False
         self._write_users(offered, slowed)
 
-        gone = (before.keys() | self._chroots.servers()) - offered.keys()
-        taken = {
+        removed = (before.keys() | self._chroots.servers()) - offered.keys()
+        reduced = {
             server
             for server, access in offered.items()
-            if server in before and users.something_taken(before[server].account, access.account)
+            if server in before and users.credential_removed(before[server].account, access.account)
         }
-        sessions.end(gone | taken, self._settings.uid)
-        for server in gone:
+        connections.close_all(removed | reduced, self._settings.uid)
+        for server in removed:
             complete = self._remove(server) and complete
         for server, access in offered.items():
             if before.get(server) != access:
                 _write(self._applied / server, json.dumps(asdict(access)), 0o600)
-                log.info("access set", extra={"fields": {"server": int(server), "ended": server in taken}})
+                log.info("access set", extra={"fields": {"server": int(server), "ended": server in reduced}})
         return complete
 
     def _write_users(self, offered: Mapping[str, Access], slowed: frozenset[str]) -> None:
@@ -79,7 +86,7 @@ class Node:
             if path.name not in names:
                 path.unlink()
         for account in accounts:
-            # sshd reads the keys as the user, whose uid all share. They are public, and out of every chroot.
+            # sshd reads the keys as the user, and all users share one uid. Keys are public, and outside every chroot.
             _write(self._keys / f"server-{account.server}", users.authorized_keys(account), 0o644)
         _write(self._extrausers / "group", users.group(self._settings.gid), 0o644)
         _write(self._extrausers / "shadow", users.shadow(accounts, slowed), 0o600)
@@ -96,20 +103,20 @@ class Node:
         log.info("access removed", extra={"fields": {"server": int(server)}})
         return True
 
-    def _last(self) -> dict[str, Access]:
-        found = {}
+    def _applied_accesses(self) -> dict[str, Access]:
+        accesses = {}
         for path in self._applied.iterdir():
-            if not path.name.isdigit():  # a file that a dead agent was writing
+            if not path.name.isdigit():  # an agent died while writing it
                 path.unlink()
                 continue
             record = json.loads(path.read_text())
             account = Account(**{**record["account"], "keys": tuple(record["account"]["keys"])})
-            found[path.name] = Access(account, record["folder"])
-        return found
+            accesses[path.name] = Access(account, record["folder"])
+        return accesses
 
 
 def _write(path: Path, text: str, mode: int) -> None:
-    """Replace a file at once, so that sshd reads the old text or the new; leave an equal one alone."""
+    """Replace a file atomically, so that sshd reads either the old text or the new. An equal file is left alone."""
     try:
         if path.read_text() == text:
             return

@@ -1,7 +1,7 @@
-"""Kubernetes objects, cut down to what the agent needs. Pure.
+"""Kubernetes objects, reduced to what the agent needs. Pure.
 
-Each function takes an object as the API server sends it and gives a small record, or None for one that is
-none of the agent's business. Nothing else of the object is kept: two thousand volumes fit in a few megabytes.
+Each function takes an object as the API server sends it and returns a small record, or None if the agent does not need
+the object. Nothing else of the object is kept, so two thousand volumes fit in a few megabytes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 Object = Mapping[str, Any]
 
 SERVER_ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
-# crypt(5): yescrypt, scrypt (what the API writes), bcrypt, SHA-512, SHA-256. Nothing of a passwd file's own syntax.
+# crypt(5): yescrypt, scrypt (which the API writes), bcrypt, SHA-512, SHA-256. No characters of passwd(5)'s own syntax.
 PASSWORD_HASH = re.compile(r"\$(y|7|2[aby]|6|5)\$[./A-Za-z0-9$=,]{20,250}", re.ASCII)
-# A public key without options: an option such as `environment=` is not the customer's to set.
+# A public key without options: customers must not set options such as `environment=`.
 PUBLIC_KEY = re.compile(
     r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)"
     r"|sk-ssh-ed25519@openssh\.com|sk-ecdsa-sha2-nistp256@openssh\.com)[ \t]+([A-Za-z0-9+/]+={0,3})(?:[ \t].*)?",
@@ -29,9 +29,13 @@ PUBLIC_KEY = re.compile(
 
 @dataclass(frozen=True)
 class Account:
-    """How a customer may log in: crypt(5)'s password hash, public keys as `type base64`; and to which server's disk.
+    """How a customer may log in to a server's disk.
 
-    `uid` tells that from others that had its id, "" where nobody has said.
+    Attributes:
+        server: The server's id.
+        password_hash: A hash in the format of crypt(5).
+        keys: Public keys, each as `type base64`.
+        uid: The server's uid, which tells it from earlier servers with the same id; "" if unknown.
     """
 
     server: str
@@ -42,7 +46,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Claim:
-    """A server's claim and the volume that it is bound to; `uid` is that of the server, "" where nobody has said."""
+    """A server's claim and the name of the volume bound to it; `uid` is the server's, "" if unknown."""
 
     server: str
     volume: str
@@ -51,7 +55,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume in a folder of exactly one node; claim is the `namespace/name` bound to it."""
+    """A volume in a folder of exactly one node; `claim` is the `namespace/name` of the claim bound to it."""
 
     name: str
     node: str
@@ -61,7 +65,7 @@ class Volume:
 
 @dataclass(frozen=True)
 class Service:
-    """The Service through which a server's files are reached: the server exists, and wants file access."""
+    """The Service for a server's files: the server exists, and has file access. `uid` is the Service's."""
 
     server: str
     name: str
@@ -70,7 +74,14 @@ class Service:
 
 @dataclass(frozen=True)
 class Slice:
-    """Where a server's SFTP Service leads at present."""
+    """The EndpointSlice that says where a server's SFTP Service leads at present.
+
+    Attributes:
+        name: Its name.
+        owner: The uid of its Service.
+        addresses, node, pod: Where it leads.
+        version: Its resourceVersion.
+    """
 
     name: str
     owner: str
@@ -81,7 +92,7 @@ class Slice:
 
 
 def account(secret: Object) -> Account | None:
-    """An account Secret: labels and name as the API writes them."""
+    """The account in a Secret whose labels and name are as the API writes them."""
     metadata = secret["metadata"]
     server = _server_of(metadata)
     if server is None or metadata["name"] != f"server-{server}":
@@ -89,11 +100,11 @@ def account(secret: Object) -> Account | None:
     data = secret.get("data") or {}
     password_hash = _text(data.get("password-hash")).strip()
     lines = _text(data.get("authorized-keys")).splitlines()
-    found = [PUBLIC_KEY.fullmatch(line.strip()) for line in lines]
+    keys = [PUBLIC_KEY.fullmatch(line.strip()) for line in lines]
     return Account(
         server=server,
         password_hash=password_hash if PASSWORD_HASH.fullmatch(password_hash) else None,
-        keys=tuple(dict.fromkeys(f"{key[1]} {key[2]}" for key in found if key)),
+        keys=tuple(dict.fromkeys(f"{key[1]} {key[2]}" for key in keys if key)),
         uid=str((metadata.get("annotations") or {}).get("gameserver/uid") or ""),
     )
 
@@ -111,7 +122,7 @@ def claim(claim_object: Object) -> Claim | None:
 
 
 def volume(volume_object: Object) -> Volume | None:
-    """A hostPath or local volume that one node alone has."""
+    """A hostPath or local volume that exists on one node only."""
     spec = volume_object["spec"]
     folder = (spec.get("hostPath") or spec.get("local") or {}).get("path")
     node = _only_node(spec.get("nodeAffinity") or {})
@@ -131,7 +142,7 @@ def service(service_object: Object) -> Service | None:
 
 
 def endpoint_slice(slice_object: Object) -> Slice | None:
-    """An EndpointSlice that an agent, on this node or another, has written."""
+    """An EndpointSlice that an agent has written, on this node or another."""
     metadata = slice_object["metadata"]
     endpoints = slice_object.get("endpoints") or [{}]
     endpoint = endpoints[0]
@@ -147,7 +158,7 @@ def endpoint_slice(slice_object: Object) -> Slice | None:
 
 
 def _uid_of(metadata: Object) -> str:
-    """The server's own uid, out of what the chart writes on its claim."""
+    """The server's uid, from the annotation that the chart writes on its claim."""
     try:
         return str(json.loads((metadata.get("annotations") or {}).get("gameserver/server") or "")["uid"])
     except (KeyError, TypeError, ValueError):
@@ -155,15 +166,15 @@ def _uid_of(metadata: Object) -> str:
 
 
 def _server_of(metadata: Object) -> str | None:
-    """The server's id by its label, if it is one: it becomes a user name and a folder's name."""
+    """The server's id from its label, if it is valid: it becomes part of a user name and of a folder's name."""
     server = (metadata.get("labels") or {}).get("gameserver/id", "")
     return server if SERVER_ID.fullmatch(server) else None
 
 
 def _only_node(affinity: Object) -> str | None:
-    """The one node that a volume's affinity allows, else None.
+    """The one node that a volume's affinity allows; None if it allows several, or does not restrict them.
 
-    A volume that several nodes may use is not node-local: which of them has the files cannot be told.
+    A volume that several nodes may use is not node-local: nothing says which of them has the files.
     https://kubernetes.io/docs/concepts/storage/persistent-volumes/#node-affinity
     """
     nodes = set()
@@ -180,7 +191,7 @@ def _only_node(affinity: Object) -> str | None:
 
 
 def _text(encoded: str | None) -> str:
-    """A Secret's value as text; what is no UTF-8 counts as absent."""
+    """A Secret's value as text, "" if it is not UTF-8."""
     try:
         return base64.b64decode(encoded or "").decode()
     except (binascii.Error, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""What this node should offer, from what Kubernetes holds. Pure."""
+"""Computes from Kubernetes' objects which accesses this node should offer. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from disk_agent.objects import Account, Claim, Service, Slice, Volume
 from disk_agent.settings import Settings
 
-# The name under which the agents write; a slice without it belongs to somebody else.
+# The agents' field manager; an EndpointSlice without it is not theirs.
 MANAGER = "sftp-agent.gameserver"
 PORT = 2022
 
@@ -25,7 +25,7 @@ class Access:
 
 @dataclass(frozen=True)
 class View:
-    """All that the watches know at one moment."""
+    """All records of the watches at one moment."""
 
     accounts: Iterable[Account]
     claims: Iterable[Claim]
@@ -36,7 +36,13 @@ class View:
 
 @dataclass(frozen=True)
 class Plan:
-    """The accesses to offer by server, the Services to point here, and the slices to take back."""
+    """What to do on this node.
+
+    Attributes:
+        accesses: The accesses to offer, by server id.
+        publish: The Services that should lead to this pod, but do not yet.
+        retract: The EndpointSlices of this node to delete.
+    """
 
     accesses: Mapping[str, Access]
     publish: tuple[Service, ...]
@@ -44,11 +50,11 @@ class Plan:
 
 
 def plan(view: View, settings: Settings) -> Plan:
-    """Decide. A server's port leads here when its disk is here, whether it has an account yet or not.
+    """Decide what to do on this node.
 
-    An account of another server that had this id before lets nobody in. A disk without a Service is one that was kept
-    after its server was removed: nobody gets in either.
-    A slice that leads here for a disk which is elsewhere is taken back, unless its new node was faster.
+    A server's SFTP port leads here if its disk is on this node, whether or not it has an account yet. The account of an
+    earlier server with the same id gives no access. A disk without a Service is a kept disk, and is not offered either.
+    An EndpointSlice that leads here for a disk on another node is retracted, unless that node has replaced it already.
     """
     volumes = {volume.name: volume for volume in view.volumes}
     folders, uids = {}, {}
@@ -65,33 +71,37 @@ def plan(view: View, settings: Settings) -> Plan:
     accounts = {
         account.server: account
         for account in view.accounts
-        if account.server in services and _same(account.uid, uids[account.server])
+        if account.server in services and _may_match(account.uid, uids[account.server])
     }
     slices = {endpoint_slice.name: endpoint_slice for endpoint_slice in view.slices}
-    here = {service.name for service in services.values()}
+    local_names = {service.name for service in services.values()}
     return Plan(
         accesses={server: Access(account, folders[server]) for server, account in accounts.items()},
         publish=tuple(
             service for service in services.values() if not _leads_here(slices.get(service.name), service, settings)
         ),
-        retract=tuple(found for found in slices.values() if found.node == settings.node and found.name not in here),
+        retract=tuple(
+            endpoint_slice
+            for endpoint_slice in slices.values()
+            if endpoint_slice.node == settings.node and endpoint_slice.name not in local_names
+        ),
     )
 
 
-def _same(uid: str, other: str) -> bool:
-    """Whether both are of one server, as far as anybody has said."""
+def _may_match(uid: str, other: str) -> bool:
+    """Whether two uids may be of the same server; "" is an unknown uid."""
     return uid == other or not uid or not other
 
 
 def allowed(folder: str, volume_folders: Iterable[str]) -> bool:
-    """Whether a folder lies strictly inside one of the operator's folders for volumes."""
+    """Whether a folder is strictly inside one of the operator's folders for volumes."""
     return posixpath.normpath(folder) == folder.rstrip("/") and any(
         folder.startswith(root.rstrip("/") + "/") and folder.rstrip("/") != root.rstrip("/") for root in volume_folders
     )
 
 
 def endpoint_slice(service: Service, settings: Settings) -> dict[str, Any]:
-    """The EndpointSlice that leads a server's port to this pod; it goes when its Service goes."""
+    """The EndpointSlice that leads a server's SFTP port to this pod. It is deleted with its Service."""
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -123,11 +133,11 @@ def endpoint_slice(service: Service, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _leads_here(found: Slice | None, service: Service, settings: Settings) -> bool:
+def _leads_here(existing: Slice | None, service: Service, settings: Settings) -> bool:
     return (
-        found is not None
-        and found.owner == service.uid
-        and found.addresses == (settings.pod_ip,)
-        and found.node == settings.node
-        and found.pod == settings.pod
+        existing is not None
+        and existing.owner == service.uid
+        and existing.addresses == (settings.pod_ip,)
+        and existing.node == settings.node
+        and existing.pod == settings.pod
     )

@@ -8,11 +8,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """What the chart tells the agent.
+    """The settings that the chart passes to the agent.
 
-    volume_folders are the node's folders that hold volumes; a volume anywhere else is refused.
-    host_root is where those folders are mounted in this container.
-    uid and gid are the game's: what is uploaded belongs to them.
+    Attributes:
+        node, pod, pod_uid, pod_ip, namespace: This pod and its node.
+        servers_namespace: The namespace of the game servers.
+        volume_folders: The node's folders that hold volumes; a volume anywhere else is refused.
+        uid, gid: The game's user and group, which own uploaded files.
+        host_root: Where the volume folders are mounted in this container.
+        chroots, extrausers, state: The folders of the chroots, of sshd's user files, and of the agent's own state.
+        guesses: How many wrong passwords a server may get at once.
+        guess_seconds: Seconds until one more guess is allowed.
+        sessions: How many sessions a server may have.
+        connection_guesses: How many wrong passwords one connection may give. sshd's MaxAuthTries also counts the keys
+            of a client's ssh-agent, so it has to be large.
     """
 
     node: str
@@ -31,13 +40,11 @@ class Settings:
     guesses: int = 10
     guess_seconds: float = 10.0
     sessions: int = 20
-    # Wrong passwords that one connection may give. sshd's MaxAuthTries counts the keys of a client's agent too, so it
-    # has to be large.
     connection_guesses: int = 4
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        """Raises KeyError or ValueError when the chart left something out."""
+        """Read the settings. Raises KeyError or ValueError if one is missing or malformed."""
         return cls(
             node=environment["NODE_NAME"],
             pod=environment["POD_NAME"],

@@ -1,4 +1,4 @@
-"""Keeps what there is of one kind of object in memory, by a list and then a watch."""
+"""Keeps all objects of one kind in memory: lists them once, then watches them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,18 @@ log = logging.getLogger(__name__)
 Record = TypeVar("Record")
 
 PAGE = 500
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+FIRST_PAUSE, MAX_PAUSE = 0.5, 30.0
 
 
 class Watch(Generic[Record]):
-    """The records of one kind. cut_down turns an object into its record, or None for one to leave out.
+    """The records of one kind of object. Thread-safe.
 
-    changed is called after each change, from the watch's own thread.
+    Args:
+        kube: The API server.
+        path: The collection's path.
+        selector: A label selector, "" for all objects.
+        convert: Turns an object into its record, or into None if it is to be left out.
+        changed: Called after each change, from the watch's own thread.
     """
 
     def __init__(
@@ -32,33 +37,34 @@ class Watch(Generic[Record]):
         kube: Kube,
         path: str,
         selector: str,
-        cut_down: Callable[[dict[str, Any]], Record | None],
+        convert: Callable[[dict[str, Any]], Record | None],
         changed: Callable[[], None],
     ) -> None:
         self._kube = kube
         self._path = path
         self._selector = selector
-        self._cut_down = cut_down
+        self._convert = convert
         self._changed = changed
         self._records: dict[str, Record] = {}
-        # The version up to which the records are current; empty before the first list.
+        # The resourceVersion of the records; empty before the first list.
         self._version = ""
         self._lock = threading.Lock()
         self.synced = threading.Event()
 
     def records(self) -> list[Record]:
-        """The records of this moment."""
+        """The current records."""
         with self._lock:
             return list(self._records.values())
 
     def start(self) -> None:
+        """Start the watch's thread."""
         threading.Thread(target=self.run, name=self._path, daemon=True).start()
 
     def run(self) -> None:
-        """List once, then watch for ever.
+        """List once, then watch forever.
 
-        The API server may be away at any time: each failure waits twice as long as the one before, with
-        jitter, so that the agents of all nodes do not come back at the same moment. What is known stays.
+        The API server may be unreachable at any time. After each failure the watch waits twice as long as after the
+        one before, with jitter, so that the agents of all nodes do not return at the same moment. It keeps the records.
         """
         pause = FIRST_PAUSE
         while True:
@@ -69,36 +75,36 @@ class Watch(Generic[Record]):
                 self._watch()
                 pause = FIRST_PAUSE
             except ApiError as error:
-                if error.status == 410:  # the version is too old to go on from: list again
+                if error.status == 410:  # The version is too old to continue from: list again.
                     self._version = ""
                 self._log(error)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self._log(error)
             else:
                 continue
-            if time.monotonic() - began > LONGEST_PAUSE:
+            if time.monotonic() - began > MAX_PAUSE:
                 pause = FIRST_PAUSE
             time.sleep(random.uniform(pause / 2, pause))  # noqa: S311
-            pause = min(pause * 2, LONGEST_PAUSE)
+            pause = min(pause * 2, MAX_PAUSE)
 
     def _list(self) -> None:
         records: dict[str, Record] = {}
-        proceed = ""
+        continue_ = ""
         while True:
-            answer = self._kube.request("GET", self._url({"limit": str(PAGE), "continue": proceed}))
-            for found in answer["items"] or ():
-                self._put(records, found)
-            proceed = answer["metadata"].get("continue", "")
-            if not proceed:
+            page = self._kube.request("GET", self._url({"limit": str(PAGE), "continue": continue_}))
+            for item in page["items"] or ():
+                self._put(records, item)
+            continue_ = page["metadata"].get("continue", "")
+            if not continue_:
                 break
         with self._lock:
             self._records = records
-        self._version = answer["metadata"]["resourceVersion"]
+        self._version = page["metadata"]["resourceVersion"]
         self.synced.set()
         self._changed()
 
     def _watch(self) -> None:
-        """Follow the events until the server ends the watch. Raises as Kube does."""
+        """Follow the events until the server ends the watch. Raises ApiError or OSError."""
         seconds = random.randint(240, 360)  # noqa: S311
         query = {
             "watch": "true",
@@ -107,33 +113,33 @@ class Watch(Generic[Record]):
             "timeoutSeconds": str(seconds),
         }
         for event in self._kube.stream(self._url(query), seconds):
-            changed = event["object"]
+            item = event["object"]
             if event["type"] == "ERROR":
-                raise ApiError(changed.get("code", 500), changed.get("message", "the watch failed"))
+                raise ApiError(item.get("code", 500), item.get("message", "the watch failed"))
             if event["type"] == "BOOKMARK":
-                self._version = changed["metadata"]["resourceVersion"]
+                self._version = item["metadata"]["resourceVersion"]
                 continue
             with self._lock:
                 if event["type"] == "DELETED":
-                    self._records.pop(_key(changed), None)
+                    self._records.pop(_key(item), None)
                 else:
-                    self._put(self._records, changed)
-            self._version = changed["metadata"]["resourceVersion"]
+                    self._put(self._records, item)
+            self._version = item["metadata"]["resourceVersion"]
             self._changed()
 
-    def _put(self, records: dict[str, Record], found: dict[str, Any]) -> None:
-        """An object that cannot be understood is left out: one broken object must not stop the others."""
+    def _put(self, records: dict[str, Record], item: dict[str, Any]) -> None:
+        """Store an object's record. A malformed object is left out, so that it does not stop the others."""
         try:
-            record = self._cut_down(found)
+            record = self._convert(item)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             log.warning(
-                "object left out", extra={"fields": {"path": self._path, "name": _key(found), "error": repr(error)}}
+                "object left out", extra={"fields": {"path": self._path, "name": _key(item), "error": repr(error)}}
             )
             record = None
         if record is None:
-            records.pop(_key(found), None)
+            records.pop(_key(item), None)
         else:
-            records[_key(found)] = record
+            records[_key(item)] = record
 
     def _url(self, query: dict[str, str]) -> str:
         if self._selector:
@@ -144,5 +150,5 @@ class Watch(Generic[Record]):
         log.warning("watch interrupted", extra={"fields": {"path": self._path, "error": str(error)}})
 
 
-def _key(found: dict[str, Any]) -> str:
-    return str(found["metadata"]["name"])
+def _key(item: dict[str, Any]) -> str:
+    return str(item["metadata"]["name"])

@@ -1,5 +1,5 @@
-"""What the cluster has of the servers: one of them read live, or all from memory; and how each stop went.
+"""Reads the cluster: one server live, or all servers from memory. Also records how each stop went.
 
-The real side of `operations.interfaces.Cluster`. May use `kube`, `servers`, and `helm` for what a
-release's Secrets say.
+It implements `operations.interfaces.Cluster`. It may import `kube`, `servers`, and `helm` for what a release's Secrets
+say.
 """

@@ -1,4 +1,4 @@
-"""All servers by pages, from watches kept in memory: 2,000 servers would be 10,000 objects to fetch each time."""
+"""All servers page by page, from watches in memory: 2,000 servers would be 10,000 objects to read each time."""
 
 from __future__ import annotations
 
@@ -8,47 +8,49 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any
 
-from service.cluster.stopkeeper import StopKeeper
+from service.cluster.stoprecorder import StopRecorder
 from service.errors import ClusterUnavailable, InvalidRequest
 from service.helm.revisions import in_order, status
 from service.kube.client import Kube, path
 from service.kube.types import Object
 from service.kube.watch import Kind, Watch
-from service.servers.hindrances import READ_EVENTS
+from service.servers.accessors import owner_uid, sorted_events, trimmed_event
 from service.servers.names import ID, pod_name, server_name, service_names
 from service.servers.objects import ServerObjects
-from service.servers.readings import in_time, owner_uid, read_event
+from service.servers.reasons import READ_EVENTS
 
 SYNC_SECONDS = 3.0
-# The API server ends every watch now and then, and the next begins at once: a gap of this length means nothing.
+# The API server ends every watch now and then, and the next starts immediately: a shorter interruption is normal.
 GAP_SECONDS = 3.0
 
-_EVENTS_OF = {"Pod", "StatefulSet", "PersistentVolumeClaim"}
-# Watches of events speak only when there is one, as the API server keeps none of them in its cache.
+_KINDS_OF_EVENTS = {"Pod", "StatefulSet", "PersistentVolumeClaim"}
+# The API server does not cache events, so their watches get no bookmarks.
 _FEW: dict[str, Any] = {"most": 20, "bookmarks": False}
-_RELEASE = re.compile(r"server-([1-9][0-9]{0,18})")
+_SERVER_NAME = re.compile(r"server-([1-9][0-9]{0,18})")
 
 
-class Listing:
-    """The servers of one namespace; the watches start with the first page asked for."""
+class ServerIndex:
+    """The servers of one namespace. The watches start with the first page. Thread-safe."""
 
     def __init__(self, kube: Kube, namespace: str, nodes: Mapping[str, Object]) -> None:
         self._nodes = nodes
-        self._stops = StopKeeper(kube, namespace, self._server)
+        self._stops = StopRecorder(kube, namespace, self._server)
         self._statefulsets = Watch(
             kube,
-            Kind(path("apps/v1", namespace, "statefulsets"), ID, _statefulset, _id_of_label),
+            Kind(path("apps/v1", namespace, "statefulsets"), ID, _trim_statefulset, _id_of_label),
             self._stops.statefulset_changed,
         )
-        self._pods = Watch(kube, Kind(path("v1", namespace, "pods"), ID, _pod, _id_of_label), self._stops.pod_changed)
+        self._pods = Watch(
+            kube, Kind(path("v1", namespace, "pods"), ID, _trim_pod, _id_of_label), self._stops.pod_changed
+        )
         self._claims = Watch(kube, Kind(path("v1", namespace, "persistentvolumeclaims"), ID, _trim, _id_of_label))
         self._services = Watch(kube, Kind(path("v1", namespace, "services"), ID, _trim, _id_of_label))
         self._releases = Watch(
             kube, Kind(path("v1", namespace, "secrets"), "owner=helm", _trim, _id_of_release, metadata=True)
         )
-        # What only events tell: what is refused, and that it no longer is. All others would be ten times as many.
+        # Only events that a state may depend on: refusals, and what ends them. All events would be ten times as many.
         self._events = [
-            Watch(kube, Kind(path("v1", namespace, "events"), "", read_event, _id_of_event, **_FEW, fields=fields))
+            Watch(kube, Kind(path("v1", namespace, "events"), "", trimmed_event, _id_of_event, **_FEW, fields=fields))
             for fields in ("type=Warning", "reason=SuccessfulCreate")
         ]
         self._watches = (
@@ -63,7 +65,7 @@ class Listing:
         self._started = False
 
     def start(self) -> None:
-        """Begin to watch, if that has not happened yet."""
+        """Start the watches. Idempotent."""
         with self._lock:
             if not self._started:
                 self._started = True
@@ -72,30 +74,35 @@ class Listing:
                     watch.start()
 
     def page(self, limit: int, continue_: str | None) -> tuple[list[ServerObjects], str | None]:
-        """Up to `limit` servers after the id `continue_`. Raises ClusterUnavailable while the list is out of date."""
+        """Up to `limit` servers after the id `continue_`, and the next page's `continue_`; see `ClusterReader.servers`.
+
+        Raises:
+            ClusterUnavailable: The list is not complete yet, or out of date.
+            InvalidRequest: `continue_` is malformed.
+        """
         after = _after(continue_)
         self.start()
         self._check()
         ids = sorted({*self._statefulsets.ids(), *self._releases.ids(), *self._pods.ids()})
         page: list[ServerObjects] = []
         for id in ids[bisect_right(ids, after) :]:
-            found = self._server(id)
-            if found is None:
+            server = self._server(id)
+            if server is None:
                 continue
             if len(page) == limit:
                 return page, str(page[-1].id)
-            page.append(found)
+            page.append(server)
         return page, None
 
     def releases(self, id: int) -> tuple[Object, ...] | None:
-        """The metadata of a server's release Secrets, oldest first; None while nobody knows."""
+        """The metadata of a server's release Secrets, oldest first; None while the watch does not know them."""
         if not self._releases.wait(0) or self._releases.lost_for() > 0:
             return None
         return in_order([secret["metadata"] for secret in self._releases.of(id).values()])
 
     def _check(self) -> None:
         if not all(watch.wait(SYNC_SECONDS) for watch in self._watches):
-            raise ClusterUnavailable("The list of servers is not there yet; Kubernetes has not answered.")
+            raise ClusterUnavailable("The list of servers is not complete yet. Kubernetes has not answered.")
         if (lost := max(watch.lost_for() for watch in self._watches)) > GAP_SECONDS:
             raise ClusterUnavailable(f"The list of servers has not been up to date for {round(lost)} seconds.")
 
@@ -104,7 +111,7 @@ class Listing:
         statefulset = self._statefulsets.of(id).get(name)
         releases = in_order([secret["metadata"] for secret in self._releases.of(id).values()])
         pod = self._pods.of(id).get(pod_name(id))
-        # While a deleted server's pod still ends, there is something to see.
+        # A deleted server is shown until its pod has ended.
         if statefulset is None and pod is None and (not releases or status(releases[-1]) == "uninstalled"):
             return None
         services = self._services.of(id)
@@ -114,7 +121,7 @@ class Listing:
             pod=pod,
             claim=self._claims.of(id).get(name),
             services={service: services[service] for service in service_names(id) if service in services},
-            events=in_time([event for watch in self._events for event in watch.of(id).values()]),
+            events=sorted_events([event for watch in self._events for event in watch.of(id).values()]),
             releases=releases,
             nodes=self._nodes,
         )
@@ -137,20 +144,21 @@ def _id_of_release(item: Object) -> int | None:
 
 
 def _id_of_event(item: Object) -> int | None:
-    about = item.get("involvedObject", {})
-    if item.get("reason") not in READ_EVENTS or about.get("kind") not in _EVENTS_OF:
+    involved = item.get("involvedObject", {})
+    if item.get("reason") not in READ_EVENTS or involved.get("kind") not in _KINDS_OF_EVENTS:
         return None
-    return _id(about.get("name", "").removesuffix("-0") if about["kind"] == "Pod" else about.get("name", ""))
+    name = involved.get("name", "")
+    return _id(name.removesuffix("-0") if involved["kind"] == "Pod" else name)
 
 
 def _id(name: str) -> int | None:
-    found = _RELEASE.fullmatch(name)
-    return int(found[1]) if found else None
+    match = _SERVER_NAME.fullmatch(name)
+    return int(match[1]) if match else None
 
 
-# Two thousand servers are to fit in a small replica's memory, so what no reader looks at is left out.
+# Two thousand servers have to fit into a small replica's memory, so fields that are never read are removed.
 
-_READ_OF_CONTAINER = ("name", "image", "resources", "ports", "startupProbe")
+_CONTAINER_FIELDS = ("name", "image", "resources", "ports", "startupProbe")
 
 
 def _trim(item: Object) -> Object:
@@ -160,22 +168,25 @@ def _trim(item: Object) -> Object:
     return {**item, "metadata": metadata}
 
 
-def _pod(item: Object) -> Object:
-    pod = _trim({**item, "spec": _containers(item["spec"])})
+def _trim_pod(item: Object) -> Object:
+    pod = _trim({**item, "spec": _trim_containers(item["spec"])})
     if owner := owner_uid(item):
         pod["metadata"]["ownerReferences"] = [{"controller": True, "uid": owner}]
     return pod
 
 
-def _statefulset(item: Object) -> Object:
+def _trim_statefulset(item: Object) -> Object:
     template = item["spec"]["template"]
-    spec = {**item["spec"], "template": {**template, "spec": _containers(template["spec"])}}
+    spec = {**item["spec"], "template": {**template, "spec": _trim_containers(template["spec"])}}
     return _trim({**item, "spec": spec})
 
 
-def _containers(spec: dict[str, Any]) -> dict[str, Any]:
-    containers = [{key: one[key] for key in _READ_OF_CONTAINER if key in one} for one in spec["containers"]]
-    for one in containers:
-        if "startupProbe" in one:
-            one["startupProbe"] = {key: value for key, value in one["startupProbe"].items() if key != "exec"}
+def _trim_containers(spec: dict[str, Any]) -> dict[str, Any]:
+    containers = [
+        {key: container[key] for key in _CONTAINER_FIELDS if key in container} for container in spec["containers"]
+    ]
+    for container in containers:
+        if "startupProbe" in container:
+            probe = container["startupProbe"]
+            container["startupProbe"] = {key: value for key, value in probe.items() if key != "exec"}
     return {"containers": containers, **({"nodeName": spec["nodeName"]} if "nodeName" in spec else {})}

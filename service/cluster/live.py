@@ -1,4 +1,4 @@
-"""One server read live from Kubernetes, part by part."""
+"""One server, read live from Kubernetes on demand."""
 
 from __future__ import annotations
 
@@ -8,93 +8,93 @@ from typing import Any, Generic, Protocol, TypeVar
 from service.kube.types import Object
 from service.servers.names import server_name, service_names
 
-Part = TypeVar("Part")
+Value = TypeVar("Value")
 
 
-class Reads(Protocol):
-    """What one server is read with: `ClusterReader`, which makes the LiveServers."""
+class Reader(Protocol):
+    """The part of `ClusterReader` that a LiveServer uses."""
 
     @property
     def nodes(self) -> Mapping[str, Object]: ...
-    def get_all(self, wanted: Sequence[tuple[str, str, str]]) -> list[Object | None]: ...
+    def get_all(self, targets: Sequence[tuple[str, str, str]]) -> list[Object | None]: ...
     def service(self, name: str) -> Object | None: ...
     def events(self, id: int) -> tuple[Object, ...]: ...
     def releases(self, id: int, *, current: bool) -> tuple[Object, ...]: ...
 
 
-class once(Generic[Part]):
-    """An attribute computed when it is first asked for.
+class cached(Generic[Value]):
+    """An attribute that is computed on first access.
 
-    functools.cached_property holds one lock for all objects of a class until Python 3.12, so that reads of different
+    Until Python 3.12, functools.cached_property holds one lock for all objects of a class, so reads of different
     servers would wait for each other: https://docs.python.org/3/library/functools.html#functools.cached_property
     """
 
-    def __init__(self, compute: Callable[[Any], Part]) -> None:
+    def __init__(self, compute: Callable[[Any], Value]) -> None:
         self._compute = compute
 
-    def __get__(self, instance: object, owner: type) -> Part:
-        # From now on the attribute is found in the instance, and this is not asked.
-        part = instance.__dict__[self._compute.__name__] = self._compute(instance)
-        return part
+    def __get__(self, instance: object, owner: type) -> Value:
+        # Python finds later accesses in the instance's dict, and no longer calls this.
+        value = instance.__dict__[self._compute.__name__] = self._compute(instance)
+        return value
 
 
 class LiveServer:
-    """One server's objects, read when one is first looked at.
+    """One server's objects, each read on first access. It implements `servers.objects.Objects`.
 
-    StatefulSet, pod, claim and Services are read together, side by side: most calls look at several of them, and all
-    five take hardly longer than one.
+    StatefulSet, pod, claim and Services are read together and in parallel: most calls need several of them, and reading
+    all five takes hardly longer than reading one.
     """
 
-    def __init__(self, cluster: Reads, id: int) -> None:
+    def __init__(self, reader: Reader, id: int) -> None:
         self.id = id
-        self._cluster = cluster
+        self._reader = reader
         self._name = server_name(id)
 
     @property
     def statefulset(self) -> Object | None:
-        return self._parts[0]
+        return self._main_objects[0]
 
     @property
     def pod(self) -> Object | None:
-        return self._parts[1]
+        return self._main_objects[1]
 
     @property
     def claim(self) -> Object | None:
-        return self._parts[2]
+        return self._main_objects[2]
 
     @property
     def services(self) -> Mapping[str, Object]:
-        return self._parts[3]
+        return self._main_objects[3]
 
-    @once
+    @cached
     def releases(self) -> tuple[Object, ...]:
-        # Whether there is a server at all must be current; where a StatefulSet shows it, its history may lag.
-        return self._cluster.releases(self.id, current=self.statefulset is None)
+        # Without a StatefulSet, the releases decide whether the server exists, so they have to be current.
+        return self._reader.releases(self.id, current=self.statefulset is None)
 
-    @once
+    @cached
     def events(self) -> tuple[Object, ...]:
-        return self._cluster.events(self.id)
+        return self._reader.events(self.id)
 
     @property
     def nodes(self) -> Mapping[str, Object]:
-        return self._cluster.nodes
+        return self._reader.nodes
 
-    @once
-    def _parts(self) -> tuple[Object | None, Object | None, Object | None, Mapping[str, Object]]:
-        own, rcon, sftp = service_names(self.id)
-        wanted = [
+    @cached
+    def _main_objects(self) -> tuple[Object | None, Object | None, Object | None, Mapping[str, Object]]:
+        game_name, rcon_name, sftp_name = service_names(self.id)
+        targets = [
             ("apps/v1", "statefulsets", self._name),
             ("v1", "pods", f"{self._name}-0"),
             ("v1", "persistentvolumeclaims", self._name),
-            ("v1", "services", own),
-            ("v1", "services", sftp),
+            ("v1", "services", game_name),
+            ("v1", "services", sftp_name),
         ]
-        statefulset, pod, claim, game, files = self._cluster.get_all(wanted)
-        found = {own: game, sftp: files}
-        # RCON has a Service of its own only where the game has RCON and the server's Service shows none of it.
+        statefulset, pod, claim, game, sftp = self._reader.get_all(targets)
+        services = {game_name: game, sftp_name: sftp}
+        # RCON has a Service of its own only if the game has RCON and the game's Service does not have its port.
         if game is not None and not _has_rcon(game["spec"]) and _may_have_rcon(statefulset):
-            found[rcon] = self._cluster.service(rcon)
-        return statefulset, pod, claim, {name: service for name, service in found.items() if service is not None}
+            services[rcon_name] = self._reader.service(rcon_name)
+        return statefulset, pod, claim, {name: service for name, service in services.items() if service is not None}
 
 
 def _may_have_rcon(statefulset: Object | None) -> bool:
@@ -103,5 +103,5 @@ def _may_have_rcon(statefulset: Object | None) -> bool:
 
 
 def _has_rcon(spec: Mapping[str, Any]) -> bool:
-    """Whether a Service or a container has the port."""
+    """Whether the spec of a Service or a container has RCON's port."""
     return any(port.get("name") == "rcon" for port in spec.get("ports", []))

@@ -1,7 +1,7 @@
-"""All reads of Kubernetes, and the few writes that are no Helm's.
+"""All reads of Kubernetes, and the few writes that do not go through Helm.
 
-Every method may raise ClusterUnavailable. One server is read live, object by object and by name, so that any replica
-sees any write at once; lists come from `listing.py`.
+Every method may raise ClusterUnavailable. One server is read live, each object by its name, so that every replica sees
+every write immediately. Lists come from `index.py`.
 
 Rights that this needs:
 
@@ -24,18 +24,18 @@ import time
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
-from service.cluster.index import Listing
+from service.cluster.hosts import Hosts
+from service.cluster.index import ServerIndex
 from service.cluster.live import LiveServer
-from service.cluster.nodelist import NodeList
 from service.cluster.nodes import Nodes
 from service.errors import OperationInProgress, Problem
 from service.helm.revisions import Revisions, status
 from service.kube.client import Conflict, Kube, path
 from service.kube.types import Object
-from service.servers.hindrances import READ_EVENTS
+from service.servers.accessors import sorted_events, trimmed_event
 from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, pod_name, rcon_name, server_name
 from service.servers.objects import Objects, RconPassword, ServerObjects
-from service.servers.readings import in_time, read_event
+from service.servers.reasons import READ_EVENTS
 from service.servers.spec import never_used
 from service.settings import Settings
 
@@ -43,67 +43,76 @@ READY_SECONDS = 2.0
 
 
 class ClusterReader:
-    """The cluster as the API sees it. To be made after a fork."""
+    """Reads the cluster. Create it after a fork: it has sockets and starts threads."""
 
     def __init__(self, settings: Settings, kube: Kube | None = None) -> None:
         self._namespace = settings.servers_namespace
         self._kube = kube or Kube()
         self._revisions = Revisions(self._kube, self._namespace)
-        self.nodes = NodeList(self._kube)
-        self._listing = Listing(self._kube, self._namespace, self.nodes)
-        self._nodes = Nodes(self._kube)
-        self._answered = float("-inf")
+        self.nodes = Nodes(self._kube)
+        self._index = ServerIndex(self._kube, self._namespace, self.nodes)
+        self._hosts = Hosts(self._kube)
+        self._answered_at = float("-inf")
 
     def start(self) -> None:
-        """Begin to fill the list of servers, which otherwise begins when it is first asked for."""
-        self._listing.start()
+        """Start to fill the list of servers now; otherwise this starts with the first page."""
+        self._index.start()
 
     # -- servers -------------------------------------------------------------------------------------------
 
     def server(self, id: int) -> LiveServer:
-        """The objects of one server as they are now."""
+        """The objects of one server, read live."""
         return LiveServer(self, id)
 
     def servers(self, limit: int, continue_: str | None) -> tuple[list[ServerObjects], str | None]:
-        """A page of all servers, by id, and what to pass as `continue_` for the next."""
-        # A watch on a server that has frozen looks like one on which nothing happens; so ask, but not every time.
-        if time.monotonic() - self._answered > READY_SECONDS:
-            self._ask()
-        return self._listing.page(limit, continue_)
+        """A page of all servers, sorted by id.
+
+        Args:
+            limit: How many servers a page has at most.
+            continue_: What the previous page returned; None for the first page.
+
+        Returns:
+            The servers, and what to pass as `continue_` for the next page; None after the last.
+
+        Raises:
+            InvalidRequest: `continue_` is malformed.
+        """
+        # A watch of a frozen API server looks like one without changes. So ask Kubernetes, but not for every page.
+        if time.monotonic() - self._answered_at > READY_SECONDS:
+            self._ping()
+        return self._index.page(limit, continue_)
 
     def events(self, id: int) -> tuple[Object, ...]:
-        """Those events of pod, StatefulSet and claim that a state may be read from, newest last."""
-        where = path("v1", self._namespace, "events")
-        selectors = [quote(f"involvedObject.name=server-{id}{pod}") for pod in ("", "-0")]
-        lists = self._kube.get_all([f"{where}?fieldSelector={selector}" for selector in selectors])
-        found = [event for some in lists for event in (some or {}).get("items") or []]
-        return in_time([read_event(event) for event in found if event.get("reason") in READ_EVENTS])
+        """The events of pod, StatefulSet and claim that a state may depend on, newest last."""
+        collection = path("v1", self._namespace, "events")
+        selectors = [quote(f"involvedObject.name=server-{id}{suffix}") for suffix in ("", "-0")]
+        lists = self._kube.get_all([f"{collection}?fieldSelector={selector}" for selector in selectors])
+        events = [event for list_ in lists for event in (list_ or {}).get("items") or []]
+        return sorted_events([trimmed_event(event) for event in events if event.get("reason") in READ_EVENTS])
 
     def service(self, name: str) -> Object | None:
-        """The Service called `name`, as it is now."""
+        """The Service with this name, read live."""
         return self.get("v1", "services", name)
 
     def rcon_password(self, id: int) -> RconPassword | None:
-        """RCON's password, None where the server has none."""
+        """RCON's password; None if the server has none."""
         secret = self.get("v1", "secrets", rcon_name(id))
-        if secret is None or not (packed := (secret.get("data") or {}).get("password")):
+        if secret is None or not (encoded := (secret.get("data") or {}).get("password")):
             return None
-        return RconPassword(base64.b64decode(packed).decode(), secret["metadata"]["creationTimestamp"])
+        return RconPassword(base64.b64decode(encoded).decode(), secret["metadata"]["creationTimestamp"])
 
     def pod_log_tail(self, id: int, lines: int, previous: bool) -> str:
-        """The last lines of the game's log, or of the container's before it; "" where there is none."""
-        where = path("v1", self._namespace, "pods", pod_name(id), "log")
-        return (
-            self._kube.text(where, container="game", tailLines=lines, limitBytes=65536, previous=str(previous).lower())
-            or ""
-        )
+        """The last lines of the game's log; with `previous`, of the previous container's. "" if there is none."""
+        log = path("v1", self._namespace, "pods", pod_name(id), "log")
+        query: dict[str, str | int] = {"tailLines": lines, "limitBytes": 65536, "previous": str(previous).lower()}
+        return self._kube.text(log, container="game", **query) or ""
 
     # -- disks ---------------------------------------------------------------------------------------------
 
     def kept_disks(self) -> list[Object]:
-        """The claims that outlived their server, by id."""
+        """The claims of all kept disks, sorted by id."""
         newest: dict[str, Object] = {}
-        for revision in sorted(self._revisions.all(), key=lambda one: int(one["labels"].get("version", 0))):
+        for revision in sorted(self._revisions.all(), key=lambda metadata: int(metadata["labels"].get("version", 0))):
             newest[revision["labels"].get("name", "")] = revision
         installed = {name for name, revision in newest.items() if status(revision) != "uninstalled"}
         claims = self._kube.all(path("v1", self._namespace, "persistentvolumeclaims"), labelSelector=ID)
@@ -111,78 +120,87 @@ class ClusterReader:
         return sorted(kept, key=lambda claim: int(claim["metadata"]["labels"][ID]))
 
     def keep_disk(self, id: int, since: str) -> None:
-        """Write on the claim since when it outlives its server."""
-        where = path("v1", self._namespace, "persistentvolumeclaims", server_name(id))
-        self._kube.merge(where, {"metadata": {"annotations": {KEPT_SINCE: since}}})
+        """Note on the claim that its server was deleted at `since`."""
+        self._annotate_claim(id, {KEPT_SINCE: since})
 
     def reuse_disk(self, id: int, since: str) -> None:
-        """Write on the claim that a server has it again."""
-        where = path("v1", self._namespace, "persistentvolumeclaims", server_name(id))
-        self._kube.merge(where, {"metadata": {"annotations": {KEPT_SINCE: None, REUSED_SINCE: since}}})
+        """Note on the claim that a server was created with it at `since`."""
+        self._annotate_claim(id, {KEPT_SINCE: None, REUSED_SINCE: since})
 
     def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
-        """Begin to delete the claim; its volume goes with it once no pod uses it. Idempotent.
+        """Begin to delete the claim; its volume is deleted once no pod uses it. Idempotent.
 
-        With `unless_used` only a claim that never had a volume.
+        If this process was frozen after it read the claim, another may have the server's Lease by now: `confirm` raises
+        then. If the freeze comes after `confirm`, the claim's version protects it, because every create that uses the
+        disk first writes on the claim.
 
-        Whoever froze since the claim was read has lost the Lease, which `confirm` says, or loses it later: then the
-        claim's version tells, as each create that takes the disk writes on the claim first.
+        Args:
+            id: The server's id.
+            confirm: Raises ClusterUnavailable if this process no longer holds the server's Lease.
+            unless_used: Delete only a claim that never had a volume.
+
+        Raises:
+            OperationInProgress: Somebody has changed the claim since it was read.
         """
-        name = server_name(id)
-        claim = self.get("v1", "persistentvolumeclaims", name)
-        # A claim of the same name that is not ours is nobody's to delete.
+        claim = self.get("v1", "persistentvolumeclaims", server_name(id))
+        # Never delete a claim with the same name that is not the product's.
         if claim is None or claim["metadata"].get("labels", {}).get(ID) != str(id):
             return
         if unless_used and not never_used(claim):
             return
         try:
             confirm()
-            where = path("v1", self._namespace, "persistentvolumeclaims", name)
-            about = claim["metadata"]
-            self._kube.delete(where, uid=about["uid"], version=about["resourceVersion"])
+            metadata = claim["metadata"]
+            self._kube.delete(self._claim_path(id), uid=metadata["uid"], version=metadata["resourceVersion"])
         except Conflict as conflict:
             if unless_used:
-                # Somebody has begun to use it.
+                # A server has begun to use it.
                 return
             raise OperationInProgress from conflict
 
     def disk_class_expandable(self, claim: Object) -> bool:
-        """Whether the claim's StorageClass lets a disk grow."""
+        """Whether the claim's StorageClass allows disks to grow."""
         name = claim.get("spec", {}).get("storageClassName")
-        found = self._kube.get(f"/apis/storage.k8s.io/v1/storageclasses/{name}") if name else None
-        return bool((found or {}).get("allowVolumeExpansion"))
+        storage_class = self._kube.get(f"/apis/storage.k8s.io/v1/storageclasses/{name}") if name else None
+        return bool((storage_class or {}).get("allowVolumeExpansion"))
+
+    def _annotate_claim(self, id: int, annotations: dict[str, str | None]) -> None:
+        self._kube.merge(self._claim_path(id), {"metadata": {"annotations": annotations}})
+
+    def _claim_path(self, id: int) -> str:
+        return path("v1", self._namespace, "persistentvolumeclaims", server_name(id))
 
     # -- the cluster itself --------------------------------------------------------------------------------
 
     def host(self, objects: Objects) -> str | None:
-        """An address of the node that has the server's disk, None while there is none."""
-        return self._nodes.host(objects)
+        """An address of the node that has the server's disk; None while there is no such node."""
+        return self._hosts.host(objects)
 
     def ready(self) -> bool:
-        """Whether Kubernetes answers what the API asks of it."""
+        """Whether Kubernetes answers the API's requests."""
         try:
-            self._ask()
+            self._ping()
         except Problem:
             return False
         return True
 
-    def _ask(self) -> None:
+    def _ping(self) -> None:
         self._kube.get(path("apps/v1", self._namespace, "statefulsets"), limit=1)
-        self._answered = time.monotonic()
+        self._answered_at = time.monotonic()
 
     # -- for LiveServer ------------------------------------------------------------------------------------
 
     def get(self, group: str, kind: str, name: str) -> Object | None:
-        """One object of the servers' namespace, as it is now."""
+        """One object of the servers' namespace, read live; None if it does not exist."""
         return self._kube.get(path(group, self._namespace, kind, name))
 
-    def get_all(self, wanted: Sequence[tuple[str, str, str]]) -> list[Object | None]:
-        """Several of them by group, kind and name, read side by side."""
-        return self._kube.get_all([path(group, self._namespace, kind, name) for group, kind, name in wanted])
+    def get_all(self, targets: Sequence[tuple[str, str, str]]) -> list[Object | None]:
+        """Several objects by group, kind and name, read in parallel."""
+        return self._kube.get_all([path(group, self._namespace, kind, name) for group, kind, name in targets])
 
     def releases(self, id: int, *, current: bool) -> tuple[Object, ...]:
-        """The metadata of the release Secrets, oldest first; some milliseconds old unless it has to be `current`."""
+        """The metadata of the release's Secrets, oldest first; some milliseconds old unless `current` is set."""
         if current:
             return self._revisions.of(server_name(id))
-        known = self._listing.releases(id)
+        known = self._index.releases(id)
         return self._revisions.cached(server_name(id)) if known is None else known

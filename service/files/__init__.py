@@ -1,5 +1,5 @@
-"""Customers' access to their server's files: who may log in, and with what.
+"""Customers' access to their servers' files: SFTP accounts, and their passwords and keys.
 
-The real side of `operations.interfaces.Accounts`; what serves the files is the agent, in `agent/disk_agent`. May use
-`kube`, `servers` and what is below them.
+It implements `operations.interfaces.Accounts`. The agent (`agent/disk_agent`) serves the files. It may import `kube`,
+`servers` and the layers below them.
 """

@@ -31,9 +31,12 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class Account:
-    """How a customer logs in: crypt(5)'s hash of a password, and public keys as OpenSSH writes them.
+    """How a customer logs in to a server's files.
 
-    `uid` is that of the server which the account is for, None where that has none: ids are used again.
+    Attributes:
+        password_hash: The password's hash in the format of crypt(5), if there is one.
+        public_keys: Public keys in OpenSSH's format.
+        uid: The server's uid, because ids are used again; None if the server has none.
     """
 
     password_hash: str | None = None
@@ -42,49 +45,61 @@ class Account:
 
 
 class SecretAccounts:
-    """The accounts as the cluster keeps them. To be made after a fork."""
+    """The accounts, stored as Secrets. Create it after a fork: it has sockets.
+
+    Every method may raise ClusterUnavailable, and FileAccessNotInstalled if the chart sftp-daemonset is not installed.
+    """
 
     def __init__(self, settings: Settings, kube: Kube | None = None) -> None:
         self._namespace = settings.sftp_namespace
-        self._kube = kube or _Kube(connections=16)
+        self._kube = kube or _AccountsKube(connections=16)
 
     def host_keys(self) -> list[str]:
-        installed = self._kube.get(
+        """The fingerprints of sshd's host keys."""
+        daemonsets = self._kube.get(
             path("apps/v1", self._namespace, "daemonsets"), labelSelector="app.kubernetes.io/component=sftp", limit=1
         )
         published = self._kube.get(path("v1", self._namespace, "configmaps", "sftp-host-key"))
-        if not (installed or {}).get("items") or published is None:
+        if not (daemonsets or {}).get("items") or published is None:
             raise FileAccessNotInstalled()
         return str(published.get("data", {}).get("fingerprints", "")).split()
 
     def account(self, id: int) -> Account:
+        """A server's account; an empty one if it does not exist."""
         return _account(self._kube.get(self._path(id)))
 
     def change(self, id: int, change: Callable[[Account], Account]) -> Account:
+        """Replace a server's account with `change(account)`, and return it.
+
+        Raises:
+            OperationInProgress: Others kept changing it at the same time.
+        """
         for _ in range(_TRIES):
             secret = self._kube.get(self._path(id))
-            present = _account(secret)
-            wanted = change(present)
-            if wanted == present:
-                return present
+            current = _account(secret)
+            changed = change(current)
+            if changed == current:
+                return current
             try:
                 if secret is None:
-                    self._kube.create(path("v1", self._namespace, "secrets"), _secret(id, self._namespace, wanted))
+                    self._kube.create(path("v1", self._namespace, "secrets"), _secret(id, self._namespace, changed))
                 else:
-                    # The version goes with it, so that of two changes at once neither is lost.
-                    self._kube.replace(self._path(id), {**_marked(secret, wanted), "data": _data(wanted)})
+                    # The Secret keeps its resourceVersion, so a concurrent change is not lost.
+                    self._kube.replace(self._path(id), {**_with_uid(secret, changed), "data": _data(changed)})
             except Conflict:
                 continue
-            return wanted
+            return changed
         raise OperationInProgress()
 
     def remove(self, id: int) -> None:
+        """Delete a server's account. Idempotent; does nothing without the chart."""
         try:
             self._kube.delete(self._path(id))
         except FileAccessNotInstalled:
             return
 
     def node_local(self, claim: Object) -> bool:
+        """Whether the claim's disk is in a folder of one node, or not bound yet."""
         name = claim.get("spec", {}).get("volumeName")
         volume = self._kube.get(f"/api/v1/persistentvolumes/{name}") if name else None
         spec = (volume or {}).get("spec")
@@ -95,7 +110,7 @@ class SecretAccounts:
 
 
 class NoFileAccess:
-    """In place of SecretAccounts, where no file access is installed."""
+    """Used instead of SecretAccounts if the API is configured without file access."""
 
     def host_keys(self) -> list[str]:
         raise FileAccessNotInstalled()
@@ -107,19 +122,19 @@ class NoFileAccess:
         raise FileAccessNotInstalled()
 
     def remove(self, id: int) -> None:
-        """There is none to take away."""
+        """There is no account to delete."""
 
     def node_local(self, claim: Object) -> bool:
         raise FileAccessNotInstalled()
 
 
-class _Kube(Kube):
-    """Where the chart that gives the rights is not installed, there is no file access: that is no outage."""
+class _AccountsKube(Kube):
+    """Reports missing rights as FileAccessNotInstalled: the chart sftp-daemonset grants them, so this is no outage."""
 
     @staticmethod
     def _checked(status: int, body: bytes, path: str) -> bytes:
         if status == 403:
-            log.warning("no right to %s: the chart sftp-daemonset has not been installed for this API", path)
+            log.warning("no right to access %s: the chart sftp-daemonset is not installed for this API", path)
             raise FileAccessNotInstalled()
         return Kube._checked(status, body, path)
 
@@ -133,8 +148,8 @@ def _account(secret: Object | None) -> Account:
     return Account(password_hash or None, tuple(keys.splitlines()), uid)
 
 
-def _marked(secret: Object, account: Account) -> Object:
-    """The Secret, saying which server the account is for."""
+def _with_uid(secret: Object, account: Account) -> Object:
+    """The Secret with the uid of the account's server."""
     if account.uid is None:
         return secret
     annotations = {**(secret["metadata"].get("annotations") or {}), UID: account.uid}
@@ -166,4 +181,4 @@ def _secret(id: int, namespace: str, account: Account) -> Object:
         "type": "Opaque",
         "data": _data(account),
     }
-    return _marked(secret, account)
+    return _with_uid(secret, account)

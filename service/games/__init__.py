@@ -1,4 +1,5 @@
-"""The games that can be hosted, each a folder, and what an operator sets for them.
+"""The games that can be hosted, each in a folder, and the operator's own values for servers.
 
-Read and checked as a whole at the start, from files alone. May use `servers` and what is below, but not Kubernetes.
+Everything is read from files and checked when the service starts. It may import `servers` and the layers below, but
+makes no requests to Kubernetes.
 """

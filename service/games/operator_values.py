@@ -1,6 +1,6 @@
-"""The operator's own values for servers: `all`, and by game `games.<name>`.
+"""Loads the operator's own values for servers: `all`, and `games.<name>` for each game.
 
-They are checked with each game, as a create would merge them, so that a slip is found before any server is made.
+They are merged with each game's values as a create would do it, so that mistakes are found before the first create.
 """
 
 from __future__ import annotations
@@ -15,57 +15,58 @@ from service.games.catalogue import Game
 from service.servers.chartvalues import ChartValues, Mistake
 from service.servers.values import deep_merge
 
-# Values with the keys under which they stand in the operator's file, none for a game's own; the first go before.
+# Values with their keys in the operator's file, () for a game's own. The first layer overrides the others.
 Layers = list[tuple[tuple[str, ...], Mapping[str, Any]]]
 
 
 def load(path: Path | None, games: Mapping[str, Game], chart: ChartValues) -> Mapping[str, Any]:
-    """The values in the file, or none without a file; raises StartupError naming all that is wrong in it."""
+    """Load the values from a file; {} without a file. Raises StartupError, which names all mistakes in the file."""
     if path is None:
         return {}
     text = text_of(path)
-    found = yaml_of(path, text) or {}
-    if not isinstance(found, dict) or found.keys() - {"all", "games"}:
+    values = yaml_of(path, text) or {}
+    if not isinstance(values, dict) or values.keys() - {"all", "games"}:
         raise StartupError(f"{path}:1: must be a mapping with `all` and `games` and nothing else")
     for key in ("all", "games"):
-        if not isinstance(found.get(key) or {}, dict):
+        if not isinstance(values.get(key) or {}, dict):
             raise StartupError(f"{path}:1: `{key}` must be a mapping")
-    complaints: dict[Keys, str] = {}
-    for keys, what in _complaints(found, games, chart):
-        complaints.setdefault(keys, what)
-    if complaints:
-        lines = sorted((line_of(text, keys), f"{dotted(keys)} {what}") for keys, what in complaints.items())
-        raise StartupError("; ".join(f"{path}:{line}: {what}" for line, what in lines))
-    return found
+    errors: dict[Keys, str] = {}
+    for keys, message in _errors(values, games, chart):
+        errors.setdefault(keys, message)
+    if errors:
+        lines = sorted((line_of(text, keys), f"{dotted(keys)} {message}") for keys, message in errors.items())
+        raise StartupError("; ".join(f"{path}:{line}: {message}" for line, message in lines))
+    return values
 
 
-def _complaints(found: Mapping[str, Any], games: Mapping[str, Game], chart: ChartValues) -> Iterator[tuple[Keys, str]]:
-    """What is wrong, and where in the file. What is wrong by itself comes before what is so with a game only."""
-    everywhere = ("all",), found.get("all") or {}
-    own = {}
-    for name, values in (found.get("games") or {}).items():
+def _errors(values: Mapping[str, Any], games: Mapping[str, Game], chart: ChartValues) -> Iterator[tuple[Keys, str]]:
+    """Yield all mistakes with their keys in the file: first those in the file alone, then those with each game."""
+    for_all = ("all",), values.get("all") or {}
+    by_game = {}
+    for name, game_values in (values.get("games") or {}).items():
         if name not in games:
-            yield ("games", name), f"is no game: it {unknown(name, games)}"
-        elif not isinstance(values or {}, dict):
+            yield ("games", name), f"is not a game: it {unknown(name, games)}"
+        elif not isinstance(game_values or {}, dict):
             yield ("games", name), "must be a mapping"
         else:
-            own[name] = values or {}
-    for layer in (everywhere, *((("games", name), values) for name, values in own.items())):
-        yield from _wrong(chart.mistakes(layer[1]), [layer])
+            by_game[name] = game_values or {}
+    for layer in (for_all, *((("games", name), game_values) for name, game_values in by_game.items())):
+        yield from _located(chart.mistakes(layer[1]), [layer])
     for name, game in games.items():
         for rendered in game.shapes:
-            layers: Layers = [(("games", name), own.get(name, {})), ((), rendered), everywhere]
-            made = deep_merge(*(values for _, values in reversed(layers)))
-            mistakes = chart.mistakes(made) or chart.clashes(made)
-            yield from _wrong(mistakes, layers, f" (with the game {name})")
+            layers: Layers = [(("games", name), by_game.get(name, {})), ((), rendered), for_all]
+            merged = deep_merge(*(layer_values for _, layer_values in reversed(layers)))
+            mistakes = chart.mistakes(merged) or chart.clashes(merged)
+            yield from _located(mistakes, layers, f" (with the game {name})")
 
 
-def _wrong(mistakes: list[Mistake], layers: Layers, having: str = "") -> Iterator[tuple[Keys, str]]:
+def _located(mistakes: list[Mistake], layers: Layers, context: str = "") -> Iterator[tuple[Keys, str]]:
     for mistake in mistakes:
-        yield _blamed(mistake, layers), f"{mistake.message}{having}"
+        yield _keys_in_file(mistake, layers), f"{mistake.message}{context}"
 
 
-def _blamed(mistake: Mistake, layers: Layers) -> Keys:
-    """Where in the operator's file the mistake comes from. The game's own values were found in order by themselves."""
-    there = [(*at, *keys) for at, values in layers if at for keys in mistake.paths if has(values, keys)]
-    return there[0] if there else mistake.paths[0]
+def _keys_in_file(mistake: Mistake, layers: Layers) -> Keys:
+    """The mistake's keys in the operator's file. The game's own values alone are known to be valid."""
+    in_file = [(prefix, values) for prefix, values in layers if prefix]
+    candidates = [(*prefix, *keys) for prefix, values in in_file for keys in mistake.paths if has(values, keys)]
+    return candidates[0] if candidates else mistake.paths[0]

@@ -1,6 +1,6 @@
-"""The JSON Schema of a game's options: read strictly, and sampled, so that a game's template can be tried.
+"""Reads the JSON Schema of a game's options strictly, and makes sample values from it to test the game's template.
 
-JSON Schema lets every word pass that it does not know, so `minimun` would allow all; here it is a mistake.
+JSON Schema ignores unknown keywords, so `minimun` would have no effect. Here it is a mistake.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jsonschema.exceptions import SchemaError
 
 from service.configfile import broken, dotted, json_of, nearest, text_of, unknown
 
-# The words of https://json-schema.org/draft/2020-12 by what they hold.
+# The keywords of https://json-schema.org/draft/2020-12, by the type of their values.
 _SCHEMA = {
     "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then", "unevaluatedItems",
     "unevaluatedProperties",
@@ -28,17 +28,17 @@ _PLAIN = {
     "minLength", "minProperties", "minimum", "multipleOf", "pattern", "readOnly", "required", "title", "type",
     "uniqueItems", "writeOnly", "contentEncoding", "contentMediaType", "contentSchema",
 }  # fmt: skip
-_WORDS = sorted(_SCHEMA | _SCHEMAS | _SCHEMAS_BY_NAME | _PLAIN)
+_KEYWORDS = sorted(_SCHEMA | _SCHEMAS | _SCHEMAS_BY_NAME | _PLAIN)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The schema in the file; raises StartupError naming the line of what is wrong with it."""
+    """Read the schema in a file. Raises StartupError, which names the line of the first mistake."""
     schema = json_of(path, text_of(path))
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         raise broken(
-            path, f"is no JSON Schema: {error.message} (at {error.json_path})", *error.absolute_path
+            path, f"is not a JSON Schema: {error.message} (at {error.json_path})", *error.absolute_path
         ) from error
     if not isinstance(schema, dict) or schema.get("type") != "object":
         raise broken(path, 'must have "type": "object"', "type")
@@ -46,24 +46,19 @@ def read(path: Path) -> dict[str, Any]:
         raise broken(path, 'must have "additionalProperties": false', "additionalProperties")
     whole = Draft202012Validator(schema)
     for keys, part in _parts((), schema):
-        for word in part:
-            # Words of one's own, for a web shop say, are marked as such.
-            if word not in _WORDS and not word.startswith("x-"):
-                meant = nearest(word, _WORDS)
-                hint = f"did you mean {meant}?" if meant else "words of your own begin with x-"
-                raise broken(
-                    path, f"{word} is no word of JSON Schema (at {dotted(keys) or 'the top'}); {hint}", *keys, word
-                )
-        for word in ("default", "examples"):
-            values = part.get(word, []) if word == "examples" else [part[word]] if word in part else []
+        place = dotted(keys) or "the top"
+        for keyword in part:
+            # Custom keywords, for example for a web shop, are marked with x-.
+            if keyword not in _KEYWORDS and not keyword.startswith("x-"):
+                suggestion = nearest(keyword, _KEYWORDS)
+                hint = f"did you mean {suggestion}?" if suggestion else "custom keywords must begin with x-"
+                raise broken(path, f"{keyword} is not a keyword of JSON Schema (at {place}); {hint}", *keys, keyword)
+        for keyword in ("default", "examples"):
+            values = part.get(keyword, []) if keyword == "examples" else [part[keyword]] if keyword in part else []
             for value in values:
-                for wrong in whole.evolve(schema=part).iter_errors(value):
-                    raise broken(
-                        path,
-                        f"{word}: does not fit: {wrong.message[:200]} (at {dotted(keys) or 'the top'})",
-                        *keys,
-                        word,
-                    )
+                for mismatch in whole.evolve(schema=part).iter_errors(value):
+                    message = f"{keyword}: does not fit the schema: {mismatch.message[:200]} (at {place})"
+                    raise broken(path, message, *keys, keyword)
     for name in schema.get("required", []):
         if name not in schema.get("properties", {}):
             raise broken(path, f"required: {name} {unknown(name, schema.get('properties', {}))}", "required")
@@ -71,44 +66,44 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _parts(keys: tuple[str | int, ...], schema: Any) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
-    """The schema and all schemas within it, with the keys that lead there."""
+    """Yield the schema and all schemas in it, each with its keys."""
     if not isinstance(schema, Mapping):
         return
     yield keys, schema
-    for word, value in schema.items():
-        if word in _SCHEMA:
-            yield from _parts((*keys, word), value)
-        elif word in _SCHEMAS:
+    for keyword, value in schema.items():
+        if keyword in _SCHEMA:
+            yield from _parts((*keys, keyword), value)
+        elif keyword in _SCHEMAS:
             for number, part in enumerate(value):
-                yield from _parts((*keys, word, number), part)
-        elif word in _SCHEMAS_BY_NAME:
+                yield from _parts((*keys, keyword, number), part)
+        elif keyword in _SCHEMAS_BY_NAME:
             for name, part in value.items():
-                yield from _parts((*keys, word, name), part)
+                yield from _parts((*keys, keyword, name), part)
 
 
 def samples(schema: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """For each option some values that fit: all that its schema names, and the ends of its range."""
+    """Some valid values for each option: all that its schema names, and the limits of its range."""
     whole = Draft202012Validator(schema)
-    return {name: _samples(whole, part) for name, part in (schema.get("properties") or {}).items()}
+    return {name: _option_samples(whole, part) for name, part in (schema.get("properties") or {}).items()}
 
 
-def _samples(whole: Any, schema: Any) -> list[Any]:
+def _option_samples(whole: Any, schema: Any) -> list[Any]:
     if not isinstance(schema, Mapping):
         return ["x"]
-    found = [schema[key] for key in ("default", "const") if key in schema]
-    found += [value for key in ("enum", "examples") for value in schema.get(key, [])]
+    values = [schema[key] for key in ("default", "const") if key in schema]
+    values += [value for key in ("enum", "examples") for value in schema.get(key, [])]
     if "enum" not in schema and "const" not in schema:
         kinds = schema.get("type", "string")
         for kind in kinds if isinstance(kinds, list) else [kinds]:
-            found += _ends(whole, kind, schema)
-    return [value for value in found if whole.evolve(schema=schema).is_valid(value)] or found
+            values += _limits(whole, kind, schema)
+    return [value for value in values if whole.evolve(schema=schema).is_valid(value)] or values
 
 
-def _ends(whole: Any, kind: str, schema: Mapping[str, Any]) -> list[Any]:
+def _limits(whole: Any, kind: str, schema: Mapping[str, Any]) -> list[Any]:
     if kind in ("integer", "number"):
         least = schema.get("minimum", 1)
         return [least, schema.get("maximum", least)]
     if kind == "array":
-        return [_samples(whole, schema.get("items", {}))[:1], []]
+        return [_option_samples(whole, schema.get("items", {}))[:1], []]
     plain: dict[str, list[Any]] = {"boolean": [True, False], "object": [{}], "null": [None]}
     return plain.get(kind, ["x"])

@@ -1,5 +1,5 @@
-"""All writes to a server's release, through pyhelm3, which nothing else imports.
+"""All writes to a server's release, through pyhelm3, which only this package uses.
 
-The real side of `operations.interfaces.Releases`: one helm process a write, under the server's Lease. May use `kube`,
-`servers` and what is below them.
+It implements `operations.interfaces.Releases`: each write is one helm process, under the server's Lease. It may import
+`kube`, `servers` and the layers below them.
 """

@@ -1,4 +1,4 @@
-"""The two helm commands that there are, run in a slot of the pool and under a Lease, their failures translated."""
+"""Runs the two helm commands, in a slot of the pool and under a Lease, and turns their failures into problems."""
 
 from __future__ import annotations
 
@@ -19,13 +19,11 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 Done = Callable[[str, str, float], None]
+"""Called after each helm process with its kind, its outcome ("success" or a problem's slug) and its seconds."""
 
 
-class Writer:
-    """Writes releases of the gameserver chart. To be made after a fork.
-
-    `done(kind, outcome, seconds)` is told about each helm process; the outcome is success or a problem's slug.
-    """
+class HelmClient:
+    """Writes releases of the chart gameserver. Create it after a fork: it starts a thread."""
 
     def __init__(self, settings: Settings, done: Done) -> None:
         self._namespace = settings.servers_namespace
@@ -35,7 +33,17 @@ class Writer:
         self._done = done
 
     def upgrade(self, kind: str, release: str, values: Values, lease: Lease) -> None:
-        """Bring the release to exactly these values, installing it where it is not there yet."""
+        """Upgrade the release to exactly these values, or install it if it does not exist.
+
+        Args:
+            kind: What the upgrade is for, such as "install" or "change"; used in logs and metrics.
+            release: The release's name.
+            values: All values of the release.
+            lease: The server's Lease.
+
+        Raises:
+            Problem: helm failed, or found no slot.
+        """
         self._run(
             kind,
             release,
@@ -46,13 +54,13 @@ class Writer:
                 values,
                 namespace=self._namespace,
                 create_namespace=False,
-                # Without it, helm takes empty values for "the values of before".
+                # Without it, helm treats empty values as "the previous values".
                 reset_values=True,
             ),
         )
 
     def uninstall(self, release: str, lease: Lease) -> None:
-        """Uninstall the release, without waiting for its pod to end."""
+        """Uninstall the release, without waiting for its pod to end. Raises Problem as `upgrade` does."""
         work: Work = lambda: self._client.uninstall_release(release, namespace=self._namespace)  # noqa: E731
         self._run("uninstall", release, lease, work)
 

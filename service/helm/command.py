@@ -1,13 +1,13 @@
-"""How helm is run, and what its complaints mean.
+"""Runs helm, and translates its error messages into problems.
 
-pyhelm3's own `Command` starts helm under /bin/sh, which outlives a cancelled call; this one starts helm itself:
+pyhelm3's own `Command` starts helm under /bin/sh, which outlives a cancelled call. This one starts helm itself:
 
-- in a session of its own, so that a cancelled call ends whatever helm has started too: SIGTERM (helm then marks the
-  release failed and goes), then SIGKILL;
-- behind `setpriv --pdeathsig KILL`, so that helm dies with the process that started it. The signal comes when the
-  *thread* that forked ends: that is the event loop's, which lives as long as the process. A Python `preexec_fn` could
-  do the same, but is not safe among threads;
-- with its standard input whole before it starts, in memory: a pipe that broke half-way would read as "no values".
+- in a session of its own, so that a cancelled call also ends every process that helm has started: with SIGTERM (helm
+  then marks the release as failed and exits), then with SIGKILL;
+- behind `setpriv --pdeathsig KILL`, so that helm dies with the process that started it. The kernel sends the signal
+  when the *thread* that forked ends; that is the event loop's thread, which lives as long as the process. A Python
+  `preexec_fn` could do the same, but is not safe with threads;
+- with its whole standard input in memory before it starts: helm would read a pipe that breaks half-way as "no values".
 """
 
 from __future__ import annotations
@@ -38,35 +38,35 @@ log = logging.getLogger(__name__)
 
 HISTORY = 3
 TIMEOUT = "30s"
-GRACE = 1.5  # Seconds between SIGTERM and SIGKILL; part of leases.MARGIN.
+GRACE_SECONDS = 1.5  # Between SIGTERM and SIGKILL; part of leases.MARGIN.
 
-_KEPT = re.compile(r"^(PATH|HOME|KUBECONFIG|KUBERNETES_SERVICE_.*|(HTTPS?|NO)_PROXY|SSL_CERT_.*)$", re.IGNORECASE)
+_INHERITED = re.compile(r"^(PATH|HOME|KUBECONFIG|KUBERNETES_SERVICE_.*|(HTTPS?|NO)_PROXY|SSL_CERT_.*)$", re.IGNORECASE)
 
 
 class HelmCommand(Command):  # type: ignore[misc]
-    """pyhelm3's command line, run without a shell."""
+    """Runs pyhelm3's command lines without a shell. Raises StartupError if a program is missing."""
 
     def __init__(self, executable: str = "helm") -> None:
         super().__init__(executable=executable, history_max_revisions=HISTORY, default_timeout=TIMEOUT)
-        found, wrapper = shutil.which(executable), shutil.which("setpriv")
-        if not found or not wrapper:
-            raise errors.StartupError(f"{executable if not found else 'setpriv (util-linux)'} is not on the PATH")
-        self._prefix = [wrapper, "--pdeathsig", "KILL", "--", found]
+        helm, wrapper = shutil.which(executable), shutil.which("setpriv")
+        if not helm or not wrapper:
+            raise errors.StartupError(f"{executable if not helm else 'setpriv (util-linux)'} is not on the PATH")
+        self._prefix = [wrapper, "--pdeathsig", "KILL", "--", helm]
         self._environment = environment(os.environ)
 
     def arguments(self, command: list[Any]) -> list[str]:
-        """The whole command line for one of pyhelm3's. Secrets are never part of it."""
+        """The whole command line for one of pyhelm3's commands. It never contains secrets."""
         arguments = [*self._prefix, *map(str, command)]
         if command[0] == "upgrade":
-            # The charts are checked at build and in CI; at run time the check would double an upgrade's time.
+            # The charts are validated at build time and in CI; at run time, validation would double an upgrade's time.
             # pyhelm3 0.5.8's own `disable_validation` splits the flag into letters.
             arguments.append("--disable-openapi-validation")
         return arguments
 
     async def run(self, command: list[Any], input: bytes | None = None) -> bytes:
-        """Run helm and return what it printed; raises one of pyhelm3's errors, whose stderr `problem` explains."""
+        """Run helm and return its standard output. Raises one of pyhelm3's errors, which `problem` translates."""
         if input is not None:
-            # pyhelm3 sends JSON, whose escape of an emoji helm's YAML refuses.
+            # pyhelm3 sends JSON, but helm's YAML parser refuses JSON's escapes of emojis.
             input = as_yaml(json.loads(input)).encode()
         stdin = _in_memory(input) if input is not None else asyncio.subprocess.DEVNULL
         try:
@@ -81,28 +81,28 @@ class HelmCommand(Command):  # type: ignore[misc]
         finally:
             if input is not None:
                 os.close(stdin)
-        talk = asyncio.ensure_future(process.communicate())
+        output = asyncio.ensure_future(process.communicate())
         try:
-            stdout, stderr = await asyncio.shield(talk)
+            stdout, stderr = await asyncio.shield(output)
         except asyncio.CancelledError:
-            await _end(process, talk)
+            await _terminate(process, output)
             raise
         if process.returncode == 0:
             return stdout
         text = stderr.decode(errors="replace")
         kind = helm_errors.ReleaseNotFoundError if "release: not found" in text else helm_errors.Error
-        # What helm printed to stdout may hold Secrets of the manifest: it goes nowhere.
+        # Standard output may contain Secrets of the manifest, so it is dropped.
         raise kind(process.returncode, b"", stderr)
 
     def client_version(self) -> semver.Version:
-        """Helm's version, asked once when the client is made."""
+        """helm's version; pyhelm3 reads it once, when the client is created."""
         command = [*self._prefix, "version", "--template", "{{ .Version }}"]
         done = subprocess.run(command, capture_output=True, check=True, env=self._environment, timeout=30, text=True)
         return semver.Version.parse(done.stdout.removeprefix("v"))
 
 
 def client(executable: str) -> Client:
-    """pyhelm3's client; raises StartupError where helm cannot be run."""
+    """pyhelm3's client. Raises StartupError if helm cannot be run."""
     command = HelmCommand(executable)
     try:
         return Client(command, executable=executable)
@@ -111,7 +111,7 @@ def client(executable: str) -> Client:
 
 
 def chart(client: Client, path: Path) -> Chart:
-    """The chart in folder `path`, read once and without a helm process."""
+    """The chart in the folder `path`, read once without a helm process. Raises StartupError if it is not a chart."""
     try:
         metadata = yaml.safe_load((path / "Chart.yaml").read_text())
         return Chart(client._command, ref=path.resolve(), metadata=metadata)
@@ -119,30 +119,35 @@ def chart(client: Client, path: Path) -> Chart:
         raise errors.StartupError(f"{path}: not a Helm chart ({error})") from error
 
 
-def environment(of: Mapping[str, str]) -> dict[str, str]:
-    """What helm may know of this process's environment, and folders that it can write in: a container's root is not."""
+def environment(parent: Mapping[str, str]) -> dict[str, str]:
+    """helm's environment.
+
+    It has the variables that helm needs from `parent`, this process's environment, and folders that helm can write to,
+    because a container's root is read-only.
+    """
     folder = Path(tempfile.gettempdir()) / f"gameserver-api-helm-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    kept = {name: value for name, value in of.items() if _KEPT.match(name)}
+    inherited = {name: value for name, value in parent.items() if _INHERITED.match(name)}
     own = {name: str(folder / name.lower()) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
-    # Helm lives for a fifth of a second: not collecting garbage saves a fifth of its CPU, for 10 MiB more memory.
+    # helm runs for a fifth of a second. Without garbage collection it takes a fifth less CPU, and 10 MiB more memory.
     go = {"GOGC": "off", "GOMEMLIMIT": "128MiB"}
-    return {**kept, **own, **go, "KUBECACHEDIR": str(folder / "kube")}
+    return {**inherited, **own, **go, "KUBECACHEDIR": str(folder / "kube")}
 
 
 def problem(error: helm_errors.Error) -> errors.Problem:
-    """What to tell the client about helm's complaint, which itself goes to the log only."""
+    """The problem to report for an error of helm. helm's own message goes to the log only."""
     text = error.stderr.decode(errors="replace")
-    for pattern, kind in _COMPLAINTS:
+    for pattern, kind in _MESSAGES:
         if re.search(pattern, text, re.IGNORECASE):
             return kind()
     return errors.OperationFailed()
 
 
-_COMPLAINTS: list[tuple[str, type[errors.Problem]]] = [
+# helm's and Kubernetes' messages, and the problem for each; the first match counts.
+_MESSAGES: list[tuple[str, type[errors.Problem]]] = [
     (r"failed to allocate a nodePort: range is full|no node ?ports? (left|available)", errors.NoNodePortLeft),
     (r"another operation \(install/upgrade/rollback\) is in progress", errors.OperationInProgress),
-    # Two creates that count towards one quota, for instance: Kubernetes lets one of them win.
+    # For example, two creates that count towards one quota: Kubernetes lets one of them win.
     (r"please apply your changes to the latest version|quota evaluat\w+ timed out", errors.ClusterContended),
     (
         r"cluster unreachable|connection (refused|reset)|no such host|i/o timeout|deadline exceeded|handshake timeout"
@@ -160,7 +165,7 @@ _COMPLAINTS: list[tuple[str, type[errors.Problem]]] = [
 
 
 def _in_memory(content: bytes) -> int:
-    """A file descriptor from which `content` can be read, and no file."""
+    """A file descriptor to read `content` from, without a file."""
     descriptor = os.memfd_create("values")
     with os.fdopen(os.dup(descriptor), "wb") as file:
         file.write(content)
@@ -168,14 +173,15 @@ def _in_memory(content: bytes) -> int:
     return descriptor
 
 
-async def _end(process: asyncio.subprocess.Process, talk: asyncio.Future[Any]) -> None:
+async def _terminate(process: asyncio.subprocess.Process, output: asyncio.Future[Any]) -> None:
+    """End helm and every process that it has started, and wait for them."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.returncode is None:
             try:
                 os.killpg(process.pid, number)
             except ProcessLookupError:
                 break
-        await asyncio.wait({talk}, timeout=GRACE)
-        if talk.done():
+        await asyncio.wait({output}, timeout=GRACE_SECONDS)
+        if output.done():
             break
-    talk.cancel()
+    output.cancel()

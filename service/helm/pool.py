@@ -1,7 +1,7 @@
-"""Where helm processes run: an event loop in a thread of its own, with a limited number of slots.
+"""Runs helm processes: an event loop in a thread of its own, with a limited number of slots.
 
-Work waits up to 10 seconds for a free slot; a helm that is at work is ended when its Lease can no longer be renewed, or
-after LONGEST seconds.
+Work waits up to 10 seconds for a free slot. A running helm is stopped when its Lease can no longer be renewed, or after
+MAX_SECONDS.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from service.kube.leases import Lease
 log = logging.getLogger(__name__)
 
 SLOT_SECONDS = 10.0
-LONGEST = 60.0
+MAX_SECONDS = 60.0
 """No helm process runs for longer than this, in seconds, however slow the cluster is."""
 
 Work = Callable[[], Coroutine[Any, Any, object]]
@@ -31,36 +31,38 @@ class HelmPool:
     def __init__(self, number: int) -> None:
         self._free = threading.BoundedSemaphore(number)
         self._loop = asyncio.new_event_loop()
-        # The thread lives as long as the process: helm gets its parent-death signal when it ends (helm.py).
+        # The thread lives as long as the process: when it ends, helm gets its parent-death signal (command.py).
         threading.Thread(target=self._loop.run_forever, name="helm", daemon=True).start()
 
     def run(self, lease: Lease, work: Work) -> None:
         """Wait for a free slot and run the work in it, under the Lease.
 
         Raises:
-            TooManyOperations: no slot became free within 10 seconds.
+            TooManyOperations: No slot became free within 10 seconds.
+            ClusterUnavailable: The work took too long, or its Lease could not be renewed. The Lease is abandoned.
+            Exception: Whatever the work raises.
         """
         if not self._free.acquire(timeout=SLOT_SECONDS):
             raise TooManyOperations
         try:
-            asyncio.run_coroutine_threadsafe(_in_time(work, lease), self._loop).result()
+            asyncio.run_coroutine_threadsafe(_run_in_time(work, lease), self._loop).result()
         finally:
             self._free.release()
 
 
-async def _in_time(start: Work, lease: Lease) -> None:
+async def _run_in_time(start: Work, lease: Lease) -> None:
     work = asyncio.ensure_future(start())
-    until = time.monotonic() + LONGEST
-    while (left := min(lease.remaining(), until - time.monotonic())) > 0:
-        done, _ = await asyncio.wait({work}, timeout=min(left, 1.0))
+    until = time.monotonic() + MAX_SECONDS
+    while (remaining := min(lease.remaining(), until - time.monotonic())) > 0:
+        done, _ = await asyncio.wait({work}, timeout=min(remaining, 1.0))
         if done:
             await work
-            # Frozen for a while, it came to its end, but too late: another may have written since.
+            # If this process was frozen meanwhile, the work finished too late: another may have written since.
             if lease.remaining() > 0:
                 return
-    # What was cut off may have left the release unfinished: whoever takes the Lease over recovers it.
+    # The work may have left the release unfinished. The next holder of the Lease recovers it.
     lease.abandon()
     work.cancel()
     await asyncio.wait({work})
-    log.error("helm was ended or came too late, as it took too long or its Lease could not be renewed")
-    raise ClusterUnavailable("The operation took too long and was ended; send it again.")
+    log.error("helm was stopped or finished too late: it took too long, or its Lease could not be renewed")
+    raise ClusterUnavailable("The operation took too long and was stopped. Send it again.")

@@ -1,9 +1,9 @@
-"""All writes: one Helm release per server, through pyhelm3, one helm process a write.
+"""All writes: one Helm release per server, through pyhelm3, with one helm process per write.
 
-Each write holds the server's Lease (`leases.py`), mends what a dead holder left behind, and only then takes one of
-the places for helm processes, so that callers who would be refused anyway take none.
+Each write holds the server's Lease (`leases.py`) and repairs a release that a dead holder left unfinished. Only then
+does it take a slot for a helm process, so that callers that are refused anyway take none.
 
-Rights that this needs in the servers' namespace, besides those of `cluster/reader.py` (a proxy has counted them):
+Rights that this needs in the servers' namespace, in addition to those of `cluster/reader.py` (measured with a proxy):
 
     leases (coordination.k8s.io)                create get update delete
     secrets                                     get list create update patch delete
@@ -38,7 +38,7 @@ from service.errors import (
     TooManyOperations,
 )
 from service.helm import revisions
-from service.helm.client import Done, Writer
+from service.helm.client import Done, HelmClient
 from service.helm.revisions import KEEPS_POD, Release, Revisions
 from service.kube.client import Kube, path
 from service.kube.leases import Lease, Leases
@@ -50,22 +50,29 @@ from service.servers.values import Values, restarts, runs
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
-# The machine's own randomness, as in watch.py.
+# The system's randomness, as in watch.py.
 _random = random.SystemRandom()
 
 STRANGER_SECONDS = 60.0
-"""An unfinished release that no Lease speaks for may be an operator's `helm` at work: it is left alone this long."""
+"""If no expired Lease explains an unfinished release, an operator may be running `helm`: it is left alone this long."""
 CONVERGE_TRIES, CONVERGE_PAUSE = 40, 5.0
 CONTENDED_TRIES, CONTENDED_PAUSE = 6, 0.4
-"""Helm is run so often while others write to the same object, after pauses of so many seconds and longer."""
-# libyaml, where PyYAML was built with it, takes a tenth of the time.
+"""How often helm is run while others write to the same object, and the pause before the first retry, in seconds."""
+# libyaml takes a tenth of the time, if PyYAML was built with it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class HelmReleases:
-    """The Helm releases of the game servers. To be made after a fork: it has a thread and sockets.
+    """The Helm releases of the game servers. Create it after a fork: it has a thread and sockets.
 
-    `helm_done(kind, outcome, seconds)` and `recovered()` are told what happened, for the metrics.
+    Every method may raise ClusterUnavailable, and every write also OperationInProgress (another holds the server's
+    Lease) and the problems of `HelmClient.upgrade`.
+
+    Args:
+        settings: The API's settings.
+        kube: The Kubernetes client; a new one by default.
+        helm_done: Called after each helm process, for the metrics; see `Done`.
+        recovered: Called after each recovery of a release, for the metrics.
     """
 
     def __init__(
@@ -80,69 +87,76 @@ class HelmReleases:
         self._kube = kube or Kube()
         self._leases = Leases(self._kube, self._namespace, settings.pod_name)
         self._revisions = Revisions(self._kube, self._namespace)
-        self._writer = Writer(settings, helm_done)
+        self._helm = HelmClient(settings, helm_done)
         self._recovered = recovered
         self._held = _Held()
         self._converging: set[int] = set()
 
     @contextmanager
     def locked(self, id: int) -> Iterator[None]:
-        """Hold the server's Lease; this thread's writes to it go through within."""
+        """Hold the server's Lease: within the context, this thread may write to the server."""
         with self._lease(id):
             yield
 
     def confirm(self, id: int) -> None:
-        """Raises ClusterUnavailable unless the Lease that this thread holds is still its own, as Kubernetes has it."""
+        """Check with Kubernetes that this thread still holds the server's Lease; raises ClusterUnavailable if not."""
         self._leases.confirm(release_name(id), self._held.by_id[id])
 
     def install(self, id: int, values: Values) -> None:
-        """Install the release, or bring one that is there to these values."""
+        """Install the release, or upgrade an existing one to these values."""
         with self._lease(id) as lease:
-            self._settled(id, lease)
+            self._finished_revision(id, lease)
             self._upgrade("install", id, values, lease)
 
     def current(self, id: int) -> Values | None:
-        """The values that the newest revision was given, as `helm get values` shows them; None without a release."""
+        """The values of the newest revision, as `helm get values` shows them; None without a release."""
         release = self._read(self._newest(id))
         return None if release is None else release.values
 
     def missing(self, id: int) -> list[str]:
-        """The objects of the newest revision that the cluster does not have, such as `Service server-4711`."""
+        """The objects of the newest revision that do not exist in the cluster, such as `Service server-4711`."""
         newest = self._newest(id)
         if newest is None or revisions.status(newest) in revisions.UNFINISHED:
-            return []  # What is not there may be on its way.
+            return []  # They may be created right now.
         release = self._read(newest)
         return [] if release is None else self._missing(release)
 
     def change(self, id: int, change: Callable[[Values], Values]) -> bool:
-        """Send `change(current values)` whole; False where nothing would change and nothing is missing.
+        """Upgrade the release to `change(current values)`.
 
-        A running pod is left as it is by a change that is not about it. A change that the cluster refuses leaves the
-        values as they were. Raises ServerNotFound, or ReleaseMissing where there is a server all the same.
+        A change that does not concern the pod leaves a running pod alone. If the cluster refuses the change, the
+        previous values are restored.
+
+        Returns:
+            False if nothing would change and no object is missing; then nothing is written.
+
+        Raises:
+            ServerNotFound: There is no release.
+            ReleaseMissing: There is no release, but a StatefulSet.
         """
         with self._lease(id) as lease:
-            newest = self._settled(id, lease)
+            newest = self._finished_revision(id, lease)
             release = self._read(newest)
             if newest is None or release is None:
                 raise ReleaseMissing if self._has_workload(id) else ServerNotFound
-            wanted = change(deepcopy(release.values))
-            sound = revisions.status(newest) == "deployed"
-            if sound and same(wanted, release.values) and not self._missing(release):
+            values = change(deepcopy(release.values))
+            deployed = revisions.status(newest) == "deployed"
+            if deployed and same(values, release.values) and not self._missing(release):
                 return False
-            # What an unfinished revision was about, its pod may have yet to take.
-            quiet = runs(release.values) and runs(wanted) and not restarts(release.values, wanted)
-            keep = quiet and (sound or release.keeps_pod)
+            # The pod may not have been updated yet to a revision that was not deployed.
+            unaffected = runs(release.values) and runs(values) and not restarts(release.values, values)
+            keep_pod = unaffected and (deployed or release.keeps_pod)
             try:
-                self._upgrade("change", id, wanted, lease, keep)
+                self._upgrade("change", id, values, lease, keep_pod)
             except (RefusedByCluster, NoNodePortLeft, OperationFailed, ClusterContended):
                 self._restore(id, newest, release.values, lease)
                 raise
             return True
 
     def uninstall(self, id: int) -> bool:
-        """Uninstall the release, without waiting for its pod to end; False where there is none."""
+        """Uninstall the release, without waiting for its pod to end; returns False if there is none."""
         with self._lease(id) as lease:
-            if self._settled(id, lease) is None:
+            if self._finished_revision(id, lease) is None:
                 return False
             self._uninstall(id, lease)
             return True
@@ -159,71 +173,74 @@ class HelmReleases:
             held[id] = lease
             try:
                 if lease.taken_over:
-                    self._after_death(id, lease)
+                    self._recover_after_death(id, lease)
                 yield lease
             finally:
                 del held[id]
                 if lease.abandoned and id not in self._converging:
                     self._converging.add(id)
-                    # Its log lines are this request's too.
+                    # In a copy of the context, so that its log lines belong to this request.
                     work = (self._converge, id)
                     threading.Thread(target=copy_context().run, args=work, name=f"converge {id}", daemon=True).start()
 
     def _converge(self, id: int) -> None:
-        """After a write that had to be broken off: bring the server to what its newest revision says.
+        """After a write that was broken off, bring the server's objects to its newest revision.
 
-        A process that was frozen may have touched objects after another had taken its Lease over, and what was broken
-        off because Kubernetes was away is finished once it is back.
+        A process that was frozen may have changed objects after another had taken over its Lease. And a write that was
+        broken off because Kubernetes was unreachable is finished once Kubernetes is back.
         """
         try:
             for _ in range(CONVERGE_TRIES):
                 time.sleep(CONVERGE_PAUSE * _random.uniform(0.5, 1))
                 try:
                     with self._lease(id) as lease:
-                        release = self._read(self._settled(id, lease))
+                        release = self._read(self._finished_revision(id, lease))
                         if release is not None:
                             self._upgrade("converge", id, release.values, lease, release.keeps_pod)
                         return
                 except Problem as problem:
-                    log.warning("release %s has still to converge: %s", release_name(id), problem.detail)
+                    log.warning("release %s has not converged yet: %s", release_name(id), problem.detail)
         finally:
             self._converging.discard(id)
 
-    def _after_death(self, id: int, lease: Lease) -> None:
+    def _recover_after_death(self, id: int, lease: Lease) -> None:
         try:
             self._recover(id, lease, self._newest(id))
         except BaseException:
-            # Should this not come to its end, the next holder has to know too that the one before died.
+            # The next holder has to know too that the previous one died.
             lease.abandon()
             raise
 
-    def _settled(self, id: int, lease: Lease) -> Object | None:
-        """The metadata of the newest revision, which no helm is working on; None without a release."""
+    def _finished_revision(self, id: int, lease: Lease) -> Object | None:
+        """The metadata of the newest revision, recovered if it was unfinished; None without a release.
+
+        Raises:
+            OperationInProgress: An operator may be running helm on it.
+        """
         newest = self._newest(id)
         if newest is None or revisions.status(newest) not in revisions.UNFINISHED:
             return newest
-        # Nobody died holding the Lease, so this was no replica: a hand, whose helm may still be at it.
-        if (left := STRANGER_SECONDS - revisions.age(newest)) > 0:
-            raise OperationInProgress(retry_after=max(1, round(left)))
+        # No holder of the Lease died, so no replica left it: an operator's helm did, and may still be running.
+        if (seconds := STRANGER_SECONDS - revisions.age(newest)) > 0:
+            raise OperationInProgress(retry_after=max(1, round(seconds)))
         self._recover(id, lease, newest)
         return self._newest(id)
 
     def _recover(self, id: int, lease: Lease, newest: Object | None) -> None:
-        """What Flux's helm-controller does: a dead revision is marked failed, and helm goes on from it."""
-        found = "" if newest is None else revisions.status(newest)
-        if newest is None or found not in revisions.UNFINISHED:
+        """As Flux's helm-controller does: mark an unfinished revision as failed, so that helm can continue from it."""
+        if newest is None or (status := revisions.status(newest)) not in revisions.UNFINISHED:
             return
-        log.warning("release %s was left %s; recovering it", release_name(id), found)
-        if found == "uninstalling":
+        log.warning("release %s was left %s; recovering it", release_name(id), status)
+        if status == "uninstalling":
             self._uninstall(id, lease)
         else:
             self._revisions.fail(newest)
         self._recovered()
 
     def _newest(self, id: int) -> Object | None:
-        found = self._revisions.of(release_name(id))
-        # `helm uninstall --keep-history` leaves revisions of a release that is no more.
-        return found[-1] if found and revisions.status(found[-1]) != "uninstalled" else None
+        all_revisions = self._revisions.of(release_name(id))
+        # `helm uninstall --keep-history` leaves the revisions of an uninstalled release.
+        return all_revisions[-1] if all_revisions and revisions.status(all_revisions[-1]) != "uninstalled" else None
 
     def _has_workload(self, id: int) -> bool:
         return self._kube.get(path("apps/v1", self._namespace, "statefulsets", release_name(id))) is not None
@@ -234,53 +251,53 @@ class HelmReleases:
     def _missing(self, release: Release) -> list[str]:
         documents = [part for part in yaml.load_all(release.manifest, _LOADER) if part]
         names = [(part["kind"], part["metadata"]["name"]) for part in documents if part["kind"] in KINDS]
-        places = [path(KINDS[kind][0], self._namespace, KINDS[kind][1], name) for kind, name in names]
-        found = self._kube.get_all(places, metadata=True)
-        return [f"{kind} {name}" for (kind, name), thing in zip(names, found, strict=True) if thing is None]
+        paths = [path(KINDS[kind][0], self._namespace, KINDS[kind][1], name) for kind, name in names]
+        objects = self._kube.get_all(paths, metadata=True)
+        return [f"{kind} {name}" for (kind, name), object_ in zip(names, objects, strict=True) if object_ is None]
 
     # -- helm ----------------------------------------------------------------------------------------------
 
     def _upgrade(self, kind: str, id: int, values: Values, lease: Lease, keep_pod: bool = False) -> None:
         def upgrade() -> None:
-            wanted = values
+            sent = values
             if keep_pod:
                 newest = self._newest(id)
-                coming = 1 if newest is None else revisions.number(newest) + 1
-                wanted = {**values, KEEPS_POD: coming}
-            with self._tidied(id, lease):
-                self._writer.upgrade(kind, release_name(id), wanted, lease)
+                next_number = 1 if newest is None else revisions.number(newest) + 1
+                sent = {**values, KEEPS_POD: next_number}
+            with self._cleaned_up(id, lease):
+                self._helm.upgrade(kind, release_name(id), sent, lease)
 
-        _while_contended(upgrade)
+        _retry_while_contended(upgrade)
 
     def _uninstall(self, id: int, lease: Lease) -> None:
         def uninstall() -> None:
-            with self._tidied(id, lease):
-                self._writer.uninstall(release_name(id), lease)
+            with self._cleaned_up(id, lease):
+                self._helm.uninstall(release_name(id), lease)
 
-        _while_contended(uninstall)
+        _retry_while_contended(uninstall)
 
     def _restore(self, id: int, before: Object, values: Values, lease: Lease) -> None:
-        """After a refused change: back to the values of before, or every later write would be refused for it too."""
+        """After a refused change, restore the previous values: otherwise every later write would be refused too."""
         try:
             newest = self._newest(id)
             if newest is not None and newest["name"] != before["name"]:
                 self._upgrade("restore", id, values, lease, keep_pod=runs(values))
         except Problem:
-            log.error("release %s keeps the values that were refused", release_name(id))
+            log.error("release %s: the refused values could not be replaced by the previous ones", release_name(id))
 
     @contextmanager
-    def _tidied(self, id: int, lease: Lease) -> Iterator[None]:
-        """Where our own helm failed and could not even say so in the release: say it, or leave it to recovery."""
+    def _cleaned_up(self, id: int, lease: Lease) -> Iterator[None]:
+        """If our own helm failed without noting that in the release, note it, or leave that to recovery."""
         try:
             yield
         except (OperationInProgress, TooManyOperations):
             raise
         except Problem:
             if not lease.abandoned:
-                self._tidy(id, lease)
+                self._clean_up(id, lease)
             raise
 
-    def _tidy(self, id: int, lease: Lease) -> None:
+    def _clean_up(self, id: int, lease: Lease) -> None:
         try:
             newest = self._newest(id)
             if newest is not None and revisions.status(newest) in revisions.PENDING:
@@ -292,14 +309,14 @@ class HelmReleases:
 
 
 class _Held(threading.local):
-    """The Leases that the present thread holds, by server id."""
+    """The Leases that the current thread holds, by server id."""
 
     def __init__(self) -> None:
         self.by_id: dict[int, Lease] = {}
 
 
-def _while_contended(work: Callable[[], None]) -> None:
-    """Do the work again while it fails only because others write to the same object at the same moment."""
+def _retry_while_contended(work: Callable[[], None]) -> None:
+    """Repeat the work while it fails only because others write to the same object at the same time."""
     for attempt in range(1, CONTENDED_TRIES + 1):
         try:
             work()

@@ -1,7 +1,7 @@
-"""Helm's record of a release: one Secret a revision, read and mended without a helm process.
+"""Helm's record of a release, one Secret per revision. It is read, and repaired, without a helm process.
 
-A revision's Secret is called `sh.helm.release.v1.<release>.v<n>`, carries `name`, `owner`, `status` and `version` as
-labels, and its payload is the release as JSON, gzipped, in base64 (and once more, as Secrets are).
+A revision's Secret is named `sh.helm.release.v1.<release>.v<n>` and has the labels `name`, `owner`, `status` and
+`version`. Its payload is the release as gzipped JSON in base64 (twice, because Secrets are in base64 too).
 https://github.com/helm/helm/blob/v4.1.4/pkg/storage/driver/secrets.go
 """
 
@@ -26,16 +26,18 @@ log = logging.getLogger(__name__)
 PENDING = frozenset({"pending-install", "pending-upgrade", "pending-rollback"})
 UNFINISHED = PENDING | {"uninstalling"}
 KEEPS_POD = "keepPodInRevision"
-"""The value of the chart gameserver that names the revision which leaves a running pod alone."""
-_RECOVERED = "The process that worked on this revision died; the game server API marked it failed."
+"""The chart gameserver's value that names the revision in which a running pod is left alone."""
+_RECOVERED = "The process that worked on this revision died. The game server API marked it as failed."
 
 
 @dataclass(frozen=True)
 class Release:
     """One revision of a release.
 
-    `values` are those that it was given, but for KEEPS_POD; `keeps_pod` says that it left a running pod as it was;
-    `manifest` is what the chart made of the values, as YAML.
+    Attributes:
+        values: The values that it was given, without KEEPS_POD.
+        keeps_pod: Whether it left a running pod alone.
+        manifest: The manifests that the chart rendered from the values, as YAML.
     """
 
     values: Values
@@ -51,34 +53,39 @@ class Revisions:
         self._namespace = namespace
 
     def of(self, release: str) -> tuple[Object, ...]:
-        """The metadata of the release's Secrets as they are now, oldest first.
+        """The current metadata of the release's Secrets, oldest first.
 
-        A list that is sure to be current makes the API server wait for etcd's next progress mark, up to 100 ms. So the
-        list here comes from its cache, and reads by name, which are always current, tell what the cache has missed.
+        For a list that is guaranteed to be current, the API server waits for etcd's next progress mark, up to 100 ms.
+        So this reads the list from the API server's cache, and then the revisions that the cache may have missed by
+        name, because reads by name are always current.
         """
-        found = list(self.cached(release))
-        if not found:
+        revisions = list(self.cached(release))
+        if not revisions:
             [first] = self._metadata(release, 1)
             return () if first is None else (first, *self._newer(release, 2))
-        last_number = number(found[-1])
+        last_number = number(revisions[-1])
         last, newer = self._metadata(release, last_number, last_number + 1)
         if last is None:
-            # Uninstalled or pruned a moment ago; which, only a current list can tell.
+            # The release was uninstalled or pruned a moment ago. Only a current list shows which.
             return self._listed(release, "")
-        found[-1] = last
-        return (*found, *(() if newer is None else (newer, *self._newer(release, last_number + 2))))
+        revisions[-1] = last
+        return (*revisions, *(() if newer is None else (newer, *self._newer(release, last_number + 2))))
 
     def cached(self, release: str) -> tuple[Object, ...]:
-        """The same from the API server's cache, which may be some milliseconds behind."""
+        """The same from the API server's cache, which may be some milliseconds out of date."""
         return self._listed(release, "0")
 
     def all(self) -> list[Object]:
         """The metadata of every release Secret of the namespace."""
-        found = self._kube.all(self._path(), metadata=True, labelSelector="owner=helm")
-        return [item["metadata"] for item in found]
+        secrets = self._kube.all(self._path(), metadata=True, labelSelector="owner=helm")
+        return [secret["metadata"] for secret in secrets]
 
     def read(self, revision: Object) -> Release | None:
-        """What this revision holds; None where it has gone meanwhile."""
+        """Read a revision from its Secret's metadata; None if the Secret no longer exists.
+
+        Raises:
+            OperationFailed: The Secret cannot be decoded.
+        """
         secret = self._kube.get(self._path(revision["name"]))
         if secret is None:
             return None
@@ -87,9 +94,10 @@ class Revisions:
         return Release(values, bool(values.pop(KEEPS_POD, 0) == number(revision)), str(payload.get("manifest") or ""))
 
     def fail(self, revision: Object) -> None:
-        """Mark an unfinished revision as failed, so that helm goes on from it.
+        """Mark an unfinished revision as failed, so that helm can continue from it.
 
-        Raises OperationInProgress where somebody writes to it at the same time: then it is not dead.
+        Raises:
+            OperationInProgress: Somebody writes to it at the same time, so its process is alive.
         """
         secret = self._kube.get(self._path(revision["name"]))
         if secret is None or status(secret["metadata"]) not in PENDING:
@@ -97,7 +105,7 @@ class Revisions:
         payload = _decoded(secret)
         payload["info"] = {**payload.get("info", {}), "status": "failed", "description": _RECOVERED}
         secret["data"] = {**secret["data"], "release": _encoded(payload)}
-        # The label is what helm searches by, the payload what it believes: both have to say the same.
+        # helm searches by the label, and reads the status from the payload. Both have to match.
         modified = str(int(datetime.now(UTC).timestamp()))
         secret["metadata"]["labels"] |= {"status": "failed", "modifiedAt": modified}
         try:
@@ -106,45 +114,45 @@ class Revisions:
             raise OperationInProgress from conflict
 
     def _listed(self, release: str, version: str) -> tuple[Object, ...]:
-        about = f"owner=helm,name={release}"
-        found = self._kube.all(self._path(), metadata=True, labelSelector=about, resourceVersion=version)
-        return in_order([item["metadata"] for item in found])
+        selector = f"owner=helm,name={release}"
+        secrets = self._kube.all(self._path(), metadata=True, labelSelector=selector, resourceVersion=version)
+        return in_order([secret["metadata"] for secret in secrets])
 
     def _newer(self, release: str, first: int) -> Iterator[Object]:
         """The revisions from number `first` on."""
-        while (found := self._metadata(release, first)[0]) is not None:
-            yield found
+        while (revision := self._metadata(release, first)[0]) is not None:
+            yield revision
             first += 1
 
     def _metadata(self, release: str, *numbers: int) -> list[Object | None]:
-        """The revisions' metadata, read side by side; None for each that is not there."""
+        """The revisions' metadata, read in parallel; None for each that does not exist."""
         paths = [self._path(f"sh.helm.release.v1.{release}.v{each}") for each in numbers]
-        found = self._kube.get_all(paths, metadata=True)
-        return [None if one is None else cast(Object, one["metadata"]) for one in found]
+        secrets = self._kube.get_all(paths, metadata=True)
+        return [None if secret is None else cast(Object, secret["metadata"]) for secret in secrets]
 
     def _path(self, name: str = "") -> str:
         return path("v1", self._namespace, "secrets", name)
 
 
 def in_order(revisions: Sequence[Object]) -> tuple[Object, ...]:
-    """Release Secrets' metadata, oldest first."""
+    """Sort release Secrets' metadata, oldest first."""
     return tuple(sorted(revisions, key=number))
 
 
 def status(revision: Object) -> str:
-    """`deployed`, `failed`, `pending-upgrade`, …"""
+    """The revision's status, such as `deployed`, `failed` or `pending-upgrade`; "" if it has none."""
     return str(revision.get("labels", {}).get("status", ""))
 
 
 def age(revision: Object) -> float:
-    """The seconds since helm last said something about this revision, by this machine's clock."""
+    """The seconds since helm last wrote this revision, by this machine's clock."""
     label = revision.get("labels", {}).get("modifiedAt", "")
-    made = datetime.fromisoformat(revision["creationTimestamp"]).timestamp()
-    return datetime.now(UTC).timestamp() - max(made, float(label) if label.isdigit() else 0.0)
+    created = datetime.fromisoformat(revision["creationTimestamp"]).timestamp()
+    return datetime.now(UTC).timestamp() - max(created, float(label) if label.isdigit() else 0.0)
 
 
 def number(revision: Object) -> int:
-    """The revision's number, from 1 on; 0 where it has none that makes sense."""
+    """The revision's number, from 1 on; 0 if its label is malformed."""
     label = str(revision.get("labels", {}).get("version", ""))
     return int(label) if label.isdigit() else 0
 
@@ -155,7 +163,7 @@ def _decoded(secret: Object) -> dict[str, Any]:
         return cast(dict[str, Any], json.loads(gzip.decompress(packed)))
     except (KeyError, ValueError, OSError, EOFError) as error:
         log.error("the release Secret %s cannot be read: %s", secret["metadata"]["name"], error)
-        raise OperationFailed("Helm's record of this server cannot be read; the operator has to mend it.") from error
+        raise OperationFailed("Helm's record of this server cannot be read. The operator has to repair it.") from error
 
 
 def _encoded(payload: dict[str, Any]) -> str:

@@ -1,5 +1,5 @@
-"""Kubernetes' API: requests over kept connections, watches, Leases, quantities.
+"""The Kubernetes API: requests over kept-alive connections, watches, Leases, quantities and times.
 
-The one package that knows the Kubernetes client, for its configuration and credentials. Knows no game server, and may
-use `errors` alone.
+The only package that uses the Kubernetes client, and only for its configuration and credentials. It knows nothing about
+game servers, and may import `errors` only.
 """

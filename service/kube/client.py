@@ -1,7 +1,7 @@
-"""A small JSON client of the Kubernetes API, with the credentials that the official client finds.
+"""A small JSON client of the Kubernetes API, which uses the official client's configuration and credentials.
 
-Objects stay plain dicts: decoding 300 pods into the client's typed models takes ten times as long. Every request
-has a short timeout, and a cluster that does not answer is one error, `ClusterUnavailable`, whatever the cause.
+Objects stay plain dicts: decoding 300 pods into the official client's typed models takes ten times as long. Every
+request has a short timeout. If the cluster does not answer, the error is `ClusterUnavailable`, whatever the cause.
 """
 
 from __future__ import annotations
@@ -29,108 +29,131 @@ JSON = "application/json"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 PAGE = 500
 
-# An answer of 503 must come within 5 seconds while Kubernetes is away: connect and read stay below that together.
+# While Kubernetes is unreachable, the API must answer 503 within 5 seconds: connect and read together take less.
 TIMEOUT = (1.0, 3.0)
 
 
 class Conflict(Exception):
-    """409: the object exists already, or is not at the version that the write named."""
+    """409: the object already exists, or is not at the version that the write named."""
 
 
 class Gone(Exception):
-    """410: what a watch or a page wanted to go on from has been compacted away."""
+    """410: the version from which a watch or a list should continue is no longer stored."""
 
 
 def path(group: str, namespace: str, kind: str, name: str = "", sub: str = "") -> str:
-    """The path of a namespaced object or collection; `group` is "v1" or such as "apps/v1"."""
+    """The path of a namespaced object or collection.
+
+    Args:
+        group: The API group and version, such as "v1" or "apps/v1".
+        namespace: The namespace.
+        kind: The kind's plural in lower case, such as "pods".
+        name: The object's name; "" for the collection.
+        sub: A subresource, such as "log".
+    """
     root = f"/api/{group}" if group == "v1" else f"/apis/{group}"
     parts = [root, "namespaces", namespace, kind, *([quote(name, safe="")] if name else []), *([sub] if sub else [])]
     return "/".join(parts)
 
 
 class Kube:
-    """Safe for threads; to be made after a fork, as sockets do not survive one."""
+    """A client of the Kubernetes API. Thread-safe. Create it after a fork: sockets must not be shared.
+
+    Every method may raise ClusterUnavailable, if Kubernetes does not answer, and OperationFailed, if it refuses a
+    request as malformed.
+    """
 
     def __init__(self, connections: int = 64) -> None:
-        """Up to so many `connections` are kept while nobody needs them."""
+        """Keep up to `connections` unused connections open. Raises StartupError if no cluster is configured."""
         configuration = client.Configuration()
         try:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except config.ConfigException:
             try:
-                # The client itself reads the variable when it is imported, which is too early for tests.
+                # The official client reads the variable on import, which is too early for tests.
                 file = os.environ.get("KUBECONFIG")
                 config.load_kube_config(file, client_configuration=configuration)  # type: ignore[no-untyped-call]
             except config.ConfigException as error:
                 raise StartupError(
-                    f"no Kubernetes to talk to: neither in a pod, nor by KUBECONFIG ({error})"
+                    f"no Kubernetes cluster is configured: this is not a pod, and KUBECONFIG names none ({error})"
                 ) from error
         self._configuration = configuration
         self._connections = Connections(configuration.host, _tls(configuration), connections)
 
     def get(self, path: str, *, metadata: bool = False, **query: str | int) -> Object | None:
-        """The object at `path` (or only its metadata), None where there is none."""
+        """The object at `path` (with `metadata`, only its metadata), or None if it does not exist."""
         return self._json("GET", path, query, accept=METADATA if metadata else JSON)
 
     def get_all(self, targets: Sequence[str], *, metadata: bool = False) -> list[Object | None]:
-        """The objects at several paths, with their queries, read side by side; None for each that is not there."""
+        """The objects at several paths (with their queries), read in parallel; None for each that does not exist."""
         requests = [self._request("GET", target, {}, accept=METADATA if metadata else JSON) for target in targets]
         return [
             self._parsed(status, body, target)
-            for target, (status, body) in zip(targets, self._asked(requests), strict=True)
+            for target, (status, body) in zip(targets, self._send(requests), strict=True)
         ]
 
     def all(self, path: str, *, metadata: bool = False, **query: str | int) -> list[Object]:
-        """Every object of a collection, fetched by pages."""
+        """Every object of a collection, read page by page."""
         return self.listed(path, metadata=metadata, **query)[0]
 
     def listed(self, path: str, *, metadata: bool = False, **query: str | int) -> tuple[list[Object], str]:
-        """Every object of a collection, and the version from which a watch goes on."""
+        """Every object of a collection, and the version from which a watch continues."""
         items: list[Object] = []
         accept = METADATA_LIST if metadata else JSON
         page = {"limit": PAGE, **query}
         while True:
-            found = self._json("GET", path, page, accept=accept) or {}
-            items += found.get("items") or []
-            about = found.get("metadata", {})
-            if not about.get("continue"):
-                return items, str(about.get("resourceVersion", ""))
-            page = {**query, "limit": PAGE, "continue": about["continue"]}
+            response = self._json("GET", path, page, accept=accept) or {}
+            items += response.get("items") or []
+            list_metadata = response.get("metadata", {})
+            if not list_metadata.get("continue"):
+                return items, str(list_metadata.get("resourceVersion", ""))
+            page = {**query, "limit": PAGE, "continue": list_metadata["continue"]}
 
     def text(self, path: str, **query: str | int) -> str | None:
-        """A plain text answer such as a log; None where there is nothing to show (400 or 404)."""
-        [(status, body)] = self._asked([self._request("GET", path, query)])
+        """A plain text response such as a log; None if there is nothing to show (400 or 404)."""
+        [(status, body)] = self._send([self._request("GET", path, query)])
         return None if status in (400, 404) else self._checked(status, body, path).decode(errors="replace")
 
     def create(self, path: str, body: Object) -> Object:
-        """Raises Conflict where it exists already."""
-        made = self._json("POST", path, {}, body)
-        if made is None:
-            log.error("there is no %s to create in", path)
-            raise OperationFailed("The namespace of the game servers does not exist; the operator has to make it.")
-        return made
+        """Create an object and return it. Raises Conflict if it already exists."""
+        created = self._json("POST", path, {}, body)
+        if created is None:
+            log.error("cannot create an object: %s does not exist", path)
+            raise OperationFailed("The namespace of the game servers does not exist. The operator has to create it.")
+        return created
 
     def replace(self, path: str, body: Object) -> Object:
-        """Raises Conflict where the object is no longer at `body`'s resourceVersion."""
-        found = self._json("PUT", path, {}, body)
-        if found is None:
+        """Replace an object and return it. Raises Conflict if it is no longer at `body`'s resourceVersion."""
+        replaced = self._json("PUT", path, {}, body)
+        if replaced is None:
             raise Conflict(path)
-        return found
+        return replaced
 
     def merge(self, path: str, body: Object) -> Object | None:
-        """Merge `body` into an object (RFC 7386) and give it, None for one that is gone.
+        """Merge `body` into an object (RFC 7386); returns the object, or None if it does not exist.
 
-        Raises Conflict where `body` has a resourceVersion that is no longer the object's.
+        Raises:
+            Conflict: `body` has a resourceVersion, and the object has another.
         """
         return self._json("PATCH", path, {}, body)
 
     def delete(self, path: str, *, uid: str = "", version: str = "") -> None:
-        """Delete an object, if it is still this one; one that is gone already is no error."""
-        wanted = {key: value for key, value in (("uid", uid), ("resourceVersion", version)) if value}
-        self._json("DELETE", path, {}, {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": wanted})
+        """Delete an object, with `uid` or `version` only if it still has those. A missing object is no error.
+
+        Raises:
+            Conflict: The object has another uid or version.
+        """
+        preconditions = {key: value for key, value in (("uid", uid), ("resourceVersion", version)) if value}
+        self._json("DELETE", path, {}, {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions})
 
     def watch(self, path: str, version: str, *, metadata: bool, seconds: int, **query: str | int) -> Iterator[Object]:
-        """The events after `version`, until the server ends the watch after `seconds`."""
+        """Yield the events after `version`, until the server ends the watch after `seconds`.
+
+        The first event, of type CONNECTED, is this client's own; the others are Kubernetes'.
+
+        Raises:
+            Gone: `version` is no longer stored.
+        """
         query = {
             **query,
             "watch": 1,
@@ -140,8 +163,8 @@ class Kube:
         }
         accept = METADATA if metadata else JSON
         try:
-            # The API server sends a bookmark about once a minute; a longer silence is a dead connection.
-            with self._connections.streamed(self._request("GET", path, query, accept=accept), (1.0, 90.0)) as response:
+            # The API server sends a bookmark about once a minute; after a longer silence the connection is dead.
+            with self._connections.stream(self._request("GET", path, query, accept=accept), (1.0, 90.0)) as response:
                 if response.status != 200:
                     self._checked(response.status, response.read(), path)
                     raise ClusterUnavailable
@@ -164,7 +187,7 @@ class Kube:
         *,
         accept: str = JSON,
     ) -> Object | None:
-        [(status, data)] = self._asked([self._request(method, path, query, body, accept)])
+        [(status, data)] = self._send([self._request(method, path, query, body, accept)])
         return self._parsed(status, data, path)
 
     def _parsed(self, status: int, data: bytes, path: str) -> Object | None:
@@ -191,17 +214,17 @@ class Kube:
         target = path + (f"?{urlencode(query)}" if query else "")
         return Request(method, target, headers, None if body is None else json.dumps(body).encode())
 
-    def _asked(self, requests: Sequence[Request]) -> list[tuple[int, bytes]]:
+    def _send(self, requests: Sequence[Request]) -> list[tuple[int, bytes]]:
         began = time.monotonic()
         try:
             try:
-                return self._connections.ask(requests, TIMEOUT)
+                return self._connections.send_all(requests, TIMEOUT)
             except (HTTPException, OSError):
-                # An API server that was started again has closed the idle connections; reads may be asked once more
-                # on new ones. A write may not: the first may have been carried out.
-                if any(one.method != "GET" for one in requests) or time.monotonic() - began > 0.5:
+                # An API server that was restarted has closed the idle connections. Reads may be sent again on new
+                # ones; writes may not, because the first may have been carried out.
+                if any(request.method != "GET" for request in requests) or time.monotonic() - began > 0.5:
                     raise
-            return self._connections.ask(requests, TIMEOUT)
+            return self._connections.send_all(requests, TIMEOUT)
         except (HTTPException, OSError) as error:
             raise ClusterUnavailable from error
 
@@ -215,18 +238,18 @@ class Kube:
             raise Gone(path)
         message = body[:500].decode(errors="replace")
         if status in (401, 403):
-            # Rights that the chart should have given: for the operator's log, the client can only try later.
-            log.error("Kubernetes refuses the API's own account at %s: %s", path, message)
-            raise ClusterUnavailable("Kubernetes refuses the API's own account; the operator has to mend that.")
+            # The chart should have granted these rights. The log tells the operator; the client can only retry later.
+            log.error("Kubernetes denies the API's service account access to %s: %s", path, message)
+            raise ClusterUnavailable("Kubernetes denies the API access. The operator has to fix its rights.")
         if status == 429 or status >= 500:
             log.warning("Kubernetes answered %d at %s: %s", status, path, message)
             raise ClusterUnavailable
         log.error("Kubernetes answered %d at %s: %s", status, path, message)
-        raise OperationFailed("Kubernetes did not understand a request of the API; its log has the details.")
+        raise OperationFailed("Kubernetes rejected a request of the API. The API's log has the details.")
 
 
 def _tls(configuration: client.Configuration) -> ssl.SSLContext:
-    """What the official client would make of its configuration."""
+    """The TLS settings that the official client would use with its configuration."""
     context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
     if not configuration.verify_ssl:
         context.check_hostname = False

@@ -1,7 +1,7 @@
-"""Kept-alive HTTP/1.1 connections to one server; safe for threads.
+"""Kept-alive HTTP/1.1 connections to one server. Thread-safe.
 
-Several requests go out at once from one thread: each is sent on a connection of its own before the first answer is
-read, so the server works on them side by side. With a thread for each, waking the threads takes longer than reading
+One thread can send several requests at the same time: each is sent on a connection of its own before the first response
+is read, so the server handles them in parallel. With a thread per request, waking the threads takes longer than reading
 an object from the API server's cache.
 """
 
@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from urllib.parse import urlsplit
 
-# A node that vanished says no goodbye: after a silence of 30 s the kernel asks, and a minute later it knows.
+# A node that vanishes closes no connection. After 30 s of silence the kernel probes, and a minute later it gives up.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 
 @dataclass(frozen=True)
 class Request:
-    """`target` is path and query."""
+    """An HTTP request; `target` is the path with the query."""
 
     method: str
     target: str
@@ -32,47 +32,47 @@ class Request:
 
 
 class Connections:
-    """Connections to the server at `url`. To be made after a fork, as sockets do not survive one.
+    """Connections to the server at `url`. Create it after a fork: sockets must not be shared between processes.
 
-    All methods raise OSError or http.client.HTTPException where the server does not answer, or breaks off.
-    `timeout` is in seconds: for the connection to stand, and for each wait for data.
+    All methods raise OSError or http.client.HTTPException if the server does not respond, or breaks off its response.
+    `timeout` is in seconds: to connect, and to wait for data each time.
     """
 
     def __init__(self, url: str, tls: ssl.SSLContext | None, idle: int) -> None:
-        """Up to `idle` connections are kept while nobody needs them."""
+        """Keep up to `idle` unused connections open. `tls` is used for `https` only."""
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port
-        self._above = parts.path.rstrip("/")
+        self._base_path = parts.path.rstrip("/")
         self._tls = tls if parts.scheme == "https" else None
-        self._most = idle
-        # Appended to and popped from at its end only, which takes no lock of ours.
+        self._max_idle = idle
+        # Only appended to, and popped from the end: both are atomic, so no lock is needed.
         self._idle: list[HTTPConnection] = []
         weakref.finalize(self, _close, self._idle)
 
-    def ask(self, requests: Sequence[Request], timeout: tuple[float, float]) -> list[tuple[int, bytes]]:
-        """Send all requests at once; status and body of each answer."""
-        taken: list[HTTPConnection] = []
+    def send_all(self, requests: Sequence[Request], timeout: tuple[float, float]) -> list[tuple[int, bytes]]:
+        """Send all requests at the same time; returns status and body of each response."""
+        in_use: list[HTTPConnection] = []
         try:
             for request in requests:
-                taken.append(self._taken(timeout))
-                self._send(taken[-1], request)
-            answers = []
-            for connection in taken:
+                in_use.append(self._acquire(timeout))
+                self._send(in_use[-1], request)
+            responses = []
+            for connection in in_use:
                 response = connection.getresponse()
-                answers.append((response.status, response.read()))
+                responses.append((response.status, response.read()))
         except BaseException:
-            # An answer that nobody has read would be taken for that of the next request.
-            for connection in taken:
+            # The next request on a connection would get the response that was not read.
+            for connection in in_use:
                 connection.close()
             raise
-        for connection in taken:
-            self._give_back(connection)
-        return answers
+        for connection in in_use:
+            self._release(connection)
+        return responses
 
     @contextmanager
-    def streamed(self, request: Request, timeout: tuple[float, float]) -> Iterator[HTTPResponse]:
-        """The answer to a request, to be read as it comes, on a connection that ends with it."""
-        connection = self._connected(timeout)
+    def stream(self, request: Request, timeout: tuple[float, float]) -> Iterator[HTTPResponse]:
+        """Send a request and yield its response, to be read as it arrives. Its connection is closed afterwards."""
+        connection = self._connect(timeout)
         try:
             self._send(connection, request)
             with connection.getresponse() as response:
@@ -81,21 +81,21 @@ class Connections:
             connection.close()
 
     def _send(self, connection: HTTPConnection, request: Request) -> None:
-        connection.request(request.method, f"{self._above}{request.target}", request.body, dict(request.headers))
+        connection.request(request.method, f"{self._base_path}{request.target}", request.body, dict(request.headers))
 
-    def _taken(self, timeout: tuple[float, float]) -> HTTPConnection:
+    def _acquire(self, timeout: tuple[float, float]) -> HTTPConnection:
         while self._idle:
             try:
                 connection = self._idle.pop()
-            except IndexError:  # Another thread was quicker.
+            except IndexError:  # Another thread took it.
                 break
             if connection.sock is not None and not _readable(connection.sock):
                 connection.sock.settimeout(timeout[1])
                 return connection
             connection.close()
-        return self._connected(timeout)
+        return self._connect(timeout)
 
-    def _connected(self, timeout: tuple[float, float]) -> HTTPConnection:
+    def _connect(self, timeout: tuple[float, float]) -> HTTPConnection:
         connection = (
             HTTPConnection(self._host, self._port, timeout=timeout[0])
             if self._tls is None
@@ -108,16 +108,16 @@ class Connections:
         connection.sock.settimeout(timeout[1])
         return connection
 
-    def _give_back(self, connection: HTTPConnection) -> None:
-        # Without a socket, the answer has said that it was the last one.
-        if connection.sock is not None and len(self._idle) < self._most:
+    def _release(self, connection: HTTPConnection) -> None:
+        # Without a socket, the server has closed the connection with its response.
+        if connection.sock is not None and len(self._idle) < self._max_idle:
             self._idle.append(connection)
         else:
             connection.close()
 
 
 def _readable(sock: socket.socket) -> bool:
-    """Whether an idle connection has something to say: it has been closed, or is of no more use."""
+    """Whether an idle connection has data to read. If so, the server has closed it, or it cannot be used again."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))

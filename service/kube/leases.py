@@ -1,9 +1,9 @@
-"""A short Lease per server, so that one operation at a time touches it, whichever replica it came to.
+"""A short Lease per server, so that one operation at a time works on it, on whichever replica.
 
-The holder renews its Lease while it works and stops working before the Lease can run out (`Lease.remaining`), so a
-Lease that has run out belongs to a dead holder and may be taken over, under its resourceVersion. It is deleted when
-the work is done: no Lease, no operation. Between replicas this needs clocks that agree within two seconds, the slack
-between the moment a holder gives up and the moment its Lease runs out.
+The holder renews its Lease while it works, and stops working before the Lease can expire (`Lease.remaining`). So an
+expired Lease belongs to a dead holder, and another may take it over, under its resourceVersion. The holder deletes the
+Lease when the work is done: without a Lease, no operation runs. The replicas' clocks have to agree within two seconds:
+that is the time between the moment a holder gives up and the moment its Lease expires.
 
 https://kubernetes.io/docs/concepts/architecture/leases/
 """
@@ -30,42 +30,52 @@ log = logging.getLogger(__name__)
 DURATION = 15
 RENEW_EVERY = 3.0
 RETRY_EVERY = 1.0
-# From here on the holder has to be finished: 2 s to end its helm (see helm/command.py), 2 s for clocks that disagree.
+# Seconds before the expiry at which the holder gives up: 2 s to end its helm (helm/command.py), 2 s for clocks that
+# disagree.
 MARGIN = 4.0
 
 
 def _now() -> float:
-    # Unlike time.monotonic() this goes on while the machine sleeps, and so does everybody else's clock.
+    # Unlike time.monotonic(), this clock continues while the machine sleeps, as the other replicas' clocks do.
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Lease:
-    """A Lease that is held. `taken_over` says that its last holder did not come to give it back."""
+    """A Lease that this replica holds.
 
-    def __init__(self, held: Object, asked: float, taken_over: bool) -> None:
+    Args:
+        held: The Lease object.
+        requested_at: When the request for it was sent (`_now()`).
+        taken_over: Whether it expired under another holder, who did not release it.
+    """
+
+    def __init__(self, held: Object, requested_at: float, taken_over: bool) -> None:
         self.held = held
         self.taken_over = taken_over
-        self._good_until = asked + DURATION - MARGIN
+        self._good_until = requested_at + DURATION - MARGIN
         self._lost = False
         self._abandoned = False
 
     def remaining(self) -> float:
-        """The seconds for which the work may go on as things stand; renewals lengthen them."""
+        """For how many seconds the work may continue if the Lease is not renewed again."""
         return 0.0 if self._lost else self._good_until - _now()
 
     def abandon(self) -> None:
-        """Leave the Lease to run out, as what was done under it needs recovery by whoever takes it over."""
+        """Let the Lease expire, because the next holder has to recover the work that was done under it."""
         self._abandoned = True
 
     @property
     def abandoned(self) -> bool:
+        """Whether the Lease is left to expire, or was lost."""
         return self._abandoned or self.remaining() <= 0
 
-    def renewed(self, held: Object, asked: float) -> None:
+    def extend(self, held: Object, requested_at: float) -> None:
+        """Note a renewal: its Lease object, and when its request was sent."""
         self.held = held
-        self._good_until = asked + DURATION - MARGIN
+        self._good_until = requested_at + DURATION - MARGIN
 
     def lose(self) -> None:
+        """Note that another has the Lease: the work must not continue."""
         self._lost = True
 
 
@@ -79,10 +89,10 @@ class Leases:
 
     @contextmanager
     def hold(self, name: str) -> Iterator[Lease]:
-        """Hold Lease `name`, renewed by a thread meanwhile. Raises OperationInProgress where another holds it."""
+        """Hold Lease `name`, and renew it from a thread. Raises OperationInProgress if another holds it."""
         lease = self._acquire(name)
         done = threading.Event()
-        # In a copy of this thread's context: what it logs belongs to whoever holds the Lease.
+        # In a copy of this thread's context, so that its log lines belong to the same request.
         work = (self._renew, name, lease, done)
         renewing = threading.Thread(target=copy_context().run, args=work, name=f"lease {name}", daemon=True)
         renewing.start()
@@ -95,64 +105,68 @@ class Leases:
                 self._release(name, lease)
 
     def confirm(self, name: str, lease: Lease) -> None:
-        """Raises ClusterUnavailable where the Lease has gone to another by now, which a frozen holder cannot know."""
+        """Check with Kubernetes that the Lease is still held: a holder that was frozen cannot know otherwise.
+
+        Raises:
+            ClusterUnavailable: Another holds the Lease now.
+        """
         if not self._still_ours(name, lease):
             lease.lose()
-            raise ClusterUnavailable("The operation took too long and was ended; send it again.")
+            raise ClusterUnavailable("The operation took too long and was stopped. Send it again.")
 
     # -- one Lease -----------------------------------------------------------------------------------------
 
     def _acquire(self, name: str) -> Lease:
         identity = f"{self._holder}/{uuid.uuid4()}"
-        asked = _now()
+        requested_at = _now()
         try:
-            fresh = {
+            new_lease = {
                 "apiVersion": "coordination.k8s.io/v1",
                 "kind": "Lease",
                 "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "gameserver-cluster"}},
                 "spec": self._spec(identity, 0),
             }
-            return Lease(self._kube.create(self._path(), fresh), asked, False)
+            return Lease(self._kube.create(self._path(), new_lease), requested_at, False)
         except Conflict:
             return self._take_over(name, identity)
 
     def _take_over(self, name: str, identity: str) -> Lease:
-        found = self._kube.get(self._path(name))
-        if found is None:  # Given back just now: the next try gets it.
+        current = self._kube.get(self._path(name))
+        if current is None:  # It was released just now: the next try gets it.
             raise OperationInProgress
-        spec = found.get("spec") or {}
+        spec = current.get("spec") or {}
         holder = spec.get("holderIdentity")
-        if holder and (left := _seconds_left(spec)) > 0:
-            # A live holder renews every few seconds and is done in about one; a dead one's Lease has to run out.
-            dead = left < DURATION - 2 * RENEW_EVERY
-            raise OperationInProgress(retry_after=math.ceil(left) if dead else 1)
-        asked = _now()
+        if holder and (seconds := _seconds_until_expiry(spec)) > 0:
+            # A live holder renews every few seconds, and is done in about one. A dead holder's Lease has to expire.
+            dead = seconds < DURATION - 2 * RENEW_EVERY
+            raise OperationInProgress(retry_after=math.ceil(seconds) if dead else 1)
+        requested_at = _now()
         spec = self._spec(identity, int(spec.get("leaseTransitions") or 0) + 1)
         try:
-            held = self._kube.replace(self._path(name), {**found, "spec": spec})
+            held = self._kube.replace(self._path(name), {**current, "spec": spec})
         except Conflict as conflict:
             raise OperationInProgress from conflict
         if holder:
-            log.warning("took over the Lease %s, which %s did not give back", name, holder)
-        return Lease(held, asked, bool(holder))
+            log.warning("took over the Lease %s, which %s did not release", name, holder)
+        return Lease(held, requested_at, bool(holder))
 
     def _renew(self, name: str, lease: Lease, done: threading.Event) -> None:
         wait = RENEW_EVERY
         while not done.wait(wait):
-            asked = _now()
+            requested_at = _now()
             if lease.remaining() <= 0:
                 log.warning("the Lease %s could not be renewed in time", name)
                 lease.lose()
                 return
             spec = {**lease.held["spec"], "renewTime": stamp(datetime.now(UTC), micro=True)}
             try:
-                lease.renewed(self._kube.replace(self._path(name), {**lease.held, "spec": spec}), asked)
+                lease.extend(self._kube.replace(self._path(name), {**lease.held, "spec": spec}), requested_at)
                 wait = RENEW_EVERY
             except Conflict:
-                # Ours may have been the write: a renewal whose answer was lost. The holder's name tells.
+                # The write may have been our own: a renewal whose response was lost. The holder's name shows it.
                 with suppress(Problem):
                     if not self._still_ours(name, lease):
-                        log.warning("the Lease %s was taken by another", name)
+                        log.warning("another holder has taken the Lease %s", name)
                         lease.lose()
                         return
                 wait = RETRY_EVERY
@@ -160,37 +174,37 @@ class Leases:
                 wait = RETRY_EVERY
 
     def _still_ours(self, name: str, lease: Lease) -> bool:
-        found = self._kube.get(self._path(name))
-        if found is None or found["spec"].get("holderIdentity") != lease.held["spec"]["holderIdentity"]:
+        current = self._kube.get(self._path(name))
+        if current is None or current["spec"].get("holderIdentity") != lease.held["spec"]["holderIdentity"]:
             return False
-        lease.held = found
+        lease.held = current
         return True
 
     def _release(self, name: str, lease: Lease) -> None:
-        about = lease.held["metadata"]
+        metadata = lease.held["metadata"]
         try:
-            self._kube.delete(self._path(name), uid=about["uid"], version=about["resourceVersion"])
+            self._kube.delete(self._path(name), uid=metadata["uid"], version=metadata["resourceVersion"])
         except (Conflict, ClusterUnavailable):
-            # It runs out by itself. A client that asks again before that is told how long to wait.
-            log.warning("the Lease %s could not be given back", name)
+            # It expires by itself. Until then, clients get a 409 that says how long to wait.
+            log.warning("the Lease %s could not be released", name)
 
     def _path(self, name: str = "") -> str:
         return path("coordination.k8s.io/v1", self._namespace, "leases", name)
 
     @staticmethod
     def _spec(identity: str, transitions: int) -> Object:
-        begun = stamp(datetime.now(UTC), micro=True)
+        acquired_at = stamp(datetime.now(UTC), micro=True)
         return {
             "holderIdentity": identity,
             "leaseDurationSeconds": DURATION,
-            "acquireTime": begun,
-            "renewTime": begun,
+            "acquireTime": acquired_at,
+            "renewTime": acquired_at,
             "leaseTransitions": transitions,
         }
 
 
-def _seconds_left(spec: Object) -> float:
-    """How long the Lease still holds, by this machine's clock; 0 where its times make no sense."""
+def _seconds_until_expiry(spec: Object) -> float:
+    """Seconds until the Lease expires, by this machine's clock; 0 if its times are malformed."""
     try:
         renewed = datetime.fromisoformat(spec["renewTime"])
         until = renewed + timedelta(seconds=int(spec["leaseDurationSeconds"]))

@@ -1,4 +1,4 @@
-"""Kubernetes' quantities, such as `10Gi`."""
+"""Parses Kubernetes' quantities, such as `10Gi`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _GIB = Decimal(2**30)
 
 
 def gib_of(quantity: str) -> int:
-    """The quantity of bytes in GiB, a broken one rounded up; raises ValueError for what is no quantity.
+    """A quantity of bytes in GiB, rounded up. Raises ValueError if `quantity` is not one.
 
     https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
     """

@@ -1,4 +1,4 @@
-"""Times as Kubernetes writes them: RFC 3339, in UTC."""
+"""Times as Kubernetes writes them: RFC 3339 in UTC."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 
 def stamp(time: datetime, *, micro: bool = False) -> str:
-    """A time to the second, or to the microsecond where Kubernetes asks for a MicroTime."""
+    """Format a time, in whole seconds or (with `micro`) in microseconds, which Kubernetes calls a MicroTime."""
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ")
 
 
 def now() -> str:
-    """The present time, to the second."""
+    """The current time, in whole seconds."""
     return stamp(datetime.now(UTC))

@@ -1,8 +1,8 @@
-"""What the Kubernetes API speaks of, as types."""
+"""Types for the objects of the Kubernetes API."""
 
 from __future__ import annotations
 
 from typing import Any
 
 Object = dict[str, Any]
-"""An object as the Kubernetes API writes it in JSON."""
+"""An object as the Kubernetes API returns it in JSON."""

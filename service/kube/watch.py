@@ -1,8 +1,8 @@
-"""Objects of one kind, kept in memory by a list and a watch.
+"""Keeps all objects of one kind in memory: lists them once, then watches them.
 
-The official client's informer asks a failing API server again without any pause, so the loop here is our own: it
-relists after 410 Gone, and after an error it waits, longer each time and with jitter, so that many replicas do not
-come back at once. https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+The official client's informer retries a failing API server without any pause, so this loop is our own. It lists again
+after 410 Gone, and waits after an error, longer each time and with jitter, so that many replicas do not return at the
+same moment. https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from service.kube.client import Gone, Kube
 from service.kube.types import Object
 
 log = logging.getLogger(__name__)
-# The machine's own randomness: no thread of the watch moves the state that others seed.
+# The system's randomness, so that the watch's threads do not advance a generator that others have seeded.
 _random = random.SystemRandom()
 
-# A watch lasts this long; the server ends it, and the next goes on from the same place. Where it says nothing for as
-# long as nothing happens, it has to end before the silence is taken for a dead connection (kube.py).
+# How long a watch lasts, in seconds: the server ends it, and the next continues from the same version. A watch without
+# bookmarks may be silent, so it has to end before the client treats the silence as a dead connection (client.py).
 SECONDS = (240, 300)
 SILENT_SECONDS = (60, 80)
 LONGEST_PAUSE = 8.0
@@ -31,11 +31,17 @@ LONGEST_PAUSE = 8.0
 
 @dataclass(frozen=True)
 class Kind:
-    """What to watch: where, which of them, whether only metadata, what of an object to keep, and whose it is.
+    """What to watch.
 
-    `id_of` gives the server's id for an object, or None for one that is no server's. `fields` selects by fields, and
-    of one server's objects only the `most` that changed last are kept. `bookmarks` says that the API server speaks
-    up on this watch now and then, even when nothing happens.
+    Attributes:
+        path: The collection's path.
+        selector: A label selector, "" for all objects.
+        trim: Reduces an object to the parts to keep.
+        id_of: The server's id for an object, or None if the object belongs to no server.
+        metadata: Whether to read only the objects' metadata.
+        fields: A field selector, "" for all objects.
+        most: How many objects of one server to keep: those that changed last.
+        bookmarks: Whether the API server sends bookmarks on this watch while nothing changes.
     """
 
     path: str
@@ -49,26 +55,27 @@ class Kind:
 
     @property
     def query(self) -> dict[str, str]:
-        wanted = {"labelSelector": self.selector, "fieldSelector": self.fields}
-        return {name: text for name, text in wanted.items() if text}
+        """The selectors as query parameters."""
+        selectors = {"labelSelector": self.selector, "fieldSelector": self.fields}
+        return {name: text for name, text in selectors.items() if text}
 
 
-Seen = Callable[[int, Object | None, Object, bool], None]
-"""Told of each object that the watch sees: the server's id, the object before if there was one, the object, and
-whether it is gone. It must not keep the watch waiting."""
+Listener = Callable[[int, Object | None, Object, bool], None]
+"""Called with each object that the watch receives: the server's id, the earlier object if there was one, the object,
+and whether it was deleted. It must return quickly, because the watch waits for it."""
 
 
-def _untold(id: int, before: Object | None, item: Object, gone: bool) -> None:
-    """Nobody wants to know."""
+def _ignore(id: int, before: Object | None, item: Object, deleted: bool) -> None:
+    """A listener that does nothing."""
 
 
 class Watch:
-    """The objects of one kind, by server id and then by name."""
+    """The objects of one kind, by server id and then by name. Thread-safe."""
 
-    def __init__(self, kube: Kube, kind: Kind, seen: Seen = _untold) -> None:
+    def __init__(self, kube: Kube, kind: Kind, listener: Listener = _ignore) -> None:
         self._kube = kube
         self._kind = kind
-        self._seen = seen
+        self._listener = listener
         self._lock = threading.Lock()
         self._groups: dict[int, dict[str, Object]] = {}
         self._version = ""
@@ -76,23 +83,25 @@ class Watch:
         self._synced = threading.Event()
 
     def start(self) -> None:
+        """Start the watch's thread."""
         threading.Thread(target=self._run, name=f"watch {self._kind.path}", daemon=True).start()
 
     def wait(self, seconds: float) -> bool:
-        """Whether the first list is there, or comes within `seconds`."""
+        """Wait up to `seconds` for the first list; returns whether it is complete."""
         return self._synced.wait(seconds)
 
     def lost_for(self) -> float:
-        """The seconds for which changes have not been heard of; 0 while all is well."""
+        """For how many seconds the watch has been interrupted; 0 while it works."""
         since = self._lost_since
         return 0.0 if since is None else time.monotonic() - since
 
     def ids(self) -> list[int]:
+        """The ids of all servers that have such objects."""
         with self._lock:
             return list(self._groups)
 
     def of(self, id: int) -> Mapping[str, Object]:
-        """The objects of one server by name; not changed later."""
+        """The objects of one server by name. The mapping does not change later."""
         return self._groups.get(id, {})
 
     # -- the loop ------------------------------------------------------------------------------------------
@@ -107,7 +116,7 @@ class Watch:
                 failures = 0
                 continue
             except Gone:
-                # Compacted away: what was missed is only to be had from a new list.
+                # Only a new list shows the changes that were missed.
                 self._version = ""
             except Problem as error:
                 log.warning("watch of %s: %s", self._kind.path, error.__cause__ or error)
@@ -125,7 +134,7 @@ class Watch:
             if (id := self._kind.id_of(item)) is not None:
                 group = groups.setdefault(id, {})
                 group[item["metadata"]["name"]] = self._kind.trim(item)
-                self._bound(group)
+                self._drop_oldest(group)
         with self._lock:
             before, self._groups = self._groups, groups
         self._version = version
@@ -133,9 +142,9 @@ class Watch:
         self._synced.set()
         for id, group in groups.items():
             for name, item in group.items():
-                self._seen(id, before.get(id, {}).get(name), item, False)
+                self._listener(id, before.get(id, {}).get(name), item, False)
 
-    def _bound(self, group: dict[str, Object]) -> None:
+    def _drop_oldest(self, group: dict[str, Object]) -> None:
         while len(group) > self._kind.most:
             del group[next(iter(group))]
 
@@ -147,7 +156,7 @@ class Watch:
             if event["type"] == "CONNECTED":
                 self._lost_since = None
             elif event["type"] == "ERROR":
-                # Mostly code 410; whatever it is, only a new list is sure to go on from.
+                # Mostly code 410. After any other, a new list is the only safe way to continue.
                 raise Gone(str(event["object"].get("message")))
             else:
                 self._version = event["object"]["metadata"]["resourceVersion"]
@@ -158,15 +167,15 @@ class Watch:
         id, name = self._kind.id_of(item), item["metadata"]["name"]
         if id is None:
             return
-        # A new dict each time: readers hold on to the old one without a lock.
+        # Make a new dict each time: readers use the old one without a lock.
         before, trimmed = self._groups.get(id, {}), self._kind.trim(item)
         group = {key: value for key, value in before.items() if key != name}
         if not deleted:
             group[name] = trimmed
-            self._bound(group)
+            self._drop_oldest(group)
         with self._lock:
             if group:
                 self._groups[id] = group
             else:
                 self._groups.pop(id, None)
-        self._seen(id, before.get(name), trimmed, deleted)
+        self._listener(id, before.get(name), trimmed, deleted)

@@ -1,5 +1,5 @@
-"""What a server is: its names, what is wanted of it, and what its objects say about it.
+"""What a server is: its names, its desired state, and what its objects say about its actual state.
 
-Pure: it reads no more than the chart's own files, and asks nobody. May use `kube` for what Kubernetes' types,
-quantities and times look like, and `configfile`.
+Pure: it reads only the chart's own files, and makes no requests. It may import `configfile`, and `kube` for Kubernetes'
+types, quantities and times.
 """

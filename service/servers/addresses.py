@@ -1,4 +1,4 @@
-"""From a Service to the address that a customer connects to. Pure."""
+"""Reads from a Service the address that players connect to. Pure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from typing import Any
 
 from service.servers.names import PortName, services_with
 
-# The names under which others make a server known: external-dns in the DNS, mc-router at its own door.
+# Annotations with a public name: external-dns publishes it in the DNS, mc-router routes its connections.
 _DNS_NAME, _ROUTER_NAME = "external-dns.alpha.kubernetes.io/hostname", "mc-router.itzg.me/externalServerName"
 
 
 @dataclass(frozen=True)
 class Address:
-    """`host` is None where the port is a node's, which the Service does not name; `protocol` is TCP, UDP or both."""
+    """An address.
+
+    Attributes:
+        port: The port.
+        protocol: TCP, UDP or both.
+        host: A name or an IP address; None for a node port, whose node the Service does not name.
+    """
 
     port: int
     protocol: str
@@ -22,22 +28,22 @@ class Address:
 
 
 def address_of(port_name: PortName, service: Mapping[str, Any]) -> Address | None:
-    """Where the port is reached, or None where this Service does not have it (or not yet)."""
+    """Where the port can be reached; None if this Service does not have it, or has no address yet."""
     spec = service.get("spec", {})
-    # A port of both protocols is two in Kubernetes: "primary" and "primary-udp".
-    found = [port for port in spec.get("ports", []) if port.get("name") in (port_name, f"{port_name}-udp")]
-    if not found:
+    # Kubernetes needs two ports for both protocols: "primary" and "primary-udp".
+    ports = [port for port in spec.get("ports", []) if port.get("name") in (port_name, f"{port_name}-udp")]
+    if not ports:
         return None
-    protocols = sorted({str(port.get("protocol", "TCP")) for port in found})
+    protocols = sorted({str(port.get("protocol", "TCP")) for port in ports})
     protocol = protocols[0] if len(protocols) == 1 else "both"
     type_, metadata = spec.get("type", "ClusterIP"), service["metadata"]
     annotations = metadata.get("annotations") or {}
-    # external-dns takes several names, with commas between them.
+    # external-dns accepts several names, separated by commas.
     name = str(annotations.get(_DNS_NAME) or "").partition(",")[0].strip() or None
     if type_ == "NodePort":
-        node_port = found[0].get("nodePort")
+        node_port = ports[0].get("nodePort")
         return Address(int(node_port), protocol, name) if node_port else None
-    port = int(found[0]["port"])
+    port = int(ports[0]["port"])
     if type_ == "LoadBalancer":
         for ingress in service.get("status", {}).get("loadBalancer", {}).get("ingress") or []:
             return Address(port, protocol, name or ingress.get("hostname") or ingress.get("ip"))
@@ -48,7 +54,7 @@ def address_of(port_name: PortName, service: Mapping[str, Any]) -> Address | Non
 
 
 def address_in(port_name: PortName, id: int, services: Mapping[str, Mapping[str, Any]]) -> Address | None:
-    """The same, out of all Services of a server."""
+    """The same from all Services of a server, given by name."""
     for name in services_with(port_name, id):
         if name in services and (address := address_of(port_name, services[name])):
             return address

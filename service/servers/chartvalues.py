@@ -1,6 +1,6 @@
-"""What the chart gameserver takes for values: its own schema says so, and its own defaults lie beneath.
+"""Checks values against the chart gameserver: its schema, its defaults, and what its templates refuse.
 
-The API's helm would find the same mistakes, but only at each create, where nobody can mend them.
+helm would find the same mistakes, but only at each create, when it is too late to fix them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from jsonschema.validators import extend
 from service.configfile import has, json_of, nearest, text_of, unknown, yaml_of
 from service.servers.values import deep_merge
 
-Path_ = tuple[str | int, ...]
+ValuePath = tuple[str | int, ...]
 
-# What the API writes into each server's values itself: set anywhere else it would be lost without a word.
-_OWN: dict[Path_, str] = {
+# Values that the API itself sets for each server. If they were set anywhere else, they would be overwritten silently.
+_OWN: dict[ValuePath, str] = {
     ("game",): "comes from each create",
     ("server",): "comes from each create",
     ("ramGb",): "comes from each create, as `ram_gb`",
@@ -30,58 +30,65 @@ _OWN: dict[Path_, str] = {
     ("replicas",): "comes from each start and stop",
     ("restartedAt",): "comes from each restart",
     ("keepPodInRevision",): "comes from each change",
-    ("global",): "is read by nothing here",
+    ("global",): "has no effect here",
 }
 _KINDS = {
-    "object": "a mapping", "array": "a list", "string": "text", "integer": "a whole number", "number": "a number",
+    "object": "a mapping", "array": "a list", "string": "a string", "integer": "a whole number", "number": "a number",
     "boolean": "true or false", "null": "nothing",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """What is wrong with values, and where: the first of `paths`, or one of the others that clash with it."""
+    """A mistake in values.
 
-    paths: tuple[Path_, ...]
+    Attributes:
+        paths: Where it is: the first path, or one of the others that conflict with it.
+        message: What is wrong there.
+    """
+
+    paths: tuple[ValuePath, ...]
     message: str
 
 
 class ChartValues:
-    """The values that a chart takes."""
+    """Checks values for one chart."""
 
     def __init__(self, folder: Path) -> None:
-        """Read the chart in `folder`; raises StartupError where it cannot be used."""
+        """Read the chart in `folder`. Raises StartupError if it cannot be used."""
         self._defaults: Mapping[str, Any] = yaml_of(folder / "values.yaml", text_of(folder / "values.yaml"))
         schema = folder / "values.schema.json"
         self._validator = _Validator(json_of(schema, text_of(schema)))
 
     def mistakes(self, values: Mapping[str, Any]) -> list[Mistake]:
-        """All that the chart's schema would refuse of `values`, or that the API overwrites; empty for nothing."""
-        own = [Mistake((path,), f"{why}, and cannot be set here") for path, why in _OWN.items() if has(values, path)]
-        return own + self.refused(values)
+        """Everything in `values` that the chart's schema refuses or that the API overwrites."""
+        overwritten = [
+            Mistake((path,), f"{source}, and cannot be set here") for path, source in _OWN.items() if has(values, path)
+        ]
+        return overwritten + self.refused(values)
 
     def refused(self, values: Mapping[str, Any]) -> list[Mistake]:
-        """All that the chart's schema would refuse of `values`; empty for nothing."""
-        # What is not touched is the chart's own, and in order.
-        below = {key: self._defaults[key] for key in values if key in self._defaults}
-        # An unknown name first: what is missing is often what it was meant to be.
+        """Everything in `values` that the chart's schema refuses."""
+        # Unchanged values are the chart's own, and valid.
+        defaults = {key: self._defaults[key] for key in values if key in self._defaults}
+        # Unknown names first: a missing value is often a misspelt one.
         errors = sorted(
-            self._validator.iter_errors(deep_merge(below, values)),
+            self._validator.iter_errors(deep_merge(defaults, values)),
             key=lambda error: error.validator != "additionalProperties",
         )
-        return [mistake for error in errors for mistake in _said(error)]
+        return [mistake for error in errors for mistake in _schema_mistakes(error)]
 
     def clashes(self, values: Mapping[str, Any]) -> list[Mistake]:
-        """All that the chart's templates or Kubernetes would refuse of `values`, where the schema has no complaint."""
+        """Everything that the chart's templates or Kubernetes refuse in `values`, if `mistakes` finds nothing."""
         merged = deep_merge(self._defaults, values)
-        return [mistake for clash in (_ports, _variables, _volumes, _limits) for mistake in clash(merged)]
+        return [mistake for check in (_ports, _variables, _volumes, _limits) for mistake in check(merged)]
 
 
-# -- the schema's complaints, in words ---------------------------------------------------------------------
+# -- errors of the schema -----------------------------------------------------------------------------------
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Any:
-    # Python's `$` also matches before a last newline; that of JSON Schema, and of helm, does not.
+    # Python's `$` also matches before a final newline; that of JSON Schema and of helm does not.
     exact = re.sub(r"(?<!\\)\$(?=$|\))", r"\\Z", pattern)
     if isinstance(instance, str) and not re.search(exact, instance):
         yield ValidationError(f"does not match {pattern}")
@@ -90,47 +97,49 @@ def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Any:
 _Validator: Any = extend(Draft202012Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
 
 
-def _said(error: ValidationError) -> Iterator[Mistake]:
+def _schema_mistakes(error: ValidationError) -> Iterator[Mistake]:
     path, schema = tuple(error.absolute_path), error.schema if isinstance(error.schema, Mapping) else {}
     if error.validator in ("anyOf", "oneOf") and error.context:
-        # The last of them is the one that is meant; those before it are ways to leave the value out.
-        yield from _said(error.context[-1])
+        # The last alternative describes the value; those before it allow to leave it out.
+        yield from _schema_mistakes(error.context[-1])
     elif error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
         known = list(schema.get("properties", {}))
         for name in error.instance:
             if name not in known:
                 yield Mistake(((*path, name),), _unknown(path, str(name), known))
     elif "propertyNames" in error.absolute_schema_path:
-        yield Mistake(((*path, str(error.instance)),), f"is no name that can stand here: {_complaint(error, schema)}")
+        yield Mistake(((*path, str(error.instance)),), f"is not an allowed name: {_message(error, schema)}")
     else:
-        yield Mistake((path,), _complaint(error, schema))
+        yield Mistake((path,), _message(error, schema))
 
 
-def _unknown(path: Path_, name: str, known: list[str]) -> str:
-    meant = nearest(name, known)
-    own = _OWN.get((*path, meant)) if meant else None
-    if own:
-        return f"is unknown; did you mean `{meant}`? That {own}, and cannot be set here"
-    return unknown(name, [one for one in known if (*path, one) not in _OWN])
+def _unknown(path: ValuePath, name: str, known: list[str]) -> str:
+    suggestion = nearest(name, known)
+    source = _OWN.get((*path, suggestion)) if suggestion else None
+    if source:
+        return f"is unknown; did you mean `{suggestion}`? That {source}, and cannot be set here"
+    return unknown(name, [candidate for candidate in known if (*path, candidate) not in _OWN])
 
 
-def _complaint(error: ValidationError, schema: Mapping[str, Any]) -> str:
-    wanted: Any = error.validator_value
+def _message(error: ValidationError, schema: Mapping[str, Any]) -> str:
+    expected: Any = error.validator_value
     if error.validator == "type":
-        kinds = wanted if isinstance(wanted, list) else [wanted]
+        kinds = expected if isinstance(expected, list) else [expected]
         hint = ": write it in quotes" if kinds == ["string"] and isinstance(error.instance, bool | int | float) else ""
         return f"must be {' or '.join(_KINDS[kind] for kind in kinds)}, not {_kind(error.instance)}{hint}"
     if error.validator == "enum":
-        return f"must be one of {', '.join(str(choice) or 'an empty text' for choice in wanted)}"
+        return f"must be one of {', '.join(str(choice) or 'an empty string' for choice in expected)}"
     if error.validator == "required":
         return error.message.replace("'", "`").replace("is a required property", "is missing")
     if error.validator == "contains":
         return "has no port named primary"
-    said = [part["description"] for part in (wanted, schema) if isinstance(part, Mapping) and "description" in part]
-    if said and error.validator == "not":
-        return str(said[0])
-    if said and error.validator in ("pattern", "maxLength"):
-        return f"must be {said[0]}"
+    descriptions = [
+        part["description"] for part in (expected, schema) if isinstance(part, Mapping) and "description" in part
+    ]
+    if descriptions and error.validator == "not":
+        return str(descriptions[0])
+    if descriptions and error.validator in ("pattern", "maxLength"):
+        return f"must be {descriptions[0]}"
     return error.message[:200]
 
 
@@ -143,62 +152,65 @@ def _kind(instance: Any) -> str:
     return "a number with a fraction" if isinstance(instance, float) else "a date"
 
 
-# -- what a schema cannot say ------------------------------------------------------------------------------
+# -- checks beyond the schema ------------------------------------------------------------------------------
 
 
 def _ports(values: Mapping[str, Any]) -> Iterator[Mistake]:
-    """As the chart's `gameserver.ports` says it."""
+    """The same check as in the chart's template `gameserver.ports`."""
     seen: set[tuple[str, object]] = set()
     for number, port in enumerate(values["ports"]):
         both = port["protocol"] == "both"
         names = (port["name"], f"{port['name']}-udp") if both else (port["name"],)
         protocols = ("TCP", "UDP") if both else (port["protocol"],)
-        taken = {("", name) for name in names} | {(protocol, port["port"]) for protocol in protocols}
-        if taken & seen:
+        used = {("", name) for name in names} | {(protocol, port["port"]) for protocol in protocols}
+        if used & seen:
             yield Mistake((("ports", number),), "has the name, or the port and protocol, of another port")
-        seen |= taken
+        seen |= used
     rcon = values["rcon"]
     if rcon["enabled"] and ("TCP", rcon["port"]) in seen:
-        what = f"makes {rcon['port']}/TCP a port of the game and of the remote console (`rcon.enabled`, `rcon.port`)"
-        yield Mistake((("rcon", "port"), ("rcon", "enabled"), ("ports",)), what)
+        message = f"uses {rcon['port']}/TCP for both the game and the remote console (`rcon.enabled`, `rcon.port`)"
+        yield Mistake((("rcon", "port"), ("rcon", "enabled"), ("ports",)), message)
 
 
 def _variables(values: Mapping[str, Any]) -> Iterator[Mistake]:
-    """As the chart's `gameserver.environment` says it."""
-    yield from _twice("extraEnv", [variable["name"] for variable in values["extraEnv"]])
+    """The same check as in the chart's template `gameserver.environment`."""
+    yield from _duplicates("extraEnv", [variable["name"] for variable in values["extraEnv"]])
 
 
 def _volumes(values: Mapping[str, Any]) -> Iterator[Mistake]:
     names = [volume["name"] for volume in values["extraVolumes"]]
-    yield from _twice("extraVolumes", names)
+    yield from _duplicates("extraVolumes", names)
     mounts = values["extraVolumeMounts"]
     for number, mount in enumerate(mounts):
         if mount["name"] not in names:
-            what = f"names no volume of `extraVolumes`: {mount['name']} {unknown(mount['name'], names)}"
-            yield Mistake((("extraVolumeMounts", number, "name"), ("extraVolumes",)), what)
-    # The chart's own two come first.
+            message = f"names no volume of `extraVolumes`: {mount['name']} {unknown(mount['name'], names)}"
+            yield Mistake((("extraVolumeMounts", number, "name"), ("extraVolumes",)), message)
+    # The first two are the chart's own.
     paths = [values["storage"]["mountPath"], "/run/gameserver/rcon", *(mount["mountPath"] for mount in mounts)]
     for number, path in enumerate(paths[2:]):
         if path in paths[: number + 2]:
-            yield Mistake((("extraVolumeMounts", number, "mountPath"),), f"has {path}, where something else is mounted")
+            yield Mistake((("extraVolumeMounts", number, "mountPath"),), f"is {path}, where another volume is mounted")
 
 
 def _limits(values: Mapping[str, Any]) -> Iterator[Mistake]:
     for key in ("cpu", "ephemeralStorage"):
         request, limit = values[key]["request"], values[key]["limit"]
         if request and limit and _size(request) > _size(limit):
-            what = f"asks for {request} and allows {limit}: the limit must not be smaller than the request"
-            yield Mistake(((key, "limit"), (key, "request")), what)
+            message = f"requests {request} but limits it to {limit}: the limit must not be smaller than the request"
+            yield Mistake(((key, "limit"), (key, "request")), message)
 
 
-def _twice(key: str, names: list[str]) -> Iterator[Mistake]:
+def _duplicates(key: str, names: list[str]) -> Iterator[Mistake]:
     for number, name in enumerate(names):
         if name in names[:number]:
-            yield Mistake(((key, number),), f"has {name} a second time")
+            yield Mistake(((key, number),), f"repeats the name {name}")
 
 
 def _size(text: str) -> float:
-    """A quantity as the schema lets it pass: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/"""
+    """The value of a quantity that the schema accepts.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+    """
     units = {"m": 0.001, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
     number, unit = re.fullmatch(r"([0-9.]+)(.*)", text).groups()  # type: ignore[union-attr]
     return float(number) * units.get(unit, 1)

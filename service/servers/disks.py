@@ -1,4 +1,4 @@
-"""A server's disk, read from its claim. Pure."""
+"""Reads a server's disk size from its claim. Pure."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from service.kube.quantity import gib_of
 
 
 def claim_gb(claim: Mapping[str, Any]) -> int:
-    """The size that a claim asks for, in GiB, a broken one rounded up."""
+    """The size that a claim requests, in GiB, rounded up."""
     return gib_of(str(claim.get("spec", {}).get("resources", {}).get("requests", {}).get("storage", "0")))

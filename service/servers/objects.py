@@ -1,4 +1,4 @@
-"""What the cluster holds of one server. Pure."""
+"""The Kubernetes objects of one server. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.kube.types import Object
 
 
 class Objects(Protocol):
-    """All that the cluster knows of one server; parts that do not exist are None or empty."""
+    """All objects of one server; those that do not exist are None or empty."""
 
     @property
     def id(self) -> int: ...
@@ -22,23 +22,23 @@ class Objects(Protocol):
     def claim(self) -> Object | None: ...
     @property
     def services(self) -> Mapping[str, Object]:
-        """The Services by object name."""
+        """The Services by name."""
 
     @property
     def events(self) -> Sequence[Object]:
-        """Those events of pod, StatefulSet and claim that a state may be read from, newest last."""
+        """The events of pod, StatefulSet and claim that a state may depend on, newest last."""
 
     @property
     def releases(self) -> Sequence[Object]:
-        """The metadata of the release Secrets, oldest first; labels `status` and `version`."""
+        """The metadata of the release's Secrets, oldest first, with the labels `status` and `version`."""
 
     @property
     def nodes(self) -> Mapping[str, Object]:
-        """The nodes of the cluster by name, as of some seconds ago; empty where nobody knows them."""
+        """The cluster's nodes by name, some seconds old; empty if they are unknown."""
 
 
 class RconPassword(NamedTuple):
-    """RCON's password, and when the Secret that holds it was made (RFC 3339)."""
+    """RCON's password, and when its Secret was created (RFC 3339)."""
 
     text: str
     since: str
@@ -46,12 +46,7 @@ class RconPassword(NamedTuple):
 
 @dataclass(frozen=True)
 class ServerObjects:
-    """The objects of one server, as plain JSON; parts that do not exist are None or empty.
-
-    `services` are by object name, `events` (of pod, StatefulSet and claim) have the newest last, `releases` is the
-    metadata of the release Secrets, oldest first, whose labels say `status` and `version`. `nodes` are those of the
-    cluster, by name; empty where nobody knows them.
-    """
+    """The objects of one server, as plain JSON; see `Objects`."""
 
     id: int
     statefulset: Object | None = None
@@ -63,7 +58,7 @@ class ServerObjects:
     nodes: Mapping[str, Object] = field(default_factory=dict)
 
 
-# Where each kind of object of the chart gameserver is found: its API group and its name in a path.
+# Each kind of object in the chart gameserver, with its API group and its plural in a path.
 KINDS = {
     "NetworkPolicy": ("networking.k8s.io/v1", "networkpolicies"),
     "PersistentVolumeClaim": ("v1", "persistentvolumeclaims"),

@@ -1,7 +1,7 @@
-"""What a server is wanted to be: its spec, and where it stands.
+"""A server's spec, and how to read it from a release's values or from a StatefulSet. Pure.
 
-The spec is in the release's own values; the chart repeats it in an annotation of the StatefulSet, so that
-reads need no release. Pure.
+The spec is in the release's values. The chart repeats it in an annotation of the StatefulSet, so that reads need no
+release.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from service.servers.objects import Objects
 
 
 def own_uid(objects: Objects) -> str | None:
-    """The uid that the server was given with its create; None of one that an earlier API made, or a hand."""
+    """The uid that the server got with its create; None if an earlier API or an operator created it without one."""
     uid: str | None = (_annotation(objects.statefulset) or {}).get("uid")
     return uid or None
 
 
 def uid_of_values(values: Mapping[str, Any]) -> str | None:
-    """The same, out of a release's values."""
+    """The same from a release's values."""
     uid: str | None = _mapping(values.get("server")).get("uid")
     return uid or None
 
 
 def server_uid(objects: Objects) -> str | None:
-    """What tells this server from others that had its id before; of one without, made by an earlier API, its
-    StatefulSet's. None where neither is there to be read.
+    """The uid that distinguishes this server from earlier ones with the same id.
+
+    For a server without one it is the StatefulSet's uid; None if there is no StatefulSet either.
     """
     metadata = _mapping(_mapping(objects.statefulset).get("metadata"))
     return own_uid(objects) or metadata.get("uid")
@@ -37,7 +38,15 @@ def server_uid(objects: Objects) -> str | None:
 
 @dataclass(frozen=True)
 class ServerSpec:
-    """A server as a client asked for it; sizes in GiB, `rcon` public or private, `customer` "" for none."""
+    """A server as a client requested it.
+
+    Attributes:
+        game: The game's name.
+        ram_gb, disk_gb: Sizes in GiB.
+        options: The game's options.
+        customer: The customer; "" for none.
+        rcon: "public" or "private".
+    """
 
     game: str
     ram_gb: int
@@ -47,37 +56,37 @@ class ServerSpec:
     rcon: str = "public"
 
     def difference(self, other: ServerSpec) -> list[str]:
-        """The names of the fields in which `other` is not the same."""
+        """The names of the fields in which `other` differs."""
         return [name for name in self.__dataclass_fields__ if not same(getattr(self, name), getattr(other, name))]
 
 
-def same(one: Any, other: Any) -> bool:
-    """Whether two values of JSON are the same: 1 is 1.0, as to Helm, which knows one kind of number; True is not 1."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+def same(first: Any, second: Any) -> bool:
+    """Whether two JSON values are equal. 1 equals 1.0, because Helm has one type of number; True does not equal 1."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(same(value, second[key]) for key, value in first.items())
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(same, first, second))
+    return isinstance(first, bool) == isinstance(second, bool) and bool(first == second)
 
 
 def stored_options(options: Mapping[str, Any]) -> Mapping[str, Any] | str:
-    """The options as a release's values hold them: as text, if there is a number in them that Helm would change.
+    """The options as a release's values store them: as JSON text, if they contain a number that Helm would change.
 
-    It takes each for a double: 9007199254740993 ends in 2 then, and 1.0 is 1.
+    Helm treats every number as a double: 9007199254740993 becomes 9007199254740992, and 1.0 becomes 1.
     """
-    return json.dumps(options, ensure_ascii=False, sort_keys=True) if _changes(options) else options
+    return json.dumps(options, ensure_ascii=False, sort_keys=True) if _changed_by_helm(options) else options
 
 
-def _changes(value: Any) -> bool:
+def _changed_by_helm(value: Any) -> bool:
     if isinstance(value, Mapping):
-        return any(map(_changes, value.values()))
+        return any(map(_changed_by_helm, value.values()))
     if isinstance(value, list):
-        return any(map(_changes, value))
+        return any(map(_changed_by_helm, value))
     return isinstance(value, float) or (isinstance(value, int) and abs(value) > 2**53)
 
 
 def spec_of_values(values: Mapping[str, Any]) -> ServerSpec:
-    """The spec within a release's values. A hand may have written them, so nothing is taken for granted."""
+    """The spec in a release's values. An operator may have written them by hand, so any field may be malformed."""
     server = _mapping(values.get("server"))
     return ServerSpec(
         game=str(values.get("game") or "minecraft"),
@@ -90,44 +99,44 @@ def spec_of_values(values: Mapping[str, Any]) -> ServerSpec:
 
 
 def spec_of_objects(objects: Objects) -> ServerSpec | None:
-    """The spec that the chart has written on the StatefulSet, or None where there is none to read."""
+    """The spec that the chart has written on the StatefulSet; None if there is none."""
     return _annotated(objects.statefulset)
 
 
 def customer_of_claim(claim: Mapping[str, Any]) -> str | None:
-    """Whose disk this is, or None where the claim does not say."""
+    """The customer whose disk this is ("" for none); None if the claim has no spec."""
     spec = _annotated(claim)
     return None if spec is None else spec.customer
 
 
 def never_used(claim: Mapping[str, Any]) -> bool:
-    """Whether this is a claim that the chart made and that no volume was ever bound to: there is no world to lose.
+    """Whether the chart made this claim and no volume was ever bound to it, so there is no world to lose.
 
-    One with a source has its world elsewhere, until the first pod that uses it, and nothing is said of a claim that
-    something else has made.
+    A claim with a data source has its world there until the first pod uses it. Of a claim that the chart did not make,
+    nothing is known, so it counts as used.
     """
     spec = _mapping(claim.get("spec"))
-    filled = spec.get("volumeName") or spec.get("dataSource") or spec.get("dataSourceRef")
-    return claim.get("status", {}).get("phase") == "Pending" and not filled and _annotated(claim) is not None
+    has_data = spec.get("volumeName") or spec.get("dataSource") or spec.get("dataSourceRef")
+    return claim.get("status", {}).get("phase") == "Pending" and not has_data and _annotated(claim) is not None
 
 
-def _annotation(thing: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    annotations = _mapping(_mapping(_mapping(thing).get("metadata")).get("annotations"))
+def _annotation(object_: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    annotations = _mapping(_mapping(_mapping(object_).get("metadata")).get("annotations"))
     try:
         return _mapping(json.loads(annotations[SERVER]))
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def _annotated(thing: Mapping[str, Any] | None) -> ServerSpec | None:
-    if (found := _annotation(thing)) is None:
+def _annotated(object_: Mapping[str, Any] | None) -> ServerSpec | None:
+    if (fields := _annotation(object_)) is None:
         return None
     return ServerSpec(
-        game=str(found.get("game") or ""),
-        ram_gb=_number(found.get("ram_gb")),
-        disk_gb=_number(found.get("disk_gb")),
-        options=_options(found.get("options")),
-        customer=str(found.get("customer") or ""),
+        game=str(fields.get("game") or ""),
+        ram_gb=_number(fields.get("ram_gb")),
+        disk_gb=_number(fields.get("disk_gb")),
+        options=_options(fields.get("options")),
+        customer=str(fields.get("customer") or ""),
     )
 
 
@@ -145,5 +154,5 @@ def _options(value: Any) -> Mapping[str, Any]:
 
 
 def _number(value: Any) -> int:
-    # Helm keeps numbers as floats when they come from YAML through Go's any.
+    # Helm turns numbers from YAML into floats.
     return int(value) if isinstance(value, int | float) and value == value and abs(value) < 2**53 else 0

@@ -1,7 +1,7 @@
-"""How a server's last stop went, as it stands on its StatefulSet. Pure.
+"""How a server's last stop went, as recorded on its StatefulSet. Pure.
 
-The pod is gone by then, and Kubernetes remembers nothing of it. An annotation of the StatefulSet is no part of the
-release: Helm's server-side apply leaves alone what another has set.
+Once the pod has gone, Kubernetes no longer knows how it ended, so the API records it in an annotation of the
+StatefulSet. The annotation is not part of the release, and Helm's server-side apply leaves other writers' fields alone.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from service.servers.names import LAST_STOP
 
 LONGEST_REASON = 1000
 
-
-# What a replica sees of a pod's end it writes down within this time, however busy it is.
-WRITTEN_WITHIN = timedelta(seconds=15)
+# A replica records a pod's end within this time, however busy it is.
+RECORDED_WITHIN = timedelta(seconds=15)
 
 
 @dataclass(frozen=True)
 class Stop:
-    """The end of the pod with this uid ("" where none was ever made), when it was, and what went wrong.
+    """How a server's pod ended. Times are RFC 3339.
 
-    While the pod is still ending, `at` is when that was asked for, and `due` when it has to be over; of a pod that
-    has ended `due` is None. Times are RFC 3339.
+    Attributes:
+        pod: The pod's uid; "" if no pod was ever created.
+        at: When it ended; while it is still ending, when its deletion was requested.
+        reason: What went wrong; None if nothing did.
+        due: While the pod is still ending, when it has to have ended; otherwise None.
     """
 
     pod: str
@@ -35,23 +37,23 @@ class Stop:
     due: str | None = None
 
     def awaited(self, now: datetime) -> bool:
-        """Whether the pod is still ending, or has just ended and how is yet to be written down."""
-        return self.due is not None and now < datetime.fromisoformat(self.due) + WRITTEN_WITHIN
+        """Whether the pod is still ending, or has ended so recently that this may not be recorded yet."""
+        return self.due is not None and now < datetime.fromisoformat(self.due) + RECORDED_WITHIN
 
     def as_text(self) -> str:
-        """What `stop_of` reads."""
+        """The annotation's text, which `stop_of` reads."""
         reason = self.reason and self.reason[:LONGEST_REASON]
         return json.dumps({**asdict(self), "reason": reason}, ensure_ascii=False)
 
 
 def stop_of(statefulset: Object) -> Stop | None:
-    """The last stop of a stopped server; None where nobody saw it. A hand may have written anything there."""
+    """A server's last stop, from its StatefulSet; None if none is recorded, or if the annotation is malformed."""
     text = (statefulset.get("metadata", {}).get("annotations") or {}).get(LAST_STOP)
     try:
-        found = json.loads(text or "")
-        pod, at, reason, due = found["pod"], found["at"], found["reason"], found.get("due")
+        fields = json.loads(text or "")
+        pod, at, reason, due = fields["pod"], fields["at"], fields["reason"], fields.get("due")
         due = due and stamp(datetime.fromisoformat(due))
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
-    right = isinstance(pod, str) and isinstance(at, str) and isinstance(reason, str | None)
-    return Stop(pod, at, reason, due) if right else None
+    is_valid = isinstance(pod, str) and isinstance(at, str) and isinstance(reason, str | None)
+    return Stop(pod, at, reason, due) if is_valid else None

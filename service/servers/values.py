@@ -1,6 +1,6 @@
-"""A server's spec to the values of its release, and a change of the spec to a change of them.
+"""Turns a server's spec into its release's values, and changes of the spec into changes of the values.
 
-Pure: mappings in, new mappings out; nothing that is passed in is changed.
+Pure: every function returns a new mapping and leaves its arguments unchanged.
 """
 
 from __future__ import annotations
@@ -15,27 +15,31 @@ from service.servers.spec import ServerSpec, same, stored_options
 
 Values = dict[str, Any]
 
-# Changes to these alone leave the running pod as it is; everything else is taken to be in its template.
-_OUTSIDE_THE_POD = {"server", "diskGb", "service", "sftp", "networkPolicy", "test"}
-_OUTSIDE_IN_PART = {"rcon": {"visibility"}, "storage": {"className", "accessMode"}}
+# If only these values change, the pod template stays the same; all others may be part of it.
+_NOT_IN_POD = {"server", "diskGb", "service", "sftp", "networkPolicy", "test"}
+_PARTLY_NOT_IN_POD = {"rcon": {"visibility"}, "storage": {"className", "accessMode"}}
 
 
 def deep_merge(*layers: Mapping[str, Any]) -> Values:
-    """One mapping of all layers, the later winning; mappings merge, everything else (lists too) is replaced."""
+    """Merge all layers into one mapping. Mappings are merged; of all other values, lists too, the last layer's wins."""
     merged: Values = {}
     for layer in layers:
         for key, value in layer.items():
-            below = merged.get(key)
-            both = isinstance(below, Mapping) and isinstance(value, Mapping)
-            merged[key] = deep_merge(below, value) if both else deepcopy(value)  # type: ignore[arg-type]
+            lower = merged.get(key)
+            both = isinstance(lower, Mapping) and isinstance(value, Mapping)
+            merged[key] = deep_merge(lower, value) if both else deepcopy(value)  # type: ignore[arg-type]
     return merged
 
 
 def values_of(id: int, spec: ServerSpec, rendered: Mapping[str, Any], operator: Mapping[str, Any]) -> Values:
-    """The values of a new server, without whether it runs.
+    """The values of a new server, except whether it runs.
 
-    `rendered` is what the game's template made of the spec, `operator` the operator's own values
-    (`all`, and by game `games.<name>`): those for the game win over the template, the spec over both.
+    Args:
+        id: The server's id.
+        spec: Its spec, which overrides all other values.
+        rendered: The values that the game's template rendered from the spec.
+        operator: The operator's own values: those in `all` come before the template's, and those in `games.<name>`
+            override them.
     """
     games = operator.get("games") or {}
     return deep_merge(
@@ -49,29 +53,29 @@ def values_of(id: int, spec: ServerSpec, rendered: Mapping[str, Any], operator: 
             "diskGb": spec.disk_gb,
             "rcon": {"visibility": spec.rcon},
         },
-        # Whole, not merged: an option that is gone has to be gone.
+        # Replace the options instead of merging them, so that removed options disappear.
     ) | {"server": {"id": str(id), "customer": spec.customer, "options": stored_options(spec.options)}}
 
 
 def with_uid(values: Mapping[str, Any], uid: str) -> Values:
-    """The same server, under a name that no other ever has."""
+    """The same values with the server's uid."""
     return deep_merge(values, {"server": {"uid": uid}})
 
 
 def started(values: Mapping[str, Any], running: bool) -> Values:
-    """The same server, wanted running or stopped."""
+    """The same values, for a running or a stopped server."""
     return {**deepcopy(dict(values)), "replicas": 1 if running else 0}
 
 
 def restarted(values: Mapping[str, Any], now: datetime) -> Values:
-    """The same server, wanted running, in a pod made after `now` (to the second)."""
+    """The same values, for a running server whose pod was created after `now` (in whole seconds)."""
     return {**started(values, True), "restartedAt": stamp(now)}
 
 
 def changed(current: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> Values:
-    """`current` with the differences between `before` and `after`, and no other.
+    """`current` with exactly the differences between `before` and `after` applied.
 
-    What an operator's hand has set in `current` stays, unless the change itself is about that very key.
+    Values that an operator has set in `current` stay, unless the change concerns the same key.
     """
     result = deepcopy(dict(current))
     for key in before.keys() - after.keys():
@@ -79,50 +83,54 @@ def changed(current: Mapping[str, Any], before: Mapping[str, Any], after: Mappin
     for key, value in after.items():
         if key in before and same(before[key], value):
             continue
-        old, here = before.get(key), result.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping) and isinstance(here, Mapping):
-            result[key] = changed(here, old, value)
+        old, present = before.get(key), result.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and isinstance(present, Mapping):
+            result[key] = changed(present, old, value)
         else:
             result[key] = deepcopy(value)
     return result
 
 
 def runs(values: Mapping[str, Any]) -> bool:
-    """Whether the server is wanted running."""
+    """Whether the server should run."""
     return bool(values.get("replicas", 1) != 0)
 
 
 def completed(current: Mapping[str, Any], without: Mapping[str, Any], whole: Mapping[str, Any]) -> Values:
-    """`current` with what `whole` has beyond `without`, where it has nothing itself."""
+    """`current` with the values that `whole` has in addition to `without`, unless `current` sets them itself."""
     result = deepcopy(dict(current))
     for key, value in whole.items():
         if key in without and same(without[key], value):
             continue
-        here, less = result.setdefault(key, deepcopy(value)), without.get(key, {})
-        if isinstance(value, Mapping) and isinstance(here, Mapping) and isinstance(less, Mapping):
-            result[key] = completed(here, less, value)
+        present, less = result.setdefault(key, deepcopy(value)), without.get(key, {})
+        if isinstance(value, Mapping) and isinstance(present, Mapping) and isinstance(less, Mapping):
+            result[key] = completed(present, less, value)
     return result
 
 
 def restarts(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether going from one set of values to the other restarts a running game."""
-    return runs(after) and _of_the_pod(before) != _of_the_pod(after)
+    """Whether a change from one set of values to the other restarts a running game."""
+    return runs(after) and _pod_values(before) != _pod_values(after)
 
 
-def _of_the_pod(values: Mapping[str, Any]) -> Values:
-    parts = {key: value for key, value in values.items() if key not in _OUTSIDE_THE_POD}
-    for key, outside in _OUTSIDE_IN_PART.items():
+def _pod_values(values: Mapping[str, Any]) -> Values:
+    parts = {key: value for key, value in values.items() if key not in _NOT_IN_POD}
+    for key, excluded in _PARTLY_NOT_IN_POD.items():
         if isinstance(part := parts.get(key), Mapping):
-            parts[key] = {name: value for name, value in part.items() if name not in outside}
+            parts[key] = {name: value for name, value in part.items() if name not in excluded}
             if not parts[key]:
                 del parts[key]
     return parts
 
 
 def reachable(values: Mapping[str, Any], external_host: str) -> Values:
-    """The same server, made so that its port answers at the operator's one address for all nodes, if there is one.
+    """The same values, so that every node accepts the server's traffic if the operator has one address for all nodes.
 
-    What the operator has said about it goes before.
+    A traffic policy that the operator has set stays.
+
+    Args:
+        values: The server's values.
+        external_host: The operator's address for all nodes; "" if there is none.
     """
     service = values.get("service") or {}
     if not external_host or service.get("externalTrafficPolicy"):

@@ -1,34 +1,34 @@
-"""Which node a disk belongs to, as far as its claim or its volume says. Pure."""
+"""Finds the node of a disk from its claim or its volume. Pure."""
 
 from __future__ import annotations
 
 from service.kube.types import Object
 
 HOSTNAME = "kubernetes.io/hostname"
-# Written by the scheduler, and for good once the disk is bound:
+# Set by the scheduler; it no longer changes once the disk is bound:
 # https://kubernetes.io/docs/reference/labels-annotations-taints/#volume-kubernetes-io-selected-node
 _SELECTED_NODE = "volume.kubernetes.io/selected-node"
 
 
 def selected_node(claim: Object) -> str | None:
-    """The node that the scheduler chose for a claim's disk; None where it chose none."""
+    """The node that the scheduler chose for a claim's disk; None if it has not chosen one."""
     node: str | None = ((claim.get("metadata") or {}).get("annotations") or {}).get(_SELECTED_NODE)
     return node
 
 
 def only_node(spec: Object) -> str | None:
-    """The one node that a volume's affinity allows; None where it allows several, or leaves it open which.
+    """The only node that a volume's affinity allows, from the volume's `spec`; None if it allows several, or any.
 
-    That is the rule of the agents too (agent/disk_agent/objects.py).
+    The agents use the same rule (agent/disk_agent/objects.py).
     https://kubernetes.io/docs/concepts/storage/persistent-volumes/#node-affinity
     """
-    named = set()
+    nodes: set[tuple[str, ...]] = set()
     for term in spec.get("nodeAffinity", {}).get("required", {}).get("nodeSelectorTerms", []):
         names = [
             tuple(requirement.get("values", []))
             for requirement in term.get("matchExpressions", []) + term.get("matchFields", [])
             if requirement["key"] in (HOSTNAME, "metadata.name") and requirement["operator"] == "In"
         ]
-        named.add(names[0] if names else ())
-    only: tuple[str, ...] = named.pop() if len(named) == 1 else ()
+        nodes.add(names[0] if names else ())
+    only: tuple[str, ...] = nodes.pop() if len(nodes) == 1 else ()
     return only[0] if len(only) == 1 else None

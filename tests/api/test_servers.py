@@ -598,7 +598,7 @@ def test_the_reason_of_a_crash_ends_with_the_games_last_lines(client: Client, wo
     world.logs[1] = "\n".join("abcdefg")
     status = client.get("/api/v1/server/1/").json
     assert status is not None
-    assert status["reason"] == "The game crashed (exit code 1). Its last lines: c | d | e | f | g"
+    assert status["reason"] == "The game crashed (exit code 1). Its last log lines: c | d | e | f | g"
 
 
 def test_events_explain_why_there_is_no_pod(client: Client, world: World) -> None:

@@ -1,4 +1,4 @@
-"""The random walk of walk.py, over the fakes: thousands of steps in seconds."""
+"""The random walk of tests/support/walk.py over the fakes: thousands of steps in seconds."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from flask.testing import FlaskClient
 from hypothesis import HealthCheck, settings
 
 from service.app import create_app
 from service.settings import Settings
-from tests.api.walk import Answer, Walk
 from tests.support import tokens
 from tests.support.fakes import FakeCluster, FakeReleases, World
+from tests.support.walk import Answer, Walk
+
+WORLD = World()
 
 
-def _client() -> Any:
+def _client() -> FlaskClient:
     with tempfile.TemporaryDirectory() as folder:
-        path = tokens.write(Path(folder) / "tokens.json", tokens.entry("t"))
-        world = World()
-        app = create_app(
-            Settings(tokens_file=path, accepted_eulas=frozenset({"minecraft"})), FakeCluster(world), FakeReleases(world)
-        )
-    app.extensions["world"] = world
-    return app.test_client()
+        file = tokens.write(Path(folder) / "tokens.json", tokens.entry("t"))
+        options = Settings(tokens_file=file, accepted_eulas=frozenset({"minecraft"}))
+        return create_app(options, FakeCluster(WORLD), FakeReleases(WORLD)).test_client()
 
 
 CLIENT = _client()
 
 
-def call(method: str, path: str, body: Any) -> Answer:
-    answer = CLIENT.open(path, method=method, json=body, headers={"Authorization": "Bearer t"})
-    # The fakes' pods have no end of their own.
-    world: World = CLIENT.application.extensions["world"]
-    for id in [id for id, claim in world.claims.items() if claim["metadata"].get("deletionTimestamp")]:
-        world.pods.pop(id, None)
-        world.claims.pop(id)
-    return answer.status_code, answer.json
-
-
 class FakeWalk(Walk):
-    call = staticmethod(call)
-    ids = (1, 22, 333)
+    """Over the fakes, which are empty again after each walk."""
+
+    def __init__(self) -> None:
+        super().__init__([1, 22, 333])
+
+    def call(self, method: str, path: str, body: Any = None) -> Answer:
+        response = CLIENT.open(path, method=method, json=body, headers={"Authorization": "Bearer t"})
+        # The fakes' pods do not end by themselves.
+        for id in [id for id, claim in WORLD.claims.items() if claim["metadata"].get("deletionTimestamp")]:
+            WORLD.pods.pop(id, None)
+            WORLD.claims.pop(id)
+        assert response.json is not None
+        return Answer(response.status_code, response.json, "Retry-After" in response.headers)
 
 
 TestWalk = FakeWalk.TestCase

@@ -1,1 +1,1 @@
-"""`make bench`: what the API costs, side by side with helm and kubectl by hand."""
+"""`make bench`: the API's times, side by side with direct use of helm and kubectl."""

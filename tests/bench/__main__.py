@@ -1,7 +1,7 @@
-"""`make bench`: one table, measured side by side in one run, into docs/benchmarks.md.
+"""`make bench`: one table, measured side by side in one run, for docs/benchmarks.md.
 
-The contenders of a row take turns, in an order that changes with each round, so that a busy moment of the machine
-hits all of them.
+The contenders of a row take turns in an order that changes with each round, so that a busy moment of the machine
+affects all of them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from local.paths import ROOT
 from tests.bench import files
-from tests.bench.contenders import NAMESPACE, Bench, bench
+from tests.bench.contenders import NAMESPACE, Bench, prepared
 from tests.clients import udp_ping
 from tests.support import report
 from tests.support.report import percentile
@@ -33,20 +34,20 @@ Row = tuple[str, str, str, str, str]
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print the table, and write it to the document."""
     machine = report.machine()
     rows: list[Row] = []
-    with bench() as there:
-        values = there.values()
-        operations = _operations(there, values)
+    with prepared() as bench:
+        values = bench.values()
+        operations = _operations(bench, values)
         for name, times in operations.items():
             rows += _compared(name, times, "helm", 0.7) + _compared(name, times, f"helm {LAX}", 1.15)
         for count, rounds in ((8, 3), (32, 3)):
-            rows.append(_at_once(there, values, count, rounds))
-        rows += _reads(there)
-        rows += _lists(there)
-        rows += _compared("create → the game answers", _to_ping(there, values), "kubectl apply", 1.1)
-        rows.append(_memory(there))
+            rows.append(_at_once(bench, values, count, rounds))
+        rows += _reads(bench)
+        rows += _lists(bench)
+        rows += _compared("create → the game answers", _to_ping(bench, values), "kubectl apply", 1.1)
+        rows.append(_memory(bench))
     rows += files.rows()
     text = (
         f"{machine}, {os.getloadavg()[0]:.1f} at the end.\n"
@@ -60,41 +61,41 @@ def main() -> None:
 # -- the measurements ----------------------------------------------------------------------------------------
 
 
-def _operations(there: Bench, values: Mapping[str, Any]) -> dict[str, Times]:
-    """Create (stopped), start and stop."""
-    found: dict[str, Times] = {"create": {}, "start": {}, "stop": {}}
+def _operations(bench: Bench, values: Mapping[str, Any]) -> dict[str, Times]:
+    """The times of create (stopped), start and stop."""
+    measured: dict[str, Times] = {"create": {}, "start": {}, "stop": {}}
     for _ in _rounds(ROUNDS, "create, start, stop"):
         contenders: dict[str, dict[str, Callable[[], object]]] = {}
-        one = there.id(api=True)
+        id = bench.id(api=True)
         contenders["API"] = {
-            "create": lambda one=one: there.api_create(one),
-            "start": lambda one=one: there.call("PATCH", f"server/{one}/start"),
-            "stop": lambda one=one: there.call("PATCH", f"server/{one}/stop"),
+            "create": partial(bench.api_create, id),
+            "start": partial(bench.call, "PATCH", f"server/{id}/start"),
+            "stop": partial(bench.call, "PATCH", f"server/{id}/stop"),
         }
         for name, flags in (("helm", ()), (f"helm {LAX}", (LAX,))):
-            id = there.id(api=False)
+            id = bench.id(api=False)
             contenders[name] = {
-                "create": lambda id=id, flags=flags: there.helm(id, {**values, "replicas": 0}, *flags),
-                "start": lambda id=id, flags=flags: there.helm(id, {**values, "replicas": 1}, *flags),
-                "stop": lambda id=id, flags=flags: there.helm(id, {**values, "replicas": 0}, *flags),
+                "create": partial(bench.helm, id, {**values, "replicas": 0}, *flags),
+                "start": partial(bench.helm, id, {**values, "replicas": 1}, *flags),
+                "stop": partial(bench.helm, id, {**values, "replicas": 0}, *flags),
             }
-        for operation, times in found.items():
+        for operation, times in measured.items():
             for name in _shuffled(contenders):
                 times.setdefault(name, []).append(report.timed(contenders[name][operation]))
-    return found
+    return measured
 
 
-def _at_once(there: Bench, values: Mapping[str, Any], count: int, rounds: int) -> Row:
-    """Creates per second, all sent at the same moment."""
+def _at_once(bench: Bench, values: Mapping[str, Any], count: int, rounds: int) -> Row:
+    """Creates per second when all are sent at the same moment."""
     speeds: Times = {"API": [], "helm": []}
     for _ in _rounds(rounds, f"{count} creates at once"):
         for name in _shuffled(speeds):
-            ids = [there.id(api=name == "API") for _ in range(count)]
+            ids = [bench.id(api=name == "API") for _ in range(count)]
             create: Callable[[int], None] = (
-                there.api_create if name == "API" else lambda id: there.helm(id, {**values, "replicas": 0})
+                bench.api_create if name == "API" else lambda id: bench.helm(id, {**values, "replicas": 0})
             )
             with ThreadPoolExecutor(count) as pool:
-                took = report.timed(lambda ids=ids, create=create, pool=pool: list(pool.map(create, ids)))
+                took = report.timed(partial(_all_done, pool, create, ids))
             speeds[name].append(count / took)
     ours, theirs = statistics.median(speeds["API"]), statistics.median(speeds["helm"])
     return (
@@ -106,17 +107,17 @@ def _at_once(there: Bench, values: Mapping[str, Any], count: int, rounds: int) -
     )
 
 
-def _reads(there: Bench) -> list[Row]:
-    """Port lookup and status of a running server, on a kept connection, against one GET of its Service."""
-    id = there.id(api=True)
-    there.api_create(id, start=True)
-    while there.call("GET", f"server/{id}/")["state"] != "running":
+def _reads(bench: Bench) -> list[Row]:
+    """Port lookup and status of a running server on a kept connection, compared with one GET of its Service."""
+    id = bench.id(api=True)
+    bench.api_create(id, start=True)
+    while bench.call("GET", f"server/{id}/")["state"] != "running":
         time.sleep(0.5)
-    url = f"{there.environment['API_URL']}/api/v1/server/{id}"
+    url = f"{bench.shop.url}/server/{id}"
     readers: dict[str, Callable[[], object]] = {
-        "port lookup": lambda: there.pool.request("PATCH", f"{url}/port/primary"),
-        "status": lambda: there.pool.request("GET", f"{url}/"),
-        "GET of a Service": lambda: there.core.read_namespaced_service(f"server-{id}", NAMESPACE),
+        "port lookup": lambda: bench.shop.pool.request("PATCH", f"{url}/port/primary"),
+        "status": lambda: bench.shop.pool.request("GET", f"{url}/"),
+        "GET of a Service": lambda: bench.core.read_namespaced_service(f"server-{id}", NAMESPACE),
     }
     times: Times = {}
     for _ in _rounds(LOOKUPS, "port lookup, status"):
@@ -132,15 +133,15 @@ def _reads(there: Bench) -> list[Row]:
     return rows
 
 
-def _lists(there: Bench) -> list[Row]:
-    """Pages of 10 and more servers, the largest as many as a page of 300 takes; real ones, made through the API."""
-    missing = max(LISTED) - len(there.call("GET", f"server?limit={max(LISTED)}")["servers"])
+def _lists(bench: Bench) -> list[Row]:
+    """Pages of the sizes in LISTED, with real servers that the API creates."""
+    missing = max(LISTED) - len(bench.call("GET", f"server?limit={max(LISTED)}")["servers"])
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(there.api_create, [there.id(api=True) for _ in range(missing)]))
+        list(pool.map(bench.api_create, [bench.id(api=True) for _ in range(missing)]))
     times: dict[int, list[float]] = {}
     for _ in _rounds(50, "lists"):
         for size in LISTED:
-            call = lambda size=size: there.call("GET", f"server?limit={size}")  # noqa: E731
+            call = partial(bench.call, "GET", f"server?limit={size}")
             times.setdefault(size, []).append(report.timed(call))
     shares = {size: percentile(each, 50) / size * 1000 for size, each in times.items()}
     goals = dict.fromkeys(times, "")
@@ -153,34 +154,34 @@ def _lists(there: Bench) -> list[Row]:
     ]
 
 
-def _to_ping(there: Bench, values: Mapping[str, Any]) -> Times:
-    """Until the game answers over UDP."""
+def _to_ping(bench: Bench, values: Mapping[str, Any]) -> Times:
+    """The times from the create until the game answers over UDP."""
     times: Times = {"API": [], "kubectl apply": []}
     for _ in _rounds(PINGS, "create → the game answers"):
         for name in _shuffled(times):
-            id = there.id(api=name == "API")
-            manifests = "" if name == "API" else there.manifests(id, {**values, "replicas": 1})
+            id = bench.id(api=name == "API")
+            manifests = "" if name == "API" else bench.manifests(id, {**values, "replicas": 1})
 
             def create(name: str = name, id: int = id, manifests: str = manifests) -> None:
                 if name == "API":
-                    there.api_create(id, start=True)
-                    port = there.call("PATCH", f"server/{id}/port/primary")["port"]
+                    bench.api_create(id, start=True)
+                    port = bench.call("PATCH", f"server/{id}/port/primary")["port"]
                 else:
-                    there.run("kubectl", "-n", NAMESPACE, "apply", "-f", "-", stdin=manifests)
-                    port = there.node_port(id)
+                    bench.run("kubectl", "-n", NAMESPACE, "apply", "-f", "-", stdin=manifests)
+                    port = bench.node_port(id)
                 assert port, id
-                _ping(there.node, port)
+                _ping(bench.node, port)
 
             times[name].append(report.timed(create))
             if name == "API":
-                there.call("PATCH", f"server/{id}/stop")
+                bench.call("PATCH", f"server/{id}/stop")
             else:
-                there.run("kubectl", "-n", NAMESPACE, "delete", "statefulset", f"server-{id}")
+                bench.run("kubectl", "-n", NAMESPACE, "delete", "statefulset", f"server-{id}")
     return times
 
 
 def _ping(host: str, port: int) -> None:
-    """Wait until the game answers, asking every few tenths of a second."""
+    """Wait until the game answers, with a ping every few tenths of a second."""
     deadline = time.monotonic() + 90
     while True:
         try:
@@ -191,19 +192,19 @@ def _ping(host: str, port: int) -> None:
                 raise
 
 
-def _memory(there: Bench) -> Row:
-    """The API's Python after each replica has answered 1,000 requests at least."""
+def _memory(bench: Bench) -> Row:
+    """The memory of the API's Python after each replica has answered at least REQUESTS requests."""
     served = "gameserver_api_request_duration_seconds_count"
-    url = f"{there.environment['API_URL']}/api/v1/server/{next(iter(there.by_api))}/"
+    url = f"{bench.shop.url}/server/{next(iter(bench.by_api))}/"
     while True:
-        found = {pod: there.metrics(pod) for pod in there.replicas()}
-        least = min(sum(value for name, value in each.items() if name.startswith(served)) for each in found.values())
+        metrics = {pod: bench.metrics(pod) for pod in bench.replicas()}
+        least = min(sum(value for name, value in each.items() if name.startswith(served)) for each in metrics.values())
         if least >= REQUESTS:
             break
         for _ in range(100):
-            # A connection of its own, as a node port chooses a replica by connection.
-            there.pool.request("GET", url, headers={**there.pool.headers, "Connection": "close"})
-    most = max(each["process_resident_memory_bytes"] for each in found.values()) / 2**20
+            # A new connection each time, because a node port chooses the replica by connection.
+            bench.shop.pool.request("GET", url, headers={**bench.shop.pool.headers, "Connection": "close"})
+    most = max(each["process_resident_memory_bytes"] for each in metrics.values()) / 2**20
     return (
         "memory of a replica's Python",
         f"{most:.0f} MiB after {least:.0f} requests",
@@ -219,6 +220,10 @@ def _memory(there: Bench) -> Row:
 def _rounds(count: int, name: str) -> range:
     print(f"{name}: {count} rounds", file=sys.stderr, flush=True)
     return range(count)
+
+
+def _all_done(pool: ThreadPoolExecutor, work: Callable[[int], None], ids: list[int]) -> None:
+    list(pool.map(work, ids))
 
 
 def _shuffled(names: Mapping[str, object]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The ways to do the same thing: through the API, and with helm and kubectl by hand."""
+"""The contenders: the API, and direct use of helm and kubectl."""
 
 from __future__ import annotations
 
@@ -12,66 +12,53 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import urllib3
 from kubernetes import client, config
 
 from local.paths import ROOT
+from tests.support.shop import Shop
 
 NAMESPACE, API_NAMESPACE = "gameservers", "gameserver-system"
 CHART = str(ROOT / "charts" / "gameserver")
-#: Teeworlds: a pod that starts at once and idles, so that the game itself takes little of what is measured.
+#: Teeworlds, because its pod starts at once and idles, so that the game itself hardly affects the times.
 BODY = {"game": "teeworlds", "ram_gb": 1, "disk_gb": 1}
 FIRST = 8_800_000
 
 
 class Bench:
-    """The cluster, and the servers that were made in it, which go at the end."""
+    """The cluster, and the servers that were created in it, which `clear` deletes."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = {**environment, "PATH": f"{ROOT / '.local/bin'}:{os.environ['PATH']}"}
         self.node = self.environment["NODE_IP"]
-        # One pool, kept open, with the same library that the kubernetes client uses.
-        self.pool = urllib3.PoolManager(maxsize=64, retries=False, headers=self._headers())
+        self.shop = Shop(self.environment["API_URL"], self.environment["API_TOKEN"], 64)
         configuration = client.Configuration()
-        config.load_kube_config(self.environment["KUBECONFIG"], client_configuration=configuration)
+        # The client has no type for this function.
+        config.load_kube_config(self.environment["KUBECONFIG"], client_configuration=configuration)  # type: ignore[no-untyped-call]
         self.core = client.CoreV1Api(client.ApiClient(configuration))
         self._next = FIRST + int(time.time()) % 10_000 * 100
         self.by_api: set[int] = set()
-        self.by_hand: set[int] = set()
-
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.environment['API_TOKEN']}", "Content-Type": "application/json"}
+        self.by_operator: set[int] = set()
 
     def id(self, *, api: bool) -> int:
         """An id that no server has."""
         self._next += 1
-        (self.by_api if api else self.by_hand).add(self._next)
+        (self.by_api if api else self.by_operator).add(self._next)
         return self._next
 
     # -- the API --------------------------------------------------------------------------------------------
 
     def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """One call; told to wait (429, 409, 503), it waits and is sent again, as a web shop does."""
-        deadline = time.monotonic() + 120
-        url = f"{self.environment['API_URL']}/api/v1/{path}"
-        while True:
-            answer = self.pool.request(method, url, body=None if body is None else json.dumps(body), timeout=60)
-            # What is to go and is not there is no failure.
-            if answer.status < 400 or (method == "DELETE" and answer.status == 404):
-                found: dict[str, Any] = json.loads(answer.data or b"{}")
-                return found
-            if "Retry-After" not in answer.headers or time.monotonic() > deadline:
-                raise SystemExit(f"{method} {path}: {answer.status} {answer.data.decode()}")
-            time.sleep(float(answer.headers["Retry-After"]))
+        """The answer to a call of the API, see Shop."""
+        return self.shop.call(method, path, body)
 
     def api_create(self, id: int, *, start: bool = False) -> None:
-        """A server, through the API."""
+        """Create a server through the API."""
         self.call("POST", f"server/{id}/", {**BODY, "start": start})
 
-    # -- by hand --------------------------------------------------------------------------------------------
+    # -- helm and kubectl --------------------------------------------------------------------------------------------
 
     def run(self, *command: str, stdin: str | None = None) -> str:
-        """What helm or kubectl prints."""
+        """Run helm or kubectl and return what it prints. Raises SystemExit with its stderr."""
         result = subprocess.run(
             command, input=stdin, capture_output=True, text=True, env={**os.environ, **self.environment}
         )
@@ -80,7 +67,7 @@ class Bench:
         return result.stdout
 
     def values(self) -> dict[str, Any]:
-        """The values that the API gives such a server."""
+        """The values that the API gives to a server."""
         id = self.id(api=True)
         self.api_create(id)
         values: dict[str, Any] = json.loads(
@@ -89,34 +76,36 @@ class Bench:
         return values
 
     def helm(self, id: int, values: Mapping[str, Any], *flags: str) -> None:
-        """`helm upgrade --install` of such a server."""
+        """`helm upgrade --install` of a server."""
         self.run(
             *("helm", "upgrade", "--install", f"server-{id}", CHART, "-n", NAMESPACE, "--values", "-", *flags),
             stdin=json.dumps(_of(id, values)),
         )
 
     def manifests(self, id: int, values: Mapping[str, Any]) -> str:
-        """What `helm upgrade --install` would send."""
+        """The manifests that `helm upgrade --install` would send."""
         command = ("helm", "template", f"server-{id}", CHART, "-n", NAMESPACE, "--no-hooks", "--values", "-")
         return self.run(*command, stdin=json.dumps(_of(id, values)))
 
     def node_port(self, id: int) -> int | None:
         """The game's node port, from the Service itself."""
         try:
-            port = self.core.read_namespaced_service(f"server-{id}", NAMESPACE).spec.ports[0].node_port
+            service = self.core.read_namespaced_service(f"server-{id}", NAMESPACE)
         except client.ApiException:
             return None
-        return int(port) if port else None
+        assert service.spec is not None
+        assert service.spec.ports is not None
+        return service.spec.ports[0].node_port or None
 
     # -- the API's replicas ---------------------------------------------------------------------------------
 
     def few_and_many_replicas(self) -> tuple[int, int]:
-        """As few and as many replicas as the autoscaler makes."""
+        """The smallest and the largest number of replicas that the autoscaler makes."""
         values = json.loads(self.run("helm", "get", "values", "api", "-n", API_NAMESPACE, "--all", "-o", "json"))
         return int(values["replicaCount"]), int(values["autoscaling"]["maxReplicas"])
 
     def scale_to_at_most(self, most: int) -> None:
-        """Have the autoscaler make no more replicas; returns once there are no more."""
+        """Limit the autoscaler to `most` replicas, and wait until all others have ended."""
         chart = str(ROOT / "charts" / "api")
         change = ("--reuse-values", "--set", f"autoscaling.maxReplicas={most}", "--wait", "--timeout=3m")
         self.run("helm", "upgrade", "api", chart, "-n", API_NAMESPACE, *change)
@@ -126,13 +115,14 @@ class Bench:
     # -- the API's own metrics --------------------------------------------------------------------------------
 
     def replicas(self, *, ending: bool = False) -> list[str]:
-        """The API's pods, without those that are coming to their end unless told otherwise."""
+        """The names of the API's pods; those that are ending are included only if `ending` is set."""
         selector = "app.kubernetes.io/name=api,app.kubernetes.io/instance=api"
         pods = self.core.list_namespaced_pod(API_NAMESPACE, label_selector=selector).items
-        return [pod.metadata.name for pod in pods if ending or not pod.metadata.deletion_timestamp]
+        metadata = [pod.metadata for pod in pods if pod.metadata is not None]
+        return [each.name for each in metadata if each.name and (ending or not each.deletion_timestamp)]
 
     def metrics(self, pod: str) -> dict[str, float]:
-        """What a replica counts, by series."""
+        """A replica's metrics, by series."""
         path = f"/api/v1/namespaces/{API_NAMESPACE}/pods/{pod}:9090/proxy/metrics"
         text = self.run("kubectl", "get", "--raw", path)
         return {name: float(value) for name, value in re.findall(r"^([^#\s]\S*(?: \S*)*) (\S+)$", text, re.MULTILINE)}
@@ -140,35 +130,35 @@ class Bench:
     # -- the end ----------------------------------------------------------------------------------------------
 
     def clear(self) -> None:
-        """Remove all that was made, the disks too."""
-        if self.by_hand:
-            # What kubectl applied is no release: it goes by its label.
-            selector = f"gameserver/id in ({','.join(map(str, self.by_hand))})"
+        """Delete all servers that were created, with their disks."""
+        if self.by_operator:
+            # Objects that kubectl applied belong to no release, so they are deleted by label.
+            selector = f"gameserver/id in ({','.join(map(str, self.by_operator))})"
             what = "statefulset,service,networkpolicy,secret,pvc"
             self.run("kubectl", "-n", NAMESPACE, "delete", what, "-l", selector, "--wait=false")
-            names = ",".join(f"server-{id}" for id in self.by_hand)
+            names = ",".join(f"server-{id}" for id in self.by_operator)
             self.run("kubectl", "-n", NAMESPACE, "delete", "secret", "-l", f"owner=helm,name in ({names})")
-        self.by_hand.clear()
+        self.by_operator.clear()
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda id: self.call("DELETE", f"server/{id}/?disk=erase"), self.by_api))
         self.by_api.clear()
 
 
 @contextmanager
-def bench() -> Iterator[Bench]:
-    """The local cluster's bench; what it made is removed at the end.
+def prepared() -> Iterator[Bench]:
+    """A bench on the local cluster. At the end all of its servers are deleted.
 
-    Meanwhile no replica comes or goes: one that starts takes the same two cores that everything else is measured on.
+    Meanwhile no replica is added or removed, because a starting replica uses the two cores that the measurements need.
     """
     file = ROOT / ".local" / "env"
-    made = Bench(dict(re.findall(r"^export (\w+)=(.*)$", file.read_text(), re.MULTILINE)))
-    fewest, most = made.few_and_many_replicas()
+    bench = Bench(dict(re.findall(r"^export (\w+)=(.*)$", file.read_text(), re.MULTILINE)))
+    fewest, most = bench.few_and_many_replicas()
     try:
-        made.scale_to_at_most(fewest)
-        yield made
+        bench.scale_to_at_most(fewest)
+        yield bench
     finally:
-        made.clear()
-        made.scale_to_at_most(most)
+        bench.clear()
+        bench.scale_to_at_most(most)
 
 
 def _of(id: int, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """SFTP through a server's node port, side by side with plain sshd on the same node: `python -m tests.bench.files`.
 
 Plain sshd is the same binary from the same image, on the node's own address: no chroot, no bind mount, no log of
-each file, no node port, no limit of memory. Both write to the same file system of the node, with the same cipher.
-OpenSSH's sftp is the client of both, on the machine itself; each time has a login in it. The rounds alternate, so
-that a busy moment of the machine hits both.
+each file, no node port, no memory limit. Both write to the same file system of the node, with the same cipher.
+OpenSSH's sftp on the machine itself is the client of both, and each time includes a login. The rounds alternate, so
+that a busy moment of the machine affects both.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import asyncssh
 from local import nodes, paths
 from tests.cluster.files.servers import SFTP, Server, eventually, get
 
-# By the last word of what is measured: small files take a second, and vary more.
+# The rounds by the last word of a measurement's name. Small files take a second, and vary more.
 ROUNDS, GOAL = {"GiB": 4, "KiB": 20}, 0.9
 BIG, SMALL, MANY = 1 << 30, 4096, 1000
 ID = 9_100_020
@@ -45,7 +45,7 @@ Subsystem sftp internal-sftp
 
 @dataclass(frozen=True)
 class Target:
-    """Where OpenSSH's sftp goes."""
+    """Where OpenSSH's sftp connects to."""
 
     address: str
     port: int
@@ -54,6 +54,7 @@ class Target:
     key: Path
 
     def run(self, *batch: str) -> None:
+        """Run a batch with OpenSSH's sftp. Raises CalledProcessError."""
         options = {
             "IdentityFile": str(self.key),
             "IdentitiesOnly": "yes",
@@ -68,26 +69,26 @@ class Target:
 
 
 def main() -> None:
-    """Measure, and print one Markdown table."""
+    """Measure, and print a Markdown table."""
     print("| measured | through the node port | against | speed | goal |\n|---|---|---|---|---|")
     for row in rows():
         print(f"| {' | '.join(row)} |")
 
 
 def rows() -> list[tuple[str, str, str, str, str]]:
-    """What was measured, our median and slowest, plain sshd's, the ratio of the speeds, and the goal."""
-    found = []
+    """A table's rows: the measurement, our median and slowest time, plain sshd's, the ratio of the speeds, the goal."""
+    table = []
     for name, (ours, plain) in measured().items():
         ratio = statistics.median(plain) / statistics.median(ours)
         mine, theirs = (f"{statistics.median(times):.2f} s, {max(times):.2f} s" for times in (ours, plain))
         verdict = f"at least {GOAL} × the speed: {'met' if ratio >= GOAL else '**missed**'}"
-        found.append((f"SFTP: {name}", mine, f"plain sshd: {theirs}", f"{ratio:.2f} × the speed", verdict))
-    return found
+        table.append((f"SFTP: {name}", mine, f"plain sshd: {theirs}", f"{ratio:.2f} × the speed", verdict))
+    return table
 
 
 def measured() -> dict[str, tuple[list[float], list[float]]]:
-    """Seconds through the node port and of plain sshd, by what was measured. Each has a round that does not count."""
-    found: dict[str, tuple[list[float], list[float]]] = {}
+    """Seconds through the node port and of plain sshd, by measurement. The first round of each does not count."""
+    results: dict[str, tuple[list[float], list[float]]] = {}
     os.environ.update(re.findall(r"^export (\w+)=(.*)$", (paths.LOCAL / "env").read_text(), re.MULTILINE))
     os.environ["PATH"] = f"{paths.LOCAL / 'bin'}:{os.environ['PATH']}"
     with tempfile.TemporaryDirectory() as temporary:
@@ -99,13 +100,13 @@ def measured() -> dict[str, tuple[list[float], list[float]]]:
             for name, measure in _measures(folder).items():
                 times: tuple[list[float], list[float]] = ([], [])
                 for count in range(ROUNDS[name.split()[-1]] + 1):
-                    # In turns, the first of a round being the last of the next.
+                    # In turns: the target that is first in one round is last in the next.
                     for which in (0, 1) if count % 2 else (1, 0):
                         took = measure((ours, plain)[which])
                         if count:
                             times[which].append(took)
-                found[name] = times
-    return found
+                results[name] = times
+    return results
 
 
 def _measures(folder: Path) -> dict[str, Callable[[Target], float]]:
@@ -137,9 +138,9 @@ def _fill(folder: Path) -> None:
 
 @contextmanager
 def _server(key: Path) -> Iterator[Target]:
-    """A server of the cluster's first node."""
+    """A server on the cluster's first node."""
     first = get("nodes")["items"][0]
-    address = next(found["address"] for found in first["status"]["addresses"] if found["type"] == "InternalIP")
+    address = next(entry["address"] for entry in first["status"]["addresses"] if entry["type"] == "InternalIP")
     server = Server(ID, first["metadata"]["name"], asyncssh.read_private_key(str(key)), key, (address,))
     server.delete()
     try:
@@ -161,7 +162,7 @@ def _plain(key: Path, folder: Path) -> Iterator[Target]:
     shutil.copy(key.with_suffix(".pub"), bench / "keys")
     (bench / "sshd_config").write_text(CONFIG.format(port=PLAIN_PORT))
     _in_node(node, "mkdir", "-p", PLAIN_FOLDER)
-    # A mount within the node, whose own view of /tmp is the machine's.
+    # The node sees the machine's /tmp, so the folder can be mounted there.
     mounts = [
         f"type=bind,src={bench},dst=/bench,options=rbind:ro",
         f"type=bind,src={PLAIN_FOLDER},dst=/data,options=rbind:rw",
@@ -175,7 +176,7 @@ def _plain(key: Path, folder: Path) -> Iterator[Target]:
         "--net-host",
         *(word for mount in mounts for word in ("--mount", mount)),
     ]
-    # What a run that was cut off has left.
+    # Remove what an interrupted run has left.
     subprocess.run(
         nodes.enter(node, ["ctr", "-n", "bench", "tasks", "kill", "-s", "SIGKILL", "plain"]), stderr=subprocess.DEVNULL
     )

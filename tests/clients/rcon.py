@@ -15,7 +15,7 @@ class LoginRefused(Exception):
 
 
 def command(host: str, port: int, password: str, line: str, timeout: float = 10) -> str:
-    """Log in, run `line` on the server's console, and return its answer, however long it is.
+    """Log in, run `line` on the server's console, and return the whole answer.
 
     Raises:
         LoginRefused: the password is wrong.
@@ -26,8 +26,8 @@ def command(host: str, port: int, password: str, line: str, timeout: float = 10)
         if _receive(connection)[0] != 1:
             raise LoginRefused(f"{host}:{port} refuses the password")
         _send(connection, 2, _COMMAND, line)
-        # A long answer comes in many packets. The one after it, of a type that no server knows,
-        # is answered too, and that answer is where the first one ends.
+        # A long answer comes in many packets. The server also answers this packet, whose type it does not know,
+        # and that answer marks the end of the first one.
         _send(connection, 3, _END, "")
         answer = ""
         while True:

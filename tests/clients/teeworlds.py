@@ -1,7 +1,7 @@
-"""Players of Teeworlds 0.7, as far as a server lets them in: each takes one of its places until it leaves.
+"""Players of Teeworlds 0.7 that join a server: each takes one of its slots until it leaves.
 
-https://github.com/teeworlds/teeworlds/blob/master/src/engine/shared/network.h: a packet begins with its flags, two
-numbers and the receiver's token; a control packet goes on with what it says.
+https://github.com/teeworlds/teeworlds/blob/master/src/engine/shared/network.h: a packet starts with its flags, two
+numbers and the receiver's token. In a control packet the message follows.
 """
 
 import json
@@ -19,9 +19,9 @@ SILENCE = "no answer"
 
 
 class Player:
-    """One client. `refused` is what the server said when it did not let the player in, "" for one that it did.
+    """A player. `refused` is the server's message if it refuses the player, and "" if the player is in.
 
-    To whoever is banned it mostly says nothing: SILENCE.
+    A banned player mostly gets no answer: SILENCE.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -36,12 +36,12 @@ class Player:
             self.refused = SILENCE
 
     def leave(self) -> None:
-        """Give the place back. Whoever does so within a second of having come in is banned for a minute."""
+        """Leave the server. It bans a player who leaves within a second after joining for a minute."""
         self._socket.send(_CONTROL + self._server + _CLOSE + b"bye\0")
         self._socket.close()
 
     def _join(self) -> str:
-        # Short requests are ignored, so that a server can't be used to flood others.
+        # The server ignores short requests, so that it cannot be used to flood others.
         answer = self._ask(_CONTROL + _NO_TOKEN + _TOKEN + self._own, _TOKEN + _CLOSE)
         if answer[7:8] == _TOKEN:
             self._server = answer[8:12]
@@ -49,14 +49,14 @@ class Player:
         return answer[8:].rstrip(b"\0").decode() if answer[7:8] == _CLOSE else ""
 
     def _ask(self, request: bytes, expected: bytes) -> bytes:
-        """Ask until there is an answer, as the game's own client does: UDP loses packets."""
+        """Send the request until an answer comes, as the game's own client does, because UDP loses packets."""
         deadline = time.monotonic() + _SECONDS
         while True:
             self._socket.send(request.ljust(7 + 1 + _LONGEST_REQUEST, b"\0"))
             try:
                 while True:
                     answer = self._socket.recv(1500)
-                    # Once a player is in, the server also sends what is going on.
+                    # Once a player is in, the server also sends the state of the game.
                     if answer[:1] == _CONTROL[:1] and answer[3:7] == self._own and answer[7:8] in expected:
                         return answer
             except TimeoutError:
@@ -65,7 +65,7 @@ class Player:
 
 
 def main() -> None:
-    """`HOST PORT NUMBER`: that many players; prints what each was told, and leaves when standard input ends."""
+    """`HOST PORT NUMBER`: NUMBER players join; prints `refused` of each, and they leave when standard input ends."""
     host, port, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     players = [Player(host, port) for _ in range(number)]
     print(json.dumps([player.refused for player in players]), flush=True)

@@ -1,4 +1,4 @@
-"""What Luanti and Teeworlds servers say of themselves, asked over UDP in their own protocols.
+"""Ping Luanti and Teeworlds servers over UDP, in their own protocols.
 
 Luanti: https://github.com/luanti-org/luanti/blob/master/src/network/mtp/internal.h.
 Teeworlds 0.7: https://github.com/teeworlds/teeworlds/blob/master/src/engine/shared/network.h.
@@ -25,12 +25,12 @@ _Answer = TypeVar("_Answer")
 
 
 class NoAnswer(Exception):
-    """Nothing there speaks the game's protocol."""
+    """No server answers in the game's protocol."""
 
 
 @dataclass(frozen=True)
 class Teeworlds:
-    """A Teeworlds server: its version, name, map and game type, and how many can play and do."""
+    """A Teeworlds server's answer: version, name, map, game type, and how many play and may play."""
 
     version: str
     name: str
@@ -41,10 +41,10 @@ class Teeworlds:
 
 
 def luanti(host: str, port: int, timeout: float = 5) -> int:
-    """Become a peer of a Luanti server, and leave again; returns the number that it gave.
+    """Become a peer of a Luanti server, leave again, and return the number that the server gave.
 
     Raises:
-        NoAnswer: within `timeout` seconds.
+        NoAnswer: no answer within `timeout` seconds.
     """
 
     def ask(connection: socket.socket) -> int:
@@ -59,16 +59,16 @@ def luanti(host: str, port: int, timeout: float = 5) -> int:
 
 
 def teeworlds(host: str, port: int, timeout: float = 5) -> Teeworlds:
-    """What a Teeworlds 0.7 server answers to a server browser.
+    """The answer of a Teeworlds 0.7 server to a server browser.
 
     Raises:
-        NoAnswer: within `timeout` seconds.
+        NoAnswer: no answer within `timeout` seconds.
     """
 
     def ask(connection: socket.socket) -> Teeworlds:
         own = secrets.token_bytes(4)
         request = bytes([_CONTROL, 0, 0]) + _NO_TOKEN + _TOKEN + own
-        # The server ignores shorter ones, so that it can't be used to flood others.
+        # The server ignores shorter requests, so that it cannot be used to flood others.
         connection.send(request.ljust(7 + 1 + 512, b"\0"))
         answer = connection.recv(1500)
         if answer[:8] != bytes([_CONTROL, 0, 0]) + own + _TOKEN:
@@ -78,8 +78,8 @@ def teeworlds(host: str, port: int, timeout: float = 5) -> Teeworlds:
         answer = connection.recv(1500)
         start = header + own
         if not answer.startswith(start) or answer[9:17] != b"\xff\xff\xff\xffinf3":
-            raise NoAnswer(f"{host}:{port} answered {answer[:32].hex()} to a request for its facts")
-        # The request's own number, five texts, then numbers: flags, skill, players, places to play, …
+            raise NoAnswer(f"{host}:{port} answered {answer[:32].hex()} to a request for its info")
+        # The request's own number, five strings, then numbers: flags, skill, players, maximum of players, …
         version, name, _host_name, map_, game_type, rest = answer[18:].split(b"\0", 5)
         players, places = _numbers(rest, 4)[2:4]
         return Teeworlds(version.decode(), name.decode(), map_.decode(), game_type.decode(), players, places)
@@ -105,7 +105,7 @@ def _numbers(data: bytes, count: int) -> list[int]:
 
 
 def _asked(host: str, port: int, timeout: float, ask: Callable[[socket.socket], _Answer]) -> _Answer:
-    """Ask, again every second, until there is an answer: UDP loses packets, and a refusal may pass."""
+    """Ask every second until an answer comes, because UDP loses packets, and a refusal may be temporary."""
     deadline = time.monotonic() + timeout
     while True:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:

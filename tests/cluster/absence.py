@@ -1,4 +1,4 @@
-"""Taking parts of the local cluster away for a while: they come back at the end, whatever happens meanwhile."""
+"""Context managers that take parts of the local cluster away. The parts always come back at the end."""
 
 import contextlib
 import os
@@ -14,20 +14,20 @@ _CGROUPS = Path("/sys/fs/cgroup/pids")
 
 
 def processes(node: Node, name: str = "") -> set[int]:
-    """The processes of a node, those in its containers too, by their ids out here; only those called `name`, if given.
+    """The pids, on this machine, of a node's processes and those in its containers; only those called `name`, if given.
 
-    Names are cut by the kernel after 15 characters. Processes and cgroups that go meanwhile are passed over.
+    The kernel cuts names after 15 characters. Processes and cgroups that end meanwhile are skipped.
     """
-    found = set()
+    pids = set()
     for folder, _, _ in os.walk(_CGROUPS / node.cgroup.lstrip("/")):
         for pid in _read(Path(folder, "cgroup.procs")).split():
             if name in ("", _read(Path("/proc", pid, "comm")).strip()):
-                found.add(int(pid))
-    return found
+                pids.add(int(pid))
+    return pids
 
 
 def _read(file: Path) -> str:
-    """What the kernel says in a file; nothing where that has gone."""
+    """The content of a kernel's file; "" if the file is gone."""
     try:
         return file.read_text()
     except OSError:
@@ -42,13 +42,13 @@ def _send(pids: Set[int], number: signal.Signals) -> None:
 
 @contextmanager
 def frozen(node: Node, name: str = "") -> Iterator[None]:
-    """The processes stop where they are: their connections stay and new ones are taken, by the kernel, unanswered.
+    """Freeze the processes. Their connections stay open, and the kernel accepts new ones that nobody answers.
 
-    Without a name the whole node stops. Its kernel goes on forwarding packets: it is the machine's own.
+    Without a name the whole node freezes. Packets are still forwarded, because its kernel is the machine's own.
     """
     stopped: set[int] = set()
     try:
-        # What is forked while this goes on is seen in the next round.
+        # The next round sees what was forked during this one.
         while more := processes(node, name) - stopped:
             stopped |= more
             _send(more, signal.SIGSTOP)
@@ -60,7 +60,7 @@ def frozen(node: Node, name: str = "") -> Iterator[None]:
 
 @contextmanager
 def stopped(node: Node, static_pod: str) -> Iterator[None]:
-    """The kubelet no longer wants this static pod, and its process ends at once, with no time to say goodbye."""
+    """Take a static pod away from the kubelet, and kill its process at once."""
     manifest = node.folder / "etc/kubernetes/manifests" / f"{static_pod}.yaml"
     aside = node.folder / f"{static_pod}.yaml"
     manifest.rename(aside)
@@ -68,8 +68,8 @@ def stopped(node: Node, static_pod: str) -> Iterator[None]:
 
         def gone() -> bool:
             # Until the kubelet has seen the change, it may start another.
-            _send(left := processes(node, static_pod), signal.SIGKILL)
-            return not left
+            _send(running := processes(node, static_pod), signal.SIGKILL)
+            return not running
 
         until(gone, 30, f"{static_pod} goes on running")
         yield

@@ -1,12 +1,11 @@
-"""The real cluster and the API in it, as `make run` left them."""
+"""The real cluster and the API in it, as `make run` sets them up."""
 
 import itertools
 import json
 import os
 import secrets
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,20 @@ import pytest
 import requests
 
 from local.paths import ROOT
+from tests.cluster import commands, evidence
 from tests.support.waiting import until
 
 SERVERS_NAMESPACE = "gameservers"
 
-#: Of how many servers a failing test shows what it can.
-_SHOWN = 5
-#: Each test session counts its servers from a place of its own, so that runs never meet, even begun at one moment.
+#: Each test session counts its server ids from a random start, so that two sessions at the same time do not collide.
 _ids = itertools.count(10_000 + secrets.randbelow(10**6) * 1000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder needs the cluster; its order is that of what is left for those who come after.
+    """Mark all tests of this folder with `cluster`, and put the tests of files/ and the search for secrets last.
 
-    The servers of files/ stay until the session ends; the search for secrets comes after all that leaves traces.
+    The servers of files/ run until the session ends. The search for secrets looks through the traces of all other
+    tests.
     """
     for item in items:
         if Path(__file__).parent in item.path.parents:
@@ -38,32 +37,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass
 class Cluster:
-    """The cluster: where its API is, `kubectl` and `helm` in it, and calls of the API."""
+    """The cluster: calls of the API, and `kubectl` and `helm`."""
 
     api_url: str
     api_token: str
     kubeconfig: str
     node_ip: str
     servers: list[int] = field(default_factory=list)
-    #: Every password and token that the API has given out, by the call.
+    #: Every password and token in the API's responses, by call.
     secrets: dict[str, str] = field(default_factory=dict)
 
     def run(self, *command: str, stdin: str | None = None) -> str:
-        """What `kubectl …` or `helm …` prints; raises AssertionError with its stderr."""
-        result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            raise AssertionError(f"{' '.join(command)}: {result.stderr.strip()}")
-        return result.stdout
+        """Run `kubectl …` or `helm …` and return what it prints. Raises AssertionError with its stderr."""
+        return commands.run(*command, stdin=stdin)
 
     def get(self, *arguments: str) -> dict[str, Any]:
-        """`kubectl get … -o json` in the servers' namespace."""
+        """The output of `kubectl get … -o json` in the servers' namespace."""
         output = self.run("kubectl", "-n", SERVERS_NAMESPACE, "get", *arguments, "-o", "json")
-        found: dict[str, Any] = json.loads(output)
-        return found
+        objects: dict[str, Any] = json.loads(output)
+        return objects
 
-    def call(self, method: str, path: str, body: object = None, *, token: str | None = None) -> requests.Response:
-        """One call of the API, with a JSON body where `body` is given."""
-        answer = requests.request(
+    def call(self, method: str, path: str, body: Any = None, *, token: str | None = None) -> requests.Response:
+        """Call the API once, with `body` as JSON unless it is None."""
+        response = requests.request(
             method,
             f"{self.api_url}{path}",
             json=body,
@@ -71,42 +67,47 @@ class Cluster:
             timeout=30,
         )
         for kind in ("password", "token"):
-            if f'"{kind}":"' in answer.text and answer.ok:
-                self.secrets[f"{method} {path}"] = answer.json()[kind]
-        return answer
+            if f'"{kind}":"' in response.text and response.ok:
+                self.secrets[f"{method} {path}"] = response.json()[kind]
+        return response
 
-    def done(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """The JSON of a call that must succeed; one told to wait (409, 429) is sent again."""
-        deadline = time.monotonic() + 60
+    def settled(self, method: str, path: str, body: Any = None, *, seconds: float = 60) -> requests.Response:
+        """The response to a call, sent again for up to `seconds` while the API answers with Retry-After."""
+        deadline = time.monotonic() + seconds
         while True:
-            answer = self.call(method, path, body)
-            if "Retry-After" not in answer.headers or time.monotonic() > deadline:
-                assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text}"
-                found: dict[str, Any] = answer.json()
-                return found
+            response = self.call(method, path, body)
+            if "Retry-After" not in response.headers or time.monotonic() > deadline:
+                return response
             time.sleep(0.5)
+
+    def done(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """The JSON of a call that must succeed, sent again for a minute while the API asks for that."""
+        response = self.settled(method, path, body)
+        assert response.ok, f"{method} {path}: {response.status_code} {response.text}"
+        answer: dict[str, Any] = response.json()
+        return answer
 
     def create(self, server: int, **more: object) -> dict[str, Any]:
         """Create a small server."""
         return self.done("POST", f"/api/v1/server/{server}/", {"ram_gb": 1, "disk_gb": 1, **more})
 
-    def by_hand(self, server: int, *arguments: str, chart: Path = ROOT / "charts" / "gameserver") -> None:
+    def helm_upgrade(self, server: int, *arguments: str, chart: Path = ROOT / "charts" / "gameserver") -> None:
         """An operator's `helm upgrade --reuse-values` of one server."""
         release = f"server-{server}"
         self.run("helm", "-n", SERVERS_NAMESPACE, "upgrade", release, str(chart), "--reuse-values", *arguments)
 
     def status(self, server: int) -> dict[str, Any]:
-        """The API's view of a server."""
+        """The API's answer about a server."""
         return self.done("GET", f"/api/v1/server/{server}/")
 
     def address_of(self, server: int) -> str:
-        """The address of the node that the server's pod is on."""
+        """The address of the server's node."""
         node = self.get("node", self.get("pod", f"server-{server}-0")["spec"]["nodeName"])
         addresses = {address["type"]: address["address"] for address in node["status"]["addresses"]}
         return str(addresses["InternalIP"])
 
     def until_state(self, server: int, *states: str, seconds: float = 90) -> dict[str, Any]:
-        """Wait until the server is in one of `states`; returns its status."""
+        """Wait until the server is in one of `states`, and return the API's answer about it."""
         seen: dict[str, Any] = {}
 
         def reached() -> bool:
@@ -119,20 +120,26 @@ class Cluster:
 
 
 @pytest.fixture(scope="session")
-def _cluster() -> Cluster:
+def shared_cluster() -> Cluster:
+    """The cluster, for fixtures that outlive a test."""
     assert "API_URL" in os.environ, "no cluster: `make test` brings one up, or `make run`"
-    return Cluster(*(os.environ[name] for name in ("API_URL", "API_TOKEN", "KUBECONFIG", "NODE_IP")))
+    return Cluster(
+        api_url=os.environ["API_URL"],
+        api_token=os.environ["API_TOKEN"],
+        kubeconfig=os.environ["KUBECONFIG"],
+        node_ip=os.environ["NODE_IP"],
+    )
 
 
 @pytest.fixture
-def cluster(_cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster; servers made by `new_server` are erased after the test."""
-    _cluster.servers = []
-    yield _cluster
-    for server in _cluster.servers:
+def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster. The servers with ids from `new_server` are erased after the test."""
+    shared_cluster.servers = []
+    yield shared_cluster
+    for server in shared_cluster.servers:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            answer = _cluster.call("DELETE", f"/api/v1/server/{server}/?disk=erase")
+            answer = shared_cluster.call("DELETE", f"/api/v1/server/{server}/?disk=erase")
             if answer.status_code in (200, 404):
                 break
             time.sleep(0.5)
@@ -142,7 +149,7 @@ def cluster(_cluster: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture
 def new_server(cluster: Cluster) -> Callable[[], int]:
-    """Gives ids that no server has; what is made of them is erased after the test."""
+    """A function that returns an id that no server has. The server is erased after the test."""
 
     def take() -> int:
         server = next(_ids)
@@ -153,28 +160,11 @@ def new_server(cluster: Cluster) -> Callable[[], int]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """A test that fails shows its servers' pods, logs and events."""
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows pods, events and logs of the cluster and of its own servers."""
     report = yield
-    if report.when == "call" and report.failed and hasattr(item, "funcargs"):
-        cluster = item.funcargs.get("cluster")
-        for server in cluster.servers[:_SHOWN] if isinstance(cluster, Cluster) else []:
-            report.sections.append((f"server {server}", _evidence(cluster, server)))
+    if report.failed:
+        cluster = (getattr(item, "funcargs", None) or {}).get("cluster")
+        servers = cluster.servers if isinstance(cluster, Cluster) else []
+        report.sections.extend([*evidence.of_servers(servers), *evidence.of_cluster()])
     return report
-
-
-def _evidence(cluster: Cluster, server: int) -> str:
-    pod = f"server-{server}-0"
-    commands = (
-        ["describe", "pod", pod],
-        ["logs", pod, "--tail=40"],
-        ["get", "events", "--sort-by=.lastTimestamp", f"--field-selector=involvedObject.name={pod}"],
-        ["get", "statefulset,service,pvc,secret", "-l", f"gameserver/id={server}"],
-    )
-    shown = []
-    for command in commands:
-        try:
-            shown.append(cluster.run("kubectl", "-n", SERVERS_NAMESPACE, *command))
-        except AssertionError as error:
-            shown.append(str(error))
-    return "\n".join(shown)

@@ -1,4 +1,4 @@
-"""More requests than the API can carry, and what the machine shows of it."""
+"""More requests than the API can handle, and the helm processes that they cause."""
 
 import http.client
 import json
@@ -17,7 +17,7 @@ from tests.cluster.conftest import Cluster
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request got, and after how many seconds."""
+    """The response to a request, and how many seconds it took."""
 
     status: int
     seconds: float
@@ -25,9 +25,9 @@ class Answer:
 
 
 class Load:
-    """Resizes of stopped servers, `rate` of them a second whatever becomes of them: none waits for another's answer.
+    """Resizes stopped servers, `rate` times a second. No request waits for the answer to another.
 
-    `failures` has a line for each that was answered with anything but success, 409 or 429.
+    `failures` has a line for each answer that is not a success, 409 or 429.
     """
 
     def __init__(self, cluster: Cluster, servers: Sequence[int], rate: float) -> None:
@@ -49,7 +49,7 @@ class Load:
     def _send_all(self) -> None:
         began, sent, threads = time.monotonic(), 0, []
         while not self._stop.wait(max(0.0, began + sent / self._rate - time.monotonic())):
-            # Never the size that the server has, so that each call which is let in is a helm's work.
+            # Never the size that the server already has, so that each accepted call runs helm.
             change = (self._servers[sent % len(self._servers)], 1 + sent % 64)
             threads.append(threading.Thread(target=self._send, args=change))
             threads[-1].start()
@@ -77,15 +77,15 @@ class Load:
 
 
 @contextmanager
-def repeated(what: Callable[[], None], seconds: float) -> Iterator[None]:
-    """Do something every so many seconds meanwhile."""
+def repeated(work: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call `work` every `seconds` seconds while the `with` lasts."""
     stop = threading.Event()
 
-    def go_on() -> None:
+    def repeat() -> None:
         while not stop.wait(seconds):
-            what()
+            work()
 
-    thread = threading.Thread(target=go_on)
+    thread = threading.Thread(target=repeat)
     thread.start()
     try:
         yield
@@ -95,13 +95,13 @@ def repeated(what: Callable[[], None], seconds: float) -> Iterator[None]:
 
 
 def helms() -> Counter[str]:
-    """The helm processes that run in pods, by the pod's uid: the machine sees all processes of its nodes."""
-    found: Counter[str] = Counter()
+    """How many helm processes each pod runs, by the pod's uid. The machine sees all processes of its nodes."""
+    counts: Counter[str] = Counter()
     for name in Path("/proc").glob("[0-9]*/comm"):
         try:
             groups = name.with_name("cgroup").read_text() if name.read_text() == "helm\n" else ""
-        except OSError:  # It has come to its end.
+        except OSError:  # The process has ended.
             continue
         if pod := re.search(r"/pod([0-9a-f-]{36})/", groups):
-            found[pod[1]] += 1
-    return found
+            counts[pod[1]] += 1
+    return counts

@@ -1,4 +1,4 @@
-"""The replicas of the API in the cluster: which of them took a call, and how one dies."""
+"""The API's replicas in the cluster: their pods, their logs and their processes."""
 
 import json
 from pathlib import Path
@@ -11,18 +11,18 @@ _SELECTOR = ("-l", "app.kubernetes.io/component=api")
 
 
 def get(cluster: Cluster, *arguments: str) -> dict[str, Any]:
-    """`kubectl get … -o json` in the API's namespace."""
+    """The output of `kubectl get … -o json` in the API's namespace."""
     return cluster.get("-n", NAMESPACE, *arguments)
 
 
 def pods(cluster: Cluster) -> dict[str, dict[str, Any]]:
-    """The replicas' pods by name, those that are going included."""
+    """The replicas' pods by name, including those that are ending."""
     return {pod["metadata"]["name"]: pod for pod in get(cluster, "pods", *_SELECTOR)["items"]}
 
 
 def logged(cluster: Cluster, logger: str, **fields: object) -> list[dict[str, Any]]:
-    """The lines of that logger that have these fields, from all replicas; `pod` says which wrote it."""
-    found = []
+    """The log lines of all replicas that come from this logger and have these fields, with `pod` added."""
+    entries = []
     for line in cluster.run(
         *("kubectl", "-n", NAMESPACE, "logs", *_SELECTOR),
         *("--prefix", "--since=5m", "--tail=-1", "--ignore-errors"),
@@ -31,12 +31,12 @@ def logged(cluster: Cluster, logger: str, **fields: object) -> list[dict[str, An
         if text.startswith("{"):
             entry = {"pod": prefix.split("/")[1], **json.loads(text)}
             if entry["logger"] == logger and fields.items() <= entry.items():
-                found.append(entry)
-    return found
+                entries.append(entry)
+    return entries
 
 
 def first_process(pod: dict[str, Any]) -> int:
-    """The first process of the pod's container, by its id out here; with it all others go."""
+    """The first process of the pod's container, as its pid on this machine. All others end with it."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             ours = pod["metadata"]["uid"] in (folder / "cgroup").read_text()

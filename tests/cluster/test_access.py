@@ -1,4 +1,4 @@
-"""Who may do what, on the real API: tokens that come and go in their Secret, and the line that each change leaves."""
+"""Access on the real API: tokens that come and go in their Secret, and the audit line of each change."""
 
 import base64
 import json
@@ -17,12 +17,12 @@ from tests.docs.snippets import block
 from tests.support.tokens import entry
 from tests.support.waiting import until
 
-#: Within so many seconds a change of the tokens counts on every replica.
+#: A change of the tokens takes effect on every replica within this many seconds.
 SOON = 5
 
 
-def test_a_change_is_written_down(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """Who, what, which server, how it ended, and the request's id, which the client chose and finds in the answer."""
+def test_a_change_leaves_an_audit_line(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """The audit line has the token, action, server, outcome and the request's id, which the client may choose."""
     server, id = new_server(), f"test-{secrets.token_hex(4)}"
     answer = requests.patch(
         f"{cluster.api_url}/api/v1/server/{server}/stop",
@@ -30,7 +30,7 @@ def test_a_change_is_written_down(cluster: Cluster, new_server: Callable[[], int
         timeout=30,
     )
     assert (answer.status_code, answer.headers["X-Request-Id"]) == (404, id)
-    until(lambda: logged(cluster, "service.audit", request_id=id) != [], 10, "nothing is written down")
+    until(lambda: logged(cluster, "service.audit", request_id=id) != [], 10, "no audit line")
     (line,) = logged(cluster, "service.audit", request_id=id)
     expected = {"token": "local", "action": "stop_server", "server": server, "outcome": "server-not-found"}
     assert expected.items() <= line.items()
@@ -38,7 +38,7 @@ def test_a_change_is_written_down(cluster: Cluster, new_server: Callable[[], int
 
 @pytest.fixture
 def tokens(cluster: Cluster) -> Iterator[Callable[..., None]]:
-    """Puts tokens beside the one that is there; they are taken away in the end."""
+    """A function that adds tokens to the operator's Secret. They are removed at the end."""
     name = cluster.run(
         *("kubectl", "-n", NAMESPACE, "get", "deployment", "api"),
         *("-o", "jsonpath={.spec.template.spec.containers[0].env[?(@.name=='TOKENS_SECRET')].value}"),
@@ -55,14 +55,14 @@ def tokens(cluster: Cluster) -> Iterator[Callable[..., None]]:
 
 
 def everywhere(cluster: Cluster, token: str, status: int) -> Callable[[], bool]:
-    """Whether every replica answers so: each call has a connection of its own, so that they are spread over them."""
+    """A check that every replica answers with this status. New connections spread the calls over all replicas."""
     return lambda: all(cluster.call("GET", "/api/v1/game", token=token).status_code == status for _ in range(12))
 
 
 def test_tokens_come_and_go_without_a_restart(
     cluster: Cluster, new_server: Callable[[], int], tokens: Callable[..., None]
 ) -> None:
-    """A new one works soon on every replica, with its scopes and for its customer alone; one taken away does not."""
+    """A new token soon works on every replica, for its scopes and its customer only. A removed one stops working."""
     mine, other = new_server(), new_server()
     cluster.create(mine, start=False, customer="acme")
     cluster.create(other, start=False, customer="someone-else")
@@ -101,31 +101,31 @@ def test_tokens_come_and_go_without_a_restart(
 
 @pytest.fixture
 def given_out(cluster: Cluster) -> Iterator[list[str]]:
-    """Names of tokens that the API gives out; they are ended after the test."""
+    """The names of the tokens that the test creates through the API. They are deleted after the test."""
     names: list[str] = []
     yield names
     for name in names:
         assert cluster.call("DELETE", f"/api/v1/token/{name}").status_code in (200, 404)
 
 
-def test_a_token_that_is_given_out_counts_on_every_replica(cluster: Cluster, given_out: list[str]) -> None:
-    """Within 5 seconds after the call, whichever replica took that; so does its end."""
+def test_a_created_token_works_on_every_replica(cluster: Cluster, given_out: list[str]) -> None:
+    """Within 5 seconds after the call, whichever replica took it. The same is true of its deletion."""
     name = f"test-{secrets.token_hex(4)}"
     given_out.append(name)
-    asked = {"name": name, "scopes": ["read"], "customer": "acme", "expires_in_s": 600}
-    made = cluster.done("POST", "/api/v1/token", asked)
-    until(everywhere(cluster, made["token"], 200), SOON)
-    assert cluster.call("PATCH", "/api/v1/server/1/stop", token=made["token"]).status_code == 403
-    (listed,) = (one for one in cluster.done("GET", "/api/v1/token")["tokens"] if one["name"] == name)
-    assert (listed["made_by"], listed["expires"]) == ("local", made["expires"])
+    body = {"name": name, "scopes": ["read"], "customer": "acme", "expires_in_s": 600}
+    issued = cluster.done("POST", "/api/v1/token", body)
+    until(everywhere(cluster, issued["token"], 200), SOON)
+    assert cluster.call("PATCH", "/api/v1/server/1/stop", token=issued["token"]).status_code == 403
+    (listed,) = (token for token in cluster.done("GET", "/api/v1/token")["tokens"] if token["name"] == name)
+    assert (listed["made_by"], listed["expires"]) == ("local", issued["expires"])
     cluster.done("DELETE", f"/api/v1/token/{name}")
-    until(everywhere(cluster, made["token"], 401), SOON)
+    until(everywhere(cluster, issued["token"], 401), SOON)
 
 
 def test_of_many_that_open_a_login_link_one_gets_a_token(cluster: Cluster, given_out: list[str]) -> None:
-    """At once, on all replicas; it is a token of the link's customer."""
+    """Of eight clients that open a link at once, on all replicas, one gets a token of the link's customer."""
     link = cluster.done("POST", "/api/v1/login-link", {"customer": "acme", "minutes": 5})["link"]
-    # Until every replica has heard of it: one that has not yet says what it says of a link that is none.
+    # A replica that has not heard of the link yet answers as if there were no such link.
     time.sleep(SOON)
     with ThreadPoolExecutor(8) as threads:
         opened = list(threads.map(lambda _: requests.get(f"{cluster.api_url}{link}", timeout=30), range(8)))
@@ -138,13 +138,13 @@ def test_of_many_that_open_a_login_link_one_gets_a_token(cluster: Cluster, given
 
 
 def test_all_tokens_that_were_given_out_are_ended_as_written(cluster: Cluster, given_out: list[str]) -> None:
-    """docs/operations.md, by a hand on the Secret; from then on the API gives out others."""
+    """The command of docs/operations.md ends all of them, and the API can create new ones afterwards."""
     for _ in range(2):
         name = f"test-{secrets.token_hex(4)}"
         given_out.append(name)
-        made = cluster.done("POST", "/api/v1/token", {"name": name, "scopes": ["read"]})
-        until(everywhere(cluster, made["token"], 200), SOON)
+        issued = cluster.done("POST", "/api/v1/token", {"name": name, "scopes": ["read"]})
+        until(everywhere(cluster, issued["token"], 200), SOON)
         script = block("docs/operations.md", "kubectl -n gameserver-system patch secret api-issued-tokens")
         cluster.run("bash", "-euo", "pipefail", "-c", script)
-        until(everywhere(cluster, made["token"], 401), SOON)
+        until(everywhere(cluster, issued["token"], 401), SOON)
     assert cluster.done("GET", "/api/v1/token")["tokens"] == []

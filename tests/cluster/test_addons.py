@@ -1,4 +1,4 @@
-"""What the local cluster has besides Kubernetes: measurements for the autoscaler, names of Services."""
+"""The local cluster's add-ons: measurements for the autoscaler, and DNS names of Services."""
 
 import inspect
 from collections.abc import Callable
@@ -23,17 +23,17 @@ def test_the_autoscaler_knows_what_the_replicas_use(cluster: Cluster) -> None:
 
 
 def test_the_name_of_a_private_rcon_leads_to_the_console(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """As the API gives it, from a pod: here that of the API itself, which has a Python."""
+    """A pod reaches the console by the host that the API gives. The test uses the API's own pod, which has Python."""
     server = new_server()
     cluster.create(server, rcon="private")
     cluster.until_state(server, "running")
     console = cluster.done("GET", f"/api/v1/server/{server}/rcon")
     assert console["host"] == f"server-{server}-rcon.{SERVERS_NAMESPACE}.svc"
     address = console["host"], console["port"], console["password"]
-    # Not on a command line, as the password is in it.
+    # On standard input, because a command line would show the password.
     program = f"__name__ = 'rcon'\n{inspect.getsource(rcon)}\nprint(command(*{address!r}, 'list'))"
     pod = ("kubectl", "-n", NAMESPACE, "exec", "-i", "deployment/api", "--")
     assert "players" in cluster.run(*pod, "python3", "-", stdin=program)
-    # Nothing in there asks the machine's own resolver.
+    # Pods do not use the machine's own resolver.
     elsewhere = "import socket\ntry: socket.getaddrinfo('example.com', 80)\nexcept socket.gaierror as no: print(no)"
     assert "not known" in cluster.run(*pod, "python3", "-", stdin=elsewhere)

@@ -1,4 +1,4 @@
-"""Where a server is reached: at its own node, by players whose addresses the game sees; whoever else comes and goes."""
+"""A server is reached at its own node, the game sees its players' addresses, and other nodes do not matter."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from tests.clients.teeworlds import SILENCE
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.support.waiting import until
 
-#: The machine's own address, from which players of the tests come that are on no node.
+#: The machine's own address. Players that the tests start outside the nodes come from it.
 MACHINE = "10.77.0.1"
 
 
@@ -24,7 +24,7 @@ def node_of(cluster: Cluster, server: int) -> str:
 
 @contextmanager
 def players(host: str, port: int, number: int, on: nodes.Node | None = None) -> Iterator[list[str]]:
-    """Players from one address: the machine's, or a node's. Yields what the server refused each for, "" for nothing."""
+    """Players from one address, the machine's or a node's. Yields why the server refused each of them, or ""."""
     enter = ["nsenter", "-t", str(nodes.running()[on.number]), "-n", "--"] if on else []
     command = [*enter, sys.executable, "-m", "tests.clients.teeworlds", host, str(port), str(number)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -37,7 +37,7 @@ def players(host: str, port: int, number: int, on: nodes.Node | None = None) -> 
 
 @contextmanager
 def another_node(cluster: Cluster, name: str, address: str) -> Iterator[None]:
-    """A ready node on which nothing runs, as one that has just joined."""
+    """A ready node on which nothing runs, like one that has just joined."""
     taint = {"key": "test", "value": "none", "effect": "NoExecute"}
     node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {"taints": [taint]}}
     cluster.run("kubectl", "apply", "-f", "-", stdin=json.dumps(node))
@@ -56,7 +56,10 @@ def another_node(cluster: Cluster, name: str, address: str) -> Iterator[None]:
 def test_the_game_sees_its_players_addresses_at_a_host_that_stays(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:
-    """Three players each from two addresses, though Teeworlds lets in four from one; and a ban hits one address."""
+    """Three players from each of two addresses join, though Teeworlds allows four from one, and a ban hits one address.
+
+    The host stays the same when a node joins whose name sorts first.
+    """
     server = new_server()
     path = f"/api/v1/server/{server}"
     cluster.create(server, game="teeworlds", options={"max_players": 16})
@@ -67,9 +70,9 @@ def test_the_game_sees_its_players_addresses_at_a_host_that_stays(
     other = next(nodes.Node(number) for number in nodes.running() if number != own.number)
     assert port["host"] == own.address
 
-    with players(own.address, port["port"], 3) as here, players(own.address, port["port"], 3, on=other) as there:
-        assert (here, there) == ([""] * 3, [""] * 3)
-        # Who leaves within a second is taken for an attacker.
+    with players(own.address, port["port"], 3) as local, players(own.address, port["port"], 3, on=other) as remote:
+        assert (local, remote) == ([""] * 3, [""] * 3)
+        # Teeworlds bans players who leave within a second.
         time.sleep(1.5)
     kubectl = ("kubectl", "-n", SERVERS_NAMESPACE)
 
@@ -79,12 +82,12 @@ def test_the_game_sees_its_players_addresses_at_a_host_that_stays(
     until(lambda: all(f"{address}:" in logged() for address in (MACHINE, other.address)), 20, logged)
 
     with another_node(cluster, "a-node-that-sorts-first", "10.77.0.99"):
-        # Each a connection of its own, so that every replica is asked.
+        # New connections reach every replica.
         hosts = {cluster.done("PATCH", f"{path}/port/primary")["host"] for _ in range(12)}
         listed = next(
-            one
-            for one in cluster.done("GET", f"/api/v1/server/?limit=1&continue={server - 1}")["servers"]
-            if one["id"] == server
+            entry
+            for entry in cluster.done("GET", f"/api/v1/server/?limit=1&continue={server - 1}")["servers"]
+            if entry["id"] == server
         )
     assert hosts == {listed["host"], listed["ports"]["primary"]["host"]} == {own.address}
 
@@ -93,7 +96,7 @@ def test_the_game_sees_its_players_addresses_at_a_host_that_stays(
     cluster.done("PATCH", f"{path}/restart")
     cluster.until_state(server, "running")
     assert cluster.done("PATCH", f"{path}/port/primary") == port
-    with players(own.address, port["port"], 1) as here, players(own.address, port["port"], 1, on=other) as there:
-        assert "ban" in here[0] or here == [SILENCE]
-        assert there == [""]
+    with players(own.address, port["port"], 1) as local, players(own.address, port["port"], 1, on=other) as remote:
+        assert "ban" in local[0] or local == [SILENCE]
+        assert remote == [""]
         time.sleep(1.5)

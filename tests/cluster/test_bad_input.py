@@ -1,4 +1,4 @@
-"""Wrong input, sent raw to the real API: each gets its own clear 4xx, and nothing is made of it."""
+"""Wrong input, sent raw to the real API: each gets its own clear 4xx and creates nothing."""
 
 import json
 import socket
@@ -16,7 +16,7 @@ WHOLE = "must be a whole number"
 
 
 class Answer:
-    """What came back over the wire."""
+    """The status, headers and JSON of a raw response."""
 
     def __init__(self, raw: bytes) -> None:
         head, _, body = raw.partition(b"\r\n\r\n")
@@ -35,7 +35,7 @@ def raw(
     type: str | None = JSON,
     authorization: str | None = "",
 ) -> Answer:
-    """One request as it is written here: no client normalises the path, the method or the body."""
+    """Send a request exactly as given: no client normalises the path, the method or the body."""
     url = urlsplit(cluster.api_url)
     assert url.hostname is not None
     lines = [f"{method} {target} HTTP/1.1", f"Host: {url.netloc}", "Connection: close"]
@@ -52,20 +52,20 @@ def raw(
 
 
 def everything(cluster: Cluster, server: int) -> str:
-    """Whatever there is of that server."""
+    """The names of all objects of a server."""
     kinds = "statefulsets,services,persistentvolumeclaims,secrets"
     return cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "get", kinds, "-o", "name", "-l", f"gameserver/id={server}")
 
 
 def releases(cluster: Cluster) -> set[str]:
-    """All releases of Helm with a name that no session of tests gives: of ids that are none, or far outside."""
+    """The Helm releases whose names come from no valid id, or from one that no test session uses."""
     names = cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "get", "secrets", "-l", "owner=helm", "-o", "name").split()
-    found = {name.removeprefix("secret/sh.helm.release.v1.").rsplit(".v", 1)[0] for name in names}
-    return {name for name in found if not name.removeprefix("server-").isdigit() or len(name) > 20}
+    unversioned = {name.removeprefix("secret/sh.helm.release.v1.").rsplit(".v", 1)[0] for name in names}
+    return {name for name in unversioned if not name.removeprefix("server-").isdigit() or len(name) > 20}
 
 
 def sizes(text: str) -> list[tuple[str, bytes]]:
-    """A body with that size as ram, and one with it as disk."""
+    """A body with this size as `ram_gb`, and one with it as `disk_gb`."""
     others = {"ram_gb": "disk_gb", "disk_gb": "ram_gb"}
     return [(name, f'{{"start": false, "{name}": {text}, "{other}": 1}}'.encode()) for name, other in others.items()]
 
@@ -146,13 +146,13 @@ METHODS = [
 
 @pytest.fixture
 def server(cluster: Cluster, new_server: Callable[[], int]) -> int:
-    """An id that stays without a server."""
+    """An id without a server."""
     return new_server()
 
 
 @pytest.mark.parametrize("case", SIZES)
 def test_a_wrong_size_is_named(cluster: Cluster, server: int, case: str) -> None:
-    """422 with the field and what is wrong with it, for a create as for a change."""
+    """A create and a change answer 422 with the field and what is wrong with it."""
     text, message = SIZES[case]
     for field, body in sizes(text):
         if case == "beyond the limits" and field == "ram_gb":
@@ -166,7 +166,7 @@ def test_a_wrong_size_is_named(cluster: Cluster, server: int, case: str) -> None
 
 
 def test_a_missing_size_is_named(cluster: Cluster, server: int) -> None:
-    """Both are required."""
+    """A create without `ram_gb` and `disk_gb` answers 422 and names both."""
     answer = raw(cluster, "POST", f"/api/v1/server/{server}/", b"{}")
     assert (answer.status, answer.json["errors"]) == (
         422,
@@ -176,7 +176,7 @@ def test_a_missing_size_is_named(cluster: Cluster, server: int) -> None:
 
 
 def test_every_other_wrong_field_is_named(cluster: Cluster, server: int) -> None:
-    """422, and of all that was sent the errors name just that field."""
+    """A create answers 422, and its errors name exactly the wrong field."""
     answers = {
         case: raw(cluster, "POST", f"/api/v1/server/{server}/", json.dumps({**OK, **more}).encode())
         for case, (more, _) in FIELDS.items()
@@ -187,7 +187,7 @@ def test_every_other_wrong_field_is_named(cluster: Cluster, server: int) -> None
 
 
 def test_a_wrong_body_is_refused(cluster: Cluster, server: int) -> None:
-    """400, 413, 415 or 422, each with its own type, whatever the method; never a broken connection."""
+    """POST and PATCH answer 400, 413, 415 or 422, each with its own type, and never break the connection."""
     for method in ("POST", "PATCH"):
         seen = {}
         for case, (body, type, _, _) in BODIES.items():
@@ -197,8 +197,8 @@ def test_a_wrong_body_is_refused(cluster: Cluster, server: int) -> None:
     assert everything(cluster, server) == ""
 
 
-def test_what_is_no_id_is_not_found(cluster: Cluster) -> None:
-    """404 for each method, and no release, object or file has such a name."""
+def test_an_invalid_id_is_not_found(cluster: Cluster) -> None:
+    """Every method answers 404 for an invalid id, and no release with such a name appears."""
     before = releases(cluster)
     body = json.dumps(OK).encode()
     seen = {
@@ -210,14 +210,14 @@ def test_what_is_no_id_is_not_found(cluster: Cluster) -> None:
     assert releases(cluster) == before
 
 
-def test_a_digit_that_is_no_ascii_is_no_request(cluster: Cluster) -> None:
-    """Sent raw, against the rules of HTTP: 400. (Encoded, as clients do: 404, above.)"""
+def test_a_raw_path_that_is_not_ascii_is_a_bad_request(cluster: Cluster) -> None:
+    """A raw non-ASCII path, which HTTP forbids, answers 400. The encoded path answers 404, see above."""
     for method in ("GET", "POST"):
         assert raw(cluster, method, "/api/v1/server/١/", json.dumps(OK).encode()).status == 400
 
 
 def test_an_unknown_port_type_is_not_found(cluster: Cluster) -> None:
-    """404, for a server that is there."""
+    """An unknown port type answers 404 for an existing server."""
     servers = cluster.done("GET", "/api/v1/server/?limit=1")["servers"]
     id = servers[0]["id"] if servers else 1
     types = ["ftp", "PRIMARY", "primary%20", "..%2fprimary", "primary;id", "", "--help"]
@@ -226,15 +226,15 @@ def test_an_unknown_port_type_is_not_found(cluster: Cluster) -> None:
     )
 
 
-def test_a_wrong_method_is_told_the_right_ones(cluster: Cluster, server: int) -> None:
-    """405 with Allow."""
+def test_a_wrong_method_gets_a_list_of_the_right_ones(cluster: Cluster, server: int) -> None:
+    """A wrong method answers 405, and `Allow` lists the right ones."""
     for method, tail, allow in METHODS:
         answer = raw(cluster, method, f"/api/v1/server/{server}{tail}")
         assert (answer.status, set(answer.headers["allow"].split(", "))) == (405, allow), (method, tail)
 
 
-def test_without_a_right_token_nothing_is_said(cluster: Cluster, server: int) -> None:
-    """401 for none, another scheme and a wrong one, before the body is looked at."""
+def test_without_a_valid_token_nothing_else_is_checked(cluster: Cluster, server: int) -> None:
+    """No token, another scheme and a wrong token answer 401, before the body is checked."""
     for authorization in (None, "Bearer", "Bearer wrong", f"Basic {cluster.api_token}", f"Bearer {cluster.api_token}x"):
         for body in (json.dumps(OK).encode(), b"no json"):
             answer = raw(cluster, "POST", f"/api/v1/server/{server}/", body, authorization=authorization)
@@ -244,7 +244,7 @@ def test_without_a_right_token_nothing_is_said(cluster: Cluster, server: int) ->
 
 
 def test_a_wrong_query_is_named_and_deletes_nothing(cluster: Cluster, server: int) -> None:
-    """422 with the field; `disk=wipe` or a misspelt `dsik=erase` could mean anything."""
+    """A wrong query answers 422 with the field. `disk=wipe` or a misspelt `dsik=erase` deletes nothing."""
     cluster.create(server, start=False)
     for tail, field in [("disk=wipe", "disk"), ("dsik=erase", "dsik"), ("disk=", "disk"), ("disk=ERASE", "disk")]:
         answer = raw(cluster, "DELETE", f"/api/v1/server/{server}/?{tail}")

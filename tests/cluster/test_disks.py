@@ -1,4 +1,4 @@
-"""Disks that outlive their server, with the world inside, and what cannot be done to them."""
+"""Disks outlive their servers with the world on them, and refuse what would harm them."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from tests.cluster.test_runbook import follow
 from tests.support.waiting import until
 
 CLASS = "expandable-for-a-test"
-#: Everything that a server consists of or leaves a trace in.
+#: The kinds of all objects that belong to a server or mention it.
 KINDS = "statefulsets,pods,services,endpointslices,persistentvolumeclaims,secrets,configmaps,controllerrevisions,leases"
 
 
@@ -24,10 +24,10 @@ def folders(server: int) -> list[Path]:
 
 
 def remains(cluster: Cluster, server: int) -> list[str]:
-    """What Kubernetes and the nodes still hold of a server, in any namespace."""
+    """What Kubernetes, in any namespace, and the nodes still have of a server."""
     everything = json.loads(cluster.run("kubectl", "get", KINDS, "-A", "-o", "json"))["items"]
     name = f"server-{server}"
-    found = [
+    objects = [
         f"{item['kind']} {item['metadata']['name']}"
         for item in everything
         if item["metadata"].get("labels", {}).get("gameserver/id") == str(server)
@@ -35,16 +35,16 @@ def remains(cluster: Cluster, server: int) -> list[str]:
         or item["metadata"]["name"].startswith(f"{name}-")
     ]
     volumes = json.loads(cluster.run("kubectl", "get", "pv", "-o", "json"))["items"]
-    found += [
+    objects += [
         f"volume {item['metadata']['name']}"
         for item in volumes
         if (item["spec"].get("claimRef") or {}).get("name") == name
     ]
-    return found + [str(folder) for folder in folders(server)]
+    return objects + [str(folder) for folder in folders(server)]
 
 
 def problem(cluster: Cluster, method: str, path: str, body: object) -> dict[str, Any]:
-    """The problem of a call that must be refused with 409; one told to wait is sent again."""
+    """The problem of a call that must answer 409, sent again while the API asks for that."""
     answers: list[dict[str, Any]] = []
 
     def refused() -> bool:
@@ -63,7 +63,7 @@ def kept(cluster: Cluster) -> dict[int, dict[str, Any]]:
 
 
 def test_a_kept_disk_has_the_world_until_it_is_erased(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """delete → listed, create refused → reuse gives the same world → erase leaves nothing anywhere."""
+    """A deleted server's disk is listed and blocks a create. `reuse` gives the same world, an erase leaves nothing."""
     server = new_server()
     path = f"/api/v1/server/{server}/"
     cluster.create(server, disk_gb=2)
@@ -97,7 +97,7 @@ def test_a_kept_disk_has_the_world_until_it_is_erased(cluster: Cluster, new_serv
 
 
 def test_a_create_that_erases_begins_with_an_empty_disk(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """`"disk": "erase"` gives a disk of its own, of any size, and the folder of the one before is gone."""
+    """`"disk": "erase"` gives a new disk of any size, and the folder of the old one disappears."""
     server = new_server()
     path = f"/api/v1/server/{server}/"
     cluster.create(server, disk_gb=2)
@@ -115,15 +115,15 @@ def test_a_create_that_erases_begins_with_an_empty_disk(cluster: Cluster, new_se
     until(lambda: folders(server) == [], 60)
 
 
-def test_a_disk_that_never_was_is_not_kept(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """Created stopped and deleted: nothing of it stays, and the next of that id is made without a word about it."""
+def test_a_disk_that_was_never_used_is_not_kept(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """A server that never started leaves no disk when it is deleted, and its id can be used again."""
     server = new_server()
     cluster.create(server, start=False)
     cluster.done("DELETE", f"/api/v1/server/{server}/")
     assert server not in kept(cluster)
     cluster.create(server, disk_gb=2, start=False)
     assert cluster.get("pvc", f"server-{server}")["spec"]["resources"]["requests"] == {"storage": "2Gi"}
-    # A hand knows of no such thing: the claim stays, and is nobody's disk either.
+    # An operator's uninstall leaves the claim. It is not a kept disk, either.
     cluster.run("helm", "-n", SERVERS_NAMESPACE, "uninstall", f"server-{server}")
     assert server not in kept(cluster)
     cluster.create(server, start=False)
@@ -131,7 +131,7 @@ def test_a_disk_that_never_was_is_not_kept(cluster: Cluster, new_server: Callabl
 
 
 def test_the_disk_of_a_class_that_cannot_grow_stays_as_it_is(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """Local volumes cannot be expanded: 409 that says so, and the server is as it was; smaller is refused as well."""
+    """Local volumes cannot grow or shrink: a change answers 409 that says so and changes nothing."""
     server = new_server()
     path = f"/api/v1/server/{server}/"
     cluster.create(server, disk_gb=2, start=False)
@@ -147,7 +147,7 @@ def test_the_disk_of_a_class_that_cannot_grow_stays_as_it_is(cluster: Cluster, n
 
 @pytest.fixture
 def expandable(cluster: Cluster) -> Iterator[str]:
-    """A StorageClass that says it can grow: its volumes are local, so a growth gets as far as the claim."""
+    """A StorageClass that claims to support growth. Its volumes are local, so only the claim grows."""
     manifest = {
         "apiVersion": "storage.k8s.io/v1",
         "kind": "StorageClass",
@@ -164,7 +164,7 @@ def expandable(cluster: Cluster) -> Iterator[str]:
 def test_the_disk_of_a_class_that_can_grow_is_grown(
     cluster: Cluster, new_server: Callable[[], int], expandable: str
 ) -> None:
-    """The claim asks for the new size and the server goes on running; smaller is refused for good."""
+    """The claim asks for the new size while the server keeps running. From then on a smaller size is refused."""
     server = new_server()
     path = f"/api/v1/server/{server}/"
     helm = ("helm", "-n", SERVERS_NAMESPACE)
@@ -187,14 +187,14 @@ def test_the_disk_of_a_class_that_can_grow_is_grown(
     assert (status["disk_gb"], status["state"]) == (20, "running")
     smaller = problem(cluster, "PATCH", path, {"disk_gb": 19})
     assert smaller["type"] == "/problems/disk-cannot-shrink"
-    # A hand's rollback to before is refused and stands in the way, until the runbook's command has been run.
+    # An operator's rollback is refused and blocks the API until the operator runs the runbook's command.
     with pytest.raises(AssertionError, match="can not be less than"):
         cluster.run(*helm, "rollback", f"server-{server}")
     assert cluster.call("PATCH", f"{path}stop").json()["type"] == "/problems/refused-by-cluster"
     follow(cluster, server, "Go back a revision", 1)
     assert cluster.done("PATCH", f"{path}stop") == {"success": True}
     assert cluster.status(server)["disk_gb"] == 20
-    # Grown while kept: with the reuse, if it asks for more.
+    # A reuse that asks for more grows the kept disk.
     cluster.done("DELETE", path)
     until(lambda: cluster.call("GET", path).status_code == 404, 60)
     cluster.create(server, disk_gb=30, disk="reuse", start=False)

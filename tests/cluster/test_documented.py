@@ -1,6 +1,6 @@
-"""The README and the handbook: what they say to type is typed here, as it is written there.
+"""The commands of README.md and docs/ are run here as they are written there.
 
-Ids are replaced by those of the test's servers, and namespaces that the reader makes by the test's own. Helm's writes
+Ids are replaced by those of the test's servers, and namespaces that the reader creates by the test's own. Helm's writes
 to releases that all tests share are dry runs against the cluster's API server (`--dry-run=server`).
 """
 
@@ -20,7 +20,7 @@ from tests.docs.snippets import COMMANDS, block
 
 
 def typed(script: str, folder: Path = ROOT) -> str:
-    """What the script prints; fails where it does."""
+    """Run the script and return what it prints. Raises AssertionError if it fails."""
     command = ["bash", "-euo", "pipefail", "-c", script]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
@@ -28,49 +28,49 @@ def typed(script: str, folder: Path = ROOT) -> str:
 
 
 def dry(script: str) -> str:
-    """The same, with no release written."""
+    """The script with each `helm upgrade` as a dry run."""
     return re.sub(r"\bhelm upgrade( --install)?\b", r"helm upgrade\1 --dry-run=server", script)
 
 
 def answers(printed: str) -> list[dict[str, object]]:
-    """The JSON objects in it, one after the other."""
-    found, decoder = [], json.JSONDecoder()
+    """The JSON objects in what a script printed."""
+    values, decoder = [], json.JSONDecoder()
     while printed := printed.strip():
         value, end = decoder.raw_decode(printed)
-        found.append(value)
+        values.append(value)
         printed = printed[end:]
-    return found
+    return values
 
 
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
-    """The name of a namespace that the test makes."""
+    """The name of a namespace that the test creates. It is deleted at the end."""
     name = f"documented-{secrets.token_hex(4)}"
     yield name
     cluster.run("kubectl", "delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
 def test_the_api_is_called_as_written(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """README.md, docs/api.md and docs/games.md: each call succeeds."""
+    """Each call in README.md, docs/api.md and docs/games.md succeeds."""
     readme, api, luanti = new_server(), new_server(), new_server()
     for script, calls in (
         (block("README.md", ". .local/env").replace("/server/2/", f"/server/{readme}/"), 4),
         (block("docs/api.md", ". .local/env").replace("4711", str(api)), 5),
         (block("docs/games.md", "curl -X POST").replace("/server/5/", f"/server/{luanti}/"), 1),
     ):
-        found = answers(typed(script))
-        assert [answer["success"] for answer in found] == [True] * calls, found
+        printed = answers(typed(script))
+        assert [answer["success"] for answer in printed] == [True] * calls, printed
 
 
 def test_it_is_installed_as_written(cluster: Cluster, namespace: str) -> None:
-    """docs/operations.md: the token's Secret is one that the API reads, and helm has no complaint."""
+    """By docs/operations.md, the API can read the tokens' Secret, and helm accepts each release."""
     secret = block("docs/operations.md", "kubectl create namespace gameserver-system")
     typed(secret.replace("gameserver-system", namespace))
     kept = cluster.run(
         *("kubectl", "-n", namespace, "get", "secret", "api-tokens", "-o", 'go-template={{index .data "tokens.json"}}')
     )
     tokens = parse(typed(f"base64 -d <<< {kept}"), "tokens.json")
-    assert [(token.name, token.scopes) for token in tokens] == [("shop", {"read", "operate", "admin"})]
+    assert [(token.name, token.scopes) for token in tokens] == [("shop", frozenset({"read", "operate", "admin"}))]
     assert "Dry run complete" in typed(dry(block("docs/operations.md", "helm upgrade --install api")))
     label, releases = block("docs/operations.md", "kubectl create namespace gameserver-sftp").split("helm", 1)
     typed(label.replace("gameserver-sftp", namespace).replace("create namespace", "get namespace"))
@@ -78,7 +78,7 @@ def test_it_is_installed_as_written(cluster: Cluster, namespace: str) -> None:
 
 
 def test_what_is_installed_is_changed_as_written(cluster: Cluster, tmp_path: Path) -> None:
-    """A game of one's own."""
+    """docs/games.md adds a game to an installed API."""
     games = tmp_path / "my-games.yaml"
     games.write_text(block("docs/games.md", "# my-games.yaml"))
     script = dry(block("docs/games.md", "helm upgrade api")).replace("my-games.yaml", str(games))
@@ -88,19 +88,19 @@ def test_what_is_installed_is_changed_as_written(cluster: Cluster, tmp_path: Pat
 
 
 def test_what_is_installed_is_looked_at_as_written(cluster: Cluster) -> None:
-    """How many node ports are taken, and whether there is a metrics-server."""
+    """docs/operations.md counts the node ports in use, and checks that there is a metrics-server."""
     assert int(typed(block("docs/operations.md", "kubectl get services -A"))) >= 1
     (top,) = (command for command in COMMANDS if command.startswith("kubectl top"))
     assert "api-" in typed(top)
 
 
 def test_files_are_set_up_as_written(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
-    """docs/sftp.md: host keys of one's own, the log, an account that is taken away by hand."""
+    """docs/sftp.md shows how to set host keys, read the log, and delete an account."""
     cluster.run("kubectl", "create", "namespace", namespace)
     typed(block("docs/sftp.md", "ssh-keygen").replace("gameserver-sftp", namespace), tmp_path)
     written = cluster.run("kubectl", "-n", namespace, "get", "secret", "sftp-host-key", "-o", "jsonpath={.data}")
     assert set(json.loads(written)) == {f"ssh_host_{kind}_key" for kind in ("ed25519", "ecdsa", "rsa")}
-    # Which servers have been logged in to is another test's matter: grep may find nothing.
+    # The log need not have a line of this server, so grep may find nothing.
     logs, _, search = block("docs/sftp.md", "kubectl -n gameserver-sftp logs").partition("|")
     lines = [json.loads(line.partition("] ")[2]) for line in typed(logs).splitlines()]
     assert all("event" in line for line in lines)

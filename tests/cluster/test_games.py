@@ -1,4 +1,4 @@
-"""Games other than Minecraft: real servers, asked in their own protocols; and games of an operator's own."""
+"""Games other than Minecraft, as real servers that answer in their own protocols, and an operator's own games."""
 
 import json
 import re
@@ -27,12 +27,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "luanti": {"name": "Ada's world", "motd": 'Say "hello"', "max_players": 3, "creative": True, "seed": "42"},
     "teeworlds": {"name": "Ada's arena: 100 %", "map": "ctf2", "game_type": "ctf", "max_players": 5},
 }
-#: What an owner may write, with which nobody could get in; and more, that an option wins over or not.
+#: Files that a customer may upload: they try to move the game off its address, and set other values.
 FILES = {
     "luanti": ("minetest.conf", "bind_address = 127.0.0.1\nport = 31000\nmax_users = 1\n"),
     "teeworlds": ("teeworlds/server.cfg", 'bindaddr 127.0.0.1\nsv_port 9999\nsv_name "Not this"\nsv_motd "Own"\n'),
 }
-#: What a game prints that ended by itself.
+#: What a game prints when it ends by itself.
 ENDED = {"luanti": r"shutting down", "teeworlds": r"ended, with code 0"}
 
 
@@ -42,7 +42,7 @@ def test_a_game_on_udp_is_created_asked_stopped_started_and_deleted(
 ) -> None:
     """create → running → an answer in the game's protocol → stop → silence → start → the same port → delete.
 
-    The owner's file, uploaded meanwhile, does not move the game off its address and port.
+    A file that the customer uploads meanwhile does not move the game off its address and port.
     """
     server = new_server()
     path = f"/api/v1/server/{server}"
@@ -52,7 +52,7 @@ def test_a_game_on_udp_is_created_asked_stopped_started_and_deleted(
     port = cluster.done("PATCH", f"{path}/port/primary")
     assert port == {"success": True, "port": port["port"], "protocol": "UDP", "host": cluster.address_of(server)}
     ASK[game](port["host"], port["port"])
-    # There is no remote console, and nothing is made for one.
+    # There is no remote console, and no Secret for one.
     assert cluster.call("GET", f"{path}/rcon").status_code == 404
     assert cluster.get("secret", "-l", f"gameserver/id={server},owner!=helm")["items"] == []
 
@@ -67,12 +67,12 @@ def test_a_game_on_udp_is_created_asked_stopped_started_and_deleted(
         text=True,
     ) as logs:
         assert logs.stdout is not None
-        # What has not begun by the stop may find nothing more.
-        said = logs.stdout.readline()
+        # Once the game is stopped, kubectl may find no log.
+        output = logs.stdout.readline()
         assert cluster.done("PATCH", f"{path}/stop") == {"success": True}
         cluster.until_state(server, "stopped")
-        said += logs.stdout.read()
-    assert re.search(ENDED[game], said), said
+        output += logs.stdout.read()
+    assert re.search(ENDED[game], output), output
     with pytest.raises(udp_ping.NoAnswer):
         ASK[game](port["host"], port["port"])
 
@@ -86,19 +86,19 @@ def test_a_game_on_udp_is_created_asked_stopped_started_and_deleted(
 
 
 def test_the_options_reach_the_game(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """Teeworlds tells its name, map, game type and places over its protocol."""
+    """Teeworlds' answer over its protocol has the name, map, game type and number of players of the options."""
     server = new_server()
     cluster.create(server, game="teeworlds", options=OPTIONS["teeworlds"])
     cluster.until_state(server, "running")
     port = cluster.done("PATCH", f"/api/v1/server/{server}/port/primary")
-    told = udp_ping.teeworlds(port["host"], port["port"])
-    assert (told.name, told.map, told.game_type) == ("Ada's arena: 100 %", "ctf2", "CTF")
-    # Those who may play, not only look on.
-    assert told.max_players == 5
+    info = udp_ping.teeworlds(port["host"], port["port"])
+    assert (info.name, info.map, info.game_type) == ("Ada's arena: 100 %", "ctf2", "CTF")
+    # Players, not spectators.
+    assert info.max_players == 5
 
 
 def test_each_game_refuses_the_options_of_another(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """A field that the game does not know is named, and nothing is made."""
+    """A create with an option of another game answers 422 with the option, and creates nothing."""
     server = new_server()
     body = {"ram_gb": 1, "disk_gb": 1, "game": "luanti", "options": {"difficulty": "hard"}}
     answer = cluster.call("POST", f"/api/v1/server/{server}/", body)
@@ -107,7 +107,7 @@ def test_each_game_refuses_the_options_of_another(cluster: Cluster, new_server: 
 
 
 def test_no_option_reaches_another_games_values() -> None:
-    """With every option of every game set, what a game renders has only its own."""
+    """With all of its options set, a game renders only its own values."""
     catalogue = games.load(games.BUILT_IN)
     operator = {"games": {name: {"podLabels": {"of": name}} for name in catalogue}}
     for name, game in catalogue.items():
@@ -119,8 +119,8 @@ def test_no_option_reaches_another_games_values() -> None:
         }
         assert options, name
         spec = ServerSpec(game=name, ram_gb=1, disk_gb=1, options=options)
-        made = values.values_of(7, spec, game.render(7, spec), operator)
-        assert made["podLabels"] == {"of": name}
+        own = values.values_of(7, spec, game.render(7, spec), operator)
+        assert own["podLabels"] == {"of": name}
         for other in catalogue.values():
             theirs = ServerSpec(game=other.name, ram_gb=1, disk_gb=1, options={})
             rendered = values.values_of(7, theirs, other.render(7, theirs), operator)
@@ -130,7 +130,7 @@ def test_no_option_reaches_another_games_values() -> None:
 
 
 def test_an_operators_game_goes_from_the_charts_values_into_the_catalogue(cluster: Cluster, tmp_path: Path) -> None:
-    """What docs/games.md says, as written there: the values file's games end in the ConfigMap, and load from it."""
+    """The games of the values file in docs/games.md reach the ConfigMap, and the API loads them from it."""
     operator = _written_in_the_docs()
     (tmp_path / "values.yaml").write_text(operator)
     manifest = cluster.run(
@@ -153,7 +153,7 @@ def test_an_operators_game_goes_from_the_charts_values_into_the_catalogue(cluste
 
 @pytest.fixture
 def another_api(cluster: Cluster) -> Iterator[Callable[..., str]]:
-    """`helm upgrade --install` of an API of the test's own beside the first, over the same servers."""
+    """A function that installs or upgrades a second API for the same servers."""
     name, namespace = f"api-{secrets.token_hex(3)}", "gameserver-system"
     given = json.loads(cluster.run("helm", "get", "values", "api", "-n", namespace, "-o", "json"))
     given |= {"service": {"type": "NodePort"}, "replicaCount": 1, "autoscaling": {"enabled": False}}
@@ -164,7 +164,7 @@ def another_api(cluster: Cluster) -> Iterator[Callable[..., str]]:
         cluster.run(*command, "--values", "-", "--values", str(values_file), *more, stdin=json.dumps(given))
         return name
 
-    # The image that this cluster has.
+    # The local cluster has no other image.
     games_ = given["serverValues"]["games"]
     games_["teeworlds-ctf"] = {"image": games_["teeworlds"]["image"]}
     yield install
@@ -174,9 +174,9 @@ def another_api(cluster: Cluster) -> Iterator[Callable[..., str]]:
 def test_an_operators_game_needs_nothing_but_the_charts_values(
     cluster: Cluster, another_api: Callable[..., str], tmp_path: Path, new_server: Callable[[], int]
 ) -> None:
-    """docs/games.md as written there: the game is in the catalogue, a server of it is played on, a mistake is named.
+    """With docs/games.md the game is in the catalogue, a server of it answers, and a mistake in it is named.
 
-    While the mistake is there, the replica of before goes on.
+    While the mistake is there, the earlier replica keeps serving.
     """
     system = ["kubectl", "-n", "gameserver-system"]
     file, written = tmp_path / "my-games.yaml", _written_in_the_docs()
@@ -184,7 +184,7 @@ def test_an_operators_game_needs_nothing_but_the_charts_values(
     release = another_api(file, "--wait", "--timeout=90s")
     port = cluster.run(*system, "get", "service", release, "-o", "jsonpath={.spec.ports[0].nodePort}")
     theirs = replace(cluster, api_url=f"http://{cluster.node_ip}:{port}")
-    until(lambda: _answers(theirs), 30, "the node port leads nowhere")
+    _until_it_answers(theirs, 30, "the node port leads nowhere")
     catalogue = {game["name"] for game in theirs.done("GET", "/api/v1/game/")["games"]}
     assert catalogue == {"minecraft", "luanti", "teeworlds", "teeworlds-ctf"}
 
@@ -192,10 +192,10 @@ def test_an_operators_game_needs_nothing_but_the_charts_values(
     theirs.create(server, game="teeworlds-ctf", options={"name": "Flags"})
     theirs.until_state(server, "running")
     address = theirs.done("PATCH", f"/api/v1/server/{server}/port/primary")
-    told = udp_ping.teeworlds(address["host"], address["port"])
-    assert (told.name, told.map, told.game_type) == ("Flags", "ctf2", "CTF")
+    info = udp_ping.teeworlds(address["host"], address["port"])
+    assert (info.name, info.map, info.game_type) == ("Flags", "ctf2", "CTF")
 
-    # The operator's slip, and the way back; then two of the game's.
+    # A mistake in the API's values and the way back, then two mistakes in the game.
     with pytest.raises(AssertionError, match=r"not ready|deadline exceeded|timed out"):
         another_api(file, "--wait", "--timeout=5s", "--set", "serverValues.all.ramGB=4")
     values = "/etc/gameserver-api/config/server-values.yaml"
@@ -213,36 +213,33 @@ def test_an_operators_game_needs_nothing_but_the_charts_values(
         file.write_text(written.replace(right, wrong))
         another_api(file)
         _says(cluster, release, f"teeworlds-ctf.values.yaml.j2:{line}: {complaint}")
-    until(lambda: _answers(theirs), 10, "nobody answers any more")
+    _until_it_answers(theirs, 10, "nobody answers any more")
     assert {game["name"] for game in theirs.done("GET", "/api/v1/game/")["games"]} == catalogue
 
 
 def _says(cluster: Cluster, release: str, complaint: str) -> None:
-    """By docs/operations.md's commands, a replica does not start, and says so in one line."""
+    """The commands of docs/operations.md show a replica that does not start, and one log line that says why."""
     pods, logs = block("docs/operations.md", "kubectl -n gameserver-system get pods").strip().splitlines()
     of = "app.kubernetes.io/instance="
-    found: list[str] = []
+    messages: list[str] = []
 
-    def said() -> bool:
+    def logged() -> bool:
         command = logs.replace(f"{of}api ", f"{of}{release} ")
         printed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False).stdout
-        found[:] = [json.loads(line)["message"] for line in printed.splitlines() if complaint in line]
-        return bool(found)
+        messages[:] = [json.loads(line)["message"] for line in printed.splitlines() if complaint in line]
+        return bool(messages)
 
-    until(said, 60, lambda: f"no {complaint!r}")
-    assert found[0].startswith("cannot start: ")
-    assert "\n" not in found[0]
-    # The replica of before, and one that is tried again and again.
+    until(logged, 60, lambda: f"no {complaint!r}")
+    assert messages[0].startswith("cannot start: ")
+    assert "\n" not in messages[0]
+    # The earlier replica runs, and the new one keeps restarting.
     command = pods.replace(f"{of}api", f"{of}{release}")
     assert len(re.findall(r" 1/1 +Running", cluster.run(*command.split()))) == 1
 
 
-def _answers(api: Cluster) -> bool:
-    """Whether the nodes have heard of the Service already."""
-    try:
-        return api.call("GET", "/healthcheck").ok
-    except requests.ConnectionError:
-        return False
+def _until_it_answers(api: Cluster, seconds: float, message: str) -> None:
+    """Wait until the nodes know the API's Service."""
+    until(lambda: api.call("GET", "/healthcheck").ok, seconds, message, not_yet=(requests.ConnectionError,))
 
 
 def _written_in_the_docs() -> str:

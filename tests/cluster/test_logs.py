@@ -1,4 +1,4 @@
-"""The logs of the API's real pods: JSON, and each line with the id of its request."""
+"""The logs of the API's real pods are JSON, and each line has the id of its request."""
 
 import json
 import uuid
@@ -12,7 +12,7 @@ from tests.support.waiting import until
 
 
 def test_a_request_is_found_by_its_id(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """The id that a client sends comes back, and is on the request's line and on the line of what it changed."""
+    """The response, the access line and the audit line have the id that the client sent."""
     server, request = new_server(), f"shop-{uuid.uuid4()}"
     headers = {"Authorization": f"Bearer {cluster.api_token}", "X-Request-Id": request}
     body = {"ram_gb": 1, "disk_gb": 1, "start": False}
@@ -22,15 +22,15 @@ def test_a_request_is_found_by_its_id(cluster: Cluster, new_server: Callable[[],
     until(lambda: logged(cluster, "service.access", request_id=request) != [], 10, "no line of the request")
 
     (access,) = logged(cluster, "service.access", request_id=request)
-    about = {"method": "POST", "path": path, "status": 201, "token": "local", "outcome": "ok", "level": "info"}
-    assert about.items() <= access.items()
+    expected = {"method": "POST", "path": path, "status": 201, "token": "local", "outcome": "ok", "level": "info"}
+    assert expected.items() <= access.items()
     (audit,) = logged(cluster, "service.audit", request_id=request)
     assert {"token": "local", "action": "create_server", "server": server, "outcome": "ok"}.items() <= audit.items()
     assert access["pod"] == audit["pod"]
 
 
 def test_a_request_without_an_id_gets_one(cluster: Cluster) -> None:
-    """So does one whose id could forge a line; and it is the id in the log."""
+    """A request without an id, or with one that could forge a log line, gets a new id, and the log has it."""
     for sent in ({}, {"X-Request-Id": 'a "b'}):
         headers = {"Authorization": f"Bearer {cluster.api_token}", **sent}
         given = requests.get(f"{cluster.api_url}/api/v1/game", headers=headers, timeout=10).headers["X-Request-Id"]
@@ -39,9 +39,9 @@ def test_a_request_without_an_id_gets_one(cluster: Cluster) -> None:
 
 
 def test_every_line_is_json(cluster: Cluster) -> None:
-    """gunicorn's own among them, from the first one on."""
+    """All lines are JSON from the first on, including gunicorn's own."""
     command = ("kubectl", "-n", NAMESPACE, "logs", "--tail=-1")
-    # One that the autoscaler has just made has none yet, and one that it ends goes with its own.
+    # A replica that the autoscaler has just made has no log yet, and one that it ends takes its log along.
     ready = [
         name
         for name, pod in pods(cluster).items()

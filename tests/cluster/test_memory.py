@@ -1,4 +1,4 @@
-"""The heap rule at the limit: what is beside a heap of that size fits, and with a larger heap it does not."""
+"""The heap rule at the limit: a JVM with a heap of that size fits, and one with a larger heap does not."""
 
 import json
 import re
@@ -14,13 +14,13 @@ from service.servers.spec import ServerSpec
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 
 RAM_GB = 2
-#: What a JVM needs beside its heap, in MiB, for a Minecraft server of this size: classes, compiled code, the stacks of
-#: 60 threads, Netty's direct buffers; and the collector's own tables, which G1 makes as large as 8 % of the heap.
-#: https://docs.oracle.com/en/java/javase/17/vm/native-memory-tracking.html names them.
+#: What a JVM needs besides its heap, in MiB, for a Minecraft server of this size: classes, compiled code, the stacks of
+#: 60 threads and Netty's direct buffers. The tables of the garbage collector G1 take 8 % of the heap.
+#: Source: https://docs.oracle.com/en/java/javase/17/vm/native-memory-tracking.html.
 BESIDE = {"metaspace": 120, "code": 64, "threads": 40, "direct": 64}
 COLLECTOR = 0.08
-#: A JVM as the kernel sees it: it takes what MEMORY says and what is beside it, page by page, and fills the page cache
-#: with its world, as a save does. That may cost it nothing but cache.
+#: A program that uses memory like a JVM: it fills a heap of the size MEMORY and all the rest, and fills the page cache
+#: with its world, as a save does. The kernel can drop the page cache.
 PROGRAM = f"""
 const fs = require('fs')
 const heap = parseInt(process.env.MEMORY)
@@ -37,10 +37,10 @@ setInterval(() => kept.length, 60000)
 
 
 def _install(cluster: Cluster, server: int, **more: Any) -> None:
-    """Minecraft's own values, with that program for a game."""
-    told = cluster.run("helm", "get", "values", "api", "-n", "gameserver-system", "-o", "json")
+    """Install Minecraft's own values, with that program as the game."""
+    printed = cluster.run("helm", "get", "values", "api", "-n", "gameserver-system", "-o", "json")
     operator = {
-        "image": json.loads(told)["serverValues"]["games"]["minecraft"]["image"],
+        "image": json.loads(printed)["serverValues"]["games"]["minecraft"]["image"],
         "command": ["node", "-e", PROGRAM],
         "probe": {"command": ["test", "-e", "/tmp/filled"], "periodSeconds": 1},
         "terminationGracePeriodSeconds": 1,
@@ -48,15 +48,15 @@ def _install(cluster: Cluster, server: int, **more: Any) -> None:
     }
     game = catalogue.load(catalogue.BUILT_IN)["minecraft"]
     spec = ServerSpec(game=game.name, ram_gb=RAM_GB, disk_gb=1)
-    made = values.values_of(server, spec, game.render(server, spec), {"games": {game.name: operator}})
+    rendered = values.values_of(server, spec, game.render(server, spec), {"games": {game.name: operator}})
     chart = str(ROOT / "charts" / "gameserver")
     install = ["helm", "install", f"server-{server}", chart, "-n", SERVERS_NAMESPACE, "--values", "-"]
-    cluster.run(*install, stdin=json.dumps(made))
+    cluster.run(*install, stdin=json.dumps(rendered))
 
 
 @pytest.mark.long
-def test_what_the_rule_leaves_beside_the_heap_is_enough(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """Nearly all of the limit is in use, and nothing was killed for it."""
+def test_the_memory_besides_the_heap_is_enough(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """The program uses nearly all of the limit, and is not killed."""
     server = new_server()
     _install(cluster, server)
     status = cluster.until_state(server, "running", "failed")
@@ -72,10 +72,10 @@ def test_what_the_rule_leaves_beside_the_heap_is_enough(cluster: Cluster, new_se
 
 
 @pytest.mark.long
-def test_a_larger_heap_than_the_rules_is_too_large(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """With half of what the rule keeps free, the same load ends out of memory."""
+def test_a_heap_larger_than_the_rule_allows_is_too_large(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """With half of the memory that the rule leaves free, the same program runs out of memory."""
     server = new_server()
     _install(cluster, server, extraEnv=[{"name": "MEMORY", "value": f"{RAM_GB * 1024 - 256}M"}])
     status = cluster.until_state(server, "failed", "running")
-    # A busy machine may look when it has ended twice already, which is said behind it.
+    # If it has already ended twice, the reason says so at the end.
     assert status["reason"].startswith(f"The game ran out of memory (its limit is {RAM_GB} GiB).")

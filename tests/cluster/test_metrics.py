@@ -1,6 +1,6 @@
-"""/metrics as Prometheus sees it: Debian's own, with the scrape configuration that docs/operations.md recommends.
+"""/metrics as Debian's Prometheus sees it, with the scrape configuration that docs/operations.md recommends.
 
-Debian's is built without the discovery by Kubernetes, so the test tells it what that would find.
+Debian builds it without the discovery of pods, so the test gives it what the discovery would find.
 """
 
 import json
@@ -29,14 +29,14 @@ Labels = tuple[str, ...]
 
 @dataclass
 class Prometheus:
-    """One that runs and knows `pods`; `tools` is the folder of its promtool."""
+    """A running Prometheus that scrapes `pods`; `tools` is the folder of its promtool."""
 
     url: str
     tools: Path
     pods: set[str]
 
     def query(self, text: str, *labels: str) -> dict[Labels, float]:
-        """The present value of each series, by those of its labels."""
+        """The current value of each series, by the values of these labels."""
         answer = requests.get(f"{self.url}/api/v1/query", params={"query": text}, timeout=10).json()
         assert answer["status"] == "success", answer
         return {
@@ -44,9 +44,9 @@ class Prometheus:
             for series in answer["data"]["result"]
         }
 
-    def check(self, what: str, *files: Path, stdin: str | None = None) -> None:
-        """promtool's opinion."""
-        command = [self.tools / "promtool", "check", what, *files]
+    def check(self, kind: str, *files: Path, stdin: str | None = None) -> None:
+        """Run `promtool check`. Raises AssertionError with its complaints."""
+        command: list[str | Path] = [self.tools / "promtool", "check", kind, *files]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -54,18 +54,17 @@ class Prometheus:
 def recommended() -> dict[str, Any]:
     """The scrape configuration in docs/operations.md."""
     text = (ROOT / "docs" / "operations.md").read_text().split("## Monitoring")[1]
-    found = re.search(r"^```yaml\n(scrape_configs:.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert found is not None
-    configuration: dict[str, Any] = yaml.safe_load(found[1])
+    match = re.search(r"^```yaml\n(scrape_configs:.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert match is not None
+    configuration: dict[str, Any] = yaml.safe_load(match[1])
     return configuration
 
 
 def discovered(cluster: Cluster) -> list[dict[str, Any]]:
-    """What Prometheus' discovery of pods tells of each port of each pod in the API's namespace.
+    """What Prometheus' discovery of pods would give for each port of each pod in the API's namespace.
 
     https://prometheus.io/docs/prometheus/latest/configuration/configuration/#pod
     """
-    found = get(cluster, "pods")["items"]
     meta = "__meta_kubernetes_pod"
     return [
         {
@@ -79,8 +78,8 @@ def discovered(cluster: Cluster) -> list[dict[str, Any]]:
                 },
             },
         }
-        for pod in found
-        if any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"]["conditions"])
+        for pod in get(cluster, "pods")["items"]
+        if ("Ready", "True") in [(each["type"], each["status"]) for each in pod["status"]["conditions"]]
         for container in pod["spec"]["containers"]
         for port in container["ports"]
     ]
@@ -88,7 +87,7 @@ def discovered(cluster: Cluster) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def prometheus(cluster: Cluster, tmp_path: Path) -> Iterator[Prometheus]:
-    """In the first node's network, from where the pods are reached; it asks every second."""
+    """Prometheus in the first node's network, from which it reaches the pods. It scrapes every second."""
     configuration = recommended()
     (job,) = configuration["scrape_configs"]
     assert job.pop("kubernetes_sd_configs") == [{"role": "pod", "namespaces": {"names": [NAMESPACE]}}]
@@ -98,10 +97,14 @@ def prometheus(cluster: Cluster, tmp_path: Path) -> Iterator[Prometheus]:
     file.write_text(yaml.safe_dump(configuration))
     tools = packages.unpacked("prometheus") / "usr" / "bin"
     pods = {target["labels"]["__meta_kubernetes_pod_name"] for target in job["static_configs"]}
-    found = Prometheus(f"http://{cluster.node_ip}:{_PORT}", tools, pods)
-    found.check("config", file)
+    server = Prometheus(f"http://{cluster.node_ip}:{_PORT}", tools, pods)
+    server.check("config", file)
     network = f"--net=/proc/{nodes.running()[1]}/ns/net"
-    command = [tools / "prometheus", f"--config.file={file}", f"--storage.tsdb.path={tmp_path / 'data'}"]
+    command: list[str | Path] = [
+        tools / "prometheus",
+        f"--config.file={file}",
+        f"--storage.tsdb.path={tmp_path / 'data'}",
+    ]
     command += [f"--web.listen-address={cluster.node_ip}:{_PORT}", "--log.level=warn"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(["nsenter", network, "--", *command], stdout=log, stderr=log)
@@ -109,20 +112,17 @@ def prometheus(cluster: Cluster, tmp_path: Path) -> Iterator[Prometheus]:
 
         def ready() -> bool:
             assert process.poll() is None, (tmp_path / "log").read_text()
-            try:
-                return requests.get(f"{found.url}/-/ready", timeout=1).ok
-            except (requests.ConnectionError, requests.Timeout):
-                return False
+            return requests.get(f"{server.url}/-/ready", timeout=1).ok
 
-        until(ready, 30, "Prometheus does not come up")
-        yield found
+        until(ready, 30, "Prometheus does not come up", not_yet=(requests.ConnectionError, requests.Timeout))
+        yield server
     finally:
         process.terminate()
         process.wait(10)
 
 
 def left_by_a_dead_replica(cluster: Cluster, server: int) -> None:
-    """The release as a replica leaves it that dies in the middle of a change, long enough ago."""
+    """Leave the release as a replica does that died in the middle of a change long ago."""
     release = f"sh.helm.release.v1.server-{server}.v1"
     cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "label", "--overwrite", "secret", release, "status=pending-upgrade")
     lease = {
@@ -139,7 +139,7 @@ def left_by_a_dead_replica(cluster: Cluster, server: int) -> None:
 
 
 def test_prometheus_sees_every_replica(cluster: Cluster, prometheus: Prometheus, new_server: Callable[[], int]) -> None:
-    """Requests, helm's work, servers and recovered releases, as they were; and promtool finds no fault."""
+    """Prometheus counts requests, helm's runs, servers and recovered releases correctly."""
     pods = {(name,) for name in prometheus.pods}
     assert len(pods) > 1
     until(
@@ -147,10 +147,10 @@ def test_prometheus_sees_every_replica(cluster: Cluster, prometheus: Prometheus,
         30,
         lambda: f"{prometheus.query('up', 'pod')}, not each of {pods}",
     )
-    asked = ("sum by (route, method, code) (gameserver_api_request_duration_seconds_count)", "route", "method", "code")
-    ran = ("sum by (kind, outcome) (gameserver_api_helm_duration_seconds_count)", "kind", "outcome")
-    mended = ("sum(gameserver_api_recovered_releases_total)",)
-    before = [Counter(prometheus.query(*query)) for query in (asked, ran, mended)]
+    answered = "sum by (route, method, code) (gameserver_api_request_duration_seconds_count)", "route", "method", "code"
+    helm = ("sum by (kind, outcome) (gameserver_api_helm_duration_seconds_count)", "kind", "outcome")
+    recovered = ("sum(gameserver_api_recovered_releases_total)",)
+    before = [Counter(prometheus.query(*query)) for query in (answered, helm, recovered)]
 
     def more(number: int, query: tuple[str, ...]) -> Counter[Labels]:
         return Counter(prometheus.query(*query)) - before[number]
@@ -158,9 +158,9 @@ def test_prometheus_sees_every_replica(cluster: Cluster, prometheus: Prometheus,
     server = new_server()
     path = f"/api/v1/server/{server}/"
     cluster.create(server, start=False)
-    # Each replica shows all servers: the largest of them is right, never the sum.
+    # Each replica counts all servers, so the maximum is right, not the sum.
     shown = ("max by (game, state) (gameserver_servers)", "game", "state")
-    listed = {(one["game"], one["state"]) for one in cluster.done("GET", "/api/v1/server/?limit=500")["servers"]}
+    listed = {(entry["game"], entry["state"]) for entry in cluster.done("GET", "/api/v1/server/?limit=500")["servers"]}
     assert ("minecraft", "stopped") in listed
     until(lambda: listed <= prometheus.query(*shown).keys(), 10, lambda: f"{prometheus.query(*shown)}, not {listed}")
     left_by_a_dead_replica(cluster, server)
@@ -169,14 +169,14 @@ def test_prometheus_sees_every_replica(cluster: Cluster, prometheus: Prometheus,
     cluster.done("DELETE", f"{path}?disk=erase")
 
     route = "/api/v1/server/<id:id>/"
-    expected = {
-        asked: {(route, "POST", "201"), (route, "PATCH", "200"), (route, "DELETE", "200"), ("none", "GET", "404")},
-        ran: {("install", "success"), ("change", "success"), ("uninstall", "success")},
-        mended: {()},
+    expected: dict[tuple[str, ...], set[Labels]] = {
+        answered: {(route, "POST", "201"), (route, "PATCH", "200"), (route, "DELETE", "200"), ("none", "GET", "404")},
+        helm: {("install", "success"), ("change", "success"), ("uninstall", "success")},
+        recovered: {()},
     }
     for number, (query, labels) in enumerate(expected.items()):
         until(lambda: labels <= more(number, query).keys(), 10, lambda: f"{more(number, query)}, not {labels}")  # noqa: B023
-    assert not [labels for labels in prometheus.query(*asked) if str(server) in labels[0]]
+    assert not [labels for labels in prometheus.query(*answered) if str(server) in labels[0]]
 
     for family in ("request", "helm"):
         name = f"gameserver_api_{family}_duration_seconds"
@@ -188,7 +188,7 @@ def test_prometheus_sees_every_replica(cluster: Cluster, prometheus: Prometheus,
 
 
 def test_promtool_finds_no_fault(cluster: Cluster) -> None:
-    """With names, units, types and help of what each replica shows."""
+    """promtool accepts the names, units, types and help texts of each replica's metrics."""
     promtool = packages.unpacked("prometheus") / "usr" / "bin" / "promtool"
     for pod in pods(cluster):
         address = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9090/proxy/metrics"

@@ -1,4 +1,4 @@
-"""Minecraft's options over the files that the game keeps: what is taken out is out."""
+"""Minecraft's options and the files that the game keeps: an option that is removed has no effect any more."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from tests.support.waiting import until
 
 
 def file(cluster: Cluster, server: int, name: str, text: str | None = None) -> str:
-    """A file in /data of a running server, written first if there is a text."""
+    """The content of a file in /data of a running server, written first if `text` is given."""
     game = ["kubectl", "-n", SERVERS_NAMESPACE, "exec", "-i", f"server-{server}-0", "--"]
     if text is not None:
         cluster.run(*game, "tee", f"/data/{name}", stdin=text)
@@ -19,36 +19,36 @@ def file(cluster: Cluster, server: int, name: str, text: str | None = None) -> s
 
 
 def names(cluster: Cluster, server: int, name: str) -> list[str]:
+    """The names in one of the game's JSON lists of players."""
     return [entry["name"] for entry in json.loads(file(cluster, server, name))]
 
 
 def properties(cluster: Cluster, server: int) -> dict[str, str]:
+    """The settings in the game's server.properties."""
     lines = file(cluster, server, "server.properties").splitlines()
     return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
 
 
-def places(cluster: Cluster, server: int) -> int:
-    """How many may play, as a player's client sees it; a busy machine may need another try."""
+def max_players(cluster: Cluster, server: int) -> int:
+    """How many may play, as a player's client sees it."""
     port = cluster.done("PATCH", f"/api/v1/server/{server}/port/primary")
     seen: list[int] = []
 
     def answered() -> bool:
-        try:
-            seen.append(JavaServer(port["host"], port["port"], timeout=5).status().players.max)
-        except OSError:
-            return False
+        seen.append(JavaServer(port["host"], port["port"], timeout=5).status().players.max)
         return True
 
-    until(answered, 30, "the game does not answer")
+    # A busy machine may need several tries.
+    until(answered, 30, "the game does not answer", not_yet=(OSError,))
     return seen[0]
 
 
-def test_options_are_taken_back_whole_and_the_rest_is_the_owners(
+def test_removed_options_have_no_effect_and_other_settings_stay(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:
-    """Who is taken off a list is no operator any more, a switch is the game's default again, the whitelist is off.
+    """A player taken off a list loses its rights, a removed switch gets the game's default, and the whitelist is off.
 
-    What was never an option's stays as the owner has it, but for address and port, which shut nobody out.
+    Other settings stay as the customer wrote them, except address and port, which could shut players out.
     """
     server = new_server()
     options = {"ops": ["Ada", "Eve"], "whitelist": ["Ada", ".Steve"], "pvp": False, "max_players": 5}
@@ -73,5 +73,5 @@ def test_options_are_taken_back_whole_and_the_rest_is_the_owners(
     now = properties(cluster, server)
     assert (now["pvp"], now["max-players"], now["white-list"]) == ("true", "20", "false")
     assert (now["allow-flight"], now["mine"]) == ("true", "kept")
-    assert places(cluster, server) == 20
+    assert max_players(cluster, server) == 20
     assert "players online" in world.console(cluster, server, "list")

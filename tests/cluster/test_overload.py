@@ -1,4 +1,4 @@
-"""More than the API can carry brings answers of 429 and more replicas; less again takes replicas away."""
+"""Too much load brings 429s and more replicas, and less load removes replicas again."""
 
 import time
 from collections import Counter
@@ -17,8 +17,8 @@ from tests.support.waiting import until
 SERVERS = 60
 
 
-def made(cluster: Cluster, new_server: Callable[[], int]) -> tuple[list[int], float]:
-    """Stopped servers, and how many of them the API made in a second."""
+def created(cluster: Cluster, new_server: Callable[[], int]) -> tuple[list[int], float]:
+    """Stopped servers, and how many of them the API created per second."""
     servers = [new_server() for _ in range(SERVERS)]
     began = time.monotonic()
     with ThreadPoolExecutor(8) as callers:
@@ -26,46 +26,46 @@ def made(cluster: Cluster, new_server: Callable[[], int]) -> tuple[list[int], fl
     return servers, len(servers) / (time.monotonic() - began)
 
 
-def wanted(cluster: Cluster) -> int:
-    """The replicas that the Deployment is to have; the autoscaler alone sets them."""
+def desired(cluster: Cluster) -> int:
+    """The number of replicas that the autoscaler has set in the Deployment."""
     count: int = get(cluster, "deployment", "api")["spec"]["replicas"]
     return count
 
 
 def fewest(cluster: Cluster) -> int:
-    """As many replicas as there are without a load."""
+    """The number of replicas without load."""
     count: int = get(cluster, "horizontalpodautoscaler", "api")["spec"]["minReplicas"]
     return count
 
 
 def settle(cluster: Cluster) -> None:
-    """Wait until there are as few replicas as there may be, and all others have ended."""
+    """Wait until only the smallest number of replicas is left and all others have ended."""
     least = fewest(cluster)
-    until(lambda: wanted(cluster) == len(pods(cluster)) == least, 300, lambda: f"{sorted(pods(cluster))}")
+    until(lambda: desired(cluster) == len(pods(cluster)) == least, 300, lambda: f"{sorted(pods(cluster))}")
 
 
-def restarts(found: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-    """How often each pod's container had to be started again."""
-    statuses = {name: pod["status"].get("containerStatuses", []) for name, pod in found.items()}
-    return {name: sum(one["restartCount"] for one in each) for name, each in statuses.items()}
+def restarts(replicas: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """How often each pod's container was restarted."""
+    statuses = {name: pod["status"].get("containerStatuses", []) for name, pod in replicas.items()}
+    return {name: sum(status["restartCount"] for status in each) for name, each in statuses.items()}
 
 
-def places(cluster: Cluster) -> int:
-    """The helm processes that a replica may run at once."""
+def slots(cluster: Cluster) -> int:
+    """The number of helm processes that a replica may run at once."""
     container = get(cluster, "deployment", "api")["spec"]["template"]["spec"]["containers"][0]
-    return int(next(one["value"] for one in container["env"] if one["name"] == "HELM_PROCESSES"))
+    return int(next(variable["value"] for variable in container["env"] if variable["name"] == "HELM_PROCESSES"))
 
 
 @pytest.mark.long
 def test_five_times_the_load_is_turned_away_in_time(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """429 with Retry-After and more replicas; nothing fails, no replica dies or is restarted, and no queue grows.
+    """Excess calls get 429 with Retry-After, replicas are added, nothing fails or restarts, and no queue grows.
 
-    What a replica can carry is taken to be what all of them make of eight callers that wait for their answers: the
-    local cluster's machine is the limit, and one replica would use it up alone.
+    The normal load is what all replicas together handle for eight callers that wait for their answers. On the local
+    cluster the machine is the limit, and one replica could use it up alone.
     """
     settle(cluster)
     before = pods(cluster)
-    servers, carried = made(cluster, new_server)
+    servers, carried = created(cluster, new_server)
     most: Counter[str] = Counter()
     waits: list[float] = []
 
@@ -79,7 +79,7 @@ def test_five_times_the_load_is_turned_away_in_time(cluster: Cluster, new_server
         waits.append(time.monotonic() - began)
 
     with repeated(count, 0.5), repeated(probe, 1.0), Load(cluster, servers, 5 * carried) as load:
-        until(lambda: wanted(cluster) > fewest(cluster), 120, "no replica was added")
+        until(lambda: desired(cluster) > fewest(cluster), 120, "no replica was added")
         time.sleep(30)
     after = pods(cluster)
     counts = Counter(answer.status for answer in load.answers)
@@ -90,25 +90,25 @@ def test_five_times_the_load_is_turned_away_in_time(cluster: Cluster, new_server
     assert counts[200] > 0
     assert counts[429] > 0
     assert all(answer.retry_after for answer in load.answers if answer.status != 200)
-    # 10 seconds for a place, then helm on a machine that has more to do than it can. A queue would know no end.
+    # A call waits at most 10 seconds for a slot, then helm runs on a busy machine. A queue would grow without limit.
     assert slowest < 30
     assert max(waits) < 5, "Kubernetes' probes wait for 5 seconds"
-    assert 0 < max(most.values()) <= places(cluster)
+    assert 0 < max(most.values()) <= slots(cluster)
     assert restarts(after) == dict.fromkeys(after, 0) | restarts(before)
     assert cluster.done("PATCH", f"/api/v1/server/{servers[0]}/stop") == {"success": True}
 
 
 @pytest.mark.long
 def test_replicas_come_and_go_with_the_load(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """Up to the most, which a helm upgrade leaves alone, and down to the fewest, while no request fails."""
+    """Replicas grow to the maximum, which a helm upgrade keeps, and shrink to the minimum without a failed request."""
     most = get(cluster, "horizontalpodautoscaler", "api")["spec"]["maxReplicas"]
     assert most >= 4
-    servers, carried = made(cluster, new_server)
+    servers, carried = created(cluster, new_server)
     with Load(cluster, servers, 2 * carried):
-        until(lambda: wanted(cluster) == most, 180, lambda: f"{wanted(cluster)} replicas")
+        until(lambda: desired(cluster) == most, 180, lambda: f"{desired(cluster)} replicas")
     cluster.run("kubectl", "-n", NAMESPACE, "rollout", "status", "deployment/api", "--timeout=120s")
     upgrade(cluster, "--set-string", f"service.annotations.tried={time.time_ns()}")
-    assert wanted(cluster) == most
+    assert desired(cluster) == most
     # Few enough that the autoscaler sees no load.
     with Traffic(cluster, new_server, pause=4):
         settle(cluster)

@@ -1,4 +1,4 @@
-"""The main job: a server that one can play on, through its whole life."""
+"""The main path: a server that a player can join, through its whole life."""
 
 import base64
 import re
@@ -52,15 +52,15 @@ def test_a_server_is_created_played_stopped_started_and_deleted(
         ) as watch:
             assert logs.stdout is not None
             assert watch.stdout is not None
-            # What has not begun by the stop may find nothing more.
-            said, seen = logs.stdout.readline(), watch.stdout.readline()
+            # Once the game is stopped, kubectl may find no pod.
+            log, seen = logs.stdout.readline(), watch.stdout.readline()
             assert cluster.done("PATCH", f"{path}/stop") == {"success": True}
             cluster.until_state(server, "stopped")
             watch.terminate()
             seen += watch.stdout.read()
-        said += logs.stdout.read()
-    assert re.search(r"[Ss]aved", said), said
-    # The game ended by itself: a container that had to be killed ends with 137.
+        log += logs.stdout.read()
+    assert re.search(r"[Ss]aved", log), log
+    # The game ended by itself. A killed container has the exit code 137.
     codes = re.findall(r'"terminated": \{[^}]*"exitCode": (\d+)', seen)
     assert codes
     assert set(codes) == {"0"}
@@ -77,7 +77,7 @@ def test_a_server_is_created_played_stopped_started_and_deleted(
 
 
 def test_private_rcon_stays_inside_the_cluster(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """With `rcon: private` the port call gives a name and port of the cluster, which its pods can look up."""
+    """With `rcon: private` the port call gives a host and port inside the cluster, and pods can resolve the host."""
     server = new_server()
     cluster.create(server, rcon="private", start=False)
     answer = cluster.done("PATCH", f"/api/v1/server/{server}/port/rcon")
@@ -86,14 +86,14 @@ def test_private_rcon_stays_inside_the_cluster(cluster: Cluster, new_server: Cal
     service = cluster.get("service", f"server-{server}-rcon")
     assert service["spec"]["type"] == "ClusterIP"
     lookup = f"import socket; print(socket.gethostbyname('{answer['host']}'))"
-    found = cluster.run("kubectl", "-n", NAMESPACE, "exec", "deployment/api", "--", "python", "-c", lookup)
-    assert found.strip() == service["spec"]["clusterIP"]
+    address = cluster.run("kubectl", "-n", NAMESPACE, "exec", "deployment/api", "--", "python", "-c", lookup)
+    assert address.strip() == service["spec"]["clusterIP"]
     public = cluster.get("service", f"server-{server}")
     assert [port["name"] for port in public["spec"]["ports"]] == ["primary"]
 
 
 def test_the_rcon_password_is_made_in_the_cluster_and_kept(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """A stop and a start change nothing of the password that the chart made."""
+    """A start and a stop do not change the password that the chart made."""
     server = new_server()
     cluster.create(server, start=False)
     before = cluster.get("secret", f"server-{server}-rcon")["data"]["password"]

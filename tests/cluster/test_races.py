@@ -1,4 +1,4 @@
-"""Many calls at once over both replicas, and a replica that dies in the middle of one."""
+"""Many calls at once over both replicas, and a replica that dies in the middle of a call."""
 
 import os
 import signal
@@ -20,15 +20,15 @@ SMALL = {"ram_gb": 1, "disk_gb": 1, "start": False}
 
 
 def at_once(calls: Sequence[Callable[[], requests.Response]]) -> list[requests.Response]:
-    """The answers of calls that all begin together."""
+    """The answers to calls that all start at the same moment."""
     together = threading.Barrier(len(calls))
 
-    def one(call: Callable[[], requests.Response]) -> requests.Response:
+    def send(call: Callable[[], requests.Response]) -> requests.Response:
         together.wait()
         return call()
 
     with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(one, calls))
+        return list(pool.map(send, calls))
 
 
 def revisions(cluster: Cluster, server: int) -> dict[str, str]:
@@ -50,7 +50,7 @@ def took_part(cluster: Cluster, server: int) -> set[str]:
 
 
 def test_many_creates_of_one_server_make_one(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """One says 201; the others find it made (200) or being made (409, to be sent again)."""
+    """One create answers 201. The others answer 200, or 409 with Retry-After while it runs."""
     server = new_server()
     answers = at_once([lambda: cluster.call("POST", f"/api/v1/server/{server}/", SMALL)] * 20)
     counted = Counter(answer.status_code for answer in answers)
@@ -65,22 +65,22 @@ def test_many_creates_of_one_server_make_one(cluster: Cluster, new_server: Calla
 
 
 def test_starts_and_stops_at_once_end_as_one_of_them(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """Who is told 200 has started or stopped it; release, StatefulSet and API agree on one that was told so."""
+    """The server ends in the state requested by a call that got 200. The release, the StatefulSet and the API agree."""
     server = new_server()
     cluster.create(server, start=False)
-    wanted = ["running", "stopped"] * 10
+    states = ["running", "stopped"] * 10
     verbs = {"running": "start", "stopped": "stop"}
 
     def call(to: str) -> Callable[[], requests.Response]:
         return lambda: cluster.call("PATCH", f"/api/v1/server/{server}/{verbs[to]}")
 
-    answers = at_once([call(to) for to in wanted])
-    told = {to for to, answer in zip(wanted, answers, strict=True) if answer.status_code == 200}
+    answers = at_once([call(to) for to in states])
+    confirmed = {to for to, answer in zip(states, answers, strict=True) if answer.status_code == 200}
     refused = [answer for answer in answers if answer.status_code != 200]
-    assert told
+    assert confirmed
     assert {(answer.status_code, "Retry-After" in answer.headers) for answer in refused} <= {(409, True)}
     end = cluster.status(server)["wanted"]
-    assert end in told
+    assert end in confirmed
     assert cluster.get("statefulset", f"server-{server}")["spec"]["replicas"] == (end == "running")
     assert list(revisions(cluster, server).values()).count("deployed") == 1
     cluster.until_state(server, end)
@@ -89,7 +89,7 @@ def test_starts_and_stops_at_once_end_as_one_of_them(cluster: Cluster, new_serve
 
 @pytest.mark.long
 def test_creates_of_fifty_servers_at_once_all_succeed(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """More than two replicas take at once: some are told to come again with 429, and get in when they do."""
+    """Some of them get 429, because two replicas cannot take 50 calls at once, and succeed when they are sent again."""
     servers = [new_server() for _ in range(50)]
     waited = []
 
@@ -109,29 +109,29 @@ def test_creates_of_fifty_servers_at_once_all_succeed(cluster: Cluster, new_serv
     assert [answer.status_code for answer in at_once([create(server) for server in servers])] == [201] * 50
     assert waited
     releases = [secret["metadata"]["labels"] for secret in cluster.get("secrets", "-l", "owner=helm")["items"]]
-    made = [each for each in releases if each["name"] in {f"server-{server}" for server in servers}]
-    assert [(each["version"], each["status"]) for each in made] == [("1", "deployed")] * 50
+    created = [each for each in releases if each["name"] in {f"server-{server}" for server in servers}]
+    assert [(each["version"], each["status"]) for each in created] == [("1", "deployed")] * 50
     assert [answer.status_code for answer in at_once([erase(server) for server in servers])] == [200] * 50
 
 
-def test_a_replica_killed_in_a_create_is_no_loss(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """The client's connection breaks; the same call, sent again, makes that server whole, and the replica is back."""
+def test_a_create_survives_the_death_of_its_replica(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """The connection breaks. The same call, sent again, completes the server, and the replica comes back."""
     server = new_server()
     address = f"/api/v1/server/{server}/"
     kube, before = Kube(), pods(cluster)
-    # Looked for now: helm is at work for a few tenths of a second.
+    # Helm runs for a few tenths of a second only, so the processes are looked up before.
     processes = {name: first_process(pod) for name, pod in before.items()}
     lease = path("coordination.k8s.io/v1", SERVERS_NAMESPACE, "leases", f"server-{server}")
     release = path("v1", SERVERS_NAMESPACE, "secrets", f"sh.helm.release.v1.server-{server}.v1")
     with ThreadPoolExecutor(1) as pool:
         creating: Future[requests.Response] = pool.submit(cluster.call, "POST", address, {"ram_gb": 1, "disk_gb": 1})
-        # Helm is at work from here on.
+        # The release's Secret is the first sign that helm runs.
         while kube.get(release, metadata=True) is None:
             assert not creating.done()
         held = kube.get(lease)
         assert held is not None
         dying = held["spec"]["holderIdentity"].split("/")[0]
-        # As an out-of-memory kill does.
+        # Like the kernel when memory runs out.
         os.kill(processes[dying], signal.SIGKILL)
     assert isinstance(creating.exception(), requests.ConnectionError)
     assert list(revisions(cluster, server).values()) == ["pending-install"]

@@ -1,4 +1,4 @@
-"""The API's replicas come and go, and no client of it notices."""
+"""The API's replicas come and go, and no client notices."""
 
 import time
 from collections.abc import Callable
@@ -10,17 +10,17 @@ from tests.support.waiting import until
 
 
 def nodes(cluster: Cluster) -> set[str]:
-    """Where the replicas are."""
+    """The nodes that run the API's replicas."""
     return {pod["spec"]["nodeName"] for pod in pods(cluster).values()}
 
 
 def gone(cluster: Cluster, names: set[str]) -> None:
-    """Wait until those pods have come to their end."""
+    """Wait until those pods have ended."""
     until(lambda: not names & set(pods(cluster)), 150, lambda: f"still there: {names & set(pods(cluster))}")
 
 
 def test_a_drain_of_a_node_fails_no_request(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """Of one that has replicas. A game server of that node waits for it, as its disk is there, and then runs again."""
+    """Draining a node with replicas fails no request. A server whose disk is there runs again after the uncordon."""
     node = max(nodes(cluster))
     other = next(name for name in ("node1", "node2") if name != node)
     server = new_server()
@@ -32,7 +32,7 @@ def test_a_drain_of_a_node_fails_no_request(cluster: Cluster, new_server: Callab
         cluster.run("kubectl", "uncordon", other)
     try:
         with Traffic(cluster, new_server):
-            # By force, as the pods by which volumes are made have no controller.
+            # With --force, because the pods that make volumes have no controller.
             cluster.run("kubectl", "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force")
         assert nodes(cluster) == {other}
         assert cluster.status(server)["state"] != "running"
@@ -42,7 +42,7 @@ def test_a_drain_of_a_node_fails_no_request(cluster: Cluster, new_server: Callab
 
 
 def test_a_rolling_update_and_its_way_back_fail_no_request(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """A `helm upgrade` that replaces all replicas, and a `helm rollback` while the first ones still end."""
+    """Neither a `helm upgrade` of all replicas nor a `helm rollback` while the first ones still end fails a request."""
     before = set(pods(cluster))
     with Traffic(cluster, new_server):
         upgrade(cluster, "--set-string", f"podAnnotations.rolled={time.time_ns()}")
@@ -50,5 +50,5 @@ def test_a_rolling_update_and_its_way_back_fail_no_request(cluster: Cluster, new
         assert between
         cluster.run("helm", "-n", NAMESPACE, "rollback", "api", "--wait", "--timeout=4m")
         gone(cluster, before | between)
-    # On a node each: one that fails leaves the other.
+    # One on each node, so that a lost node leaves the other replica.
     assert nodes(cluster) == {"node1", "node2"}

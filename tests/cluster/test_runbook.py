@@ -1,7 +1,6 @@
 """docs/operations.md, "Repair a single server": its commands are run as they are written there, with the id replaced.
 
-After each of them the API goes on with that server, and what a hand has changed is still there after a stop and a
-start through the API.
+After each of them the API works with that server, and an operator's changes survive a start and a stop through the API.
 """
 
 import json
@@ -19,7 +18,7 @@ from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.support.waiting import until
 
 _HEADING = "## Repair a single server"
-#: The sections that have commands, each with a test below.
+#: The sections with commands, and how many blocks each has. Each section has a test below.
 SECTIONS = {
     "Show the desired and the actual state": 1,
     "Change a value": 1,
@@ -33,17 +32,17 @@ SECTIONS = {
 
 
 def runbook() -> dict[str, list[str]]:
-    """The commands under "Repair a single server": by section, the blocks of it."""
+    """The blocks of commands in that chapter, by section."""
     text = (ROOT / "docs" / "operations.md").read_text().split(_HEADING)[1]
     sections = {part.split("\n", 1)[0].strip(): part for part in re.split(r"^### ", text, flags=re.MULTILINE)[1:]}
     blocks = {
         title: re.findall(r"^```\n(.*?)^```$", part, re.MULTILINE | re.DOTALL) for title, part in sections.items()
     }
-    return {title: found for title, found in blocks.items() if found}
+    return {title: commands for title, commands in blocks.items() if commands}
 
 
 def follow(cluster: Cluster, server: int, section: str, block: int = 0, disk: int = 20) -> str:
-    """Run one block as an operator would, from the repository's root; what it printed. In the handbook `disk` is 20."""
+    """Run a block from the repository's root, as an operator does, with a disk of `disk` GiB; return what it prints."""
     script = runbook()[section][block].replace("4711", str(server)).replace("diskGb=20", f"diskGb={disk}")
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
@@ -58,15 +57,15 @@ def follow(cluster: Cluster, server: int, section: str, block: int = 0, disk: in
 
 
 def values(cluster: Cluster, server: int) -> dict[str, Any]:
-    """What is wanted, as helm shows it."""
-    found: dict[str, Any] = json.loads(
+    """The values of a server's release."""
+    shown: dict[str, Any] = json.loads(
         cluster.run("helm", "-n", SERVERS_NAMESPACE, "get", "values", f"server-{server}", "-o", "json")
     )
-    return found
+    return shown
 
 
 def goes_on(cluster: Cluster, server: int) -> None:
-    """The API starts and stops the server, and of what helm has as values nothing else has changed."""
+    """Check that the API can start and stop the server, and that it changes no other value."""
     path = f"/api/v1/server/{server}"
     before = values(cluster, server)
     cluster.done("PATCH", f"{path}/start")
@@ -79,12 +78,12 @@ def goes_on(cluster: Cluster, server: int) -> None:
 
 
 def test_every_section_with_commands_is_tested() -> None:
-    """A section that is added to the runbook wants a test here."""
+    """Each section of the runbook with commands has a test here."""
     assert {title: len(blocks) for title, blocks in runbook().items()} == SECTIONS
 
 
 def test_looking_shows_the_server(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """Values, revisions and objects."""
+    """The commands show the server's values, revisions and objects."""
     server = new_server()
     cluster.create(server, start=False)
     seen = follow(cluster, server, "Show the desired and the actual state")
@@ -92,12 +91,12 @@ def test_looking_shows_the_server(cluster: Cluster, new_server: Callable[[], int
 
 
 def test_a_value_is_changed_and_stays(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """The API shows it at once, the game runs with it, and stop, start and a resize keep all that a hand set."""
+    """The API shows the new value at once, the game runs with it, and later calls keep what the operator set."""
     server = new_server()
     cluster.create(server)
     follow(cluster, server, "Change a value")
     assert cluster.status(server)["ram_gb"] == 4
-    cluster.by_hand(server, "--set-string", "environment.MOTD=by hand", "--set", "podAnnotations.hand=yes")
+    cluster.helm_upgrade(server, "--set-string", "environment.MOTD=by hand", "--set", "podAnnotations.hand=yes")
     goes_on(cluster, server)
     cluster.done("PATCH", f"/api/v1/server/{server}/", {"ram_gb": 2})
     cluster.done("PATCH", f"/api/v1/server/{server}/start")
@@ -110,11 +109,11 @@ def test_a_value_is_changed_and_stays(cluster: Cluster, new_server: Callable[[],
 
 
 def test_a_rollback_is_gone_on_from(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """What the revision before had is wanted again."""
+    """After the rollback the server has the values of the previous revision."""
     server = new_server()
     cluster.create(server, start=False)
-    cluster.by_hand(server, "--set-string", "environment.MOTD=first")
-    cluster.by_hand(server, "--set-string", "environment.MOTD=second", "--set", "ramGb=3")
+    cluster.helm_upgrade(server, "--set-string", "environment.MOTD=first")
+    cluster.helm_upgrade(server, "--set-string", "environment.MOTD=second", "--set", "ramGb=3")
     follow(cluster, server, "Go back a revision")
     assert cluster.status(server)["ram_gb"] == 1
     follow(cluster, server, "Go back a revision", 1, disk=1)
@@ -125,18 +124,18 @@ def test_a_rollback_is_gone_on_from(cluster: Cluster, new_server: Callable[[], i
 def test_an_uninstall_keeps_the_disk_for_a_hand_and_for_the_api(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:
-    """The API lists the disk and gives it back only on demand; so does helm, with the values that were saved."""
+    """The API lists the kept disk and reuses it on request. Helm can use it again with the saved values."""
     server = new_server()
     path = f"/api/v1/server/{server}/"
     cluster.create(server)
-    # Before its first start there is no disk to keep.
+    # A disk is kept only if it has been used.
     until(lambda: cluster.get("pvc", f"server-{server}")["status"]["phase"] == "Bound", 60)
-    cluster.by_hand(server, "--set-string", "environment.MOTD=by hand", "--set", "replicas=0")
+    cluster.helm_upgrade(server, "--set-string", "environment.MOTD=by hand", "--set", "replicas=0")
     claim = cluster.get("pvc", f"server-{server}")["metadata"]["uid"]
     saved = ROOT / f"server-{server}.yaml"
     try:
         follow(cluster, server, "Remove a server and keep its disk")
-        # It is seen until its game has ended.
+        # The API shows the server until its game has ended.
         until(lambda: cluster.call("GET", path).status_code == 404, 60)
         assert server in [disk["id"] for disk in cluster.done("GET", "/api/v1/disk/")["disks"]]
         answer = cluster.call("POST", path, {"ram_gb": 1, "disk_gb": 1, "start": False})
@@ -155,13 +154,13 @@ def test_an_uninstall_keeps_the_disk_for_a_hand_and_for_the_api(
 
 
 def test_an_rcon_password_is_replaced(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """The game takes the new one; one that it cannot know yet is not given out."""
+    """The game gets the new password, and the API does not give out one that the game cannot know yet."""
     server = new_server()
     cluster.create(server)
     cluster.until_state(server, "running")
     before = cluster.done("GET", f"/api/v1/server/{server}/rcon")["password"]
     cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "delete", "secret", f"server-{server}-rcon")
-    cluster.by_hand(server, "--set", "keepPodInRevision=2")
+    cluster.helm_upgrade(server, "--set", "keepPodInRevision=2")
     answer = cluster.call("GET", f"/api/v1/server/{server}/rcon")
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/rcon-password-replaced")
     follow(cluster, server, "Replace the RCON password")
@@ -171,13 +170,13 @@ def test_an_rcon_password_is_replaced(cluster: Cluster, new_server: Callable[[],
 
 
 def killed_upgrade(cluster: Cluster, server: int, *settings: str) -> None:
-    """A hand's `helm upgrade` that is killed while it waits: the release stays in pending-upgrade."""
+    """Kill an operator's `helm upgrade` while it waits, which leaves the release in pending-upgrade."""
     release = f"server-{server}"
     command = [str(ROOT / ".local/bin/helm"), "-n", SERVERS_NAMESPACE, "upgrade", release]
     command += [str(ROOT / "charts" / "gameserver"), "--reuse-values", "--wait", *settings]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as helm:
         pending = ("secrets", "-l", f"owner=helm,name={release},status=pending-upgrade")
-        # Its objects are applied, too, before it begins to wait.
+        # helm applies the objects before it waits.
         try:
             until(lambda: len(cluster.get(*pending)["items"]) == 1, 30)
             until(lambda: cluster.get("statefulset", release)["spec"]["replicas"] == 1, 30)
@@ -187,26 +186,26 @@ def killed_upgrade(cluster: Cluster, server: int, *settings: str) -> None:
 
 
 def test_a_release_left_pending_is_rolled_back(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """Until then the API says 409 with Retry-After and changes nothing; what a hand set before is still there."""
+    """The API answers 409 with Retry-After until the rollback, which keeps what the operator had set before."""
     server = new_server()
     cluster.create(server, start=False)
-    cluster.by_hand(server, "--set-string", "environment.MOTD=by hand")
-    # Larger than every node, so that it waits for good.
+    cluster.helm_upgrade(server, "--set-string", "environment.MOTD=by hand")
+    # Larger than every node, so that it waits for ever.
     killed_upgrade(cluster, server, "--set", "replicas=1", "--set", "ramGb=64")
     answer = cluster.call("PATCH", f"/api/v1/server/{server}/start")
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/operation-in-progress")
     assert 1 <= int(answer.headers["Retry-After"]) <= 60
     assert "pending-upgrade" in follow(cluster, server, "A release left in pending-upgrade")
-    wanted = values(cluster, server)
-    assert (wanted["ramGb"], wanted["environment"]["MOTD"]) == (1, "by hand")
+    current = values(cluster, server)
+    assert (current["ramGb"], current["environment"]["MOTD"]) == (1, "by hand")
     goes_on(cluster, server)
 
 
 @pytest.mark.long
-def test_a_release_left_pending_is_mended_by_the_api_after_a_minute(
+def test_a_release_left_pending_is_recovered_by_the_api_after_a_minute(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:
-    """As the runbook promises: the call that was told to wait succeeds, with the values that the hand had sent."""
+    """After the time in Retry-After the same call succeeds, with the values of the operator's upgrade."""
     server = new_server()
     cluster.create(server, start=False)
     killed_upgrade(cluster, server, "--set", "replicas=1", "--set", "ramGb=64")
@@ -219,7 +218,7 @@ def test_a_release_left_pending_is_mended_by_the_api_after_a_minute(
 
 
 def test_a_lost_release_is_made_again_over_its_disk(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """The API refuses to guess; after the runbook's commands the game runs on the same disk."""
+    """The API answers 409 for a server without its release. After the commands the game runs on the same disk."""
     server = new_server()
     path = f"/api/v1/server/{server}/"
     cluster.create(server)
@@ -241,10 +240,10 @@ def test_a_lost_release_is_made_again_over_its_disk(cluster: Cluster, new_server
 
 
 def test_a_field_that_another_hand_took_is_given_back(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """After a `kubectl scale` the API says who is in the way, and after the runbook's command it works again."""
+    """After a `kubectl scale` the API answers 409 for the field, and after the command it works again."""
     server = new_server()
     cluster.create(server, start=False)
-    cluster.by_hand(server, "--set-string", "environment.MOTD=by hand")
+    cluster.helm_upgrade(server, "--set-string", "environment.MOTD=by hand")
     cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "scale", "statefulset", f"server-{server}", "--replicas=2")
     answer = cluster.call("PATCH", f"/api/v1/server/{server}/start")
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/field-conflict")

@@ -1,8 +1,9 @@
-"""The running API keeps to its published OpenAPI document: schemathesis reads it there, and tries."""
+"""The running API conforms to the OpenAPI document that it publishes, as schemathesis checks it."""
 
 import time
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,39 +30,38 @@ CHECKS = [
 _KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL2mCL181PUlONafAsoXZ401Tu1OFFE/3KvxBdZIunej"
 schemathesis.openapi.format("ssh-public-key", strategies.text("abc ", max_size=9).map(f"{_KEY} {{}}".format))
 
-#: All ids that fit become one of a few of our own, so that calls meet; the last of them gets no server.
+#: All valid ids are replaced by a few of our own, so that calls meet the same servers. The last one has no server.
 _FIRST = 9 * 10**15 + int(time.time() * 10) % 10**9 * 10
 _SERVERS = range(_FIRST, _FIRST + 3)
 _NONE = _FIRST + 3
 
 
 @pytest.fixture(scope="session")
-def published(_cluster: Cluster) -> Iterator[Any]:
-    """The document as the API gives it; what was created along the way is erased."""
-    schema = schemathesis.openapi.from_url(f"{_cluster.api_url}/openapi.json")
+def published(shared_cluster: Cluster) -> Iterator[Any]:
+    """The document that the API publishes. Servers and tokens that the calls create are deleted at the end."""
+    schema = schemathesis.openapi.from_url(f"{shared_cluster.api_url}/openapi.json")
     schema.hook(map_path_parameters)
     schema.hook(map_body)
     for server in _SERVERS[:2]:
-        _cluster.create(server, start=False)
-    before = _token_names(_cluster)
+        shared_cluster.create(server, start=False)
+    before = _token_names(shared_cluster)
     yield schema
-    for name in _token_names(_cluster) - before:
-        _cluster.done("DELETE", f"/api/v1/token/{name}")
+    for name in _token_names(shared_cluster) - before:
+        shared_cluster.done("DELETE", f"/api/v1/token/{name}")
     for server in (*_SERVERS, _NONE):
-        path = f"/api/v1/server/{server}/?disk=erase"
-        until(
-            lambda path=path: _cluster.call("DELETE", path).status_code in (200, 404),
-            60,
-            f"server {server} is not erased",
-        )
+        until(partial(_erased, shared_cluster, server), 60, f"server {server} is not erased")
+
+
+def _erased(cluster: Cluster, server: int) -> bool:
+    return cluster.call("DELETE", f"/api/v1/server/{server}/?disk=erase").status_code in (200, 404)
 
 
 def _token_names(cluster: Cluster) -> set[str]:
-    return {one["name"] for one in cluster.done("GET", "/api/v1/token")["tokens"]}
+    return {token["name"] for token in cluster.done("GET", "/api/v1/token")["tokens"]}
 
 
 def map_path_parameters(context: Any, path_parameters: Any) -> Any:
-    """Ids of our own; a game is started nowhere, so that start and restart find no server."""
+    """Use our own ids. Start and restart get the one without a server, so that no game starts."""
     if isinstance(path_parameters, dict) and type(path_parameters.get("id")) is int and path_parameters["id"] > 0:
         starts = context.operation.path.endswith(("/start", "/restart"))
         id = _NONE if starts else _SERVERS[path_parameters["id"] % len(_SERVERS)]
@@ -70,7 +70,7 @@ def map_path_parameters(context: Any, path_parameters: Any) -> Any:
 
 
 def map_body(context: Any, body: Any) -> Any:
-    """Create with `start: false`, unless what stands there is wrong anyway."""
+    """Create with `start: false`, unless the value of `start` is invalid."""
     creates = context.operation.method.upper() == "POST" and context.operation.path.startswith("/api/v1/server/")
     if creates and isinstance(body, dict) and body.get("start", True) is True:
         return {**body, "start": False}
@@ -78,7 +78,7 @@ def map_body(context: Any, body: Any) -> Any:
 
 
 def wrong_answers(operation: Any, mode: GenerationMode, examples: int, cluster: Cluster) -> list[str]:
-    """Call one operation with so many requests that fit its description, or that don't; what was wrong."""
+    """Call one operation with valid or with invalid requests, and return what was wrong with the answers."""
     wrong: list[str] = []
 
     @given(case=operation.as_strategy(generation_mode=mode))
@@ -89,12 +89,12 @@ def wrong_answers(operation: Any, mode: GenerationMode, examples: int, cluster: 
         suppress_health_check=list(HealthCheck),
         database=None,
     )
-    def one(case: Any) -> None:
+    def send(case: Any) -> None:
         answer = case.call(headers={"Authorization": f"Bearer {cluster.api_token}"}, timeout=30)
-        # A request line of more than 4 KiB is refused by the web server, which the document says nothing about.
+        # The web server refuses a request line of more than 4 KiB. The document does not mention that.
         if answer.status_code == 414:
             return
-        # Noted, not raised: Hypothesis would try it again, and the servers have changed by then.
+        # Not raised, because Hypothesis would repeat the call, and the servers have changed by then.
         try:
             case.validate_response(answer, checks=CHECKS)
         except (AssertionError, BaseExceptionGroup) as error:
@@ -103,7 +103,7 @@ def wrong_answers(operation: Any, mode: GenerationMode, examples: int, cluster: 
             wrong.append(f"{case.as_curl_command()}\n{answer.status_code} {answer.text}")
 
     try:
-        one()
+        send()
     except Unsatisfiable:
         # An operation without parameters and body cannot be called wrongly.
         assert mode is GenerationMode.NEGATIVE
@@ -111,14 +111,14 @@ def wrong_answers(operation: Any, mode: GenerationMode, examples: int, cluster: 
 
 
 def waits(answer: Any) -> bool:
-    """Whether it is a 503 that a later call gets past: the files of a disk that no node has yet, for one."""
+    """Whether the answer is a 503 that a later call can avoid, such as for files of a disk that no node has yet."""
     refused = "refused-by-cluster" in answer.text
     return answer.status_code == 503 and "Retry-After" in answer.headers and not refused
 
 
 def every_operation(published: Any, cluster: Cluster, examples: int) -> None:
-    """All operations of the document, one after the other; what is wrong with each is shown together."""
-    operations = [found.ok() for found in published.get_all_operations()]
+    """Check all operations of the document, and show everything that is wrong together."""
+    operations = [result.ok() for result in published.get_all_operations()]
     assert len(operations) > 10
     wrong = [
         answer
@@ -130,11 +130,11 @@ def every_operation(published: Any, cluster: Cluster, examples: int) -> None:
 
 
 def test_every_answer_is_as_published(published: Any, cluster: Cluster) -> None:
-    """Whatever is sent, no server error, and no status, header, type or body that the document does not know."""
+    """No request gets a server error, or a status, header, type or body that the document does not list."""
     every_operation(published, cluster, examples=8)
 
 
 @pytest.mark.long
 def test_every_answer_is_as_published_for_long(published: Any, cluster: Cluster) -> None:
-    """The same with many more requests."""
+    """The same is true of many more requests."""
     every_operation(published, cluster, examples=80)

@@ -1,6 +1,6 @@
-"""No token, password or key is where it does not belong: in a log, a command line, an event, or helm's values.
+"""No token, password or key is in a log, a command line, an event or helm's values.
 
-It runs after all other tests (see conftest.py), so that their traces are looked through too.
+This test runs after all others (see conftest.py), so that it searches their traces, too.
 """
 
 import asyncio
@@ -34,12 +34,13 @@ SFTP_NAMESPACE = "gameserver-sftp"
 
 @dataclass
 class Processes:
-    """Command lines and environments of the nodes' processes, as often as they could be looked at."""
+    """Command lines and environments of the nodes' processes, read again and again."""
 
     seen: set[bytes] = field(default_factory=set)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
+        """Read them while the `with` lasts."""
         done = threading.Event()
         thread = threading.Thread(target=self._look, args=(done,))
         thread.start()
@@ -61,13 +62,13 @@ class Processes:
 
 
 def forms(secret: str) -> set[bytes]:
-    """How a secret may be written down: as it is, in base64, in a URL, in JSON."""
+    """The forms in which a secret may appear: plain, in base64, in a URL, in JSON."""
     plain = secret.encode()
     return {plain, base64.b64encode(plain), quote(secret, safe="").encode(), json.dumps(secret)[1:-1].encode()}
 
 
 def leaks(places: Mapping[str, bytes], known: Mapping[str, str]) -> list[str]:
-    """Which secret (by its name: none is printed) is in which place."""
+    """Which secret is in which place, by their names, so that no secret is printed."""
     return [
         f"{name} in {place}"
         for name, secret in known.items()
@@ -78,11 +79,11 @@ def leaks(places: Mapping[str, bytes], known: Mapping[str, str]) -> list[str]:
 
 
 def logs() -> dict[str, bytes]:
-    """Everything that any container has logged, ended and rotated ones too, and each node's own daemons."""
-    found = {}
+    """All logs of all containers, including ended and rotated ones, and of each node's own daemons."""
+    contents = {}
     for number in nodes.running():
         folder = nodes.Node(number).folder
-        # Unlike Path.rglob, it bears with a pod's folder that goes meanwhile.
+        # Unlike Path.rglob, os.walk accepts that a pod's folder disappears meanwhile.
         walked = os.walk(folder / "var/log/pods")
         written = [Path(of_container, name) for of_container, _, names in walked for name in names if ".log" in name]
         for file in [*written, *folder.glob("*.log")]:
@@ -90,49 +91,46 @@ def logs() -> dict[str, bytes]:
                 data = file.read_bytes()
             except FileNotFoundError:  # Its pod has just been deleted.
                 continue
-            found[str(file.relative_to(paths.NODES))] = gzip.decompress(data) if file.suffix == ".gz" else data
-    return found
+            contents[str(file.relative_to(paths.NODES))] = gzip.decompress(data) if file.suffix == ".gz" else data
+    return contents
 
 
 def objects(cluster: Cluster) -> dict[str, bytes]:
-    """What stands in the cluster for all to read who may not read Secrets."""
+    """The texts in the cluster that can be read without the right to read Secrets."""
     kinds = "events,configmaps,pods,statefulsets,deployments,daemonsets,services,persistentvolumeclaims,leases,nodes"
-    found = {kind: cluster.run("kubectl", "get", kind, "-A", "-o", "json").encode() for kind in kinds.split(",")}
+    texts = {kind: cluster.run("kubectl", "get", kind, "-A", "-o", "json").encode() for kind in kinds.split(",")}
     releases = json.loads(cluster.run("helm", "list", "-A", "-o", "json"))
     for release in releases:
         name, namespace = release["name"], release["namespace"]
-        # Other tests' namespaces may go while this one runs.
+        # Other tests' namespaces may disappear while this test runs.
         with contextlib.suppress(AssertionError):
-            found[f"helm values of {name}"] = cluster.run("helm", "-n", namespace, "get", "values", "-a", name).encode()
-            found[f"helm notes of {name}"] = cluster.run("helm", "-n", namespace, "get", "notes", name).encode()
-    return found
+            texts[f"helm values of {name}"] = cluster.run("helm", "-n", namespace, "get", "values", "-a", name).encode()
+            texts[f"helm notes of {name}"] = cluster.run("helm", "-n", namespace, "get", "notes", name).encode()
+    return texts
 
 
 def present_secrets(cluster: Cluster) -> dict[str, str]:
-    """Every secret of the product that is in the cluster now."""
-    found = {"the API's token": cluster.api_token}
+    """All secrets of the product in the cluster, by name."""
+    present = {"the API's token": cluster.api_token}
     for server in cluster.get("secrets", "-l", "gameserver/id")["items"]:
         password = server.get("data", {}).get("password")
         if password:
-            found[f"RCON password in {server['metadata']['name']}"] = base64.b64decode(password).decode()
+            present[f"RCON password in {server['metadata']['name']}"] = base64.b64decode(password).decode()
     keys = json.loads(cluster.run("kubectl", "-n", SFTP_NAMESPACE, "get", "secrets", "-o", "json"))["items"]
     for secret in keys:
         for name, packed in (secret.get("data") or {}).items():
             text = base64.b64decode(packed).decode()
             if "PRIVATE KEY" in text:
-                found[f"the host key in {secret['metadata']['name']}"] = text.splitlines()[1]
+                present[f"the host key in {secret['metadata']['name']}"] = text.splitlines()[1]
             elif name == "password-hash":
-                found[f"the password's hash in {secret['metadata']['name']}"] = text
-    return found
+                present[f"the password's hash in {secret['metadata']['name']}"] = text
+    return present
 
 
 def greets(host: str, port: int) -> bool:
-    """Whether an SSH server answers there; a node may not know the way yet."""
-    try:
-        with socket.create_connection((host, port), timeout=5) as connection:
-            return connection.recv(4) == b"SSH-"
-    except OSError:
-        return False
+    """Whether an SSH server answers. Raises OSError, for example while the node does not know the port yet."""
+    with socket.create_connection((host, port), timeout=5) as connection:
+        return connection.recv(4) == b"SSH-"
 
 
 def log_in(host: str, port: int, user: str, password: str) -> bool:
@@ -155,7 +153,7 @@ def log_in(host: str, port: int, user: str, password: str) -> bool:
 
 
 def sent(url: str, request: bytes) -> bytes:
-    """The answer to something that is no request."""
+    """The answer to raw bytes that are no valid request."""
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname or "", parts.port or 80), timeout=10) as connection:
         connection.sendall(request)
@@ -163,9 +161,10 @@ def sent(url: str, request: bytes) -> bytes:
 
 
 def use_everything(cluster: Cluster, server: int, marker: str) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Use each secret of a server, rightly and wrongly: what was tried, none of which may be written down; and logs.
+    """Use each secret of a server, and wrong ones, in the right and in wrong places.
 
-    `marker` goes where it is written down. The logs are those of before the game's first pod went with its own.
+    Returns the secrets that were used, and the logs before the restart, which takes the first pod's log away.
+    `marker` is sent where it must be logged.
     """
     path = f"/api/v1/server/{server}"
     tried = {f"wrong {what}": f"{what}-{secrets.token_urlsafe(24)}" for what in ("token", "rcon", "sftp", "user")}
@@ -177,13 +176,13 @@ def use_everything(cluster: Cluster, server: int, marker: str) -> tuple[dict[str
         rcon.command(console["host"], console["port"], tried["wrong rcon"], "list")
     account = cluster.done("PUT", f"{path}/sftp", {"password": True})
     files = cluster.done("PATCH", f"{path}/port/sftp")
-    where = files["host"], files["port"]
-    until(lambda: greets(*where), 15, "nobody answers at the port of the files")
-    until(lambda: log_in(*where, account["user"], account["password"]), 15, "the new password does not work")
-    assert not log_in(*where, account["user"], tried["wrong sftp"])
-    # A password typed where the user's name is asked for.
-    assert not log_in(*where, tried["wrong user"], account["password"])
-    assert not log_in(*where, account["password"], tried["wrong sftp"])
+    address = files["host"], files["port"]
+    until(lambda: greets(*address), 15, "nobody answers at the SFTP port", not_yet=(OSError,))
+    until(lambda: log_in(*address, account["user"], account["password"]), 15, "the new password does not work")
+    assert not log_in(*address, account["user"], tried["wrong sftp"])
+    # A password in the place of the user name.
+    assert not log_in(*address, tried["wrong user"], account["password"])
+    assert not log_in(*address, account["password"], tried["wrong sftp"])
 
     for token in (cluster.api_token, tried["wrong token"]):
         url = cluster.api_url
@@ -203,7 +202,7 @@ def use_everything(cluster: Cluster, server: int, marker: str) -> tuple[dict[str
     written = logs()
     cluster.done("PATCH", f"{path}/", {"options": {"motd": "changed"}})
     cluster.done("PATCH", f"{path}/restart")
-    # What helm complains of goes to the log, in its own words.
+    # The log shows helm's own error message.
     cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "scale", "statefulset", f"server-{server}", "--replicas=0")
     assert cluster.call("PATCH", f"{path}/start").status_code in (200, 409)
     requests.get(f"{cluster.api_url}/healthcheck", headers={"X-Request-Id": marker}, timeout=10)
@@ -214,8 +213,8 @@ def use_everything(cluster: Cluster, server: int, marker: str) -> tuple[dict[str
     return {**tried, "RCON password": console["password"], "SFTP password": account["password"]}, written
 
 
-def test_no_secret_is_written_down(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """Neither this run's secrets nor those of any test before it; and each place that is searched is the right one."""
+def test_no_secret_is_found_anywhere(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """No secret of this test or an earlier one is found, and a known text is found in each place that is searched."""
     server, marker, processes = new_server(), f"marker-{secrets.token_hex(8)}", Processes()
     with processes.watched():
         tried, before = use_everything(cluster, server, marker)
@@ -230,7 +229,7 @@ def test_no_secret_is_written_down(cluster: Cluster, new_server: Callable[[], in
         **logs(),
     }
 
-    # A search that looks in the wrong place finds nothing, too.
+    # A search in the wrong place would find nothing, too.
     for place, text in {
         "a process": f"\0server-{server}\0",
         "events": f"server-{server}-0",
@@ -239,13 +238,13 @@ def test_no_secret_is_written_down(cluster: Cluster, new_server: Callable[[], in
     }.items():
         assert text.encode() in everywhere[place], place
     logged = {place: text for place, text in everywhere.items() if place.endswith(".log")}
-    for written, where in (
+    for written, folder in (
         (marker, "/api/"),
         ("service.audit", "/api/"),
         ("login refused", "/sftp/"),
         ("RCON", "/game/"),
     ):
-        assert any(written.encode() in text for place, text in logged.items() if where in place), written
+        assert any(written.encode() in text for place, text in logged.items() if folder in place), written
     assert leaks({"here": b"a " + base64.b64encode(cluster.api_token.encode())}, known) == ["the API's token in here"]
 
     assert leaks(everywhere, known) == []

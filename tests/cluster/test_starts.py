@@ -1,4 +1,4 @@
-"""A start means: make it run."""
+"""A start makes the server run, whatever was in the way."""
 
 import json
 from collections.abc import Callable
@@ -11,29 +11,27 @@ KUBECTL = ("kubectl", "-n", SERVERS_NAMESPACE)
 
 
 def pod(cluster: Cluster, server: int) -> dict[str, object]:
-    """The server's pod: its uid and how often its container was restarted."""
-    found = cluster.get("pod", f"server-{server}-0")
-    return {"uid": found["metadata"]["uid"], "restarts": found["status"]["containerStatuses"][0]["restartCount"]}
+    """The uid of the server's pod, and how often its container was restarted."""
+    shown = cluster.get("pod", f"server-{server}-0")
+    return {"uid": shown["metadata"]["uid"], "restarts": shown["status"]["containerStatuses"][0]["restartCount"]}
 
 
 def volume(cluster: Cluster, server: int) -> tuple[str, str]:
-    """The node that has the server's disk, and the disk's folder there."""
+    """The node of the server's disk, and the disk's folder there."""
     spec = cluster.get("pv", cluster.get("pvc", f"server-{server}")["spec"]["volumeName"])["spec"]
     node = spec["nodeAffinity"]["required"]["nodeSelectorTerms"][0]["matchExpressions"][0]["values"][0]
     return node, (spec.get("hostPath") or spec["local"])["path"]
 
 
-def test_what_waits_out_a_back_off_is_tried_at_once_and_what_is_missing_is_made_again(
-    cluster: Cluster, new_server: Callable[[], int]
-) -> None:
-    """A crash loop that was mended over SFTP, deleted Services under a running game, a quota that has been lifted."""
+def test_a_start_ends_a_back_off_and_restores_what_is_missing(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """After a repair over SFTP, the loss of Services or the removal of a quota, a start makes the game run at once."""
     server = new_server()
     path = f"/api/v1/server/{server}"
-    asked = {"ram_gb": 1, "disk_gb": 1, "game": "teeworlds"}
-    cluster.done("POST", f"{path}/", asked)
+    body = {"ram_gb": 1, "disk_gb": 1, "game": "teeworlds"}
+    cluster.done("POST", f"{path}/", body)
     cluster.until_state(server, "running")
 
-    # The folder that the game wants to write to is a file; all processes of the game end.
+    # Replace the folder that the game writes to by a file, and kill all processes of the game.
     spoil = "rm -rf /data/teeworlds; touch /data/teeworlds; kill -9 -1"
     cluster.run(*KUBECTL, "exec", f"server-{server}-0", "--", "sh", "-c", f"({spoil}) >/dev/null 2>&1 & sleep 0")
     until(
@@ -55,7 +53,7 @@ def test_what_waits_out_a_back_off_is_tried_at_once_and_what_is_missing_is_made_
     cluster.done("PATCH", f"{path}/start")
     assert set(cluster.status(server)["ports"]) == {"primary", "sftp"}
     cluster.run(*KUBECTL, "delete", "service", f"server-{server}-sftp")
-    assert cluster.call("POST", f"{path}/", asked).status_code == 200
+    assert cluster.call("POST", f"{path}/", body).status_code == 200
     assert set(cluster.status(server)["ports"]) == {"primary", "sftp"}
     assert pod(cluster, server) == running
 

@@ -1,4 +1,4 @@
-"""States that tell the truth: each one, and each reason, produced for real."""
+"""Each state and each reason, produced on the real cluster."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import NAMESPACE, pods
 from tests.support.waiting import until
 
-#: Put into a world's folder and loaded by the game's Node: it eats memory, up to 1.5 GiB.
+#: A program that uses up to 1.5 GiB of memory. The game's Node loads it from the disk.
 EATER = """
 const eaten = [];
 const timer = setInterval(() => {
@@ -29,24 +29,24 @@ timer.unref();
 
 
 def unscheduled(cluster: Cluster, server: int) -> str:
-    """Why the scheduler finds no node, in its own words."""
+    """The scheduler's own message about why it finds no node."""
     conditions = cluster.get("pod", f"server-{server}-0")["status"]["conditions"]
-    return str(next(one["message"] for one in conditions if one["type"] == "PodScheduled"))
+    return str(next(condition["message"] for condition in conditions if condition["type"] == "PodScheduled"))
 
 
 def everywhere(cluster: Cluster, server: int, status: dict[str, Any]) -> None:
-    """The list says the same as this answer to a GET, at every replica."""
+    """Check that the list of every replica agrees with this answer to a GET."""
 
     def listed() -> dict[str, Any]:
         page = cluster.done("GET", f"/api/v1/server/?limit=1&continue={server - 1}")
-        return next(one for one in page["servers"] if one["id"] == server)
+        return next(entry for entry in page["servers"] if entry["id"] == server)
 
-    wanted = {key: value for key, value in status.items() if key != "success"}
-    until(lambda: all(listed() == wanted for _ in range(4)), 10, lambda: f"{listed()}, not {wanted}")
+    expected = {key: value for key, value in status.items() if key != "success"}
+    until(lambda: all(listed() == expected for _ in range(4)), 10, lambda: f"{listed()}, not {expected}")
 
 
 def counted(cluster: Cluster, status: dict[str, Any]) -> None:
-    """The metrics of each replica count a server like this."""
+    """Check that the metrics of each replica count a server with this game and state."""
     series = f'gameserver_servers{{game="{status["game"]}",state="{status["state"]}"}}'
     for pod in pods(cluster):
         address = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9090/proxy/metrics"
@@ -54,7 +54,7 @@ def counted(cluster: Cluster, status: dict[str, Any]) -> None:
 
 
 def test_a_server_goes_through_the_states_in_their_order(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """creating, starting, running, stopping, stopped; `since` is a time, and running means that the game answers."""
+    """The states come in the order creating, starting, running, stopping, stopped, and `since` is a time."""
     server = new_server()
     cluster.create(server)
     seen: list[str] = []
@@ -77,10 +77,8 @@ def test_a_server_goes_through_the_states_in_their_order(cluster: Cluster, new_s
     assert cluster.status(server)["wanted"] == "stopped"
 
 
-def test_out_of_memory_is_said_with_the_limit_and_mended_by_a_resize(
-    cluster: Cluster, new_server: Callable[[], int]
-) -> None:
-    """A game that needs more than its limit fails and says so; with more ram it runs."""
+def test_out_of_memory_names_the_limit_and_a_resize_repairs_it(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """A game that needs more than its limit fails, the reason names the limit, and with more memory it runs."""
     server = new_server()
     cluster.create(server)
     cluster.until_state(server, "running")
@@ -89,7 +87,7 @@ def test_out_of_memory_is_said_with_the_limit_and_mended_by_a_resize(
         "kubectl", "-n", SERVERS_NAMESPACE, "exec", "-i", pod, "--", "sh", "-c", "cat > /data/eat.js", stdin=EATER
     )
     extra = json.dumps([{"name": "NODE_OPTIONS", "value": "--require /data/eat.js"}])
-    cluster.by_hand(server, "--set-json", f"extraEnv={extra}")
+    cluster.helm_upgrade(server, "--set-json", f"extraEnv={extra}")
     failed = cluster.until_state(server, "failed", seconds=120)
     assert "out of memory" in failed["reason"]
     assert "1 GiB" in failed["reason"]
@@ -99,10 +97,10 @@ def test_out_of_memory_is_said_with_the_limit_and_mended_by_a_resize(
     assert running["ram_gb"] == 3
 
 
-def test_unschedulable_is_said_with_the_resource_and_mended_by_a_resize(
+def test_unschedulable_names_the_resource_and_a_resize_repairs_it(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:
-    """A server larger than every node names the memory; made smaller it runs."""
+    """The reason of a server larger than every node names the memory, and a smaller one runs."""
     server = new_server()
     cluster.create(server, ram_gb=64)
     failed = cluster.until_state(server, "failed")
@@ -112,47 +110,47 @@ def test_unschedulable_is_said_with_the_resource_and_mended_by_a_resize(
     cluster.until_state(server, "running", seconds=120)
 
 
-def test_an_image_that_is_not_there_is_named(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """The reason names the image; the right tag mends it."""
+def test_a_missing_image_is_named(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """The reason names the missing image, and with the right tag the server runs."""
     server = new_server()
     cluster.create(server)
     tag = json.loads(cluster.run("helm", "-n", SERVERS_NAMESPACE, "get", "values", f"server-{server}", "-o", "json"))[
         "image"
     ]["tag"]
-    cluster.by_hand(server, "--set", "image.tag=no-such-tag")
+    cluster.helm_upgrade(server, "--set", "image.tag=no-such-tag")
     failed = cluster.until_state(server, "failed")
     assert "localhost/minecraft:no-such-tag" in failed["reason"]
-    cluster.by_hand(server, "--set", f"image.tag={tag}")
+    cluster.helm_upgrade(server, "--set", f"image.tag={tag}")
     cluster.until_state(server, "running", seconds=120)
 
 
 def test_a_crash_loop_shows_the_games_last_lines(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """A game that ends at once fails, and the reason has what it said."""
+    """A game that ends at once fails, and the reason has its last log lines."""
     server = new_server()
     cluster.create(server, start=False)
-    cluster.by_hand(server, "--set", "replicas=1", "--set-string", "environment.EULA=FALSE")
+    cluster.helm_upgrade(server, "--set", "replicas=1", "--set-string", "environment.EULA=FALSE")
     failed = cluster.until_state(server, "failed")
     until(lambda: "EULA" in (cluster.status(server)["reason"] or ""), 30, lambda: str(failed))
 
 
-def test_a_pod_that_pod_security_refuses_is_said(
+def test_pod_security_that_refuses_a_pod_is_the_reason(
     cluster: Cluster, new_server: Callable[[], int], tmp_path: Path
 ) -> None:
-    """A chart that was changed for the worse: helm says deployed, the API says why no pod is admitted."""
+    """With a broken chart helm says deployed, and the API says why Kubernetes admits no pod."""
     server = new_server()
     cluster.create(server, start=False)
     chart = tmp_path / "gameserver"
     shutil.copytree(ROOT / "charts" / "gameserver", chart)
     helpers = chart / "templates" / "_helpers.tpl"
     helpers.write_text(helpers.read_text().replace("allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true"))
-    cluster.by_hand(server, "--set", "replicas=1", chart=chart)
+    cluster.helm_upgrade(server, "--set", "replicas=1", chart=chart)
     failed = cluster.until_state(server, "failed")
     assert "security" in failed["reason"].lower()
     assert "allowPrivilegeEscalation" in failed["reason"]
 
 
-def test_a_disk_that_is_not_bound_is_said(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """A storage class that doesn't exist leaves the disk unbound."""
+def test_a_disk_that_is_not_bound_is_the_reason(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """With a storage class that does not exist, the reason says that the disk is not bound."""
     server = new_server()
     cluster.run(
         "helm",
@@ -166,16 +164,16 @@ def test_a_disk_that_is_not_bound_is_said(cluster: Cluster, new_server: Callable
     )
     failed = cluster.until_state(server, "failed")
     assert "disk is not bound" in failed["reason"]
-    # The scheduler's words, for classes of which no event tells.
+    # For some classes there is no event, only the scheduler's message.
     assert "unbound immediate PersistentVolumeClaims" in unscheduled(cluster, server)
     everywhere(cluster, server, failed)
 
 
-def test_a_pod_that_a_quota_refuses_is_said_everywhere(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """By one server, the list and the metrics, since it was refused; given up, it is the reason of the stop."""
+def test_a_quota_that_refuses_a_pod_is_the_reason_everywhere(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """The server, the list and the metrics show the failed start, and after a stop it is still the reason."""
     server = new_server()
     cluster.create(server, game="teeworlds", start=False)
-    made = cluster.status(server)["since"]
+    created = cluster.status(server)["since"]
     quota = f"no-more-pods-{server}"
     cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "create", "quota", quota, "--hard=count/pods=0")
     try:
@@ -183,14 +181,14 @@ def test_a_pod_that_a_quota_refuses_is_said_everywhere(cluster: Cluster, new_ser
         cluster.done("PATCH", f"/api/v1/server/{server}/start")
         failed = cluster.until_state(server, "failed")
         assert failed["reason"].startswith(f"A quota refused the server's pod: {quota}, ")
-        assert made <= failed["since"]
+        assert created <= failed["since"]
         everywhere(cluster, server, failed)
         counted(cluster, failed)
         cluster.done("PATCH", f"/api/v1/server/{server}/stop")
         until(lambda: cluster.status(server)["reason"] is not None, 10)
         stopped = cluster.status(server)
         assert stopped["state"] == "stopped"
-        assert stopped["reason"] == f"Its last start had failed: {failed['reason']}"
+        assert stopped["reason"] == f"Its last start failed: {failed['reason']}"
         everywhere(cluster, server, stopped)
     finally:
         cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "delete", "quota", quota)
@@ -200,8 +198,8 @@ def test_a_pod_that_a_quota_refuses_is_said_everywhere(cluster: Cluster, new_ser
     assert cluster.until_state(server, "stopped")["reason"] is None
 
 
-#: In a game's place: it answers while /data/ready is there, ends with 0 when told to leave, and with /data/code when
-#: it is asked to stop.
+#: A program in the game's place. It is ready while /data/ready exists, ends with exit code 0 when /data/leave appears,
+#: and ends with the code in /data/code at a SIGTERM.
 PUPPET = """
 trap 'exit $(cat /data/code || echo 0)' TERM
 while [ ! -e /data/leave ]; do sleep 0.1; done
@@ -209,23 +207,26 @@ rm /data/leave
 """
 
 
-def test_ends_are_told_apart(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """A start given up on, leaving by its own command, a failed save, a killed stop: each is said, and how long."""
+def test_each_kind_of_end_has_its_reason(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """A failed start, a game that ends by itself, a failed save and a killed stop each have their own reason.
+
+    The reason stays until the next start.
+    """
     server, since = new_server(), ""
     cluster.create(server, game="teeworlds", start=False)
     settings = {"command": ["sh", "-c", PUPPET], "probe.command": ["test", "-e", "/data/ready"]}
     numbers = "probe.periodSeconds=1,probe.startupSeconds=5,probe.readinessPeriodSeconds=1"
     more = [f"--set-json={key}={json.dumps(value)}" for key, value in settings.items()]
-    cluster.by_hand(server, *more, "--set", f"{numbers},terminationGracePeriodSeconds=3,replicas=1")
+    cluster.helm_upgrade(server, *more, "--set", f"{numbers},terminationGracePeriodSeconds=3,replicas=1")
 
     def says(*words: str) -> dict[str, Any]:
         seen: dict[str, Any] = {}
 
-        def said() -> bool:
+        def shown() -> bool:
             seen.update(cluster.status(server))
             return all(word in (seen["reason"] or "") for word in words)
 
-        until(said, 60, lambda: f"{words}: {seen}")
+        until(shown, 60, lambda: f"{words}: {seen}")
         return seen
 
     def tell(command: str) -> None:
@@ -245,40 +246,40 @@ def test_ends_are_told_apart(cluster: Cluster, new_server: Callable[[], int]) ->
         cluster.done("PATCH", f"/api/v1/server/{server}/start")
         assert cluster.until_state(server, "running")["reason"] is None
 
-    slow = "The game did not answer within 5 s of its start and was ended."
+    slow = "The game did not answer within 5 s of its start and was stopped."
     assert says(slow)["state"] in ("failed", "starting")
-    stop(f"Its last start had failed: {slow}")
+    stop(f"Its last start failed: {slow}")
     cluster.done("PATCH", f"/api/v1/server/{server}/start")
     until(lambda: "running" in str(cluster.get("pod", f"server-{server}-0")["status"].get("containerStatuses")), 30)
     tell("touch /data/ready")
     assert cluster.until_state(server, "running")["reason"] is None
 
-    # The first is started again at once, the second after a while.
+    # Kubernetes restarts the game at once after its first end, and after a pause after its second.
     tell("touch /data/leave")
     until(lambda: cluster.get("pod", f"server-{server}-0")["status"]["containerStatuses"][0]["restartCount"] == 1, 30)
     cluster.until_state(server, "running")
     tell("touch /data/leave")
-    left = says("The game ended by itself (exit code 0).", "waits longer before each new start")
-    assert left["state"] == "starting"
-    everywhere(cluster, server, left)
+    ended = says("The game ended by itself (exit code 0).", "waits longer before each new start")
+    assert ended["state"] == "starting"
+    everywhere(cluster, server, ended)
     stop(None)
 
     start()
     tell("echo 1 > /data/code")
     failed = "The game failed as it stopped (exit code 1); its last save may be incomplete."
     stop(failed)
-    # Not a start.
+    # A resize of a stopped server is no start, so the reason stays.
     cluster.done("PATCH", f"/api/v1/server/{server}/", {"ram_gb": 2})
     still = cluster.status(server)
     assert (still["reason"], still["since"]) == (failed, since)
 
     start()
     tell("kill -STOP -1")
-    stop("The game had not stopped after 3 s and was killed; what it had not saved is lost.")
+    stop("The game had not stopped after 3 s and was killed; unsaved progress is lost.")
 
 
 def test_a_cordoned_node_that_holds_the_disk_is_named(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """With what is wrong with it; uncordoned, the server runs."""
+    """The reason names the node and says that it is cordoned. After the uncordon the server runs."""
     server = new_server()
     cluster.create(server, game="teeworlds")
     cluster.until_state(server, "running")
@@ -296,7 +297,7 @@ def test_a_cordoned_node_that_holds_the_disk_is_named(cluster: Cluster, new_serv
     cluster.until_state(server, "running", seconds=60)
 
 
-#: A registry as far as these tests need one: it has nothing, and says so in the way that the repository is called.
+#: A registry without images. Its answer depends on the repository's name.
 REGISTRY = """
 import http.server
 class Registry(http.server.BaseHTTPRequestHandler):
@@ -313,17 +314,15 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 5999), Registry).serve_forever()
 
 
 @pytest.mark.long
-def test_a_registry_that_refuses_is_told_from_one_that_has_not_the_image(
-    cluster: Cluster, new_server: Callable[[], int]
-) -> None:
-    """As the kubelet's words go that runs here; a registry that is not there is neither."""
+def test_a_registry_that_refuses_differs_from_a_missing_image(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """The reasons differ for a missing image, a registry that refuses, and a registry that is not there."""
     server = new_server()
     cluster.create(server, game="teeworlds", start=False)
 
     def says(repository: str, reason: str) -> None:
-        cluster.by_hand(server, "--set", f"image.repository={repository},image.tag=none,replicas=1")
-        wanted = reason.replace("IMAGE", f"{repository}:none")
-        until(lambda: wanted in (cluster.status(server)["reason"] or ""), 60, lambda: str(cluster.status(server)))
+        cluster.helm_upgrade(server, "--set", f"image.repository={repository},image.tag=none,replicas=1")
+        expected = reason.replace("IMAGE", f"{repository}:none")
+        until(lambda: expected in (cluster.status(server)["reason"] or ""), 60, lambda: str(cluster.status(server)))
 
     with contextlib.ExitStack() as registries:
         for pid in nodes.running().values():
@@ -337,10 +336,10 @@ def test_a_registry_that_refuses_is_told_from_one_that_has_not_the_image(
     says("localhost:5998/nowhere", "The image IMAGE cannot be pulled.")
 
 
-def test_a_failed_install_is_said_and_mended_by_the_same_create(
+def test_a_failed_install_is_the_reason_and_the_same_create_repairs_it(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:
-    """A quota in the way fails the install half way; once it is gone the same create succeeds."""
+    """A quota makes an install fail half way. Once the quota is gone, the same create succeeds."""
     server = new_server()
     quota = f"no-more-servers-{server}"
     cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "create", "quota", quota, "--hard=count/statefulsets.apps=0")

@@ -1,7 +1,8 @@
-"""What a customer writes arrives in the game as text, and as nothing else."""
+"""A customer's text reaches the game unchanged: nothing on the way interprets it."""
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 from mcstatus import JavaServer
 
@@ -12,7 +13,7 @@ NASTY = (
     "a'b\"c `id` ; {{ .Release.Name }} {% if 1 %} {{ 7 * 7 }} $(RCON_PORT) $$(EULA) $EULA \\n %s 😀 é"
     "\nline: two\n--- %RCON_PASSWORD% %env:EULA% %date:YYYY% \\u0041"
 )
-#: How it is sent to an image that reads `%NAME%` and `\\u0041`: tests/unit/service/games/test_minecraft.py.
+#: The form for an image that interprets `%NAME%` and `\\u0041`. See tests/unit/service/games/test_minecraft.py.
 SENT = NASTY.replace("%", "%MOTD_PERCENT%").replace("\\", "%MOTD_BACKSLASH%")
 
 
@@ -25,22 +26,21 @@ def environment(cluster: Cluster, server: int) -> dict[str, str]:
 
 
 def shown_to_players(host: str, port: int) -> str:
-    """The line under the server's name; a busy machine may need another try."""
-    seen: list[str | dict[str, str]] = []
+    """The line under the server's name, as a player's client sees it."""
+    # A string, or an object that has the string in `text`.
+    seen: list[Any] = []
 
     def answered() -> bool:
-        try:
-            seen.append(JavaServer(host, port, timeout=10).status().raw["description"])
-        except OSError:
-            return False
+        seen.append(JavaServer(host, port, timeout=10).status().raw["description"])
         return True
 
-    until(answered, 30, "the game does not answer")
-    return seen[0] if isinstance(seen[0], str) else seen[0]["text"]
+    # A busy machine may need several tries.
+    until(answered, 30, "the game does not answer", not_yet=(OSError,))
+    return str(seen[0] if isinstance(seen[0], str) else seen[0]["text"])
 
 
 def test_quotes_templates_and_newlines_reach_the_game_as_text(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """In the API's answer, in the container's environment, and where a player reads it."""
+    """The API's answer, the container's environment and a player's client show the text unchanged."""
     server = new_server()
     cluster.create(server, options={"motd": NASTY, "seed": "$(HOME)"})
     cluster.until_state(server, "running")
@@ -52,14 +52,14 @@ def test_quotes_templates_and_newlines_reach_the_game_as_text(cluster: Cluster, 
 
 
 def test_a_change_of_options_is_text_too(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """The way of a PATCH, through helm's stored values, changes no letter."""
+    """A PATCH stores the text in helm's values and keeps it unchanged, as does a later PATCH."""
     server = new_server()
     cluster.create(server, start=False)
     cluster.done("PATCH", f"/api/v1/server/{server}/", {"options": {"motd": NASTY}})
     cluster.done("PATCH", f"/api/v1/server/{server}/", {"ram_gb": 2})
-    found = cluster.get("statefulset", f"server-{server}")
-    game = found["spec"]["template"]["spec"]["containers"][0]
+    statefulset = cluster.get("statefulset", f"server-{server}")
+    game = statefulset["spec"]["template"]["spec"]["containers"][0]
     written = {variable["name"]: variable.get("value") for variable in game["env"]}
     assert written["MOTD"] == SENT.replace("$", "$$")
-    record = json.loads(found["metadata"]["annotations"]["gameserver/server"])
+    record = json.loads(statefulset["metadata"]["annotations"]["gameserver/server"])
     assert record["options"] == {"motd": NASTY}

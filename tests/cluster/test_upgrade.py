@@ -1,4 +1,4 @@
-"""A server of an earlier version goes on when the API is upgraded; its next start brings it to the new chart."""
+"""An upgrade of the API leaves a server of an earlier chart running. Its next start brings it to the new chart."""
 
 import copy
 import json
@@ -12,12 +12,12 @@ from tests.cluster.replicas import NAMESPACE
 from tests.cluster.traffic import upgrade
 from tests.support.history import chart_at
 
-#: The first commit of this repository that has the chart gameserver.
+#: The first commit of this repository with the chart gameserver.
 EARLIER = "f72ae44b14ad0b58a94f9f24cdc16f6abaf30f2e"
 
-#: What the API of its time (commit 002b635) gave helm for
+#: The values that the API of that time (commit 002b635) gave helm for
 #: `{"ram_gb": 1, "disk_gb": 1, "customer": "acme", "options": {"motd": "made long ago", "difficulty": "hard"}}`,
-#: but for the server's number and the operator's own image.
+#: except for the server's id and the operator's own image.
 VALUES: dict[str, Any] = {
     "ports": [{"name": "primary", "port": 25565, "protocol": "TCP"}],
     "heap": {"environmentVariable": "MEMORY"},
@@ -38,12 +38,12 @@ VALUES: dict[str, Any] = {
 }
 
 
-def install_as_then(cluster: Cluster, server: int, folder: Path) -> dict[str, Any]:
-    """Install the server with the earlier chart; returns its values. The image is this cluster's own."""
-    about_api = cluster.run("helm", "-n", NAMESPACE, "get", "values", "api", "-o", "json")
+def install_earlier(cluster: Cluster, server: int, folder: Path) -> dict[str, Any]:
+    """Install a server with the earlier chart and this cluster's image, and return its values."""
+    printed = cluster.run("helm", "-n", NAMESPACE, "get", "values", "api", "-o", "json")
     values = copy.deepcopy(VALUES)
     values["server"]["id"] = str(server)
-    values["image"] = json.loads(about_api)["serverValues"]["games"]["minecraft"]["image"]
+    values["image"] = json.loads(printed)["serverValues"]["games"]["minecraft"]["image"]
     file = folder / "values.json"
     file.write_text(json.dumps(values))
     chart = chart_at(EARLIER, "gameserver", folder)
@@ -52,12 +52,12 @@ def install_as_then(cluster: Cluster, server: int, folder: Path) -> dict[str, An
 
 
 def in_game(cluster: Cluster, server: int, script: str) -> str:
-    """What a shell command in the game's container prints."""
+    """Run a shell command in the game's container and return what it prints."""
     return cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "exec", f"server-{server}-0", "--", "sh", "-c", script)
 
 
 def untouched(cluster: Cluster, server: int) -> tuple[str, int, str, int]:
-    """The game's pod, its restarts, when its present process began, and its StatefulSet's generation."""
+    """What shows that a game was not touched: its pod's uid, restarts and start, and its StatefulSet's generation."""
     pod = cluster.get("pod", f"server-{server}-0")
     status = pod["status"]["containerStatuses"][0]
     generation = cluster.get("statefulset", f"server-{server}")["metadata"]["generation"]
@@ -65,17 +65,17 @@ def untouched(cluster: Cluster, server: int) -> tuple[str, int, str, int]:
 
 
 def made_by_todays_chart(cluster: Cluster, server: int) -> bool:
-    """The earlier chart published a pod's address only once it was ready."""
+    """Whether today's chart made the server's Service. The earlier one did not publish unready pods."""
     return bool(cluster.get("service", f"server-{server}")["spec"].get("publishNotReadyAddresses"))
 
 
 def traffic_policy(cluster: Cluster, server: int) -> str:
-    """Whether only the server's own node answers at its port."""
+    """The Service's traffic policy: with "Local" only the server's own node answers at its port."""
     return str(cluster.get("service", f"server-{server}")["spec"]["externalTrafficPolicy"])
 
 
 def a_quiet_change_leaves_the_game_alone(cluster: Cluster, server: int) -> dict[str, Any]:
-    """A missing Service is made again by today's chart; pod, ports and who answers stay. Returns the status then."""
+    """Check that today's chart restores a missing Service and keeps pod, ports and policy. Returns the API's answer."""
     game = untouched(cluster, server)[:3]
     ports = cluster.status(server)["ports"]
     cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "delete", "service", f"server-{server}-sftp")
@@ -85,7 +85,7 @@ def a_quiet_change_leaves_the_game_alone(cluster: Cluster, server: int) -> dict[
     assert made_by_todays_chart(cluster, server)
     assert {**status["ports"], "sftp": None} == {**ports, "sftp": None}
     assert traffic_policy(cluster, server) == "Cluster"
-    # Long enough for Kubernetes to have begun to replace the pod.
+    # Long enough for Kubernetes to begin replacing the pod.
     time.sleep(3)
     assert untouched(cluster, server)[:3] == game
     assert cluster.status(server)["state"] == "running"
@@ -93,7 +93,7 @@ def a_quiet_change_leaves_the_game_alone(cluster: Cluster, server: int) -> dict[
 
 
 def goes_on_with_todays_api(cluster: Cluster, server: int, values: dict[str, Any]) -> None:
-    """Status, stop, start, resize and delete, with port, claim, password and world as they were."""
+    """Check status, stop, start, resize and delete of the earlier server. Port, claim, password and world must stay."""
     path = f"/api/v1/server/{server}"
     status = cluster.status(server)
     assert status["state"] == status["wanted"] == "running"
@@ -106,10 +106,10 @@ def goes_on_with_todays_api(cluster: Cluster, server: int, values: dict[str, Any
     claim = cluster.get("pvc", f"server-{server}")["metadata"]["uid"]
     password = cluster.done("GET", f"{path}/rcon")["password"]
     in_game(cluster, server, "echo mine > /data/mark")
-    # The same create once more finds it, and nothing changes.
-    asked = {"ram_gb": 1, "disk_gb": 1, "customer": "acme", "options": VALUES["server"]["options"]}
+    # The same create again finds the server and changes nothing.
+    body = {"ram_gb": 1, "disk_gb": 1, "customer": "acme", "options": VALUES["server"]["options"]}
     before = untouched(cluster, server)
-    assert cluster.call("POST", f"{path}/", asked).status_code == 200
+    assert cluster.call("POST", f"{path}/", body).status_code == 200
     assert cluster.call("PATCH", f"{path}/start").status_code == 200
     assert untouched(cluster, server) == before
     assert not made_by_todays_chart(cluster, server)
@@ -131,7 +131,7 @@ def goes_on_with_todays_api(cluster: Cluster, server: int, values: dict[str, Any
     assert now == {**values, "ramGb": 2}
 
     cluster.done("DELETE", f"{path}/")
-    # Written by today's chart: the earlier one did not say whose a kept disk is.
+    # Today's chart writes the customer on the claim. The earlier one did not.
     kept = cluster.get("pvc", f"server-{server}")["metadata"]
     assert json.loads(kept["annotations"]["gameserver/server"])["customer"] == "acme"
     cluster.done("DELETE", f"{path}/?disk=erase")
@@ -140,9 +140,9 @@ def goes_on_with_todays_api(cluster: Cluster, server: int, values: dict[str, Any
 def test_an_upgrade_of_the_api_restarts_no_game(
     cluster: Cluster, new_server: Callable[[], int], tmp_path: Path
 ) -> None:
-    """All of the API's pods are replaced; the games of the earlier chart and of today's do not notice."""
+    """An upgrade replaces all of the API's pods, and games of the earlier chart and of today's keep running."""
     old, new = new_server(), new_server()
-    values = install_as_then(cluster, old, tmp_path)
+    values = install_earlier(cluster, old, tmp_path)
     cluster.create(new)
     for server in (old, new):
         cluster.until_state(server, "running")

@@ -1,7 +1,7 @@
-"""A client that goes on through whatever is done to the API, and writes down all that went wrong.
+"""Clients that keep calling the API while a test disturbs it, and record every failure.
 
-It sends nothing a second time but what the API asks for (409 and 429 with `Retry-After`, docs/api.md): an error of the
-connection is a failure, as is every other answer than the one expected.
+They send a call again only if the API asks for it (409 and 429 with `Retry-After`, see docs/api.md). A connection
+error is a failure, and so is every unexpected answer.
 """
 
 import http.client
@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from urllib.parse import urlsplit
 
@@ -23,9 +23,9 @@ NODES = ("10.77.0.2", "10.77.0.3")
 
 
 class Caller:
-    """One thread's way to the API: over one connection for as long as that lasts, or over a new one for each request.
+    """One thread's client. It keeps one connection for as long as that works, or makes a new one for each request.
 
-    `failures` gets a line for all that should not have happened, `answers` how often each status came.
+    It adds a line to `failures` for each failure, and counts the statuses in `answers`.
     """
 
     def __init__(self, cluster: Cluster, host: str, keep: bool, failures: list[str], answers: Counter[int]) -> None:
@@ -38,29 +38,29 @@ class Caller:
         self._connection = self._new()
 
     def call(self, method: str, path: str, body: object = None, status: int = 200) -> None:
-        """One request, sent again only where the API says so."""
+        """Send one request, again only if the API asks for that."""
         until = time.monotonic() + 60
         while True:
             began = time.time()
             try:
-                found, headers, text = self._once(method, path, body)
+                answered, headers, text = self._once(method, path, body)
             except (OSError, http.client.HTTPException) as error:
                 self._note(began, method, path, repr(error))
                 self._connection.close()
                 self._connection = self._new()
                 return
-            self._answers[found] += 1
-            if found not in (409, 429) or "Retry-After" not in headers or time.monotonic() > until:
-                if found != status:
-                    self._note(began, method, path, f"{found} {text[:300]!r}")
+            self._answers[answered] += 1
+            if answered not in (409, 429) or "Retry-After" not in headers or time.monotonic() > until:
+                if answered != status:
+                    self._note(began, method, path, f"{answered} {text[:300]!r}")
                 return
             time.sleep(int(headers["Retry-After"]))
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection."""
         self._connection.close()
 
-    def _once(self, method: str, path: str, body: object) -> tuple[int, Mapping[str, str], bytes]:
+    def _once(self, method: str, path: str, body: object) -> tuple[int, http.client.HTTPMessage, bytes]:
         self._connection.request(method, path, None if body is None else json.dumps(body), self._headers)
         answer = self._connection.getresponse()
         text = answer.read()
@@ -79,9 +79,9 @@ class Caller:
 
 
 class Traffic:
-    """Reads and writes through both nodes, over kept and over new connections, for as long as the `with` lasts.
+    """Eight threads that read and write through both nodes, over kept and new connections, while the `with` lasts.
 
-    Eight threads do so, each of which waits for `pause` seconds between two requests.
+    Each thread waits for `pause` seconds between two requests. At the end, any failure raises AssertionError.
     """
 
     def __init__(self, cluster: Cluster, new_server: Callable[[], int], pause: float = 0.05) -> None:
@@ -114,7 +114,7 @@ class Traffic:
 
     def _check(self) -> None:
         assert not self.failures, f"{len(self.failures)} of {self.answers.total()}:\n" + "\n".join(self.failures[:20])
-        # A client that stood still would have seen no failure either.
+        # A client that did nothing would see no failure either.
         assert self.answers[201] >= 4, self.answers
         assert self.answers[200] >= 50, self.answers
 
@@ -143,7 +143,7 @@ class Traffic:
 
 
 def upgrade(cluster: Cluster, *arguments: str) -> None:
-    """An operator's `helm upgrade` of the API; returns once the new replicas are ready."""
+    """Upgrade the API with helm, as an operator does, and wait until the new replicas are ready."""
     chart = str(ROOT / "charts" / "api")
     command = ["helm", "-n", NAMESPACE, "upgrade", "api", chart, "--reuse-values", "--wait", "--timeout=4m"]
     cluster.run(*command, *arguments)

@@ -13,7 +13,7 @@ MARK = "gold_block"
 
 
 def join(cluster: Cluster, server: int, *arguments: str) -> dict[str, Any]:
-    """What a real Minecraft client sees that joins at the port which the API gives; see tests/clients/join.js."""
+    """What a real Minecraft client sees when it joins at the port that the API gives. See tests/clients/join.js."""
     port = cluster.done("PATCH", f"/api/v1/server/{server}/port/primary")
     client = ROOT / "tests" / "clients" / "join.js"
     result = subprocess.run(
@@ -29,13 +29,13 @@ def join(cluster: Cluster, server: int, *arguments: str) -> dict[str, Any]:
 
 
 def console(cluster: Cluster, server: int, line: str) -> str:
-    """What the server's remote console answers to a command."""
+    """The answer of the server's remote console to a command."""
     access = cluster.done("GET", f"/api/v1/server/{server}/rcon")
     return rcon.command(access["host"], access["port"], access["password"], line)
 
 
 def mark(cluster: Cluster, server: int) -> str:
-    """Put a block of gold where players begin, and see it as a player; returns where, as `x,y,z`."""
+    """Put a block of gold where players start, check that a player sees it, and return its place as `x,y,z`."""
     seen = join(cluster, server)
     assert seen["joined"] is True
     x, y, z = (math.floor(part) for part in seen["position"])
@@ -47,5 +47,5 @@ def mark(cluster: Cluster, server: int) -> str:
 
 def block(cluster: Cluster, server: int, place: str) -> str:
     """The block that a player sees at `x,y,z`."""
-    found: str = join(cluster, server, "--look", place)["blocks"][place]
-    return found
+    seen: str = join(cluster, server, "--look", place)["blocks"][place]
+    return seen

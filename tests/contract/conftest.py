@@ -1,4 +1,4 @@
-"""Both kinds of edges: the fakes, and the real ones in a namespace of their own on a real cluster."""
+"""The interfaces in both kinds: the fakes, and the real ones in their own namespace of a real cluster."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,8 @@ from service.operations.interfaces import Cluster, Releases
 from service.settings import Settings
 from tests.support.fakes import FakeCluster, FakeReleases, World
 
-#: A server that runs no pod: what helm and the API server do is all that these tests look at.
-VALUES = {
+#: A server without a pod, because these tests only look at what helm and the API server do.
+VALUES: dict[str, Any] = {
     "game": "minecraft",
     "replicas": 0,
     "ramGb": 1,
@@ -29,11 +30,11 @@ VALUES = {
 
 
 @dataclass
-class Edges:
-    """The two edges, `other` as a second replica has it, and what only a hand can do.
+class Interfaces:
+    """The interfaces `cluster` and `releases`, the `releases` of a second replica, and what only an operator can do.
 
-    `refuse_next` makes the fake refuse the next write; a real cluster needs a reason. `use_disk` gives a claim a
-    volume, as far as anybody can tell, which the first start does otherwise.
+    `refuse_next` makes the fake refuse the next write. A real cluster refuses only with a reason, so it does nothing
+    there. `use_disk` makes a claim look as if it had a volume, which it gets at the first start otherwise.
     """
 
     cluster: Cluster
@@ -45,9 +46,15 @@ class Edges:
     use_disk: Callable[[int], None]
 
 
-def statuses(edges: Edges, id: int) -> list[str]:
-    """Those of the revisions that a server's release has, oldest first."""
-    return [one["labels"]["status"] for one in edges.cluster.server(id).releases]
+def revisions(interfaces: Interfaces, id: int) -> list[tuple[str, str]]:
+    """Version and status of each revision of a server's release, oldest first."""
+    labels = [release["labels"] for release in interfaces.cluster.server(id).releases]
+    return [(each["version"], each["status"]) for each in labels]
+
+
+def statuses(interfaces: Interfaces, id: int) -> list[str]:
+    """The status of each revision of a server's release, oldest first."""
+    return [status for _, status in revisions(interfaces, id)]
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +66,7 @@ def kubeconfig() -> str:
 
 @pytest.fixture(scope="session")
 def real_settings(kubeconfig: str) -> Iterator[Settings]:
-    """Settings for a namespace that lives as long as the session."""
+    """Settings for a namespace that exists for the session."""
     kube, name = Kube(), f"contract-{secrets.token_hex(4)}"
     kube.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     helm = ROOT / ".local" / "bin" / "helm"
@@ -68,8 +75,8 @@ def real_settings(kubeconfig: str) -> Iterator[Settings]:
 
 
 @pytest.fixture(scope="session")
-def real(real_settings: Settings) -> Edges:
-    """The edges as the API has them, and a second replica's."""
+def real(real_settings: Settings) -> Interfaces:
+    """The real interfaces of the API, and those of a second replica."""
     kube = Kube()
 
     def lose_statefulset(id: int) -> None:
@@ -82,7 +89,7 @@ def real(real_settings: Settings) -> Edges:
         claim = path("v1", real_settings.servers_namespace, "persistentvolumeclaims", f"server-{id}")
         kube.merge(claim, {"spec": {"volumeName": f"volume-{id}"}})
 
-    return Edges(
+    return Interfaces(
         ClusterReader(real_settings),
         HelmReleases(real_settings),
         HelmReleases(replace(real_settings, pod_name="contract-2")),
@@ -94,8 +101,8 @@ def real(real_settings: Settings) -> Edges:
 
 
 @pytest.fixture
-def fake() -> Edges:
-    """The edges of the API's own tests."""
+def fake() -> Interfaces:
+    """The fakes of the API's own tests."""
     world = World()
 
     def lose_statefulset(id: int) -> None:
@@ -111,18 +118,18 @@ def fake() -> Edges:
         world.claims[id]["status"] = {"phase": "Bound"}
 
     releases = FakeReleases(world)
-    return Edges(FakeCluster(world), releases, releases, lose_statefulset, lose_service, refuse_next, use_disk)
+    return Interfaces(FakeCluster(world), releases, releases, lose_statefulset, lose_service, refuse_next, use_disk)
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.cluster)])
-def edges(request: pytest.FixtureRequest) -> Edges:
-    """Each test that asks for these runs against both kinds."""
-    found: Edges = request.getfixturevalue(request.param)
-    return found
+def interfaces(request: pytest.FixtureRequest) -> Interfaces:
+    """Each test with this fixture runs against both kinds."""
+    chosen: Interfaces = request.getfixturevalue(request.param)
+    return chosen
 
 
 @pytest.fixture(scope="session")
 def new_id() -> Callable[[], int]:
-    """Ids that no other test uses."""
+    """A function that returns an id that no other test uses."""
     ids = iter(range(1000, 10**6))
     return lambda: next(ids)

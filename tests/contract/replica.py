@@ -1,7 +1,7 @@
-"""A replica of the API in a process of its own, as a container has it: gunicorn, the application, its real edges.
+"""A replica of the API as its own process, as in a container: gunicorn, the application, its real interfaces.
 
-`serving` starts one that can be called; `replica` starts one behind a proxy that holds the n-th request of one call,
-so that a test can kill, freeze or end it at that very point.
+`serving` starts one that a test can call. `replica` starts one behind a proxy that holds the n-th request of a call,
+so that a test can kill, freeze or end the replica at that point.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -25,11 +26,11 @@ _WATCHED = ("statefulsets", "pods", "services", "persistentvolumeclaims", "secre
 
 @dataclass(frozen=True)
 class Call:
-    """A call of the API about one server; `path` is what follows the server's id."""
+    """A call of the API about one server; `path` follows the server's id."""
 
     method: str
     path: str = "/"
-    body: object = None
+    body: Any = None
 
 
 CREATE = Call("POST", body={"ram_gb": 1, "disk_gb": 1})
@@ -37,10 +38,10 @@ CREATE = Call("POST", body={"ram_gb": 1, "disk_gb": 1})
 
 @dataclass
 class Served(gunicorn.Served):
-    """A process that serves the API, and calls of it."""
+    """A process that serves the API, with a client."""
 
     def call(self, call: Call, id: int) -> requests.Response:
-        """One call, on a connection of its own."""
+        """Send a call once, on a new connection."""
         return requests.request(
             call.method,
             f"{self.url}/api/v1/server/{id}{call.path}",
@@ -50,7 +51,7 @@ class Served(gunicorn.Served):
         )
 
     def answer(self, call: Call, id: int, seconds: float = 30) -> requests.Response:
-        """The answer, by a client that waits where it is told to, as long as that takes no more than `seconds`."""
+        """Send a call, again while the API answers with Retry-After, for up to `seconds`."""
         deadline = time.monotonic() + seconds
         while True:
             answer = self.call(call, id)
@@ -62,7 +63,7 @@ class Served(gunicorn.Served):
 
 @dataclass
 class Replica(Served):
-    """One in the middle of a call, one of whose requests the proxy holds; `answered` is what the call comes to."""
+    """A replica in the middle of a call: the proxy holds one of its requests. `answered` is the future response."""
 
     proxy: Proxy
     answered: Future[requests.Response]
@@ -70,9 +71,9 @@ class Replica(Served):
 
 @contextmanager
 def serving(settings: Settings, kubeconfig: str, folder: Path, name: str) -> Iterator[Served]:
-    """The API over the namespace of `settings`, whose servers get pods that no node takes: a game costs more than helm.
+    """The API for the namespace of `settings`. No node takes its servers' pods, because games would take time.
 
-    Its accounts for files are Secrets of the same namespace, so that a delete is as long as it is in production.
+    Its SFTP accounts are Secrets of the same namespace, so that a delete makes as many requests as in production.
     """
     (folder / "server-values.yaml").write_text("all: {nodeSelector: {no-such-node: here}}\n")
     environment = {
@@ -99,7 +100,7 @@ def serving(settings: Settings, kubeconfig: str, folder: Path, name: str) -> Ite
 def replica(
     settings: Settings, kubeconfig: str, folder: Path, call: Call, id: int, hold: str, number: int = 1
 ) -> Iterator[Replica]:
-    """A replica that was sent `call`, at its `number`-th request that has `hold` in it, or at its end without one."""
+    """A replica in the middle of `call`: the proxy holds the `number`-th request that contains `hold`, if any."""
     proxy = Proxy(kubeconfig)
     with proxy.running(), serving(settings, proxy.kubeconfig(folder), folder, "replica") as served:
         until(lambda: all(proxy.watched(kind) for kind in _WATCHED))
@@ -114,13 +115,13 @@ def replica(
 
 
 def helms(id: int) -> list[int]:
-    """The helm processes at work on a server."""
-    found = []
+    """The pids of the helm processes that work on a server."""
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
         if f"server-{id}".encode() in words and any(word.endswith(b"helm") for word in words):
-            found.append(int(folder.name))
-    return found
+            pids.append(int(folder.name))
+    return pids

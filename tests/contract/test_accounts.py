@@ -1,6 +1,6 @@
-"""What both kinds of accounts for files do: the API's own tests' fake, and Secrets of a Kubernetes in memory.
+"""The contract of the SFTP accounts, for the fake of the API's tests and for Secrets of an in-memory Kubernetes.
 
-That Secrets and agents do to a real cluster what they should is in tests/cluster/files.
+tests/cluster/files checks Secrets and agents on a real cluster.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEY = "ssh-ed25519 AAAA"
 
 @dataclass
 class Files:
-    """The edge, and what only an operator can do: uninstall the chart, and with it the rights that it gives."""
+    """The accounts, and what only an operator can do: uninstall the chart, which removes the API's rights."""
 
     accounts: Accounts
     uninstall: Callable[[], None]
@@ -32,7 +32,7 @@ class Files:
 
 @pytest.fixture(params=["fake", "real"])
 def files(request: pytest.FixtureRequest) -> Files:
-    """Each test that asks for these runs against both kinds."""
+    """Each test with this fixture runs against both kinds."""
     if request.param == "fake":
         fake = FakeAccounts()
         return Files(fake, lambda: setattr(fake, "installed", False))
@@ -49,27 +49,27 @@ def files(request: pytest.FixtureRequest) -> Files:
 
 
 def test_without_an_account_there_are_no_credentials(files: Files) -> None:
-    """That is how a server begins."""
+    """A new server has an account without password and keys."""
     assert files.accounts.account(1) == Account()
 
 
 def test_a_change_is_read_again(files: Files) -> None:
-    """It starts from what is there, and gives what it has written."""
+    """A change gets the current account, and returns the one that it has written."""
     both = Account("$7$hash", (KEY,))
     assert files.accounts.change(1, lambda _: both) == both
     less = files.accounts.change(1, lambda account: replace(account, password_hash=None))
     assert less == files.accounts.account(1) == Account(None, (KEY,))
 
 
-def test_a_change_of_nothing_gives_what_is_there(files: Files) -> None:
-    """With an account and without one."""
+def test_a_change_of_nothing_returns_the_account(files: Files) -> None:
+    """A change that changes nothing returns the current account, or an empty one if there is none."""
     assert files.accounts.change(1, lambda account: account) == Account()
     both = files.accounts.change(1, lambda _: Account("$7$hash", (KEY,)))
     assert files.accounts.change(1, lambda account: account) == both
 
 
 def test_each_server_has_its_own(files: Files) -> None:
-    """What is changed or removed of one is not of another."""
+    """A change or removal of one server's account does not affect another's."""
     files.accounts.change(1, lambda _: Account("$7$one"))
     files.accounts.change(11, lambda _: Account("$7$eleven"))
     files.accounts.remove(1)
@@ -77,7 +77,7 @@ def test_each_server_has_its_own(files: Files) -> None:
 
 
 def test_removing_twice_is_removing_once(files: Files) -> None:
-    """A server that never had one is no error either."""
+    """A second removal changes nothing, and removing an account that never existed is no error."""
     files.accounts.remove(1)
     files.accounts.change(1, lambda _: Account("$7$hash"))
     files.accounts.remove(1)
@@ -86,25 +86,25 @@ def test_removing_twice_is_removing_once(files: Files) -> None:
 
 
 def test_the_host_keys_are_those_that_the_chart_publishes(files: Files) -> None:
-    """As fingerprints."""
+    """The host keys are the fingerprints in the chart's ConfigMap."""
     assert files.accounts.host_keys() == [FINGERPRINT]
 
 
 def test_a_disk_without_a_volume_may_still_become_a_nodes_own(files: Files) -> None:
-    """It is not refused for what it is not yet."""
+    """A disk without a volume counts as node-local, because it may become so."""
     assert files.accounts.node_local({"spec": {}})
 
 
-def test_without_the_chart_all_say_so_but_remove(files: Files) -> None:
-    """A delete of a server goes through where nobody installed access to files."""
+def test_without_the_chart_every_call_but_remove_fails(files: Files) -> None:
+    """Without the chart every call raises FileAccessNotInstalled, except remove, so that a server can be deleted."""
     files.accounts.change(1, lambda _: Account("$7$hash"))
     files.uninstall()
-    for asked in (
+    for call in (
         files.accounts.host_keys,
         lambda: files.accounts.account(1),
         lambda: files.accounts.change(1, lambda account: account),
         lambda: files.accounts.node_local({"spec": {"volumeName": "volume"}}),
     ):
         with pytest.raises(FileAccessNotInstalled):
-            asked()
+            call()
     files.accounts.remove(1)

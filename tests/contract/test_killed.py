@@ -1,4 +1,4 @@
-"""A replica that is killed in the middle of a call, and the same call sent again to another."""
+"""A replica is killed in the middle of a call, and the same call is sent again to another replica."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 from service.kube.client import Kube, path
 from service.servers.names import KEPT_SINCE
 from service.settings import Settings
-from tests.contract.conftest import Edges, statuses
+from tests.contract.conftest import Interfaces, statuses
 from tests.contract.replica import CREATE, Call, Served, helms, replica, serving
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.cluster
 
-# Points in a call: its n-th request that has the text in it is held, and the replica is killed.
+# Where a replica is killed: the operation, and which of its requests that contain the text is held.
 POINTS = [
     ("create", "POST /api/v1/namespaces/{namespace}/secrets", 1),
     ("create", "PATCH /api/v1/namespaces/{namespace}/services", 1),
@@ -36,11 +36,11 @@ POINTS = [
 
 @dataclass(frozen=True)
 class Operation:
-    """A call; of the server before it, whether it is there and runs; and what of it is wanted after."""
+    """A call. Before it the server runs, is stopped (False) or does not exist (None); `after` is its spec after it."""
 
     call: Call
     runs: bool | None
-    wanted: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
 
 
 OPERATIONS = {
@@ -55,9 +55,9 @@ OPERATIONS = {
 
 @dataclass
 class Killing:
-    """Kills replicas in the middle of calls, and sends the calls again to another: `other`."""
+    """Kills replicas in the middle of calls, and sends the calls again to the replica `other`."""
 
-    real: Edges
+    real: Interfaces
     settings: Settings
     kubeconfig: str
     folder: Path
@@ -65,42 +65,43 @@ class Killing:
     other: Served
 
     def all(self, points: list[tuple[str, str, int]], at_once: int) -> list[str]:
-        """What went wrong at each point (an operation, which requests count, and the number of the fatal one)."""
+        """Kill a replica at each point (see POINTS), `at_once` of them at a time, and return what went wrong."""
 
         def checked(point: tuple[str, str, int]) -> str | None:
             name, hold, number = point
             try:
-                self.one(name, hold.format(namespace=self.settings.servers_namespace), number)
+                self.attempt(name, hold.format(namespace=self.settings.servers_namespace), number)
             except Exception as problem:
                 return f"{name} killed at {hold} {number}: {problem!r}"
             return None
 
-        # Many at once, as each waits for a Lease to run out.
+        # Many at once, because each waits for a Lease to expire.
         with ThreadPoolExecutor(at_once) as pool:
             return [problem for problem in pool.map(checked, points) if problem is not None]
 
     def prepared(self, operation: Operation) -> tuple[int, Path]:
-        """The id of a server for the operation, and a folder."""
+        """Prepare a server for the operation; return its id and a folder."""
         id = self.new_id()
         folder = self.folder / str(id)
         folder.mkdir()
         if operation.runs is not None:
             body = {"ram_gb": 1, "disk_gb": 1, "start": False}
             assert self.other.answer(Call("POST", body=body), id).status_code == 201
-            # A disk that never was would not be kept.
+            # A disk that was never used would not be kept.
             self.real.use_disk(id)
             if operation.runs:
                 assert self.other.answer(Call("PATCH", "/start"), id).status_code == 200
         return id, folder
 
     def requests(self, name: str) -> int:
-        """How many requests the operation makes, where nobody holds it up."""
+        """How many requests the operation makes if it is not interrupted."""
         id, folder = self.prepared(OPERATIONS[name])
         with replica(self.settings, self.kubeconfig, folder, OPERATIONS[name].call, id, "", 0) as whole:
             assert whole.answered.result().ok
             return len(whole.proxy.requests)
 
-    def one(self, name: str, hold: str, number: int) -> None:
+    def attempt(self, name: str, hold: str, number: int) -> None:
+        """Kill a replica at one point and send the call again. Raises AssertionError if anything is wrong then."""
         operation = OPERATIONS[name]
         id, folder = self.prepared(operation)
         with replica(self.settings, self.kubeconfig, folder, operation.call, id, hold, number) as dying:
@@ -126,37 +127,38 @@ class Killing:
             assert claim is not None
             assert uid in (None, claim["metadata"]["uid"])
             server = self.other.answer(Call("GET"), id).json()
-            assert operation.wanted == {key: server[key] for key in ("wanted", "ram_gb")}
+            assert operation.after == {key: server[key] for key in ("wanted", "ram_gb")}
 
 
 WHOLE = ["persistentvolumeclaims", "services", "services", "statefulsets"]
 
 
 def objects(settings: Settings, id: int) -> list[str]:
-    """The kinds of a server's lasting objects, one for each of them."""
-    kube, found = Kube(), []
+    """The kind of each of a server's lasting objects."""
+    kube, kinds = Kube(), []
     for group, kind in (("v1", "persistentvolumeclaims"), ("v1", "services"), ("apps/v1", "statefulsets")):
-        there = kube.all(path(group, settings.servers_namespace, kind), labelSelector=f"gameserver/id={id}")
-        found += [kind] * len(there)
-    return found
+        items = kube.all(path(group, settings.servers_namespace, kind), labelSelector=f"gameserver/id={id}")
+        kinds += [kind] * len(items)
+    return kinds
 
 
 @pytest.fixture
 def killing(
-    real: Edges, real_settings: Settings, kubeconfig: str, new_id: Callable[[], int], tmp_path: Path
+    real: Interfaces, real_settings: Settings, kubeconfig: str, new_id: Callable[[], int], tmp_path: Path
 ) -> Iterator[Killing]:
+    """What kills replicas, with another replica that takes over."""
     with serving(real_settings, kubeconfig, tmp_path, "other") as other:
         yield Killing(real, real_settings, kubeconfig, tmp_path, new_id, other)
 
 
 def test_a_killed_replica_leaves_nothing_in_the_way(killing: Killing) -> None:
-    """Killed at points all over a call: helm dies with it, and the same call goes through within 30 seconds."""
+    """At each of the points helm dies with the replica, and the same call succeeds within 30 seconds."""
     assert killing.all(POINTS, len(POINTS)) == []
 
 
 @pytest.mark.long
 def test_a_replica_killed_at_any_request_leaves_nothing_in_the_way(killing: Killing) -> None:
-    """At each request of a start, which is one helm upgrade, and at every other one of all other calls."""
+    """The same at each request of a start, which is one helm upgrade, and every other request of all other calls."""
     points = [
         (name, "", number)
         for name in OPERATIONS

@@ -11,7 +11,7 @@ import pytest
 from service.app import create_app
 from service.kube.client import Kube, path
 from service.settings import Settings
-from tests.contract.conftest import Edges
+from tests.contract.conftest import Interfaces
 from tests.contract.node_ports import all_taken_but
 from tests.support import tokens
 from tests.support.waiting import until
@@ -20,11 +20,11 @@ from tests.support.waiting import until
 @pytest.mark.long
 @pytest.mark.cluster
 def test_a_create_without_node_ports_leaves_nothing(
-    real: Edges, real_settings: Settings, new_id: Callable[[], int], tmp_path: Path
+    real: Interfaces, real_settings: Settings, new_id: Callable[[], int], tmp_path: Path
 ) -> None:
-    """One port is left, for the game: the answer says so, and the port is free again for whoever needs but one.
+    """A create that needs two ports when one is left answers 503, leaves nothing behind, and frees the port.
 
-    A kept disk that was to be reused is as it was; the same creates succeed once there are ports.
+    A kept disk that it should reuse does not change. The same creates succeed once there are ports.
     """
     file = tokens.write(tmp_path / "tokens.json", tokens.entry("t"))
     app = create_app(replace(real_settings, tokens_file=file), real.cluster, real.releases)

@@ -1,4 +1,4 @@
-"""Several replicas at one server, and one that dies: what only real edges can show."""
+"""Several replicas that work on one server, and replicas that die. Only the real interfaces can show this."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from service.cluster.reader import ClusterReader
 from service.errors import ClusterUnavailable, OperationInProgress, RefusedByCluster
 from service.helm.releases import HelmReleases
 from service.kube import leases
 from service.kube.client import Kube, path
 from service.servers.state import exists
 from service.settings import Settings
-from tests.contract.conftest import VALUES, Edges, statuses
+from tests.contract.conftest import VALUES, Interfaces, statuses
 from tests.contract.replica import CREATE, Call, Replica, helms, replica, serving
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
@@ -31,13 +32,13 @@ Held = Callable[[Call, int], AbstractContextManager[Replica]]
 
 @pytest.fixture
 def held(real_settings: Settings, kubeconfig: str, tmp_path: Path) -> Held:
-    """A replica in the middle of a call: its helm is about to write the StatefulSet."""
+    """A function that starts a replica in the middle of a call, when its helm is about to write the StatefulSet."""
     return lambda call, id: replica(real_settings, kubeconfig, tmp_path, call, id, "PATCH /apis/apps/v1/namespaces/")
 
 
 @pytest.mark.long
-def test_a_slow_write_is_not_taken_for_dead(real: Edges, new_id: Callable[[], int], held: Held) -> None:
-    """Held for longer than a Lease lasts, it is left alone, and comes to its end."""
+def test_a_slow_write_is_not_interrupted(real: Interfaces, new_id: Callable[[], int], held: Held) -> None:
+    """A write that takes longer than a Lease lasts is not interrupted, and succeeds."""
     id = new_id()
     with held(CREATE, id) as slow:
         until_ = time.monotonic() + leases.DURATION + 3
@@ -51,10 +52,12 @@ def test_a_slow_write_is_not_taken_for_dead(real: Edges, new_id: Callable[[], in
 
 
 @pytest.mark.long
-def test_a_frozen_replica_that_thaws_does_no_lasting_harm(real: Edges, new_id: Callable[[], int], held: Held) -> None:
-    """Its Lease was taken over meanwhile; what its helm still writes is put right, and the disk is the same.
+def test_a_frozen_replica_that_thaws_does_no_lasting_harm(
+    real: Interfaces, new_id: Callable[[], int], held: Held
+) -> None:
+    """Another replica takes over the Lease of a frozen one. What the frozen helm still writes is corrected.
 
-    Nor does it say that its call went well, as another's came after it.
+    The disk stays the same, and the frozen replica answers 503, because another call came after its own.
     """
     id = new_id()
     real.releases.install(id, VALUES)
@@ -78,12 +81,12 @@ def test_a_frozen_replica_that_thaws_does_no_lasting_harm(real: Edges, new_id: C
 
 @pytest.mark.long
 def test_a_frozen_erase_that_thaws_spares_the_disk_of_a_new_server(
-    real: Edges, real_settings: Settings, kubeconfig: str, new_id: Callable[[], int], tmp_path: Path
+    real: Interfaces, real_settings: Settings, kubeconfig: str, new_id: Callable[[], int], tmp_path: Path
 ) -> None:
-    """Frozen with its last request on the way, while another made the server again over that disk: it is too late."""
-    id, about = new_id(), f"DELETE /api/v1/namespaces/{real_settings.servers_namespace}/persistentvolumeclaims/"
+    """A frozen erase whose last request comes late does not erase the disk, which a new server uses by then."""
+    id, request = new_id(), f"DELETE /api/v1/namespaces/{real_settings.servers_namespace}/persistentvolumeclaims/"
     real.releases.install(id, VALUES)
-    # A disk that never was would be nothing to spare: the other would make its server with a new one.
+    # A disk that was never used would not be kept for the new server.
     real.use_disk(id)
     disk = real.cluster.server(id).claim
     assert disk is not None
@@ -91,7 +94,7 @@ def test_a_frozen_erase_that_thaws_spares_the_disk_of_a_new_server(
         folder.mkdir()
     erase, again = Call("DELETE", "/?disk=erase"), Call("POST", body={"ram_gb": 1, "disk_gb": 1, "disk": "reuse"})
     with (
-        replica(real_settings, kubeconfig, tmp_path / "frozen", erase, id, about) as frozen,
+        replica(real_settings, kubeconfig, tmp_path / "frozen", erase, id, request) as frozen,
         serving(real_settings, kubeconfig, tmp_path / "other", "other") as other,
     ):
         frozen.send_signal(signal.SIGSTOP)
@@ -106,23 +109,27 @@ def test_a_frozen_erase_that_thaws_spares_the_disk_of_a_new_server(
     assert statuses(real, id) == ["deployed"]
 
 
-def changed(edges: Edges, id: int, ram_gb: int) -> bool:
+def changed(interfaces: Interfaces, id: int, ram_gb: int) -> bool:
+    """Resize a server; False if another operation is in progress."""
     try:
-        return edges.releases.change(id, lambda values: {**values, "ramGb": ram_gb})
+        return interfaces.releases.change(id, lambda values: {**values, "ramGb": ram_gb})
     except OperationInProgress:
         time.sleep(0.5)
         return False
 
 
-def memory(edges: Edges, id: int) -> str:
-    statefulset = edges.cluster.server(id).statefulset
+def memory(interfaces: Interfaces, id: int) -> str:
+    """The memory limit in a server's StatefulSet."""
+    statefulset = interfaces.cluster.server(id).statefulset
     assert statefulset is not None
-    found: str = statefulset["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
-    return found
+    limit: str = statefulset["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
+    return limit
 
 
-def test_a_terminated_helm_leaves_a_release_that_goes_on(real: Edges, new_id: Callable[[], int], held: Held) -> None:
-    """SIGTERM makes helm mark the release failed; the same call goes through at once after it."""
+def test_a_terminated_helm_leaves_a_release_that_can_be_retried(
+    real: Interfaces, new_id: Callable[[], int], held: Held
+) -> None:
+    """SIGTERM makes helm mark the release as failed, and the same call succeeds at once."""
     id = new_id()
     with held(CREATE, id) as ended:
         for pid in helms(id):
@@ -137,9 +144,9 @@ def test_a_terminated_helm_leaves_a_release_that_goes_on(real: Edges, new_id: Ca
 
 @pytest.mark.long
 def test_a_replica_that_loses_kubernetes_ends_its_helm_in_time(
-    real: Edges, real_settings: Settings, kubeconfig: str, new_id: Callable[[], int], tmp_path: Path, held: Held
+    real: Interfaces, real_settings: Settings, kubeconfig: str, new_id: Callable[[], int], tmp_path: Path, held: Held
 ) -> None:
-    """Nothing of it writes once its Lease can have run out: another replica goes on from there."""
+    """Without Kubernetes a replica ends its helm before its Lease can expire, and another replica takes over."""
     id, folder = new_id(), tmp_path / "other"
     folder.mkdir()
     with held(CREATE, id) as lonely, serving(real_settings, kubeconfig, folder, "other") as other:
@@ -150,12 +157,12 @@ def test_a_replica_that_loses_kubernetes_ends_its_helm_in_time(
     assert statuses(real, id) == ["superseded", "deployed"]
 
 
-def test_a_terminated_replica_finishes_what_it_does(real: Edges, new_id: Callable[[], int], held: Held) -> None:
-    """SIGTERM, as at every rolling update: the call under way is answered, and then the process is gone."""
+def test_a_terminated_replica_finishes_its_call(real: Interfaces, new_id: Callable[[], int], held: Held) -> None:
+    """At SIGTERM, as in a rolling update, a replica answers the current call and then ends."""
     id = new_id()
     with held(CREATE, id) as leaving:
         leaving.process.send_signal(signal.SIGTERM)
-        time.sleep(3)  # Past its time of draining.
+        time.sleep(3)  # Longer than it drains.
         assert not leaving.answered.done()
         leaving.proxy.let_go()
         assert leaving.answered.result(20).status_code == 201
@@ -163,18 +170,18 @@ def test_a_terminated_replica_finishes_what_it_does(real: Edges, new_id: Callabl
     assert statuses(real, id) == ["deployed"]
 
 
-def test_a_hand_at_work_is_not_disturbed(
-    real: Edges, real_settings: Settings, new_id: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+def test_an_operators_helm_is_not_disturbed(
+    real: Interfaces, real_settings: Settings, new_id: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A release that is pending, with no Lease to say that its holder died, is a hand's for a while."""
+    """If a release is pending without an expired Lease, the API assumes an operator's helm and waits a minute."""
     id = new_id()
     real.releases.install(id, VALUES)
     kube, namespace = Kube(), real_settings.servers_namespace
-    where = path("v1", namespace, "secrets", f"sh.helm.release.v1.server-{id}.v1")
-    secret = kube.get(where)
+    secret_path = path("v1", namespace, "secrets", f"sh.helm.release.v1.server-{id}.v1")
+    secret = kube.get(secret_path)
     assert secret is not None
     secret["metadata"]["labels"]["status"] = "pending-upgrade"
-    kube.replace(where, secret)
+    kube.replace(secret_path, secret)
     with pytest.raises(OperationInProgress) as problem:
         real.releases.change(id, lambda values: {**values, "ramGb": 2})
     assert 30 < int(problem.value.headers["Retry-After"]) <= 60
@@ -183,10 +190,10 @@ def test_a_hand_at_work_is_not_disturbed(
     assert statuses(real, id) == ["superseded", "deployed"]
 
 
-def test_a_release_of_which_a_hand_kept_the_history_is_gone(
-    real: Edges, real_settings: Settings, new_id: Callable[[], int], kubeconfig: str
+def test_a_release_whose_history_an_operator_kept_is_gone(
+    real: Interfaces, real_settings: Settings, new_id: Callable[[], int], kubeconfig: str
 ) -> None:
-    """`helm uninstall --keep-history`: no server is there, and the next one begins anew."""
+    """After `helm uninstall --keep-history` there is no server, its disk is kept, and a new one can be installed."""
     id = new_id()
     real.releases.install(id, VALUES)
     real.use_disk(id)
@@ -201,20 +208,18 @@ def test_a_release_of_which_a_hand_kept_the_history_is_gone(
     assert exists(real.cluster.server(id))
 
 
-def test_values_that_the_schema_refuses_reach_nothing(real: Edges, new_id: Callable[[], int]) -> None:
-    """The chart's schema is the last check before the cluster."""
+def test_values_that_the_schema_refuses_reach_nothing(real: Interfaces, new_id: Callable[[], int]) -> None:
+    """Values that the chart's schema refuses raise RefusedByCluster and create nothing."""
     id = new_id()
     with pytest.raises(RefusedByCluster):
         real.releases.install(id, {**VALUES, "notAValue": True})
     assert not exists(real.cluster.server(id))
 
 
-def test_kubernetes_away_is_said_in_time(
+def test_the_absence_of_kubernetes_is_reported_in_time(
     real_settings: Settings, tmp_path: Path, new_id: Callable[[], int], monkeypatch: pytest.MonkeyPatch, kubeconfig: str
 ) -> None:
-    """Reads and writes say so in under 5 seconds, whether connections are refused or nothing answers."""
-    from service.cluster.reader import ClusterReader
-
+    """Reads and writes raise ClusterUnavailable in under 5 seconds, for refused connections and for silence."""
     proxy = Proxy(kubeconfig)
     with proxy.running():
         monkeypatch.setenv("KUBECONFIG", proxy.kubeconfig(tmp_path))
@@ -236,11 +241,8 @@ def test_kubernetes_away_is_said_in_time(
     assert not cluster.ready()
 
 
-def _calls(cluster: object, releases: HelmReleases, id: int) -> list[Callable[[], object]]:
-    from service.cluster.reader import ClusterReader
-
-    assert isinstance(cluster, ClusterReader)
-    time.sleep(2.5)  # Past what the list takes for fresh.
+def _calls(cluster: ClusterReader, releases: HelmReleases, id: int) -> list[Callable[[], object]]:
+    time.sleep(2.5)  # Longer than the list counts as fresh.
     return [
         lambda: cluster.server(id).statefulset,
         lambda: cluster.servers(1, None),

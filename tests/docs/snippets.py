@@ -11,7 +11,12 @@ from dataclasses import dataclass
 
 from local.paths import ROOT
 
-PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md")))
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md")),
+)
 
 PICTURE = "a picture"
 HERE = "tests/docs/test_snippets.py::"

@@ -1,1 +1,1 @@
-"""`make bench-scale`: how the API does with 2,000 servers, on nodes and pods that kwok simulates."""
+"""`make bench-scale`: the API with 2,000 servers, on nodes and pods that kwok simulates."""

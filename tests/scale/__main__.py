@@ -1,12 +1,12 @@
-"""`make bench-scale`: what each call takes at 10, 100, 500, 1,000 and 2,000 servers, into docs/scale.md."""
+"""`make bench-scale`: the times of each call at 10, 100, 500, 1,000 and 2,000 servers, for docs/scale.md."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import signal
 import time
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -16,40 +16,24 @@ from local.paths import ROOT
 from tests.scale.simulation import BODY, Simulation, at_once, say, simulation
 from tests.support import report
 from tests.support.report import timed
+from tests.support.shop import Shop
 
 DOCUMENT = ROOT / "docs" / "scale.md"
 SIZES = (10, 100, 500, 1000, 2000)
-#: How often each call is made at each size; the servers that are created and started one by one are the size's last.
+#: How often each call is made at each size. The last WRITES servers of a size are created and started one by one.
 WRITES, READS, LISTS = 20, 200, 10
-#: Creates at once while the next size is filled up: both replicas' helm processes have work, and few are refused.
+#: Concurrent creates while filling up to the next size: enough to keep both replicas' helm processes busy, with few
+#: refusals.
 WORKERS = 8
 HEAD = ("servers", "filled up", "create", "start", "port lookup", "status", "list of all", "page of 100")
 HEAD_OF_COSTS = ("servers", "a replica's Python", "all objects in etcd", "etcd's file")
 
 
-class Shop:
-    """What a web shop does, over kept connections: who is told to wait (429, 409, 503) comes again."""
-
-    def __init__(self, there: Simulation) -> None:
-        headers = {"Authorization": f"Bearer {there.token}", "Content-Type": "application/json"}
-        self._pool = urllib3.PoolManager(maxsize=WORKERS, retries=False, headers=headers)
-        self._url = there.url
-
-    def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """The answer of a call that has to succeed within two minutes."""
-        deadline = time.monotonic() + 120
-        while True:
-            sent = None if body is None else json.dumps(body)
-            answer = self._pool.request(method, f"{self._url}/{path}", body=sent, timeout=90)
-            if answer.status < 400:
-                found: dict[str, Any] = json.loads(answer.data)
-                return found
-            if "Retry-After" not in answer.headers or time.monotonic() > deadline:
-                raise SystemExit(f"{method} {path}: {answer.status} {answer.data.decode()}")
-            time.sleep(float(answer.headers["Retry-After"]))
+class LargeShop(Shop):
+    """A web shop with thousands of servers."""
 
     def until_open(self) -> None:
-        """Until the nodes know of the API's Service."""
+        """Wait until the nodes know the API's Service."""
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -61,63 +45,64 @@ class Shop:
                 time.sleep(0.5)
 
     def create(self, id: int, *, start: bool = True) -> None:
+        """Create a server."""
         self.call("POST", f"server/{id}/", {**BODY, "start": start})
 
     def all(self) -> list[dict[str, Any]]:
-        """Every server, by the largest pages that there are."""
-        found = self.call("GET", "server/?limit=500")
-        servers: list[dict[str, Any]] = found["servers"]
-        while found["continue"]:
-            found = self.call("GET", f"server/?limit=500&continue={found['continue']}")
-            servers += found["servers"]
+        """All servers, listed with the largest pages."""
+        page = self.call("GET", "server/?limit=500")
+        servers: list[dict[str, Any]] = page["servers"]
+        while page["continue"]:
+            page = self.call("GET", f"server/?limit=500&continue={page['continue']}")
+            servers += page["servers"]
         return servers
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print the tables, and write them to the document."""
     parser = argparse.ArgumentParser(prog="python -m tests.scale", description=__doc__)
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="other sizes; then nothing is written")
     sizes = tuple(int(size) for size in parser.parse_args().sizes.split(","))
-    # As Ctrl-C, so that what was made goes.
+    # Treated like Ctrl-C, so that everything is deleted.
     signal.signal(signal.SIGTERM, _interrupted)
     machine, started = report.machine(), time.monotonic()
     calls, costs = [], []
-    with simulation(sizes[-1]) as there:
-        shop = Shop(there)
+    with simulation(sizes[-1]) as simulated:
+        shop = LargeShop(simulated.url, simulated.token, WORKERS)
         shop.until_open()
         first = 0
         for size in sizes:
-            calls.append(_measured(there, shop, first, size))
+            calls.append(_measured(simulated, shop, first, size))
             if size == sizes[-1]:
-                # The API server takes stock of etcd once a minute.
+                # The API server measures etcd once a minute.
                 time.sleep(65)
-            objects, file = there.etcd()
-            costs.append((f"{size:,}", f"{there.memory():.0f} MiB", f"{objects:.1f} MiB", f"{file:.0f} MiB"))
+            objects, file = simulated.etcd()
+            costs.append((f"{size:,}", f"{simulated.memory():.0f} MiB", f"{objects:.1f} MiB", f"{file:.0f} MiB"))
             first = size
         took = (time.monotonic() - started) / 60
         tables = (report.table(head, rows, "---:") for head, rows in ((HEAD, calls), (HEAD_OF_COSTS, costs)))
         text = "\n\n".join((f"{machine}. It took {took:.0f} minutes.", *tables))
-        # Before the end, which takes minutes and may fail.
+        # Print before the cleanup, which takes minutes and may fail.
         print(f"\n{text}\n", flush=True)
         if sizes == SIZES:
             report.write(DOCUMENT, text)
 
 
-def _measured(there: Simulation, shop: Shop, first: int, size: int) -> tuple[str, ...]:
-    """Fill up from `first` servers to `size`, then see what each call takes."""
+def _measured(simulated: Simulation, shop: LargeShop, first: int, size: int) -> tuple[str, ...]:
+    """Fill up from `first` servers to `size`, measure each call, and return the table's row."""
     ids = range(first + 1, size + 1)
-    there.volumes(ids)
+    simulated.volumes(ids)
     bulk, single = ids[:-WRITES], ids[-WRITES:]
     say(f"{size} servers: {len(bulk)} creates, {WORKERS} at once")
     filling = timed(lambda: at_once(WORKERS, shop.create, bulk))
     say(f"{size} servers: the last {len(single)} one by one")
-    creates = [timed(lambda id=id: shop.create(id, start=False)) for id in single]
-    starts = [timed(lambda id=id: shop.call("PATCH", f"server/{id}/start")) for id in single]
+    creates = [timed(partial(shop.create, id, start=False)) for id in single]
+    starts = [timed(partial(shop.call, "PATCH", f"server/{id}/start")) for id in single]
     _until_running(shop, size)
     say(f"{size} servers: reads")
     some = random.choices(range(1, size + 1), k=READS)
-    lookups = [timed(lambda id=id: shop.call("PATCH", f"server/{id}/port/primary")) for id in some]
-    statuses = [timed(lambda id=id: shop.call("GET", f"server/{id}/")) for id in some]
+    lookups = [timed(partial(shop.call, "PATCH", f"server/{id}/port/primary")) for id in some]
+    statuses = [timed(partial(shop.call, "GET", f"server/{id}/")) for id in some]
     lists = [timed(shop.all) for _ in range(LISTS)]
     pages = [timed(lambda: shop.call("GET", "server/?limit=100")) for _ in range(LISTS)]
     return (
@@ -129,8 +114,8 @@ def _measured(there: Simulation, shop: Shop, first: int, size: int) -> tuple[str
     )
 
 
-def _until_running(shop: Shop, size: int) -> None:
-    """Until the list has as many servers, all running: what Kubernetes has still to do is no part of a read."""
+def _until_running(shop: LargeShop, size: int) -> None:
+    """Wait until the list has `size` servers, all running, so that Kubernetes is idle during the reads."""
     deadline = time.monotonic() + 300
     while True:
         states = [server["state"] for server in shop.all()]

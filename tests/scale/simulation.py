@@ -1,8 +1,8 @@
-"""Simulated nodes and volumes, and an API release of its own for the servers on them.
+"""Simulated nodes and volumes, and a separate release of the API for the servers on them.
 
-kwok plays the kubelet of nodes that are nothing but objects: their pods run as soon as they are bound. All else is
-real: etcd, the API server, its controllers and scheduler, kube-proxy, and the API with its helm. The product's own
-release and servers are left alone.
+kwok acts as the kubelet of nodes that exist only as objects: their pods run as soon as they are bound. Everything else
+is real: etcd, the API server, its controllers and scheduler, kube-proxy, and the API with its helm. The product's own
+release and servers are not touched.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from service.kube.client import Kube, path
 
 NAMESPACE, API_NAMESPACE, RELEASE = "scale-gameservers", "scale-system", "api"
 STORAGE_CLASS = "scale"
-#: Label, taint and kwok's annotation of the simulated nodes; label of the volumes.
+#: The label, the taint and kwok's annotation of the simulated nodes, and the label of the volumes.
 SIMULATED = "gameserver/simulated"
 PODS_OF_A_NODE = 110
 T = TypeVar("T")
@@ -35,7 +35,7 @@ BODY = {"game": "minecraft", "ram_gb": 2, "disk_gb": 10}
 
 
 class Simulation:
-    """The cluster with all that was added to it. To be made by `simulation`."""
+    """The cluster with everything that was added to it. Use `simulation` to create one."""
 
     def __init__(self) -> None:
         environment = (ROOT / ".local" / "env").read_text()
@@ -50,21 +50,21 @@ class Simulation:
         self.url = ""
 
     def run(self, *command: str, stdin: str | None = None, check: bool = True) -> str:
-        """What helm or kubectl prints."""
+        """Run helm or kubectl and return what it prints. Raises SystemExit with its stderr, if `check` is set."""
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, env=self.environment)
         if check and done.returncode != 0:
             raise SystemExit(f"{' '.join(command)}: {done.stderr.strip()}")
         return done.stdout
 
     def kwok(self) -> subprocess.Popen[bytes]:
-        """kwok, which ends with this process, however that ends."""
+        """Start kwok. It ends with this process, however that ends."""
         say("starting kwok")
         arguments = [
             f"--kubeconfig={self.environment['KUBECONFIG']}",
             f"--config={Path(__file__).parent / 'stages.yaml'}",
             f"--manage-nodes-with-annotation-selector={SIMULATED}=true",
             "--node-lease-duration-seconds=40",
-            # Of addresses that no real pod has.
+            # Addresses that no real pod has.
             "--cidr=10.200.0.1/16",
         ]
         logs = ROOT / ".local" / "logs"
@@ -75,13 +75,12 @@ class Simulation:
             )
 
     def nodes(self, servers: int) -> None:
-        """As many nodes as so many servers need."""
+        """Create as many nodes as this many servers need."""
         count = -(-servers // 100)
         say(f"{count} simulated nodes")
         capacity = {"cpu": "32", "memory": "256Gi", "pods": str(PODS_OF_A_NODE)}
         for number in range(1, count + 1):
             node = {
-                # After the real nodes by name: the first is the one whose address customers are told.
                 "metadata": {
                     "name": f"simulated-{number:03}",
                     "labels": {SIMULATED: "true"},
@@ -93,7 +92,7 @@ class Simulation:
             self.kube.create("/api/v1/nodes", node)
 
     def volumes(self, ids: Iterable[int]) -> None:
-        """A volume for each server to be: nobody could provision one on a node that is not there."""
+        """Create a volume for each server, because none can be provisioned on a simulated node."""
         at_once(8, self._volume, ids)
 
     def _volume(self, id: int) -> None:
@@ -111,7 +110,7 @@ class Simulation:
         self.kube.create("/api/v1/persistentvolumes", volume)
 
     def api(self) -> None:
-        """A release of the API as the product's is, whose servers go to the simulated nodes and volumes."""
+        """Install a release of the API like the product's, whose servers use the simulated nodes and volumes."""
         say("installing an API of its own")
         storage = {"metadata": {"name": STORAGE_CLASS}, "provisioner": "kubernetes.io/no-provisioner"}
         self.kube.create("/apis/storage.k8s.io/v1/storageclasses", storage)
@@ -138,46 +137,48 @@ class Simulation:
         self.run(*install, *more, stdin=json.dumps(values))
         service = self.kube.get(path("v1", API_NAMESPACE, "services", RELEASE))
         assert service is not None
-        self.url = f"http://{self.environment['NODE_IP']}:{service['spec']['ports'][0]['nodePort']}/api/v1"
+        self.url = f"http://{self.environment['NODE_IP']}:{service['spec']['ports'][0]['nodePort']}"
 
-    # -- what it takes ----------------------------------------------------------------------------------------
+    # -- what it costs ----------------------------------------------------------------------------------------
 
     def memory(self) -> float:
-        """The largest replica's Python, in MiB."""
+        """The memory of the largest replica's Python, in MiB."""
         pods = self.kube.all(path("v1", API_NAMESPACE, "pods"), labelSelector="app.kubernetes.io/component=api")
         names = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         pages = [self.kube.text(path("v1", API_NAMESPACE, "pods", f"{name}:9090", "proxy/metrics")) for name in names]
         return max(_sum(page or "", "process_resident_memory_bytes") for page in pages) / 2**20
 
     def etcd(self) -> tuple[float, float]:
-        """The sizes in MiB of all objects, of which the API server takes stock once a minute, and of etcd's file, which
-        holds the last minutes' old revisions too."""
+        """The sizes of all objects and of etcd's file, in MiB.
+
+        The API server measures the objects once a minute. The file also has the old revisions of the last minutes.
+        """
         page = self.kube.text("/metrics") or ""
-        wanted = ("apiserver_resource_size_estimate_bytes", "apiserver_storage_size_bytes")
-        objects, file = (_sum(page, series) / 2**20 for series in wanted)
+        names = ("apiserver_resource_size_estimate_bytes", "apiserver_storage_size_bytes")
+        objects, file = (_sum(page, series) / 2**20 for series in names)
         return objects, file
 
     # -- the end ----------------------------------------------------------------------------------------------
 
     def clear(self) -> None:
-        """Take away all that a simulation made, this one or one that was killed."""
+        """Delete everything that this simulation, or one that was killed, has created."""
         say("clearing up")
         self.run("helm", "uninstall", RELEASE, "-n", API_NAMESPACE, check=False)
         self.run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
-        # A world would be waited for, and Kubernetes' controllers go through thousands at 20 a second; there is none.
+        # Deleted directly: there are no worlds to save, and Kubernetes' controllers delete only 20 objects a second.
         selected = f"labelSelector={SIMULATED}"
         self._delete(path("v1", NAMESPACE, "pods"), "gracePeriodSeconds=0")
         self._delete(path("v1", NAMESPACE, "persistentvolumeclaims"), "", held=True)
         self._delete("/api/v1/persistentvolumes", selected, held=True)
         self._delete("/api/v1/nodes", selected)
         self.kube.delete(f"/apis/storage.k8s.io/v1/storageclasses/{STORAGE_CLASS}")
-        # A namespace that still finds pods looks again after half of their grace period, which is a minute here.
+        # A namespace that still has pods is checked again only after half of their grace period, a minute here.
         self.run("kubectl", "-n", API_NAMESPACE, "wait", "--for=delete", "pod", "--all", "--timeout=120s", check=False)
         for namespace in (API_NAMESPACE, NAMESPACE):
             self.run("kubectl", "delete", "namespace", namespace, "--ignore-not-found", "--timeout=300s")
 
     def _delete(self, collection: str, query: str, *, held: bool = False) -> None:
-        """Delete a whole collection; where finalizers hold its objects, those too."""
+        """Delete a whole collection, and with `held` the finalizers of its objects."""
         selector = dict(re.findall(r"(labelSelector)=([^&]+)", query))
         deadline = time.monotonic() + 600
         while time.monotonic() < deadline:
@@ -185,7 +186,7 @@ class Simulation:
                 names = [item["metadata"]["name"] for item in self.kube.all(collection, metadata=True, **selector)]
                 if not names:
                     return
-                # The API server ends a request after a minute, whatever it had still to delete.
+                # The API server ends a request after a minute, even if it has not deleted everything.
                 self.run("kubectl", "delete", "--raw", f"{collection}?{query}", check=False)
                 if held:
                     at_once(8, lambda name: self._free(f"{collection}/{name}"), names)
@@ -200,38 +201,38 @@ class Simulation:
 
 @contextmanager
 def simulation(servers: int) -> Iterator[Simulation]:
-    """An API with room for so many servers; all of it goes at the end."""
-    made = Simulation()
-    made.clear()
-    kwok = made.kwok()
+    """An API with room for this many servers. Everything is deleted at the end."""
+    simulated = Simulation()
+    simulated.clear()
+    kwok = simulated.kwok()
     try:
-        made.nodes(servers)
-        made.api()
-        yield made
+        simulated.nodes(servers)
+        simulated.api()
+        yield simulated
     finally:
-        made.clear()
+        simulated.clear()
         kwok.terminate()
         kwok.wait()
 
 
 def kwok_binary() -> str:
-    """The kwok binary, which `local` builds where it is missing."""
+    """The path of the kwok binary, which `local` builds if it is missing."""
     command = [sys.executable, "-m", "local", "kwok"]
     return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()[-1]
 
 
 def at_once(count: int, work: Callable[[T], object], items: Iterable[T]) -> None:
-    """Do the work for each item, `count` at a time; the first failure, or Ctrl-C, ends it."""
+    """Call `work` for each item, `count` at a time. The first failure, or Ctrl-C, ends it."""
     with ThreadPoolExecutor(count) as pool:
         for _ in pool.map(work, items):
             pass
 
 
-def say(what: str) -> None:
-    """What is going on, for whoever waits."""
-    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
+def say(message: str) -> None:
+    """Print progress."""
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
 
 
 def _sum(page: str, series: str) -> float:
-    """A metric's value in a page of Prometheus', over all of its labels."""
+    """The sum of a metric over all of its labels, in a page in Prometheus' format."""
     return sum(float(value) for value in re.findall(rf"^{series}(?:{{.*}})? (\S+)$", page, re.MULTILINE))

@@ -1,1 +1,1 @@
-"""What the tests stand on: fakes of the edges, proxies, servers on loopback, waiting."""
+"""Shared by the tests: fakes of the interfaces, proxies, servers on loopback, waiting."""

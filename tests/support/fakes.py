@@ -1,6 +1,6 @@
-"""Stand-ins for the edges, over one small cluster in memory.
+"""Fakes of service/operations/interfaces.py, over one small in-memory cluster.
 
-They keep the same contract as the real ones: tests/contract runs the same tests against both.
+They keep the same contract as the real implementations: tests/contract runs the same tests against both.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FINGERPRINT = "SHA256:5wMa5f3+SChKrHuo9dV1OICOElmgHT9h7Mkkb4uyCoQ"
 
 
 class World:
-    """The objects of the pretended cluster, and what a test may do to it."""
+    """The objects of the in-memory cluster, and what a test may do to it."""
 
     def __init__(self) -> None:
         self.values: dict[int, Values] = {}
@@ -48,7 +48,7 @@ class World:
         self.pods: dict[int, Object] = {}
         self.claims: dict[int, Object] = {}
         self.services: dict[str, Object] = {}
-        # The names of the Services that a release has, whether the cluster has them or not.
+        # The names of the Services in a release's manifest, whether or not the cluster has them.
         self.made_services: dict[int, list[str]] = {}
         self.events: dict[int, list[Object]] = {}
         self.nodes: dict[str, Object] = {}
@@ -57,7 +57,7 @@ class World:
         self.password_since = TIME
         self.expandable = False
         self.node_port, self.last_node_port = 31000, 32767
-        # What the next write of Helm fails with.
+        # The problem that the next write of Helm raises.
         self.failure: Problem | None = None
         self.history: list[tuple[str, int]] = []
 
@@ -66,7 +66,7 @@ class World:
             raise ClusterUnavailable
 
     def apply(self, id: int, values: Values) -> None:
-        """What the gameserver chart makes of values, as far as the API looks at it."""
+        """Create the objects of the gameserver chart, with the fields that the API reads. Raises NoNodePortLeft."""
         name, server = f"server-{id}", values.get("server", {})
         record = {
             "game": values.get("game", "minecraft"),
@@ -91,13 +91,13 @@ class World:
         self.claims[id] = {
             "metadata": {**metadata, "annotations": annotations},
             "spec": {"resources": {"requests": {"storage": f"{record['disk_gb']}Gi"}}},
-            # As by a class that waits for the first pod.
+            # As with a storage class that waits for the first pod.
             "status": {"phase": "Bound" if replicas or self.bound(id) else "Pending"},
         }
         public = values.get("rcon", {}).get("visibility", "public") == "public"
         ports = values.get("ports", [{"name": "primary", "port": 25565, "protocol": "TCP"}])
         listed = [*ports, {"name": "rcon", "port": 25575, "protocol": "TCP"}] if public else ports
-        made = [
+        services = [
             self._service(name, "NodePort", listed),
             self._service(f"{name}-sftp", "NodePort", [{"name": "sftp", "port": 22, "protocol": "TCP"}]),
         ]
@@ -108,12 +108,12 @@ class World:
         self.pods.pop(id, None)
         if replicas:
             self.run(id)
-        # Helm makes all that it can before it says that a part was refused.
-        if not all(made):
+        # Helm creates everything that it can before it reports that a part was refused.
+        if not all(services):
             raise NoNodePortLeft
 
     def through_helm(self, id: int) -> None:
-        """What a release's storage makes of numbers: each is a double, and a whole one is written as such."""
+        """Store the values as Helm does: numbers become doubles, and whole ones are written without a fraction."""
 
         def doubled(value: Any) -> Any:
             if isinstance(value, Mapping):
@@ -132,7 +132,7 @@ class World:
         return bool(self.claims.get(id, {}).get("status", {}).get("phase") == "Bound")
 
     def run(self, id: int) -> None:
-        """The game answers."""
+        """Make the server's game answer."""
         self.pods[id] = {
             "metadata": {"name": f"server-{id}-0", "creationTimestamp": TIME},
             "spec": {"containers": [{"name": "game"}]},
@@ -144,20 +144,20 @@ class World:
         }
 
     def _service(self, name: str, type_: str, ports: Sequence[Mapping[str, Any]]) -> bool:
-        """Make the Service; False where there are not enough node ports for all of it."""
-        there = {port["name"]: port for port in self.services.get(name, {}).get("spec", {}).get("ports", [])}
-        missing = [port for port in ports if port["name"] not in there]
+        """Create the Service; False if there are not enough node ports for it."""
+        existing = {port["name"]: port for port in self.services.get(name, {}).get("spec", {}).get("ports", [])}
+        missing = [port for port in ports if port["name"] not in existing]
         if type_ == "NodePort" and len(missing) > self.last_node_port - self.node_port:
             return False
-        made = []
+        entries = []
         for port in ports:
             entry = dict(port)
             if type_ == "NodePort":
-                entry["nodePort"] = there.get(port["name"], {}).get("nodePort") or self._next_port()
-            made.append(entry)
+                entry["nodePort"] = existing.get(port["name"], {}).get("nodePort") or self._next_port()
+            entries.append(entry)
         self.services[name] = {
             "metadata": {"name": name, "namespace": NAMESPACE},
-            "spec": {"type": type_, "ports": made},
+            "spec": {"type": type_, "ports": entries},
             "status": {},
         }
         return True
@@ -167,7 +167,7 @@ class World:
         return self.node_port
 
     def forget(self, id: int) -> None:
-        """What is left after an uninstall: the disk, which the chart keeps."""
+        """Remove everything but the disk, which the chart keeps at an uninstall."""
         self.values.pop(id, None)
         self.revisions.pop(id, None)
         self.statefulsets.pop(id, None)
@@ -177,7 +177,7 @@ class World:
 
 
 class FakeCluster:
-    """service.cluster.Cluster, over a World."""
+    """service.operations.interfaces.Cluster, over a World."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -191,8 +191,8 @@ class FakeCluster:
         if continue_ is not None and not continue_.isdigit():
             raise InvalidRequest(errors={"continue": ["is not from an earlier answer"]})
         after = int(continue_ or 0)
-        there = {*self.world.statefulsets, *self.world.revisions, *self.world.pods}
-        ids = sorted(id for id in there if id > after)
+        known = {*self.world.statefulsets, *self.world.revisions, *self.world.pods}
+        ids = sorted(id for id in known if id > after)
         page = [self._objects(id) for id in ids[:limit]]
         return page, str(ids[limit - 1]) if len(ids) > limit else None
 
@@ -227,7 +227,7 @@ class FakeCluster:
             return
         confirm()
         self.world.history.append(("erase", id))
-        # The claim goes once no pod uses it.
+        # The claim is deleted once no pod uses it.
         if id in self.world.pods:
             self.world.claims[id]["metadata"]["deletionTimestamp"] = TIME
         else:
@@ -272,7 +272,7 @@ class FakeCluster:
 
 
 class FakeReleases:
-    """service.releases.Releases, over a World."""
+    """service.operations.interfaces.Releases, over a World."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -318,14 +318,14 @@ class FakeReleases:
             values = self.current(id)
             if values is None:
                 raise ReleaseMissing if id in self.world.statefulsets else ServerNotFound
-            wanted = change(deepcopy(values))
+            changed = change(deepcopy(values))
             sound = self.world.revisions[id][-1] == "deployed"
-            if wanted == values and sound and not self.missing(id):
+            if changed == values and sound and not self.missing(id):
                 return False
             try:
-                self._upgrade("change", id, wanted)
+                self._upgrade("change", id, changed)
             except RefusedByCluster:
-                # The real edge goes back to the values of before, or each later write would be refused too.
+                # The real one goes back to the old values, or each later write would be refused, too.
                 self._upgrade("restore", id, values)
                 raise
             return True
@@ -356,7 +356,7 @@ class FakeReleases:
 
 
 class FakeTokens:
-    """service.tokenstore.watched.WatchedTokens, in memory; two of them over the same `records` are two replicas."""
+    """service.operations.interfaces.Tokens, in memory. Two of them with the same `records` are two replicas."""
 
     def __init__(self, file: TokensFile, records: dict[str, str] | None = None) -> None:
         self.operators = file.operators
@@ -364,7 +364,7 @@ class FakeTokens:
         self._lock = threading.Lock()
 
     def caller(self, authorization: str | None) -> Token:
-        issued = [one.token for key, one in all_of(self.records).items() if key.startswith(TOKEN)]
+        issued = [record.token for key, record in all_of(self.records).items() if key.startswith(TOKEN)]
         return holder([*self.operators(), *issued], digest_of(authorization))
 
     def issued(self) -> Records:
@@ -382,7 +382,7 @@ class FakeTokens:
 
 
 class FakeAccounts:
-    """service.accounts.Accounts, in memory."""
+    """service.operations.interfaces.Accounts, in memory."""
 
     def __init__(self) -> None:
         self.accounts: dict[int, Account] = {}

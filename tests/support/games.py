@@ -1,4 +1,4 @@
-"""What the built-in games render, as several tests expect it."""
+"""What the built-in games render, for several tests."""
 
 from __future__ import annotations
 

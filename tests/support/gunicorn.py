@@ -1,4 +1,4 @@
-"""The API in a process of its own, served by gunicorn as the image does it."""
+"""The API in its own process, served by gunicorn as in the image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.waiting import until
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on."""
+    """Free TCP ports of 127.0.0.1."""
     with ExitStack() as probes:
         sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
         for probe in sockets:
@@ -30,7 +30,7 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class Served:
-    """A process that serves the API, and the metrics beside it."""
+    """A process that serves the API and, on another port, the metrics."""
 
     process: subprocess.Popen[bytes]
     url: str
@@ -39,7 +39,7 @@ class Served:
 
     @classmethod
     def start(cls, folder: Path, variables: Mapping[str, str]) -> Self:
-        """Start gunicorn with these variables and no others; its log is kept in the folder."""
+        """Start gunicorn with only these environment variables, and write its log to the folder."""
         port, metrics = free_ports(2)
         log = folder / "log"
         with log.open("wb") as output:
@@ -58,22 +58,19 @@ class Served:
         return int(self.url.rpartition(":")[2])
 
     def until_alive(self, seconds: float = 60) -> None:
-        """Wait until it answers."""
-        until(self._alive, seconds, self.log.read_text)
+        """Wait until the process answers. Raises AssertionError with its log."""
+        until(self._alive, seconds, self.log.read_text, not_yet=(requests.ConnectionError, requests.Timeout))
 
     def send_signal(self, number: int) -> None:
-        """To gunicorn and its worker; helm is in a session of its own."""
+        """Send a signal to gunicorn and its worker. helm runs in its own session, so it does not get it."""
         os.killpg(self.process.pid, number)
 
     def kill(self) -> None:
-        """As when its container dies; nothing, if it has ended."""
+        """Kill the process, as when its container dies. Does nothing if it has ended."""
         if self.process.poll() is None:
             self.send_signal(signal.SIGKILL)
             self.process.wait()
 
     def _alive(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
-        try:
-            return bool(requests.get(f"{self.url}/healthcheck", timeout=5).json() == {"alive": True})
-        except (requests.ConnectionError, requests.Timeout):
-            return False
+        return bool(requests.get(f"{self.url}/healthcheck", timeout=5).json() == {"alive": True})

@@ -1,4 +1,4 @@
-"""The two Secrets of tokens in a Kubernetes in memory, and replicas that watch them."""
+"""The two Secrets of tokens in an in-memory Kubernetes, and replicas that watch them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECRETS = path("v1", NAMESPACE, "secrets")
 
 
 def kept(*entries: Mapping[str, Any]) -> WatchedKube:
-    """A Kubernetes with the operator's tokens of these entries, and none given out."""
+    """A Kubernetes with these entries as the operator's tokens, and no created ones."""
     kube = WatchedKube()
     kube.create(SECRETS, {"metadata": {"name": OPERATORS}, "data": file_of(*entries)})
     kube.create(SECRETS, {"metadata": {"name": ISSUED}})
@@ -28,7 +28,7 @@ def kept(*entries: Mapping[str, Any]) -> WatchedKube:
 
 
 def replica(kube: WatchedKube) -> WatchedTokens:
-    """One replica's view of them, from its start on."""
+    """A replica's tokens, already started."""
     settings = replace(Settings(), pod_namespace=NAMESPACE, tokens_secret=OPERATORS, issued_tokens_secret=ISSUED)
     tokens = WatchedTokens(settings, kube)
     tokens.start()
@@ -41,12 +41,12 @@ def file_of(*entries: Mapping[str, Any]) -> dict[str, str]:
 
 
 def put(kube: WatchedKube, name: str, data: Mapping[str, str | None]) -> None:
-    """What a hand does: merge this into a Secret's data, as it is."""
+    """Merge this into a Secret's data, as an operator does."""
     kube.merge(f"{SECRETS}/{name}", {"data": dict(data)})
 
 
 def secret(kube: WatchedKube, name: str) -> Object:
-    """The Secret as it is."""
-    found = kube.get(f"{SECRETS}/{name}")
-    assert found is not None
-    return found
+    """The current Secret."""
+    stored = kube.get(f"{SECRETS}/{name}")
+    assert stored is not None
+    return stored

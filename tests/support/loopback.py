@@ -1,4 +1,4 @@
-"""HTTP servers on loopback, for what stands in Kubernetes' place."""
+"""HTTP servers on loopback, for stand-ins of Kubernetes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 
 class _Server(ThreadingHTTPServer):
-    # At its start the API opens as many connections as it has watches. With the five of socketserver one may be
-    # dropped, and comes a second later: too late for the API's connect timeout.
+    # At its start the API opens as many connections as it has watches. With socketserver's queue of 5 the kernel may
+    # drop one, which is sent again after a second: too late for the API's connect timeout.
     request_queue_size = 128
 
 
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """Answer with `handler`, a thread for each connection; gives the address."""
+    """Serve with `handler`, with a thread for each connection, and yield the URL."""
     with _Server(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
@@ -28,7 +28,7 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 
 
 def kubeconfig(folder: Path, url: str) -> str:
-    """A kubeconfig in the folder that leads to the address, without credentials."""
+    """Write a kubeconfig for the URL, without credentials, and return its path."""
     path = folder / "loopback.json"
     config = {
         "apiVersion": "v1",

@@ -1,6 +1,6 @@
-"""A Kubernetes API in memory, as far as `service.kube.Kube` shows it: versions, conflicts, and being away.
+"""An in-memory stand-in for `service.kube.client.Kube`, with versions, conflicts and absence.
 
-Of single objects it keeps the same contract: tests/contract/test_kube.py runs against both.
+For single objects it keeps the same contract: tests/contract/test_kube.py runs against both.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
+from functools import partial
 from threading import Condition
 from typing import Any
 
@@ -17,7 +18,7 @@ from service.kube.types import Object
 
 
 class MemoryKube(Kube):
-    """`before` is called with each method and path, and may raise; `events` are what watches yield, one list each."""
+    """`before` is called with each method and path, and may raise. Each watch yields one of the lists in `events`."""
 
     def __init__(self) -> None:
         self.objects: dict[str, Object] = {}
@@ -29,12 +30,15 @@ class MemoryKube(Kube):
         self.events: list[list[Object]] = []
 
     def away(self) -> None:
+        """From now on every call raises ClusterUnavailable."""
+
         def refuse(method: str, path: str) -> None:
             raise ClusterUnavailable
 
         self.before = refuse
 
     def back(self) -> None:
+        """From now on calls work again."""
         self.before = lambda method, path: None
 
     def _ask(self, method: str, path: str) -> None:
@@ -43,7 +47,7 @@ class MemoryKube(Kube):
 
     def _stored(self, path: str, body: Object) -> Object:
         self.version += 1
-        # What is made again under a name is another object.
+        # An object that is created again has another uid.
         uid = f"{path}#{self._deleted[path]}" if self._deleted[path] else path
         metadata = {"uid": uid, **body["metadata"], "resourceVersion": str(self.version)}
         self.objects[path] = {**deepcopy(body), "metadata": metadata}
@@ -58,29 +62,29 @@ class MemoryKube(Kube):
 
     def create(self, path: str, body: Object) -> Object:
         self._ask("POST", path)
-        where = f"{path}/{body['metadata']['name']}"
-        if where in self.objects:
-            raise Conflict(where)
-        return self._stored(where, body)
+        name = f"{path}/{body['metadata']['name']}"
+        if name in self.objects:
+            raise Conflict(name)
+        return self._stored(name, body)
 
     def replace(self, path: str, body: Object) -> Object:
         self._ask("PUT", path)
-        there = self.objects.get(path)
-        if there is None or there["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
+        current = self.objects.get(path)
+        if current is None or current["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
             raise Conflict(path)
         return self._stored(path, body)
 
     def merge(self, path: str, body: Object) -> Object | None:
         self._ask("PATCH", path)
-        there = self.objects.get(path)
-        if there is None:
+        current = self.objects.get(path)
+        if current is None:
             return None
         if (
-            body.get("metadata", {}).get("resourceVersion", there["metadata"]["resourceVersion"])
-            != (there["metadata"]["resourceVersion"])
+            body.get("metadata", {}).get("resourceVersion", current["metadata"]["resourceVersion"])
+            != (current["metadata"]["resourceVersion"])
         ):
             raise Conflict(path)
-        return self._stored(path, _merged(there, body))
+        return self._stored(path, _merged(current, body))
 
     def delete(self, path: str, *, uid: str = "", version: str = "") -> None:
         self._ask("DELETE", path)
@@ -105,11 +109,14 @@ class MemoryKube(Kube):
 
 
 class WatchedKube(MemoryKube):
-    """One whose lists and watches show what it holds: of each collection the object that `fieldSelector` names."""
+    """One whose lists and watches show its objects: in each collection the object that `fieldSelector` names."""
 
     def __init__(self) -> None:
         super().__init__()
         self._changed = Condition()
+
+    def _differs(self, path: str, seen: Object | None) -> bool:
+        return self.objects.get(path) != seen
 
     def _stored(self, path: str, body: Object) -> Object:
         with self._changed:
@@ -124,30 +131,30 @@ class WatchedKube(MemoryKube):
 
     def listed(self, path: str, *, metadata: bool = False, **query: str | int) -> tuple[list[Object], str]:
         self._ask("LIST", path)
-        there = self.objects.get(_named(path, query))
-        return [deepcopy(there)] if there else [], str(self.version)
+        stored = self.objects.get(_named(path, query))
+        return [deepcopy(stored)] if stored else [], str(self.version)
 
     def watch(self, path: str, version: str, *, metadata: bool, seconds: int, **query: Any) -> Iterator[Object]:
         self._ask("WATCH", path)
         yield {"type": "CONNECTED"}
-        where, seen = _named(path, query), None
+        name, seen = _named(path, query), None
         while True:
             with self._changed:
-                self._changed.wait_for(lambda seen=seen: self.objects.get(where) != seen)  # type: ignore[misc]
-                there = deepcopy(self.objects.get(where))
-            yield {"type": "DELETED", "object": seen} if there is None else {"type": "MODIFIED", "object": there}
-            seen = there
+                self._changed.wait_for(partial(self._differs, name, seen))
+                current = deepcopy(self.objects.get(name))
+            yield {"type": "DELETED", "object": seen} if current is None else {"type": "MODIFIED", "object": current}
+            seen = current
 
 
 def _named(path: str, query: dict[str, Any]) -> str:
     return f"{path}/{query['fieldSelector'].removeprefix('metadata.name=')}"
 
 
-def _merged(there: Any, patch: Any) -> Any:
-    """RFC 7386."""
+def _merged(current: Any, patch: Any) -> Any:
+    """A JSON Merge Patch (RFC 7386)."""
     if not isinstance(patch, dict):
         return deepcopy(patch)
-    merged = dict(there) if isinstance(there, dict) else {}
+    merged = dict(current) if isinstance(current, dict) else {}
     for key, value in patch.items():
         if value is None:
             merged.pop(key, None)

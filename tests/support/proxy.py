@@ -1,6 +1,6 @@
-"""A proxy in front of a Kubernetes API server that can hold the n-th request of whoever is pointed at it.
+"""A proxy in front of a Kubernetes API server that can hold the n-th request of its clients.
 
-It speaks plain HTTP on loopback and adds the credentials of a kubeconfig, so that helm can be run through it.
+It serves plain HTTP on loopback and adds the credentials of a kubeconfig, so that helm can use it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ _HOP = {"connection", "transfer-encoding", "content-length", "host", "keep-alive
 
 
 class Proxy:
-    """Counts requests; `hold(n)` makes the n-th from then on (counted from 1) wait until `let_go`.
+    """Counts requests. After `hold(n)` the n-th request, counted from 1, waits until `let_go`.
 
-    Watches are passed on, but are not counted: they are no part of a call.
+    Watches are forwarded but not counted, because they are not part of a call.
     """
 
     def __init__(self, kubeconfig: str) -> None:
         configuration = client.Configuration()
+        # The client has no type for this function.
         config.load_kube_config(kubeconfig, client_configuration=configuration)  # type: ignore[no-untyped-call]
         self._client = client.ApiClient(configuration)
         self._configuration = configuration
@@ -42,28 +43,30 @@ class Proxy:
         self.url = ""
 
     def hold(self, number: int, only: str = "") -> None:
-        """Hold the `number`-th request, counting only those whose "METHOD path" has `only` in it."""
+        """Hold the `number`-th request whose "METHOD path" contains `only`."""
         with self._lock:
             self._held_number, self._only = number, only
             self.requests = []
 
     def watched(self, kind: str) -> bool:
-        """Whether a watch of that kind was asked for; its answer only comes when it ends."""
+        """Whether a watch of that kind was requested. Its response ends only with the watch."""
         return any(f"/{kind}?" in request for request in self.watches)
 
     def freeze(self) -> None:
-        """From now on nothing is answered."""
+        """From now on answer nothing."""
         self._frozen = True
 
     def let_go(self) -> None:
+        """Forward the request that is held."""
         self._go.set()
 
     def kubeconfig(self, folder: Path) -> str:
-        """A kubeconfig that leads here."""
+        """Write a kubeconfig for this proxy and return its path."""
         return loopback.kubeconfig(folder, self.url)
 
     @contextmanager
     def running(self) -> Iterator[Proxy]:
+        """Serve while the `with` lasts."""
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -98,12 +101,13 @@ class Proxy:
             try:
                 yield self
             finally:
-                # What is still held goes nowhere: whoever sent it is dead, or soon will be.
+                # A request that is still held is dropped, because its client is dead or will be soon.
                 self._closed = True
                 self._go.set()
                 self._client.rest_client.pool_manager.clear()
 
     def admit(self, request: str) -> bool:
+        """Count a request, and hold it if its turn has come. Returns whether to forward it."""
         if "watch=1" in request:
             self.watches.append(request)
             return not self._frozen
@@ -119,10 +123,11 @@ class Proxy:
         return True
 
     def forward(self, method: str, path: str, headers: dict[str, str], body: bytes) -> urllib3.BaseHTTPResponse:
+        """Send a request to the API server, and return its response."""
         kept = {name: value for name, value in headers.items() if name.lower() not in _HOP}
         if token := self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization"):
             kept["authorization"] = token
-        found: urllib3.BaseHTTPResponse = self._client.rest_client.pool_manager.request(
+        response: urllib3.BaseHTTPResponse = self._client.rest_client.pool_manager.request(
             method, f"{self._configuration.host}{path}", headers=kept, body=body or None, redirect=False, timeout=60
         )
-        return found
+        return response

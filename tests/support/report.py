@@ -1,4 +1,4 @@
-"""How what was measured is told: percentiles, a Markdown table, the machine, and the document that they go into."""
+"""Reports of measurements: percentiles, Markdown tables, the machine, and the document to write to."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pathlib import Path
 
 
 def timed(work: Callable[[], object]) -> float:
-    """How many seconds it takes."""
+    """Call `work` and return how many seconds it took."""
     began = time.monotonic()
     work()
     return time.monotonic() - began
 
 
 def percentile(times: Sequence[float], percent: int) -> float:
-    """By the nearest rank."""
+    """A percentile, by the nearest rank."""
     return sorted(times)[max(0, -(-len(times) * percent // 100) - 1)]
 
 
 def seconds(times: Sequence[float]) -> str:
-    """p50 and p95, in seconds."""
+    """p50 and p95 of times in seconds, as text in seconds."""
     return f"{percentile(times, 50):.2f} s, {percentile(times, 95):.2f} s"
 
 
 def milliseconds(times: Sequence[float], digits: int = 1) -> str:
-    """p50 and p95, in milliseconds."""
+    """p50 and p95 of times in seconds, as text in milliseconds."""
     return ", ".join(f"{percentile(times, percent) * 1000:.{digits}f} ms" for percent in (50, 95))
 
 
@@ -39,7 +39,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str = "---"
 
 
 def machine() -> str:
-    """The time, what the machine is, and how busy it is as this is called."""
+    """The current time, the machine and its load."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
@@ -49,7 +49,7 @@ def machine() -> str:
 
 
 def write(document: Path, text: str) -> None:
-    """Put the text between the document's marks."""
+    """Replace the text between the document's marks."""
     marks = r"(<!-- measured -->\n).*(\n<!-- /measured -->)"
     whole = document.read_text()
-    document.write_text(re.sub(marks, lambda found: f"{found[1]}\n{text}\n{found[2]}", whole, flags=re.DOTALL))
+    document.write_text(re.sub(marks, lambda match: f"{match[1]}\n{text}\n{match[2]}", whole, flags=re.DOTALL))

@@ -1,4 +1,4 @@
-"""Tokens of the API, as the operator's file has them."""
+"""Tokens of the API, in the form of the operator's file."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 
 def entry(name: str, secret: str = "", **more: Any) -> dict[str, Any]:
-    """One that may do everything unless told otherwise; its secret is its name unless it has another."""
+    """A token with all scopes by default. Its secret is its name by default."""
     digest = hashlib.sha256((secret or name).encode()).hexdigest()
     return {"name": name, "sha256": digest, "scopes": ["read", "operate", "admin"], **more}
 
 
 def write(file: Path, *entries: Mapping[str, Any]) -> Path:
-    """Write a file of these tokens."""
+    """Write these tokens to a file, and return its path."""
     file.write_text(json.dumps({"tokens": entries}))
     return file

@@ -1,4 +1,4 @@
-"""Waiting for what comes about by itself."""
+"""Waiting for a state that is reached without the test's doing."""
 
 from __future__ import annotations
 
@@ -7,16 +7,37 @@ from collections.abc import Callable
 
 
 def until(
-    reached: Callable[[], object], seconds: float = 10, what: Callable[[], str] | str = "not reached in time"
+    reached: Callable[[], object],
+    seconds: float = 10,
+    message: Callable[[], str] | str = "not reached in time",
+    *,
+    not_yet: tuple[type[Exception], ...] = (),
 ) -> float:
-    """Wait until `reached()`, looking often at first; gives how many seconds it took.
+    """Wait until `reached()` returns a true value; checks often at first, then every 0.2 seconds.
 
-    Raises AssertionError with `what`.
+    Args:
+        reached: The condition.
+        seconds: How long to wait.
+        message: The message of the AssertionError, or a function that makes it.
+        not_yet: Exceptions of `reached` that only mean that it is not reached yet.
+
+    Returns:
+        How many seconds it took.
+
+    Raises:
+        AssertionError: `reached()` was not true within `seconds`.
     """
     began = time.monotonic()
-    while not reached():
+    while not _holds(reached, not_yet):
         waited = time.monotonic() - began
         if waited > seconds:
-            raise AssertionError(what if isinstance(what, str) else what())
+            raise AssertionError(message if isinstance(message, str) else message())
         time.sleep(min(0.05 + waited / 10, 0.2))
     return time.monotonic() - began
+
+
+def _holds(reached: Callable[[], object], not_yet: tuple[type[Exception], ...]) -> bool:
+    try:
+        return bool(reached())
+    except not_yet:
+        return False

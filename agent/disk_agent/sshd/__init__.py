@@ -1,4 +1,4 @@
-"""What is about sshd: its users, its log, its sessions, and who may still connect.
+"""Everything about sshd: its users, host keys and log, its connections, and limits on passwords and connections.
 
-The rest of the agent knows which server's disk is where; this is how customers get at it.
+The rest of the agent decides which server's disk is on this node; this package is how customers reach it.
 """

@@ -1,9 +1,9 @@
-"""How much of the container's log each server may fill, so that nobody's flood flushes out another's lines.
+"""How much of the container's log each server may fill, so that no flood pushes out another server's lines.
 
-The kubelet keeps so much of a container's log (10 MiB in a file, by default) and drops the oldest. So each server
-has allowances: for its file operations, for its logins and sessions, and for what strangers try in its name, so that
-they hide no login; those who name no server share one. What goes beyond is counted, and the count is logged. Pure:
-times come in as arguments.
+The kubelet keeps a limited amount of a container's log (10 MiB in a file, by default) and drops the oldest. So each
+server has three allowances: for its file operations, for its logins and sessions, and for what clients without a login
+try under its name, so that they cannot hide a login. Clients that name no server share one allowance. Lines beyond an
+allowance are counted, and the count is logged. Pure: times are passed in.
 """
 
 from __future__ import annotations
@@ -11,59 +11,67 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 Key = tuple[int | None, str]
-"""Whose line it is (None: a stranger's), and what it is about."""
+"""The server whose line it is (None: no server of this node), and the kind of line."""
 
-# Bytes at once, and bytes a second after that.
+# Bytes at once, and bytes per second after that.
 FILES = (512 * 1024, 1024.0)
 SESSIONS = (512 * 1024, 256.0)
 REFUSALS = (256 * 1024, 64.0)
-# A count is logged when the flood has let up for so many bytes, or after so many seconds.
-_CALM, _PATIENCE = 4096, 60.0
+# A count is logged once the allowance has refilled by this many bytes, or after this many seconds.
+_CALM_BYTES, _COUNT_SECONDS = 4096, 60.0
 
 
 @dataclass
 class _Allowance:
     burst: float
     rate: float
-    left: float
-    at: float
+    remaining: float
+    refilled_at: float
     omitted: int = 0
-    since: float = 0.0
+    omitted_since: float = 0.0
 
-    def fill(self, now: float) -> None:
-        self.left = min(self.burst, self.left + (now - self.at) * self.rate)
-        self.at = now
+    def refill(self, now: float) -> None:
+        self.remaining = min(self.burst, self.remaining + (now - self.refilled_at) * self.rate)
+        self.refilled_at = now
 
 
 class Budget:
-    """What is left of each allowance, by whose it is."""
+    """What remains of each allowance, by key."""
 
     def __init__(self) -> None:
         self._allowances: dict[Key, _Allowance] = {}
 
     def admits(self, key: Key, limit: tuple[int, float], now: float) -> bool:
-        """Whether a line may be written, to be paid for by `spend`; if not, it is counted."""
-        found = self._allowances.setdefault(key, _Allowance(*limit, limit[0], now))
-        found.fill(now)
-        # While a count is waiting, its line comes first.
-        if found.left <= 0 or (found.omitted and found.left < _CALM):
-            found.since = found.since if found.omitted else now
-            found.omitted += 1
+        """Whether a line may be written; pay for it with `spend`. A line that may not be written is counted.
+
+        Args:
+            key: Whose line it is.
+            limit: Bytes at once, and bytes per second after that.
+            now: The current time in seconds.
+        """
+        allowance = self._allowances.setdefault(key, _Allowance(*limit, limit[0], now))
+        allowance.refill(now)
+        # While a count waits to be logged, its line comes first.
+        if allowance.remaining <= 0 or (allowance.omitted and allowance.remaining < _CALM_BYTES):
+            allowance.omitted_since = allowance.omitted_since if allowance.omitted else now
+            allowance.omitted += 1
             return False
         return True
 
     def spend(self, key: Key, size: int) -> None:
-        """Pay for a line that was admitted; the last one may cost more than there is."""
-        self._allowances[key].left -= size
+        """Pay `size` bytes for a line that was admitted; the last line may cost more than remains."""
+        self._allowances[key].remaining -= size
 
     def omitted(self, now: float) -> list[tuple[Key, int]]:
-        """The counts that are due, each once; full allowances are forgotten."""
+        """The counts to log now, each returned once. Full allowances are forgotten."""
         due = []
-        for key, found in list(self._allowances.items()):
-            found.fill(now)
-            if found.omitted and (found.left >= _CALM or now - found.since >= _PATIENCE):
-                due.append((key, found.omitted))
-                found.omitted = 0
-            elif not found.omitted and found.left >= found.burst:
+        for key, allowance in list(self._allowances.items()):
+            allowance.refill(now)
+            if allowance.omitted and (
+                allowance.remaining >= _CALM_BYTES or now - allowance.omitted_since >= _COUNT_SECONDS
+            ):
+                due.append((key, allowance.omitted))
+                allowance.omitted = 0
+            elif not allowance.omitted and allowance.remaining >= allowance.burst:
                 del self._allowances[key]
         return due

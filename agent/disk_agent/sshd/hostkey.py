@@ -1,7 +1,7 @@
-"""`python3 -m disk_agent.sshd.hostkey`: sees that there are host keys, and publishes their public parts.
+"""`python3 -m disk_agent.sshd.hostkey`: creates missing host keys, and publishes the public keys.
 
-The chart runs it once before each install and upgrade, with rights of its own, so that no agent may write a
-Secret. A key is made only where there is none of its type: those that are there survive upgrades, and an
+The chart runs it once before each install and upgrade, with a service account of its own, so that the agents need no
+right to write Secrets. It creates a key only if there is none of that type: existing keys survive upgrades, and an
 uninstall too.
 """
 
@@ -20,7 +20,7 @@ from disk_agent.kube import ApiError, Kube
 from disk_agent.logs import JsonHandler
 
 KEY = "ssh_host_ed25519_key"
-# What `ssh-keygen` makes of each, the key that clients should prefer first. Some clients know RSA or ECDSA alone.
+# Arguments of `ssh-keygen` for each key, the one that clients should prefer first. Some clients know only RSA or ECDSA.
 KEYS = {
     KEY: ("-t", "ed25519"),
     "ssh_host_ecdsa_key": ("-t", "ecdsa", "-b", "256"),
@@ -37,11 +37,15 @@ def main() -> None:
 
 
 def publish(kube: Kube, namespace: str, secret: str) -> None:
-    """Ensure the keys in the Secret and the ConfigMap `sftp-host-key`. Raises ApiError or OSError."""
+    """Ensure that the Secret has the private keys, and the ConfigMap `sftp-host-key` the public ones.
+
+    Raises:
+        ApiError, OSError: A request to Kubernetes failed.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        keys = _ensure(kube, namespace, secret, folder)
-        public = {name: _public(folder / name, private) for name, private in keys.items()}
+        keys = _ensure_private_keys(kube, namespace, secret, folder)
+        public = {name: _public_key(folder / name, private) for name, private in keys.items()}
         fingerprints = [_fingerprint(folder / f"{name}.pub", line) for name, line in public.items()]
     data = {
         "fingerprints": "".join(f"{line}\n" for line in fingerprints),
@@ -51,34 +55,34 @@ def publish(kube: Kube, namespace: str, secret: str) -> None:
     log.info("host keys published", extra={"fields": {"fingerprints": fingerprints}})
 
 
-def _ensure(kube: Kube, namespace: str, secret: str, folder: Path) -> dict[str, bytes]:
-    """The private keys by name; what is missing is added to the Secret, what is there stays as it is."""
+def _ensure_private_keys(kube: Kube, namespace: str, secret: str, folder: Path) -> dict[str, bytes]:
+    """The private keys by name, after adding the missing ones to the Secret. Existing keys stay as they are."""
     path = f"/api/v1/namespaces/{namespace}/secrets"
-    found = _get(kube, f"{path}/{secret}")
-    there: Mapping[str, str] = (found or {}).get("data") or {}
-    keys = {name: base64.b64decode(there[name]) for name in KEYS if name in there}
-    missing = [name for name in KEYS if name not in there]
-    if missing and (found or {}).get("immutable"):
-        # The operator's own, made so that nobody changes it.
+    stored = _get(kube, f"{path}/{secret}")
+    data: Mapping[str, str] = (stored or {}).get("data") or {}
+    keys = {name: base64.b64decode(data[name]) for name in KEYS if name in data}
+    missing = [name for name in KEYS if name not in data]
+    if missing and (stored or {}).get("immutable"):
+        # The operator's own Secret, made immutable on purpose.
         log.warning("the host key's Secret is immutable", extra={"fields": {"missing": missing}})
     elif missing:
-        keys |= {name: _made(folder / name) for name in missing}
-        data = {name: base64.b64encode(private).decode() for name, private in keys.items()}
-        if found is None:
-            kube.request("POST", path, _secret(secret, data))
+        keys |= {name: _generate(folder / name) for name in missing}
+        encoded = {name: base64.b64encode(private).decode() for name, private in keys.items()}
+        if stored is None:
+            kube.request("POST", path, _secret(secret, encoded))
         else:
-            # The Secret's version goes with it: what somebody else writes meanwhile is not lost.
-            kube.request("PUT", f"{path}/{secret}", {**found, "data": {**there, **data}})
+            # The body carries the Secret's resourceVersion, so a concurrent write is not lost.
+            kube.request("PUT", f"{path}/{secret}", {**stored, "data": {**data, **encoded}})
         log.info("host keys made", extra={"fields": {"keys": missing}})
     return {name: keys[name] for name in KEYS if name in keys}
 
 
-def _made(path: Path) -> bytes:
+def _generate(path: Path) -> bytes:
     _ssh_keygen("-q", *KEYS[path.name], "-N", "", "-C", "", "-f", str(path))
     return path.read_bytes()
 
 
-def _public(path: Path, private: bytes) -> str:
+def _public_key(path: Path, private: bytes) -> str:
     path.touch(mode=0o600)
     path.write_bytes(private)
     return _ssh_keygen("-y", "-f", str(path)).strip()
@@ -98,10 +102,10 @@ def _put_config_map(kube: Kube, namespace: str, data: dict[str, str]) -> None:
         "metadata": {"name": "sftp-host-key", "labels": _labels()},
         "data": data,
     }
-    found = _get(kube, f"{path}/sftp-host-key")
-    if found is None:
+    stored = _get(kube, f"{path}/sftp-host-key")
+    if stored is None:
         kube.request("POST", path, body)
-    elif found.get("data") != data:
+    elif stored.get("data") != data:
         kube.request("PUT", f"{path}/sftp-host-key", body)
 
 

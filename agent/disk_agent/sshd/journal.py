@@ -1,4 +1,4 @@
-"""What sshd and the sessions say goes through here into the log, each server's within its budget."""
+"""Writes what sshd and its sessions log to the container's log, each server's lines within its budget."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from disk_agent.logs import Fields
 from disk_agent.sshd.budget import FILES, REFUSALS, SESSIONS, Budget, Key
 
 _LIMITS = {"files": FILES, "sessions": SESSIONS, "refusals": REFUSALS}
-_ABOUT = {
+# The allowance of each event; all others belong to "sessions".
+_ALLOWANCES = {
     "file": "files",
     "file refused": "files",
     "login refused": "refusals",
@@ -21,7 +22,10 @@ _ABOUT = {
 
 
 class Journal:
-    """Safe for threads. is_here tells whether a server's disk is offered on this node: whoever knocks can name any."""
+    """The log of sshd and its sessions. Thread-safe.
+
+    `is_here` says whether a server's disk is offered on this node: a client can name any server.
+    """
 
     def __init__(self, is_here: Callable[[str], bool]) -> None:
         self._is_here = is_here
@@ -29,7 +33,7 @@ class Journal:
         self._lock = threading.Lock()
 
     def write(self, *events: Fields) -> None:
-        """Log them, as far as each server's budget goes."""
+        """Log the events, as far as each server's budget allows."""
         now, stamp, lines = time.monotonic(), logs.stamp(), []
         with self._lock:
             for fields in events:
@@ -39,8 +43,8 @@ class Journal:
                     self._budget.spend(key, len(lines[-1].encode()))
         logs.write_lines([*self._omitted(now), *lines])
 
-    def settle(self) -> None:
-        """Log what was left out. To be called now and then."""
+    def flush(self) -> None:
+        """Log how many lines were left out, if that is due. Call it now and then."""
         logs.write_lines(self._omitted(time.monotonic()))
 
     def _omitted(self, now: float) -> list[str]:
@@ -48,15 +52,15 @@ class Journal:
             due = self._budget.omitted(now)
         return [
             logs.line(
-                {"level": "warning", "event": "lines left out", "server": server, "about": about, "lines": count},
+                {"level": "warning", "event": "lines left out", "server": server, "about": allowance, "lines": count},
                 logs.stamp(),
             )
-            for (server, about), count in due
+            for (server, allowance), count in due
         ]
 
     def _key(self, fields: Fields) -> Key:
         server = fields.get("server")
         known = server if server is not None and self._is_here(str(server)) else None
-        # What sshd says before a login, anybody makes it say.
-        knocking = fields["event"] == "sshd" and "[preauth]" in fields["text"]
-        return known, "refusals" if knocking else _ABOUT.get(fields["event"], "sessions")
+        # Anybody can make sshd log such lines: they come before a login.
+        before_login = fields["event"] == "sshd" and "[preauth]" in fields["text"]
+        return known, "refusals" if before_login else _ALLOWANCES.get(fields["event"], "sessions")

@@ -1,7 +1,7 @@
 """The sockets to which sshd and its sessions log, by syslog(3).
 
-A session logs to the /dev/log in its chroot, so the socket on which a line comes tells its server for certain.
-A session that finds no socket, while the agent starts again, drops the line and goes on.
+A session logs to the /dev/log in its chroot, so the socket that a line arrives on identifies its server reliably. If a
+session finds no socket because the agent is restarting, it drops the line and continues.
 """
 
 from __future__ import annotations
@@ -18,22 +18,25 @@ from typing import Any
 from disk_agent.logs import Fields
 from disk_agent.sshd.journal import Journal
 from disk_agent.sshd.logs import event
-from disk_agent.sshd.visitors import Visitors
+from disk_agent.sshd.peers import Peers
 
-# The sessions' lines are gathered for so many seconds, at most so many of a server's: a folder of small files
-# brings thousands a second, and to wake the agent (and whoever keeps the pod's log) for each of them would cost
-# the transfer a fifth of its speed. A session that logs faster than that has to wait.
-GATHER, MOST = 0.1, 2000
-# So often, in seconds, it is looked whether something that was left out is to be told.
-SETTLE = 10.0
+# The sessions' lines are gathered for this many seconds, at most this many lines per server: a folder of small files
+# logs thousands of lines a second, and waking the agent (and the container runtime) for each of them would cost the
+# transfer a fifth of its speed. A session that logs faster than that has to wait.
+GATHER_SECONDS, MAX_LINES = 0.1, 2000
+# How often to log the number of lines that were left out, in seconds.
+FLUSH_SECONDS = 10.0
 
 
 class Sockets:
-    """The /dev/log of sshd and of each chroot. Each event goes to the journal, and sshd's own to heard."""
+    """The /dev/log of sshd and of each chroot.
 
-    def __init__(self, own: Path, heard: Callable[[Fields], None]) -> None:
-        self._heard = heard
-        self.visitors = Visitors()
+    All events go to the journal; `on_event` is called with those that sshd itself logs. Thread-safe.
+    """
+
+    def __init__(self, own: Path, on_event: Callable[[Fields], None]) -> None:
+        self._on_event = on_event
+        self.peers = Peers()
         self.journal = Journal(self.serves)
         self._selector = selectors.DefaultSelector()
         self._bound: dict[str, tuple[socket.socket, int]] = {}
@@ -41,25 +44,26 @@ class Sockets:
         self._own = _bind(own, socket.SOCK_DGRAM)
 
     def start(self) -> None:
-        for name, target in (("sshd-log", self._hear), ("sessions-log", self._gather)):
+        """Start the threads that read the sockets."""
+        for name, target in (("sshd-log", self._receive), ("sessions-log", self._gather)):
             threading.Thread(target=target, name=name, daemon=True).start()
 
     def bind(self, server: str, path: Path) -> None:
-        """Listen at a server's path, unless that is done already: twice is once."""
+        """Listen at `path` for a server. Idempotent."""
         with self._lock:
             if server in self._bound and _inode(path) == self._bound[server][1]:
                 return
             self._close(server)
-            # A stream, to which syslog(3) turns when it finds no datagram socket: of datagrams the kernel holds
-            # ten, of connections (one a line, as OpenSSH does it) as many as are gathered at once.
+            # A stream socket, which syslog(3) uses if it finds no datagram socket. The kernel queues only ten
+            # datagrams, but as many connections (OpenSSH makes one per line) as the backlog allows.
             listening = _bind(path, socket.SOCK_STREAM)
-            listening.listen(MOST)
+            listening.listen(MAX_LINES)
             listening.setblocking(False)
             self._bound[server] = (listening, _inode(path))
             self._selector.register(listening, selectors.EVENT_READ, server)
 
     def serves(self, server: str) -> bool:
-        """Whether this server's disk is here."""
+        """Whether this server's disk is on this node."""
         return server in self._bound
 
     def close(self, server: str) -> None:
@@ -73,45 +77,45 @@ class Sockets:
             self._selector.unregister(listening)
             listening.close()
 
-    def _hear(self) -> None:
-        """sshd's own lines, each at once: refused passwords and new sessions are counted by them."""
+    def _receive(self) -> None:
+        """Handle sshd's own lines immediately: refused passwords and new sessions are counted from them."""
         while True:
-            found = event(self._own.recv(8192).decode(errors="backslashreplace"), None)
-            if found is not None:
-                found = self.visitors.told(found, time.monotonic())
-                if found["event"] != "connection":
-                    self.journal.write(found)
-                self._heard(found)
+            fields = event(self._own.recv(8192).decode(errors="backslashreplace"), None)
+            if fields is not None:
+                fields = self.peers.update(fields, time.monotonic())
+                if fields["event"] != "connection":
+                    self.journal.write(fields)
+                self._on_event(fields)
 
     def _gather(self) -> None:
-        """What the sessions do."""
+        """Handle the sessions' lines, many at once."""
         while True:
-            if not self._selector.select(SETTLE):
-                self.journal.settle()
+            if not self._selector.select(FLUSH_SECONDS):
+                self.journal.flush()
                 continue
-            time.sleep(GATHER)
-            lines = [(line, key.data) for key, _ in self._selector.select(0) for line in _waiting(key.fileobj)]
+            time.sleep(GATHER_SECONDS)
+            lines = [(line, key.data) for key, _ in self._selector.select(0) for line in _queued_lines(key.fileobj)]
             self.journal.write(*(fields for line, server in lines if (fields := event(line, server)) is not None))
 
 
-def _waiting(listening: Any) -> Iterator[str]:
-    """The lines that wait at a chroot's socket, a connection each."""
-    for _ in range(MOST):
+def _queued_lines(listening: Any) -> Iterator[str]:
+    """The lines queued at a chroot's socket, one per connection."""
+    for _ in range(MAX_LINES):
         try:
             connection, _ = listening.accept()
-        except OSError:  # nothing more, or closed meanwhile
+        except OSError:  # The queue is empty, or the socket was closed.
             return
         with connection:
             try:
                 line = connection.recv(8192, socket.MSG_DONTWAIT)
             except OSError:
-                line = _late(connection)
+                line = _received_later(connection)
         if line:
             yield line.decode(errors="backslashreplace")
 
 
-def _late(connection: socket.socket) -> bytes:
-    """The line of one that has connected and not sent yet; nobody may keep the others waiting."""
+def _received_later(connection: socket.socket) -> bytes:
+    """The line of a session that has connected but not sent yet, or b"" after a second: the others must not wait."""
     connection.settimeout(1)
     try:
         return connection.recv(8192)
@@ -123,7 +127,7 @@ def _bind(path: Path, kind: socket.SocketKind) -> socket.socket:
     path.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, kind)
     listening.bind(str(path))
-    # The session logs as the game's uid.
+    # Sessions log as the game's uid.
     path.chmod(0o666)
     return listening
 

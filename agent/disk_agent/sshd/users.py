@@ -1,4 +1,4 @@
-"""The files in which sshd finds its users and their keys, as text. Pure."""
+"""The files in which sshd looks up its users and their keys, as text. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NO_PASSWORD = "*"  # noqa: S105
 
 
 def passwd(accounts: Iterable[Account], uid: int, gid: int) -> str:
-    """One user a server. All share the game's uid, so that the game can use what they upload.
+    """passwd(5), with one user per server. All have the game's uid, so that the game can use what they upload.
 
     No login shell is ever started: sshd runs internal-sftp in its own process.
     """
@@ -19,12 +19,12 @@ def passwd(accounts: Iterable[Account], uid: int, gid: int) -> str:
 
 
 def group(gid: int) -> str:
-    """The game's group, without members."""
+    """group(5), with the game's group and no members."""
     return f"game:x:{gid}:\n"
 
 
 def shadow(accounts: Iterable[Account], slowed: frozenset[str]) -> str:
-    """Password hashes. A server in slowed takes no password for now: somebody has been guessing."""
+    """shadow(5), with the password hashes. The servers in `slowed` accept no password for now."""
     return "".join(
         f"server-{account.server}:"
         f"{NO_PASSWORD if account.server in slowed else account.password_hash or NO_PASSWORD}:::::::\n"
@@ -33,11 +33,11 @@ def shadow(accounts: Iterable[Account], slowed: frozenset[str]) -> str:
 
 
 def authorized_keys(account: Account) -> str:
-    """The account's keys, each `restrict`ed once more than sshd's own settings do."""
+    """The account's keys, each marked `restrict` in addition to sshd's own settings."""
     return "".join(f"restrict {key}\n" for key in account.keys)
 
 
-def something_taken(before: Account, after: Account) -> bool:
-    """Whether a credential that worked before works no longer; then the sessions that used it must end."""
-    password_taken = before.password_hash is not None and before.password_hash != after.password_hash
-    return password_taken or not set(before.keys) <= set(after.keys)
+def credential_removed(before: Account, after: Account) -> bool:
+    """Whether a credential of `before` no longer works in `after`; if so, the sessions that used it must end."""
+    password_removed = before.password_hash is not None and before.password_hash != after.password_hash
+    return password_removed or not set(before.keys) <= set(after.keys)

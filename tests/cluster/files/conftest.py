@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import asyncssh
 import pytest
 
-from tests.cluster.files.servers import PASSWORD_HASH, SFTP, Server, eventually, get, kubectl
+from tests.cluster import evidence
+from tests.cluster.files.servers import PASSWORD_HASH, Server, eventually, get
 
 ALICE, BOB, CAROL = 9_100_001, 9_100_002, 9_100_003
 
@@ -31,55 +30,54 @@ def nodes() -> list[dict[str, str]]:
 def servers(
     nodes: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Server, Server, Server]]:
-    """All of them, reachable."""
+    """Alice's, Bob's and Carol's server, running and reachable."""
     folder = tmp_path_factory.mktemp("keys")
     addresses = tuple(node["address"] for node in nodes)
-    made = (
+    created = (
         _server(ALICE, nodes[0]["name"], folder, addresses),
         _server(BOB, nodes[-1]["name"], folder, addresses),
         _server(CAROL, nodes[0]["name"], folder, addresses),
     )
-    with ThreadPoolExecutor(len(made)) as at_once:
-        list(at_once.map(Server.delete, made))
+    with ThreadPoolExecutor(len(created)) as at_once:
+        list(at_once.map(Server.delete, created))
         try:
-            list(at_once.map(Server.create, made))
-            for server in made:
+            list(at_once.map(Server.create, created))
+            for server in created:
                 eventually(server.reachable, 20, f"{server.user} has access")
-            yield made
+            yield created
         finally:
-            list(at_once.map(Server.delete, made))
+            list(at_once.map(Server.delete, created))
 
 
 @pytest.fixture
 def alice(servers: tuple[Server, Server, Server]) -> Iterator[Server]:
+    """Alice's server, on the first node."""
     yield from _restored(servers[0])
 
 
 @pytest.fixture
 def bob(servers: tuple[Server, Server, Server]) -> Iterator[Server]:
+    """Bob's server, on the last node."""
     yield from _restored(servers[1])
 
 
 @pytest.fixture
 def carol(servers: tuple[Server, Server, Server]) -> Iterator[Server]:
+    """Carol's server, on the first node."""
     yield from _restored(servers[2])
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    outcome: Any = yield
-    report = outcome.get_result()
-    if report.failed and Path(str(item.fspath)).parent == Path(__file__).parent:
-        try:
-            logs = kubectl("logs", "-n", SFTP, "daemonset/sftp", "--all-pods", "--prefix", "--tail=60")
-        except (AssertionError, subprocess.TimeoutExpired) as error:
-            # It fails with Kubernetes away, for one. Raised here it would end the whole session.
-            logs = str(error)
-        report.sections.append(("SFTP pods", logs))
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows the last lines of the agents' logs."""
+    report = yield
+    if report.failed:
+        report.sections.append(evidence.of_agents())
+    return report
 
 
 def _restored(server: Server) -> Iterator[Server]:
-    """The server, whose account is set right again after a test that changed it."""
+    """The server. Its account is reset after the test."""
     yield server
     server.set_account(keys=[server.public_key], password_hash=PASSWORD_HASH)
     eventually(server.reachable, 20, f"{server.user} has access again")

@@ -1,6 +1,6 @@
 """Servers as the SFTP agents see them: a claim with its disk, a Service, an account, and a game that runs.
 
-They are made without the API, so that these tests tell about the DaemonSet alone.
+They are created without the API, so that these tests check the DaemonSet alone.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from typing import Any
 import asyncssh
 
 from local import nodes
+from tests.cluster import commands
 from tests.support.waiting import until
 
 SERVERS = "gameservers"
 SFTP = "gameserver-sftp"
 IMAGE = "localhost/debian:bookworm-slim"
-# Made by `openssl passwd -6`.
+# The output of `openssl passwd -6`.
 PASSWORD = "correct-horse"
 PASSWORD_HASH = "$6$saltsaltsalt$DwOpBtQmY9DfqAt5fItSHEOMhiTt98Jo3pY.1UoK4FbqzpKXekUehTMGg5ZBsPI2GQWABrnNp3WUQTfNhJLvu."
 OTHER_PASSWORD = "battery-staple"
 OTHER_HASH = "$6$saltsaltsalt$Dq1ddwhzporGzhjhBPOwKcyUGML9e98fi7fQZsOWapKmMTYcNc8VAGD1HaXs8RFdZ7XjlB2G5cEAvk/cJijk8."
 
-# The first value of an option counts: these go before the others, and before the BatchMode that `sftp -b` sets.
+# sftp uses the first value of an option, so these go before the others and before the BatchMode that `sftp -b` sets.
 PASSWORD_ONLY = [
     *("-o", "BatchMode=no"),
     *("-o", "PasswordAuthentication=yes"),
@@ -41,56 +42,49 @@ PASSWORD_ONLY = [
 
 
 def kubectl(*arguments: str, stdin: str | None = None) -> str:
-    """What kubectl prints. Raises AssertionError with what it complained of."""
-    done = subprocess.run(
-        ("kubectl", *arguments), input=stdin, text=True, capture_output=True, check=False, timeout=180
-    )
-    assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
-    return done.stdout
+    """Run kubectl and return what it prints. Raises AssertionError with its stderr."""
+    return commands.run("kubectl", *arguments, stdin=stdin, timeout=180)
 
 
 def get(*arguments: str) -> Any:
+    """The output of `kubectl get … -o json`."""
     return json.loads(kubectl("get", *arguments, "-o", "json"))
 
 
 def apply(*objects: dict[str, Any]) -> None:
+    """Create or change these objects with `kubectl apply`."""
     kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
 
 
 def eventually(check: Callable[[], Any], seconds: float, what: str) -> float:
-    """Wait until check is true; gives how long it took. What the network or SSH complains of counts as not yet."""
-
-    def reached() -> bool:
-        try:
-            return bool(check())
-        except (OSError, asyncssh.Error):
-            return False
-
-    return until(reached, seconds, f"not within {seconds} s: {what}")
+    """Wait until `check()` is true, also through errors of the network and of SSH. Returns how many seconds it took."""
+    return until(check, seconds, f"not within {seconds} s: {what}", not_yet=(OSError, asyncssh.Error))
 
 
 def sftp_pod(node: str) -> str:
     """The name of a node's SFTP pod."""
     pods = get("pods", "-n", SFTP, "-l", "app.kubernetes.io/name=sftp-daemonset")["items"]
-    return next(
+    name: str = next(
         pod["metadata"]["name"]
         for pod in pods
         if pod["spec"].get("nodeName") == node and "deletionTimestamp" not in pod["metadata"]
     )
+    return name
 
 
 def in_sftp_pod(node: str, script: str) -> str:
+    """Run a script in a node's SFTP pod and return what it prints."""
     return kubectl("exec", "-n", SFTP, sftp_pod(node), "--", "sh", "-c", script)
 
 
 def on_node(node: str, script: str) -> str:
-    """Run a script as root on the node itself, beside the pods."""
-    name = next(found for found in (nodes.Node(number) for number in nodes.running()) if found.name == node)
+    """Run a script as root on the node itself, outside its pods, and return what it prints."""
+    name = next(each for each in (nodes.Node(number) for number in nodes.running()) if each.name == node)
     return subprocess.run(nodes.enter(name, ["sh", "-c", script]), check=True, capture_output=True, text=True).stdout
 
 
 def agent(node: str) -> str:
-    """The process number of a node's agent, "" while there is none."""
+    """The pid of a node's agent in its pod; "" if no agent runs."""
     script = (
         "for process in /proc/[0-9]*; do"
         " case \"$(tr '\\0' ' ' < $process/cmdline)\" in 'python3 -m disk_agent '*) echo ${process#/proc/};; esac; done"
@@ -100,7 +94,7 @@ def agent(node: str) -> str:
 
 @dataclass
 class Server:
-    """One server: its objects, and ways to its files."""
+    """One server: its objects, and clients for its files."""
 
     number: int
     node: str
@@ -124,7 +118,7 @@ class Server:
 
     @functools.cached_property
     def port(self) -> int:
-        """The node port, as long as the Service is the same."""
+        """The node port. `expose` clears the cached value."""
         return int(get("service", f"{self.user}-sftp", "-n", self.namespace)["spec"]["ports"][0]["nodePort"])
 
     @property
@@ -135,22 +129,26 @@ class Server:
         return str((spec.get("hostPath") or spec["local"])["path"])
 
     def create(self) -> None:
-        """The disk, the game that runs on it, the Service and the account."""
+        """Create the disk, the Service, the account and the game, and wait until the game runs."""
         apply(self._claim(), self._service(), self._pod())
         self.set_account(keys=[self.public_key], password_hash=PASSWORD_HASH)
         self.wait_for_game()
 
     def wait_for_game(self) -> None:
+        """Wait until the game's pod is ready."""
         kubectl("wait", "-n", SERVERS, f"pod/{self.user}-0", "--for=condition=Ready", "--timeout=120s")
 
     def start(self) -> None:
+        """Start the game, and wait until it runs."""
         apply(self._pod())
         self.wait_for_game()
 
     def stop(self) -> None:
+        """Stop the game, and wait until it has ended."""
         kubectl("delete", "-n", SERVERS, f"pod/{self.user}-0", "--ignore-not-found", "--wait")
 
     def expose(self) -> None:
+        """Create the Service."""
         apply(self._service())
         self.__dict__.pop("port", None)
 
@@ -163,6 +161,7 @@ class Server:
         self.wait_for_game()
 
     def delete(self) -> None:
+        """Delete the server with its disk and account."""
         kubectl("delete", "secret", self.user, "-n", SFTP, "--ignore-not-found")
         self.stop()
         kubectl(
@@ -170,6 +169,7 @@ class Server:
         )
 
     def set_account(self, keys: list[str], password_hash: str | None) -> None:
+        """Write the account's Secret."""
         apply(self.account(keys, password_hash))
 
     def account(self, keys: list[str], password_hash: str | None = None) -> dict[str, Any]:
@@ -189,8 +189,8 @@ class Server:
         }
 
     def static(self, folder: str) -> list[dict[str, Any]]:
-        """A disk in a folder of the node that is there already, and the Service: a server whose game never ran."""
-        volume = {
+        """A disk in an existing folder of the node, and the Service: a server whose game never ran."""
+        volume: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "PersistentVolume",
             "metadata": {"name": f"{self.namespace}-{self.user}", "labels": self.labels},
@@ -214,25 +214,25 @@ class Server:
             },
         }
         claim = self._claim()
-        claim["spec"] |= {"storageClassName": "", "volumeName": volume["metadata"]["name"]}  # type: ignore[index]
+        claim["spec"] |= {"storageClassName": "", "volumeName": volume["metadata"]["name"]}
         return [volume, claim, self._service()]
 
     def game(self, script: str) -> str:
-        """Run a script in the game's container, as the game's user, in its disk."""
+        """Run a script in the game's container, as the game's user, in the disk's folder."""
         return kubectl("exec", "-n", SERVERS, f"{self.user}-0", "--", "sh", "-c", f"cd /data; {script}")
 
     def openssh(self, *batch: str, address: str | None = None, check: bool = True, password: str | None = None) -> str:
-        """Run a batch with OpenSSH's own sftp, by the key or by a password; gives all that it says."""
+        """Run a batch with OpenSSH's sftp, with the key or a password, and return all that it prints."""
         options, environment = ["-b", "-", *self._options()], None
         if password is not None:
             options = [*PASSWORD_ONLY, *options]
-            # There is no terminal to ask at: OpenSSH asks a program.
-            asked = self.key_file.parent / "askpass"
-            asked.write_text('#!/bin/sh\nprintf "%s\\n" "$PASSWORD"\n')
-            asked.chmod(0o700)
+            # Without a terminal, OpenSSH asks this program for the password.
+            askpass = self.key_file.parent / "askpass"
+            askpass.write_text('#!/bin/sh\nprintf "%s\\n" "$PASSWORD"\n')
+            askpass.chmod(0o700)
             environment = {
                 **os.environ,
-                "SSH_ASKPASS": str(asked),
+                "SSH_ASKPASS": str(askpass),
                 "SSH_ASKPASS_REQUIRE": "force",
                 "PASSWORD": password,
             }
@@ -251,7 +251,7 @@ class Server:
 
     @contextlib.contextmanager
     def openssh_session(self) -> Iterator[subprocess.Popen[bytes]]:
-        """OpenSSH's own sftp, logged in and waiting for the next command."""
+        """OpenSSH's sftp, logged in and waiting for the next command."""
         words = ("sftp", "-b", "-", *self._options(), "-P", str(self.port), f"{self.user}@{self.addresses[0]}")
         with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as sftp:
             assert sftp.stdin
@@ -266,7 +266,7 @@ class Server:
                 sftp.kill()
 
     def connect(self, address: str | None = None, **options: Any) -> Any:
-        """An asyncssh connection; with the account's key unless told otherwise."""
+        """An asyncssh connection, with the account's key by default."""
         chosen: dict[str, Any] = {
             "username": self.user,
             "client_keys": [self.key],
@@ -284,7 +284,7 @@ class Server:
         )
 
     def reachable(self) -> bool:
-        """Whether a login works just now."""
+        """Whether a login works."""
         done = subprocess.run(
             ("sftp", "-b", "/dev/null", *self._options(), "-P", str(self.port), f"{self.user}@{self.addresses[0]}"),
             capture_output=True,
@@ -294,7 +294,7 @@ class Server:
         return done.returncode == 0
 
     def ssh(self, *options: str, command: str = "") -> subprocess.Popen[str]:
-        """OpenSSH's ssh, for what else it could be used for."""
+        """OpenSSH's ssh, for everything that is not SFTP."""
         words = ("-v", *options, *self._options(), "-p", str(self.port), f"{self.user}@{self.addresses[0]}", command)
         return subprocess.Popen(
             [word for word in ("ssh", *words) if word],
@@ -366,12 +366,12 @@ class Server:
 
 @functools.cache
 def published_host_key() -> tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey], list[asyncssh.SSHKey]]:
-    """The host keys that the ConfigMap tells, as asyncssh's trusted ones: any other refuses to connect."""
+    """The host keys in the ConfigMap, as asyncssh's trusted ones. It refuses a host with another key."""
     data = get("configmap", "sftp-host-key", "-n", SFTP)["data"]
     return [asyncssh.import_public_key(line) for line in data["public-keys"].splitlines()], [], []
 
 
 def banner(address: str, port: int) -> bytes:
-    """What a server says first."""
+    """The first bytes that a server sends."""
     with socket.create_connection((address, port), timeout=3) as connection:
         return connection.recv(100)

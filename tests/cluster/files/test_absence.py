@@ -1,4 +1,4 @@
-"""The API server goes away: sessions and logins go on, the agents wait ever longer, and catch up afterwards."""
+"""While the API server is away, sessions and logins work. The agents retry ever less often, and catch up afterwards."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.cluster.files.servers import (
 
 @contextlib.asynccontextmanager
 async def session(alice: Server, bob: Server) -> AsyncIterator[asyncssh.SFTPClient]:
-    """A session of Alice's that is there before the API server goes."""
-    # What is asked of Kubernetes is asked before it goes.
+    """A session of Alice's that starts before the API server goes away."""
+    # Read from Kubernetes before it goes away, and cached.
     assert alice.port != bob.port
     published_host_key()
     async with alice.connect() as before, before.start_sftp_client() as sftp:
@@ -35,7 +35,7 @@ async def session(alice: Server, bob: Server) -> AsyncIterator[asyncssh.SFTPClie
 
 
 async def works(alice: Server, bob: Server, sftp: asyncssh.SFTPClient) -> None:
-    """The session goes on, and new logins work on both nodes, by key and by password."""
+    """Check that the session works, and that new logins work on both nodes, by key and by password."""
     async with sftp.open("/files/meanwhile.txt", "w") as file:
         await file.write("written")
     for server in (alice, bob):
@@ -45,12 +45,14 @@ async def works(alice: Server, bob: Server, sftp: asyncssh.SFTPClient) -> None:
     assert await sftp.exists("/files/meanwhile.txt")
 
 
-def test_a_silent_api_server_stops_nobody(alice: Server, bob: Server) -> None:
+def test_sessions_and_logins_work_with_a_silent_api_server(alice: Server, bob: Server) -> None:
+    """Sessions and logins work while the API server is frozen, and a later change of an account takes effect."""
+
     async def run() -> None:
         async with session(alice, bob) as sftp:
             with absence.frozen(Node(1), "kube-apiserver"):
                 await works(alice, bob, sftp)
-            # What changes afterwards is noticed as ever: the watches have gone on.
+            # The watches still work, so a change takes effect as usual.
             await asyncio.to_thread(alice.set_account, [], PASSWORD_HASH)
             await asyncio.wait_for(sftp_ends(sftp), 10)
 
@@ -58,8 +60,8 @@ def test_a_silent_api_server_stops_nobody(alice: Server, bob: Server) -> None:
 
 
 @pytest.mark.long
-def test_an_api_server_that_is_gone_is_asked_ever_more_seldom(alice: Server, bob: Server) -> None:
-    """For half a minute every connection is refused. Each of the five watches tries a handful of times."""
+def test_a_missing_api_server_is_called_ever_less_often(alice: Server, bob: Server) -> None:
+    """In half a minute of refused connections, each of the five watches tries only a few times."""
 
     async def run() -> None:
         async with session(alice, bob) as sftp:
@@ -72,10 +74,10 @@ def test_an_api_server_that_is_gone_is_asked_ever_more_seldom(alice: Server, bob
             await asyncio.to_thread(eventually, api_server_answers, 120, "the API server is back")
             tries = await asyncio.to_thread(interruptions, pod, int(time.time() - since) + 1)
             print(f"{tries} tries of five watches in {time.time() - since:.0f} s")
-            # 0.25 + 0.5 + 1 + 2 + 4 + 8 + 15 + 15 … seconds at least lie between them.
+            # The pauses are at least 0.25, 0.5, 1, 2, 4, 8, 15, 15 … seconds.
             assert 5 <= tries <= 5 * (7 + (time.time() - since) / 15)
             await works(alice, bob, sftp)
-            # It catches up: what changed meanwhile, or changes now, takes effect within the longest pause.
+            # The agent catches up: a change takes effect within the longest pause.
             await asyncio.to_thread(alice.set_account, [], PASSWORD_HASH)
             await asyncio.wait_for(sftp_ends(sftp), 45)
 
@@ -83,6 +85,7 @@ def test_an_api_server_that_is_gone_is_asked_ever_more_seldom(alice: Server, bob
 
 
 async def sftp_ends(sftp: asyncssh.SFTPClient) -> None:
+    """Wait until the session has ended."""
     with contextlib.suppress(asyncssh.Error, OSError):
         while True:
             await sftp.stat("/files")
@@ -90,6 +93,7 @@ async def sftp_ends(sftp: asyncssh.SFTPClient) -> None:
 
 
 def api_server_answers() -> bool:
+    """Whether the API server is ready."""
     try:
         return kubectl("get", "--raw", "/readyz") == "ok"
     except AssertionError:
@@ -97,5 +101,5 @@ def api_server_answers() -> bool:
 
 
 def interruptions(pod: str, seconds: int) -> int:
-    """How often a pod's watches have failed in the last seconds."""
+    """How often a pod's watches have failed in the last `seconds` seconds."""
     return kubectl("logs", "-n", SFTP, pod, f"--since={seconds}s").count('"watch interrupted"')

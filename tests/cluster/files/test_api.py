@@ -1,63 +1,59 @@
-"""The whole way: a server made through the API, its account set through the API, and a customer at its files."""
+"""A server and its account, both created through the API, and a customer who uses its files."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-import os
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import asyncssh
 import pytest
 
+from tests.cluster.conftest import Cluster
 from tests.cluster.files.servers import SERVERS, SFTP, apply, eventually, kubectl, published_host_key
 
 ID = 9_100_010
 
+Call = Callable[..., tuple[int, dict[str, Any]]]
 
-def call(method: str, path: str, body: object = None, id: int = ID) -> tuple[int, dict[str, Any]]:
-    """One call of the API; gives status and answer. Tries again where the answer says when."""
-    while True:
-        request = urllib.request.Request(
-            f"{os.environ['API_URL']}/api/v1/server/{id}/{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {os.environ['API_TOKEN']}", "Content-Type": "application/json"},
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            if "Retry-After" not in error.headers:
-                return error.code, json.load(error)
-            time.sleep(int(error.headers["Retry-After"]))
+
+@pytest.fixture(scope="module")
+def call(shared_cluster: Cluster) -> Call:
+    """Calls of the API about a server, each sent again for as long as the API asks for that; status and JSON."""
+
+    def send(method: str, path: str, body: Any = None, id: int = ID) -> tuple[int, dict[str, Any]]:
+        # A create right after a delete waits for the end of the old game.
+        response = shared_cluster.settled(method, f"/api/v1/server/{id}/{path}", body, seconds=180)
+        return response.status_code, response.json()
+
+    return send
 
 
 def connect(port: dict[str, Any], **credentials: Any) -> Any:
+    """An asyncssh connection to the address that the API gave."""
     options = {"username": f"server-{ID}", "known_hosts": published_host_key(), "config": None, "agent_path": None}
     return asyncssh.connect(port["host"], port["port"], **{"client_keys": None, **options, **credentials})
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[dict[str, Any]]:
-    """A server, and where its files are reached."""
+def port(call: Call) -> Iterator[dict[str, Any]]:
+    """A running server; gives the address of its files."""
     status, _ = call("POST", "", {"ram_gb": 1, "disk_gb": 1, "disk": "reuse"})
     assert status in (200, 201)
     try:
-        status, found = call("PATCH", "port/sftp")
+        status, address = call("PATCH", "port/sftp")
         assert status == 200
         eventually(lambda: call("GET", "")[1]["state"] == "running", 120, "the game runs")
-        yield found
+        yield address
     finally:
         call("DELETE", "?disk=erase")
 
 
-def test_a_password_works_within_five_seconds_and_is_shown_once(port: dict[str, Any]) -> None:
+def test_a_password_works_within_five_seconds_and_is_shown_once(call: Call, port: dict[str, Any]) -> None:
+    """A new password opens the world. It is in no later answer, no log and not in the account's Secret."""
     status, answer = call("PUT", "sftp", {"password": True})
     assert (status, answer["user"]) == (200, f"server-{ID}")
     password = answer["password"]
@@ -78,8 +74,8 @@ def test_a_password_works_within_five_seconds_and_is_shown_once(port: dict[str, 
     assert password not in kubectl("get", "secret", f"server-{ID}", "-n", SFTP, "-o", "yaml")
 
 
-def test_an_account_of_an_earlier_server_opens_nothing(port: dict[str, Any]) -> None:
-    """As after a hand's uninstall: its account stays, and its id is used again."""
+def test_an_account_of_an_earlier_server_opens_nothing(call: Call, port: dict[str, Any]) -> None:
+    """An account with another server's uid does not work, as after an operator's uninstall that left the account."""
     key = asyncssh.generate_private_key("ssh-ed25519")
     assert call("PUT", "sftp", {"public_keys": [key.export_public_key().decode()]})[0] == 200
 
@@ -106,12 +102,12 @@ def test_an_account_of_an_earlier_server_opens_nothing(port: dict[str, Any]) -> 
     eventually(let_in, 10, "its own works again")
 
 
-def test_the_fingerprints_are_those_of_the_host(port: dict[str, Any]) -> None:
-    """Of each type that a client may know alone, in the order in which clients should prefer them."""
+def test_the_fingerprints_are_those_of_the_host(call: Call, port: dict[str, Any]) -> None:
+    """The API lists the fingerprint of each type of host key, in the order in which clients should prefer them."""
 
     async def seen(kind: str) -> str:
-        where = (port["host"], port["port"])
-        key = await asyncssh.get_server_host_key(*where, config=None, server_host_key_algs=[kind])
+        address = (port["host"], port["port"])
+        key = await asyncssh.get_server_host_key(*address, config=None, server_host_key_algs=[kind])
         assert key is not None
         return key.get_fingerprint()
 
@@ -119,14 +115,15 @@ def test_the_fingerprints_are_those_of_the_host(port: dict[str, Any]) -> None:
     assert call("GET", "sftp")[1]["host_keys"] == [asyncio.run(seen(kind)) for kind in kinds]
 
 
-def test_the_port_stays_over_stop_and_start(port: dict[str, Any]) -> None:
+def test_the_port_stays_over_stop_and_start(call: Call, port: dict[str, Any]) -> None:
+    """The SFTP port is the same after a stop and a start."""
     for verb in ("stop", "start"):
         call("PATCH", verb)
         assert call("PATCH", "port/sftp")[1] == port
 
 
-def test_deleting_the_server_ends_its_sessions_and_its_access(port: dict[str, Any]) -> None:
-    """The disk is kept, the way to it is not; made again, the server begins without an account."""
+def test_deleting_the_server_ends_its_sessions_and_its_access(call: Call, port: dict[str, Any]) -> None:
+    """A delete ends the sessions. A new server over the kept disk starts without credentials."""
     key = asyncssh.generate_private_key("ssh-ed25519")
     assert call("PUT", "sftp", {"public_keys": [key.export_public_key().decode()]})[0] == 200
 
@@ -152,25 +149,25 @@ def test_deleting_the_server_ends_its_sessions_and_its_access(port: dict[str, An
 NEVER = 9_100_012
 
 
-def test_before_the_first_start_the_api_says_to_start_the_server_once() -> None:
-    """And from then on the files are reached, whether it runs or not."""
-    made = {"game": "teeworlds", "ram_gb": 1, "disk_gb": 1, "start": False}
-    assert call("POST", "", made, id=NEVER)[0] == 201
+def test_before_the_first_start_the_api_says_to_start_the_server_once(call: Call) -> None:
+    """SFTP calls answer 409 before the first start. After it the files are reachable, even of a stopped server."""
+    spec = {"game": "teeworlds", "ram_gb": 1, "disk_gb": 1, "start": False}
+    assert call("POST", "", spec, id=NEVER)[0] == 201
     try:
         for method, path, body in (("PUT", "sftp", {"password": True}), ("PATCH", "port/sftp", None)):
             status, answer = call(method, path, body, id=NEVER)
             assert (status, answer["type"]) == (409, "/problems/disk-not-made")
         call("PATCH", "start", id=NEVER)
-        # Not before the disk is there: until then the answer says when to come again.
+        # Until the disk is there, the answer has Retry-After.
         status, account = call("PUT", "sftp", {"password": True}, id=NEVER)
         assert status == 200
         call("PATCH", "stop", id=NEVER)
-        status, where = call("PATCH", "port/sftp", id=NEVER)
+        status, address = call("PATCH", "port/sftp", id=NEVER)
         assert status == 200
 
         async def names() -> list[str]:
             options = {"username": f"server-{NEVER}", "password": account["password"]}
-            async with connect(where, **options) as connection, connection.start_sftp_client() as sftp:
+            async with connect(address, **options) as connection, connection.start_sftp_client() as sftp:
                 return [str(name) for name in await sftp.listdir("/")]
 
         eventually(lambda: "files" in asyncio.run(names()), 10, "the files are reached")
@@ -182,8 +179,8 @@ REMOTE, CLASS = 9_100_011, "sftp-test-nfs"
 
 
 @pytest.fixture
-def remote() -> Iterator[None]:
-    """A stopped server over a volume that would be mounted from a file server, kept from an earlier server."""
+def remote(call: Call) -> Iterator[None]:
+    """A kept disk whose volume is on an NFS server."""
     name = f"server-{REMOTE}"
     storage = {"storageClassName": CLASS, "accessModes": ["ReadWriteOnce"]}
     owner = {"meta.helm.sh/release-name": name, "meta.helm.sh/release-namespace": SERVERS}
@@ -216,10 +213,10 @@ def remote() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("remote")
-def test_a_disk_that_is_no_folder_of_a_node_is_refused_clearly() -> None:
-    """Of the server, only its files are refused: it can be looked at, and its game's port asked for."""
-    status, made = call("POST", "", {"ram_gb": 1, "disk_gb": 1, "disk": "reuse", "start": False}, id=REMOTE)
-    assert status == 201, made
+def test_a_disk_that_is_not_node_local_is_refused_clearly(call: Call) -> None:
+    """SFTP calls answer 409 for a disk that is not node-local. The server's other calls work."""
+    status, answer = call("POST", "", {"ram_gb": 1, "disk_gb": 1, "disk": "reuse", "start": False}, id=REMOTE)
+    assert status == 201, answer
     for method, path, body in (
         ("PATCH", "port/sftp", None),
         ("GET", "sftp", None),

@@ -1,7 +1,7 @@
-"""What a customer, or a game that a customer has taken over, must not reach.
+"""A customer, or a game that a customer has taken over, must not reach anything outside the server's own disk.
 
-The game's own container plants whatever its user may make in the disk; the session then tries every
-operation on it. Carol's disk is on the same node as Alice's, Bob's is on another.
+The game's container puts everything that its user can create on the disk, and the session tries every operation on it.
+Carol's disk is on the same node as Alice's, Bob's is on another.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 
@@ -20,9 +21,11 @@ TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 Operation = Callable[[asyncssh.SFTPClient, str], Awaitable[object]]
 
 
-async def _read(sftp: asyncssh.SFTPClient, path: str) -> object:
+async def _read(sftp: asyncssh.SFTPClient, path: str) -> bytes:
     async with sftp.open(path, "rb") as file:
-        return await file.read()
+        # In the types of asyncssh a file reads text, whatever its mode.
+        content: Any = await file.read()
+        return bytes(content)
 
 
 async def _write(sftp: asyncssh.SFTPClient, path: str) -> object:
@@ -31,7 +34,7 @@ async def _write(sftp: asyncssh.SFTPClient, path: str) -> object:
     return "written"
 
 
-# Each follows a link in the last place of its path.
+# Each operation follows a link at the end of its path.
 FOLLOWING: dict[str, Operation] = {
     "read": _read,
     "write": _write,
@@ -58,7 +61,7 @@ async def _create(sftp: asyncssh.SFTPClient, path: str) -> object:
 
 
 def _tried(server: Server, paths: list[str], operations: dict[str, Operation] = FOLLOWING) -> list[str]:
-    """Try each operation on each path; gives those that did anything but fail."""
+    """Try each operation on each path, and return those that did not fail."""
 
     async def all_of_them() -> list[str]:
         worked = []
@@ -66,17 +69,17 @@ def _tried(server: Server, paths: list[str], operations: dict[str, Operation] = 
             for path in paths:
                 for name, operation in operations.items():
                     try:
-                        found = await operation(sftp, path)
+                        result = await operation(sftp, path)
                     except asyncssh.SFTPError:
                         continue
-                    worked.append(f"{name} {path}: {found!r}")
+                    worked.append(f"{name} {path}: {result!r}")
         return worked
 
     return asyncio.run(all_of_them())
 
 
 def _tried_by_openssh(server: Server, paths: list[str], folder: Path) -> list[str]:
-    """The same with OpenSSH's own sftp, as far as it has commands; gives those that were not refused."""
+    """Try the same with OpenSSH's sftp, as far as it has commands, and return those that were not refused."""
     (folder / "up").write_text("attacked")
     commands = [
         command
@@ -93,10 +96,10 @@ def _tried_by_openssh(server: Server, paths: list[str], folder: Path) -> list[st
             f"ln -s /etc/passwd {path}/attacked-link",
         )
     ]
-    # A "-" before a command: its failure ends nothing. Each command is shown, then what was refused of it.
-    said = server.openssh(*(f"-{command}" for command in commands)).splitlines()
-    shown = [number for number, line in enumerate(said) if line.startswith("sftp> -")]
-    answers = [said[here:there] for here, there in zip(shown, [*shown[1:], None], strict=True)]
+    # With "-" before a command, sftp continues after its failure. It prints each command, then its error.
+    output = server.openssh(*(f"-{command}" for command in commands)).splitlines()
+    shown = [number for number, line in enumerate(output) if line.startswith("sftp> -")]
+    answers = [output[start:end] for start, end in zip(shown, [*shown[1:], None], strict=True)]
     assert len(answers) == len(commands)
     refused = ("No such file", "not found", "Permission denied", "Failure", "ouldn't", "an't", "not a regular file")
     return [
@@ -107,7 +110,7 @@ def _tried_by_openssh(server: Server, paths: list[str], folder: Path) -> list[st
 
 
 def test_the_operations_do_work_where_they_may(alice: Server, tmp_path: Path) -> None:
-    """The control of the tests below: on a folder and a file of one's own nearly all succeed."""
+    """Nearly all operations succeed on the customer's own folder and file. This is the control of the tests below."""
     alice.game(
         "rm -rf control stolen*; mkdir control; cd control; echo own | tee secret.txt other.txt ../file > ../own.txt"
     )
@@ -120,7 +123,7 @@ def test_the_operations_do_work_where_they_may(alice: Server, tmp_path: Path) ->
 
 
 def test_symbolic_links_lead_nowhere_outside(alice: Server, carol: Server, tmp_path: Path) -> None:
-    """Out of the chroot there is nothing that a link could name, whatever is done to it."""
+    """No operation on a link leads out of the chroot, whatever the link points to."""
     carol.game("echo carols | tee other.txt > secret.txt")
     alice.game("echo own > own.txt")
     targets = {
@@ -146,6 +149,8 @@ def test_symbolic_links_lead_nowhere_outside(alice: Server, carol: Server, tmp_p
 
 
 def test_links_made_by_the_customer_lead_nowhere_outside(alice: Server) -> None:
+    """A link that the SFTP session itself creates does not lead out of the chroot."""
+
     async def plant() -> None:
         async with alice.connect() as connection, connection.start_sftp_client() as sftp:
             for name, target in {"made": "/etc/shadow", "made-up": "/../../etc"}.items():
@@ -157,7 +162,7 @@ def test_links_made_by_the_customer_lead_nowhere_outside(alice: Server) -> None:
 
 
 def test_dots_lead_nowhere_outside(alice: Server, carol: Server) -> None:
-    """`..` in every place of a path stays below the chroot."""
+    """`..` anywhere in a path stays inside the chroot."""
     alice.game("echo own > own.txt")
     paths = [
         "../../../../etc/shadow",
@@ -172,7 +177,7 @@ def test_dots_lead_nowhere_outside(alice: Server, carol: Server) -> None:
 
 
 def test_the_chroot_itself_cannot_be_changed(alice: Server) -> None:
-    """Its folders are root's: nothing can be put beside the disk, and the disk's place not be taken."""
+    """The chroot's own folders belong to root, so nothing can be created next to the disk or put in its place."""
     operations: dict[str, Operation] = {
         "write beside": lambda sftp, path: _create(sftp, "/attacked"),
         "write in dev": lambda sftp, path: _create(sftp, "/dev/attacked"),
@@ -187,7 +192,7 @@ def test_the_chroot_itself_cannot_be_changed(alice: Server) -> None:
 
 
 def test_a_link_swapped_in_while_the_session_reads_gains_nothing(alice: Server) -> None:
-    """The game swaps a folder for a link to /etc and back, as fast as it can, under a reading session."""
+    """A session reads while the game swaps a folder for a link to /etc and back, as fast as it can."""
     alice.game("mkdir -p real && echo own > real/hostname && echo own > real/passwd")
     swap = (
         "for i in $(seq 1500); do ln -sfn real swap; ln -sfn /etc swap; ln -sfn ../../../etc swap; done;"
@@ -200,7 +205,7 @@ def test_a_link_swapped_in_while_the_session_reads_gains_nothing(alice: Server) 
         async with alice.connect() as connection, connection.start_sftp_client() as sftp:
             while not swapping.done():
                 try:
-                    seen.add(bytes(await _read(sftp, "/files/swap/passwd")))  # type: ignore[call-overload]
+                    seen.add(await _read(sftp, "/files/swap/passwd"))
                 except asyncssh.SFTPError:
                     seen.add(b"(refused)")
         await swapping
@@ -210,25 +215,26 @@ def test_a_link_swapped_in_while_the_session_reads_gains_nothing(alice: Server) 
 
 
 def test_the_disk_has_no_devices_no_setuid_and_no_programs(alice: Server) -> None:
-    """By the mount itself, whoever put them there and however."""
+    """The mount's own options forbid them, no matter how they got there."""
     mounts = in_sftp_pod(alice.node, f"grep ' /srv/sftp/{alice.user}/files ' /proc/self/mountinfo").splitlines()
     assert len(mounts) == 1
     assert {"rw", "nosuid", "nodev", "noexec"} <= set(mounts[0].split()[5].split(","))
 
 
 def test_only_the_chroots_mount_of_a_disk_can_be_written(alice: Server) -> None:
-    said = in_sftp_pod(alice.node, "touch /host/opt/local-path-provisioner/attacked 2>&1 || true")
-    assert "Read-only file system" in said
+    """In the SFTP pod, the node's folder of volumes is mounted read-only."""
+    output = in_sftp_pod(alice.node, "touch /host/opt/local-path-provisioner/attacked 2>&1 || true")
+    assert "Read-only file system" in output
 
 
-def test_a_device_in_the_disk_is_none(alice: Server, tmp_path: Path) -> None:
-    """Made by root on the node, since the game and SFTP cannot make one: no operation opens it."""
+def test_a_device_on_the_disk_cannot_be_opened(alice: Server, tmp_path: Path) -> None:
+    """No operation opens a device. Root creates it on the node, because the game and SFTP cannot."""
     refused = "mknod device c 1 5 2>&1 || true"
     assert "Operation not permitted" in alice.game(refused)
     nodes = {"zero": "c 1 5", "memory": "c 1 1", "disk": "b 254 0"}
     for name, numbers in nodes.items():
         on_node(alice.node, f"mknod -m 666 {alice.folder}/{name} {numbers}")
-    # The control: on the node itself it is one.
+    # The control: on the node itself the device works.
     assert on_node(alice.node, f"head -c 4 {alice.folder}/zero | od -An -tx1").split() == ["00"] * 4
     opening = {name: FOLLOWING[name] for name in ("read", "write", "chmod", "list", "write below")}
     assert _tried(alice, [f"/files/{name}" for name in nodes], opening) == []
@@ -237,14 +243,14 @@ def test_a_device_in_the_disk_is_none(alice: Server, tmp_path: Path) -> None:
         alice.openssh(f"rename {name} {name}.renamed", f"rm {name}.renamed")
 
 
-def test_a_setuid_file_is_worth_nothing(alice: Server) -> None:
-    """Uploaded and made setuid over SFTP or by the game; and one of root's own, put there on the node."""
+def test_a_setuid_file_gives_no_rights(alice: Server) -> None:
+    """A setuid file gives no rights, whether it comes from SFTP, from the game, or from root on the node."""
     alice.openssh("put /usr/bin/id setuid", "chmod 6755 setuid", "ls -l setuid")
     assert alice.game("stat -c '%u %g' setuid; ./setuid -u; cp setuid by-game; chmod 6755 by-game; ./by-game -u") == (
         "1000 1000\n1000\n1000\n"
     )
     on_node(alice.node, f"install -o root -g root -m 6755 /usr/bin/id {alice.folder}/roots")
-    # In the game there is no way to more rights; in the SFTP pod nothing of a customer's can be run at all.
+    # The game gains no rights from it, and the SFTP pod runs no program from a customer's disk.
     assert alice.game("stat -c %a:%u roots; ./roots -u") == "6755:0\n1000\n"
     for name in ("setuid", "by-game", "roots"):
         assert "denied" in in_sftp_pod(alice.node, f"/srv/sftp/{alice.user}/files/{name} 2>&1 || true").lower()
@@ -262,15 +268,15 @@ def test_a_setuid_file_is_worth_nothing(alice: Server) -> None:
 
 
 def test_a_hard_link_cannot_join_two_disks(alice: Server, carol: Server, tmp_path: Path) -> None:
-    """Each disk is a mount of its own, in the game and in SFTP: link(2) refuses to cross, for root too.
+    """Each disk is its own mount, in the game and in SFTP, and link(2) does not cross mounts, not even for root.
 
-    Nor is there a name in a session's chroot, or in a game's container, for a file that is not the server's own.
+    Nor does a session's chroot or a game's container have a path to a file of another server.
     """
     carol.game("echo carols > secret.txt")
-    said = in_sftp_pod(
+    output = in_sftp_pod(
         alice.node, f"ln /srv/sftp/{carol.user}/files/secret.txt /srv/sftp/{alice.user}/files/stolen 2>&1 || true"
     )
-    assert "cross-device link" in said
+    assert "cross-device link" in output
     for source in ("/etc/passwd", f"/srv/sftp/{carol.user}/files/secret.txt", "../../etc/passwd"):
         assert "No such file" in alice.openssh(f"-ln {source} stolen")
     assert _tried(alice, ["/etc", f"/srv/sftp/{carol.user}/files"], {"hard link": FOLLOWING["hard link"]}) == []
@@ -279,6 +285,7 @@ def test_a_hard_link_cannot_join_two_disks(alice: Server, carol: Server, tmp_pat
 
 
 def test_a_fifo_hangs_its_own_session_only(alice: Server) -> None:
+    """A session that reads a FIFO hangs, and another session of the same server works."""
     alice.game("rm -f pipe; mkfifo pipe; echo own > own.txt")
 
     async def both() -> bytes:
@@ -287,19 +294,19 @@ def test_a_fifo_hangs_its_own_session_only(alice: Server) -> None:
             done, _ = await asyncio.wait({opening}, timeout=1)
             assert not done
             async with alice.connect() as other, other.start_sftp_client() as sftp:
-                found = await _read(sftp, "/files/own.txt")
+                text = await _read(sftp, "/files/own.txt")
             opening.cancel()
             stuck.abort()
-            return bytes(found)  # type: ignore[call-overload]
+            return text
 
     assert asyncio.run(both()) == b"own\n"
     alice.openssh("rm pipe")
 
 
-def test_another_servers_name_lets_nobody_in(alice: Server, bob: Server, carol: Server) -> None:
-    """Alice's key and password are hers alone, on her node and on Bob's; nor is there a user of the image."""
+def test_credentials_open_no_other_user(alice: Server, bob: Server, carol: Server) -> None:
+    """Alice's key and password open no other user, on her node and on Bob's, and no user of the image exists."""
 
-    async def login(through: Server, username: str, **credentials: object) -> str:
+    async def login(through: Server, username: str, **credentials: Any) -> str:
         try:
             async with through.connect(username=username, **credentials):
                 return "logged in"
@@ -307,7 +314,7 @@ def test_another_servers_name_lets_nobody_in(alice: Server, bob: Server, carol: 
             return "denied"
 
     carol.set_account(keys=[carol.public_key], password_hash=OTHER_HASH)
-    # Whoever is just about to log in as Carol when her account changes is cut off.
+    # A change of Carol's account cuts off a login that is under way, so wait until it is done.
     hers = {"client_keys": None, "password": OTHER_PASSWORD}
     eventually(lambda: asyncio.run(login(carol, carol.user, **hers)) == "logged in", 10, "Carol has her new password")
     for through in (alice, bob):
@@ -317,8 +324,8 @@ def test_another_servers_name_lets_nobody_in(alice: Server, bob: Server, carol: 
     assert asyncio.run(login(bob, bob.user, client_keys=[alice.key])) == "denied"
 
 
-def test_there_is_no_way_on_from_a_session(alice: Server) -> None:
-    """No forwarding, to the node's kubelet or the API server or back; no shell, no tty, no agent, no X11."""
+def test_a_session_leads_nowhere_else(alice: Server) -> None:
+    """A session cannot forward connections, in either direction, and has no shell, tty, agent or X11."""
 
     async def ways() -> list[str]:
         open_ways = []
@@ -355,8 +362,8 @@ def test_there_is_no_way_on_from_a_session(alice: Server) -> None:
                     with contextlib.suppress(BrokenPipeError):
                         process.stdin.write("id\n")
                         process.stdin.write_eof()
-                    said = str((await process.wait(timeout=10)).stdout)
-                    if "uid=" in said:
+                    output = str((await process.wait(timeout=10)).stdout)
+                    if "uid=" in output:
                         open_ways.append(f"a shell by {options}")
                     if "term_type" in options:
                         open_ways.append("a tty")
@@ -368,7 +375,7 @@ def test_there_is_no_way_on_from_a_session(alice: Server) -> None:
 
 
 def test_openssh_gets_nothing_but_sftp(alice: Server) -> None:
-    """ssh with forwarding in each direction, with an agent, a tty, a command: nothing of it is given."""
+    """ssh gets no forwarding in either direction, no agent, no tty and no command."""
     address, free = alice.addresses[0], _free_port()
     ways = {
         ("-N", "-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:9"): "remote port forwarding failed",
@@ -383,7 +390,7 @@ def test_openssh_gets_nothing_but_sftp(alice: Server) -> None:
             assert "uid=" not in trying.communicate(timeout=20)[0]
     with alice.ssh("-N", "-L", f"{free}:{address}:6443") as listening:
         try:
-            # The client listens; whoever connects there is cut off, as sshd opens no way on.
+            # The client listens, but sshd does not forward, so each connection to it is cut off.
             eventually(lambda: _cut_off(free), 20, "the forwarded port leads nowhere")
         finally:
             listening.kill()
@@ -397,7 +404,7 @@ def _free_port() -> int:
 
 
 def _cut_off(port: int) -> bool:
-    """Whether a port of this machine takes a connection and ends it without a word; OSError where nobody listens."""
+    """Whether a local port accepts a connection and closes it without data. Raises OSError if nobody listens."""
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
         try:
@@ -407,7 +414,7 @@ def _cut_off(port: int) -> bool:
 
 
 def test_guessing_is_slowed_for_its_target_alone(alice: Server, bob: Server) -> None:
-    """After many wrong passwords the right one is refused for a while; keys, and other servers, are not."""
+    """After many wrong passwords the right one is refused for a while. Keys and other servers still work."""
 
     async def login(server: Server, password: str) -> bool:
         try:
@@ -416,7 +423,7 @@ def test_guessing_is_slowed_for_its_target_alone(alice: Server, bob: Server) -> 
         except asyncssh.PermissionDenied:
             return False
 
-    # At once, as one that came every ten seconds would be allowed. sshd's places for whoever has not logged in are 400.
+    # All at once, because one guess every ten seconds is allowed. sshd takes 400 connections before their login.
     async def guess() -> None:
         assert not any(await asyncio.gather(*(login(alice, f"guess-{number}") for number in range(15))))
 

@@ -1,4 +1,4 @@
-"""What people's own clients do: keys of an agent, host keys of each type, odd names, many at once; and strangers."""
+"""What real clients do: offer an agent's keys, know one type of host key, use odd names, connect many at once."""
 
 from __future__ import annotations
 
@@ -30,26 +30,29 @@ TYPES = ["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512"]
 
 
 def logged(server: Server, since: str = "60s") -> list[dict[str, Any]]:
-    """The server's lines in its node's log."""
+    """The log lines about the server in its node's SFTP pod."""
     text = kubectl("logs", "-n", SFTP, sftp_pod(server.node), f"--since={since}")
-    found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-    return [line for line in found if line.get("server") == server.number]
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    return [line for line in lines if line.get("server") == server.number]
 
 
-def eventually_logged(server: Server, *wanted: dict[str, Any]) -> None:
-    def there() -> bool:
+def eventually_logged(server: Server, *entries: dict[str, Any]) -> None:
+    """Wait until the log has a line with the fields of each entry."""
+
+    def all_logged() -> bool:
         lines = logged(server)
-        return all(any(want.items() <= line.items() for line in lines) for want in wanted)
+        return all(any(entry.items() <= line.items() for line in lines) for entry in entries)
 
-    eventually(there, 10, f"all of {wanted}")
+    eventually(all_logged, 10, f"all of {entries}")
 
 
 def foreign_keys(count: int) -> list[asyncssh.SSHKey]:
+    """Keys that no account has."""
     return [asyncssh.generate_private_key("ssh-ed25519") for _ in range(count)]
 
 
 def test_a_client_that_offers_its_agents_keys_first_gets_in_by_its_password(alice: Server) -> None:
-    """More keys than anybody has are refused, and the log says whose login that was."""
+    """Twenty wrong keys before the password are accepted. Sixty are refused, and the log names the user."""
 
     async def run() -> None:
         async with alice.connect(client_keys=foreign_keys(20), password=PASSWORD):
@@ -63,14 +66,14 @@ def test_a_client_that_offers_its_agents_keys_first_gets_in_by_its_password(alic
 
 
 def test_a_connection_is_good_for_four_passwords(carol: Server) -> None:
-    """However many keys it may offer."""
+    """A connection ends after four wrong passwords, and the log says so."""
 
-    class Guessing(asyncssh.SSHClient):  # type: ignore[misc]
-        asked = 0
+    class Guessing(asyncssh.SSHClient):
+        attempts = 0
 
         def password_auth_requested(self) -> str | None:
-            self.asked += 1
-            return f"wrong {self.asked}" if self.asked < 30 else None
+            self.attempts += 1
+            return f"wrong {self.attempts}" if self.attempts < 30 else None
 
     async def run() -> None:
         with pytest.raises((asyncssh.Error, OSError)):
@@ -86,6 +89,8 @@ def test_a_connection_is_good_for_four_passwords(carol: Server) -> None:
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_a_client_that_knows_one_type_of_host_key_connects(alice: Server, kind: str) -> None:
+    """A client that accepts only one type of host key can connect, for each type."""
+
     async def run() -> None:
         async with alice.connect(server_host_key_algs=[kind]):
             pass
@@ -97,7 +102,10 @@ NAMES = ["wörld", "a\nb", 'q"uote', "back\\slash", "漢字 \U0001f3ae", "x" * 2
 
 
 def test_each_operation_is_found_by_its_server_and_its_name(alice: Server) -> None:
-    """Whatever the name, and when the transfer broke off. Of one that OpenSSH cuts, by what it wrote of it."""
+    """The log has each operation with the server and the file's name, also for odd names and broken transfers.
+
+    A name that OpenSSH cuts is marked with `cut`.
+    """
     umlauts = "ü" * 127
 
     async def run() -> None:
@@ -126,7 +134,7 @@ def test_each_operation_is_found_by_its_server_and_its_name(alice: Server) -> No
     assert all(line.isprintable() for line in text.split("\n"))
 
 
-async def _session(server: Server) -> tuple[Any, Any]:
+async def _session(server: Server) -> tuple[asyncssh.SSHClientConnection, asyncssh.SFTPClient]:
     connection = await server.connect()
     return connection, await connection.start_sftp_client()
 
@@ -145,20 +153,20 @@ def _processes(server: Server) -> int:
 
 
 def test_many_logins_at_once_never_leave_more_sessions_than_allowed(alice: Server) -> None:
-    """What is ended is ended with all its processes; strangers who use the name cost no session; a new password ends
-    all."""
+    """At most LIMIT sessions survive, ended sessions leave no process, and a new password ends all of them."""
 
     async def run() -> None:
-        connections, living = [], []
+        connections: list[asyncssh.SSHClientConnection] = []
+        living: list[asyncssh.SFTPClient] = []
         try:
             for _ in range(3):
-                found = await asyncio.gather(*(_session(alice) for _ in range(25)), return_exceptions=True)
-                made = [one for one in found if not isinstance(one, BaseException)]
-                connections += [connection for connection, _ in made]
+                results = await asyncio.gather(*(_session(alice) for _ in range(25)), return_exceptions=True)
+                sessions = [result for result in results if not isinstance(result, BaseException)]
+                connections += [connection for connection, _ in sessions]
                 await asyncio.sleep(1)
-                living = [sftp for sftp in [*living, *(sftp for _, sftp in made)] if await _alive(sftp)]
+                living = [sftp for sftp in [*living, *(sftp for _, sftp in sessions)] if await _alive(sftp)]
                 assert 1 <= len(living) <= LIMIT
-            # A monitor, the connection and its files.
+            # A session has three processes: a monitor, the connection and its files.
             assert await asyncio.to_thread(_processes, alice) <= 3 * LIMIT
             await asyncio.to_thread(alice.set_account, [alice.public_key], OTHER_HASH)
             await asyncio.to_thread(eventually, lambda: _processes(alice) == 0, 10, "no process of hers is left")
@@ -171,7 +179,7 @@ def test_many_logins_at_once_never_leave_more_sessions_than_allowed(alice: Serve
 
 @contextlib.contextmanager
 def strangers(address: str, port: int, count: int) -> Iterator[None]:
-    """So many connections that say nothing after the greeting."""
+    """`count` connections that send nothing after the greeting."""
     with contextlib.ExitStack() as open_:
         for _ in range(count):
             with contextlib.suppress(OSError):
@@ -181,13 +189,15 @@ def strangers(address: str, port: int, count: int) -> Iterator[None]:
 
 
 def test_a_crowd_of_strangers_keeps_no_customer_out(alice: Server, carol: Server) -> None:
-    """More than sshd has places, through another server's port of the same node: customers log in, each at the first
-    try; whoever was typing a password goes on."""
+    """With more strangers than sshd has places, each customer logs in at the first try.
+
+    The strangers come through another server's port of the same node. A customer who was typing a password can go on.
+    """
 
     async def run() -> None:
         typed = asyncio.Event()
 
-        class Typing(asyncssh.SSHClient):  # type: ignore[misc]
+        class Typing(asyncssh.SSHClient):
             async def password_auth_requested(self) -> str:
                 await typed.wait()
                 return PASSWORD
@@ -216,10 +226,10 @@ async def _login(server: Server, **options: Any) -> None:
 
 @pytest.mark.long
 def test_there_are_two_minutes_to_log_in(alice: Server) -> None:
-    """And the log says whose time has run out, where the server was named."""
+    """A login may take 100 seconds. After two minutes the connection ends, and the log says so."""
 
     async def patient() -> None:
-        class Slow(asyncssh.SSHClient):  # type: ignore[misc]
+        class Slow(asyncssh.SSHClient):
             async def password_auth_requested(self) -> str:
                 await asyncio.sleep(100)
                 return PASSWORD
@@ -228,7 +238,7 @@ def test_there_are_two_minutes_to_log_in(alice: Server) -> None:
 
     asyncio.run(patient())
 
-    class Asleep(asyncssh.SSHClient):  # type: ignore[misc]
+    class Asleep(asyncssh.SSHClient):
         async def password_auth_requested(self) -> str:
             await asyncio.sleep(180)
             return PASSWORD
@@ -245,7 +255,7 @@ def test_there_are_two_minutes_to_log_in(alice: Server) -> None:
 
 @pytest.mark.long
 def test_forty_thousand_uploads_leave_everybodys_logins_in_the_log(alice: Server, carol: Server) -> None:
-    """Of the files' own lines so many are left out, and the log says how many."""
+    """The log leaves out file operations during the uploads, says how many, and keeps the logins."""
     asyncio.run(_login(carol))
     eventually_logged(carol, {"event": "login"})
 
@@ -274,6 +284,7 @@ def test_forty_thousand_uploads_leave_everybodys_logins_in_the_log(alice: Server
 
 
 def test_every_host_keys_fingerprint_is_published() -> None:
+    """The ConfigMap has the fingerprint of each public host key, one of each type."""
     data = get("configmap", "sftp-host-key", "-n", SFTP)["data"]
     keys = [asyncssh.import_public_key(line) for line in data["public-keys"].splitlines()]
     assert [key.get_fingerprint() for key in keys] == data["fingerprints"].split()

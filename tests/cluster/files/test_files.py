@@ -13,7 +13,7 @@ from tests.cluster.files.servers import PASSWORD, SERVERS, SFTP, Server, eventua
 
 
 def test_each_nodes_address_leads_to_the_disk(alice: Server, bob: Server) -> None:
-    """Whichever node is asked, the server's own files answer, by the host key that is published."""
+    """Each node's address leads to the server's own files, with the published host key."""
     for server in (alice, bob):
         server.game(f"echo {server.user} > whose.txt")
 
@@ -30,10 +30,11 @@ def test_each_nodes_address_leads_to_the_disk(alice: Server, bob: Server) -> Non
 
 
 def test_the_port_leads_to_the_pod_on_the_disks_node(alice: Server, bob: Server) -> None:
+    """The Service's EndpointSlice has the SFTP pod of the disk's node."""
     for server in (alice, bob):
-        found = get("endpointslice", f"{server.user}-sftp", "-n", SERVERS)
-        assert [endpoint["nodeName"] for endpoint in found["endpoints"]] == [server.node]
-        assert found["ports"] == [{"name": "sftp", "port": 2022, "protocol": "TCP"}]
+        slices = get("endpointslice", f"{server.user}-sftp", "-n", SERVERS)
+        assert [endpoint["nodeName"] for endpoint in slices["endpoints"]] == [server.node]
+        assert slices["ports"] == [{"name": "sftp", "port": 2022, "protocol": "TCP"}]
 
 
 WHOLE = bytes(range(256)) * 4096
@@ -42,7 +43,7 @@ PART = WHOLE[:300_000]
 
 @pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
 def test_upload_list_rename_resume_download_and_delete(alice: Server, tmp_path: Path, running: bool) -> None:
-    """With OpenSSH's sftp and with asyncssh, while the game runs and while it is stopped."""
+    """All of these work with OpenSSH's sftp and asyncssh, while the game runs and while it is stopped."""
     if not running:
         alice.stop()
     try:
@@ -57,7 +58,7 @@ def _by_openssh(alice: Server, tmp_path: Path) -> None:
     (tmp_path / "whole").write_bytes(WHOLE)
     (tmp_path / "part").write_bytes(PART)
     (tmp_path / "half").write_bytes(PART)
-    said = alice.openssh(
+    output = alice.openssh(
         f"put {tmp_path}/whole world.dat",
         f"put {tmp_path}/part resumed.dat",
         f"reput {tmp_path}/whole resumed.dat",
@@ -74,7 +75,7 @@ def _by_openssh(alice: Server, tmp_path: Path) -> None:
     )
     for name in ("back", "resumed", "half"):
         assert (tmp_path / name).read_bytes() == WHOLE
-    line = next(line for line in said.splitlines() if line.startswith("-rw-r-----"))
+    line = next(line for line in output.splitlines() if line.startswith("-rw-r-----"))
     assert line.split()[2:4] == ["1000", "1000"]
 
 
@@ -89,8 +90,9 @@ async def _by_asyncssh(alice: Server, tmp_path: Path) -> None:
         await sftp.mkdir("plugins")
         await sftp.rename("world.dat", "plugins/world.dat")
         await sftp.chmod("plugins/world.dat", 0o640)
-        (found,) = [entry for entry in await sftp.readdir("plugins") if entry.filename == "world.dat"]
-        assert (found.attrs.uid, found.attrs.gid, (found.attrs.permissions or 0) & 0o777) == (1000, 1000, 0o640)
+        (uploaded,) = [entry for entry in await sftp.readdir("plugins") if entry.filename == "world.dat"]
+        attributes = uploaded.attrs
+        assert (attributes.uid, attributes.gid, (attributes.permissions or 0) & 0o777) == (1000, 1000, 0o640)
         await sftp.get("plugins/world.dat", tmp_path / "again")
         assert (tmp_path / "again").read_bytes() == WHOLE
         async with sftp.open("resumed.dat", "rb") as file:
@@ -103,6 +105,7 @@ async def _by_asyncssh(alice: Server, tmp_path: Path) -> None:
 
 
 def test_the_game_can_change_what_was_uploaded(alice: Server, tmp_path: Path) -> None:
+    """An uploaded file belongs to the game's user, and the game can write to it."""
     (tmp_path / "server.properties").write_text("motd=hello\n")
     alice.openssh(f"put {tmp_path}/server.properties uploaded.txt")
     assert alice.game("stat -c %u:%g uploaded.txt; echo more >> uploaded.txt; cat uploaded.txt") == (
@@ -111,6 +114,8 @@ def test_the_game_can_change_what_was_uploaded(alice: Server, tmp_path: Path) ->
 
 
 def test_a_password_logs_in_as_well(alice: Server) -> None:
+    """The password works with asyncssh and OpenSSH, and a wrong one does not."""
+
     async def names() -> list[str]:
         async with (
             alice.connect(client_keys=None, password=PASSWORD) as connection,
@@ -124,7 +129,7 @@ def test_a_password_logs_in_as_well(alice: Server) -> None:
 
 
 def test_logins_and_file_operations_are_logged_with_server_and_path(alice: Server, tmp_path: Path) -> None:
-    """As JSON lines on the pod's output; a wrong password too, but never the password."""
+    """The pod prints JSON lines for logins, refused logins and file operations, but never a password."""
     (tmp_path / "up").write_text("five\n")
     alice.openssh(
         f"put {tmp_path}/up logged.txt", "mkdir logged", "rmdir logged", "rename logged.txt logged", "rm logged"
@@ -134,10 +139,10 @@ def test_logins_and_file_operations_are_logged_with_server_and_path(alice: Serve
     def lines() -> list[dict[str, Any]]:
         text = kubectl("logs", "-n", SFTP, sftp_pod(alice.node), "--since=30s")
         assert "a-wrong-password" not in text
-        found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-        return [line for line in found if line.get("server") == alice.number]
+        entries = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        return [line for line in entries if line.get("server") == alice.number]
 
-    wanted = [
+    expected: list[dict[str, Any]] = [
         {"event": "login", "user": alice.user, "method": "publickey"},
         {"event": "file", "operation": "open", "path": "/files/logged.txt", "flags": "WRITE,CREATE,TRUNCATE"},
         {"event": "file", "operation": "close", "path": "/files/logged.txt", "bytes_written": 5},
@@ -148,16 +153,16 @@ def test_logins_and_file_operations_are_logged_with_server_and_path(alice: Serve
         {"event": "login refused", "user": alice.user, "method": "password"},
     ]
 
-    def all_there() -> bool:
+    def all_logged() -> bool:
         logged = lines()
-        return all(any(want.items() <= line.items() for line in logged) for want in wanted)
+        return all(any(entry.items() <= line.items() for line in logged) for entry in expected)
 
-    eventually(all_there, 10, f"all of {wanted} in {lines()}")
+    eventually(all_logged, 10, f"all of {expected} in {lines()}")
     assert all(line["client"] for line in lines() if line["event"].startswith("login"))
 
 
 def test_the_port_follows_a_disk_to_another_node(alice: Server, nodes: list[dict[str, str]], tmp_path: Path) -> None:
-    """An operator moves a server: its claim is bound to another volume, on another node. The port stays."""
+    """When an operator moves a server's disk to another node, the port leads there and stays the same."""
     home, port = alice.node, alice.port
     away = nodes[-1]["name"]
     if home == away:

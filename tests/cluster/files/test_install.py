@@ -1,4 +1,4 @@
-"""The chart by hand, in a namespace of its own: the notes' commands work, and a reinstall keeps the host keys."""
+"""The chart in a namespace of its own: the commands of its notes work, and a reinstall keeps the host keys."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from local.paths import ROOT
+from tests.cluster import commands
 from tests.cluster.files.servers import SFTP, Server, apply, eventually, get, kubectl, on_node
 
 CHART = ROOT / "charts" / "sftp-daemonset"
@@ -16,13 +17,13 @@ NAMESPACE, RELEASE = "sftp-install-test", "try"
 
 
 def helm(*arguments: str) -> str:
-    done = subprocess.run(("helm", *arguments, "-n", NAMESPACE), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """Run helm in the namespace and return what it prints. Raises AssertionError with its stderr."""
+    return commands.run("helm", *arguments, "-n", NAMESPACE)
 
 
 @pytest.fixture
 def namespace() -> Iterator[None]:
+    """The namespace of the test's own release."""
     labels = {"pod-security.kubernetes.io/enforce": "privileged"}
     apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
     yield
@@ -31,16 +32,16 @@ def namespace() -> Iterator[None]:
 
 
 def install() -> tuple[list[str], list[list[str]]]:
-    """Install, run the commands that the notes end with; gives the fingerprints and what each pod shows as its own."""
+    """Install the chart and run the commands in its notes; return the fingerprints, published and of each pod."""
     image = get("daemonset", "sftp", "-n", SFTP)["spec"]["template"]["spec"]["containers"][0]["image"]
     repository, _, tag = image.rpartition(":")
     values = f"image.repository={repository},image.tag={tag},serversNamespace=default"
     notes = helm("install", RELEASE, str(CHART), "--set", values, "--wait", "--timeout=120s")
     commands = [line.strip() for line in notes.splitlines() if line.startswith("  kubectl ")]
-    said = [
+    outputs = [
         subprocess.run(command, shell=True, capture_output=True, text=True, check=True).stdout for command in commands
     ]
-    assert "successfully rolled out" in said[0]
+    assert "successfully rolled out" in outputs[0]
     pods = [
         pod["metadata"]["name"]
         for pod in get("pods", "-n", NAMESPACE)["items"]
@@ -52,12 +53,12 @@ def install() -> tuple[list[str], list[list[str]]]:
         for pod in pods
         if "deletionTimestamp" not in get("pod", pod, "-n", NAMESPACE)["metadata"]
     ]
-    return said[1].split(), shown
+    return outputs[1].split(), shown
 
 
 @pytest.fixture
 def early(namespace: None, nodes: list[dict[str, str]], alice: Server) -> Iterator[Server]:
-    """A server, with its account, that is there before any agent is."""
+    """A server and its account that exist before any agent runs."""
     folder = "/opt/local-path-provisioner/early"
     server = Server(
         9_100_030, alice.node, alice.key, alice.key_file, alice.addresses, namespace="default", accounts=NAMESPACE
@@ -72,7 +73,7 @@ def early(namespace: None, nodes: list[dict[str, str]], alice: Server) -> Iterat
 
 @pytest.fixture
 def first_key(namespace: None, tmp_path: Path) -> str:
-    """The fingerprint of the one host key of an installation by the first chart."""
+    """The fingerprint of a host key that the first version of the chart left, which made only one."""
     file = tmp_path / "ssh_host_ed25519_key"
     subprocess.run(("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", file), check=True)
     kubectl("create", "secret", "generic", "sftp-host-key", "-n", NAMESPACE, f"--from-file={file}")
@@ -84,8 +85,10 @@ def first_key(namespace: None, tmp_path: Path) -> str:
 def test_the_host_keys_are_those_of_all_nodes_and_survive_a_reinstall(
     early: Server, first_key: str, tmp_path: Path
 ) -> None:
-    """The key that was there is kept, those of the other types are added. A server that was made before the install
-    has its access after it."""
+    """All pods have the same three keys: the existing one is kept, the others are added, and a reinstall keeps all.
+
+    A server that was created before the install is reachable after it.
+    """
     first, shown = install()
     eventually(early.reachable, 20, "the early server has access")
     early.openssh(f"get whose.txt {tmp_path}/whose")

@@ -1,4 +1,4 @@
-"""The agents' service account has the rights that it needs, and no other."""
+"""The agents' service account has the rights that it needs, and no others."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import pytest
 from tests.cluster.files.servers import SERVERS, SFTP, get, kubectl
 
 AGENT = f"system:serviceaccount:{SFTP}:sftp"
-# What Kubernetes gives to whoever is logged in.
+# Kubernetes gives these to every authenticated user.
 EVERYBODY = {"selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews"}
 
 
 def rights(namespace: str) -> dict[str, set[str]]:
-    """The verbs by resource that the agents have in a namespace (cluster-wide ones included)."""
+    """The verbs that the agents have in a namespace, including cluster-wide ones, by resource."""
     lines = kubectl("auth", "can-i", "--list", "--no-headers", f"--as={AGENT}", "-n", namespace).splitlines()
-    found = {}
+    verbs = {}
     for line in lines:
         resource, _, rest = line.partition(" ")
         if resource and resource.split(".")[0] not in EVERYBODY and not line.startswith(" "):
-            found[resource] = set(rest[rest.rindex("[") + 1 : rest.rindex("]")].split())
-    return found
+            verbs[resource] = set(rest[rest.rindex("[") + 1 : rest.rindex("]")].split())
+    return verbs
 
 
 def test_in_the_servers_namespace() -> None:
+    """The agents may read claims and Services, and write EndpointSlices."""
     assert rights(SERVERS) == {
         "persistentvolumes": {"list", "watch"},
         "persistentvolumeclaims": {"list", "watch"},
@@ -32,29 +33,31 @@ def test_in_the_servers_namespace() -> None:
 
 
 def test_in_its_own_namespace() -> None:
+    """The agents may read the accounts' Secrets."""
     assert rights(SFTP) == {"persistentvolumes": {"list", "watch"}, "secrets": {"list", "watch"}}
 
 
 @pytest.mark.parametrize("namespace", ["gameserver-system", "kube-system", "default"])
-def test_elsewhere(namespace: str) -> None:
+def test_in_other_namespaces(namespace: str) -> None:
+    """The agents may read volumes, which belong to no namespace, and nothing else."""
     assert rights(namespace) == {"persistentvolumes": {"list", "watch"}}
 
 
-def test_nothing_of_the_hook_is_left() -> None:
-    """The account that may write the host key exists only while helm installs."""
+def test_the_hook_leaves_no_rights() -> None:
+    """The service account of the install hook, which may write the host key, is gone after the install."""
     for kind in ("serviceaccounts", "roles", "rolebindings", "jobs"):
-        names = [found["metadata"]["name"] for found in get(kind, "-n", SFTP)["items"]]
+        names = [item["metadata"]["name"] for item in get(kind, "-n", SFTP)["items"]]
         assert not [name for name in names if name.endswith("-host-key")]
 
 
 def test_the_processes_have_no_more_than_the_charts_capabilities() -> None:
-    """CapEff of sshd, and of the agent beside it."""
-    wanted = sum(1 << bit for bit in (5, 6, 7, 18, 21, 29))  # KILL SETGID SETUID SYS_CHROOT SYS_ADMIN AUDIT_WRITE
+    """The bounding set (CapBnd) of every process in the SFTP pods has exactly the chart's capabilities."""
+    capabilities = sum(1 << bit for bit in (5, 6, 7, 18, 21, 29))  # KILL SETGID SETUID SYS_CHROOT SYS_ADMIN AUDIT_WRITE
     pods = get("pods", "-n", SFTP, "-l", "app.kubernetes.io/name=sftp-daemonset")["items"]
     for pod in pods:
-        said = kubectl(
+        output = kubectl(
             *("exec", "-n", SFTP, pod["metadata"]["name"], "--", "sh", "-c"),
-            # A process may go meanwhile.
+            # A process may end meanwhile.
             "cat /proc/[0-9]*/status 2>/dev/null | grep ^CapBnd",
         )
-        assert {int(line.split()[1], 16) for line in said.splitlines()} == {wanted}
+        assert {int(line.split()[1], 16) for line in output.splitlines()} == {capabilities}

@@ -1,4 +1,4 @@
-"""Credentials come and go, and sessions with them; nobody else notices. What crashes comes back."""
+"""A change of credentials ends the sessions that used them and no others, and crashed processes come back."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncssh
 import pytest
@@ -27,13 +28,15 @@ from tests.cluster.files.servers import (
 
 
 @contextlib.asynccontextmanager
-async def session(server: Server, **options: object) -> AsyncIterator[asyncssh.SFTPClient]:
+async def session(server: Server, **options: Any) -> AsyncIterator[asyncssh.SFTPClient]:
+    """An SFTP session with asyncssh."""
     async with contextlib.AsyncExitStack() as stack:
         connection = await stack.enter_async_context(server.connect(**options))
         yield await stack.enter_async_context(connection.start_sftp_client())
 
 
 async def alive(sftp: asyncssh.SFTPClient) -> bool:
+    """Whether a session answers within 2 seconds."""
     try:
         await asyncio.wait_for(sftp.stat("/files"), 2)
     except (asyncssh.Error, OSError):
@@ -42,10 +45,12 @@ async def alive(sftp: asyncssh.SFTPClient) -> bool:
 
 
 async def opened(sftp: asyncssh.SFTPClient, path: str) -> None:
+    """Open a file for reading."""
     await sftp.open(path, "rb")
 
 
 async def ends_within(sftp: asyncssh.SFTPClient, seconds: float) -> None:
+    """Check that a session ends within `seconds`."""
     deadline = time.monotonic() + seconds
     while await alive(sftp):
         assert time.monotonic() < deadline, f"the session was alive after {seconds} s"
@@ -53,6 +58,8 @@ async def ends_within(sftp: asyncssh.SFTPClient, seconds: float) -> None:
 
 
 def test_a_change_works_within_five_seconds(alice: Server) -> None:
+    """A new password works within 5 seconds. The old password and the removed key do not work any more."""
+
     async def login(password: str) -> bool:
         try:
             async with alice.connect(client_keys=None, password=password):
@@ -70,6 +77,8 @@ def test_a_change_works_within_five_seconds(alice: Server) -> None:
 def test_taking_a_credential_away_ends_that_servers_sessions_alone(
     alice: Server, bob: Server, carol: Server, what: str
 ) -> None:
+    """Removing a password, a key or the account ends that server's sessions within 10 seconds, and no others."""
+
     async def run() -> None:
         async with contextlib.AsyncExitStack() as stack:
             hers = await stack.enter_async_context(session(alice))
@@ -82,7 +91,7 @@ def test_taking_a_credential_away_ends_that_servers_sessions_alone(
             else:
                 await asyncio.to_thread(kubectl, "delete", "secret", alice.user, "-n", SFTP)
             await ends_within(hers, 10)
-            # OpenSSH's sftp sees it at its next command, if it was not ended by writing to its ssh that has gone.
+            # OpenSSH's sftp notices at its next command, or dies of SIGPIPE because its ssh has ended.
             openssh.communicate(b"ls\n", timeout=10)
             assert openssh.returncode in (255, -signal.SIGPIPE)
             for other in others:
@@ -92,6 +101,8 @@ def test_taking_a_credential_away_ends_that_servers_sessions_alone(
 
 
 def test_adding_a_key_ends_no_session(alice: Server) -> None:
+    """A new key works within 5 seconds, and the session that was open stays open."""
+
     async def run() -> None:
         added = asyncssh.generate_private_key("ssh-ed25519")
         async with session(alice) as sftp:
@@ -111,6 +122,7 @@ def test_adding_a_key_ends_no_session(alice: Server) -> None:
 
 
 def test_a_session_that_hangs_ends_too(alice: Server) -> None:
+    """Removing the credentials ends a session that hangs on a FIFO, with all of its processes."""
     alice.game("rm -f pipe; mkfifo pipe")
 
     def processes() -> str:
@@ -134,13 +146,13 @@ def test_a_session_that_hangs_ends_too(alice: Server) -> None:
 
 
 def test_a_removed_server_leaves_no_mount_and_no_user(alice: Server, carol: Server) -> None:
-    """And the same claim without its Service, a kept disk, lets nobody in."""
+    """Without its Service a server has no mount, user or keys, as is the case for a kept disk."""
     kubectl("delete", "service", f"{carol.user}-sftp", "-n", SERVERS)
 
     def gone() -> bool:
         script = "cat /proc/self/mountinfo /var/lib/extrausers/passwd; ls /srv/sftp /run/sftp/keys /run/sftp/applied"
-        left = in_sftp_pod(carol.node, script)
-        return carol.user not in left
+        output = in_sftp_pod(carol.node, script)
+        return carol.user not in output
 
     try:
         eventually(gone, 10, "nothing of hers is left")
@@ -150,7 +162,7 @@ def test_a_removed_server_leaves_no_mount_and_no_user(alice: Server, carol: Serv
 
 
 def test_sessions_survive_a_crash_of_the_agent(alice: Server) -> None:
-    """And the next agent goes on from where the last one was."""
+    """Sessions and logins work after a crash, and the new agent ends the sessions of a changed account."""
 
     async def run() -> None:
         before = agent(alice.node)
@@ -168,7 +180,7 @@ def test_sessions_survive_a_crash_of_the_agent(alice: Server) -> None:
 
 
 def test_sessions_survive_a_crash_of_sshds_listener(alice: Server) -> None:
-    """And logins work again a second later."""
+    """Sessions stay open after a crash, and logins work again."""
     kill = (
         "for process in /proc/[0-9]*; do case \"$(tr '\\0' ' ' < $process/cmdline)\" in"
         " 'sshd: /usr/sbin/sshd'*) kill -9 ${process#/proc/};; esac; done"
@@ -185,12 +197,13 @@ def test_sessions_survive_a_crash_of_sshds_listener(alice: Server) -> None:
 
 
 def test_the_agent_is_small(alice: Server) -> None:
+    """The agent's resident memory is under 100 MiB."""
     script = f"grep VmRSS /proc/{agent(alice.node)}/status"
     assert int(in_sftp_pod(alice.node, script).split()[1]) < 100 * 1024
 
 
 def test_one_server_cannot_have_sessions_without_end(alice: Server) -> None:
-    """The chart's default is twenty; the twenty-first and on are ended, the first go on."""
+    """With the chart's default of twenty sessions, the later ones are ended and the first ones stay open."""
 
     async def run() -> None:
         async with contextlib.AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Kubernetes objects are cut down to what they mean; what is doubtful counts as absent."""
+"""Kubernetes objects are reduced to small records; invalid data counts as absent."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def secret(name: str = "server-7", server: str = "7", **data: str) -> dict[str, 
 
 
 def test_an_account_has_its_password_hash_and_its_keys_without_comments() -> None:
-    found = account(secret(password_hash=HASH + "\n", authorized_keys=f"{KEY} me@home\n\n# a remark\n{KEY} again\n"))
-    assert found == Account("7", HASH, (KEY,))
+    lines = f"{KEY} me@home\n\n# a remark\n{KEY} again\n"
+    assert account(secret(password_hash=HASH + "\n", authorized_keys=lines)) == Account("7", HASH, (KEY,))
 
 
-def test_an_account_without_data_lets_nobody_in() -> None:
+def test_an_account_without_data_has_no_credentials() -> None:
     assert account({"metadata": {"name": "server-7", "labels": {"gameserver/id": "7"}}}) == Account("7", None, ())
 
 
@@ -40,8 +40,8 @@ def test_an_account_without_data_lets_nobody_in() -> None:
         "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$tnSYvahCwPBHKZUspmcxMfb0.WiB9W.zEaKlOBL35rC",
     ],
 )
-def test_the_hashes_of_crypt_are_taken(hash_: str) -> None:
-    """Among them the API's own."""
+def test_hashes_of_crypt_are_accepted(hash_: str) -> None:
+    """The first is in the format that the API writes."""
     assert account(secret(password_hash=hash_)) == Account("7", hash_, ())
 
 
@@ -49,10 +49,10 @@ def test_the_hashes_of_crypt_are_taken(hash_: str) -> None:
     "hash_",
     ["", "*", "!", "plain", "$1$salt$md5md5md5md5md5md5md5", f"{HASH}:0:0", f"{HASH}\nroot:x:0:0::/:/bin/sh", "$6$x"],
 )
-def test_what_is_no_hash_is_no_password(hash_: str) -> None:
-    found = account(secret(password_hash=hash_))
-    assert found is not None
-    assert found.password_hash is None
+def test_text_that_is_no_hash_is_no_password(hash_: str) -> None:
+    record = account(secret(password_hash=hash_))
+    assert record is not None
+    assert record.password_hash is None
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,11 @@ def test_a_line_with_options_or_without_a_key_is_left_out(line: str) -> None:
 @pytest.mark.parametrize(
     ("name", "server"), [("server-8", "7"), ("server-07", "07"), ("server-0", "0"), ("root", "root"), ("server-١", "١")]
 )
-def test_a_secret_whose_name_and_label_do_not_agree_on_a_server_is_none(name: str, server: str) -> None:
+def test_a_secret_is_no_account_unless_its_name_and_label_name_one_server(name: str, server: str) -> None:
     assert account(secret(name, server)) is None
 
 
-def a_claim(**changes: Any) -> dict[str, Any]:
+def claim_object(**changes: Any) -> dict[str, Any]:
     return {
         "metadata": {"name": "server-7", "labels": {"gameserver/id": "7"}, **changes.pop("metadata", {})},
         "spec": {"volumeName": "pv"},
@@ -80,18 +80,18 @@ def a_claim(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_bound_claim_names_its_volume() -> None:
-    assert claim(a_claim()) == Claim("7", "pv")
+    assert claim(claim_object()) == Claim("7", "pv")
 
 
-def test_account_and_claim_say_which_server_they_are_of() -> None:
-    """Where the API has said so; a hand may have written anything there."""
-    of_account = secret()
-    of_account["metadata"]["annotations"] = {"gameserver/uid": "a"}
-    found = account(of_account)
-    assert found is not None
-    assert found.uid == "a"
+def test_account_and_claim_have_their_servers_uid() -> None:
+    """If their annotation has one: anything may be written there."""
+    account_secret = secret()
+    account_secret["metadata"]["annotations"] = {"gameserver/uid": "a"}
+    record = account(account_secret)
+    assert record is not None
+    assert record.uid == "a"
     for text, uid in (('{"uid": "a"}', "a"), ("{}", ""), ("[]", ""), ("{", ""), ("7", "")):
-        annotated = a_claim(metadata={"annotations": {"gameserver/server": text}})
+        annotated = claim_object(metadata={"annotations": {"gameserver/server": text}})
         assert claim(annotated) == Claim("7", "pv", uid)
 
 
@@ -104,15 +104,15 @@ def test_account_and_claim_say_which_server_they_are_of() -> None:
         {"metadata": {"name": "other"}},
     ],
 )
-def test_a_claim_that_is_not_bound_or_on_its_way_out_is_none(changes: dict[str, Any]) -> None:
-    assert claim(a_claim(**changes)) is None
+def test_a_claim_that_is_unbound_or_being_deleted_is_left_out(changes: dict[str, Any]) -> None:
+    assert claim(claim_object(**changes)) is None
 
 
 def hostname(*nodes: str, key: str = "kubernetes.io/hostname", operator: str = "In") -> dict[str, Any]:
     return {"matchExpressions": [{"key": key, "operator": operator, "values": list(nodes)}]}
 
 
-def a_volume(*terms: dict[str, Any], source: dict[str, Any] | None = None) -> dict[str, Any]:
+def volume_object(*terms: dict[str, Any], source: dict[str, Any] | None = None) -> dict[str, Any]:
     return {
         "metadata": {"name": "pv"},
         "spec": {
@@ -124,44 +124,45 @@ def a_volume(*terms: dict[str, Any], source: dict[str, Any] | None = None) -> di
 
 
 @pytest.mark.parametrize("source", [{"hostPath": {"path": "/volumes/a"}}, {"local": {"path": "/volumes/a"}}])
-def test_a_hostpath_or_local_volume_of_one_node_is_known_by_its_folder(source: dict[str, Any]) -> None:
-    assert volume(a_volume(hostname("one"), source=source)) == Volume("pv", "one", "/volumes/a", "gameservers/server-7")
+def test_a_hostpath_or_local_volume_of_one_node_has_a_folder(source: dict[str, Any]) -> None:
+    record = volume(volume_object(hostname("one"), source=source))
+    assert record == Volume("pv", "one", "/volumes/a", "gameservers/server-7")
 
 
 def test_a_volume_may_name_its_node_by_field() -> None:
     term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["one"]}]}
-    assert volume(a_volume(term)) == Volume("pv", "one", "/volumes/a", "gameservers/server-7")
+    assert volume(volume_object(term)) == Volume("pv", "one", "/volumes/a", "gameservers/server-7")
 
 
 @pytest.mark.parametrize(
     "broken",
     [
-        a_volume(),
-        a_volume(hostname("one", "two")),
-        a_volume(hostname("one"), hostname("two")),
-        a_volume(hostname("one"), hostname("a", key="topology.kubernetes.io/zone")),
-        a_volume(hostname("one", operator="NotIn")),
-        a_volume(hostname("one"), source={"csi": {"driver": "cloud"}}),
-        a_volume(hostname("one"), source={"nfs": {"server": "x", "path": "/volumes/a"}}),
+        volume_object(),
+        volume_object(hostname("one", "two")),
+        volume_object(hostname("one"), hostname("two")),
+        volume_object(hostname("one"), hostname("a", key="topology.kubernetes.io/zone")),
+        volume_object(hostname("one", operator="NotIn")),
+        volume_object(hostname("one"), source={"csi": {"driver": "cloud"}}),
+        volume_object(hostname("one"), source={"nfs": {"server": "x", "path": "/volumes/a"}}),
     ],
 )
-def test_a_volume_that_is_not_one_nodes_own_folder_is_none(broken: dict[str, Any]) -> None:
+def test_a_volume_that_is_no_folder_of_one_node_is_left_out(broken: dict[str, Any]) -> None:
     assert volume(broken) is None
 
 
-def test_a_service_is_told_by_its_name_and_label() -> None:
+def test_a_service_is_recognised_by_its_name_and_label() -> None:
     metadata = {"name": "server-7-sftp", "uid": "u", "labels": {"gameserver/id": "7"}}
     assert service({"metadata": metadata}) == Service("7", "server-7-sftp", "u")
     assert service({"metadata": {**metadata, "name": "server-7"}}) is None
     assert service({"metadata": {**metadata, "deletionTimestamp": "x"}}) is None
 
 
-def test_a_slice_tells_where_it_leads() -> None:
-    found = {
+def test_a_slice_says_where_it_leads() -> None:
+    slice_object = {
         "metadata": {"name": "server-7-sftp", "resourceVersion": "5", "ownerReferences": [{"uid": "u"}]},
         "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": "one", "targetRef": {"name": "pod"}}],
     }
-    assert endpoint_slice(found) == Slice("server-7-sftp", "u", ("10.0.0.1",), "one", "pod", "5")
+    assert endpoint_slice(slice_object) == Slice("server-7-sftp", "u", ("10.0.0.1",), "one", "pod", "5")
     assert endpoint_slice({"metadata": {"name": "x", "resourceVersion": "1"}, "endpoints": None}) == Slice(
         "x", "", (), "", "", "1"
     )

@@ -1,4 +1,4 @@
-"""A node offers a disk when the server exists, has an account, and its disk is here."""
+"""A node offers a disk if its server exists and has an account, and the disk is on this node."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ VIEW = View([ACCOUNT], [Claim("7", "pv")], [VOLUME], [SERVICE], [HERE])
 ACCESS = {"7": Access(ACCOUNT, "/volumes/a")}
 
 
-def changed(**changes: Any) -> Plan:
+def plan_with(**changes: Any) -> Plan:
     return plan(replace(VIEW, **changes), SETTINGS)
 
 
-def test_all_in_place_offers_the_disk_and_writes_nothing() -> None:
+def test_if_all_is_in_place_the_disk_is_offered_and_nothing_is_written() -> None:
     assert plan(VIEW, SETTINGS) == Plan(ACCESS, (), ())
 
 
-def test_without_an_account_the_port_leads_here_all_the_same() -> None:
-    assert changed(accounts=[], slices=[]) == Plan({}, (SERVICE,), ())
+def test_the_port_leads_here_even_without_an_account() -> None:
+    assert plan_with(accounts=[], slices=[]) == Plan({}, (SERVICE,), ())
 
 
 @pytest.mark.parametrize(
-    "found",
+    "existing",
     [
         replace(HERE, addresses=("10.0.0.1",)),
         replace(HERE, node="two"),
@@ -51,23 +51,23 @@ def test_without_an_account_the_port_leads_here_all_the_same() -> None:
         replace(HERE, owner="an earlier Service"),
     ],
 )
-def test_a_slice_that_differs_is_written_again(found: Slice) -> None:
-    assert changed(slices=[found]) == Plan(ACCESS, (SERVICE,), ())
+def test_a_slice_that_differs_is_written_again(existing: Slice) -> None:
+    assert plan_with(slices=[existing]) == Plan(ACCESS, (SERVICE,), ())
 
 
 @pytest.mark.parametrize(
-    ("of_account", "of_disk", "enters"),
+    ("account_uid", "claim_uid", "is_offered"),
     [("a", "a", True), ("a", "b", False), ("", "b", True), ("a", "", True)],
 )
-def test_an_account_of_an_earlier_server_lets_nobody_in(of_account: str, of_disk: str, enters: bool) -> None:
-    """Ids are used again. Where nobody has said which server it is, the id counts."""
-    account = replace(ACCOUNT, uid=of_account)
-    offered = changed(accounts=[account], claims=[Claim("7", "pv", of_disk)]).accesses
-    assert offered == ({"7": Access(account, "/volumes/a")} if enters else {})
+def test_an_account_of_an_earlier_server_gives_no_access(account_uid: str, claim_uid: str, is_offered: bool) -> None:
+    """Ids are used again, so the uids have to match. If one of them is unknown, the id decides."""
+    account = replace(ACCOUNT, uid=account_uid)
+    accesses = plan_with(accounts=[account], claims=[Claim("7", "pv", claim_uid)]).accesses
+    assert accesses == ({"7": Access(account, "/volumes/a")} if is_offered else {})
 
 
-def test_a_kept_disk_without_a_server_lets_nobody_in() -> None:
-    assert changed(services=[], slices=[]) == Plan({}, (), ())
+def test_a_kept_disk_is_not_offered() -> None:
+    assert plan_with(services=[], slices=[]) == Plan({}, (), ())
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,12 @@ def test_a_kept_disk_without_a_server_lets_nobody_in() -> None:
         replace(VOLUME, folder="/volumes/../etc"),
     ],
 )
-def test_a_disk_that_is_elsewhere_or_not_the_servers_is_not_offered_and_its_slice_taken_back(volume: Volume) -> None:
-    assert changed(volumes=[volume]) == Plan({}, (), (HERE,))
+def test_a_disk_of_another_node_or_server_is_not_offered_and_its_slice_is_retracted(volume: Volume) -> None:
+    assert plan_with(volumes=[volume]) == Plan({}, (), (HERE,))
 
 
-def test_a_slice_of_another_node_is_left_to_it() -> None:
-    assert changed(volumes=[replace(VOLUME, node="two")], slices=[replace(HERE, node="two")]) == Plan({}, (), ())
+def test_a_slice_of_another_node_is_left_alone() -> None:
+    assert plan_with(volumes=[replace(VOLUME, node="two")], slices=[replace(HERE, node="two")]) == Plan({}, (), ())
 
 
 @pytest.mark.parametrize(
@@ -101,11 +101,11 @@ def test_a_slice_of_another_node_is_left_to_it() -> None:
         ("volumes/a", False),
     ],
 )
-def test_only_folders_strictly_inside_the_operators_are_allowed(folder: str, is_allowed: bool) -> None:
+def test_only_folders_strictly_inside_the_volume_folders_are_allowed(folder: str, is_allowed: bool) -> None:
     assert allowed(folder, ["/volumes/"]) is is_allowed
 
 
-def test_the_slice_leads_to_this_pod_and_goes_with_its_service() -> None:
+def test_the_slice_leads_to_this_pod_and_is_deleted_with_its_service() -> None:
     assert endpoint_slice(SERVICE, SETTINGS) == {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",

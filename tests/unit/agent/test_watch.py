@@ -1,4 +1,4 @@
-"""A watch keeps what there is, goes on from where it was, and does not hammer an API server that is away."""
+"""A watch keeps all objects, continues where it stopped, and does not hammer an API server that is away."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from typing import Any
 
 import pytest
 
-from disk_agent import watch
 from disk_agent.kube import ApiError
 from disk_agent.watch import Watch
 
 
-class Enough(Exception):
-    """Ends a loop that has no end of its own."""
+class NoMoreResponses(Exception):
+    """Ends the watch's endless loop."""
 
 
 class FakeKube:
-    """Answers from a list: each entry is what a request gives, an exception or events."""
+    """Responds from a list; each entry is a response, an exception or a list of events."""
 
-    def __init__(self, *answers: Any) -> None:
-        self.answers = list(answers)
+    def __init__(self, *responses: Any) -> None:
+        self.responses = list(responses)
         self.paths: list[str] = []
 
     def request(self, method: str, path: str, body: Any = None, content_type: str = "") -> Any:
@@ -31,24 +30,24 @@ class FakeKube:
 
     def _next(self, path: str) -> Any:
         self.paths.append(path)
-        if not self.answers:
-            raise Enough
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        if not self.responses:
+            raise NoMoreResponses
+        response = self.responses.pop(0)
+        if isinstance(response, Exception):
+            raise response
+        return response
 
 
-def thing(name: str, version: str = "1", **more: Any) -> dict[str, Any]:
-    return {"metadata": {"name": name, "resourceVersion": version}, **more}
+def item(name: str, version: str = "1", **fields: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, "resourceVersion": version}, **fields}
 
 
-def listed(*things: dict[str, Any], version: str = "10", proceed: str = "") -> dict[str, Any]:
-    return {"metadata": {"resourceVersion": version, "continue": proceed}, "items": list(things)}
+def page(*items: dict[str, Any], version: str = "10", continue_: str = "") -> dict[str, Any]:
+    return {"metadata": {"resourceVersion": version, "continue": continue_}, "items": list(items)}
 
 
-def name_of(found: dict[str, Any]) -> str | None:
-    return None if found.get("hidden") else str(found["metadata"]["name"] + found.get("text", ""))
+def name_of(item: dict[str, Any]) -> str | None:
+    return None if item.get("hidden") else str(item["metadata"]["name"] + item.get("text", ""))
 
 
 Run = Callable[..., tuple[Watch[str], FakeKube, list[float]]]
@@ -56,27 +55,27 @@ Run = Callable[..., tuple[Watch[str], FakeKube, list[float]]]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    def run_(*answers: Any) -> tuple[Watch[str], FakeKube, list[float]]:
+    def run_(*responses: Any) -> tuple[Watch[str], FakeKube, list[float]]:
         pauses: list[float] = []
-        monkeypatch.setattr(watch.time, "sleep", pauses.append)
-        kube = FakeKube(*answers)
+        monkeypatch.setattr("disk_agent.watch.time.sleep", pauses.append)
+        kube = FakeKube(*responses)
         watching: Watch[str] = Watch(kube, "/things", "a=b", name_of, lambda: None)  # type: ignore[arg-type]
-        with pytest.raises(Enough):
+        with pytest.raises(NoMoreResponses):
             watching.run()
         return watching, kube, pauses
 
     return run_
 
 
-def test_a_list_of_several_pages_and_then_the_changes(run: Run) -> None:
+def test_all_pages_are_listed_and_then_changes_followed(run: Run) -> None:
     watching, kube, _ = run(
-        listed(thing("a"), thing("b"), proceed="more"),
-        listed(thing("c"), thing("d", hidden=True)),
+        page(item("a"), item("b"), continue_="more"),
+        page(item("c"), item("d", hidden=True)),
         [
-            {"type": "ADDED", "object": thing("e", "11")},
-            {"type": "MODIFIED", "object": thing("a", "12", text="!")},
-            {"type": "DELETED", "object": thing("b", "13")},
-            {"type": "MODIFIED", "object": thing("c", "14", hidden=True)},
+            {"type": "ADDED", "object": item("e", "11")},
+            {"type": "MODIFIED", "object": item("a", "12", text="!")},
+            {"type": "DELETED", "object": item("b", "13")},
+            {"type": "MODIFIED", "object": item("c", "14", hidden=True)},
             {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "20"}}},
         ],
     )
@@ -88,33 +87,33 @@ def test_a_list_of_several_pages_and_then_the_changes(run: Run) -> None:
     assert all("labelSelector=a%3Db" in path for path in kube.paths)
 
 
-def test_an_old_version_means_a_new_list(run: Run) -> None:
-    gone = {"type": "ERROR", "object": {"code": 410, "message": "too old"}}
-    watching, kube, _ = run(listed(thing("a")), [gone], listed(thing("b"), version="30"))
+def test_after_410_gone_it_lists_again(run: Run) -> None:
+    expired = {"type": "ERROR", "object": {"code": 410, "message": "too old"}}
+    watching, kube, _ = run(page(item("a")), [expired], page(item("b"), version="30"))
     assert watching.records() == ["b"]
     assert ["watch=true" in path for path in kube.paths] == [False, True, False, True]
 
 
-def test_what_is_known_stays_while_the_api_server_is_away(run: Run) -> None:
-    watching, kube, _ = run(listed(thing("a")), OSError("refused"), ApiError(503, "later"), OSError("refused"))
+def test_records_stay_while_the_api_server_is_away(run: Run) -> None:
+    watching, kube, _ = run(page(item("a")), OSError("refused"), ApiError(503, "later"), OSError("refused"))
     assert watching.records() == ["a"]
     assert ["watch=true" in path for path in kube.paths] == [False, True, True, True, True]
 
 
 def test_each_failure_waits_longer_than_the_one_before_up_to_half_a_minute(run: Run) -> None:
     _, _, pauses = run(*[OSError("refused") for _ in range(12)])
-    longest = [min(0.5 * 2**number, 30.0) for number in range(12)]
-    assert all(limit / 2 <= pause <= limit for pause, limit in zip(pauses, longest, strict=True))
-    # With jitter: no two agents come back at the same moment.
+    limits = [min(0.5 * 2**number, 30.0) for number in range(12)]
+    assert all(limit / 2 <= pause <= limit for pause, limit in zip(pauses, limits, strict=True))
+    # With jitter, so that no two agents return at the same moment.
     assert len({round(pause, 6) for pause in pauses}) == len(pauses)
 
 
 def test_one_broken_object_does_not_hide_the_others(run: Run) -> None:
     broken = {"metadata": {"name": "broken", "resourceVersion": "1"}, "text": 5}
-    watching, _, _ = run(listed(broken, thing("a")))
+    watching, _, _ = run(page(broken, item("a")))
     assert watching.records() == ["a"]
 
 
-def test_an_answer_that_is_cut_off_counts_as_away(run: Run) -> None:
-    watching, _, pauses = run(listed(thing("a")), ValueError("half a line"))
+def test_a_response_that_is_cut_off_counts_as_a_failure(run: Run) -> None:
+    watching, _, pauses = run(page(item("a")), ValueError("half a line"))
     assert (watching.records(), len(pauses)) == (["a"], 1)

@@ -1,11 +1,11 @@
-"""Guessing is slowed for the server it is aimed at, and for no other."""
+"""Password guessing is slowed down for the attacked server, and for no other."""
 
 from __future__ import annotations
 
 from disk_agent.sshd.guesses import Guesses
 
 
-def test_the_burst_is_free_and_then_a_try_drips_in() -> None:
+def test_after_a_burst_guesses_are_allowed_slowly() -> None:
     guesses = Guesses(burst=3, seconds_per_guess=10)
     assert [guesses.failed("7", now) for now in (0.0, 0.0, 0.0)] == [False, False, True]
     assert guesses.slowed(0.0) == {"7"}
@@ -15,15 +15,15 @@ def test_the_burst_is_free_and_then_a_try_drips_in() -> None:
     assert guesses.failed("7", 10.0)
 
 
-def test_what_is_tried_while_closed_does_not_keep_the_customer_out_longer() -> None:
+def test_guesses_while_closed_do_not_keep_the_customer_out_longer() -> None:
     guesses = Guesses(burst=2, seconds_per_guess=10)
     for now in (0.0, 0.0, 1.0, 5.0, 9.0):
         guesses.failed("7", now)
     assert guesses.slowed(10.0) == frozenset()
 
 
-def test_what_is_refused_before_sshd_knows_of_the_opening_does_not_close_it_again() -> None:
-    """A customer who tries all the time is let in at the first opening."""
+def test_refusals_before_sshd_learns_of_the_opening_do_not_count() -> None:
+    """A customer who keeps trying gets in as soon as passwords open again."""
     guesses = Guesses(burst=1, seconds_per_guess=10)
     assert guesses.failed("7", 0.0)
     guesses.applied(guesses.slowed(0.0))

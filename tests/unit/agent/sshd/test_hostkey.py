@@ -1,4 +1,4 @@
-"""The host key is made once, and its public part published each time."""
+"""Host keys are created once; their public keys are published each time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class FakeKube:
         return body
 
 
-def test_a_key_is_made_where_there_is_none_and_kept_where_there_is(tmp_path: Path) -> None:
+def test_a_missing_key_is_created_and_an_existing_one_kept(tmp_path: Path) -> None:
     kube = FakeKube()
     publish(kube, "sftp", "host-key")  # type: ignore[arg-type]
     assert kube.writes == [f"POST {SECRET}", f"POST {MAP}"]
@@ -50,11 +50,11 @@ def test_a_key_is_made_where_there_is_none_and_kept_where_there_is(tmp_path: Pat
     assert published["public-keys"].splitlines()[0].split() == public.split()[:2]
     assert published["fingerprints"].startswith("SHA256:")
 
-    # A reinstall: the objects are there still.
+    # A reinstall: the objects still exist.
     publish(kube, "sftp", "host-key")  # type: ignore[arg-type]
     assert kube.writes == [f"POST {SECRET}", f"POST {MAP}"]
 
-    # The ConfigMap was lost, or another key put in.
+    # The ConfigMap was lost, or its keys replaced.
     kube.objects[f"{MAP}/sftp-host-key"]["data"] = {}
     publish(kube, "sftp", "host-key")  # type: ignore[arg-type]
     assert kube.writes[2:] == [f"PUT {MAP}/sftp-host-key"]
@@ -68,26 +68,29 @@ def types(kube: FakeKube) -> list[str]:
 ALL = ["ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa"]
 
 
-def test_each_type_that_clients_know_has_a_key() -> None:
+def test_there_is_a_key_of_each_type_that_clients_know() -> None:
     kube = FakeKube()
     publish(kube, "sftp", "host-key")  # type: ignore[arg-type]
     assert types(kube) == ALL
     assert len(kube.objects[f"{MAP}/sftp-host-key"]["data"]["fingerprints"].split()) == 3
 
 
-def of_the_first_chart(**more: object) -> tuple[FakeKube, dict[str, str]]:
-    """A Secret with an Ed25519 key alone, and something of the operator's beside it."""
-    made = FakeKube()
-    publish(made, "sftp", "host-key")  # type: ignore[arg-type]
-    data = {KEY: made.objects[f"{SECRET}/host-key"]["data"][KEY], "note": "bWluZQ=="}
+def kube_with_one_key(**fields: object) -> tuple[FakeKube, dict[str, str]]:
+    """A Secret as the first chart made it, with an Ed25519 key only, and data and annotations of the operator's.
+
+    Returns the cluster and the Secret's data.
+    """
+    fresh = FakeKube()
+    publish(fresh, "sftp", "host-key")  # type: ignore[arg-type]
+    data = {KEY: fresh.objects[f"{SECRET}/host-key"]["data"][KEY], "note": "bWluZQ=="}
     kube = FakeKube()
     metadata = {"name": "host-key", "resourceVersion": "5", "annotations": {"theirs": "too"}}
-    kube.objects[f"{SECRET}/host-key"] = {"metadata": metadata, "data": data, **more}
+    kube.objects[f"{SECRET}/host-key"] = {"metadata": metadata, "data": data, **fields}
     return kube, data
 
 
 def test_a_secret_with_one_key_keeps_it_and_gets_the_others() -> None:
-    kube, data = of_the_first_chart()
+    kube, data = kube_with_one_key()
     publish(kube, "sftp", "host-key")  # type: ignore[arg-type]
     assert kube.writes[0] == f"PUT {SECRET}/host-key"
     secret = kube.objects[f"{SECRET}/host-key"]
@@ -97,8 +100,8 @@ def test_a_secret_with_one_key_keeps_it_and_gets_the_others() -> None:
     assert types(kube) == ALL
 
 
-def test_a_secret_that_may_not_change_is_published_as_it_is() -> None:
-    kube, _ = of_the_first_chart(immutable=True)
+def test_an_immutable_secret_is_published_as_it_is() -> None:
+    kube, _ = kube_with_one_key(immutable=True)
     publish(kube, "sftp", "host-key")  # type: ignore[arg-type]
     assert kube.writes == [f"POST {MAP}"]
     assert types(kube) == ALL[:1]

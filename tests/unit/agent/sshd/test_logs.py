@@ -1,4 +1,4 @@
-"""sshd's lines become fields, with the server's id from where the line came."""
+"""sshd's lines become fields, with the id of the server whose socket they came from."""
 
 from __future__ import annotations
 
@@ -106,18 +106,18 @@ def test_lines_become_fields(line: str, server: str | None, fields: dict[str, An
     assert event(STAMP + line, server) == {"level": "info", **fields}
 
 
-def test_a_chroots_line_that_looks_like_a_login_is_none() -> None:
-    """Only sshd's own socket tells of logins: what comes from a session cannot slow another server."""
-    found = event(STAMP + "sshd[12]: Failed password for server-8 from 10.0.0.1 port 5022 ssh2", "7")
-    assert found is not None
-    assert (found["event"], found["server"]) == ("sshd", 7)
+def test_a_sessions_line_that_looks_like_a_login_is_none() -> None:
+    """Only sshd's own socket reports logins, so a session cannot slow down another server."""
+    parsed = event(STAMP + "sshd[12]: Failed password for server-8 from 10.0.0.1 port 5022 ssh2", "7")
+    assert parsed is not None
+    assert (parsed["event"], parsed["server"]) == ("sshd", 7)
 
 
-def test_asking_whether_there_is_a_file_is_no_event() -> None:
+def test_checking_whether_a_file_exists_is_no_event() -> None:
     assert event(STAMP + "internal-sftp[12]: sent status No such file", "7") is None
 
 
-def test_asking_for_methods_is_no_refused_login() -> None:
+def test_asking_for_login_methods_is_no_refused_login() -> None:
     assert event(STAMP + "sshd[12]: Failed none for server-7 from 10.0.0.1 port 5022 ssh2", None) is None
 
 
@@ -134,11 +134,11 @@ def test_asking_for_methods_is_no_refused_login() -> None:
         ("Invalid user server-7 from ::1 port 22", "Invalid user server-7 from ::1 port 22"),
     ],
 )
-def test_a_user_that_nobody_is_may_be_a_password(line: str, text: str) -> None:
-    """Typed where the name belongs, it is not written down; a server that is no more is."""
-    found = event(f"{STAMP}sshd[12]: {line}", None)
-    assert found is not None
-    assert (found["event"], found["text"]) == ("sshd", text)
+def test_an_unknown_user_may_be_a_password(line: str, text: str) -> None:
+    """Customers may type it in place of the name, so it is not logged; the user of a deleted server is."""
+    parsed = event(f"{STAMP}sshd[12]: {line}", None)
+    assert parsed is not None
+    assert (parsed["event"], parsed["text"]) == ("sshd", text)
 
 
 NAMES = {
@@ -146,22 +146,22 @@ NAMES = {
     "a backslash": (r"back\\slash", "back\\slash"),
     "a backslash before digits": (r"a\\303", r"a\303"),
     "a newline": (r"a\nb", "a\nb"),
-    "what a terminal obeys": (r"\033[31m\a", "\x1b[31m\a"),
+    "control sequences": (r"\033[31m\a", "\x1b[31m\a"),
     "no UTF-8": (r"\377\376.zip", r"\xff\xfe.zip"),
-    "half a letter": (r"a\303", r"a\xc3"),
+    "an incomplete character": (r"a\303", r"a\xc3"),
     "quotes": ('q"x" flags READ mode 0666', 'q"x" flags READ mode 0666'),
 }
 
 
-@pytest.mark.parametrize(("said", "name"), NAMES.values(), ids=NAMES)
-def test_names_are_what_the_customer_called_them(said: str, name: str) -> None:
+@pytest.mark.parametrize(("logged", "name"), NAMES.values(), ids=NAMES)
+def test_file_names_are_as_the_customer_wrote_them(logged: str, name: str) -> None:
     """OpenSSH writes each byte that is not ASCII as an octal number."""
-    found = event(f'{STAMP}internal-sftp[13]: open "/files/{said}" flags WRITE mode 0666', "7")
-    assert found is not None
-    assert (found["path"], found["mode"]) == (f"/files/{name}", "0666")
+    parsed = event(f'{STAMP}internal-sftp[13]: open "/files/{logged}" flags WRITE mode 0666', "7")
+    assert parsed is not None
+    assert (parsed["path"], parsed["mode"]) == (f"/files/{name}", "0666")
 
 
-def test_letters_are_readable_in_the_log_itself_and_controls_are_escaped() -> None:
+def test_letters_are_readable_in_the_log_and_control_characters_are_escaped() -> None:
     fields = {"event": "file", "path": "/files/wörld \x1b[31m\n\x7f\x9b\u202e\u2028\U000e0001 漢字"}
     text = line(fields, "now")
     assert "wörld" in text
@@ -171,7 +171,7 @@ def test_letters_are_readable_in_the_log_itself_and_controls_are_escaped() -> No
 
 
 @pytest.mark.parametrize(
-    ("said", "fields"),
+    ("text", "fields"),
     [
         (
             'forced close "/files/big" bytes read 0 written 1044480',
@@ -189,16 +189,16 @@ def test_letters_are_readable_in_the_log_itself_and_controls_are_escaped() -> No
         ),
     ],
 )
-def test_operations_that_ended_otherwise_and_the_rarer_ones(said: str, fields: dict[str, Any]) -> None:
-    found = event(f"{STAMP}internal-sftp[13]: {said}", "7")
-    assert found == {"level": "info", "server": 7, "session": 13, "event": "file", **fields}
+def test_rarer_operations_and_those_that_broke_off(text: str, fields: dict[str, Any]) -> None:
+    parsed = event(f"{STAMP}internal-sftp[13]: {text}", "7")
+    assert parsed == {"level": "info", "server": 7, "session": 13, "event": "file", **fields}
 
 
 UMLAUT = r"\303\274"
 
 
 @pytest.mark.parametrize(
-    ("said", "fields"),
+    ("text", "fields"),
     [
         (f'open "/files/{UMLAUT * 127}" flags WRITE', {"operation": "open", "path": "/files/" + "ü" * 60}),
         (f'forced close "/files/{UMLAUT * 127}', {"operation": "close", "path": "/files/" + "ü" * 59}),
@@ -207,16 +207,16 @@ UMLAUT = r"\303\274"
         (f'rename old "/{"x" * 600}', {"operation": "rename", "path": "/" + "x" * 487}),
     ],
 )
-def test_what_openssh_cut_off_is_read_as_far_as_it_goes(said: str, fields: dict[str, Any]) -> None:
-    """It writes at most 500 characters, and a letter with a dot takes eight."""
-    found = event(f"{STAMP}internal-sftp[13]: {said[:500]}\0", "7")
-    assert found is not None
-    assert (found["event"], found["cut"]) == ("file", True)
-    assert {name: found[name] for name in fields} == fields
+def test_a_line_that_openssh_cut_is_read_as_far_as_it_goes(text: str, fields: dict[str, Any]) -> None:
+    """It writes at most 500 characters, and an umlaut takes eight."""
+    parsed = event(f"{STAMP}internal-sftp[13]: {text[:500]}\0", "7")
+    assert parsed is not None
+    assert (parsed["event"], parsed["cut"]) == ("file", True)
+    assert {name: parsed[name] for name in fields} == fields
 
 
 @pytest.mark.parametrize(
-    ("said", "server"),
+    ("text", "server"),
     [
         ("error: maximum authentication attempts exceeded for server-7 from ::1 port 5 ssh2 [preauth]", 7),
         ("Disconnecting authenticating user server-7 ::1 port 5: Too many authentication failures [preauth]", 7),
@@ -228,21 +228,21 @@ def test_what_openssh_cut_off_is_read_as_far_as_it_goes(said: str, fields: dict[
         ("Invalid user  from ::1 port 5", None),
     ],
 )
-def test_each_line_of_sshds_has_its_server_and_its_client(said: str, server: int | None) -> None:
-    found = event(f"{STAMP}sshd[12]: {said}", None)
-    assert found is not None
-    assert (found["server"], found["client"]) == (server, "::1")
+def test_each_line_of_sshd_has_its_server_and_its_client(text: str, server: int | None) -> None:
+    parsed = event(f"{STAMP}sshd[12]: {text}", None)
+    assert parsed is not None
+    assert (parsed["server"], parsed["client"]) == (server, "::1")
 
 
-def test_too_many_tries_are_a_refused_login() -> None:
-    said = "error: maximum authentication attempts exceeded for server-7 from ::1 port 5 ssh2 [preauth]"
-    found = event(f"{STAMP}sshd[12]: {said}", None)
-    assert found is not None
-    assert (found["event"], found["reason"], found["user"]) == ("login refused", "too many tries", "server-7")
+def test_too_many_attempts_are_a_refused_login() -> None:
+    text = "error: maximum authentication attempts exceeded for server-7 from ::1 port 5 ssh2 [preauth]"
+    parsed = event(f"{STAMP}sshd[12]: {text}", None)
+    assert parsed is not None
+    assert (parsed["event"], parsed["reason"], parsed["user"]) == ("login refused", "too many tries", "server-7")
 
 
 @pytest.mark.parametrize(
-    "said", ["User child is on pid 9", "Received disconnect from ::1 port 5:11: disconnected by user"]
+    "text", ["User child is on pid 9", "Received disconnect from ::1 port 5:11: disconnected by user"]
 )
-def test_what_says_nothing_is_left_out(said: str) -> None:
-    assert event(f"{STAMP}sshd[12]: {said}", None) is None
+def test_lines_of_no_use_are_dropped(text: str) -> None:
+    assert event(f"{STAMP}sshd[12]: {text}", None) is None

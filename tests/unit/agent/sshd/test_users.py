@@ -1,4 +1,4 @@
-"""sshd's users and keys as files, and when sessions have to end."""
+"""The files with sshd's users and keys, and when sessions have to end."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def test_all_users_share_the_games_uid() -> None:
     assert users.group(1001) == "game:x:1001:\n"
 
 
-def test_an_account_without_a_password_is_open_for_keys_only() -> None:
+def test_an_account_without_a_password_accepts_keys_only() -> None:
     assert users.shadow([BOTH, NONE], frozenset()) == f"server-7:{HASH}:::::::\nserver-8:*:::::::\n"
 
 
-def test_a_slowed_server_takes_no_password_for_now() -> None:
+def test_a_slowed_server_accepts_no_password() -> None:
     assert users.shadow([BOTH], frozenset({"7"})) == "server-7:*:::::::\n"
 
 
@@ -32,7 +32,7 @@ def test_keys_are_restricted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("after", "taken"),
+    ("after", "removed"),
     [
         (BOTH, False),
         (Account("7", HASH, (*BOTH.keys, "ssh-ed25519 C")), False),
@@ -41,9 +41,9 @@ def test_keys_are_restricted() -> None:
         (Account("7", None, BOTH.keys), True),
     ],
 )
-def test_only_what_is_taken_away_ends_sessions(after: Account, taken: bool) -> None:
-    assert users.something_taken(BOTH, after) is taken
+def test_only_a_removed_credential_ends_sessions(after: Account, removed: bool) -> None:
+    assert users.credential_removed(BOTH, after) is removed
 
 
-def test_a_first_password_ends_nothing() -> None:
-    assert not users.something_taken(NONE, Account("8", HASH, ()))
+def test_a_first_password_ends_no_session() -> None:
+    assert not users.credential_removed(NONE, Account("8", HASH, ()))

@@ -1,4 +1,4 @@
-"""One server, read part by part."""
+"""One server is read live, each object on demand."""
 
 import threading
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ import pytest
 from service.cluster.live import LiveServer
 from service.cluster.reader import ClusterReader
 
-Wanted = Sequence[tuple[str, str, str]]
+Targets = Sequence[tuple[str, str, str]]
 
 
-class Reads:
-    """As much of service.cluster.Cluster as a LiveServer asks, over objects by "kind/name"; keeps what was asked."""
+class FakeReader:
+    """The part of ClusterReader that a LiveServer uses, with objects by "kind/name"; `reads` records the requests."""
 
     def __init__(self, **objects: Any) -> None:
         self.objects = objects
-        self.asked: list[list[str]] = []
+        self.reads: list[list[str]] = []
 
-    def get_all(self, wanted: Wanted) -> list[Any]:
-        names = [f"{kind}/{name}" for _, kind, name in wanted]
-        self.asked.append(names)
+    def get_all(self, targets: Targets) -> list[Any]:
+        names = [f"{kind}/{name}" for _, kind, name in targets]
+        self.reads.append(names)
         return [self.objects.get(name) for name in names]
 
     def service(self, name: str) -> Any:
@@ -32,18 +32,18 @@ class Reads:
         return LiveServer(cast(ClusterReader, self), 7)
 
 
-def test_servers_are_read_side_by_side() -> None:
-    """A read that takes long, as while Kubernetes hangs, does not hold up the reads of other servers."""
+def test_different_servers_are_read_in_parallel() -> None:
+    """A slow read, for example while Kubernetes hangs, does not delay reads of other servers."""
     both = threading.Barrier(2, timeout=5)
 
-    class Slow(Reads):
-        def get_all(self, wanted: Wanted) -> list[Any]:
+    class Slow(FakeReader):
+        def get_all(self, targets: Targets) -> list[Any]:
             both.wait()
-            return super().get_all(wanted)
+            return super().get_all(targets)
 
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda slow: slow.server().pod, (Slow(), Slow())))
-    assert found == [None, None]
+        pods = list(pool.map(lambda slow: slow.server().pod, (Slow(), Slow())))
+    assert pods == [None, None]
 
 
 MAIN = [
@@ -57,22 +57,22 @@ RCON = {"ports": [{"name": "rcon"}]}
 
 
 @pytest.mark.parametrize(
-    ("container", "service", "more"),
+    ("container", "service", "more_reads"),
     [
-        # public, private, none, and while nothing is there
+        # RCON is public, private or missing, and the server does not exist yet
         (RCON, RCON, []),
         (RCON, {"ports": [{"name": "primary"}]}, [["services/server-7-rcon"]]),
         ({"ports": [{"name": "primary"}]}, {"ports": [{"name": "primary"}]}, []),
         (RCON, None, []),
     ],
 )
-def test_all_is_read_at_once_and_only_once(container: Any, service: Any, more: list[list[str]]) -> None:
-    """One answer of the API does not tell of two moments; only a private RCON takes a second look."""
-    reads = Reads(**{"statefulsets/server-7": {"spec": {"template": {"spec": {"containers": [container]}}}}})
+def test_all_objects_are_read_together_and_once(container: Any, service: Any, more_reads: list[list[str]]) -> None:
+    """So one answer of the API never mixes two moments. Only a private RCON needs a second read."""
+    reader = FakeReader(**{"statefulsets/server-7": {"spec": {"template": {"spec": {"containers": [container]}}}}})
     if service is not None:
-        reads.objects["services/server-7"] = {"spec": service}
-    server = reads.server()
+        reader.objects["services/server-7"] = {"spec": service}
+    server = reader.server()
     assert server.statefulset is server.statefulset is not None
     assert server.pod is None
     assert server.services == ({} if service is None else {"server-7": {"spec": service}})
-    assert reads.asked == [MAIN, *more]
+    assert reader.reads == [MAIN, *more_reads]

@@ -1,4 +1,4 @@
-"""The edge to the account Secrets: what it writes, and what it makes of refusals."""
+"""SFTP accounts are stored as Secrets, and missing rights mean that file access is not installed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from service.errors import ClusterUnavailable, FileAccessNotInstalled, OperationInProgress
-from service.files import accounts as edge
-from service.files.accounts import Account, SecretAccounts
+from service.files.accounts import Account, SecretAccounts, _AccountsKube
 from service.kube.client import Conflict
 from service.settings import Settings
 
@@ -19,7 +18,7 @@ KEY = "ssh-ed25519 AAAA me@home"
 
 
 class FakeKube:
-    """service.kube.Kube over objects by path; the next writes may conflict."""
+    """A Kubernetes API with objects by path; the next `conflicts` writes fail."""
 
     def __init__(self) -> None:
         self.objects: dict[str, Any] = {}
@@ -49,7 +48,7 @@ class FakeKube:
             raise self.failure
         if write and self.conflicts:
             self.conflicts -= 1
-            raise Conflict("somebody was faster")
+            raise Conflict("another write was faster")
 
 
 @pytest.fixture
@@ -66,9 +65,9 @@ def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def test_an_account_is_written_as_the_agents_read_it(accounts: SecretAccounts, kube: FakeKube) -> None:
-    wanted = Account("$7$hash", (KEY,))
-    assert accounts.change(7, lambda _: wanted) == wanted
+def test_an_account_is_written_as_the_agents_expect_it(accounts: SecretAccounts, kube: FakeKube) -> None:
+    account = Account("$7$hash", (KEY,))
+    assert accounts.change(7, lambda _: account) == account
     assert kube.objects == {
         f"{SECRETS}/server-7": {
             "apiVersion": "v1",
@@ -87,11 +86,11 @@ def test_an_account_is_written_as_the_agents_read_it(accounts: SecretAccounts, k
             "data": {"password-hash": encoded("$7$hash"), "authorized-keys": encoded(f"{KEY}\n")},
         }
     }
-    assert accounts.account(7) == wanted
+    assert accounts.account(7) == account
 
 
-def test_an_account_says_which_server_it_is_for(accounts: SecretAccounts, kube: FakeKube) -> None:
-    """Also one that was made before servers had a uid."""
+def test_an_account_has_its_servers_uid(accounts: SecretAccounts, kube: FakeKube) -> None:
+    """Also an account that was created before servers had a uid."""
     accounts.change(7, lambda _: Account("$7$none"))
     for uid in ("first", "second"):
         account = Account(f"$7${uid}", (), uid)
@@ -100,8 +99,8 @@ def test_an_account_says_which_server_it_is_for(accounts: SecretAccounts, kube: 
         assert accounts.account(7).uid == uid
 
 
-def test_a_change_keeps_what_else_is_on_the_secret(accounts: SecretAccounts, kube: FakeKube) -> None:
-    """Its version above all: of two changes at once neither is lost."""
+def test_a_change_keeps_the_secrets_other_fields(accounts: SecretAccounts, kube: FakeKube) -> None:
+    """Above all its version, so that concurrent changes are not lost."""
     accounts.change(7, lambda _: Account("$7$hash", ()))
     kube.objects[f"{SECRETS}/server-7"]["metadata"]["resourceVersion"] = "5"
     accounts.change(7, lambda account: replace(account, password_hash=None))
@@ -109,12 +108,12 @@ def test_a_change_keeps_what_else_is_on_the_secret(accounts: SecretAccounts, kub
     assert kube.objects[f"{SECRETS}/server-7"]["data"] == {}
 
 
-def test_what_changes_nothing_writes_nothing(accounts: SecretAccounts, kube: FakeKube) -> None:
+def test_a_change_without_effect_writes_nothing(accounts: SecretAccounts, kube: FakeKube) -> None:
     accounts.change(7, lambda account: account)
     assert kube.objects == {}
 
 
-def test_a_faster_change_is_built_upon_and_endless_ones_are_not(accounts: SecretAccounts, kube: FakeKube) -> None:
+def test_a_change_is_retried_after_conflicts_but_not_endlessly(accounts: SecretAccounts, kube: FakeKube) -> None:
     kube.conflicts = 2
     assert accounts.change(7, lambda _: Account("$7$hash")) == Account("$7$hash")
     kube.conflicts = 9
@@ -122,7 +121,7 @@ def test_a_faster_change_is_built_upon_and_endless_ones_are_not(accounts: Secret
         accounts.change(7, lambda _: Account())
 
 
-def test_removing_twice_is_removing_once_and_works_without_the_chart(accounts: SecretAccounts, kube: FakeKube) -> None:
+def test_removing_is_idempotent_and_works_without_the_chart(accounts: SecretAccounts, kube: FakeKube) -> None:
     accounts.change(7, lambda _: Account("$7$hash"))
     accounts.remove(7)
     accounts.remove(7)
@@ -165,21 +164,21 @@ def affinity(*nodes: str, key: str = "kubernetes.io/hostname") -> dict[str, Any]
         ({"nfs": {"server": "a", "path": "/a"}}, False),
     ],
 )
-def test_which_disks_can_be_reached(
+def test_only_folders_of_one_node_can_be_reached(
     accounts: SecretAccounts, kube: FakeKube, spec: dict[str, Any], local: bool
 ) -> None:
     kube.objects["/api/v1/persistentvolumes/pv"] = {"spec": spec}
     assert accounts.node_local({"spec": {"volumeName": "pv"}}) is local
 
 
-def test_a_disk_that_is_not_bound_yet_may_still_become_a_nodes_own(accounts: SecretAccounts) -> None:
+def test_an_unbound_disk_may_still_become_node_local(accounts: SecretAccounts) -> None:
     assert accounts.node_local({"spec": {}})
-    assert accounts.node_local({"spec": {"volumeName": "on its way"}})
+    assert accounts.node_local({"spec": {"volumeName": "pv-soon"}})
 
 
-def test_missing_rights_mean_that_the_chart_is_not_there_and_an_outage_stays_one() -> None:
+def test_missing_rights_mean_no_file_access_but_an_outage_stays_one() -> None:
     with pytest.raises(FileAccessNotInstalled):
-        edge._Kube._checked(403, b"forbidden", SECRETS)
+        _AccountsKube._checked(403, b"forbidden", SECRETS)
     with pytest.raises(ClusterUnavailable):
-        edge._Kube._checked(503, b"later", SECRETS)
-    assert edge._Kube._checked(200, b"{}", SECRETS) == b"{}"
+        _AccountsKube._checked(503, b"later", SECRETS)
+    assert _AccountsKube._checked(200, b"{}", SECRETS) == b"{}"

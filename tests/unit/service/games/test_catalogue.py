@@ -1,4 +1,4 @@
-"""The catalogue: what a folder yields, and how a broken one is named."""
+"""The catalogue loads games from folders, and names the file and line of a mistake."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.errors import StartupError
 from service.games import catalogue
 from service.servers.spec import ServerSpec
 
-ABOUT = "name: pong\ntitle: Pong\ndescription: Two bats.\n"
+METADATA = "name: pong\ntitle: Pong\ndescription: Two bats.\n"
 VALUES = """\
 ports: [{name: primary, port: 1, protocol: UDP}]
 environment:
@@ -33,13 +33,13 @@ SCHEMA = {
 }
 
 
-def folder(where: Path, about: str = ABOUT, values: str = VALUES, schema: object = SCHEMA) -> Path:
-    game = where / "pong"
+def folder(parent: Path, metadata: str = METADATA, values: str = VALUES, schema: object = SCHEMA) -> Path:
+    game = parent / "pong"
     game.mkdir()
-    (game / "game.yaml").write_text(about)
+    (game / "game.yaml").write_text(metadata)
     (game / "values.yaml.j2").write_text(values)
     (game / "options.schema.json").write_text(schema if isinstance(schema, str) else json.dumps(schema, indent=1))
-    return where
+    return parent
 
 
 def spec(options: Mapping[str, Any]) -> ServerSpec:
@@ -47,7 +47,7 @@ def spec(options: Mapping[str, Any]) -> ServerSpec:
 
 
 def test_a_game_is_a_folder(tmp_path: Path) -> None:
-    """Its ports come from what it renders."""
+    """Its ports come from the values that it renders."""
     game = catalogue.load(folder(tmp_path))["pong"]
     assert (game.title, game.eula, game.ports) == ("Pong", None, ({"name": "primary", "port": 1, "protocol": "UDP"},))
     assert game.render(1, spec({"speed": 3, "title": "a"})) == {
@@ -57,21 +57,21 @@ def test_a_game_is_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_mounted_config_map_is_a_folder_of_games(tmp_path: Path) -> None:
-    """With its ..data beside flat files."""
+    """It has flat files and a folder ..data."""
     (tmp_path / "..data").mkdir()
-    (tmp_path / "pong.game.yaml").write_text(ABOUT)
+    (tmp_path / "pong.game.yaml").write_text(METADATA)
     (tmp_path / "pong.values.yaml.j2").write_text(VALUES)
     (tmp_path / "pong.options.schema.json").write_text(json.dumps(SCHEMA))
     assert list(catalogue.load(catalogue.BUILT_IN, tmp_path)) == ["luanti", "minecraft", "pong", "teeworlds"]
 
 
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
-    "yaml": ({"about": "name: pong\ntitle: [\n"}, "game.yaml:3: is not YAML"),
-    "unknown key": ({"about": ABOUT + "colour: red\n"}, "game.yaml:4: unknown key 'colour'"),
-    "missing key": ({"about": "name: pong\ntitle: x\n"}, "game.yaml:1: description is missing"),
-    "another name": ({"about": ABOUT.replace("pong", "ping")}, "game.yaml:1: name is 'ping'"),
+    "yaml": ({"metadata": "name: pong\ntitle: [\n"}, "game.yaml:3: is not YAML"),
+    "unknown key": ({"metadata": METADATA + "colour: red\n"}, "game.yaml:4: unknown key 'colour'"),
+    "missing key": ({"metadata": "name: pong\ntitle: x\n"}, "game.yaml:1: description is missing"),
+    "another name": ({"metadata": METADATA.replace("pong", "ping")}, "game.yaml:1: name is 'ping'"),
     "template syntax": ({"values": VALUES + "\n{% if %}"}, "values.yaml.j2:8:"),
-    "without tojson": ({"values": VALUES + "x: {{ server.id }}\n"}, "values.yaml.j2:7: every {{ }} has to end"),
+    "without tojson": ({"values": VALUES + "x: {{ server.id }}\n"}, "values.yaml.j2:7: every {{ }} must end"),
     "tojson not last": ({"values": VALUES + "x: {{ server.id | tojson | upper }}\n"}, "values.yaml.j2:7: every {{ }}"),
     "misspelt option": ({"values": VALUES + "x: {{ options.sped | tojson }}\n"}, "values.yaml.j2:7:"),
     "not yaml": ({"values": VALUES + "x: ]\n"}, "values.yaml.j2:5: does not render to YAML"),
@@ -85,49 +85,49 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         {"values": VALUES + "probe:\n  comand: [x]\n"},
         "values.yaml.j2:8: probe.comand is unknown; did you mean `command`?",
     ),
-    "a number where text belongs": (
+    "a number instead of a string": (
         {"values": VALUES.replace("| string ", "")},
-        "values.yaml.j2:3: environment.SPEED must be text, not a whole number: write it in quotes",
+        "values.yaml.j2:3: environment.SPEED must be a string, not a whole number: write it in quotes",
     ),
     "a typo in a port": (
         {"values": VALUES.replace("protocol", "protocl")},
         "values.yaml.j2:1: ports[0].protocl is unknown; did you mean `protocol`?",
     ),
-    "text where a number belongs": (
+    "a string instead of a number": (
         {"values": VALUES.replace("port: 1", 'port: "1"')},
-        "values.yaml.j2:1: ports[0].port must be a whole number, not text",
+        "values.yaml.j2:1: ports[0].port must be a whole number, not a string",
     ),
-    "what the create says": ({"values": VALUES + "ramGb: 4\n"}, "values.yaml.j2:7: ramGb comes from each create"),
+    "a value from the create": ({"values": VALUES + "ramGb: 4\n"}, "values.yaml.j2:7: ramGb comes from each create"),
     "the console's port": (
         {"values": VALUES.replace("UDP", "TCP") + "rcon: {port: 1}\n"},
-        "values.yaml.j2:7: rcon.port makes 1/TCP a port of the game and of the remote console",
+        "values.yaml.j2:7: rcon.port uses 1/TCP for both the game and the remote console",
     ),
-    "a key twice": (
+    "a duplicate key": (
         {"values": VALUES + "environment: {}\n"},
         "values.yaml.j2:5: does not render to YAML: the key environ",
     ),
-    "with one option's value alone": (
+    "only with one option's value": (
         {"values": VALUES + '{% if options.get("speed") == 9 %}image: {tag: 9}{% endif %}\n'},
-        "values.yaml.j2:7: image.tag must be text, not a whole number: write it in quotes "
+        "values.yaml.j2:7: image.tag must be a string, not a whole number: write it in quotes "
         '(with the options {"speed": 9})',
     ),
-    "an error with one option's value alone": (
+    "an error only with one option's value": (
         {"values": VALUES + '{% if options.get("speed") == 9 %}x: {{ options.no | tojson }}{% endif %}\n'},
         "values.yaml.j2:7: option no is unknown; expected one of speed, title",
     ),
-    "with little memory alone": (
+    "only with little memory": (
         {"values": VALUES + "diskGb: {{ (8 // (server.ram_gb - 1)) | tojson }}\n"},
         "values.yaml.j2:7: ",
     ),
-    "a misspelt option that is asked for": (
+    "a misspelt option in a condition": (
         {"values": VALUES.replace('"title" in', '"titel" in')},
         "values.yaml.j2:4: option titel is unknown; did you mean `title`?",
     ),
-    "a misspelt option that has a default": (
+    "a misspelt option with a default": (
         {"values": VALUES.replace('"speed"', '"sped"')},
         "values.yaml.j2:3: option sped is unknown; did you mean `speed`?",
     ),
-    "a misspelt option that may be defined": (
+    "a misspelt option in `is defined`": (
         {"values": VALUES.replace('"title" in options', "options.titl is defined")},
         "values.yaml.j2:4: option titl is unknown; did you mean `title`?",
     ),
@@ -135,23 +135,24 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         {"values": VALUES + '{% if server["ram"] %}{% endif %}'},
         "values.yaml.j2:7: server ram is unknown; did you mean `ram_gb`?",
     ),
-    "a word of the schema": (
+    "an unknown keyword in the schema": (
         {"schema": {**SCHEMA, "properties": {"speed": {"type": "integer", "minimun": 1}}}},
-        "options.schema.json:7: minimun is no word of JSON Schema (at properties.speed); did you mean minimum?",
+        "options.schema.json:7: minimun is not a keyword of JSON Schema (at properties.speed); did you mean minimum?",
     ),
-    "a word further in": (
+    "an unknown keyword further in": (
         {"schema": {**SCHEMA, "properties": {"names": {"type": "array", "items": {"patern": "x"}}}}},
-        "options.schema.json:8: patern is no word of JSON Schema (at properties.names.items); did you mean pattern?",
+        "options.schema.json:8: patern is not a keyword of JSON Schema (at properties.names.items); "
+        "did you mean pattern?",
     ),
-    "an expression": (
+    "a regular expression": (
         {"schema": {**SCHEMA, "properties": {"title": {"pattern": "("}}}},
-        "options.schema.json:6: is no JSON Schema: '(' is not a 'regex'",
+        "options.schema.json:6: is not a JSON Schema: '(' is not a 'regex'",
     ),
     "a default that does not fit": (
         {"schema": {**SCHEMA, "properties": {"speed": {"type": "integer", "default": "4"}}}},
-        "options.schema.json:7: default: does not fit: '4' is not of type 'integer'",
+        "options.schema.json:7: default: does not fit the schema: '4' is not of type 'integer'",
     ),
-    "required and not there": (
+    "an unknown required option": (
         {"schema": {**SCHEMA, "required": ["sped"]}},
         "options.schema.json:15: required: sped is unknown; did you mean `speed`?",
     ),
@@ -160,16 +161,16 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_game_stops_the_start_with_file_and_line(case: str, tmp_path: Path) -> None:
-    """So that an operator finds the slip at once."""
+def test_a_mistake_in_a_game_stops_the_start_with_file_and_line(case: str, tmp_path: Path) -> None:
+    """So that an operator finds the mistake immediately."""
     parts, message = BROKEN[case]
     with pytest.raises(StartupError) as raised:
         catalogue.load(folder(tmp_path, **parts))
     assert str(tmp_path / "pong" / message) in str(raised.value)
 
 
-def test_words_of_ones_own_can_stand_in_a_schema(tmp_path: Path) -> None:
-    """A web shop may need more than JSON Schema has words for; and a reference to a part of the schema is followed."""
+def test_a_schema_may_have_custom_keywords(tmp_path: Path) -> None:
+    """A web shop may need more than JSON Schema's keywords. References within the schema are resolved too."""
     schema = {
         **SCHEMA,
         "$defs": {"title": {"type": "string"}},
@@ -182,14 +183,15 @@ def test_words_of_ones_own_can_stand_in_a_schema(tmp_path: Path) -> None:
 
 
 def test_a_stray_file_among_flat_games_is_named(tmp_path: Path) -> None:
-    """A typo in a ConfigMap's key would otherwise just leave a game out."""
-    (tmp_path / "pong.game.yml").write_text(ABOUT)
-    with pytest.raises(StartupError, match=r"pong\.game\.yml:1: is no file of a game; did you mean pong\.game\.yaml\?"):
+    """Otherwise a typo in a ConfigMap's key would silently leave a game out."""
+    (tmp_path / "pong.game.yml").write_text(METADATA)
+    message = r"pong\.game\.yml:1: is not a file of a game; did you mean pong\.game\.yaml\?"
+    with pytest.raises(StartupError, match=message):
         catalogue.load(tmp_path)
 
 
 WRONG: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
-    "fine": ({"speed": 3, "title": "a"}, {}),
+    "valid": ({"speed": 3, "title": "a"}, {}),
     "unknown": ({"spedd": 3, "x": 1}, {"options.spedd": ["unknown option"], "options.x": ["unknown option"]}),
     "true": ({"speed": True}, {"options.speed": ["True is not of type 'integer'"]}),
     "float": ({"speed": 1.0}, {"options.speed": ["1.0 is not of type 'integer'"]}),
@@ -199,37 +201,37 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_options_are_judged_by_field(case: str, tmp_path: Path) -> None:
-    """And strictly: an integer is no float, no truth, and a pattern ends at the end."""
+def test_mistakes_in_options_are_named_by_field(case: str, tmp_path: Path) -> None:
+    """Types are strict: an integer is no float and no boolean, and a pattern's `$` matches only at the end."""
     options, expected = WRONG[case]
     assert catalogue.load(folder(tmp_path))["pong"].errors(options) == expected
 
 
-def test_a_default_is_for_new_servers_and_for_options_taken_back(tmp_path: Path) -> None:
-    """And for no other, as a server that is there may know nothing of it."""
+def test_defaults_apply_to_new_servers_and_to_options_taken_back(tmp_path: Path) -> None:
+    """Not to other servers, which may never have had the option."""
     speeds = {"type": "integer", "default": 7}
     schema = {**SCHEMA, "properties": {"speed": speeds, "title": {"type": "string"}}}
     game = catalogue.load(folder(tmp_path, schema=schema))["pong"]
 
-    def speed(options: Mapping[str, Any], **how: Any) -> object:
-        return game.render(1, spec(options), **how)["environment"]["SPEED"]
+    def speed(options: Mapping[str, Any], **arguments: Any) -> object:
+        return game.render(1, spec(options), **arguments)["environment"]["SPEED"]
 
     assert speed({}, new=True) == speed({}, taken_back={"speed"}) == "7"
     assert speed({}) == speed({}, taken_back={"title"}) == "1"
     assert speed({"speed": 3}, new=True) == "3"
 
 
-def test_a_template_hears_what_was_taken_back(tmp_path: Path) -> None:
-    """And it is tried so when the service starts."""
+def test_a_template_knows_which_options_were_taken_back(tmp_path: Path) -> None:
+    """This is tested too when the service starts."""
     values = VALUES + '{%- if "title" in taken_back %}\n  TITLE: {{ options.titel | tojson }}\n{%- endif %}\n'
     with pytest.raises(StartupError, match=r"values\.yaml\.j2:8: "):
         catalogue.load(folder(tmp_path, values=values))
 
 
 @pytest.mark.parametrize("number", [1e-7, 1e21, 1.5e300, -2.5, 0.1, 3, 2**80])
-def test_a_number_is_rendered_as_that_number(number: float, tmp_path: Path) -> None:
-    """However JSON writes it."""
-    # No value of the chart is any number whatever; how one is rendered shows in any template.
+def test_a_number_is_rendered_exactly(number: float, tmp_path: Path) -> None:
+    """Whatever its form in JSON."""
+    # No value of the chart accepts every number, so this uses a template of its own.
     template = catalogue._ENVIRONMENT.from_string('x: {{ options.get("speed", 1) | tojson }}\n')
     game = replace(catalogue.load(folder(tmp_path))["pong"], template=template)
     assert game.render(1, spec({"speed": number}))["x"] == number

@@ -1,4 +1,4 @@
-"""The operator's values for servers, judged before any server is made."""
+"""The operator's values for servers are checked before any server is created."""
 
 from __future__ import annotations
 
@@ -20,17 +20,26 @@ WRONG: dict[str, tuple[str, str]] = {
         "games:\n  minecraft:\n    image:\n      tagg: x\n",
         "4: games.minecraft.image.tagg is unknown",
     ),
-    "nothing like it": ("all: {probe: {x: 1}}", "1: all.probe.x is unknown; expected one of command, periodSeconds"),
+    "a name unlike any other": (
+        "all: {probe: {x: 1}}",
+        "1: all.probe.x is unknown; expected one of command, periodSeconds",
+    ),
     "no such game": (
         "all: {}\ngames:\n  minecarft: {}\n",
-        "3: games.minecarft is no game: it is unknown; did you mean",
+        "3: games.minecarft is not a game: it is unknown; did you mean",
     ),
-    "not even a mapping": ("games: {minecraft: 4}", "1: games.minecraft must be a mapping"),
-    "a number as text": ("all: {terminationGracePeriodSeconds: '60'}", "must be a whole number, not text"),
-    "text as a number": ("all: {environment: {DEBUG: 1}}", "must be text, not a whole number: write it in quotes"),
-    "text as true": ("all: {podAnnotations: {a: yes}}", "must be text, not true or false: write it in quotes"),
-    "a version as a number": ("all: {image: {tag: 5.6}}", "must be text, not a number with a fraction"),
-    "nothing": ("all: {service: null}", "all.service must be a mapping, not nothing"),
+    "not a mapping": ("games: {minecraft: 4}", "1: games.minecraft must be a mapping"),
+    "a number as a string": ("all: {terminationGracePeriodSeconds: '60'}", "must be a whole number, not a string"),
+    "a string as a number": (
+        "all: {environment: {DEBUG: 1}}",
+        "must be a string, not a whole number: write it in quotes",
+    ),
+    "a string as a boolean": (
+        "all: {podAnnotations: {a: yes}}",
+        "must be a string, not true or false: write it in quotes",
+    ),
+    "a version as a number": ("all: {image: {tag: 5.6}}", "must be a string, not a number with a fraction"),
+    "null": ("all: {service: null}", "all.service must be a mapping, not nothing"),
     "a choice": ("all: {service: {type: Nodeport}}", "must be one of NodePort, LoadBalancer, ClusterIP"),
     "an alternative": ("all: {cpu: {limit: two}}", "all.cpu.limit must be cores such as"),
     "an image": (
@@ -40,7 +49,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "a number": ("all: {securityContext: {runAsUser: 0}}", "0 is less than the minimum of 1"),
     "a reserved label": (
         "all: {podLabels: {gameserver/id: x}}",
-        "all.podLabels.gameserver/id is no name that can stand",
+        "all.podLabels.gameserver/id is not an allowed name",
     ),
     "an item": (
         "games: {teeworlds: {ports: [{name: primary, port: 1, protocl: UDP}]}}",
@@ -50,30 +59,30 @@ WRONG: dict[str, tuple[str, str]] = {
         "games: {teeworlds: {ports: [{name: main, port: 1, protocol: UDP}]}}",
         "games.teeworlds.ports has no port named primary",
     ),
-    "what each create says": ("all: {ramGb: 4}", "all.ramGb comes from each create, as `ram_gb`, and cannot be set"),
+    "a value from each create": ("all: {ramGb: 4}", "all.ramGb comes from each create, as `ram_gb`, and cannot be set"),
     "whether RCON is public": ("all: {rcon: {visibility: private}}", "all.rcon.visibility comes from each create"),
     "whether it runs": ("all: {replicas: 0}", "all.replicas comes from each start and stop"),
-    "helm's global": ("all: {global: {}}", "all.global is read by nothing here"),
-    "twice in one mapping": ("all:\n  storage: {}\n  storage: {}\n", "3: is not YAML: the key storage appears twice"),
-    "a word that YAML reads": ("all: {environment: {NO: x}}", "is not YAML: the key NO needs quotes"),
+    "helm's global": ("all: {global: {}}", "all.global has no effect here"),
+    "a duplicate key": ("all:\n  storage: {}\n  storage: {}\n", "3: is not YAML: the key storage appears twice"),
+    "a key that YAML reads as a boolean": ("all: {environment: {NO: x}}", "is not YAML: the key NO needs quotes"),
     "only with one game": (
         "all: {rcon: {port: 25565}}",
-        "1: all.rcon.port makes 25565/TCP a port of the game and of the remote console",
+        "1: all.rcon.port uses 25565/TCP for both the game and the remote console",
     ),
-    "only with another": (
+    "only with another game": (
         "games: {teeworlds: {rcon: {enabled: true}, ports: [{name: primary, port: 25575, protocol: both}]}}",
-        "games.teeworlds.rcon.enabled makes 25575/TCP a port of the game and of the remote console",
+        "games.teeworlds.rcon.enabled uses 25575/TCP for both the game and the remote console",
     ),
-    "one port for two": (
+    "one port twice": (
         "games: {luanti: {ports: [{name: primary, port: 1, protocol: UDP}, {name: b, port: 1, protocol: both}]}}",
         "games.luanti.ports[1] has the name, or the port and protocol, of another port",
     ),
-    "one variable twice": ("all: {extraEnv: [{name: A}, {name: A}]}", "all.extraEnv[1] has A a second time"),
+    "one variable twice": ("all: {extraEnv: [{name: A}, {name: A}]}", "all.extraEnv[1] repeats the name A"),
     "an image with its tag": ("all: {image: {repository: 'itzg/minecraft-server:java21'}}", "name without its tag"),
     "a node's label": ("all: {nodeSelector: {pool: big iron}}", "all.nodeSelector.pool does not match"),
     "an annotation's name": (
         "all: {podAnnotations: {a b: x}}",
-        "all.podAnnotations.a b is no name that can stand here",
+        "all.podAnnotations.a b is not an allowed name",
     ),
     "a rule of affinity": (
         "all: {affinity: {nodeAffinity: {requiredDuringScheduling: {}}}}",
@@ -84,7 +93,7 @@ WRONG: dict[str, tuple[str, str]] = {
         "all: {extraEnv: [{name: A, valueFrom: {secretKeyRef: {name: a, ky: b}}}]}",
         "all.extraEnv[0].valueFrom.secretKeyRef.ky is unknown; did you mean `key`?",
     ),
-    "a value and where from": (
+    "a value and a source": (
         "all: {extraEnv: [{name: A, value: b, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]}",
         "all.extraEnv[0] takes either `value` or `valueFrom`",
     ),
@@ -92,22 +101,25 @@ WRONG: dict[str, tuple[str, str]] = {
         "all: {service: {loadBalancerSourceRanges: [192.0.2.0/33]}}",
         "all.service.loadBalancerSourceRanges[0] must be an address range such as 192.0.2.0/24",
     ),
-    "less than the chart asks for": ("all: {cpu: {limit: 100m}}", "all.cpu.limit asks for 250m and allows 100m"),
-    "a mount of nothing": (
+    "a limit below the chart's request": (
+        "all: {cpu: {limit: 100m}}",
+        "all.cpu.limit requests 250m but limits it to 100m",
+    ),
+    "a mount without a volume": (
         "all: {extraVolumes: [{name: maps, emptyDir: {}}], extraVolumeMounts: [{name: map, mountPath: /maps}]}",
         "all.extraVolumeMounts[0].name names no volume of `extraVolumes`: map is unknown; did you mean `maps`?",
     ),
     "a mount over the disk": (
         "all: {extraVolumes: [{name: maps, emptyDir: {}}], extraVolumeMounts: [{name: maps, mountPath: /data}]}",
-        "all.extraVolumeMounts[0].mountPath has /data, where something else is mounted",
+        "all.extraVolumeMounts[0].mountPath is /data, where another volume is mounted",
     ),
-    # A game's own value lies over it: it would show with the next game only.
-    "under every game's own": ("all: {heap: 3}", "all.heap must be a mapping, not a whole number"),
+    # Every game overrides it, so it would fail only with the next game.
+    "overridden by every game": ("all: {heap: 3}", "all.heap must be a mapping, not a whole number"),
 }
 
 
-def refused(text: str, where: Path) -> str:
-    path = where / "server-values.yaml"
+def refused(text: str, folder: Path) -> str:
+    path = folder / "server-values.yaml"
     path.write_text(text)
     with pytest.raises(StartupError) as raised:
         operator_values.load(path, GAMES, CHART)
@@ -117,20 +129,20 @@ def refused(text: str, where: Path) -> str:
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_no_server_could_be_made_with_is_named(case: str, tmp_path: Path) -> None:
-    """With file, line and key, and what would be right."""
+def test_a_mistake_is_named(case: str, tmp_path: Path) -> None:
+    """With file, line and key, and what would be valid."""
     text, message = WRONG[case]
     assert message in refused(text, tmp_path)
 
 
-def test_all_mistakes_are_named_at_once_and_each_once(tmp_path: Path) -> None:
-    """An operator needs one rollout for them, not one each."""
-    said = refused("all:\n  tagg: x\n  ramGb: 4\ngames:\n  luanti: {diskGB: 1}\n", tmp_path)
-    assert [said.count(key) for key in ("all.tagg", "all.ramGb", "games.luanti.diskGB")] == [1, 1, 1]
+def test_all_mistakes_are_named_together_and_once(tmp_path: Path) -> None:
+    """An operator can fix them with one rollout."""
+    message = refused("all:\n  tagg: x\n  ramGb: 4\ngames:\n  luanti: {diskGB: 1}\n", tmp_path)
+    assert [message.count(key) for key in ("all.tagg", "all.ramGb", "games.luanti.diskGB")] == [1, 1, 1]
 
 
-def test_what_servers_can_be_made_with_is_taken_as_it_is(tmp_path: Path) -> None:
-    """Nothing is added: what lies beneath is the chart's and the games'."""
+def test_valid_values_are_loaded_unchanged(tmp_path: Path) -> None:
+    """Nothing is added: the defaults are the chart's and the games'."""
     path = tmp_path / "server-values.yaml"
     path.write_text(
         "all: {storage: {className: fast}}\ngames: {minecraft: {rcon: {port: 1}}, luanti: {}, teeworlds: null}\n"
@@ -140,6 +152,6 @@ def test_what_servers_can_be_made_with_is_taken_as_it_is(tmp_path: Path) -> None
         "games": {"minecraft": {"rcon": {"port": 1}}, "luanti": {}, "teeworlds": None},
     }
     assert operator_values.load(None, GAMES, CHART) == {}
-    # RCON's port is free in a game that listens elsewhere, whatever the chart's own default for a game's port is.
+    # A game that listens elsewhere leaves RCON's port free, whatever the chart's default for a game's port.
     path.write_text("games: {teeworlds: {rcon: {enabled: true, port: 25565}}}\n")
     operator_values.load(path, GAMES, CHART)

@@ -1,4 +1,4 @@
-"""How helm is started, ended and understood."""
+"""helm is started without a shell, stopped with all its processes, and its errors are translated."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from service.helm import command as helm
 from tests.support.waiting import until
 
 
-def stand_in(folder: Path, script: str) -> str:
-    """A program to run in helm's place."""
+def fake_helm(folder: Path, script: str) -> str:
+    """A program that runs in place of helm."""
     path = folder / "helm"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
@@ -38,7 +38,7 @@ def stand_in(folder: Path, script: str) -> str:
 
 
 def alive(pid: int) -> bool:
-    """Whether the process is there and no zombie."""
+    """Whether the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -50,7 +50,7 @@ def pid_in(file: Path) -> int:
     return int(file.read_text())
 
 
-def gone(pid: int, seconds: float) -> bool:
+def ends(pid: int, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -58,13 +58,11 @@ def gone(pid: int, seconds: float) -> bool:
 
 
 def test_the_command_line_has_neither_shell_nor_values(tmp_path: Path) -> None:
-    """A release, a chart and flags; the values come over standard input, whole."""
-    executable = stand_in(tmp_path, f'printf "%s\\n" "$@" > {tmp_path}/args; cat > {tmp_path}/stdin; echo "{{}}"')
+    """Only a release, a chart and flags; the values arrive over standard input."""
+    executable = fake_helm(tmp_path, f'printf "%s\\n" "$@" > {tmp_path}/args; cat > {tmp_path}/stdin; echo "{{}}"')
     command = helm.HelmCommand(executable)
     values = {"server": {"options": {"motd": "$(touch /tmp/x) `id` '\"\n{{ .Values }} 😀" * 10_000}}}
-    asyncio.run(
-        command.install_or_upgrade("server-1", "/chart", values, namespace="games", create_namespace=False)  # type: ignore[arg-type]
-    )
+    asyncio.run(command.install_or_upgrade("server-1", "/chart", values, namespace="games", create_namespace=False))
     assert yaml.safe_load((tmp_path / "stdin").read_text()) == values
     assert (tmp_path / "args").read_text().split("\n") == [
         *["upgrade", "server-1", "/chart", "--history-max", "3", "--install", "--output", "json"],
@@ -72,16 +70,16 @@ def test_the_command_line_has_neither_shell_nor_values(tmp_path: Path) -> None:
     ]
 
 
-def test_empty_values_are_sent_as_such(tmp_path: Path) -> None:
-    """Standard input says `{}`, and is not simply closed."""
-    command = helm.HelmCommand(stand_in(tmp_path, f'cat > {tmp_path}/stdin; echo "{{}}"'))
+def test_empty_values_are_sent_as_an_empty_mapping(tmp_path: Path) -> None:
+    """Standard input is `{}`, not empty."""
+    command = helm.HelmCommand(fake_helm(tmp_path, f'cat > {tmp_path}/stdin; echo "{{}}"'))
     asyncio.run(command.install_or_upgrade("server-1", "/chart", {}))
     assert (tmp_path / "stdin").read_text() == "{}"
 
 
-def test_helm_knows_of_the_environment_what_it_needs(tmp_path: Path) -> None:
-    """Where Kubernetes is, and folders of its own; none of the API's settings or secrets."""
-    given = {
+def test_helm_inherits_only_the_variables_that_it_needs(tmp_path: Path) -> None:
+    """Those that locate Kubernetes, and folders of its own, but none of the API's settings or secrets."""
+    parent = {
         "PATH": "/bin",
         "KUBECONFIG": "/k",
         "KUBERNETES_SERVICE_HOST": "10.0.0.1",
@@ -90,18 +88,19 @@ def test_helm_knows_of_the_environment_what_it_needs(tmp_path: Path) -> None:
         "HELM_KUBETOKEN": "x",
         "HELM_DEBUG": "1",
     }
-    found = helm.environment(given)
-    kept = {name: value for name, value in found.items() if name in given}
-    assert kept == {name: given[name] for name in ("PATH", "KUBECONFIG", "KUBERNETES_SERVICE_HOST", "https_proxy")}
+    environment = helm.environment(parent)
+    inherited = {name: value for name, value in environment.items() if name in parent}
+    needed = ("PATH", "KUBECONFIG", "KUBERNETES_SERVICE_HOST", "https_proxy")
+    assert inherited == {name: parent[name] for name in needed}
     own = {"HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "KUBECACHEDIR", "GOGC", "GOMEMLIMIT"}
-    assert set(found) - set(kept) == own
+    assert set(environment) - set(inherited) == own
 
 
 @pytest.mark.parametrize("trap", ["", "trap '' TERM;"])
-def test_a_cancelled_call_ends_all_of_helm(tmp_path: Path, trap: str) -> None:
-    """What helm has started goes too, and so does a helm that will not listen."""
+def test_a_cancelled_call_ends_all_processes_of_helm(tmp_path: Path, trap: str) -> None:
+    """Also those that helm has started, and a helm that ignores SIGTERM."""
     script = f"{trap} sleep 60 & echo $! > {tmp_path}/child; echo $$ > {tmp_path}/self; wait; sleep 60"
-    command = helm.HelmCommand(stand_in(tmp_path, script))
+    command = helm.HelmCommand(fake_helm(tmp_path, script))
 
     async def cancelled() -> None:
         task = asyncio.ensure_future(command.run(["upgrade"], b"{}"))
@@ -111,13 +110,13 @@ def test_a_cancelled_call_ends_all_of_helm(tmp_path: Path, trap: str) -> None:
             await task
 
     asyncio.run(cancelled())
-    assert gone(pid_in(tmp_path / "self"), 5)
-    assert gone(pid_in(tmp_path / "child"), 5)
+    assert ends(pid_in(tmp_path / "self"), 5)
+    assert ends(pid_in(tmp_path / "child"), 5)
 
 
-def test_helm_dies_with_its_process(tmp_path: Path) -> None:
-    """A worker that is killed takes its helm along, though helm is in a session of its own."""
-    executable = stand_in(tmp_path, f"echo $$ > {tmp_path}/self; exec sleep 60")
+def test_helm_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """A killed worker's helm dies too, although it has a session of its own."""
+    executable = fake_helm(tmp_path, f"echo $$ > {tmp_path}/self; exec sleep 60")
     program = (
         "import asyncio, threading, sys\n"
         "from service.helm import command as helm\n"
@@ -131,25 +130,25 @@ def test_helm_dies_with_its_process(tmp_path: Path) -> None:
     assert os.getsid(pid) != os.getsid(worker.pid)
     worker.kill()
     worker.wait()
-    assert gone(pid, 5)
+    assert ends(pid, 5)
 
 
-def test_a_failure_keeps_what_helm_printed_to_itself(tmp_path: Path) -> None:
-    """A manifest on standard output has secrets in it."""
-    command = helm.HelmCommand(stand_in(tmp_path, "echo password; echo 'Error: release: not found' >&2; exit 1"))
+def test_a_failure_does_not_contain_helms_standard_output(tmp_path: Path) -> None:
+    """A manifest on standard output contains secrets."""
+    command = helm.HelmCommand(fake_helm(tmp_path, "echo password; echo 'Error: release: not found' >&2; exit 1"))
     with pytest.raises(helm_errors.ReleaseNotFoundError) as error:
         asyncio.run(command.run(["uninstall", "server-1"]))
     assert (error.value.stdout, error.value.stderr) == (b"", b"Error: release: not found\n")
 
 
-def test_a_helm_that_is_none_stops_the_start(tmp_path: Path) -> None:
-    """With the name of what cannot be run."""
+def test_without_helm_the_api_does_not_start(tmp_path: Path) -> None:
+    """The message names the program that cannot be run."""
     with pytest.raises(StartupError, match="no-such-helm"):
         helm.client("no-such-helm")
     with pytest.raises(StartupError, match="cannot be run"):
-        helm.client(stand_in(tmp_path, "exit 3"))
+        helm.client(fake_helm(tmp_path, "exit 3"))
     with pytest.raises(StartupError, match="not a Helm chart"):
-        helm.chart(helm.client(stand_in(tmp_path, "printf v4.1.4")), tmp_path)
+        helm.chart(helm.client(fake_helm(tmp_path, "printf v4.1.4")), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -174,8 +173,8 @@ def test_a_helm_that_is_none_stops_the_start(tmp_path: Path) -> None:
         ("something new", OperationFailed),
     ],
 )
-def test_helms_complaints_are_understood(message: str, kind: type[Problem]) -> None:
-    """Each gets the answer that helps; none repeats helm's words."""
-    found = helm.problem(helm_errors.Error(1, b"", message.encode()))
-    assert type(found) is kind
-    assert message not in found.detail
+def test_helms_messages_become_problems(message: str, kind: type[Problem]) -> None:
+    """None of them repeats helm's message."""
+    problem = helm.problem(helm_errors.Error(1, b"", message.encode()))
+    assert type(problem) is kind
+    assert message not in problem.detail

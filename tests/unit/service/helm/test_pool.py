@@ -1,4 +1,4 @@
-"""HelmPool for helm processes."""
+"""The pool limits how many helm processes run, and for how long."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from service.kube.types import Object
 
 
 def lease(seconds: float = 10) -> Lease:
-    """One that is good for so long."""
+    """A Lease that is valid for `seconds`."""
     held: Object = {}
     return Lease(held, _now() - DURATION + MARGIN + seconds, False)
 
 
-def test_no_more_run_at_once_than_there_are_pool() -> None:
-    """The others wait for their turn."""
-    found, running, most = HelmPool(2), 0, 0
+def test_no_more_processes_run_than_there_are_slots() -> None:
+    """The others wait for a free slot."""
+    helm_pool, running, most = HelmPool(2), 0, 0
 
     async def work() -> None:
         nonlocal running, most
@@ -32,7 +32,7 @@ def test_no_more_run_at_once_than_there_are_pool() -> None:
         await asyncio.sleep(0.05)
         running -= 1
 
-    threads = [threading.Thread(target=found.run, args=(lease(), work)) for _ in range(8)]
+    threads = [threading.Thread(target=helm_pool.run, args=(lease(), work)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -40,42 +40,43 @@ def test_no_more_run_at_once_than_there_are_pool() -> None:
     assert most == 2
 
 
-def test_whoever_waits_too_long_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And takes no place later."""
+def test_work_that_waits_too_long_for_a_slot_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes no slot later."""
     monkeypatch.setattr(pool, "SLOT_SECONDS", 0.1)
-    found, began, go = HelmPool(1), threading.Event(), threading.Event()
+    helm_pool, began, finish = HelmPool(1), threading.Event(), threading.Event()
 
     async def slow() -> None:
         began.set()
-        while not go.is_set():
+        while not finish.is_set():
             await asyncio.sleep(0.02)
 
-    thread = threading.Thread(target=found.run, args=(lease(), slow))
+    thread = threading.Thread(target=helm_pool.run, args=(lease(), slow))
     thread.start()
     assert began.wait(10)
     with pytest.raises(TooManyOperations) as problem:
-        found.run(lease(), slow)
+        helm_pool.run(lease(), slow)
     assert problem.value.headers == {"Retry-After": "5"}
-    go.set()
+    finish.set()
     thread.join()
-    found.run(lease(), slow)
+    helm_pool.run(lease(), slow)
 
 
-def test_a_failure_is_the_callers_and_frees_the_place() -> None:
-    """Whatever the work raises comes out as it is."""
-    found = HelmPool(1)
+def test_a_failure_is_raised_and_frees_the_slot() -> None:
+    """The caller gets whatever the work raises."""
+    helm_pool = HelmPool(1)
 
     async def broken() -> None:
         raise KeyError("x")
 
     for _ in range(2):
         with pytest.raises(KeyError):
-            found.run(lease(), broken)
+            helm_pool.run(lease(), broken)
 
 
-def test_work_ends_before_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is cancelled, gets the time to end its process, and the Lease is left to whoever recovers."""
-    held, ended = lease(0.3), []
+def test_work_is_stopped_before_its_lease_expires() -> None:
+    """It is cancelled, has time to end its process, and the Lease is left for recovery."""
+    held = lease(0.3)
+    ended: list[float] = []
 
     async def work() -> None:
         try:
@@ -91,8 +92,8 @@ def test_work_ends_before_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     assert held.abandoned
 
 
-def test_work_that_a_freeze_made_late_has_failed() -> None:
-    """It came to its end, but its Lease may be another's by then: to say that all is well could be untrue."""
+def test_work_that_finishes_after_its_lease_has_failed() -> None:
+    """After a freeze, another may hold the Lease by then, so success could be wrong."""
     held = lease(0.2)
 
     async def frozen() -> None:
@@ -103,9 +104,9 @@ def test_work_that_a_freeze_made_late_has_failed() -> None:
     assert held.abandoned
 
 
-def test_no_work_lasts_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though its Lease is renewed again and again."""
-    monkeypatch.setattr(pool, "LONGEST", 0.2)
+def test_no_work_takes_longer_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if its Lease is renewed again and again."""
+    monkeypatch.setattr(pool, "MAX_SECONDS", 0.2)
     held = lease()
     with pytest.raises(ClusterUnavailable):
         HelmPool(1).run(held, lambda: asyncio.sleep(30))

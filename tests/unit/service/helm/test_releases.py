@@ -1,4 +1,4 @@
-"""When a running pod is left alone, and what is done while others write too."""
+"""Changes leave a running pod alone if they do not concern it; refused and contended writes are handled."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ RUNNING: Values = {"replicas": 1, "ramGb": 1, "diskGb": 1}
 
 class Kube(MemoryKube):
     def all(self, path: str, *, metadata: bool = False, **query: str | int) -> list[Any]:
-        return [found for at, found in self.objects.items() if at.startswith(f"{path}/")]
+        return [item for item_path, item in self.objects.items() if item_path.startswith(f"{path}/")]
 
 
-class Writer:
-    """Helm, as far as it leaves revisions: of each write it notes kind and values, and fails while `failures` last."""
+class FakeHelmClient:
+    """Writes revisions as helm does. It records kind and values of each write, and raises the `failures` one by one."""
 
     def __init__(self, kube: Kube) -> None:
         self._kube = kube
@@ -33,27 +33,27 @@ class Writer:
 
     def upgrade(self, kind: str, release: str, values: Values, lease: object) -> None:
         self.written.append((kind, values))
-        self.leave("failed" if self.failures else "deployed", values)
+        self.store("failed" if self.failures else "deployed", values)
         if self.failures:
             raise self.failures.pop(0)
 
-    def leave(self, status: str, values: Values) -> None:
-        number = 1 + sum(at.startswith(SECRETS) for at in self._kube.objects)
+    def store(self, status: str, values: Values) -> None:
+        number = 1 + sum(path.startswith(SECRETS) for path in self._kube.objects)
         self._kube._stored(f"{SECRETS}/sh.helm.release.v1.server-1.v{number}", secret(number, status, values))
 
 
 @pytest.fixture
-def writer(monkeypatch: pytest.MonkeyPatch) -> Writer:
-    made = Writer(Kube())
-    monkeypatch.setattr(releases, "Writer", lambda settings, done: made)
+def helm(monkeypatch: pytest.MonkeyPatch) -> FakeHelmClient:
+    client = FakeHelmClient(Kube())
+    monkeypatch.setattr(releases, "HelmClient", lambda settings, done: client)
     monkeypatch.setattr(releases, "CONTENDED_PAUSE", 0.0)
-    made.leave("deployed", RUNNING)
-    return made
+    client.store("deployed", RUNNING)
+    return client
 
 
 @pytest.fixture
-def edge(writer: Writer) -> HelmReleases:
-    return HelmReleases(Settings(), writer._kube)
+def helm_releases(helm: FakeHelmClient) -> HelmReleases:
+    return HelmReleases(Settings(), helm._kube)
 
 
 @pytest.mark.parametrize(
@@ -67,55 +67,55 @@ def edge(writer: Writer) -> HelmReleases:
         ({"restartedAt": "now"}, False),
     ],
 )
-def test_a_change_that_is_not_about_the_pod_leaves_it_alone(
-    writer: Writer, edge: HelmReleases, changes: Values, keep: bool
+def test_a_change_that_does_not_concern_the_pod_leaves_it_alone(
+    helm: FakeHelmClient, helm_releases: HelmReleases, changes: Values, keep: bool
 ) -> None:
-    """The chart is told for this revision alone, so a hand's next `--reuse-values` takes the pod along."""
-    assert edge.change(1, lambda values: {**values, **changes}) is True
-    told = {"keepPodInRevision": 2} if keep else {}
-    assert writer.written == [("change", {**RUNNING, **changes, **told})]
-    assert edge.current(1) == {**RUNNING, **changes}
-    edge.change(1, lambda values: {**values, "restartedAt": "later"})
-    assert writer.written[-1][1] == {**RUNNING, **changes, "restartedAt": "later"}
+    """The value names this revision only, so an operator's next `--reuse-values` updates the pod again."""
+    assert helm_releases.change(1, lambda values: {**values, **changes}) is True
+    keeps_pod = {"keepPodInRevision": 2} if keep else {}
+    assert helm.written == [("change", {**RUNNING, **changes, **keeps_pod})]
+    assert helm_releases.current(1) == {**RUNNING, **changes}
+    helm_releases.change(1, lambda values: {**values, "restartedAt": "later"})
+    assert helm.written[-1][1] == {**RUNNING, **changes, "restartedAt": "later"}
 
 
-def test_a_start_takes_all(writer: Writer, edge: HelmReleases) -> None:
-    """There is no pod to be left alone."""
-    writer.leave("deployed", {**RUNNING, "replicas": 0})
-    edge.change(1, lambda values: {**values, "replicas": 1, "diskGb": 2})
-    assert "keepPodInRevision" not in writer.written[0][1]
+def test_a_start_applies_everything(helm: FakeHelmClient, helm_releases: HelmReleases) -> None:
+    """There is no pod to leave alone."""
+    helm.store("deployed", {**RUNNING, "replicas": 0})
+    helm_releases.change(1, lambda values: {**values, "replicas": 1, "diskGb": 2})
+    assert "keepPodInRevision" not in helm.written[0][1]
 
 
-def test_what_a_dead_replica_had_begun_is_taken_along(writer: Writer, edge: HelmReleases) -> None:
-    """The pod may have yet to take it; unless it was to be left alone then too."""
-    writer.leave("failed", {**RUNNING, "ramGb": 2})
-    edge.change(1, lambda values: {**values, "diskGb": 2})
-    assert "keepPodInRevision" not in writer.written[-1][1]
-    writer.leave("failed", {**RUNNING, "diskGb": 3, "keepPodInRevision": 4})
-    edge.change(1, lambda values: values)
-    assert writer.written[-1][1] == {**RUNNING, "diskGb": 3, "keepPodInRevision": 5}
+def test_a_change_that_a_dead_replica_began_reaches_the_pod(helm: FakeHelmClient, helm_releases: HelmReleases) -> None:
+    """The pod may not have it yet, unless that change left the pod alone too."""
+    helm.store("failed", {**RUNNING, "ramGb": 2})
+    helm_releases.change(1, lambda values: {**values, "diskGb": 2})
+    assert "keepPodInRevision" not in helm.written[-1][1]
+    helm.store("failed", {**RUNNING, "diskGb": 3, "keepPodInRevision": 4})
+    helm_releases.change(1, lambda values: values)
+    assert helm.written[-1][1] == {**RUNNING, "diskGb": 3, "keepPodInRevision": 5}
 
 
-def test_a_refused_change_is_taken_back_without_touching_the_pod(writer: Writer, edge: HelmReleases) -> None:
-    """A newer chart's template does not come in by it."""
-    writer.failures = [RefusedByCluster()]
+def test_a_refused_change_is_undone_without_touching_the_pod(helm: FakeHelmClient, helm_releases: HelmReleases) -> None:
+    """Undoing it does not bring in a newer chart's pod template."""
+    helm.failures = [RefusedByCluster()]
     with pytest.raises(RefusedByCluster):
-        edge.change(1, lambda values: {**values, "ramGb": 2})
-    assert writer.written == [
+        helm_releases.change(1, lambda values: {**values, "ramGb": 2})
+    assert helm.written == [
         ("change", {**RUNNING, "ramGb": 2}),
         ("restore", {**RUNNING, "keepPodInRevision": 3}),
     ]
 
 
-def test_a_write_that_others_were_quicker_than_is_done_again(writer: Writer, edge: HelmReleases) -> None:
-    """Each try names the revision that it will be; and after many the client is told to come again."""
-    writer.failures = [ClusterContended(), ClusterContended()]
-    assert edge.change(1, lambda values: {**values, "diskGb": 2}) is True
-    assert [values["keepPodInRevision"] for _, values in writer.written] == [2, 3, 4]
-    writer.failures = [ClusterContended()] * CONTENDED_TRIES
-    writer.written.clear()
+def test_a_contended_write_is_repeated(helm: FakeHelmClient, helm_releases: HelmReleases) -> None:
+    """Each try names its own revision. After many, the client is told to retry."""
+    helm.failures = [ClusterContended(), ClusterContended()]
+    assert helm_releases.change(1, lambda values: {**values, "diskGb": 2}) is True
+    assert [values["keepPodInRevision"] for _, values in helm.written] == [2, 3, 4]
+    helm.failures = [ClusterContended()] * CONTENDED_TRIES
+    helm.written.clear()
     with pytest.raises(ClusterContended) as raised:
-        edge.change(1, lambda values: {**values, "ramGb": 2})
+        helm_releases.change(1, lambda values: {**values, "ramGb": 2})
     assert raised.value.headers == {"Retry-After": "2"}
-    assert [kind for kind, _ in writer.written] == ["change"] * CONTENDED_TRIES + ["restore"]
-    assert edge.current(1) == {**RUNNING, "diskGb": 2}
+    assert [kind for kind, _ in helm.written] == ["change"] * CONTENDED_TRIES + ["restore"]
+    assert helm_releases.current(1) == {**RUNNING, "diskGb": 2}

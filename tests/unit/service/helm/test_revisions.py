@@ -1,4 +1,4 @@
-"""Helm's own record of a release, read and mended."""
+"""Helm's record of a release is read and repaired."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from service.errors import OperationFailed, OperationInProgress
 from service.helm.revisions import Release, Revisions, age, in_order
 from service.kube.types import Object
+from service.servers.values import Values
 from tests.support.memory_kube import MemoryKube
 
 SECRETS = "/api/v1/namespaces/games/secrets"
@@ -29,8 +30,8 @@ def secret(number: int, status: str, config: Any = None) -> Object:
     return {"metadata": metadata, "data": {"release": packed}, "type": "helm.sh/release.v1"}
 
 
-class Cached(MemoryKube):
-    """Whose lists come from a cache that may be behind."""
+class CachingKube(MemoryKube):
+    """A Kubernetes API whose lists come from a cache that may be out of date."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,72 +43,72 @@ class Cached(MemoryKube):
 
 
 @pytest.fixture
-def kube() -> Cached:
-    return Cached()
+def kube() -> CachingKube:
+    return CachingKube()
 
 
 @pytest.fixture
-def revisions(kube: Cached) -> Revisions:
+def revisions(kube: CachingKube) -> Revisions:
     return Revisions(kube, "games")
 
 
-def statuses(found: tuple[Object, ...]) -> list[tuple[str, str]]:
-    return [(one["labels"]["version"], one["labels"]["status"]) for one in found]
+def statuses(releases: tuple[Object, ...]) -> list[tuple[str, str]]:
+    return [(metadata["labels"]["version"], metadata["labels"]["status"]) for metadata in releases]
 
 
-def test_what_the_cache_has_missed_is_found(kube: Cached, revisions: Revisions) -> None:
-    """New revisions, and a status that has changed."""
+def test_revisions_that_the_cache_misses_are_read(kube: CachingKube, revisions: Revisions) -> None:
+    """New revisions, and a changed status."""
     kube.cache = [secret(9, "superseded"), secret(10, "pending-upgrade")]
     for number, status in ((9, "superseded"), (10, "superseded"), (11, "failed"), (12, "deployed")):
         kube._stored(f"{SECRETS}/sh.helm.release.v1.server-1.v{number}", secret(number, status))
-    found = revisions.of("server-1")
-    assert statuses(found) == [("9", "superseded"), ("10", "superseded"), ("11", "failed"), ("12", "deployed")]
+    current = statuses(revisions.of("server-1"))
+    assert current == [("9", "superseded"), ("10", "superseded"), ("11", "failed"), ("12", "deployed")]
     assert not [request for request in kube.asked if request.endswith("@")]
 
 
-def test_a_first_revision_is_seen_though_the_cache_knows_none(kube: Cached, revisions: Revisions) -> None:
-    """A create is seen by every replica at once."""
+def test_a_first_revision_is_read_although_the_cache_misses_it(kube: CachingKube, revisions: Revisions) -> None:
+    """Every replica sees a create immediately."""
     kube._stored(f"{SECRETS}/sh.helm.release.v1.server-1.v1", secret(1, "deployed"))
     assert statuses(revisions.of("server-1")) == [("1", "deployed")]
 
 
-def test_an_uninstalled_release_is_gone_though_the_cache_has_it(kube: Cached, revisions: Revisions) -> None:
-    """And then a current list is asked for, as only that can tell what is left."""
+def test_an_uninstalled_release_has_gone_although_the_cache_has_it(kube: CachingKube, revisions: Revisions) -> None:
+    """Then a current list is read, because only that shows what remains."""
     kube.cache = [secret(1, "superseded"), secret(2, "deployed")]
     assert revisions.of("server-1") == ()
 
 
 def test_revisions_are_in_the_order_of_their_numbers() -> None:
-    """Ten comes after nine."""
-    found = in_order([secret(number, "superseded")["metadata"] for number in (10, 9, 11)])
-    assert [one["labels"]["version"] for one in found] == ["9", "10", "11"]
+    """10 comes after 9."""
+    ordered = in_order([secret(number, "superseded")["metadata"] for number in (10, 9, 11)])
+    assert [metadata["labels"]["version"] for metadata in ordered] == ["9", "10", "11"]
 
 
-def test_values_are_those_that_were_given(kube: Cached, revisions: Revisions) -> None:
-    """None at all are an empty dict; a revision that is gone has no values.
+def test_a_revision_has_the_values_that_it_was_given(kube: CachingKube, revisions: Revisions) -> None:
+    """Without values, it has an empty dict; a missing revision is None.
 
-    Which revision leaves the pod alone is no value of the server's, and true of that revision only.
+    `keepPodInRevision` is not one of the server's values, and counts only in the revision that it names.
     """
-    given = {"server": {"options": {"motd": "ü\n"}}, "ramGb": 2}
-    configs = (given, None, {**given, "keepPodInRevision": 3}, {**given, "keepPodInRevision": 3})
+    values: Values = {"server": {"options": {"motd": "ü\n"}}, "ramGb": 2}
+    configs = (values, None, {**values, "keepPodInRevision": 3}, {**values, "keepPodInRevision": 3})
     for number, config in enumerate(configs, 1):
         kube._stored(f"{SECRETS}/sh.helm.release.v1.server-1.v{number}", secret(number, "deployed", config))
-    found = [revisions.read(secret(number, "deployed")["metadata"]) for number in (1, 2, 3, 4, 5)]
-    assert found == [
-        Release(given, False, ""),
+    read = [revisions.read(secret(number, "deployed")["metadata"]) for number in (1, 2, 3, 4, 5)]
+    assert read == [
+        Release(values, False, ""),
         Release({}, False, ""),
-        Release(given, True, ""),
-        Release(given, False, ""),
+        Release(values, True, ""),
+        Release(values, False, ""),
         None,
     ]
 
 
-def test_a_dead_revision_is_marked_failed_in_both_pool(kube: Cached, revisions: Revisions) -> None:
-    """The label is what helm searches by, the payload what it believes; nothing else changes."""
-    where = f"{SECRETS}/sh.helm.release.v1.server-1.v3"
-    kube._stored(where, secret(3, "pending-upgrade", {"ramGb": 2}))
+def test_a_dead_revision_is_marked_as_failed_in_label_and_payload(kube: CachingKube, revisions: Revisions) -> None:
+    """helm searches by the label and reads the payload. Nothing else changes."""
+    path = f"{SECRETS}/sh.helm.release.v1.server-1.v3"
+    kube._stored(path, secret(3, "pending-upgrade", {"ramGb": 2}))
     revisions.fail(secret(3, "pending-upgrade")["metadata"])
-    stored = kube.objects[where]
+    stored = kube.objects[path]
     payload = json.loads(gzip.decompress(base64.b64decode(base64.b64decode(stored["data"]["release"]))))
     assert stored["metadata"]["labels"]["status"] == "failed"
     assert payload["info"]["status"] == "failed"
@@ -116,34 +117,34 @@ def test_a_dead_revision_is_marked_failed_in_both_pool(kube: Cached, revisions: 
     assert stored["type"] == "helm.sh/release.v1"
 
 
-def test_a_revision_that_somebody_else_writes_is_not_dead(kube: Cached, revisions: Revisions) -> None:
-    """Its resourceVersion has moved on, or it is pending no more."""
-    where = f"{SECRETS}/sh.helm.release.v1.server-1.v3"
-    kube._stored(where, secret(3, "pending-upgrade"))
+def test_a_revision_that_another_process_writes_is_not_dead(kube: CachingKube, revisions: Revisions) -> None:
+    """Its resourceVersion has changed, or it is no longer pending."""
+    path = f"{SECRETS}/sh.helm.release.v1.server-1.v3"
+    kube._stored(path, secret(3, "pending-upgrade"))
 
-    def meanwhile(method: str, path: str) -> None:
+    def write_meanwhile(method: str, _: str) -> None:
         if method == "PUT":
-            kube._stored(where, secret(3, "pending-upgrade"))
+            kube._stored(path, secret(3, "pending-upgrade"))
 
-    kube.before = meanwhile
+    kube.before = write_meanwhile
     with pytest.raises(OperationInProgress):
         revisions.fail(secret(3, "pending-upgrade")["metadata"])
     kube.back()
-    kube._stored(where, secret(3, "deployed"))
+    kube._stored(path, secret(3, "deployed"))
     with pytest.raises(OperationInProgress):
         revisions.fail(secret(3, "pending-upgrade")["metadata"])
 
 
-def test_a_broken_record_is_said_to_be_broken(kube: Cached, revisions: Revisions) -> None:
-    """Rather than taken for empty values."""
+def test_a_malformed_record_is_an_error(kube: CachingKube, revisions: Revisions) -> None:
+    """It is not read as empty values."""
     broken = {**secret(1, "deployed"), "data": {"release": "!!!"}}
     kube._stored(f"{SECRETS}/sh.helm.release.v1.server-1.v1", broken)
     with pytest.raises(OperationFailed):
         revisions.read(broken["metadata"])
 
 
-def test_the_age_counts_from_helms_last_word() -> None:
-    """Which is a label; a Secret without it counts from when it was made."""
+def test_the_age_counts_from_helms_last_write() -> None:
+    """Its time is in a label; without it, the Secret's creation counts."""
     metadata = secret(1, "pending-install")["metadata"]
-    made = dict(metadata, labels={"status": "pending-install"})
-    assert age(made) - age(metadata) == pytest.approx(1700000000 - 1672531200, abs=5)
+    unmodified = dict(metadata, labels={"status": "pending-install"})
+    assert age(unmodified) - age(metadata) == pytest.approx(1700000000 - 1672531200, abs=5)

@@ -1,4 +1,4 @@
-"""Quantities, as Kubernetes writes them."""
+"""Kubernetes' quantities are converted to GiB."""
 
 import pytest
 
@@ -19,12 +19,12 @@ from service.kube.quantity import gib_of
     ],
 )
 def test_every_suffix_is_understood(quantity: str, gib: int) -> None:
-    """Of two and of ten, and none; what is no whole number of GiB is rounded up."""
+    """Binary and decimal suffixes, and none. The result is rounded up to whole GiB."""
     assert gib_of(quantity) == gib
 
 
 @pytest.mark.parametrize("text", ["", "Gi", "1Q", "ten"])
-def test_what_is_no_quantity_is_refused(text: str) -> None:
-    """Rather than taken for some number."""
+def test_an_invalid_quantity_is_refused(text: str) -> None:
+    """It is not read as some number."""
     with pytest.raises(ValueError, match=r"(?i)invalid"):
         gib_of(text)

@@ -1,4 +1,4 @@
-"""Times, as Kubernetes writes them."""
+"""Times are formatted as Kubernetes writes them."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -8,10 +8,10 @@ TIME = datetime(2026, 3, 1, 0, 30, 5, 42, timezone(timedelta(hours=1)))
 
 
 def test_times_are_in_utc() -> None:
-    """To the second, or to the microsecond of a MicroTime; wherever they were taken."""
+    """In whole seconds, or in microseconds as a MicroTime, whatever their time zone."""
     assert (stamp(TIME), stamp(TIME, micro=True)) == ("2026-02-28T23:30:05Z", "2026-02-28T23:30:05.000042Z")
 
 
-def test_now_is_now() -> None:
-    """To the second."""
+def test_now_is_the_current_time() -> None:
+    """In whole seconds."""
     assert timedelta(0) <= datetime.now(UTC) - datetime.fromisoformat(now()) < timedelta(seconds=5)

@@ -1,4 +1,4 @@
-"""The watch: what it keeps, how it goes on after trouble, and that it never hurries."""
+"""A watch keeps all objects, continues after errors, and does not hammer an API server that is away."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from service.cluster import index
-from service.cluster.index import Listing
-from service.cluster.nodelist import NodeList
+from service.cluster.index import ServerIndex
+from service.cluster.nodes import Nodes
 from service.errors import ClusterUnavailable
 from service.kube import watch
 from service.kube.client import Gone
@@ -19,16 +19,16 @@ from tests.support.memory_kube import MemoryKube
 from tests.support.waiting import until
 
 
-def thing(id: int, version: int = 1, **more: Any) -> Object:
+def item(id: int, version: int = 1, **fields: Any) -> Object:
     labels = {"gameserver/id": str(id)}
-    return {"metadata": {"name": f"server-{id}", "labels": labels, "resourceVersion": str(version)}, **more}
+    return {"metadata": {"name": f"server-{id}", "labels": labels, "resourceVersion": str(version)}, **fields}
 
 
-def event(kind: str, item: Object) -> Object:
-    return {"type": kind, "object": item}
+def event(kind: str, changed: Object) -> Object:
+    return {"type": kind, "object": changed}
 
 
-KIND = Kind("/things", "gameserver/id", lambda item: item, index._id_of_label)
+KIND = Kind("/items", "gameserver/id", lambda item: item, index._id_of_label)
 
 
 class Stop(BaseException):
@@ -37,100 +37,100 @@ class Stop(BaseException):
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses that the loop made, without making them."""
-    made: list[float] = []
-    monkeypatch.setattr(watch.time, "sleep", made.append)
-    return made
+    """The pauses of the loop, which does not really wait."""
+    pauses: list[float] = []
+    monkeypatch.setattr("service.kube.watch.time.sleep", pauses.append)
+    return pauses
 
 
-def run(kube: MemoryKube, asked: int) -> Watch:
-    """Run the loop for so many requests."""
-    found = Watch(kube, KIND)
+def run(kube: MemoryKube, requests: int) -> Watch:
+    """Run the loop for a number of requests."""
+    watching = Watch(kube, KIND)
     before = kube.before
 
     def count(method: str, path: str) -> None:
-        if len(kube.asked) > asked:
+        if len(kube.asked) > requests:
             raise Stop
         before(method, path)
 
     kube.before = count
     with pytest.raises(Stop):
-        found._run()
-    return found
+        watching._run()
+    return watching
 
 
-def test_it_keeps_what_the_list_and_the_events_say(pauses: list[float]) -> None:
-    """Added, modified, deleted; objects of nobody's are left out."""
+def test_it_keeps_the_objects_of_the_list_and_the_events(pauses: list[float]) -> None:
+    """Added, modified and deleted ones. Objects without a server are left out."""
     kube = MemoryKube()
-    stranger = {"metadata": {"name": "x", "labels": {"gameserver/id": "no number"}, "resourceVersion": "3"}}
-    kube.lists = [[thing(1), thing(2), stranger]]
+    other = {"metadata": {"name": "x", "labels": {"gameserver/id": "no number"}, "resourceVersion": "3"}}
+    kube.lists = [[item(1), item(2), other]]
     kube.events = [
         [
-            event("ADDED", thing(3, 2)),
-            event("MODIFIED", thing(2, 3, spec=1)),
-            event("DELETED", thing(1, 4)),
-            event("ADDED", {**stranger}),
+            event("ADDED", item(3, 2)),
+            event("MODIFIED", item(2, 3, spec=1)),
+            event("DELETED", item(1, 4)),
+            event("ADDED", {**other}),
             event("BOOKMARK", {"metadata": {"resourceVersion": "9"}}),
         ]
     ]
-    found = run(kube, 2)
-    assert sorted(found.ids()) == [2, 3]
-    assert found.of(2) == {"server-2": thing(2, 3, spec=1)}
-    assert found.of(1) == {}
-    assert found._version == "9"
+    watching = run(kube, 2)
+    assert sorted(watching.ids()) == [2, 3]
+    assert watching.of(2) == {"server-2": item(2, 3, spec=1)}
+    assert watching.of(1) == {}
+    assert watching._version == "9"
     assert pauses == []
 
 
 def test_after_410_it_lists_again(pauses: list[float]) -> None:
-    """What was missed is gone for good; the new list replaces everything."""
+    """The missed changes are lost; the new list replaces everything."""
     kube = MemoryKube()
-    kube.lists = [[thing(1), thing(2)], [thing(2), thing(3)]]
-    found = run(kube, 3)
-    assert kube.asked[:3] == ["LIST /things", "WATCH /things", "LIST /things"]
-    assert sorted(found.ids()) == [2, 3]
+    kube.lists = [[item(1), item(2)], [item(2), item(3)]]
+    watching = run(kube, 3)
+    assert kube.asked[:3] == ["LIST /items", "WATCH /items", "LIST /items"]
+    assert sorted(watching.ids()) == [2, 3]
     assert len(pauses) == 1
 
 
 def test_an_error_within_the_watch_lists_again(pauses: list[float]) -> None:
-    """An API server says 410 inside an answer of 200 too."""
+    """An API server may also send 410 inside a response with status 200."""
     kube = MemoryKube()
-    kube.lists = [[thing(1)], [thing(2)]]
+    kube.lists = [[item(1)], [item(2)]]
     kube.events = [[event("ERROR", {"code": 410, "message": "too old resource version"})]]
     assert run(kube, 3).ids() == [2]
 
 
-def test_a_cluster_that_is_away_is_asked_ever_less_often(pauses: list[float]) -> None:
-    """The pauses grow up to a limit, and no two replicas make the same ones."""
+def test_while_the_cluster_is_away_the_pauses_grow(pauses: list[float]) -> None:
+    """Up to a limit, and no two replicas make the same pauses."""
     kube = MemoryKube()
     kube.away()
-    found = run(kube, 12)
+    watching = run(kube, 12)
     assert len(pauses) == 12
     assert all(low * 0.5 <= pause <= low for low, pause in zip([0.5, 1, 2, 4], pauses, strict=False))
     assert all(4 <= pause <= 8 for pause in pauses[4:])
     assert len(set(pauses)) == 12
-    assert not found.wait(0)
-    assert found.ids() == []
+    assert not watching.wait(0)
+    assert watching.ids() == []
 
 
-def test_it_goes_on_where_it_was_after_an_outage(pauses: list[float]) -> None:
-    """Short of a 410 there is no need for a new list, and what it kept stays."""
+def test_after_an_outage_it_continues_where_it_stopped(pauses: list[float]) -> None:
+    """Without a 410 it needs no new list, and keeps its objects."""
     kube = MemoryKube()
-    kube.lists = [[thing(1)]]
-    kube.events = [[event("ADDED", thing(2, 7))], [event("ADDED", thing(3, 8))]]
+    kube.lists = [[item(1)]]
+    kube.events = [[event("ADDED", item(2, 7))], [event("ADDED", item(3, 8))]]
 
     def away_once(method: str, path: str) -> None:
         if len(kube.asked) == 3:
             raise ClusterUnavailable
 
     kube.before = away_once
-    found = run(kube, 4)
-    assert kube.asked[:4] == ["LIST /things", "WATCH /things", "WATCH /things", "WATCH /things"]
-    assert sorted(found.ids()) == [1, 2, 3]
-    assert found.lost_for() == 0
+    watching = run(kube, 4)
+    assert kube.asked[:4] == ["LIST /items", "WATCH /items", "WATCH /items", "WATCH /items"]
+    assert sorted(watching.ids()) == [1, 2, 3]
+    assert watching.lost_for() == 0
 
 
 class Blocking(MemoryKube):
-    """Lists nothing, and its watches go on until told to break."""
+    """Its lists are empty, and its watches last until `breaks` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,47 +147,47 @@ class Blocking(MemoryKube):
         raise Gone(path)
 
 
-def test_a_list_that_is_out_of_date_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once the watches are lost for longer than a moment, the page says so, and it is back by itself."""
+def test_an_outdated_page_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the watches are interrupted for longer than a moment, a page is an error until they recover."""
     monkeypatch.setattr(index, "GAP_SECONDS", 0.2)
     monkeypatch.setattr(watch, "LONGEST_PAUSE", 0.1)
     kube = Blocking()
-    found = Listing(kube, "games", {})
-    assert found.page(10, None) == ([], None)
+    servers = ServerIndex(kube, "games", {})
+    assert servers.page(10, None) == ([], None)
     kube.away()
     kube.breaks.set()
 
-    def complaint() -> str:
+    def error() -> str:
         try:
-            assert found.page(10, None) == ([], None)
+            assert servers.page(10, None) == ([], None)
         except ClusterUnavailable as problem:
             return str(problem)
         return ""
 
-    until(lambda: "not been up to date" in complaint())
+    until(lambda: "not been up to date" in error())
     kube.breaks.clear()
     kube.back()
-    until(lambda: complaint() == "")
+    until(lambda: error() == "")
 
 
-def test_a_list_that_never_was_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty page would be a lie."""
+def test_without_a_first_list_a_page_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty page would be wrong."""
     monkeypatch.setattr(index, "SYNC_SECONDS", 0.1)
     kube = MemoryKube()
     kube.away()
-    with pytest.raises(ClusterUnavailable, match="not there yet"):
-        Listing(kube, "games", {}).page(10, None)
+    with pytest.raises(ClusterUnavailable, match="not complete yet"):
+        ServerIndex(kube, "games", {}).page(10, None)
 
 
-def test_what_is_kept_is_what_is_read() -> None:
-    """Of a pod template only what tells its size and image, or two thousand servers would fill the memory."""
+def test_only_the_fields_that_are_read_are_kept() -> None:
+    """Of a pod template, its size and image: whole templates of two thousand servers would fill the memory."""
     container = {"name": "game", "image": "i", "resources": {"limits": {}}, "env": [{"name": "A", "value": "b"}]}
     spec = {"containers": [container], "volumes": [], "nodeName": "n"}
     pod = {"metadata": {"name": "p", "managedFields": []}, "spec": spec, "status": {"phase": "Running"}}
     kept = {"containers": [{"name": "game", "image": "i", "resources": {"limits": {}}}], "nodeName": "n"}
-    assert index._pod(pod) == {"metadata": {"name": "p"}, "spec": kept, "status": {"phase": "Running"}}
+    assert index._trim_pod(pod) == {"metadata": {"name": "p"}, "spec": kept, "status": {"phase": "Running"}}
     statefulset = {"metadata": {"name": "s"}, "spec": {"replicas": 1, "template": {"metadata": {}, "spec": spec}}}
-    assert index._statefulset(statefulset) == {
+    assert index._trim_statefulset(statefulset) == {
         "metadata": {"name": "s"},
         "spec": {"replicas": 1, "template": {"metadata": {}, "spec": kept}},
     }
@@ -207,7 +207,7 @@ def refusal(number: int, *, reason: str = "FailedCreate", of: str = "StatefulSet
 
 
 def test_few_events_are_kept_and_little_of_them(pauses: list[float]) -> None:
-    """Those that a state is read from, the newest, and what is read; however many there are."""
+    """However many there are: only the newest that a state is read from, and only the fields that are read."""
     kube = MemoryKube()
     kube.lists = [[refusal(number) for number in range(1, 31)]]
     others = [
@@ -216,7 +216,7 @@ def test_few_events_are_kept_and_little_of_them(pauses: list[float]) -> None:
         refusal(42, name="api-0", of="Pod"),
     ]
     kube.events = [[event("ADDED", item) for item in (*others, refusal(43, of="Pod", name="server-7-0"))]]
-    events = Listing(kube, "games", {})._events[0]
+    events = ServerIndex(kube, "games", {})._events[0]
     before = kube.before
 
     def count(method: str, path: str) -> None:
@@ -240,12 +240,13 @@ def test_few_events_are_kept_and_little_of_them(pauses: list[float]) -> None:
     }
 
 
-def test_whoever_wants_to_know_is_told_what_was_seen(pauses: list[float]) -> None:
-    """With what was there before, from lists and events alike."""
-    kube, told = MemoryKube(), []
-    kube.lists = [[thing(1)]]
-    kube.events = [[event("MODIFIED", thing(1, 2)), event("DELETED", thing(1, 3))]]
-    found = Watch(kube, KIND, lambda *seen: told.append(seen))
+def test_a_listener_is_called_with_each_object(pauses: list[float]) -> None:
+    """And with the object before, for lists and events alike."""
+    kube = MemoryKube()
+    calls: list[tuple[Any, ...]] = []
+    kube.lists = [[item(1)]]
+    kube.events = [[event("MODIFIED", item(1, 2)), event("DELETED", item(1, 3))]]
+    watching = Watch(kube, KIND, lambda *call: calls.append(call))
 
     def count(method: str, path: str) -> None:
         if len(kube.asked) > 2:
@@ -253,21 +254,21 @@ def test_whoever_wants_to_know_is_told_what_was_seen(pauses: list[float]) -> Non
 
     kube.before = count
     with pytest.raises(Stop):
-        found._run()
-    assert told == [
-        (1, None, thing(1), False),
-        (1, thing(1), thing(1, 2), False),
-        (1, thing(1, 2), thing(1, 3), True),
+        watching._run()
+    assert calls == [
+        (1, None, item(1), False),
+        (1, item(1), item(1, 2), False),
+        (1, item(1, 2), item(1, 3), True),
     ]
 
 
-def test_nodes_are_read_when_one_is_looked_at_and_not_again_at_once() -> None:
-    """All that a state needs of them, for some seconds."""
+def test_nodes_are_read_on_demand_and_kept_for_some_seconds() -> None:
+    """Only the fields that a state needs are kept."""
     kube = MemoryKube()
     ready = {"type": "Ready", "status": "True"}
     status = {"conditions": [ready], "images": [{"names": ["large"]}]}
     kube.lists = [[{"metadata": {"name": "node1", "labels": {}}, "spec": {"podCIDR": "10.0.0.0/24"}, "status": status}]]
-    nodes = NodeList(kube)
+    nodes = Nodes(kube)
     assert kube.asked == []
     kept = {"metadata": {"name": "node1"}, "spec": {"unschedulable": False}, "status": {"conditions": [ready]}}
     assert dict(nodes) == {"node1": kept}

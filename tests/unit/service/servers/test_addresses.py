@@ -1,4 +1,4 @@
-"""From Services to addresses."""
+"""Addresses are read from Services."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def service(type_: str, *ports: dict[str, Any], **status: Any) -> dict[str, Any]
     }
 
 
-def named(found: dict[str, Any], **names: str) -> dict[str, Any]:
+def named(service: dict[str, Any], **names: str) -> dict[str, Any]:
     keys = {"DNS": "external-dns.alpha.kubernetes.io/hostname", "ROUTER": "mc-router.itzg.me/externalServerName"}
     annotations = {keys[key]: name for key, name in names.items()}
-    return {**found, "metadata": {**found["metadata"], "annotations": annotations}}
+    return {**service, "metadata": {**service["metadata"], "annotations": annotations}}
 
 
 TCP = {"name": "primary", "port": 25565, "protocol": "TCP", "nodePort": 31000}
@@ -28,7 +28,7 @@ UDP = {"name": "primary-udp", "port": 25565, "protocol": "UDP", "nodePort": 3100
 
 
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("service_object", "expected"),
     [
         (service("NodePort", TCP), Address(31000, "TCP", None)),
         (service("NodePort", TCP, UDP), Address(31000, "both", None)),
@@ -40,19 +40,19 @@ UDP = {"name": "primary-udp", "port": 25565, "protocol": "UDP", "nodePort": 3100
         (service("LoadBalancer", TCP), None),
         (service("NodePort", {**TCP, "name": "rcon"}), None),
         (named(service("NodePort", TCP), DNS="a.example, b.example"), Address(31000, "TCP", "a.example")),
-        # mc-router listens at a port of its own, which is not the node's.
+        # mc-router listens on a port of its own, not on the node port.
         (named(service("NodePort", TCP), ROUTER="r.example"), Address(31000, "TCP", None)),
         (named(service("ClusterIP", TCP), ROUTER="r.example"), Address(25565, "TCP", "r.example")),
         (named(service("LoadBalancer", TCP), DNS="a.example"), None),
     ],
 )
-def test_address_of_the_primary_port(found: dict[str, Any], expected: Address | None) -> None:
-    """Every kind of Service, and none yet."""
-    assert address_of("primary", found) == expected
+def test_address_of_the_primary_port(service_object: dict[str, Any], expected: Address | None) -> None:
+    """For every type of Service, also one without an address yet."""
+    assert address_of("primary", service_object) == expected
 
 
 def test_private_rcon_has_a_service_of_its_own() -> None:
-    """The port call gives its own port and name."""
+    """Its address is that Service's name and port."""
     private = {
         "metadata": {"name": "server-1-rcon", "namespace": "games"},
         "spec": {"type": "ClusterIP", "ports": [{"name": "rcon", "port": 25575}]},

@@ -1,4 +1,4 @@
-"""Who waits for Kubernetes' next try."""
+"""A server is in a back-off while Kubernetes waits before the next try."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ NO_IMAGE = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulli
 
 
 @pytest.mark.parametrize(
-    ("found", "events", "expected"),
+    ("pod", "events", "expected"),
     [
         (pod(CRASHED), [], True),
         (pod(ENDED), [], True),
         (pod(NO_IMAGE), [], True),
         (None, [REFUSED], True),
-        # On its way, or nothing is known.
+        # The pod is being created, or nothing is known.
         (None, [], False),
         (pod({"waiting": {"reason": "ContainerCreating"}}), [], False),
-        # It plays, or hangs, or ends: no start takes a game away from anybody.
+        # The game runs, hangs or stops: a start must not interrupt it.
         (pod(RUNNING, ready=True), [], False),
         (pod(RUNNING), [], False),
         (pod(CRASHED, deletionTimestamp="2026-01-31T12:00:00Z"), [], False),
     ],
 )
-def test_only_a_try_that_failed_is_waited_for(
-    found: dict[str, Any] | None, events: list[dict[str, Any]], expected: bool
+def test_only_a_failed_try_is_a_back_off(
+    pod: dict[str, Any] | None, events: list[dict[str, Any]], expected: bool
 ) -> None:
-    """A pod whose container runs is never taken for one."""
-    assert in_backoff(ServerObjects(1, statefulset=STATEFULSET, pod=found, events=tuple(events))) is expected
+    """A pod whose container runs is never in a back-off."""
+    assert in_backoff(ServerObjects(1, statefulset=STATEFULSET, pod=pod, events=tuple(events))) is expected
 
 
-def test_a_stopped_server_waits_for_nothing() -> None:
-    """Nor does one that is not there."""
+def test_a_stopped_server_is_in_no_back_off() -> None:
+    """Nor is a server that does not exist."""
     stopped = {**STATEFULSET, "spec": {"replicas": 0}}
     assert not in_backoff(ServerObjects(1, statefulset=stopped, events=(REFUSED,)))
     assert not in_backoff(ServerObjects(1, events=(REFUSED,)))

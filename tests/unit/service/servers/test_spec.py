@@ -1,6 +1,8 @@
-"""What a server is wanted to be, read from where it stands."""
+"""A server's uid is read from its objects or its values."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,7 @@ from service.servers.spec import server_uid, uid_of_values
     ("annotation", "uid"),
     [
         ('{"game": "minecraft", "uid": "own"}', "own"),
-        # Made by an API that gave none, or written by hand.
+        # Created by an API that set none, or written by hand.
         ('{"game": "minecraft"}', "statefulset's"),
         ('{"uid": ""}', "statefulset's"),
         ("[]", "statefulset's"),
@@ -20,20 +22,21 @@ from service.servers.spec import server_uid, uid_of_values
         (None, "statefulset's"),
     ],
 )
-def test_a_server_is_told_from_others_of_its_id(annotation: str | None, uid: str) -> None:
-    """By its own uid, or by that of its StatefulSet."""
+def test_a_server_has_a_uid_that_others_with_its_id_do_not(annotation: str | None, uid: str) -> None:
+    """Its own, or its StatefulSet's."""
     annotations = {} if annotation is None else {"gameserver/server": annotation}
     statefulset = {"metadata": {"uid": "statefulset's", "annotations": annotations}}
     assert server_uid(ServerObjects(1, statefulset=statefulset)) == uid
 
 
-def test_what_is_not_there_has_no_uid() -> None:
-    """As while a deleted server's game still ends."""
+def test_without_a_statefulset_there_is_no_uid() -> None:
+    """For example, while a deleted server's game is still stopping."""
     assert server_uid(ServerObjects(1)) is None
 
 
-def test_a_hand_may_have_written_anything_into_the_values() -> None:
-    """Then there is no uid in them."""
-    for server in (None, [], "x", {}, {"uid": None}, {"uid": ""}):
+def test_malformed_values_have_no_uid() -> None:
+    """An operator may have written anything there."""
+    malformed: list[Any] = [None, [], "x", {}, {"uid": None}, {"uid": ""}]
+    for server in malformed:
         assert uid_of_values({"server": server}) is None
     assert uid_of_values({"server": {"uid": "own"}}) == "own"

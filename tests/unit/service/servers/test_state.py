@@ -1,4 +1,4 @@
-"""States and their reasons, from objects as the cluster has them."""
+"""A server's state and its reason follow from its objects."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CLAIM = {"metadata": {}, "status": {"phase": "Bound"}}
 PENDING_CLAIM = {"metadata": {}, "status": {"phase": "Pending"}}
 
 
-#: Twenty seconds.
+#: It allows twenty seconds.
 PROBE = {"periodSeconds": 5, "failureThreshold": 4}
 
 
@@ -43,10 +43,10 @@ def pod(
 ) -> dict[str, Any]:
     resources = {"requests": {"memory": "64Gi", "cpu": "250m"}, "limits": {"memory": "4Gi"}}
     containers = [{"name": "game", **container}] if container is not None else []
-    wanted = {"name": "game", "resources": resources, "startupProbe": PROBE}
+    spec = {"name": "game", "resources": resources, "startupProbe": PROBE}
     return {
         "metadata": {"creationTimestamp": T0, **(metadata or {})},
-        "spec": {"nodeName": "node2" if containers else "", "containers": [wanted]},
+        "spec": {"nodeName": "node2" if containers else "", "containers": [spec]},
         "status": {"startTime": T0, "conditions": list(conditions), "containerStatuses": containers, **status},
     }
 
@@ -76,11 +76,11 @@ NOT_READY = {"type": "Ready", "status": "False", "lastTransitionTime": T2}
 OOM = {"terminated": {"reason": "OOMKilled", "exitCode": 137, "finishedAt": T2}}
 CRASH = {"terminated": {"reason": "Error", "exitCode": 1, "finishedAt": T2}}
 BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff"}}
-AGAIN = " It crashes again and again; Kubernetes waits longer before each new try."
+AGAIN = " It crashes again and again; Kubernetes waits longer before each new start."
 
 
-def failed(reason: str, since: str | None = T0, **more: bool) -> State:
-    return State("failed", reason, since, "running", **more)
+def failed(reason: str, since: str | None = T0, **flags: bool) -> State:
+    return State("failed", reason, since, "running", **flags)
 
 
 CASES: dict[str, tuple[ServerObjects, State]] = {
@@ -88,13 +88,13 @@ CASES: dict[str, tuple[ServerObjects, State]] = {
         server(statefulset=None, releases=releases("pending-install")),
         State("creating", None, T0, "running"),
     ),
-    "install failed before anything was made": (
+    "install failed before it created anything": (
         server(statefulset=None, releases=releases("failed")),
-        failed("The install failed; the same create again, or a delete, mends it."),
+        failed("The install failed. Send the same create again, or delete the server."),
     ),
-    "StatefulSet taken away by hand": (
+    "StatefulSet deleted by hand": (
         server(statefulset=None),
-        failed("The server's StatefulSet is missing; a start makes it again."),
+        failed("The server's StatefulSet is missing. A start creates it again."),
     ),
     "being uninstalled": (
         server(releases=releases("deployed", "uninstalling")),
@@ -116,11 +116,11 @@ CASES: dict[str, tuple[ServerObjects, State]] = {
         ),
         State("stopping", None, T1, "stopped"),
     ),
-    "stopping, the controller still asleep": (
+    "stopping, before the controller acts": (
         server(statefulset=statefulset(0), pod=pod({}, READY)),
         State("stopping", None, T0, "stopped"),
     ),
-    "started while it still stops": (
+    "started while it is stopping": (
         server(pod=pod({}, READY, metadata={"deletionTimestamp": T1})),
         State("stopping", None, T1, "running"),
     ),
@@ -144,16 +144,16 @@ CASES: dict[str, tuple[ServerObjects, State]] = {
     ),
     "running, the change not yet seen": (
         server(statefulset={**statefulset(generation=2), "status": {"observedGeneration": 1}}, pod=pod({}, READY)),
-        State("starting", "The server restarts to take a change.", T0, "running"),
+        State("starting", "The server is restarting to apply a change.", T0, "running"),
     ),
     "running with an old template": (
         server(
             statefulset={**statefulset(), "status": {"updateRevision": "new"}},
             pod=pod({}, READY, metadata={"labels": {"controller-revision-hash": "old"}}),
         ),
-        State("starting", "The server restarts to take a change.", T0, "running"),
+        State("starting", "The server is restarting to apply a change.", T0, "running"),
     ),
-    "running with an old template that it is to keep": (
+    "running with an old template on purpose": (
         server(
             statefulset={
                 **statefulset(),
@@ -164,9 +164,9 @@ CASES: dict[str, tuple[ServerObjects, State]] = {
         ),
         State("running", None, T1, "running"),
     ),
-    "no answer any more": (
+    "no longer answering": (
         server(pod=pod({"started": True, "state": {"running": {"startedAt": T1}}}, NOT_READY)),
-        failed("The game runs, but does not answer any more.", T2),
+        failed("The game is running, but no longer answers.", T2),
     ),
     "node lost": (
         server(
@@ -186,9 +186,9 @@ CASES: dict[str, tuple[ServerObjects, State]] = {
         server(pod=pod({"state": BACK_OFF, "lastState": OOM})),
         failed(f"The game ran out of memory (its limit is 4 GiB).{AGAIN}", T2, previous=True),
     ),
-    "trying again after out of memory": (
+    "starting again after out of memory": (
         server(pod=pod({"started": False, "state": {"running": {"startedAt": T2}}, "lastState": OOM})),
-        State("starting", "The last try ended: The game ran out of memory (its limit is 4 GiB).", T2, "running"),
+        State("starting", "The last attempt ended: The game ran out of memory (its limit is 4 GiB).", T2, "running"),
     ),
     "crashed": (server(pod=pod({"state": CRASH})), failed("The game crashed (exit code 1).", T2, crashed=True)),
     "crash loop": (
@@ -224,7 +224,7 @@ CASES: dict[str, tuple[ServerObjects, State]] = {
     ),
     "configuration": (
         server(pod=pod({"state": {"waiting": {"reason": "CreateContainerConfigError", "message": "no secret"}}})),
-        failed("The container cannot be made: no secret"),
+        failed("The container cannot be created: no secret"),
     ),
     "no memory free": (
         server(pod=pod(None, unschedulable("0/2 nodes are available: 2 Insufficient memory."))),
@@ -257,7 +257,7 @@ CASES: dict[str, tuple[ServerObjects, State]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_state(case: str) -> None:
-    """Each situation has its one state, with its reason and since when."""
+    """Each situation has one state, with its reason and its time."""
     objects, expected = CASES[case]
     assert state_of(objects) == expected
 
@@ -273,7 +273,7 @@ EVENTS: dict[str, tuple[ServerObjects, list[dict[str, Any]], State]] = {
         [event("FailedCreate", SECURITY)],
         failed('Pod security refused the server\'s pod: "restricted:latest": allowPrivilegeEscalation != false', T1),
     ),
-    "a refusal of before the last pod": (
+    "a refusal before the last pod": (
         server(),
         [event("FailedCreate", SECURITY), event("SuccessfulCreate")],
         State("starting", None, T0, "running"),
@@ -296,28 +296,28 @@ EVENTS: dict[str, tuple[ServerObjects, list[dict[str, Any]], State]] = {
 }
 
 
-def test_events_of_an_earlier_servers_pod_say_nothing() -> None:
-    """One of the same name, whose Secret was removed before it was mounted."""
+def test_events_of_an_earlier_servers_pod_are_ignored() -> None:
+    """It had the same name; its Secret was removed before it was mounted."""
     present = server(
         pod=pod({"state": {"waiting": {"reason": "ContainerCreating"}}}, metadata={"uid": "present"}),
     )
-    refused = event("FailedMount", "no such secret")
-    mine, earlier = ({**refused, "involvedObject": {"uid": uid}} for uid in ("present", "earlier"))
-    assert state_of(replace(present, events=(mine,))) == failed("The disk cannot be mounted: no such secret", T1)
+    failure = event("FailedMount", "no such secret")
+    current, earlier = ({**failure, "involvedObject": {"uid": uid}} for uid in ("present", "earlier"))
+    assert state_of(replace(present, events=(current,))) == failed("The disk cannot be mounted: no such secret", T1)
     assert state_of(replace(present, events=(earlier,))) == state_of(present) == State("starting", None, T0, "running")
 
 
 @pytest.mark.parametrize("case", EVENTS)
 def test_state_with_events(case: str) -> None:
-    """Some reasons are in events alone."""
+    """Some reasons are only in events."""
     objects, events, expected = EVENTS[case]
     assert state_of(replace(objects, events=tuple(events))) == expected
 
 
-def test_the_log_ends_the_reason() -> None:
-    """Without empty lines, and a full disk comes first."""
+def test_the_last_log_lines_are_added_to_the_reason() -> None:
+    """Without empty lines. A full disk comes first."""
     crashed = failed("The game crashed (exit code 1).", crashed=True)
-    assert with_log(crashed, "a\n\n b \n").reason == "The game crashed (exit code 1). Its last lines: a | b"
+    assert with_log(crashed, "a\n\n b \n").reason == "The game crashed (exit code 1). Its last log lines: a | b"
     assert with_log(crashed, "") == crashed
     full = with_log(crashed, "world: No space left on device").reason
     assert full is not None
@@ -325,7 +325,7 @@ def test_the_log_ends_the_reason() -> None:
 
 
 def test_a_kept_disk_is_no_server() -> None:
-    """Nor is what is left of an uninstalled release."""
+    """Nor are the revisions of an uninstalled release."""
     assert not exists(ServerObjects(1, claim=CLAIM))
     assert not exists(ServerObjects(1, releases=releases("uninstalled")))
     assert exists(ServerObjects(1, releases=releases("failed")))
@@ -344,14 +344,14 @@ RUNS = {"started": True, "state": {"running": {"startedAt": T0}}}
 LOADS = {"started": False, "state": {"running": {"startedAt": T0}}}
 DELETED = {"deletionTimestamp": T2, "deletionGracePeriodSeconds": 0}
 LOST = [NOT_READY, {"type": "ContainersReady", "status": "True"}]
-SILENT = f"Its node node2 does not answer, since {T1}."
-EVICTED = " Kubernetes has given up the game there: once the node is back, it starts anew."
-UNKNOWN_END = " Nobody can tell whether the game has ended, until the node is back or removed."
+SILENT = f"Its node node2 has not answered since {T1}."
+EVICTED = " Kubernetes has given up on the game there. Once the node is back, the game starts again."
+UNKNOWN_END = " Whether the game has stopped is unknown until the node is back or is removed."
 ALIVE, GONE = {"node2": node()}, {"node1": node()}
 NODES: dict[str, tuple[ServerObjects, State]] = {
     "lost while it ran": (server(pod=pod(RUNS, *LOST)), failed(SILENT, T1)),
     "lost while it loaded": (server(pod=pod(LOADS, NOT_READY)), failed(SILENT, T1)),
-    "lost, and Kubernetes has given up the pod": (
+    "lost, and the pod is being deleted": (
         server(pod=pod(RUNS, *LOST, metadata=DELETED)),
         failed(SILENT + EVICTED, T1),
     ),
@@ -371,20 +371,20 @@ NODES: dict[str, tuple[ServerObjects, State]] = {
 
 
 @pytest.mark.parametrize("case", NODES)
-def test_a_lost_node_is_said_for_as_long_as_it_is_lost(case: str) -> None:
-    """Whatever is wanted meanwhile, with its name and since when; and no longer than that."""
+def test_a_lost_node_is_named_while_it_is_lost(case: str) -> None:
+    """Whatever the desired state, with its name and since when, and no longer."""
     objects, expected = NODES[case]
     assert state_of(replace(objects, nodes={"node2": node("Unknown")})) == expected
     assert SILENT not in (state_of(replace(objects, nodes=ALIVE)).reason or "")
-    gone = state_of(replace(objects, nodes=GONE))
-    assert gone.state == expected.state
-    assert (gone.reason or "").startswith("Its node node2 is no longer part of the cluster.")
+    removed = state_of(replace(objects, nodes=GONE))
+    assert removed.state == expected.state
+    assert (removed.reason or "").startswith("Its node node2 is no longer part of the cluster.")
     unready = state_of(replace(objects, nodes={"node2": node("False")}))
-    assert (unready.reason or "").startswith(f"Its node node2 is not ready, since {T1}: the runtime is down")
+    assert (unready.reason or "").startswith(f"Its node node2 has not been ready since {T1}: the runtime is down")
 
 
-def test_nodes_are_looked_at_only_where_they_have_a_say() -> None:
-    """Not for servers that run or have no pod: the list of two thousand of them asks nothing."""
+def test_nodes_are_read_only_if_the_state_depends_on_them() -> None:
+    """Not for servers that run or have no pod, so a list of two thousand servers does not read them."""
 
     class Unread(dict[str, Any]):
         def __bool__(self) -> bool:
@@ -392,46 +392,46 @@ def test_nodes_are_looked_at_only_where_they_have_a_say() -> None:
 
         __contains__ = __getitem__ = __bool__  # type: ignore[assignment]
 
-    for quiet in (
+    for objects in (
         server(pod=pod(RUNS, READY)),
         server(),
         server(statefulset=statefulset(0)),
         server(statefulset=statefulset(0), pod=pod(RUNS, READY, metadata=DELETED)),
     ):
-        state_of(replace(quiet, nodes=Unread()))
+        state_of(replace(objects, nodes=Unread()))
 
 
 @pytest.mark.parametrize(
-    ("why", "reason"),
+    ("condition_reason", "reason"),
     [
-        ("PreemptionByScheduler", "The server makes room for one of a higher priority."),
+        ("PreemptionByScheduler", "The server is making room for one with a higher priority."),
         ("EvictionByEvictionAPI", "The server's node is being drained."),
-        ("DeletionByTaintManager", "The server's node no longer takes servers."),
+        ("DeletionByTaintManager", "The server's node no longer accepts servers."),
         ("SomethingNew", None),
     ],
 )
-def test_a_pod_that_kubernetes_ends_says_why(why: str, reason: str | None) -> None:
-    """By the condition that it carries for it."""
-    disrupted = {"type": "DisruptionTarget", "status": "True", "reason": why}
+def test_if_kubernetes_stops_the_pod_the_reason_says_why(condition_reason: str, reason: str | None) -> None:
+    """It comes from the pod's condition."""
+    disrupted = {"type": "DisruptionTarget", "status": "True", "reason": condition_reason}
     ending = server(pod=pod(RUNS, READY, disrupted, metadata=DELETED))
     assert state_of(ending) == State("stopping", reason, T2, "running")
 
 
-def test_a_pod_that_its_node_ended_failed_when_it_ended() -> None:
-    """Not when it began."""
+def test_an_evicted_pod_failed_when_it_ended() -> None:
+    """Not when it started."""
     ended = {"state": {"terminated": {"exitCode": 137, "finishedAt": T2}}}
     evicted = server(pod=pod(ended, phase="Failed", message="The node was low on resource: memory."))
     assert state_of(evicted) == failed("The node was low on resource: memory.", T2)
 
 
-def test_a_restart_for_a_change_says_so_while_the_old_pod_ends() -> None:
-    """And a pod that a change leaves alone is no old one."""
+def test_a_restart_for_a_change_is_named_while_the_old_pod_stops() -> None:
+    """A pod that a change leaves alone is not outdated."""
     old = pod(RUNS, READY, metadata={**DELETED, "labels": {"controller-revision-hash": "old"}})
-    wanted = {**statefulset(), "status": {"updateRevision": "new"}}
-    assert state_of(server(statefulset=wanted, pod=old)) == State(
-        "stopping", "The server restarts to take a change.", T2, "running"
+    updated = {**statefulset(), "status": {"updateRevision": "new"}}
+    assert state_of(server(statefulset=updated, pod=old)) == State(
+        "stopping", "The server is restarting to apply a change.", T2, "running"
     )
-    left_alone = {**wanted, "spec": {"replicas": 1, "updateStrategy": {"rollingUpdate": {"partition": 1}}}}
+    left_alone = {**updated, "spec": {"replicas": 1, "updateStrategy": {"rollingUpdate": {"partition": 1}}}}
     runs = pod(RUNS, READY, metadata={"labels": {"controller-revision-hash": "old"}})
     assert state_of(server(statefulset=left_alone, pod=runs)) == State("running", None, T1, "running")
 
@@ -445,12 +445,12 @@ def ended(code: int, started: str, finished: str) -> dict[str, Any]:
 
 START, AFTER_5, AFTER_16, AFTER_20 = (f"2026-01-31T12:00:{second:02}Z" for second in (10, 15, 26, 30))
 NEVER = {"type": "Ready", "status": "False", "lastTransitionTime": T0}
-SLOW = "The game did not answer within 20 s of its start and was ended."
-LEFT = "The game ended by itself (exit code 0)."
+SLOW = "The game did not answer within 20 s of its start and was stopped."
+ENDED_BY_ITSELF = "The game ended by itself (exit code 0)."
 
 
-def was(finished: str) -> dict[str, Any]:
-    """Ready until then."""
+def ready_until(finished: str) -> dict[str, Any]:
+    """The Ready condition of a pod that was ready until `finished`."""
     return {**NEVER, "lastTransitionTime": finished}
 
 
@@ -460,43 +460,42 @@ def was(finished: str) -> dict[str, Any]:
         (0, AFTER_16, NEVER, SLOW),
         (143, AFTER_20, NEVER, SLOW),
         (137, AFTER_20, NEVER, SLOW),
-        # Its save failed as it was ended.
+        # Its save failed as it was stopped.
         (1, AFTER_20, NEVER, SLOW),
-        # Before the last try.
-        (0, AFTER_5, NEVER, LEFT),
+        # Before the last probe.
+        (0, AFTER_5, NEVER, ENDED_BY_ITSELF),
         (1, AFTER_5, NEVER, "The game crashed (exit code 1)."),
         # It had answered.
-        (1, AFTER_20, was(AFTER_20), "The game crashed (exit code 1)."),
-        (137, AFTER_20, was(AFTER_20), "The game crashed (exit code 137)."),
+        (1, AFTER_20, ready_until(AFTER_20), "The game crashed (exit code 1)."),
+        (137, AFTER_20, ready_until(AFTER_20), "The game crashed (exit code 137)."),
     ],
 )
-def test_a_start_that_was_given_up_on_is_told_from_a_crash(
-    code: int, finished: str, ready: dict[str, Any], reason: str
-) -> None:
-    """By its time and whether it was ever ready; while it ends, waits and tries again."""
+def test_a_start_that_timed_out_is_no_crash(code: int, finished: str, ready: dict[str, Any], reason: str) -> None:
+    """It follows from the run's duration and whether it was ever ready, also during and after a back-off."""
     end = ended(code, START, finished)
     assert state_of(server(pod=pod({"state": end}, ready))).reason == reason
     waits = state_of(server(pod=pod({**BACK_OFF_STATE, "lastState": end}, ready)))
     assert (waits.state, waits.since) == ("failed", finished)
     assert (waits.reason or "").startswith(f"{reason} It {'ends' if code == 0 else 'crashes'} again and again")
     again = {"started": False, "state": {"running": {"startedAt": T2}}, "lastState": end}
-    assert state_of(server(pod=pod(again, ready))) == State("starting", f"The last try ended: {reason}", T2, "running")
+    starts = state_of(server(pod=pod(again, ready)))
+    assert starts == State("starting", f"The last attempt ended: {reason}", T2, "running")
 
 
 BACK_OFF_STATE = {"state": BACK_OFF}
 
 
-def test_leaving_by_its_own_command_is_no_crash() -> None:
-    """The game had answered and ended with 0: it is started again, at once or after a while."""
-    end, ready = ended(0, START, AFTER_20), was(AFTER_20)
-    at_once = state_of(server(pod=pod({"state": end}, ready)))
-    assert at_once == State("starting", f"{LEFT} Kubernetes starts it again.", AFTER_20, "running")
+def test_a_game_that_ends_by_its_own_command_has_not_crashed() -> None:
+    """It had answered and exited with 0. Kubernetes starts it again, immediately or after a while."""
+    end, ready = ended(0, START, AFTER_20), ready_until(AFTER_20)
+    ended_ = state_of(server(pod=pod({"state": end}, ready)))
+    assert ended_ == State("starting", f"{ENDED_BY_ITSELF} Kubernetes starts it again.", AFTER_20, "running")
     waits = state_of(server(pod=pod({**BACK_OFF_STATE, "lastState": end}, ready)))
     slower = " Kubernetes starts it again, but waits longer before each new start, up to five minutes."
-    assert waits == State("starting", LEFT + slower, AFTER_20, "running")
+    assert waits == State("starting", ENDED_BY_ITSELF + slower, AFTER_20, "running")
     again = {"started": False, "state": {"running": {"startedAt": T2}}, "lastState": end}
     loads = state_of(server(pod=pod(again, ready)))
-    assert loads == State("starting", f"{LEFT} Kubernetes has started it again.", T2, "running")
+    assert loads == State("starting", f"{ENDED_BY_ITSELF} Kubernetes has started it again.", T2, "running")
 
 
 # -- after a stop ------------------------------------------------------------------------------------------
@@ -505,13 +504,13 @@ def test_leaving_by_its_own_command_is_no_crash() -> None:
 DUE_BY_HAND = '{"pod": "uid", "at": "x", "reason": null, "due": "soon"}'
 
 
-def stopped(stop: Stop | None, **more: Any) -> ServerObjects:
+def stopped(stop: Stop | None, **parts: Any) -> ServerObjects:
     annotations = {} if stop is None else {"gameserver/last-stop": stop.as_text()}
-    return server(statefulset=statefulset(0, annotations=annotations), **more)
+    return server(statefulset=statefulset(0, annotations=annotations), **parts)
 
 
 def test_a_stopped_server_says_how_its_stop_went() -> None:
-    """Until the next start, since when the game had ended; what a hand has written there is no trouble."""
+    """Until the next start, with the time at which the game ended. A malformed annotation is ignored."""
     assert state_of(stopped(Stop("uid", T2, "It was killed."))) == State("stopped", "It was killed.", T2, "stopped")
     assert state_of(stopped(Stop("uid", T2, None))) == State("stopped", None, T2, "stopped")
     for text in ("", "{", "[]", "7", '{"pod": 1, "at": "x", "reason": null}', '{"at": "x"}', DUE_BY_HAND):
@@ -521,17 +520,17 @@ def test_a_stopped_server_says_how_its_stop_went() -> None:
     assert state_of(server(statefulset=runs, pod=pod(RUNS, READY))) == State("running", None, T1, "running")
 
 
-def test_a_server_has_stopped_once_it_is_known_how() -> None:
-    """Its pod may be gone before that is written down. If nobody has seen the end, it counts as none a little later."""
+def test_a_server_is_stopping_until_its_stop_is_recorded() -> None:
+    """Its pod may disappear before that. If no replica saw the end, the server counts as stopped a little later."""
     now = datetime.now(UTC)
     soon, long_ago = stamp(now + timedelta(seconds=30)), stamp(now - timedelta(seconds=60))
     assert state_of(stopped(Stop("uid", T2, None, soon))) == State("stopping", None, T2, "stopped")
     assert state_of(stopped(Stop("uid", T2, None, long_ago))) == State("stopped", None, T2, "stopped")
 
 
-def test_a_server_that_was_never_started_is_stopped_since_it_was_made() -> None:
-    """A resize meanwhile is no stop."""
-    resized = tuple({**one, "creationTimestamp": T2} for one in releases("superseded", "deployed"))
+def test_a_server_that_never_ran_is_stopped_since_its_creation() -> None:
+    """A later resize is no stop."""
+    resized = tuple({**release, "creationTimestamp": T2} for release in releases("superseded", "deployed"))
     assert state_of(stopped(None, claim=PENDING_CLAIM, releases=resized)).since == T0
     assert state_of(stopped(None, releases=resized)).since == T2
 
@@ -540,24 +539,24 @@ def test_a_server_that_was_never_started_is_stopped_since_it_was_made() -> None:
 
 
 def test_an_install_has_failed_since_it_failed() -> None:
-    """Not since it was begun."""
+    """Not since it began."""
     late = {"labels": {"status": "failed", "version": "1", "modifiedAt": "1769860920"}, "creationTimestamp": T0}
     assert state_of(server(statefulset=None, releases=(late,))).since == T2
 
 
-def test_a_deletion_began_when_it_was_asked_for() -> None:
-    """Though the pod was ending already, and the release is older."""
+def test_a_deletion_began_when_it_was_requested() -> None:
+    """Although the pod was stopping already, and the release is older."""
     kept = {"metadata": {"annotations": {"gameserver/kept-since": T2}}, "status": {"phase": "Bound"}}
     ends = pod(RUNS, READY, metadata={"deletionTimestamp": T1})
     assert state_of(server(statefulset=None, releases=(), pod=ends, claim=kept)).since == T2
     assert state_of(server(releases=releases("uninstalling"), claim=kept)).since == T2
 
 
-def test_a_refusal_of_before_the_last_start_is_one_since_then() -> None:
-    """And one after it since it began, not since it was last repeated."""
+def test_an_old_refusal_counts_from_the_last_start() -> None:
+    """A refusal after the start counts from when it began, not from when it was last repeated."""
     refused = replace(server(), events=(event("FailedCreate", "exceeded quota: mem"),))
     assert state_of(refused).since == T1
-    later = tuple({**one, "creationTimestamp": T2} for one in releases("deployed"))
+    later = tuple({**release, "creationTimestamp": T2} for release in releases("deployed"))
     assert state_of(replace(refused, releases=later)).since == T2
 
 
@@ -576,7 +575,7 @@ HOLDER = "The node that holds the disk, node2, cannot take the server"
 
 
 @pytest.mark.parametrize(
-    ("claim", "there", "message", "reason"),
+    ("claim", "nodes", "message", "reason"),
     [
         (HELD, {"node2": node(cordoned=True)}, CORDONED, f"{HOLDER}: it is cordoned."),
         (HELD, {"node2": node("Unknown")}, CORDONED, f"{HOLDER}: it does not answer."),
@@ -590,22 +589,22 @@ HOLDER = "The node that holds the disk, node2, cannot take the server"
             BOTH,
             "No node can take the server; node2, which was chosen for its disk, is cordoned.",
         ),
-        (HELD, {"node2": node()}, ZONE, "No node that the disk can be used from has 64 GiB of memory free."),
+        (HELD, {"node2": node()}, ZONE, "No node that can use the disk has 64 GiB of memory free."),
         (None, {}, 'persistentvolumeclaim "server-1" not found', "The server's disk, the claim server-1, is missing."),
     ],
 )
 def test_a_disk_on_a_node_that_cannot_take_the_server(
-    claim: dict[str, Any] | None, there: dict[str, Any], message: str, reason: str
+    claim: dict[str, Any] | None, nodes: dict[str, Any], message: str, reason: str
 ) -> None:
-    """The node's name and what is wrong with it, and what Kubernetes says itself."""
-    waits = server(claim=claim, nodes=there, pod=pod(None, unschedulable(message)))
+    """The reason has the node's name, what is wrong with it, and Kubernetes' own message."""
+    waits = server(claim=claim, nodes=nodes, pod=pod(None, unschedulable(message)))
     assert state_of(waits) == failed(f"{reason} ({message})", T1)
 
 
 @pytest.mark.parametrize(
-    ("why", "message", "reason"),
+    ("waiting_reason", "message", "reason"),
     [
-        # As containerd and the kubelet say it.
+        # The messages of containerd and the kubelet.
         ("ErrImagePull", 'failed to resolve reference "a/b:1": a/b:1: not found', "The image a/b:1 was not found."),
         (
             "ImagePullBackOff",
@@ -616,18 +615,18 @@ def test_a_disk_on_a_node_that_cannot_take_the_server(
         ("ErrImagePull", "unexpected status from HEAD request: 403 Forbidden", "The registry refused the image a/b:1."),
     ],
 )
-def test_an_image_that_is_not_to_be_had(why: str, message: str, reason: str) -> None:
-    """What the registry said, since the kubelet could pull."""
+def test_an_image_that_cannot_be_pulled(waiting_reason: str, message: str, reason: str) -> None:
+    """The reason says what the registry answered, since when the kubelet could pull."""
     sandbox = {"type": "PodReadyToStartContainers", "status": "True", "lastTransitionTime": T1}
-    waiting = {"image": "a/b:1", "state": {"waiting": {"reason": why, "message": message}}}
+    waiting = {"image": "a/b:1", "state": {"waiting": {"reason": waiting_reason, "message": message}}}
     assert state_of(server(pod=pod(waiting, sandbox))) == failed(reason, T1)
 
 
-def test_a_volume_that_was_mounted_in_the_end_is_none_that_cannot_be() -> None:
-    """The sandbox is made after it; and RCON's password is no disk."""
+def test_a_mount_failure_is_over_once_the_sandbox_exists() -> None:
+    """Volumes are mounted before it. A failure to mount RCON's password names the Secret, not the disk."""
     waits = {"state": {"waiting": {"reason": "ContainerCreating"}}}
-    refused = event("FailedMount", 'MountVolume.SetUp failed for volume "rcon" : secret "server-1-rcon" not found')
-    held_up = replace(server(pod=pod(waits)), events=(refused,))
-    assert (state_of(held_up).reason or "").startswith("The Secret with RCON's password cannot be mounted: ")
+    failure = event("FailedMount", 'MountVolume.SetUp failed for volume "rcon" : secret "server-1-rcon" not found')
+    blocked = replace(server(pod=pod(waits)), events=(failure,))
+    assert (state_of(blocked).reason or "").startswith("The Secret with RCON's password cannot be mounted: ")
     sandbox = {"type": "PodReadyToStartContainers", "status": "True", "lastTransitionTime": T1}
-    assert state_of(replace(held_up, pod=pod(waits, sandbox))) == State("starting", None, T0, "running")
+    assert state_of(replace(blocked, pod=pod(waits, sandbox))) == State("starting", None, T0, "running")

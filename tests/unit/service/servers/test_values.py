@@ -1,4 +1,4 @@
-"""A spec to values, and a change of the spec to a change of them."""
+"""Specs become values, and changes of a spec become changes of the values."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from datetime import UTC, datetime
 from service.servers.spec import ServerSpec, spec_of_values
 from service.servers.values import changed, completed, deep_merge, reachable, restarted, restarts, started, values_of
 
-RECORD = ServerSpec("minecraft", 4, 20, {"motd": "hi"}, "acme", "private")
+SPEC = ServerSpec("minecraft", 4, 20, {"motd": "hi"}, "acme", "private")
 
 
 def test_layers_merge_deeply_and_lists_are_replaced() -> None:
     """The later layer wins, and no layer is changed."""
-    one = {"a": {"x": 1, "y": [1, 2]}, "b": 1}
-    two = {"a": {"y": [3]}, "b": {"z": 1}}
-    assert deep_merge(one, two) == {"a": {"x": 1, "y": [3]}, "b": {"z": 1}}
-    assert one == {"a": {"x": 1, "y": [1, 2]}, "b": 1}
+    lower = {"a": {"x": 1, "y": [1, 2]}, "b": 1}
+    upper = {"a": {"y": [3]}, "b": {"z": 1}}
+    assert deep_merge(lower, upper) == {"a": {"x": 1, "y": [3]}, "b": {"z": 1}}
+    assert lower == {"a": {"x": 1, "y": [1, 2]}, "b": 1}
 
 
 def test_values_of_a_new_server() -> None:
-    """Operator's all < template < operator's for the game < the spec."""
+    """Precedence: the operator's `all` < the template < the operator's for the game < the spec."""
     operator = {
         "all": {"image": {"tag": "all", "pullPolicy": "Never"}, "ramGb": 99},
         "games": {
@@ -28,7 +28,7 @@ def test_values_of_a_new_server() -> None:
         },
     }
     rendered = {"image": {"tag": "template", "repository": "template"}, "environment": {"MOTD": "hi"}}
-    assert values_of(7, RECORD, rendered, operator) == {
+    assert values_of(7, SPEC, rendered, operator) == {
         "game": "minecraft",
         "server": {"id": "7", "customer": "acme", "options": {"motd": "hi"}},
         "ramGb": 4,
@@ -39,27 +39,27 @@ def test_values_of_a_new_server() -> None:
     }
 
 
-def test_the_record_comes_back_out_of_the_values() -> None:
-    """What was asked for is what is remembered."""
-    assert spec_of_values(values_of(7, RECORD, {}, {})) == RECORD
+def test_the_spec_can_be_read_back_from_the_values() -> None:
+    """It is the spec that was requested."""
+    assert spec_of_values(values_of(7, SPEC, {}, {})) == SPEC
 
 
-def test_a_record_of_values_that_a_hand_wrote_is_still_a_record() -> None:
-    """Nothing in them is taken for granted."""
+def test_malformed_values_still_give_a_spec() -> None:
+    """An operator may have written anything there."""
     odd = {"server": "x", "ramGb": 3.0, "diskGb": "many", "rcon": None}
     assert spec_of_values(odd) == ServerSpec("minecraft", 3, 0)
 
 
-def test_records_differ_by_type_too() -> None:
-    """True is not 1 in an option."""
+def test_specs_also_differ_by_type() -> None:
+    """True and 1 are different options."""
     other = ServerSpec("minecraft", 5, 20, {"motd": "hi"}, "acme", "private")
-    assert RECORD.difference(RECORD) == []
-    assert RECORD.difference(other) == ["ram_gb"]
+    assert SPEC.difference(SPEC) == []
+    assert SPEC.difference(other) == ["ram_gb"]
     assert ServerSpec("g", 1, 1, {"a": 1}).difference(ServerSpec("g", 1, 1, {"a": True})) == ["options"]
 
 
 def test_start_stop_and_restart_touch_only_their_keys() -> None:
-    """What a hand has set stays."""
+    """Values that an operator has set stay."""
     values = {"replicas": 1, "nodeSelector": {"a": "b"}}
     now = datetime(2026, 1, 31, 12, tzinfo=UTC)
     assert started(values, False) == {"replicas": 0, "nodeSelector": {"a": "b"}}
@@ -68,32 +68,32 @@ def test_start_stop_and_restart_touch_only_their_keys() -> None:
 
 
 def test_a_change_touches_only_what_differs() -> None:
-    """Hand-made values survive, unless the change is about them; what a template dropped goes."""
-    current = {"ramGb": 2, "environment": {"MOTD": "hand", "SEED": "1", "HAND": "x"}, "cpu": {"limit": "2"}}
+    """An operator's values stay, unless the change concerns them. Values that a template no longer has are removed."""
+    current = {"ramGb": 2, "environment": {"MOTD": "operator", "SEED": "1", "ADDED": "x"}, "cpu": {"limit": "2"}}
     before = {"ramGb": 2, "environment": {"MOTD": "old", "SEED": "1"}, "gone": 1}
     after = {"ramGb": 4, "environment": {"MOTD": "old", "MODE": "creative"}, "ports": [1]}
     assert changed(current, before, after) == {
         "ramGb": 4,
-        "environment": {"MOTD": "hand", "MODE": "creative", "HAND": "x"},
+        "environment": {"MOTD": "operator", "MODE": "creative", "ADDED": "x"},
         "cpu": {"limit": "2"},
         "ports": [1],
     }
 
 
-def test_completing_adds_what_is_missing_and_changes_nothing() -> None:
-    """Of what belongs to an option a hand's own stays; what belongs to another one is left alone."""
+def test_completing_adds_missing_values_and_changes_none() -> None:
+    """Values of the option that an operator has set stay. Values of other options are not added."""
     without = {"environment": {"OTHER": "x"}, "ports": [1]}
     whole = {"environment": {"OTHER": "x", "OPS": "a", "EXISTING": "SYNC"}, "ports": [1], "extra": {"a": 1}}
-    current = {"environment": {"OPS": "by hand"}}
+    current = {"environment": {"OPS": "operator"}}
     assert completed(current, without, whole) == {
-        "environment": {"OPS": "by hand", "EXISTING": "SYNC"},
+        "environment": {"OPS": "operator", "EXISTING": "SYNC"},
         "extra": {"a": 1},
     }
-    assert current == {"environment": {"OPS": "by hand"}}
+    assert current == {"environment": {"OPS": "operator"}}
 
 
-def test_only_changes_of_the_pod_restart_it() -> None:
-    """And only where it runs."""
+def test_only_changes_of_the_pod_restart_the_game() -> None:
+    """And only if the server runs."""
     assert restarts({"ramGb": 1, "replicas": 1}, {"ramGb": 2, "replicas": 1})
     assert not restarts({"ramGb": 1, "replicas": 0}, {"ramGb": 2, "replicas": 0})
     assert not restarts({"diskGb": 1, "server": {}}, {"diskGb": 2, "server": {"options": {}}})
@@ -102,8 +102,8 @@ def test_only_changes_of_the_pod_restart_it() -> None:
     assert restarts({"storage": {"mountPath": "/a"}}, {"storage": {"mountPath": "/b"}})
 
 
-def test_one_address_for_all_nodes_needs_all_nodes_to_answer() -> None:
-    """Unless the operator has said otherwise."""
+def test_with_one_address_for_all_nodes_every_node_accepts_traffic() -> None:
+    """Unless the operator has set another policy."""
     cluster = {"service": {"externalTrafficPolicy": "Cluster"}}
     assert reachable({"ramGb": 1}, "") == {"ramGb": 1}
     assert reachable({"ramGb": 1}, "play.example") == {"ramGb": 1, **cluster}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.contextvars import bound_contextvars
 
-from service.cluster.stopkeeper import StopKeeper
+from service.cluster.stoprecorder import StopRecorder
 from service.errors import ClusterUnavailable
 from service.helm import releases
 from service.helm.pool import HelmPool
@@ -24,7 +24,7 @@ from service.telemetry import logs
 from tests.support.memory_kube import MemoryKube
 from tests.support.waiting import until
 from tests.unit.service.helm.test_pool import lease as good_lease
-from tests.unit.service.helm.test_releases import Kube, Writer
+from tests.unit.service.helm.test_releases import FakeHelmClient, Kube
 
 Lines = Callable[[], list[dict[str, Any]]]
 log = logging.getLogger("some.module")
@@ -118,21 +118,21 @@ def test_a_log_line_of_helm_names_the_server(lines: Lines) -> None:
 def test_every_log_line_of_an_operation_names_the_server(monkeypatch: pytest.MonkeyPatch, lines: Lines) -> None:
     """This includes the recovery after the operation."""
 
-    class Breaking(Writer):
+    class Breaking(FakeHelmClient):
         def upgrade(self, kind: str, release: str, values: Values, lease: object) -> None:
             assert isinstance(lease, Lease)
             lease.abandon()
             log.info("failing")
             raise ClusterUnavailable
 
-    writer = Breaking(Kube())
-    writer.leave("deployed", {"replicas": 1})
-    monkeypatch.setattr(releases, "Writer", lambda settings, done: writer)
+    helm = Breaking(Kube())
+    helm.store("deployed", {"replicas": 1})
+    monkeypatch.setattr(releases, "HelmClient", lambda settings, done: helm)
     monkeypatch.setattr(releases, "CONVERGE_PAUSE", 0.01)
     monkeypatch.setattr(releases, "CONVERGE_TRIES", 1)
     with bound_contextvars(request_id="r-1"), pytest.raises(ClusterUnavailable):
-        HelmReleases(Settings(), writer._kube).change(1, lambda values: {**values, "ramGb": 2})
-    until(lambda: any("has still to converge" in line["message"] for line in lines()), 10, "no line")
+        HelmReleases(Settings(), helm._kube).change(1, lambda values: {**values, "ramGb": 2})
+    until(lambda: any("has not converged yet" in line["message"] for line in lines()), 10, "no line")
     assert {bound(line)[1:] for line in lines()} == {(1, "r-1")}
 
 
@@ -142,8 +142,8 @@ def test_a_log_line_of_a_recorded_stop_names_the_server(lines: Lines) -> None:
     def fail(id: int) -> None:
         raise ClusterUnavailable
 
-    keeper = StopKeeper(MemoryKube(), "games", fail)
-    keeper.start()
-    keeper.pod_changed(7, None, {"metadata": {"uid": "u-1"}}, gone=True)
+    recorder = StopRecorder(MemoryKube(), "games", fail)
+    recorder.start()
+    recorder.pod_changed(7, None, {"metadata": {"uid": "u-1"}}, deleted=True)
     until(lambda: lines() != [], 10, "no line")
-    assert [bound(line) for line in lines()] == [("service.cluster.stopkeeper", 7, None)]
+    assert [bound(line) for line in lines()] == [("service.cluster.stoprecorder", 7, None)]

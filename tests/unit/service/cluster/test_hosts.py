@@ -1,4 +1,4 @@
-"""The address of the node that has a disk."""
+"""A server's host is an address of the node that has its disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.cluster.nodes import Nodes
+from service.cluster.hosts import Hosts
 from service.servers.objects import ServerObjects
 from tests.support.memory_kube import MemoryKube
 
@@ -14,7 +14,7 @@ SELECTED = "volume.kubernetes.io/selected-node"
 
 
 class Cluster(MemoryKube):
-    """Nodes that come and go; `asked` counts the times that they were listed."""
+    """A cluster whose nodes can change."""
 
     def __init__(self, *nodes: dict[str, Any]) -> None:
         super().__init__()
@@ -26,10 +26,10 @@ class Cluster(MemoryKube):
 
 
 def node(name: str, **addresses: str) -> dict[str, Any]:
-    listed = [{"type": type_, "address": address} for type_, address in addresses.items()]
+    status = [{"type": type_, "address": address} for type_, address in addresses.items()]
     return {
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": f"{name}.example"}},
-        "status": {"addresses": listed},
+        "status": {"addresses": status},
     }
 
 
@@ -44,8 +44,8 @@ def server(claim: dict[str, Any] | None, runs_on: str = "") -> ServerObjects:
 
 
 def affinity(key: str, *terms: list[str]) -> dict[str, Any]:
-    listed = [{"matchExpressions": [{"key": key, "operator": "In", "values": values}]} for values in terms]
-    return {"metadata": {"name": "pv-1"}, "spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": listed}}}}
+    selector_terms = [{"matchExpressions": [{"key": key, "operator": "In", "values": values}]} for values in terms]
+    return {"metadata": {"name": "pv-1"}, "spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": selector_terms}}}}
 
 
 A = node("a", InternalIP="10.0.0.1", Hostname="a.example")
@@ -64,11 +64,11 @@ B = node("b", InternalIP="10.0.0.2", ExternalIP="203.0.113.2")
         (server(disk()), None),
     ],
 )
-def test_the_disks_node_gives_its_external_address_or_else_its_internal_one(
+def test_the_host_is_the_external_or_else_the_internal_address_of_the_disks_node(
     objects: ServerObjects, expected: str | None
 ) -> None:
-    """There is none before the disk is bound; a disk of the network is where its pod runs."""
-    assert Nodes(Cluster(A, B)).host(objects) == expected
+    """There is none before the disk is bound. A network disk is on the node where its pod runs."""
+    assert Hosts(Cluster(A, B)).host(objects) == expected
 
 
 @pytest.mark.parametrize(
@@ -80,26 +80,26 @@ def test_the_disks_node_gives_its_external_address_or_else_its_internal_one(
         (affinity("topology.kubernetes.io/zone", ["a"]), None),
     ],
 )
-def test_a_volume_made_beforehand_names_its_node(volume: dict[str, Any], expected: str | None) -> None:
-    """No scheduler has chosen one; it is read once, as a volume's affinity never changes."""
+def test_a_volume_created_by_hand_names_its_node(volume: dict[str, Any], expected: str | None) -> None:
+    """No scheduler chose a node. The volume is read once, because its affinity never changes."""
     kube = Cluster(A, B)
     kube.objects["/api/v1/persistentvolumes/pv-1"] = volume
-    nodes = Nodes(kube)
-    assert [nodes.host(server(disk())) for _ in range(3)] == [expected] * 3
+    hosts = Hosts(kube)
+    assert [hosts.host(server(disk())) for _ in range(3)] == [expected] * 3
     assert kube.asked.count("GET /api/v1/persistentvolumes/pv-1") == 1
 
 
-def test_other_nodes_come_and_go_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node that sorts first changes nobody's address; one that is new is heard of within seconds."""
+def test_other_nodes_do_not_change_a_servers_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new node that sorts first changes no server's host. A new node is known within seconds."""
     now = 0.0
-    monkeypatch.setattr("service.cluster.nodes.time.monotonic", lambda: now)
+    monkeypatch.setattr("service.cluster.hosts.time.monotonic", lambda: now)
     kube = Cluster(B)
-    nodes = Nodes(kube)
-    assert nodes.host(server(disk("b"))) == "203.0.113.2"
+    hosts = Hosts(kube)
+    assert hosts.host(server(disk("b"))) == "203.0.113.2"
     kube.nodes.insert(0, node("0", InternalIP="10.0.0.9", ExternalIP="203.0.113.9"))
-    assert nodes.host(server(disk("b"))) == "203.0.113.2"
+    assert hosts.host(server(disk("b"))) == "203.0.113.2"
     assert kube.asked == ["LIST /api/v1/nodes"]
     now = 3.0
-    assert nodes.host(server(disk("0"))) == "203.0.113.9"
-    assert nodes.host(server(disk("b"))) == "203.0.113.2"
+    assert hosts.host(server(disk("0"))) == "203.0.113.9"
+    assert hosts.host(server(disk("b"))) == "203.0.113.2"
     assert len(kube.asked) == 2

@@ -1,7 +1,8 @@
-"""What keeps a server's pod from being made, placed or looked after, in plain words. Pure.
+"""Explains why a server's pod is not created, not scheduled or not ready. Pure.
 
-Kubernetes says some of this in words alone. Each wording that is looked for here is produced for real by a test in
-tests/cluster/test_states.py, so that another version of Kubernetes with other words is noticed.
+Kubernetes says some of this only in messages. For each message that this module looks for, a test in
+tests/cluster/test_states.py makes a real cluster produce it. So we notice if another version of Kubernetes words it
+differently.
 """
 
 from __future__ import annotations
@@ -10,36 +11,36 @@ import re
 from collections.abc import Mapping, Sequence
 
 from service.kube.types import Object
+from service.servers.accessors import condition, deleted_at, game_container, readable_size, uid
 from service.servers.objects import Objects
-from service.servers.readings import condition, deleted, game, quantity, uid
 from service.servers.volumes import selected_node
 
 READ_EVENTS = frozenset(
     {"FailedCreate", "SuccessfulCreate", "ProvisioningFailed", "FailedMount", "FailedAttachVolume", "FailedMapVolume"}
 )
-"""The reasons of the events that are looked at; all but SuccessfulCreate are of the type Warning."""
+"""The reasons of the events that this module reads; all except SuccessfulCreate have the type Warning."""
 _VOLUME_EVENTS = {"FailedMount", "FailedAttachVolume", "FailedMapVolume"}
-# The words of Kubernetes 1.35, and those of before.
-_OF_OTHER_NODES = r"(\d+) node\(s\) (?:didn't match PersistentVolume's node affinity|had volume node affinity conflict)"
+# The wording of Kubernetes 1.35, and of earlier versions.
+_OTHER_NODES = r"(\d+) node\(s\) (?:didn't match PersistentVolume's node affinity|had volume node affinity conflict)"
 
-Why = tuple[str, str | None]
-"""A reason, and since when it holds, if that is known."""
+Reason = tuple[str, str | None]
+"""A reason as a sentence, and since when it holds (RFC 3339), if that is known."""
 
 
 # -- the node ----------------------------------------------------------------------------------------------
 
 
-def node_trouble(objects: Objects) -> Why | None:
-    """Why the pod's node does not look after the pod; None where it does, or where there is none.
+def node_failure(objects: Objects) -> Reason | None:
+    """Why the pod's node does not manage the pod; None if it does, or if the pod has no node.
 
-    Kubernetes takes a pod's readiness away with its node's, so a pod that is ready needs no look at the nodes.
+    When a node is not ready, Kubernetes marks its pods as not ready too, so the nodes of ready pods are not read.
     """
     pod = objects.pod or {}
     name = pod.get("spec", {}).get("nodeName")
     ready = condition(pod, "Ready")
     if not name or ready.get("status") == "True" or pod.get("status", {}).get("phase") in ("Failed", "Succeeded"):
         return None
-    # The kubelet sets both conditions; only for a node that is lost does Kubernetes set the one without the other.
+    # The kubelet sets both conditions. Kubernetes sets only the first, and only if the node is lost.
     lost = ready.get("status") == "False" and condition(pod, "ContainersReady").get("status") == "True"
     nodes = objects.nodes
     if not nodes:
@@ -49,35 +50,35 @@ def node_trouble(objects: Objects) -> Why | None:
     health = condition(nodes[name], "Ready")
     since = health.get("lastTransitionTime")
     if health.get("status") == "Unknown":
-        return f"Its node {name} does not answer, since {since}.", since
+        return f"Its node {name} has not answered since {since}.", since
     if health.get("status") == "False":
-        return f"Its node {name} is not ready, since {since}: {str(health.get('message', ''))[:300]}", since
-    if lost and not deleted(pod):
+        return f"Its node {name} has not been ready since {since}: {str(health.get('message', ''))[:300]}", since
+    if lost and not deleted_at(pod):
         return f"Its node {name} did not answer until a moment ago.", ready.get("lastTransitionTime")
     return None
 
 
 def disruption(pod: Object) -> str | None:
-    """Why Kubernetes itself ends the pod.
+    """Why Kubernetes itself stops the pod; None if it does not.
 
     https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions
     """
-    found = condition(pod, "DisruptionTarget")
-    why = {
-        "PreemptionByScheduler": "The server makes room for one of a higher priority.",
+    target = condition(pod, "DisruptionTarget")
+    sentences = {
+        "PreemptionByScheduler": "The server is making room for one with a higher priority.",
         "EvictionByEvictionAPI": "The server's node is being drained.",
-        "DeletionByTaintManager": "The server's node no longer takes servers.",
+        "DeletionByTaintManager": "The server's node no longer accepts servers.",
         "DeletionByPodGC": "The server's node is no longer part of the cluster.",
-        "TerminationByKubelet": "The server's node ended it.",
+        "TerminationByKubelet": "The server's node stopped it.",
     }
-    return why.get(found.get("reason", "")) if found.get("status") == "True" else None
+    return sentences.get(target.get("reason", "")) if target.get("status") == "True" else None
 
 
 # -- no pod ------------------------------------------------------------------------------------------------
 
 
-def pod_refused(objects: Objects) -> Why | None:
-    """Why the StatefulSet's controller cannot make the pod, and since when it has tried."""
+def pod_creation_failure(objects: Objects) -> Reason | None:
+    """Why the StatefulSet's controller cannot create the pod, and since when it has tried."""
     reason: str | None = None
     since: str | None = None
     for event in reversed(_events(objects)):
@@ -100,41 +101,41 @@ def _refusal(message: str) -> str:
 # -- no node -----------------------------------------------------------------------------------------------
 
 
-def unscheduled(objects: Objects, pod: Object) -> str:
-    """Why the scheduler finds no node for the pod."""
+def scheduling_failure(objects: Objects, pod: Object) -> str:
+    """Why the scheduler finds no node for the pod, as a sentence."""
     message = condition(pod, "PodScheduled").get("message", "")
     if objects.claim is None:
         return f"The server's disk, the claim server-{objects.id}, is missing. ({message})"
     if not _bound(objects.claim) and "unbound immediate PersistentVolumeClaims" in message:
         return f"The disk is not bound. ({message})"
-    short = _short(pod, message)
+    missing = _missing_resources(pod, message)
     name = selected_node(objects.claim)
-    trouble = _holder_trouble(objects.nodes, name)
-    others = re.search(_OF_OTHER_NODES, message)
-    if others is None and trouble:
-        # Of a node that takes nothing anyway the scheduler does not say whether the disk is there.
-        return f"No node can take the server; {name}, which was chosen for its disk, {trouble}. ({message})"
-    if others is None:
-        return f"No node has {short} free. ({message})" if short else f"No node can take the server. ({message})"
-    all_ = re.search(r"\b0/(\d+) nodes", message)
-    if all_ and int(all_[1]) - int(others[1]) > 1:
-        what = f"has {short} free" if short else "can take the server"
-        return f"No node that the disk can be used from {what}. ({message})"
+    failure = _disk_node_failure(objects.nodes, name)
+    other_nodes = re.search(_OTHER_NODES, message)
+    if other_nodes is None and failure:
+        # If a node accepts no pods at all, the scheduler does not say whether it has the disk.
+        return f"No node can take the server; {name}, which was chosen for its disk, {failure}. ({message})"
+    if other_nodes is None:
+        return f"No node has {missing} free. ({message})" if missing else f"No node can take the server. ({message})"
+    all_nodes = re.search(r"\b0/(\d+) nodes", message)
+    if all_nodes and int(all_nodes[1]) - int(other_nodes[1]) > 1:
+        predicate = f"has {missing} free" if missing else "can take the server"
+        return f"No node that can use the disk {predicate}. ({message})"
     holder = f"The node that holds the disk, {name}," if name else "The node that holds the disk"
-    why = trouble or (f"does not have {short} free" if short else "")
-    return f"{holder} cannot take the server{f': it {why}' if why else ''}. ({message})"
+    cause = failure or (f"does not have {missing} free" if missing else "")
+    return f"{holder} cannot take the server{f': it {cause}' if cause else ''}. ({message})"
 
 
-def _short(pod: Object, message: str) -> str:
-    wants = game(pod).get("resources", {}).get("requests", {})
+def _missing_resources(pod: Object, message: str) -> str:
+    requests = game_container(pod).get("resources", {}).get("requests", {})
     return " and ".join(
-        f"{quantity(wants[name])} of memory" if name == "memory" else f"{wants[name]} of {name}"
+        f"{readable_size(requests[name])} of memory" if name == "memory" else f"{requests[name]} of {name}"
         for name in ("memory", "cpu", "ephemeral-storage")
-        if f"Insufficient {name}" in message and name in wants
+        if f"Insufficient {name}" in message and name in requests
     )
 
 
-def _holder_trouble(nodes: Mapping[str, Object], name: str | None) -> str:
+def _disk_node_failure(nodes: Mapping[str, Object], name: str | None) -> str:
     if not name or not nodes:
         return ""
     if name not in nodes:
@@ -149,8 +150,8 @@ def _holder_trouble(nodes: Mapping[str, Object], name: str | None) -> str:
 # -- disk and image ----------------------------------------------------------------------------------------
 
 
-def disk_refused(objects: Objects) -> Why | None:
-    """Why the disk gets no volume."""
+def disk_failure(objects: Objects) -> Reason | None:
+    """Why the disk gets no volume; None if it has one, or if nothing is known."""
     claim = objects.claim
     if claim is None or _bound(claim):
         return None
@@ -162,28 +163,28 @@ def disk_refused(objects: Objects) -> Why | None:
     return None
 
 
-def volume_refused(objects: Objects, pod: Object) -> Why | None:
-    """Why the pod's volumes cannot be mounted. The sandbox is made once they are."""
+def mount_failure(objects: Objects, pod: Object) -> Reason | None:
+    """Why the pod's volumes cannot be mounted; None if they can. They are mounted before the sandbox starts."""
     if condition(pod, "PodReadyToStartContainers").get("status") == "True":
         return None
     for event in reversed(_events(objects)):
         if event.get("reason") in _VOLUME_EVENTS:
             message = event.get("message", "")[:300]
-            # By the name that the chart gives to the volume.
-            what = "The Secret with RCON's password" if 'volume "rcon"' in message else "The disk"
-            return f"{what} cannot be mounted: {message}", _first(event)
+            # The volume's name in the chart.
+            volume = "The Secret with RCON's password" if 'volume "rcon"' in message else "The disk"
+            return f"{volume} cannot be mounted: {message}", _first(event)
     return None
 
 
-def image_trouble(image: str, why: str, message: str) -> str:
-    """Why the image is not there, from the reason and the message with which the container waits."""
-    said = message.replace(image, "").lower()
-    if why == "InvalidImageName":
+def image_failure(image: str, reason: str, message: str) -> str:
+    """Why the image cannot be used, as a sentence, from the reason and message of the container's `waiting` state."""
+    text = message.replace(image, "").lower()
+    if reason == "InvalidImageName":
         return f"The image's name {image} is not valid."
-    # Before the other: "pull access denied, repository does not exist or may require authorization".
-    if any(word in said for word in ("unauthorized", "denied", "forbidden", "authorization failed")):
+    # Check this first, because of "pull access denied, repository does not exist or may require authorization".
+    if any(word in text for word in ("unauthorized", "denied", "forbidden", "authorization failed")):
         return f"The registry refused the image {image}."
-    if why == "ErrImageNeverPull" or "not found" in said or "does not exist" in said:
+    if reason == "ErrImageNeverPull" or "not found" in text or "does not exist" in text:
         return f"The image {image} was not found."
     return f"The image {image} cannot be pulled." + (
         f" {message[:300]}" if message and "ack-off" not in message else ""
@@ -194,17 +195,21 @@ def image_trouble(image: str, why: str, message: str) -> str:
 
 
 def _events(objects: Objects) -> Sequence[Object]:
-    """Without those of an earlier server's objects: they had the same names, and events outlive them by an hour."""
+    """The events without those of an earlier server's objects.
+
+    Those objects had the same names, and their events outlive them by an hour.
+    """
     events = objects.events
     if not events:
         return events
-    uids = {None, *(uid(thing) for thing in (objects.statefulset, objects.pod, objects.claim) if thing is not None)}
+    owners = (objects.statefulset, objects.pod, objects.claim)
+    uids = {None, *(uid(owner) for owner in owners if owner is not None)}
     return [event for event in events if event.get("involvedObject", {}).get("uid") in uids]
 
 
 def _first(event: Object) -> str | None:
     first: str | None = event.get("firstTimestamp") or event.get("eventTime") or event.get("lastTimestamp")
-    # Events of the newer kind have fractions of a second.
+    # Events of the newer API have fractions of a second.
     return f"{first[:19]}Z" if first else None
 
 

@@ -1,0 +1,70 @@
+"""Finds the node that has a server's disk, and the address where that node's ports can be reached."""
+
+from __future__ import annotations
+
+import time
+
+from service.kube.client import Kube
+from service.kube.types import Object
+from service.servers.objects import Objects
+from service.servers.volumes import HOSTNAME, only_node, selected_node
+
+# How old the addresses may be: they hardly ever change, but an unknown node may be new.
+_KNOWN_NODE_SECONDS, _UNKNOWN_NODE_SECONDS = 60.0, 2.0
+_MAX_VOLUMES = 10_000
+
+
+class Hosts:
+    """The nodes' addresses. Thread-safe. Every method may raise ClusterUnavailable."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+        self._addresses: dict[str, str] = {}
+        self._read_at = float("-inf")
+        self._node_of_volume: dict[str, str | None] = {}
+
+    def host(self, objects: Objects) -> str | None:
+        """An address of the node that has the server's disk; None while there is no such node.
+
+        It depends on no other node, so every replica returns the same address for as long as the disk exists.
+        """
+        node = self._node(objects)
+        return None if node is None else self._address(node)
+
+    def _node(self, objects: Objects) -> str | None:
+        claim = objects.claim
+        if claim is None or claim.get("status", {}).get("phase") != "Bound":
+            return None
+        # A network disk may have moved with its pod.
+        running_on = (objects.pod or {}).get("spec", {}).get("nodeName")
+        return running_on or selected_node(claim) or self._by_volume(claim)
+
+    def _by_volume(self, claim: Object) -> str | None:
+        """The only node that can use the disk's volume. It was created by hand, so no scheduler chose a node."""
+        name = claim["spec"].get("volumeName", "")
+        if name not in self._node_of_volume:
+            volume = self._kube.get(f"/api/v1/persistentvolumes/{name}") or {}
+            if len(self._node_of_volume) >= _MAX_VOLUMES:
+                self._node_of_volume.clear()
+            self._node_of_volume[name] = only_node(volume.get("spec", {}))
+        return self._node_of_volume[name]
+
+    def _address(self, node: str) -> str | None:
+        age = time.monotonic() - self._read_at
+        if age > (_KNOWN_NODE_SECONDS if node in self._addresses else _UNKNOWN_NODE_SECONDS):
+            self._addresses = _addresses(self._kube.all("/api/v1/nodes"))
+            self._read_at = time.monotonic()
+        return self._addresses.get(node)
+
+
+def _addresses(nodes: list[Object]) -> dict[str, str]:
+    """Each node's external address, or else its internal one, by its name and by the host name that volumes use."""
+    by_name: dict[str, str] = {}
+    for node in nodes:
+        by_type: dict[str, str] = {}
+        for address in node.get("status", {}).get("addresses", []):
+            by_type.setdefault(address["type"], address["address"])
+        if address := by_type.get("ExternalIP") or by_type.get("InternalIP"):
+            name = node["metadata"]["name"]
+            by_name[name] = by_name[node["metadata"].get("labels", {}).get(HOSTNAME, name)] = address
+    return by_name

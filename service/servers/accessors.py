@@ -1,0 +1,123 @@
+"""Reads single fields of Kubernetes' objects. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from service.kube.times import stamp
+from service.kube.types import Object
+
+CONTAINER = "game"
+
+
+def condition(object_: Object, name: str) -> Mapping[str, Any]:
+    """A pod's or a node's condition; {} if it has none with that name."""
+    candidate: Mapping[str, Any]
+    for candidate in object_.get("status", {}).get("conditions") or []:
+        if candidate.get("type") == name:
+            return candidate
+    return {}
+
+
+def game_container(pod: Object) -> Mapping[str, Any]:
+    """The game's container in the pod's spec; {} if there is none."""
+    return _named(pod.get("spec", {}).get("containers") or [])
+
+
+def game_status(pod: Object) -> Object | None:
+    """The status of the game's container; None before the kubelet has reported one."""
+    return dict(_named(pod.get("status", {}).get("containerStatuses") or [])) or None
+
+
+def termination(pod: Object) -> Mapping[str, Any] | None:
+    """The `terminated` state of the game's container: of its current run, or of the run before a back-off.
+
+    None while it has not ended.
+    """
+    status = game_status(pod) or {}
+    current = status.get("state") or {}
+    terminated: Mapping[str, Any] | None = current.get("terminated")
+    if terminated is None and "waiting" in current:
+        terminated = (status.get("lastState") or {}).get("terminated")
+    return terminated
+
+
+def uid(object_: Object | None) -> str | None:
+    """The uid of a Kubernetes object, which an earlier object with the same name does not have."""
+    value: str | None = (object_ or {}).get("metadata", {}).get("uid")
+    return value
+
+
+def owner_uid(object_: Object) -> str | None:
+    """The uid of the controller that owns the object."""
+    owners = object_.get("metadata", {}).get("ownerReferences") or []
+    value: str | None = next((owner.get("uid") for owner in owners if owner.get("controller")), None)
+    return value
+
+
+def created_at(object_: Object) -> str | None:
+    """When the object was created (RFC 3339)."""
+    value: str | None = object_.get("metadata", {}).get("creationTimestamp")
+    return value
+
+
+def deleted_at(object_: Object | None) -> str | None:
+    """When the object's deletion was requested (RFC 3339); None if it was not.
+
+    Kubernetes stores the time at which the deletion has to be finished, which includes the grace period:
+    https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/
+    """
+    metadata = (object_ or {}).get("metadata", {})
+    if not (deadline := metadata.get("deletionTimestamp")):
+        return None
+    return stamp(datetime.fromisoformat(deadline) - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0))
+
+
+def revision_created_at(releases: Sequence[Object]) -> str | None:
+    """When helm created the newest revision (RFC 3339); None without a release. `releases` are oldest first."""
+    return releases[-1].get("creationTimestamp") if releases else None
+
+
+def revision_modified_at(releases: Sequence[Object]) -> str | None:
+    """When helm last wrote the newest revision, such as when it failed or when its uninstall began (RFC 3339)."""
+    label = str(releases[-1].get("labels", {}).get("modifiedAt", "")) if releases else ""
+    return stamp(datetime.fromtimestamp(int(label), UTC)) if label.isdigit() else revision_created_at(releases)
+
+
+def trimmed_event(event: Object) -> Object:
+    """An event reduced to the fields that are read, because there may be many events."""
+    involved, series = event.get("involvedObject", {}), event.get("series") or {}
+    first = event.get("firstTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp")
+    return {
+        "metadata": {"name": event["metadata"]["name"]},
+        "involvedObject": {"uid": involved.get("uid")},
+        "reason": event.get("reason"),
+        "message": (event.get("message") or "")[:1000],
+        "firstTimestamp": first,
+        "lastTimestamp": series.get("lastObservedTime") or event.get("lastTimestamp") or first,
+    }
+
+
+def sorted_events(events: Sequence[Object]) -> tuple[Object, ...]:
+    """Sort events from `trimmed_event`, newest last."""
+    return tuple(sorted(events, key=lambda event: str(event.get("lastTimestamp") or "")))
+
+
+def seconds_between(earlier: str | None, later: str | None) -> float | None:
+    """The seconds from one RFC 3339 time to another; None if one of them is unknown."""
+    if not earlier or not later:
+        return None
+    return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
+
+
+def readable_size(text: str) -> str:
+    """A Kubernetes quantity as people write it: `4 GiB` for `4Gi`. Other texts are returned unchanged."""
+    parts = re.fullmatch(r"([0-9.]+)([KMGT]i)", text)
+    return f"{parts[1]} {parts[2]}B" if parts else text
+
+
+def _named(containers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return next((container for container in containers if container.get("name") == CONTAINER), {})

@@ -143,10 +143,10 @@ def _ldflags() -> str:
 
 
 def _pinned(pattern: re.Pattern[str]) -> re.Match[str]:
-    found = pattern.search((_GO / "kubernetes" / "go.mod").read_text())
-    if found is None:
+    match = pattern.search((_GO / "kubernetes" / "go.mod").read_text())
+    if match is None:
         raise steps.StepFailed(f"local/go/kubernetes/go.mod pins nothing like {pattern.pattern}")
-    return found
+    return match
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -73,8 +73,8 @@ def built(kind: str, key: str, build: Callable[[Path], None]) -> Path:
         if _used(folder):
             return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for left in folder.parent.glob(".building-*"):
-            shutil.rmtree(left)
+        for unfinished_build in folder.parent.glob(".building-*"):
+            shutil.rmtree(unfinished_build)
         unfinished = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
         unfinished.chmod(0o755)
         build(unfinished)

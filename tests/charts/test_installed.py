@@ -39,8 +39,8 @@ def run() -> Run:
 def image(run: Run) -> dict[str, str]:
     """The Minecraft image of the local API."""
     values = json.loads(run("helm", "get", "values", "api", "-n", "gameserver-system", "-o", "json"))
-    found: dict[str, str] = values["serverValues"]["games"]["minecraft"]["image"]
-    return found
+    image: dict[str, str] = values["serverValues"]["games"]["minecraft"]["image"]
+    return image
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,8 @@ def namespace(run: Run) -> Iterator[str]:
     """A namespace for this module that enforces the standard."""
     name = f"chart-{secrets.token_hex(4)}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    about = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-    run("kubectl", "create", "-f", "-", stdin=json.dumps(about))
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+    run("kubectl", "create", "-f", "-", stdin=json.dumps(namespace))
     yield name
     run("kubectl", "delete", "namespace", name, "--wait=false")
 
@@ -71,16 +71,16 @@ def upgrade(run: Run, package: Path, namespace: str, values: dict[str, Any], *, 
 def what_stays(run: Run, namespace: str) -> dict[str, Any]:
     """What no upgrade may change: the node ports by name, the password, and the claim's uid and class."""
     objects = json.loads(run("kubectl", "get", "service,secret,pvc", "-n", namespace, "-o", "json"))["items"]
-    found: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
     for one in objects:
         name = f"{one['kind']}/{one['metadata']['name']}"
         if one["kind"] == "Service":
-            found[name] = {port["name"]: port.get("nodePort") for port in one["spec"]["ports"]}
+            kept[name] = {port["name"]: port.get("nodePort") for port in one["spec"]["ports"]}
         elif one["kind"] == "PersistentVolumeClaim":
-            found[name] = (one["metadata"]["uid"], one["spec"]["storageClassName"], one["spec"]["accessModes"])
+            kept[name] = (one["metadata"]["uid"], one["spec"]["storageClassName"], one["spec"]["accessModes"])
         elif name == "Secret/server-7-rcon":
-            found[name] = one["data"]["password"]
-    return found
+            kept[name] = one["data"]["password"]
+    return kept
 
 
 def test_a_server_by_hand(run: Run, package: Path, namespace: str, image: dict[str, str]) -> None:
@@ -137,6 +137,6 @@ def test_the_api_answers_as_its_notes_say(run: Run) -> None:
 
 def test_the_servers_namespace_enforces_restricted(run: Run) -> None:
     """The chart created it."""
-    found = json.loads(run("kubectl", "get", "namespace", "gameservers", "-o", "json"))
-    assert found["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert found["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    namespace = json.loads(run("kubectl", "get", "namespace", "gameservers", "-o", "json"))
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert namespace["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"

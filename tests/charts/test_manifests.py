@@ -72,23 +72,23 @@ def _offences(spec: Manifest) -> list[str]:
 
     See https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted.
     """
-    found = [
+    gaps = [
         key for key in ("hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers") if key in spec
     ]
     allowed = {"name", "configMap", "secret", "emptyDir", "projected", "persistentVolumeClaim"}
-    found += [f"volume {volume['name']}" for volume in spec.get("volumes", []) if volume.keys() - allowed]
+    gaps += [f"volume {volume['name']}" for volume in spec.get("volumes", []) if volume.keys() - allowed]
     context = spec["securityContext"]
     if context.get("seccompProfile") != {"type": "RuntimeDefault"} or context.get("runAsNonRoot") is not True:
-        found.append("pod security context")
+        gaps.append("pod security context")
     if context["runAsUser"] == 0:
-        found.append("root")
+        gaps.append("root")
     for container in spec["containers"]:
         context = container["securityContext"]
         if context["allowPrivilegeEscalation"] is not False or context["capabilities"] != {"drop": ["ALL"]}:
-            found.append(f"security context of {container['name']}")
+            gaps.append(f"security context of {container['name']}")
         if "privileged" in context or any("hostPort" in port for port in container.get("ports", [])):
-            found.append(f"privileges of {container['name']}")
-    return found
+            gaps.append(f"privileges of {container['name']}")
+    return gaps
 
 
 @each_restricted_file
@@ -147,14 +147,14 @@ def test_the_schema_is_closed_wherever_it_names_properties(chart: str) -> None:
     """A misspelt value is always refused."""
     schema = json.loads((CHARTS / chart / "values.schema.json").read_text())
 
-    def open_ones(node: Any, where: str) -> list[str]:
+    def open_ones(node: Any, path: str) -> list[str]:
         if isinstance(node, list):
-            return [found for item in node for found in open_ones(item, where)]
+            return [item for part in node for item in open_ones(part, path)]
         if not isinstance(node, dict):
             return []
-        found = [item for key, value in node.items() for item in open_ones(value, f"{where}/{key}")]
+        items = [item for key, value in node.items() for item in open_ones(value, f"{path}/{key}")]
         named = isinstance(node.get("properties"), dict) and node.get("type") == "object"
-        return found + ([where] if named and node.get("additionalProperties") is not False else [])
+        return items + ([path] if named and node.get("additionalProperties") is not False else [])
 
     assert open_ones(schema, "") == []
 
@@ -179,25 +179,25 @@ def _paths_above(values: Manifest) -> set[str]:
 
 def _paths(schema: Manifest, above: str = "") -> set[str]:
     """The dotted paths of a schema's properties that have no properties themselves."""
-    found = set()
+    names = set()
     for key, value in schema["properties"].items():
         deeper = _paths(value, f"{above}{key}.") if "properties" in value else {f"{above}{key}"}
-        found |= deeper
-    return found
+        names |= deeper
+    return names
 
 
 def _closed_paths(values: Manifest, schema: Manifest, above: str = "") -> set[str]:
     """The dotted paths of the values, only as deep as the schema's properties; with the schema's optional ones."""
-    found = set()
+    names = set()
     for key, value in schema["properties"].items():
         path = f"{above}{key}"
         if key == "global":
             continue
         assert key in values, f"{path} is in the schema but not in values.yaml"
         if "properties" in value and isinstance(values[key], dict) and values[key]:
-            found |= _closed_paths(values[key], value, f"{path}.")
+            names |= _closed_paths(values[key], value, f"{path}.")
         else:
-            found |= _paths(value, f"{path}.") if "properties" in value else {path}
+            names |= _paths(value, f"{path}.") if "properties" in value else {path}
     unknown = values.keys() - schema["properties"].keys()
     assert not unknown, f"{above}{unknown} is in values.yaml but not in the schema"
-    return found
+    return names

@@ -57,7 +57,7 @@ def used(requests: list[str]) -> Rights:
     See https://kubernetes.io/docs/reference/access-authn-authz/authorization/#determine-the-request-verb. The first
     apply of an object creates it, which needs `create` in addition to `patch`.
     """
-    found: Rights = set()
+    rights: Rights = set()
     applied: set[str] = set()
     pattern = r"/api(?:s/([^/]+))?/v\d[^/]*/(?:namespaces/[^/]+/)?([a-z]+)(?:/([^/]+))?(?:/([a-z]+))?"
     for request in requests:
@@ -74,8 +74,8 @@ def used(requests: list[str]) -> Rights:
         if method == "PATCH" and address.path not in applied:
             applied.add(address.path)
             verbs.add("create")
-        found |= {(group or "", f"{resource}/{sub}" if sub else resource, verb) for verb in verbs}
-    return found
+        rights |= {(group or "", f"{resource}/{sub}" if sub else resource, verb) for verb in verbs}
+    return rights
 
 
 @pytest.fixture

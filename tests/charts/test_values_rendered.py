@@ -330,15 +330,15 @@ CASES += [("api", path, *case) for path, case in API.items()]
 
 def seen(manifests: dict[str, Any], manifest: str, path: str) -> Any:
     """The value at a path, or "nothing". `env NAME` and `record` are short for longer paths."""
-    found = manifests.get(manifest)
+    node = manifests.get(manifest)
     if path == "record":
-        return found and found["metadata"]["annotations"]["gameserver/server"]
+        return node and node["metadata"]["annotations"]["gameserver/server"]
     if path.startswith("env "):
-        variables = at(found, GAME + "env")
-        found = next((v["value"] for v in variables if v["name"] == path.removeprefix("env ")), None)
+        variables = at(node, GAME + "env")
+        node = next((v["value"] for v in variables if v["name"] == path.removeprefix("env ")), None)
     else:
-        found = at(found, path)
-    return "nothing" if found is None else found
+        node = at(node, path)
+    return "nothing" if node is None else node
 
 
 @pytest.mark.parametrize(("chart", "path", "value", "places", "needs"), CASES, ids=[f"{c[0]}-{c[1]}" for c in CASES])
@@ -352,16 +352,16 @@ def test_a_value_is_rendered(
     except Refused:
         before = {}  # A required value.
     after = render(chart, merged(merged(required, needs), nested(path, value)))
-    for manifest, where, expected in places:
-        found = seen(after, manifest, where)
-        if where == "record":
-            assert expected in found
+    for manifest, field, expected in places:
+        shown = seen(after, manifest, field)
+        if field == "record":
+            assert expected in shown
         else:
-            assert found == expected
+            assert shown == expected
     # Both are the same without the value: the release's name has the id, and the chart api renders only with tokens.
     if path not in ("server.id", "tokens.existingSecret"):
         assert before != after
-        assert any(seen(before, manifest, where) != seen(after, manifest, where) for manifest, where, _ in places)
+        assert any(seen(before, manifest, field) != seen(after, manifest, field) for manifest, field, _ in places)
 
 
 @pytest.mark.parametrize(("chart", "table"), [("gameserver", GAMESERVER), ("api", API)])
@@ -411,9 +411,11 @@ def test_a_stopped_server_has_no_test() -> None:
 
 def test_private_rcon_is_in_no_public_service() -> None:
     """It has no node port, and the NetworkPolicy does not open it to everyone."""
-    found = render("gameserver", {"rcon": {"visibility": "private"}, "networkPolicy": {"enabled": True}})
-    assert [port["name"] for port in found[V]["spec"]["ports"]] == ["primary"]
-    assert at(found["NetworkPolicy/server-4711"], "spec.ingress.0") == {"ports": [{"port": 25565, "protocol": "TCP"}]}
+    manifests = render("gameserver", {"rcon": {"visibility": "private"}, "networkPolicy": {"enabled": True}})
+    assert [port["name"] for port in manifests[V]["spec"]["ports"]] == ["primary"]
+    assert at(manifests["NetworkPolicy/server-4711"], "spec.ingress.0") == {
+        "ports": [{"port": 25565, "protocol": "TCP"}]
+    }
 
 
 @pytest.mark.parametrize(
@@ -470,14 +472,14 @@ def test_no_upgrade_touches_the_tokens_that_the_api_has_given_out() -> None:
 def test_the_api_reads_two_secrets_of_its_own_namespace_and_writes_one() -> None:
     """Its environment has the names of both. It has no rights to other Secrets."""
     for values, operators in ((TOKENS, "mine"), ({"tokens": {"hashes": [TOKEN]}}, "api-tokens")):
-        found = render("api", {**values, "serversNamespace": "games"})
+        manifests = render("api", {**values, "serversNamespace": "games"})
         issued = "api-issued-tokens"
-        assert [seen(found, D, f"env {name}") for name in ("TOKENS_SECRET", "ISSUED_TOKENS_SECRET")] == [
+        assert [seen(manifests, D, f"env {name}") for name in ("TOKENS_SECRET", "ISSUED_TOKENS_SECRET")] == [
             operators,
             issued,
         ]
         secrets = {"apiGroups": [""], "resources": ["secrets"]}
-        role = found["Role/api-tokens"]
+        role = manifests["Role/api-tokens"]
         assert role["metadata"]["namespace"] == "gameserver-system"
         assert role["rules"] == [
             {**secrets, "resourceNames": [operators, issued], "verbs": ["get", "list", "watch"]},

@@ -132,20 +132,20 @@ class Snippet:
 
 
 def blocks(page: str) -> list[Snippet]:
-    """The page's fenced blocks, without the indentation of the list that they may stand in."""
-    found = re.finditer(r"^( *)```\w*\n(.*?)^ *```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
-    return [Snippet(page, re.sub(rf"^{block[1]}", "", block[2], flags=re.MULTILINE)) for block in found]
+    """The page's fenced blocks, without the indentation of a list around them."""
+    matches = re.finditer(r"^( *)```\w*\n(.*?)^ *```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    return [Snippet(page, re.sub(rf"^{block[1]}", "", block[2], flags=re.MULTILINE)) for block in matches]
 
 
 def block(page: str, first: str) -> str:
     """The block that begins with this."""
-    found = [snippet.text for snippet in blocks(page) if snippet.first.startswith(first)]
-    assert found, f"{page} has no block that begins with {first!r}"
-    return found[0]
+    texts = [snippet.text for snippet in blocks(page) if snippet.first.startswith(first)]
+    assert texts, f"{page} has no block that begins with {first!r}"
+    return texts[0]
 
 
 def commands(page: str) -> Iterator[str]:
-    """The commands within the page's text that one may enter as they stand there."""
+    """The commands in the page's text that can be run as written."""
     text = re.sub(r"^ *```.*?^ *```$", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
     for span in re.findall(r"`([^`]+)`", text):
         words = span.split()

@@ -35,9 +35,9 @@ def test_each_block_is_run_by_a_test(page: str) -> None:
 
 def test_each_command_is_run_by_a_test() -> None:
     """Those in the text too, unless they are one of make's or only name a program's command."""
-    found = {command for page in PAGES for command in commands(page)}
-    found -= {command for command in found if "make " in command or "…" in command}
-    wanted = {command for command in found if len(re.findall(r"(?<!\S)[^-]", command)) > 2}
+    used = {command for page in PAGES for command in commands(page)}
+    used -= {command for command in used if "make " in command or "…" in command}
+    wanted = {command for command in used if len(re.findall(r"(?<!\S)[^-]", command)) > 2}
     assert wanted == COMMANDS.keys()
 
 

@@ -51,7 +51,7 @@ class FakeKube:
             return {"name": name, "uid": name, "resourceVersion": "1", "labels": {"gameserver/id": "7"}}
 
         term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]}]}
-        there: dict[str, dict[str, Any]] = {
+        objects: dict[str, dict[str, Any]] = {
             "persistentvolumes": {
                 "metadata": named("volume"),
                 "spec": {
@@ -71,7 +71,7 @@ class FakeKube:
                 "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": NODE}],
             },
         }
-        return [there[resource]] if resource in there else []
+        return [objects[resource]] if resource in objects else []
 
 
 def test_what_is_granted_is_what_is_used(tmp_path: Path) -> None:
@@ -103,24 +103,24 @@ class Objects:
     """A namespace's Secrets and ConfigMaps, and the rights that requests for them used."""
 
     def __init__(self) -> None:
-        self.there: dict[str, Any] = {}
+        self.objects: dict[str, Any] = {}
         self.used: set[Right] = set()
 
     def request(self, method: str, path: str, body: Any = None, content_type: str = "") -> Any:
         verb = {"GET": "get", "POST": "create", "PUT": "update"}[method]
         self.used.add((ACCOUNTS, path.split("/")[5], verb))
-        if method == "GET" and path not in self.there:
+        if method == "GET" and path not in self.objects:
             raise ApiError(404, "not found")
         if method != "GET":
-            self.there[f"{path}/{body['metadata']['name']}" if method == "POST" else path] = body
-        return self.there.get(path)
+            self.objects[f"{path}/{body['metadata']['name']}" if method == "POST" else path] = body
+        return self.objects.get(path)
 
 
 def test_what_the_host_keys_job_may_is_what_it_does() -> None:
     """At a first install, and after an install by the first charts with one key, whose Secret is updated."""
     kube, secret = Objects(), f"/api/v1/namespaces/{ACCOUNTS}/secrets/sftp-host-key"
     publish(kube, ACCOUNTS, "sftp-host-key")  # type: ignore[arg-type]
-    kube.there[secret]["data"] = {KEY: kube.there[secret]["data"][KEY]}
+    kube.objects[secret]["data"] = {KEY: kube.objects[secret]["data"][KEY]}
     publish(kube, ACCOUNTS, "sftp-host-key")  # type: ignore[arg-type]
     assert kube.used == granted("sftp-host-key")
 
@@ -128,14 +128,14 @@ def test_what_the_host_keys_job_may_is_what_it_does() -> None:
 def granted(account: str) -> set[Right]:
     """The rights of the roles that the chart binds to a service account."""
     manifests = render("sftp-daemonset")
-    found = set()
+    rights = set()
     for binding in manifests.values():
         if binding["kind"].endswith("RoleBinding") and binding["subjects"][0]["name"] == account:
             role = manifests[f"{binding['roleRef']['kind']}/{binding['roleRef']['name']}"]
-            found |= {
+            rights |= {
                 (role["metadata"].get("namespace", ""), resource, verb)
                 for rule in role["rules"]
                 for resource in rule["resources"]
                 for verb in rule["verbs"]
             }
-    return found
+    return rights

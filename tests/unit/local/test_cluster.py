@@ -19,20 +19,20 @@ def _numbers() -> list[int]:
     return [node.number for node in cluster.wanted_nodes()]
 
 
-@pytest.mark.parametrize(("asked", "numbers"), [(None, [1, 2]), ("", [1, 2]), ("1", [1]), ("3", [1, 2, 3])])
+@pytest.mark.parametrize(("setting", "numbers"), [(None, [1, 2]), ("", [1, 2]), ("1", [1]), ("3", [1, 2, 3])])
 def test_a_cluster_has_as_many_nodes_as_asked_for(
-    asked: str | None, numbers: list[int], monkeypatch: pytest.MonkeyPatch
+    setting: str | None, numbers: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two, unless `NODES` says otherwise."""
-    if asked is not None:
-        monkeypatch.setenv("NODES", asked)
+    if setting is not None:
+        monkeypatch.setenv("NODES", setting)
     assert _numbers() == numbers
 
 
-@pytest.mark.parametrize("asked", ["0", "4", "two", "-1"])
-def test_other_numbers_are_refused(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("setting", ["0", "4", "two", "-1"])
+def test_other_numbers_are_refused(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a message that says which there are."""
-    monkeypatch.setenv("NODES", asked)
+    monkeypatch.setenv("NODES", setting)
     with pytest.raises(steps.StepFailed, match="NODES must be 1, 2 or 3"):
         cluster.wanted_nodes()
 

@@ -72,14 +72,16 @@ def pod(node: str, tmp_path: Path) -> Callable[[str], Any]:
 
     @contextmanager
     def run(name: str) -> Iterator[str]:
-        about = {"CNI_CONTAINERID": name, "CNI_NETNS": f"/run/netns/{name}", "CNI_IFNAME": "eth0"}
+        variables = {"CNI_CONTAINERID": name, "CNI_NETNS": f"/run/netns/{name}", "CNI_IFNAME": "eth0"}
         command = [str(PLUGINS / plugin["type"])]
         with network(name), ExitStack() as stack:
-            said = inside(node, *command, stdin=json.dumps(plugin), CNI_COMMAND="ADD", CNI_PATH=str(PLUGINS), **about)
-            stack.callback(
-                inside, node, *command, stdin=json.dumps(plugin), CNI_COMMAND="DEL", CNI_PATH=str(PLUGINS), **about
+            answer = inside(
+                node, *command, stdin=json.dumps(plugin), CNI_COMMAND="ADD", CNI_PATH=str(PLUGINS), **variables
             )
-            yield json.loads(said)["ips"][0]["address"].split("/")[0]
+            stack.callback(
+                inside, node, *command, stdin=json.dumps(plugin), CNI_COMMAND="DEL", CNI_PATH=str(PLUGINS), **variables
+            )
+            yield json.loads(answer)["ips"][0]["address"].split("/")[0]
 
     return run
 

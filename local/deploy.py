@@ -77,7 +77,8 @@ def _install(kubeconfig: Path, release: str, chart: str, namespace: str, values:
         f"helm-{release}",
         [*helm, "upgrade", "--install", release]
         + [paths.ROOT / "charts" / chart, "-n", namespace, "--values", "-", "--wait", "--timeout=3m"],
-        stdin=yaml.safe_dump(values),
+        # As JSON: PyYAML leaves a tag like 0484801896698278 without quotes, which helm reads as a number.
+        stdin=json.dumps(values),
     )
 
 

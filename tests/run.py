@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 WITHOUT_CLUSTER = ("-m", "not long and not cluster", "-n", "2")
-ON_CLUSTER = ("-m", "not long and cluster")
+ON_CLUSTER = ("-m", "not long and cluster", "--durations=40", "--durations-min=3")
 #: How many tests may fail once and pass alone.
 FLAKY = 3
 #: When more than this many fail it is not bad luck, and to try each of them again would take long.

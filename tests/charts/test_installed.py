@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.charts.rendering import CHARTS
 
@@ -66,7 +65,7 @@ def package(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def upgrade(run: Run, package: Path, namespace: str, values: dict[str, Any], *, fails: bool = False) -> str:
     """`helm upgrade --install` of server 7: its present values, overridden by `values`."""
     command = ["helm", "upgrade", "--install", "server-7", package, "-n", namespace]
-    return run(*command, "--reuse-values", "--values", "-", stdin=yaml.safe_dump(values), fails=fails)
+    return run(*command, "--reuse-values", "--values", "-", stdin=json.dumps(values), fails=fails)
 
 
 def what_stays(run: Run, namespace: str) -> dict[str, Any]:

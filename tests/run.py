@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 WITHOUT_CLUSTER = ("-m", "not long and not cluster", "-n", "2")
 ON_CLUSTER = ("-m", "not long and cluster", "--durations=40", "--durations-min=3")
@@ -46,7 +46,7 @@ def pytest(*arguments: str, aside: BinaryIO | None = None) -> Session:
         command = [sys.executable, "-m", "pytest", "-p", "tests.recorder", f"--record={file}", *arguments]
         patient = ["nice", "-n", "10"] if aside else []
         code = _ended(subprocess.Popen([*patient, *command], stdout=aside, stderr=aside))
-        record = json.loads(file.read_text()) if file.exists() else {"passed": 0, "failed": {}}
+        record: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"passed": 0, "failed": {}}
     passed, failed = record["passed"], record["failed"]
     # pytest's own codes: 0 all passed, 1 some failed. A skipped test has not passed.
     return Session(bool(passed or failed) and code == (1 if failed else 0), failed)

@@ -72,7 +72,7 @@ def _offences(spec: Manifest) -> list[str]:
 
     See https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted.
     """
-    gaps = [
+    gaps: list[str] = [
         key for key in ("hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers") if key in spec
     ]
     allowed = {"name", "configMap", "secret", "emptyDir", "projected", "persistentVolumeClaim"}

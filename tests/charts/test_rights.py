@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -132,10 +133,11 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         assert cluster.servers(10, None)[0][0].id == 1
         server = cluster.server(1)
         assert server.pod is None
-        assert None not in (server.statefulset, server.claim)
+        assert server.statefulset is not None
+        assert server.claim is not None
         assert server.services.keys() == {"server-1", "server-1-sftp"}
         assert len(server.releases) == 1
-        claim = {"metadata": {}, "spec": {"volumeName": "none"}, "status": {"phase": "Bound"}}
+        claim: dict[str, Any] = {"metadata": {}, "spec": {"volumeName": "none"}, "status": {"phase": "Bound"}}
         assert cluster.host(ServerObjects(1, claim=claim)) is None
         claim["metadata"] = {"annotations": {"volume.kubernetes.io/selected-node": "none"}}
         assert cluster.host(ServerObjects(1, claim=claim)) is None
@@ -144,7 +146,7 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         assert cluster.disk_class_expandable(server.claim) is False
         cluster.pod_log_tail(1, 10, False)
         for ram in range(2, 6):  # More revisions than the history keeps.
-            assert releases.change(1, lambda values, ram=ram: {**values, "ramGb": ram})
+            assert releases.change(1, lambda values, ram=ram: {**values, "ramGb": ram})  # type: ignore[misc]
         # A replica was killed in the middle of an upgrade.
         secrets = f"/api/v1/namespaces/{namespace}/secrets/sh.helm.release.v1.server-1.v5"
         killed = kube.get(secrets)
@@ -204,7 +206,7 @@ def test_of_its_own_namespace_the_api_has_the_tokens_alone(
     proxy = Proxy(str(as_account(kube, namespace, tmp_path)))
     with proxy.running():
         monkeypatch.setenv("KUBECONFIG", proxy.kubeconfig(tmp_path))
-        names = {"tokens_secret": "api-tokens", "issued_tokens_secret": "api-issued-tokens"}
+        names: dict[str, Any] = {"tokens_secret": "api-tokens", "issued_tokens_secret": "api-issued-tokens"}
         store = WatchedTokens(replace(Settings(), pod_namespace=namespace, **names))
         store.start()
         store.change(lambda records: {"token.mine": "text"})

@@ -16,7 +16,7 @@ TOKEN = {"name": "shop", "sha256": "0" * 64, "scopes": ["read"]}
 TOKENS = {"tokens": {"existingSecret": "mine"}}
 TEXTS = {"game": "name: a\n", "values": "{}\n", "options": "{}"}
 
-REFUSED = [
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("gameserver", {"ramGb": 0}, "at '/ramGb': minimum: got 0, want 1"),
     ("gameserver", {"ramGb": "2"}, "at '/ramGb': got string, want integer"),
     ("gameserver", {"ramGb": 2.5}, "at '/ramGb': got number, want integer"),

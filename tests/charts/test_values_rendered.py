@@ -17,7 +17,7 @@ DIGEST = "sha256:" + "0" * 64
 POD = "spec.template.spec."
 GAME = POD + "containers.0."
 TOLERATION = {"key": "games", "operator": "Exists", "effect": "NoSchedule"}
-AFFINITY = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+AFFINITY: dict[str, Any] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
 BEHAVIOR = {"scaleDown": {"stabilizationWindowSeconds": 60}}
 PEER = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
 

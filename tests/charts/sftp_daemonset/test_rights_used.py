@@ -75,7 +75,7 @@ class FakeKube:
 
 
 def test_what_is_granted_is_what_is_used(tmp_path: Path) -> None:
-    state = {name: str(tmp_path / name) for name in ("chroots", "extrausers", "state", "host_root")}
+    state: dict[str, Any] = {name: str(tmp_path / name) for name in ("chroots", "extrausers", "state", "host_root")}
     for folder in (*state.values(), f"{state['state']}/keys", f"{state['state']}/applied"):
         Path(folder).mkdir()
     settings = Settings(

@@ -78,7 +78,7 @@ def _install(kubeconfig: Path, release: str, chart: str, namespace: str, values:
         [*helm, "upgrade", "--install", release]
         + [paths.ROOT / "charts" / chart, "-n", namespace, "--values", "-", "--wait", "--timeout=3m"],
         # As JSON: PyYAML leaves a tag like 0484801896698278 without quotes, which helm reads as a number.
-        stdin=json.dumps(values),
+        stdin=json.dumps(values, ensure_ascii=False),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from service.yamltext import as_yaml
 from tests.charts.rendering import CHARTS
 
 pytestmark = pytest.mark.cluster
@@ -65,7 +66,7 @@ def package(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def upgrade(run: Run, package: Path, namespace: str, values: dict[str, Any], *, fails: bool = False) -> str:
     """`helm upgrade --install` of server 7: its present values, overridden by `values`."""
     command = ["helm", "upgrade", "--install", "server-7", package, "-n", namespace]
-    return run(*command, "--reuse-values", "--values", "-", stdin=json.dumps(values), fails=fails)
+    return run(*command, "--reuse-values", "--values", "-", stdin=as_yaml(values), fails=fails)
 
 
 def what_stays(run: Run, namespace: str) -> dict[str, Any]:

@@ -224,5 +224,5 @@ def test_of_its_own_namespace_the_api_has_the_tokens_alone(
             lambda: mine.merge(f"{collection}/other", {"data": {}}),
             lambda: mine.delete(f"{collection}/api-issued-tokens"),
         ):
-            with pytest.raises(ClusterUnavailable, match="refuses"):
+            with pytest.raises(ClusterUnavailable, match="denies"):
                 refused()

@@ -137,7 +137,7 @@ def test_the_disk_of_a_class_that_cannot_grow_stays_as_it_is(cluster: Cluster, n
     cluster.create(server, disk_gb=2, start=False)
     larger = problem(cluster, "PATCH", path, {"disk_gb": 3})
     assert larger["type"] == "/problems/disk-cannot-grow"
-    assert larger["errors"] == {"disk_gb": ["must be 2: the disk's storage class cannot grow it"]}
+    assert larger["errors"] == {"disk_gb": ["must be 2: its storage class does not allow growth"]}
     smaller = problem(cluster, "PATCH", path, {"disk_gb": 1, "ram_gb": 2})
     assert smaller["errors"] == {"disk_gb": ["must not be smaller than 2"]}
     status = cluster.status(server)
@@ -176,7 +176,7 @@ def test_the_disk_of_a_class_that_can_grow_is_grown(
     values |= {"storage": {**values.get("storage", {}), "className": expandable}}
     cluster.run(*helm, "install", f"server-{server}", chart, "-f", "-", stdin=json.dumps(values))
     unmade = problem(cluster, "PATCH", path, {"disk_gb": 20})
-    assert unmade["errors"] == {"disk_gb": ["must be 1 until the server's first start, which makes the disk"]}
+    assert unmade["errors"] == {"disk_gb": ["must be 1 until the server's first start, which creates the disk"]}
     cluster.done("PATCH", f"{path}start")
     cluster.until_state(server, "running")
 

@@ -49,7 +49,7 @@ def test_a_start_ends_a_back_off_and_restores_what_is_missing(cluster: Cluster, 
     cluster.run(*KUBECTL, "delete", "service", f"server-{server}", f"server-{server}-sftp")
     answer = cluster.call("PATCH", f"{path}/port/primary")
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/object-missing")
-    assert f"Service server-{server} is gone" in answer.json()["detail"]
+    assert f"no Service server-{server}" in answer.json()["detail"]
     cluster.done("PATCH", f"{path}/start")
     assert set(cluster.status(server)["ports"]) == {"primary", "sftp"}
     cluster.run(*KUBECTL, "delete", "service", f"server-{server}-sftp")

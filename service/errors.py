@@ -366,7 +366,7 @@ class FileAccessNotInstalled(Problem):
     slug = "file-access-not-installed"
     status = 501
     title = "File access is not installed"
-    explanation = "The operator has not installed the sftp-daemonset chart for this API."
+    explanation = "The operator has not installed file access (the chart gameserver-sftp) for this API."
 
 
 class ClusterUnavailable(Problem):

@@ -1,4 +1,4 @@
-"""SFTP accounts: one Secret per server, in the namespace of the chart sftp-daemonset.
+"""SFTP accounts: one Secret per server, in the namespace of the chart gameserver-sftp.
 
 Rights that this needs, all given by that chart:
 
@@ -47,7 +47,7 @@ class Account:
 class SecretAccounts:
     """The accounts, stored as Secrets. Create it after a fork: it has sockets.
 
-    Every method may raise ClusterUnavailable, and FileAccessNotInstalled if the chart sftp-daemonset is not installed.
+    Every method may raise ClusterUnavailable, and FileAccessNotInstalled if the chart gameserver-sftp is not installed.
     """
 
     def __init__(self, settings: Settings, kube: Kube | None = None) -> None:
@@ -129,12 +129,12 @@ class NoFileAccess:
 
 
 class _AccountsKube(Kube):
-    """Reports missing rights as FileAccessNotInstalled: the chart sftp-daemonset grants them, so this is no outage."""
+    """Reports missing rights as FileAccessNotInstalled: the chart gameserver-sftp grants them, so this is no outage."""
 
     @staticmethod
     def _checked(status: int, body: bytes, path: str) -> bytes:
         if status == 403:
-            log.warning("no right to access %s: the chart sftp-daemonset is not installed for this API", path)
+            log.warning("no right to access %s: the chart gameserver-sftp is not installed for this API", path)
             raise FileAccessNotInstalled()
         return Kube._checked(status, body, path)
 

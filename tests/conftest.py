@@ -10,6 +10,7 @@ import pytest
 from local import paths
 
 _CHARTS = Path(__file__).parent / "charts"
+_CLUSTER = Path(__file__).parent / "cluster"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -18,10 +19,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the charts' tests: `helm template` renders what they look at."""
+    """Mark the charts' tests with `tools`, and the cluster's tests outside tests/cluster with `own_namespace`."""
     for item in items:
         if _CHARTS in item.path.parents:
+            # `helm template` renders what they look at.
             item.add_marker(pytest.mark.tools)
+        if _CLUSTER not in item.path.parents and item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.own_namespace)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -1,4 +1,7 @@
-"""What `make test` runs: the tests on the cluster, and beside them, since those mostly wait, the tests without it.
+"""What `make test` runs. The tests on the cluster mostly wait, so other tests run beside them:
+
+- first, on the cluster, the tests that need it for themselves; beside them begin those that need no cluster;
+- then the others on the cluster; beside them those that use only a namespace of their own.
 
 With RETRY=1 in the environment, as .ci/run has it, what failed is run once more when all else is done, each test
 alone in a pytest of its own. What passes only then is flaky: it is named, and a few of those fail nothing.
@@ -19,7 +22,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 WITHOUT_CLUSTER = ("-m", "not long and not cluster", "-n", "2")
-ON_CLUSTER = ("-m", "not long and cluster", "--durations=40", "--durations-min=3")
+ALONE = ("-m", "not long and alone")
+OWN_NAMESPACE = ("-m", "not long and own_namespace", "--durations=10", "--durations-min=5")
+SHARED = ("-m", "not long and cluster and not alone and not own_namespace", "--durations=30", "--durations-min=5")
 #: How many tests may fail once and pass alone.
 FLAKY = 3
 #: When more than this many fail it is not bad luck, and to try each of them again would take long.
@@ -39,13 +44,12 @@ class Session:
         return self.in_order and not self.failed
 
 
-def pytest(*arguments: str, aside: BinaryIO | None = None) -> Session:
-    """Run pytest, with its output on ours; or `aside`, giving way to others."""
+def pytest(*arguments: str, aside: BinaryIO | None = None, niceness: int = 0) -> Session:
+    """Run pytest, with its output on ours or `aside`."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "record.json"
         command = [sys.executable, "-m", "pytest", "-p", "tests.recorder", f"--record={file}", *arguments]
-        patient = ["nice", "-n", "10"] if aside else []
-        code = _ended(subprocess.Popen([*patient, *command], stdout=aside, stderr=aside))
+        code = _ended(subprocess.Popen(["nice", "-n", str(niceness), *command], stdout=aside, stderr=aside))
         record: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"passed": 0, "failed": {}}
     passed, failed = record["passed"], record["failed"]
     # pytest's own codes: 0 all passed, 1 some failed. A skipped test has not passed.
@@ -72,13 +76,16 @@ def again(failed: Mapping[str, str]) -> bool:
 
 
 def main() -> int:
-    """Run both parts; 0 when all is well."""
-    with tempfile.TemporaryFile() as output, ThreadPoolExecutor(1) as beside:
-        without = beside.submit(pytest, *WITHOUT_CLUSTER, aside=output)
-        on_cluster = pytest(*ON_CLUSTER)
-        sessions = [without.result(), on_cluster]
-        output.seek(0)
-        _say(output.read().decode(errors="replace"))
+    """Run all parts; 0 when all is well."""
+    with tempfile.TemporaryFile() as first, tempfile.TemporaryFile() as second, ThreadPoolExecutor(2) as beside:
+        without = beside.submit(pytest, *WITHOUT_CLUSTER, aside=first, niceness=10)
+        alone = pytest(*ALONE)
+        own_namespace = beside.submit(pytest, *OWN_NAMESPACE, aside=second)
+        shared = pytest(*SHARED)
+        sessions = [without.result(), alone, own_namespace.result(), shared]
+        for output in (first, second):
+            output.seek(0)
+            _say(output.read().decode(errors="replace"))
     failed = {test: why for session in sessions for test, why in session.failed.items()}
     if not all(session.in_order for session in sessions):
         return 1

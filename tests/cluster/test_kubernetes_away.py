@@ -156,6 +156,7 @@ def away(
     assert cluster.status(server)["state"] == "running"
 
 
+@pytest.mark.alone
 def test_a_silent_api_server_is_reported_in_time(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """Every read and write answers 503 in under 5 seconds, and no replica or game is restarted."""
     server = new_server()

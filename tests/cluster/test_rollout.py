@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable
 
+import pytest
+
 from tests.cluster.conftest import Cluster
 from tests.cluster.replicas import NAMESPACE, pods
 from tests.cluster.traffic import Traffic, upgrade
@@ -19,6 +21,7 @@ def gone(cluster: Cluster, names: set[str]) -> None:
     until(lambda: not names & set(pods(cluster)), 150, lambda: f"still there: {names & set(pods(cluster))}")
 
 
+@pytest.mark.alone
 def test_a_drain_of_a_node_fails_no_request(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """Draining a node with replicas fails no request. A server whose disk is there runs again after the uncordon."""
     node = max(nodes(cluster))

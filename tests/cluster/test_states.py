@@ -278,6 +278,7 @@ def test_each_kind_of_end_has_its_reason(cluster: Cluster, new_server: Callable[
     stop("The game had not stopped after 3 s and was killed; unsaved progress is lost.")
 
 
+@pytest.mark.alone
 def test_a_cordoned_node_that_holds_the_disk_is_named(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """The reason names the node and says that it is cordoned. After the uncordon the server runs."""
     server = new_server()

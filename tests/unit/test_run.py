@@ -39,6 +39,8 @@ class Checkout:
         self.write("tests/charts/lint.py", "")
         self.write("local/lint.py", "")
         self.write("tests/test_cluster.py", f"{NEEDS_THE_CLUSTER}{GOOD}")
+        for mark in ("alone", "own_namespace"):
+            self.write(f"tests/test_{mark}.py", f"{NEEDS_THE_CLUSTER}@pytest.mark.{mark}\n{GOOD}")
         tools = folder / ".local/venv/bin"
         for tool in ("ruff", "mypy", "lint-imports", "yamllint", "codespell"):
             self.write(f".local/venv/bin/{tool}", "#!/bin/sh\n")
@@ -83,12 +85,12 @@ def test_all_is_well(checkout: Checkout) -> None:
     checkout.write("tests/test_a.py", GOOD)
     passed, said = checkout.ci()
     assert passed
-    assert said.count("1 passed") == 2
+    assert said.count("1 passed") == 4
     assert "once more" not in said
 
 
 def test_what_fails_once_is_named_and_lands(checkout: Checkout) -> None:
-    """Up to three tests, from both parts, in setup, call or teardown; each alone, after all others."""
+    """Up to three tests, from different parts, in setup, call or teardown; each alone, after all others."""
     checkout.write("tests/test_a.py", GOOD + ONCE.format("here"))
     teardown = (
         ONCE.format("late").replace("def test_", "@pytest.fixture\ndef ").replace("tried =", "yield\n    tried =")
@@ -115,13 +117,13 @@ def test_what_fails_once_is_named_and_lands(checkout: Checkout) -> None:
 
 
 def test_what_fails_twice_does_not_land(checkout: Checkout) -> None:
-    """The flaky one is named all the same, and the second part has run."""
+    """The flaky one is named all the same, and the other parts have run."""
     checkout.write("tests/test_a.py", ONCE.format("here") + "\ndef test_wrong():\n    assert 1 == 2\n")
     passed, said = checkout.ci()
     assert not passed
     assert "\nflaky:\n  tests/test_a.py::test_unlucky_here: " in said
     assert "\nfailed twice:\n  tests/test_a.py::test_wrong\n" in said
-    assert "1 passed, 2 deselected" in said
+    assert said.count("1 passed, 4 deselected") == 3
 
 
 def test_four_flaky_tests_are_too_many(checkout: Checkout) -> None:
@@ -178,7 +180,7 @@ def test_a_cluster_that_does_not_come_up_gets_one_try(checkout: Checkout) -> Non
 
 
 def test_by_hand_nothing_is_tried_again(checkout: Checkout) -> None:
-    """`make test` runs both parts and says at once what failed."""
+    """`make test` runs all parts and says at once what failed."""
     checkout.write("tests/test_a.py", ONCE.format("here"))
     passed, said = checkout.run("make", "test")
     assert not passed

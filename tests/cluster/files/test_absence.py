@@ -45,6 +45,7 @@ async def works(alice: Server, bob: Server, sftp: asyncssh.SFTPClient) -> None:
     assert await sftp.exists("/files/meanwhile.txt")
 
 
+@pytest.mark.alone
 def test_sessions_and_logins_work_with_a_silent_api_server(alice: Server, bob: Server) -> None:
     """Sessions and logins work while the API server is frozen, and a later change of an account takes effect."""
 

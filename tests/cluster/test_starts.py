@@ -31,8 +31,9 @@ def test_a_start_ends_a_back_off_and_restores_what_is_missing(cluster: Cluster, 
     cluster.done("POST", f"{path}/", body)
     cluster.until_state(server, "running")
 
-    # Replace the folder that the game writes to by a file, and kill all processes of the game.
-    spoil = "rm -rf /data/teeworlds; touch /data/teeworlds; kill -9 -1"
+    # Replace the folder that the game writes to by a file, and kill all processes of the game. That includes the shell
+    # of `kubectl exec`, so the shell has to be gone by then.
+    spoil = "sleep 1; rm -rf /data/teeworlds; touch /data/teeworlds; kill -9 -1"
     cluster.run(*KUBECTL, "exec", f"server-{server}-0", "--", "sh", "-c", f"({spoil}) >/dev/null 2>&1 & sleep 0")
     until(
         lambda: "again and again" in (cluster.status(server)["reason"] or ""), 90, lambda: str(cluster.status(server))

@@ -17,10 +17,10 @@ help: ## what there is
 run: ## a local Kubernetes with the API and Minecraft server 1 in it
 	@$(LOCAL) up
 
-stop: ## end it all; the worlds are kept
+stop: ## stop the local cluster; the worlds are kept
 	@$(LOCAL) stop
 
-clean: ## end it all and remove the worlds
+clean: ## stop the local cluster and remove the worlds
 	@$(LOCAL) clean
 
 dev: ## Flask on this machine against the local cluster, reloading on change
@@ -39,7 +39,7 @@ test: ## every test but the long ones, on the local cluster
 	@$(LOCAL) cluster
 	@$(VENV)/python -m tests.run
 
-test-long: ## the tests that take long: kills by the hundred, long walks
+test-long: ## the tests that take minutes: hundreds of kills, long random walks
 	@$(LOCAL) cluster
 	@$(VENV)/python -m pytest -m long
 
@@ -79,7 +79,7 @@ release: ## charts, images, SBOMs and checksums of the version in dist/; commits
 	@$(LOCAL) tools
 	@$(VENV)/python -m local.release
 
-bench: ## what the API costs, beside helm and kubectl by hand, into docs/benchmarks.md (8 minutes)
+bench: ## what the API costs, compared with helm and kubectl by hand, into docs/benchmarks.md (8 minutes)
 	@$(LOCAL) cluster
 	@$(VENV)/python -m tests.bench
 

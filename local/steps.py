@@ -172,9 +172,10 @@ def _terminate(process: subprocess.Popen[str]) -> None:
 
 def _descendants(pid: int) -> list[int]:
     children: list[int] = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            children += map(int, file.read_text().split())
+    # The process may end meanwhile.
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            children += map(int, (thread / "children").read_text().split())
     return [*children, *(descendant for child in children for descendant in _descendants(child))]
 
 

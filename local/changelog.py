@@ -1,4 +1,4 @@
-"""CHANGELOG.md as https://keepachangelog.com/en/1.1.0/ has it: what is unreleased, and its fold into a version."""
+"""CHANGELOG.md in the format of https://keepachangelog.com/en/1.1.0/: its unreleased entries, and how to fold them."""
 
 import datetime
 import re
@@ -18,7 +18,7 @@ def versions(text: str) -> list[str]:
 
 
 def unreleased(text: str) -> str:
-    """What stands under `## Unreleased`, without headings that have no entry; empty if nothing does.
+    """The text under `## Unreleased`, without headings that have no entry; empty if there is none.
 
     Raises:
         Unfoldable: there is no such heading, or more than one.
@@ -31,7 +31,7 @@ def unreleased(text: str) -> str:
 
 
 def section(text: str, version: str) -> str:
-    """What stands under the version's heading.
+    """The text under the version's heading.
 
     Raises:
         KeyError: the version has no section.

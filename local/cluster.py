@@ -55,16 +55,16 @@ def up(built: Path) -> list[nodes.Node]:
     return wanted
 
 
-def load(wanted: Mapping[nodes.Node, Sequence[images.Image]]) -> None:
-    """Import into each node the images that it is to have, into all nodes at once."""
+def load(images_by_node: Mapping[nodes.Node, Sequence[images.Image]]) -> None:
+    """Import the images of each node into it, into all nodes at once."""
     jobs = steps.Jobs()
-    for node, its_images in wanted.items():
-        jobs.start(partial(images.load, node, its_images))
+    for node, node_images in images_by_node.items():
+        jobs.start(partial(images.load, node, node_images))
     jobs.finish()
 
 
 def addons(cluster_nodes: Sequence[nodes.Node]) -> None:
-    """Install storage, DNS and metrics, which the nodes do without until then."""
+    """Install storage, DNS and metrics, which the nodes do not need to start."""
     system = tuple(images.addons())
     with steps.step("importing the images of storage, DNS and metrics into the nodes"):
         load(dict.fromkeys(cluster_nodes, system))

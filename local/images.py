@@ -133,11 +133,13 @@ def _from_scratch(binary: str, target: str) -> str:
 def load(node: nodes.Node, images: Sequence[Image]) -> None:
     """Import into the node's containerd those of `images` that it hasn't got."""
     listed = steps.output(nodes.enter(node, ["ctr", "-n", "k8s.io", "images", "ls", "-q"]))
-    have = set(listed.split())
+    present = set(listed.split())
     for image in images:
-        if image.name not in have:
+        if image.name not in present:
             command = ["ctr", "-n", "k8s.io", "images", "import", image.archive]
-            steps.run(f"import-{node.name}", nodes.enter(node, command))
+            # A log for each image: two jobs may import into the same node.
+            name = image.name.rpartition("/")[2].partition(":")[0]
+            steps.run(f"import-{node.name}-{name}", nodes.enter(node, command))
 
 
 def push(image: Image, target: str) -> None:
@@ -224,7 +226,7 @@ def _image(reference: str, kind: str, key: str, build: Callable[[Path], None]) -
 
 
 def _base() -> Path:
-    """The archive of the Debian that the images stand on, also put into buildah's storage."""
+    """The archive of the Debian that the images are based on; building it also puts it into buildah's storage."""
 
     def build(folder: Path) -> None:
         with steps.step(f"making a Debian {_DEBIAN} base image"):
@@ -249,7 +251,7 @@ def _base() -> Path:
 
 
 def _build(reference: str, name: str, context: Path, archive: Path | None, target: str = "") -> None:
-    """Build `context`, or its stage `target`, as `reference`, and write its archive if one is wanted."""
+    """Build `context`, or its stage `target`, as `reference`, and write its archive if there is a path for one."""
     script = """
         set -eu
         runroot=$(mktemp -d)

@@ -1,5 +1,7 @@
-"""What `make lint` asks besides the linters for Python and YAML: the shell programs, the docs' links, the version."""
+"""What `make lint` checks besides the linters for Python and YAML: the shell programs, the docs' links, the version."""
 
+import fnmatch
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 
 from local import paths, version
 
-#: Folders with files of others.
+#: Folders with files that are not the project's. `.local` is large, and changes while the cluster runs.
 _OTHERS = {".git", ".local", "node_modules", "build", "dist"}
 _SHELL = re.compile(rb"#!\s*(/usr)?/bin/(env )?(ba|da)?sh\b")
 _FENCE = re.compile(r"^ *(```|~~~).*?^ *\1", re.MULTILINE | re.DOTALL)
@@ -26,11 +28,11 @@ _ANCHOR = re.compile(r"<a\s+(?:id|name)=\"([^\"]+)\"")
 
 def files(root: Path, pattern: str = "*") -> list[Path]:
     """The files of the project below `root` whose name matches, without those of packages and caches."""
-    return [
-        file
-        for file in sorted(root.rglob(pattern))
-        if _OTHERS.isdisjoint(file.relative_to(root).parts) and file.is_file() and not file.is_symlink()
-    ]
+    matches: list[Path] = []
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = set(subfolders) - _OTHERS
+        matches += [Path(folder, name) for name in fnmatch.filter(names, pattern)]
+    return sorted(file for file in matches if file.is_file() and not file.is_symlink())
 
 
 def shell_programs(root: Path) -> list[Path]:

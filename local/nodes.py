@@ -104,7 +104,7 @@ def refuse_another_checkouts() -> None:
 def environment(*tools: Path) -> dict[str, str]:
     """The environment of all that runs in a node, with the folders `tools` on its PATH.
 
-    Nothing of the shell is in it: whoever has read .local/env has the API's token and a kubeconfig there.
+    It has nothing from the shell's: a shell that has sourced .local/env has the API's token and a kubeconfig in it.
     """
     return {"PATH": ":".join([*map(str, tools), _PATH])}
 

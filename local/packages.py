@@ -4,12 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from local import cache, paths, steps
 
 _REQUIREMENTS = paths.ROOT / "requirements-dev.txt"
 _CLIENTS = paths.ROOT / "tests" / "clients"
+#: What Python's virtual environments and Go's downloads need.
+_BASICS = ("ca-certificates", "python3-venv")
 
 
 def ensure_debian() -> None:
@@ -18,21 +21,35 @@ def ensure_debian() -> None:
     Raises:
         StepFailed: not root, not Debian, or apt failed.
     """
-    wanted = [
+    packages = [
         line
         for line in (paths.ROOT / "local" / "debian-packages.txt").read_text().splitlines()
         if line and not line.startswith("#")
     ]
     if shutil.which("npm") is None:
         # The tests' Minecraft client; a Node from elsewhere does as well.
-        wanted += ["nodejs", "npm"]
-    shown = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *wanted],
+        packages += ["nodejs", "npm"]
+    _install_debian(packages)
+
+
+def ensure_debian_basics() -> None:
+    """Install those of Debian's packages that `ensure_python` and `binaries.ensure` need, if they are missing.
+
+    Raises:
+        StepFailed: as for ensure_debian.
+    """
+    _install_debian(_BASICS)
+
+
+def _install_debian(packages: Sequence[str]) -> None:
+    """Install those of `packages` that are missing."""
+    result = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *packages],
         capture_output=True,
         text=True,
     )
-    installed = {line.split()[0] for line in shown.stdout.splitlines() if line.endswith(" installed")}
-    missing = [package for package in wanted if package not in installed]
+    installed = {line.split()[0] for line in result.stdout.splitlines() if line.endswith(" installed")}
+    missing = [package for package in packages if package not in installed]
     if not missing:
         return
     if os.geteuid() != 0:

@@ -9,7 +9,6 @@ import datetime
 import gzip
 import hashlib
 import io
-import os
 import shutil
 import subprocess
 import sys
@@ -87,13 +86,13 @@ def package_chart(helm: Path, chart: Path, number: str, commit: Commit, folder: 
     steps.run(f"package-{chart.name}", [helm, "package", chart, *stamps, "--destination", folder / ".charts"])
     (package,) = (folder / ".charts").iterdir()
     target = folder / package.name
-    target.write_bytes(_settled(package.read_bytes(), commit.epoch))
+    target.write_bytes(_reproducible(package.read_bytes(), commit.epoch))
     shutil.rmtree(folder / ".charts")
     return target
 
 
 def label_image(image: images.Image, name: str, number: str, commit: Commit, folder: Path) -> Path:
-    """Write the image into `folder` under its released name and labels, and an SBOM beside it; returns the image.
+    """Write the image into `folder` under its released name and labels, and an SBOM next to it; returns the image.
 
     The Dockerfile gives the labels that never change (title, description, licenses, source).
     """
@@ -147,7 +146,7 @@ def build(root: Path, built: Path, project: Mapping[str, images.Image], number: 
 
 def next_steps(folder: Path, number: str) -> str:
     """The commands that publish what `build` made; `REGISTRY` is the publisher's."""
-    shown = Path(os.path.relpath(folder, folder.parent.parent))
+    shown = folder.relative_to(folder.parent.parent)
     lines = [f"git tag --annotate v{number} --message 'v{number}' && git push origin HEAD v{number}"]
     lines += [f"helm push {shown / chart.name} oci://$REGISTRY/charts" for chart in sorted(folder.glob("*.tgz"))]
     for archive in sorted(folder.glob("*.tar")):
@@ -156,7 +155,7 @@ def next_steps(folder: Path, number: str) -> str:
     return "".join(f"  {line}\n" for line in lines)
 
 
-def _settled(package: bytes, epoch: int) -> bytes:
+def _reproducible(package: bytes, epoch: int) -> bytes:
     """A chart's package without what differs from run to run: times and owners."""
     target = io.BytesIO()
     with (

@@ -54,7 +54,7 @@ def packages(archive: Path) -> list[Package]:
         ValueError: a package's own metadata cannot be read.
     """
     listed: set[Package] = set()
-    for path, content in imagefile.files(archive, _tells).items():
+    for path, content in imagefile.files(archive, _names_packages).items():
         if path == _DPKG:
             listed |= set(_debian(content.decode()))
         elif _PYTHON.fullmatch(path):
@@ -98,8 +98,8 @@ def cyclonedx(image: str, version: str, digest: str, packages: list[Package], cr
     return JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
 
 
-def _tells(path: str, content: IO[bytes]) -> bool:
-    """Whether a file says what is in the image."""
+def _names_packages(path: str, content: IO[bytes]) -> bool:
+    """Whether a file names packages that are in the image."""
     if path == _DPKG:
         return True
     if _DEBIANS.fullmatch(path):
@@ -136,7 +136,7 @@ def _go(binary: bytes) -> Iterator[Package]:
     """The modules that a Go binary is made of, and Go's standard library."""
     start = binary.index(_GO)
     if not binary[start + 15] & 2:
-        raise ValueError("a Go binary is older than Go 1.18, and does not say what it is made of")
+        raise ValueError("a Go binary was built with a Go before 1.18 and does not name its modules")
     go, rest = _string(binary, start + 32)
     modules, _ = _string(binary, rest)
     yield Package("golang", "stdlib", go.decode().removeprefix("go").split(" ")[0])

@@ -3,14 +3,16 @@
 It uses the standard library alone, because it runs before any package is installed.
 """
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +24,10 @@ T = TypeVar("T")
 
 class StepFailed(Exception):
     """A step failed; the message says which one and shows the tail of its log."""
+
+
+class Ended(Exception):
+    """A command was ended because another job failed. Not a StepFailed: nobody should try the command again."""
 
 
 class _Display:
@@ -102,19 +108,24 @@ class Jobs:
         return self.start(later)
 
     def finish(self) -> None:
-        """Wait until all jobs are done. When one fails, the commands of the others are ended.
+        """Wait until all jobs are done. If one fails, or on Ctrl-C, end the commands of the others.
 
         Raises:
-            StepFailed: the first failure.
+            StepFailed: a job failed.
+            Ended: jobs outside of these failed, which ended the commands of these.
         """
+        failed = True
         try:
             done, _ = wait(self._futures, return_when=FIRST_EXCEPTION)
-            failed = next((error for future in done if (error := future.exception())), None)
-            if failed is not None:
-                _commands.end()
-                raise failed
+            failed = any(future.exception() for future in done)
         finally:
+            if failed:
+                _commands.end()
             self._pool.shutdown()
+        failures = [error for future in self._futures if (error := future.exception())]
+        if failures:
+            # A job's own jobs end all commands before it fails itself, so the cause may come last.
+            raise next((error for error in failures if not isinstance(error, Ended)), failures[0])
 
 
 class _Commands:
@@ -123,16 +134,19 @@ class _Commands:
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
-        self._ended = False
+        self.ended = False
 
     @contextmanager
     def running(self, process: subprocess.Popen[str]) -> Iterator[None]:
         with self._lock:
             self._running.add(process)
-        if self._ended:
-            process.terminate()
+            if self.ended:
+                _terminate(process)
         try:
             yield
+        except BaseException:
+            _terminate(process)
+            raise
         finally:
             with self._lock:
                 self._running.discard(process)
@@ -140,12 +154,47 @@ class _Commands:
     def end(self) -> None:
         """End them all, and each that starts from now on."""
         with self._lock:
-            self._ended = True
+            self.ended = True
             for process in self._running:
-                process.terminate()
+                _terminate(process)
 
 
 _commands = _Commands()
+
+
+def _terminate(process: subprocess.Popen[str]) -> None:
+    """End a command and the processes that it started: neither `sh -c` nor `nsenter -p` passes the signal on."""
+    if process.poll() is None:
+        for pid in [process.pid, *_descendants(process.pid)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+
+def _descendants(pid: int) -> list[int]:
+    children: list[int] = []
+    # The process may end meanwhile.
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            children += map(int, (thread / "children").read_text().split())
+    return [*children, *(descendant for child in children for descendant in _descendants(child))]
+
+
+def _complete(command: Sequence[object], stdin: str | None, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run `command` to its end.
+
+    Raises:
+        Ended: it was ended, because another job failed.
+    """
+    words = [str(part) for part in command]
+    with (
+        # Without a pipe, a command could wait for the keyboard.
+        subprocess.Popen(words, stdin=subprocess.PIPE, text=True, **options) as process,
+        _commands.running(process),
+    ):
+        stdout, stderr = process.communicate(stdin or "")
+    if process.returncode != 0 and _commands.ended:
+        raise Ended(f"{words[0]} was ended, because another job failed")
+    return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
 
 
 def run(
@@ -159,27 +208,22 @@ def run(
     """Run `command` with its output in the log `name`.
 
     Raises:
+        Ended: another job failed.
         StepFailed: it exited with something other than 0; names the log and shows its tail.
     """
     paths.LOGS.mkdir(parents=True, exist_ok=True)
     log = paths.LOGS / f"{name}.log"
-    with (
-        log.open("w") as out,
-        subprocess.Popen(
-            [str(part) for part in command],
+    with log.open("w") as out:
+        result = _complete(
+            command,
+            stdin,
             cwd=cwd,
             env=None if env is None else dict(env),
-            stdin=subprocess.PIPE,
-            text=True,
             stdout=out,
             stderr=subprocess.STDOUT,
-        ) as process,
-        _commands.running(process),
-    ):
-        # An empty input, where there is none, keeps a command from waiting for the keyboard.
-        process.communicate(stdin or "")
-    if process.returncode != 0:
-        raise StepFailed(f"{name} failed with exit code {process.returncode}; its log is {log}:\n{tail(log)}")
+        )
+    if result.returncode != 0:
+        raise StepFailed(f"{name} failed with exit code {result.returncode}; its log is {log}:\n{tail(log)}")
 
 
 def tail(log: Path, lines: int = _TAIL_LINES) -> str:
@@ -194,10 +238,11 @@ def output(command: Sequence[object], *, stdin: str | None = None) -> str:
     """What `command` prints on its standard output.
 
     Raises:
-        StepFailed: it exited with something other than 0; shows what it said.
+        Ended: another job failed.
+        StepFailed: it exited with something other than 0; shows its message.
     """
-    result = subprocess.run([str(part) for part in command], input=stdin, capture_output=True, text=True)
+    result = _complete(command, stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if result.returncode != 0:
-        said = (result.stderr or result.stdout).strip()
-        raise StepFailed(f"{' '.join(str(part) for part in command[:4])} … failed: {said[-2000:]}")
+        message = (result.stderr or result.stdout).strip()
+        raise StepFailed(f"{' '.join(str(part) for part in command[:4])} … failed: {message[-2000:]}")
     return result.stdout

@@ -1,4 +1,4 @@
-"""The product's version: `service.__version__`, and every place that has to name the same."""
+"""The product's version: `service.__version__`, and every place that must name the same version."""
 
 import re
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from local import paths
 
-#: As https://semver.org has it, without build metadata, which no image's tag can hold.
+#: The format of https://semver.org, without build metadata, which an image's tag cannot contain.
 SEMVER = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?")
 _SOURCE = Path("service/__init__.py")
 _SOURCE_LINE = re.compile(r'^(__version__ = ")([^"]+)(")$', re.MULTILINE)
@@ -35,7 +35,7 @@ def current(root: Path = paths.ROOT) -> str:
     """The product's version.
 
     Raises:
-        ValueError: service/__init__.py has none, or one that is not of the form that semver.org gives.
+        ValueError: service/__init__.py has none, or one that is not in semver.org's format.
     """
     line = _SOURCE_LINE.search((root / _SOURCE).read_text())
     if line is None or SEMVER.fullmatch(line[2]) is None:
@@ -66,7 +66,7 @@ def bump(version: str, root: Path = paths.ROOT) -> list[Path]:
     """Write `version` into service/__init__.py and every other place; returns the files that changed.
 
     Raises:
-        ValueError: it is not a version as semver.org has it.
+        ValueError: it is not a version in semver.org's format.
     """
     if SEMVER.fullmatch(version) is None:
         raise ValueError(f"{version!r} is not a version such as 1.2.3 or 1.2.3-rc.1 (https://semver.org)")

@@ -1,1 +1,1 @@
-"""Log lines and metrics of the process. This package imports nothing else of the service."""
+"""Log lines and metrics of the process. This package imports no other package of the service."""

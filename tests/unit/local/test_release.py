@@ -176,6 +176,6 @@ def test_each_dockerfile_gives_the_labels_that_never_change(file: Path) -> None:
 def test_a_chart_keeps_its_files() -> None:
     """Only times and owners change."""
     files = {"api/Chart.yaml": b"name: api\n", "api/values.yaml": b"{}\n"}
-    settled = release._settled(tar_of(files), COMMIT.epoch)
-    with tarfile.open(fileobj=io.BytesIO(settled)) as tar:
+    package = release._reproducible(tar_of(files), COMMIT.epoch)
+    with tarfile.open(fileobj=io.BytesIO(package)) as tar:
         assert {member.name: tar.extractfile(member).read() for member in tar} == files  # type: ignore[union-attr]

@@ -60,3 +60,45 @@ def test_the_first_failure_ends_the_commands_of_the_other_jobs() -> None:
         jobs.finish()
     assert time.monotonic() - began < 30
     assert later == []
+
+
+def test_the_failure_of_a_jobs_own_jobs_is_the_one_that_is_shown() -> None:
+    """They end the commands of all jobs before their own job fails."""
+    jobs, inner = Jobs(), Jobs()
+    jobs.start(lambda: steps.run("sleep", ["sleep", "60"]))
+
+    def fail() -> None:
+        inner.start(lambda: steps.run("false", ["sh", "-c", "sleep 0.2; echo broken; exit 3"]))
+        inner.start(lambda: time.sleep(1))
+        inner.finish()
+
+    jobs.start(fail)
+    with pytest.raises(StepFailed, match=r"(?s)false failed with exit code 3.*broken"):
+        jobs.finish()
+
+
+def test_no_process_of_an_ended_command_stays(tmp_path: Path) -> None:
+    """A shell does not pass on the signal that ends it."""
+    jobs, pid = Jobs(), tmp_path / "pid"
+    jobs.start(lambda: steps.output(["sh", "-c", f"sleep 60 & echo $! >{pid}; wait"]))
+
+    def fail() -> None:
+        while not pid.exists() or not pid.read_text():
+            time.sleep(0.01)
+        raise StepFailed("no")
+
+    jobs.start(fail)
+    with pytest.raises(StepFailed, match="no"):
+        jobs.finish()
+    deadline = time.monotonic() + 10
+    while (state := _state(int(pid.read_text()))) not in ("", "Z"):
+        assert time.monotonic() < deadline, state
+        time.sleep(0.01)
+
+
+def _state(pid: int) -> str:
+    """The letter of a process's state; empty without a process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""

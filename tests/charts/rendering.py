@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from local.paths import ROOT
+from service.yamltext import as_yaml
 
 CHARTS = ROOT / "charts"
 CI_FILES = sorted(CHARTS.glob("*/ci/*-values.yaml"))
@@ -39,6 +39,8 @@ def helm(*arguments: str | Path, stdin: str = "") -> str:
     program = shutil.which("helm", path=f"{ROOT / '.local' / 'bin'}:{os.environ['PATH']}")
     assert program, "there is no helm on the PATH or in .local/bin: `python3 -m local tools` builds it"
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/tmp"), "KUBECONFIG": os.devnull}
+    # Helm ends before it would need the memory, as in service/helm/command.py.
+    environment |= {"GOGC": "off", "GOMEMLIMIT": "256MiB"}
     result = subprocess.run(
         [program, *arguments], input=stdin, capture_output=True, text=True, env=environment, check=False
     )
@@ -62,22 +64,14 @@ def render(
     arguments += ["--kube-version", kube_version]
     for file in files:
         arguments += ["--values", file]
-    return by_name(yaml.load_all(helm(*arguments, "--values", "-", stdin=as_yaml(values or {})), Loader=_Loader))
+    # Another folder may change between two calls; the charts themselves do not.
+    template = helm if folder else _helm_once
+    return by_name(yaml.load_all(template(*arguments, "--values", "-", stdin=as_yaml(values or {})), Loader=_Loader))
 
 
-def as_yaml(values: Mapping[str, Any]) -> str:
-    """The values as JSON that is also YAML. Every text is quoted: in YAML 1.1, a bare `y` is a boolean.
-
-    JSON escapes a character beyond 0xFFFF as a surrogate pair, which YAML does not allow. YAML's own escape is `\\U`.
-    """
-
-    def whole(escape: re.Match[str]) -> str:
-        if not escape["high"]:
-            return escape[0]
-        return f"\\U{0x10000 + ((int(escape['high'], 16) - 0xD800) << 10) + int(escape['low'], 16) - 0xDC00:08x}"
-
-    escapes = r"\\(?:\\|u(?P<high>d[89ab][0-9a-f]{2})\\u(?P<low>d[c-f][0-9a-f]{2}))"
-    return re.sub(escapes, whole, json.dumps(values))
+@cache
+def _helm_once(*arguments: str | Path, stdin: str) -> str:
+    return helm(*arguments, stdin=stdin)
 
 
 def by_name(documents: Iterable[Manifest | None]) -> dict[str, Manifest]:

@@ -25,7 +25,7 @@ def unreleased(text: str) -> str:
     """
     if (count := re.findall(r"^## .*$", text, re.MULTILINE).count(_UNRELEASED)) != 1:
         raise Unfoldable(f"CHANGELOG.md has the heading `{_UNRELEASED}` {count} times, not once")
-    body = re.split(r"^## .*\n", text.split(f"{_UNRELEASED}\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
+    body = re.split(r"^## .*$", _split(text)[1], maxsplit=1, flags=re.MULTILINE)[0]
     parts = [part.strip("\n") for part in re.split(r"^(?=### )", body, flags=re.MULTILINE)]
     return "\n".join(f"{part}\n" for part in parts if part and not re.fullmatch(r"### .*", part))
 
@@ -61,7 +61,12 @@ def fold(text: str, version: str, date: datetime.date) -> str:
         return text
     if not entries:
         raise Unfoldable(f"CHANGELOG.md has nothing under `{_UNRELEASED}` to release as {version}")
-    before, after = text.split(f"{_UNRELEASED}\n")
+    before, after = _split(text)
     older = re.search(r"^## ", after, re.MULTILINE)
     rest = f"\n{after[older.start() :]}" if older else ""
     return f"{before}{_UNRELEASED}\n\n## {version} - {date.isoformat()}\n\n{entries}{rest}"
+
+
+def _split(text: str) -> list[str]:
+    """The text before and after the heading `## Unreleased`, which is there once."""
+    return re.split(rf"^{_UNRELEASED}$\n?", text, flags=re.MULTILINE)

@@ -77,7 +77,9 @@ def _port_problem(context: Context, objects: Objects, name: PortName) -> Problem
     names = {f"Service {service}" for service in services_with(name, objects.id)}
     needed = names | {f"Secret {rcon_name(objects.id)}"} if name == "rcon" else names
     if missing := sorted(needed.intersection(context.releases.missing(objects.id))):
-        return ObjectMissing(f"The cluster has no {' and no '.join(missing)}. A start of the server restores it.")
+        return ObjectMissing(
+            f"The cluster has no {' and no '.join(missing)}. A start of the server restores what is missing."
+        )
     declared = any(
         port.get("name") == name for service in objects.services.values() for port in service["spec"].get("ports", [])
     )

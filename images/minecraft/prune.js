@@ -1,4 +1,4 @@
-// Run at build time: removes from minecraft-data every version but the one that is served (400 MB).
+// Runs at build time: removes every version except the served one from minecraft-data (400 MB).
 'use strict'
 
 const fs = require('fs')
@@ -8,15 +8,15 @@ const SERVED = '1.21.4'
 const root = path.dirname(require.resolve('minecraft-data'))
 const data = path.join(root, 'minecraft-data', 'data')
 
-// The files of a version are spread over the folders of the versions that last changed them; reading
-// every property of the version loads exactly those.
+// A version's files are in the folders of the versions that last changed them. Reading every property of the version
+// loads exactly those files.
 require('minecraft-data')
 const version = require(path.join(root, 'data.js')).pc[SERVED]
 for (const name of Object.keys(version)) void version[name]
-const wanted = new Set(Object.keys(require.cache))
+const loaded = new Set(Object.keys(require.cache))
 
 for (const name of fs.readdirSync(data, { recursive: true })) {
   const file = path.join(data, name)
   const common = name.split(path.sep)[1] === 'common' || path.dirname(name) === '.'
-  if (fs.statSync(file).isFile() && !common && !wanted.has(file)) fs.unlinkSync(file)
+  if (fs.statSync(file).isFile() && !common && !loaded.has(file)) fs.unlinkSync(file)
 }

@@ -25,7 +25,7 @@ GAP_SECONDS = 3.0
 
 _KINDS_OF_EVENTS = {"Pod", "StatefulSet", "PersistentVolumeClaim"}
 # The API server does not cache events, so their watches get no bookmarks.
-_FEW: dict[str, Any] = {"most": 20, "bookmarks": False}
+_EVENT_OPTIONS: dict[str, Any] = {"max_objects": 20, "bookmarks": False}
 _SERVER_NAME = re.compile(r"server-([1-9][0-9]{0,18})")
 
 
@@ -50,7 +50,10 @@ class ServerIndex:
         )
         # Only events that a state may depend on: refusals, and what ends them. All events would be ten times as many.
         self._events = [
-            Watch(kube, Kind(path("v1", namespace, "events"), "", trimmed_event, _id_of_event, **_FEW, fields=fields))
+            Watch(
+                kube,
+                Kind(path("v1", namespace, "events"), "", trimmed_event, _id_of_event, **_EVENT_OPTIONS, fields=fields),
+            )
             for fields in ("type=Warning", "reason=SuccessfulCreate")
         ]
         self._watches = (

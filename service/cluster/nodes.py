@@ -15,7 +15,8 @@ MAX_AGE_SECONDS = 5.0
 class Nodes(Mapping[str, Object]):
     """The nodes by name, read on demand, and again after some seconds. Thread-safe. May raise ClusterUnavailable.
 
-    While all servers are well, nobody reads them, so a list costs less than a watch. It also needs no further right.
+    While all servers are well, nobody reads them, so a list costs less than a watch. A watch would also need a further
+    right.
     """
 
     def __init__(self, kube: Kube) -> None:

@@ -44,7 +44,7 @@ def read(path: Path) -> dict[str, Any]:
         raise broken(path, 'must have "type": "object"', "type")
     if schema.get("additionalProperties") is not False:
         raise broken(path, 'must have "additionalProperties": false', "additionalProperties")
-    whole = Draft202012Validator(schema)
+    validator = Draft202012Validator(schema)
     for keys, part in _parts((), schema):
         place = dotted(keys) or "the top"
         for keyword in part:
@@ -56,7 +56,7 @@ def read(path: Path) -> dict[str, Any]:
         for keyword in ("default", "examples"):
             values = part.get(keyword, []) if keyword == "examples" else [part[keyword]] if keyword in part else []
             for value in values:
-                for mismatch in whole.evolve(schema=part).iter_errors(value):
+                for mismatch in validator.evolve(schema=part).iter_errors(value):
                     message = f"{keyword}: does not fit the schema: {mismatch.message[:200]} (at {place})"
                     raise broken(path, message, *keys, keyword)
     for name in schema.get("required", []):
@@ -83,11 +83,11 @@ def _parts(keys: tuple[str | int, ...], schema: Any) -> Iterator[tuple[tuple[str
 
 def samples(schema: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Some valid values for each option: all that its schema names, and the limits of its range."""
-    whole = Draft202012Validator(schema)
-    return {name: _option_samples(whole, part) for name, part in (schema.get("properties") or {}).items()}
+    validator = Draft202012Validator(schema)
+    return {name: _option_samples(validator, part) for name, part in (schema.get("properties") or {}).items()}
 
 
-def _option_samples(whole: Any, schema: Any) -> list[Any]:
+def _option_samples(validator: Any, schema: Any) -> list[Any]:
     if not isinstance(schema, Mapping):
         return ["x"]
     values = [schema[key] for key in ("default", "const") if key in schema]
@@ -95,15 +95,15 @@ def _option_samples(whole: Any, schema: Any) -> list[Any]:
     if "enum" not in schema and "const" not in schema:
         kinds = schema.get("type", "string")
         for kind in kinds if isinstance(kinds, list) else [kinds]:
-            values += _limits(whole, kind, schema)
-    return [value for value in values if whole.evolve(schema=schema).is_valid(value)] or values
+            values += _limits(validator, kind, schema)
+    return [value for value in values if validator.evolve(schema=schema).is_valid(value)] or values
 
 
-def _limits(whole: Any, kind: str, schema: Mapping[str, Any]) -> list[Any]:
+def _limits(validator: Any, kind: str, schema: Mapping[str, Any]) -> list[Any]:
     if kind in ("integer", "number"):
-        least = schema.get("minimum", 1)
-        return [least, schema.get("maximum", least)]
+        minimum = schema.get("minimum", 1)
+        return [minimum, schema.get("maximum", minimum)]
     if kind == "array":
-        return [_option_samples(whole, schema.get("items", {}))[:1], []]
+        return [_option_samples(validator, schema.get("items", {}))[:1], []]
     plain: dict[str, list[Any]] = {"boolean": [True, False], "object": [{}], "null": [None]}
     return plain.get(kind, ["x"])

@@ -57,7 +57,8 @@ STRANGER_SECONDS = 60.0
 """If no expired Lease explains an unfinished release, an operator may be running `helm`: it is left alone this long."""
 CONVERGE_TRIES, CONVERGE_PAUSE = 40, 5.0
 CONTENDED_TRIES, CONTENDED_PAUSE = 6, 0.4
-"""How often helm is run while others write to the same object, and the pause before the first retry, in seconds."""
+"""How often helm is run at most while others write to the same object; the longest pause before the first retry, in
+seconds. Each further pause may be longer."""
 # libyaml takes a tenth of the time, if PyYAML was built with it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

@@ -40,7 +40,7 @@ class Kind:
         id_of: The server's id for an object, or None if the object belongs to no server.
         metadata: Whether to read only the objects' metadata.
         fields: A field selector, "" for all objects.
-        most: How many objects of one server to keep: those that changed last.
+        max_objects: How many objects of one server to keep: those that changed last.
         bookmarks: Whether the API server sends bookmarks on this watch while nothing changes.
     """
 
@@ -50,7 +50,7 @@ class Kind:
     id_of: Callable[[Object], int | None]
     metadata: bool = False
     fields: str = ""
-    most: int = 100
+    max_objects: int = 100
     bookmarks: bool = True
 
     @property
@@ -145,7 +145,7 @@ class Watch:
                 self._listener(id, before.get(id, {}).get(name), item, False)
 
     def _drop_oldest(self, group: dict[str, Object]) -> None:
-        while len(group) > self._kind.most:
+        while len(group) > self._kind.max_objects:
             del group[next(iter(group))]
 
     def _follow(self) -> None:

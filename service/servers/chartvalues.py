@@ -100,7 +100,7 @@ _Validator: Any = extend(Draft202012Validator, {"pattern": _pattern})  # type: i
 def _schema_mistakes(error: ValidationError) -> Iterator[Mistake]:
     path, schema = tuple(error.absolute_path), error.schema if isinstance(error.schema, Mapping) else {}
     if error.validator in ("anyOf", "oneOf") and error.context:
-        # The last alternative describes the value; those before it allow to leave it out.
+        # The last alternative describes the value; those before it allow leaving it out.
         yield from _schema_mistakes(error.context[-1])
     elif error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
         known = list(schema.get("properties", {}))

@@ -38,8 +38,8 @@ def values_of(id: int, spec: ServerSpec, rendered: Mapping[str, Any], operator: 
         id: The server's id.
         spec: Its spec, which overrides all other values.
         rendered: The values that the game's template rendered from the spec.
-        operator: The operator's own values: those in `all` come before the template's, and those in `games.<name>`
-            override them.
+        operator: The operator's own values: the template's override those in `all`, and those in `games.<name>`
+            override the template's.
     """
     games = operator.get("games") or {}
     return deep_merge(

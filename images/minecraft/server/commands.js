@@ -1,4 +1,4 @@
-// Console commands that flying-squid lacks, or answers otherwise than Minecraft does.
+// Console commands that flying-squid lacks, or answers differently from Minecraft.
 'use strict'
 
 const { Vec3 } = require('vec3')
@@ -10,7 +10,7 @@ const BLOCK = '(?:minecraft:)?([a-z0-9_]+)'
 
 const PLAYER = '([.A-Za-z0-9_-]{1,36})'
 
-/** @param {{storage: Storage, seed: function, stop: function}} server what the commands ask and tell */
+/** @param {{storage: Storage, seed: function, stop: function}} server what the commands use */
 function add (serv, settings, server) {
   const command = (base, usage, parse, action) =>
     serv.commands.add({ base, usage, info: usage, op: true, parse, action })
@@ -25,15 +25,15 @@ function add (serv, settings, server) {
     await (flush ? server.storage.flush() : server.storage.save())
     return 'Saved the game'
   })
-  for (const [word, wanted, answer] of [['save-off', false, 'disabled'], ['save-on', true, 'enabled']]) {
+  for (const [word, enabled, answer] of [['save-off', false, 'disabled'], ['save-on', true, 'enabled']]) {
     command(word, `/${word}`, undefined, () => {
-      if (server.storage.saving === wanted) return `Saving is already turned ${wanted ? 'on' : 'off'}`
-      server.storage.saving = wanted
+      if (server.storage.saving === enabled) return `Saving is already turned ${enabled ? 'on' : 'off'}`
+      server.storage.saving = enabled
       return `Automatic saving is now ${answer}`
     })
   }
   command('stop', '/stop', undefined, () => {
-    // The answer has to leave before the connection ends.
+    // Stop later, so that the answer is sent before the connection ends.
     setTimeout(() => server.stop('/stop'), 100)
     return 'Stopping the server'
   })
@@ -53,27 +53,28 @@ function add (serv, settings, server) {
   addPlayers(serv, settings, command, pattern)
 }
 
-/** Who may give commands, and who may join. */
+/** Add the commands for operators and the whitelist. */
 function addPlayers (serv, settings, command, pattern) {
   const { operators, whitelist, properties } = settings
   const players = () => serv.players.map(player => ({ player, username: player.username, uuid: player.uuid }))
   command('op', '/op <player>', pattern(PLAYER), ([, name]) => {
     if (!operators.add(name)) return 'Nothing changed. The player already is an operator'
-    for (const there of players()) there.player.op = operators.has(there)
+    for (const client of players()) client.player.op = operators.has(client)
     return `Made ${name} a server operator`
   })
   command('deop', '/deop <player>', pattern(PLAYER), ([, name]) => {
     if (!operators.remove(name)) return 'Nothing changed. The player is not an operator'
-    for (const there of players()) there.player.op = operators.has(there)
+    for (const client of players()) client.player.op = operators.has(client)
     return `Made ${name} no longer a server operator`
   })
   function enforce () {
     if (properties['white-list'] !== 'true' || properties['enforce-whitelist'] !== 'true') return
-    for (const there of players()) {
-      if (!operators.has(there) && !whitelist.has(there)) there.player.kick('You are not white-listed on this server!')
+    for (const client of players()) {
+      if (operators.has(client) || whitelist.has(client)) continue
+      client.player.kick('You are not white-listed on this server!')
     }
   }
-  const does = {
+  const actions = {
     on: () => turn('on', 'true'),
     off: () => turn('off', 'false'),
     list: () => whitelist.names().length === 0
@@ -91,13 +92,13 @@ function addPlayers (serv, settings, command, pattern) {
   }
   command('whitelist', '/whitelist on|off|list|reload|add <player>|remove <player>',
     pattern(`(?:(on|off|list|reload)|(add|remove) ${PLAYER})`), ([, word, verb, name]) => {
-      const answer = does[word ?? verb](name)
+      const answer = actions[word ?? verb](name)
       enforce()
       return answer
     })
 }
 
-/** Run one line as the console; returns the answer, as text. */
+/** Run one line as a console command; returns the answer as text. */
 async function run (serv, line) {
   const command = line.trim().replace(/^\//, '')
   if (command === '') return ''

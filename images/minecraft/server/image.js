@@ -1,4 +1,4 @@
-// What itzg/minecraft-server's scripts do before the game starts: the environment into the files that the game reads.
+// Writes the environment into the game's files, as itzg/minecraft-server's scripts do before the game starts.
 // https://docker-minecraft-server.readthedocs.io/en/latest/configuration/server-properties/
 'use strict'
 
@@ -7,7 +7,7 @@ const path = require('path')
 const { format, parse } = require('./properties')
 const { Players } = require('./players')
 
-// The properties that are known here: the variable of each, and what the game takes for one that is missing.
+// The known properties, each with its variable and with the game's default.
 const PROPERTIES = {
   'allow-flight': ['ALLOW_FLIGHT', 'false'],
   'allow-nether': ['ALLOW_NETHER', 'true'],
@@ -38,20 +38,20 @@ const PROPERTIES = {
 const yes = text => /^(true|yes|on|1)$/i.test(text ?? '')
 const no = text => /^(false|no|off|0)$/i.test(text ?? '')
 
-/** A variable's text as the image reads it: \u0041 is a letter, %NAME% a variable, %date:…% the time. */
+/** Replace \u0041 with a letter, %NAME% with a variable and %date:…% with the time, as the image does. */
 function read (text, env) {
   return text
     .replace(/\\u([0-9a-fA-F]{4})/g, (_, code) => String.fromCharCode(parseInt(code, 16)))
     .replace(/%(?:(\w+):)?(.+?)%/g, (all, kind = 'env', name) => {
       if (kind === 'date' || kind === 'time') return new Date().toISOString()
-      // What is put in is read by Java's appendReplacement, to which a backslash stands for the sign after it.
+      // The image inserts the text with Java's appendReplacement, which drops a backslash and keeps the next character.
       return kind === 'env' && env[name] !== undefined ? env[name].replace(/\\([^])/g, '$1') : all
     })
     .replace(/^(true|false)$/i, word => word.toLowerCase())
 }
 
 /**
- * Bring server.properties up to the environment. A property without a variable stays as it is.
+ * Write the environment into server.properties. A property without a variable keeps its value.
  * @returns {Object<string, string>} the properties that the game starts with
  */
 function setProperties (env, folder) {
@@ -59,7 +59,7 @@ function setProperties (env, folder) {
   const first = !fs.existsSync(file)
   const before = first ? {} : parse(fs.readFileSync(file, 'utf8'))
   const listed = (env.WHITELIST ?? '') !== '' || yes(env.ENABLE_WHITELIST)
-  const given = {
+  const variables = {
     ...(first && { MOTD: 'A Vanilla Minecraft Server powered by Docker' }),
     ...env,
     ...(listed && { WHITELIST_PROP: 'true', ENFORCE_WHITELIST: 'true' }),
@@ -68,7 +68,7 @@ function setProperties (env, folder) {
   const after = Object.fromEntries(Object.entries(PROPERTIES).map(([name, [, missing]]) => [name, missing]))
   Object.assign(after, before)
   for (const [name, [variable]] of Object.entries(PROPERTIES)) {
-    if (given[variable] !== undefined) after[name] = read(given[variable], given)
+    if (variables[variable] !== undefined) after[name] = read(variables[variable], variables)
   }
   if (Object.keys(after).some(name => after[name] !== before[name])) write(folder, after)
   return after
@@ -80,12 +80,12 @@ function write (folder, properties) {
   fs.renameSync(`${file}.new`, file)
 }
 
-/** The operators and the whitelist, brought up to the environment, as the game has them. */
+/** Write the environment into the lists of operators and of whitelisted players; returns both lists. */
 function setPlayers (env, folder) {
   const list = (file, variable, rights) => {
     const players = new Players(path.join(folder, file), rights)
     const names = (env[variable] ?? '').split(/[,\n\t]/).map(name => name.trim()).filter(Boolean)
-    // Without a variable the game makes an empty file where there is none.
+    // Without a variable, the game creates an empty file if there is none.
     players.take(names, env[variable] === undefined ? 'MERGE' : env[`EXISTING_${variable}_FILE`])
     return players
   }

@@ -1,13 +1,13 @@
-// The log: lines on standard output, as plain text. It takes the place of flying-squid's own log
-// plugin, which keeps files, takes over the terminal, and ends the process on SIGTERM without a save.
+// The log: lines of plain text on standard output. It replaces flying-squid's own log plugin, which writes files, takes
+// over the terminal, and ends the process on SIGTERM without a save.
 'use strict'
 
 const { AsyncLocalStorage } = require('async_hooks')
 
-// The lines that a console command prints are its answer to whoever sent it (RCON).
+// The lines that a console command prints are its answer to the sender (RCON).
 const answers = new AsyncLocalStorage()
 
-// What players type ends up here: control characters would let them forge lines and colours.
+// Players' messages are logged: with control characters, players could forge lines and colours.
 function plain (message) {
   return String(message).replace(/\x1b\[[0-9;]*m/g, '').replace(/[\x00-\x09\x0b-\x1f\x7f-\x9f]/g, ' ').trimEnd()
 }
@@ -22,7 +22,7 @@ function info (message) {
   write('INFO', message)
 }
 
-/** Run a command and return, beside its result, the lines that it has logged. */
+/** Run a command; returns the lines that it has logged, and its result. */
 async function answerOf (run) {
   const lines = []
   const result = await answers.run(lines, run)
@@ -35,11 +35,11 @@ const error = message => write('ERROR', message)
 const plugin = {
   server (serv) {
     Object.assign(serv, { log: info, info, warn, err: error, createLog () {} })
-    // With a debug function flying-squid leaves uncaught errors to main.js.
+    // If there is a debug function, flying-squid leaves uncaught errors to main.js.
     serv.debug = () => {}
     serv.on('error', cause => error(cause.stack))
     serv.on('clientError', (client, cause) => {
-      // Status pings often leave without a goodbye, the probe's every two seconds.
+      // Status pings often just close the connection, and the probe sends one every two seconds.
       if (cause.code !== 'ECONNRESET' && cause.code !== 'EPIPE') info(`${client.socket?.remoteAddress}: ${cause.message}`)
     })
     serv.on('banned', (by, name, reason) => info(`${by.username} banned ${name} ${reason ?? ''}`))

@@ -1,7 +1,7 @@
-// flying-squid with what operators of itzg/minecraft-server expect. The working folder is the data folder.
+// flying-squid, with the features that users of itzg/minecraft-server expect. The working folder is the data folder.
 'use strict'
 
-// Until the server has started there is nothing to save, and nobody to tell. Loading alone takes a while.
+// Until the server has started, there is nothing to save and nobody to notify. Loading the modules takes a while.
 let started = false
 let onSignal = () => process.exit(0)
 for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => onSignal(signal))
@@ -10,7 +10,7 @@ const path = require('path')
 const log = require('./log')
 const settingsOf = require('./settings')
 
-// Before flying-squid loads its plugins: it finds ours where it looks for its own.
+// Replace flying-squid's log plugin before flying-squid loads it.
 const ownLog = require.resolve('flying-squid/src/lib/plugins/log')
 require.cache[ownLog] = { id: ownLog, filename: ownLog, loaded: true, exports: log.plugin }
 
@@ -37,7 +37,7 @@ function squidOptions (settings, folder, storageReady) {
     'view-distance': settings.viewDistance,
     gameMode: settings.gameMode,
     difficulty: settings.difficulty,
-    // There is no Mojang to ask from inside a cluster that has packages alone.
+    // A cluster without Internet access cannot reach Mojang.
     'online-mode': false,
     'everybody-op': false,
     'player-list-text': { header: { text: '' }, footer: { text: '' } },
@@ -48,20 +48,20 @@ function squidOptions (settings, folder, storageReady) {
     plugins: {},
     modpe: false,
     hideErrors: true,
-    // A server that answers a status request is one that can be joined. (With fewer parameters, false would answer.)
+    // Answer a status request only if players can join. (Without the third parameter, false would be an answer.)
     beforePing: (response, client, answer) => answer(null, settings.status && storageReady() && response)
   }
 }
 
 function welcome (serv, settings) {
-  // Since 1.20.2 a client says how far it sees before it is a player, which flying-squid misses: it would
-  // get no world beyond the first chunks.
+  // Since 1.20.2, a client sends its view distance before it becomes a player. flying-squid misses that, and would send
+  // no more than the first chunks.
   serv._server.on('connection', client => {
     client.on('settings', ({ viewDistance }) => { client.viewDistance = viewDistance })
   })
   serv.on('newPlayer', player => {
     player.view = player._client.viewDistance ?? settings.viewDistance
-    // The login packet says survival, whatever the mode is.
+    // The login packet always says survival.
     player.on('spawned', () => player.setGameMode(player.gameMode))
     const login = player.login
     player.login = async () => {
@@ -103,7 +103,7 @@ async function main () {
     serv.broadcast('Server shutting down')
     ready = false
     try {
-      // Saved before the players go, since a broken connection must not cost them anything.
+      // Save before the players are kicked, because a broken connection must not lose anything.
       await Promise.all(serv.players.map(player => player.save()))
       const gone = serv.players.map(player => new Promise(resolve => player.once('disconnected', resolve)))
       for (const player of serv.players) player.kick('Server closed')
@@ -135,8 +135,7 @@ async function main () {
   log.info(`Done (${(Date.now() - since) / 1000}s)! For help, type "help"`)
 }
 
-// One player's odd packet or command is no reason to end everybody's game, and an end here would come
-// without a save.
+// One player's malformed packet or command must not end the game for everyone, and without a save.
 for (const event of ['uncaughtException', 'unhandledRejection']) {
   process.on(event, error => started ? log.error(error?.stack ?? error) : fail(error?.stack ?? error))
 }

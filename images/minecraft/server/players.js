@@ -6,7 +6,7 @@ const fs = require('fs')
 
 const UUID = /^([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})$/
 
-// The UUID that a server gives who is not checked with an account. There is no Mojang here to ask for another.
+// The UUID of a player whose account is not verified. This server cannot ask Mojang for another one.
 function offlineUuid (name) {
   const hash = crypto.createHash('md5').update(`OfflinePlayer:${name}`).digest()
   hash[6] = (hash[6] & 0x0f) | 0x30
@@ -15,7 +15,7 @@ function offlineUuid (name) {
 }
 
 class Players {
-  /** @param {Object} rights what an entry of this file has beside name and UUID */
+  /** @param {Object} rights the other fields of an entry in this file, besides name and UUID */
   constructor (file, rights = {}) {
     this.file = file
     this.rights = rights
@@ -43,22 +43,22 @@ class Players {
     return this._become(this.entries.filter(entry => entry.uuid !== this._entry(name).uuid))
   }
 
-  /** What the image makes of a list of names and UUIDs, with `existing` as in EXISTING_OPS_FILE. */
+  /** Apply a list of names and UUIDs as the image does, with `existing` as in EXISTING_OPS_FILE. */
   take (names, existing) {
     if (existing === 'SKIP' && fs.existsSync(this.file)) return
-    const given = names.map(name => this._entry(name))
-    this._become(existing === 'SYNCHRONIZE' ? given : [...this.entries, ...given])
+    const entries = names.map(name => this._entry(name))
+    this._become(existing === 'SYNCHRONIZE' ? entries : [...this.entries, ...entries])
   }
 
   _named (entry, name) {
     return entry.name !== '' && entry.name.toLowerCase() === name.toLowerCase()
   }
 
-  // Who is there already keeps their entry: UUID, name and rights.
+  // A player who is listed already keeps the entry: UUID, name and rights.
   _entry (name) {
     const uuid = UUID.test(name) ? name.replace(UUID, '$1-$2-$3-$4-$5') : undefined
-    const there = this.entries.find(entry => uuid ? entry.uuid === uuid : this._named(entry, name))
-    return there ?? { uuid: uuid ?? offlineUuid(name), name: uuid ? '' : name, ...this.rights }
+    const existing = this.entries.find(entry => uuid ? entry.uuid === uuid : this._named(entry, name))
+    return existing ?? { uuid: uuid ?? offlineUuid(name), name: uuid ? '' : name, ...this.rights }
   }
 
   _become (entries) {

@@ -8,7 +8,7 @@ const unescaped = text => text.replace(/\\(?:u([0-9a-fA-F]{4})|([^]))/g,
   (_, code, sign) => code ? String.fromCharCode(parseInt(code, 16)) : READ[sign] ?? sign)
 const escaped = text => text.replace(/[\\\t\n\r\f=:#!]/g, sign => WRITTEN[sign] ?? `\\${sign}`)
 
-/** @returns {Object<string, string>} what the text says; of a key that is there twice, the last */
+/** @returns {Object<string, string>} the properties in the text; the last one, if a key occurs twice */
 function parse (text) {
   const lines = []
   let open = false
@@ -16,7 +16,7 @@ function parse (text) {
     const part = line.replace(/^[ \t\f]+/, '')
     if (!open && (part === '' || part[0] === '#' || part[0] === '!')) continue
     lines.push((open ? lines.pop() : '') + part)
-    // An odd number of backslashes at the end: it goes on with the next line.
+    // A line with an odd number of backslashes at its end continues on the next line.
     open = /(?:^|[^\\])(?:\\\\)*\\$/.test(lines.at(-1))
     if (open) lines.push(lines.pop().slice(0, -1))
   }

@@ -8,11 +8,11 @@ const ANSWER = 0
 const COMMAND = 2
 const LOGIN = 3
 const ANSWER_BYTES = 4096
-// Both are longer than any command: a larger length is no RCON, and would fill the memory.
-const MOST_BYTES = 4096 + 10
-const MOST_CLIENTS = 32
+// Longer than any command. A larger length is not RCON, and would fill the memory.
+const MAX_BYTES = 4096 + 10
+const MAX_CLIENTS = 32
 const LOGIN_MS = 5000
-// Passwords are guessed over the Internet: one guess a connection, and none is answered quickly.
+// Passwords are guessed over the Internet, so allow one guess per connection, and answer a wrong one slowly.
 const WRONG_MS = 1000
 
 function packet (id, type, body) {
@@ -53,7 +53,7 @@ function listen ({ port, password }, run) {
         socket.write(packet(id, ANSWER, answer.subarray(at, at + ANSWER_BYTES)))
       }
     } else {
-      // Clients send a packet of another type to see where a long answer ends.
+      // Clients send a packet of an unknown type to find the end of a long answer.
       socket.write(packet(id, ANSWER, `Unknown request ${type.toString(16)}`))
     }
     return true
@@ -65,7 +65,7 @@ function listen ({ port, password }, run) {
       data = Buffer.concat([data, part])
       while (data.length >= 4) {
         const length = data.readInt32LE(0)
-        if (length < 10 || length > MOST_BYTES) return socket.destroy()
+        if (length < 10 || length > MAX_BYTES) return socket.destroy()
         if (data.length < 4 + length) break
         const body = data.toString('utf8', 12, 4 + length - 2)
         const open = await handle(socket, data.readInt32LE(4), data.readInt32LE(8), body)
@@ -79,7 +79,7 @@ function listen ({ port, password }, run) {
     socket.setTimeout(LOGIN_MS, () => socket.destroy())
     serve(socket).catch(() => socket.destroy())
   })
-  server.maxConnections = MOST_CLIENTS
+  server.maxConnections = MAX_CLIENTS
   return new Promise((resolve, reject) => {
     server.once('error', reject)
     server.listen(port, () => resolve(server))

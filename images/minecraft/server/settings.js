@@ -1,4 +1,4 @@
-// What this server starts with: the environment of itzg/minecraft-server, over the files in the data folder.
+// The server's settings: the environment of itzg/minecraft-server, which overrides the files in the data folder.
 'use strict'
 
 const crypto = require('crypto')
@@ -10,13 +10,13 @@ const MODES = ['survival', 'creative', 'adventure', 'spectator']
 const DIFFICULTIES = ['peaceful', 'easy', 'normal', 'hard']
 const GENERATORS = { default: 'diamond_square', normal: 'diamond_square', flat: 'superflat' }
 
-/** A setting that the server can't start with; the message is for its owner. */
+/** A setting with which the server cannot start; the message is for its owner. */
 class SettingsError extends Error {}
 
 /**
  * @param {Object<string, string>} env the process's environment
- * @param {string} folder where server.properties, ops.json and whitelist.json are, which this brings up to it
- * @returns what the server starts with; names as in flying-squid where it has them
+ * @param {string} folder the folder of server.properties, ops.json and whitelist.json, which this updates
+ * @returns the settings, named as in flying-squid if it has them
  * @throws {SettingsError} a value is missing or wrong
  */
 function read (env, folder) {
@@ -30,7 +30,7 @@ function read (env, folder) {
   }
   const properties = setProperties({ ...env, ...console_(env) }, folder)
   const value = name => properties[name] || PROPERTIES[name][1]
-  // Whoever reads the message knows the variable, or the file's line.
+  // A message names the variable if it is set, or else the property in the file.
   const called = name => env[PROPERTIES[name][0]] === undefined ? name : PROPERTIES[name][0]
   const number = (name, least, most) => whole(value(name), called(name), least, most)
   const level = value('level-name')
@@ -57,7 +57,7 @@ function read (env, folder) {
     properties,
     ...setPlayers(env, folder),
     announceSeconds: whole(env.STOP_SERVER_ANNOUNCE_DELAY || '0', 'STOP_SERVER_ANNOUNCE_DELAY', 0, 3600),
-    // Nobody could log in without a password, and a default one would let everybody in.
+    // Without a password nobody could log in, and with a default one everybody could.
     rcon: properties['enable-rcon'] === 'true' && properties['rcon.password'] !== ''
       ? { port: number('rcon.port', 1, 65535), password: properties['rcon.password'] }
       : null
@@ -78,8 +78,8 @@ function oneOf (text, name, words) {
   return index
 }
 
-// As Minecraft does it: a number is the seed itself, any other text is hashed. A level.dat of
-// flying-squid holds 32 bits, so a larger number is hashed too.
+// As in Minecraft, a number is the seed itself, and any other text is hashed. flying-squid's level.dat has 32 bits, so
+// a larger number is hashed too.
 function seed (text) {
   if (text.trim() === '') return crypto.randomInt(2 ** 31)
   if (/^-?\d+$/.test(text) && Math.abs(Number(text)) < 2 ** 31) return Number(text)
@@ -88,7 +88,7 @@ function seed (text) {
   return hash
 }
 
-// The image switches the remote console on, and reads its password from a file.
+// By default, the image turns RCON on. It reads the password from a file.
 function console_ (env) {
   const set = { ENABLE_RCON: env.ENABLE_RCON || 'true', RCON_PORT: env.RCON_PORT || '25575' }
   const file = env.RCON_PASSWORD_FILE

@@ -1,6 +1,6 @@
-// Worlds and players on disk. flying-squid and prismarine-world save too, but lose changes: a chunk
-// that changes while it is being saved leaves the queue, a failed save stops all later ones, the
-// nether is kept in memory only, and a player who is turned away overwrites what the real one has.
+// Worlds and players on disk. flying-squid and prismarine-world save too, but lose changes: a chunk that changes while
+// it is saved leaves the queue, a failed save stops all later ones, the nether is in memory only, and a player who is
+// refused overwrites the data of the real one.
 'use strict'
 
 const fs = require('fs')
@@ -10,12 +10,12 @@ const playerDat = require('flying-squid/src/lib/playerDat')
 const log = require('./log')
 
 const INTERVAL_MS = 1000
-// A region file that is written to a full disk in part is a broken one.
+// A region file that is written only in part, because the disk is full, is broken.
 const SPARE_BYTES = 4 * 1024 * 1024
 
 /**
- * Make the world's folder, with a level.dat that keeps its seed. It is written whole or not at all:
- * flying-squid takes a new seed where it finds half a level.dat.
+ * Create the world's folder, with a level.dat that keeps its seed. It is written atomically: if flying-squid found half
+ * a level.dat, it would use a new seed.
  */
 async function prepare (folder, settings) {
   fs.mkdirSync(path.join(folder, 'region'), { recursive: true })
@@ -35,14 +35,14 @@ class Storage {
     this.serv = serv
     this.folder = folder
     this.failure = ''
-    // Whether changes are saved by themselves: save-off and save-on.
+    // Whether changes are saved automatically (save-off and save-on).
     this.saving = true
     this.running = Promise.resolve()
     this.playersRunning = new Set()
     serv.on('newPlayer', player => this._keepPlayer(player))
   }
 
-  /** Takes over from the worlds' own saving; to be called once they exist. */
+  /** Replace the worlds' own saving. Call it once they exist. */
   start () {
     const Anvil = require('prismarine-provider-anvil').Anvil(this.serv.registry)
     const nether = path.join(this.folder, 'DIM-1', 'region')
@@ -54,8 +54,8 @@ class Storage {
   }
 
   /**
-   * Write all that has changed.
-   * @throws what the disk said; the changes stay queued, and the next call tries them again
+   * Write all changes.
+   * @throws {Error} the disk's error; the changes stay queued, and the next call tries them again
    */
   save () {
     const saved = this.running.then(() => this._saveWorlds())
@@ -63,21 +63,21 @@ class Storage {
     return saved
   }
 
-  /** Worlds and players, through to the disk. */
+  /** Write worlds and players, and sync them to the disk. */
   async flush () {
     await Promise.all(this.serv.players.map(player => player.save()))
     await Promise.all(this.playersRunning)
     await this.save()
     for (const world of this.worlds) {
       for (const region of Object.values(world.storageProvider.regions)) {
-        // One whose file could not be opened, not even to read it, has none; this says why.
+        // If the region's file could not be opened, there is no file to sync, and this throws the reason.
         await region.ini
         await region.file.sync()
       }
     }
   }
 
-  /** The last save. */
+  /** Save for the last time. */
   async close () {
     clearInterval(this.timer)
     await this.flush()
@@ -105,7 +105,7 @@ class Storage {
     let complete = false
     player.on('spawned', () => { complete = true })
     player.save = () => {
-      // Before that, the player has a position and an inventory of nobody.
+      // Before the spawn, the player's position and inventory are not loaded.
       if (!complete) return Promise.resolve()
       const saved = this._savePlayer(player).catch(error => {
         log.error(`${player.username} could not be saved: ${error.message}`)
@@ -130,7 +130,7 @@ class Storage {
   }
 }
 
-// A chunk leaves the queue only if nobody has queued it again meanwhile: each queueing is a new object.
+// A chunk leaves the queue only if it was not queued again meanwhile: each time, it is queued as a new object.
 async function saveWorld (world) {
   const batch = [...world.savingQueue]
   await Promise.all(batch.map(async ([key, entry]) => {
@@ -143,7 +143,7 @@ async function saveWorld (world) {
   }
 }
 
-// After one failure a region refuses all later writes; a new object for its file does not.
+// After one failure, a region refuses all later writes. A new object for its file does not.
 async function saveColumn (provider, { chunkX, chunkZ }, column) {
   try {
     await provider.save(chunkX, chunkZ, column)

@@ -50,7 +50,7 @@ class Game:
 
     Attributes:
         name: Its name, which is its folder's.
-        title, description: Texts for the web shop.
+        title, description: Texts for the shop.
         eula: The address of a licence that must be accepted; None if there is none.
         ports: Its ports, as in the chart's value `ports`.
         schema: The JSON Schema of its options.

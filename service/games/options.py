@@ -48,7 +48,7 @@ def read(path: Path) -> dict[str, Any]:
     for keys, part in _parts((), schema):
         place = dotted(keys) or "the top"
         for keyword in part:
-            # Custom keywords, for example for a web shop, are marked with x-.
+            # Custom keywords, for example for a shop, are marked with x-.
             if keyword not in _KEYWORDS and not keyword.startswith("x-"):
                 suggestion = nearest(keyword, _KEYWORDS)
                 hint = f"did you mean {suggestion}?" if suggestion else "custom keywords must begin with x-"

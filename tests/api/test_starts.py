@@ -84,7 +84,9 @@ def test_a_missing_service_is_named_with_its_fix(client: Client, world: World, t
     del world.services["server-1"]
     answer: Any = client.patch(f"{URL}port/{type}")
     assert (answer.status_code, answer.json["type"]) == (409, "/problems/object-missing")
-    assert answer.json["detail"] == "The cluster has no Service server-1. A start of the server restores what is missing."
+    assert (
+        answer.json["detail"] == "The cluster has no Service server-1. A start of the server restores what is missing."
+    )
     assert "Retry-After" not in answer.headers
     client.patch(f"{URL}start")
     assert client.patch(f"{URL}port/{type}").status_code == 200

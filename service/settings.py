@@ -93,7 +93,8 @@ class Settings:
         )
         if settings.external_host and not _is_host(settings.external_host):
             raise StartupError(
-                f"EXTERNAL_HOST={settings.external_host!r}: must be a host name or IP address, without scheme or port"
+                f"EXTERNAL_HOST={settings.external_host!r}: must be a host name or an IP address,"
+                " without scheme or port"
             )
         for resource, smallest, largest in (
             ("RAM", settings.min_ram_gb, settings.max_ram_gb),

@@ -146,6 +146,7 @@ def _prepare(clients: bool) -> None:
 
     jobs.start(imported)
     jobs.start(lambda: cluster.addons(started.result()))
+    jobs.start(lambda: cluster.metrics(started.result()))
     jobs.finish()
 
 

@@ -64,16 +64,23 @@ def load(images_by_node: Mapping[nodes.Node, Sequence[images.Image]]) -> None:
 
 
 def addons(cluster_nodes: Sequence[nodes.Node]) -> None:
-    """Install storage, DNS and metrics, which the nodes do not need to start."""
+    """Install storage and DNS, which the nodes do not need to start."""
     system = tuple(images.addons())
-    with steps.step("importing the images of storage, DNS and metrics into the nodes"):
+    with steps.step("importing the images of storage and DNS into the nodes"):
         load(dict.fromkeys(cluster_nodes, system))
     with steps.step("waiting for storage and DNS"):
-        for manifest in ("storage.yaml", "coredns.yaml", "metrics-server.yaml"):
+        for manifest in ("storage.yaml", "coredns.yaml"):
             kubectl(["apply", "-f", _MANIFESTS / manifest])
-        # metrics-server is not waited for: until it has measured, the autoscaler leaves the replicas as they are.
         for namespace, name in (("local-path-storage", "local-path-provisioner"), ("kube-system", "coredns")):
             kubectl(["-n", namespace, "rollout", "status", "--timeout=120s", f"deployment/{name}"])
+
+
+def metrics(cluster_nodes: Sequence[nodes.Node]) -> None:
+    """Install metrics-server. Until it has measured, the autoscaler leaves the replicas as they are."""
+    system = (images.metrics_server(),)
+    with steps.step("importing the image of metrics-server into the nodes"):
+        load(dict.fromkeys(cluster_nodes, system))
+    kubectl(["apply", "-f", _MANIFESTS / "metrics-server.yaml"])
 
 
 def kubectl(arguments: Sequence[object], stdin: str | None = None) -> str:

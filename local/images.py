@@ -114,12 +114,16 @@ def every_node(built: Path) -> list[Image]:
 
 
 def addons() -> list[Image]:
-    """The images of the storage provisioner, metrics-server and CoreDNS."""
+    """The images of the storage provisioner and CoreDNS."""
     return [
         _addon_image("local-path-provisioner:v0.0.30", binaries.local_path_provisioner()),
-        _addon_image("metrics-server:v0.8.0", binaries.metrics_server()),
         _addon_image("coredns:v1.14.3", binaries.coredns()),
     ]
+
+
+def metrics_server() -> Image:
+    """The image of metrics-server."""
+    return _addon_image("metrics-server:v0.9.0", binaries.metrics_server())
 
 
 def _addon_image(reference: str, binary: Path) -> Image:

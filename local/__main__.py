@@ -88,7 +88,7 @@ make stop ends it all and keeps the worlds; make run brings them back; make clea
 def _product(command: str) -> str:
     """Bring up all but server 1; returns the API's address."""
     if "--prepared" not in sys.argv:
-        _prepare(clients=command == "cluster")
+        _prepare(for_tests=command == "cluster")
         _in_venv(command)
     from local import deploy
 
@@ -104,14 +104,14 @@ def _product(command: str) -> str:
     return deploy.write_env(kubeconfig, address)
 
 
-def _prepare(clients: bool) -> None:
+def _prepare(for_tests: bool) -> None:
     """Install, compile and build what is missing, and bring the local cluster up, in parallel if possible.
 
     Compiling keeps all cores busy and installing packages mostly waits, so they run at the same time. The cluster
     starts as soon as Kubernetes is compiled, while its addons still compile.
 
     Args:
-        clients: whether the tests' clients are installed too.
+        for_tests: whether what only the tests need is installed too: their clients, and metrics-server.
     """
     packages.ensure_debian_basics()
     jobs = steps.Jobs()
@@ -119,7 +119,7 @@ def _prepare(clients: bool) -> None:
     jobs.start(packages.ensure_python)
     compiled = jobs.start(binaries.ensure)
     packaged = jobs.after(debian, images.without_binaries)
-    if clients:
+    if for_tests:
         jobs.after(debian, packages.ensure_clients)
 
     def nodes_up() -> list[nodes.Node]:
@@ -146,7 +146,8 @@ def _prepare(clients: bool) -> None:
 
     jobs.start(imported)
     jobs.start(lambda: cluster.addons(started.result()))
-    jobs.start(lambda: cluster.metrics(started.result()))
+    if for_tests:
+        jobs.start(lambda: cluster.metrics(started.result()))
     jobs.finish()
 
 

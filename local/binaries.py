@@ -94,10 +94,9 @@ def kwok() -> Path:
 
 
 def addons() -> None:
-    """Compile CoreDNS, the storage provisioner and metrics-server: first what the cluster waits for."""
+    """Compile CoreDNS and the storage provisioner."""
     coredns()
     local_path_provisioner()
-    metrics_server()
 
 
 def _build(module: str, packages: Sequence[str], ldflags: str, *, name: str = "") -> Path:

@@ -163,13 +163,21 @@ def disk_failure(objects: Objects) -> Reason | None:
     return None
 
 
+_KUBELET_IS_LATE = "failed to sync secret cache: timed out waiting for the condition"
+"""A busy kubelet had no answer about a Secret within a second. It asks again at once, so this is no failure.
+
+Seen with Kubernetes 1.35 while both cores were busy. The message is from `Get` in
+https://github.com/kubernetes/kubernetes/blob/v1.35.4/pkg/kubelet/util/manager/watch_based_manager.go
+"""
+
+
 def mount_failure(objects: Objects, pod: Object) -> Reason | None:
     """Why the pod's volumes cannot be mounted; None if they can. They are mounted before the sandbox starts."""
     if condition(pod, "PodReadyToStartContainers").get("status") == "True":
         return None
     for event in reversed(_events(objects)):
-        if event.get("reason") in _VOLUME_EVENTS:
-            message = event.get("message", "")[:300]
+        message = event.get("message", "")[:300]
+        if event.get("reason") in _VOLUME_EVENTS and _KUBELET_IS_LATE not in message:
             # The volume's name in the chart.
             volume = "The Secret with RCON's password" if 'volume "rcon"' in message else "The disk"
             return f"{volume} cannot be mounted: {message}", _first(event)

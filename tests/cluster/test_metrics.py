@@ -79,7 +79,9 @@ def discovered(cluster: Cluster) -> list[dict[str, Any]]:
             },
         }
         for pod in get(cluster, "pods")["items"]
-        if ("Ready", "True") in [(each["type"], each["status"]) for each in pod["status"]["conditions"]]
+        # Of an earlier test, and about to end.
+        if "deletionTimestamp" not in pod["metadata"]
+        and ("Ready", "True") in [(each["type"], each["status"]) for each in pod["status"]["conditions"]]
         for container in pod["spec"]["containers"]
         for port in container["ports"]
     ]

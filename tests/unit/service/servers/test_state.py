@@ -293,6 +293,17 @@ EVENTS: dict[str, tuple[ServerObjects, list[dict[str, Any]], State]] = {
         [event("Scheduled"), event("FailedMount", "no such device")],
         failed("The disk cannot be mounted: no such device", T1),
     ),
+    "a kubelet that asks for a Secret again": (
+        server(pod=pod({"state": {"waiting": {"reason": "ContainerCreating"}}})),
+        [
+            event(
+                "FailedMount",
+                'MountVolume.SetUp failed for volume "rcon" : failed to sync secret cache: '
+                "timed out waiting for the condition",
+            )
+        ],
+        State("starting", None, T0, "running"),
+    ),
 }
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from tests.cluster.conftest import Cluster
 
 NAMESPACE = "gameserver-system"
-_SELECTOR = ("-l", "app.kubernetes.io/component=api")
+#: Of the release `api` only: pods of another release, which a test had installed, may still be ending.
+_SELECTOR = ("-l", "app.kubernetes.io/component=api,app.kubernetes.io/instance=api")
 
 
 def get(cluster: Cluster, *arguments: str) -> dict[str, Any]:

@@ -288,11 +288,11 @@ def test_a_cordoned_node_that_holds_the_disk_is_named(cluster: Cluster, new_serv
     cluster.run("kubectl", "cordon", node)
     try:
         cluster.done("PATCH", f"/api/v1/server/{server}/restart")
-        failed = cluster.until_state(server, "failed")
-        assert failed["reason"].startswith(
-            f"The node that holds the disk, {node}, cannot take the server: it is cordoned. "
-        )
-        everywhere(cluster, server, failed)
+        cluster.until_state(server, "failed")
+        reason = f"The node that holds the disk, {node}, cannot take the server: it is cordoned. "
+        # The API reads the nodes every 5 seconds.
+        until(lambda: cluster.status(server)["reason"].startswith(reason), 10, lambda: str(cluster.status(server)))
+        everywhere(cluster, server, cluster.status(server))
     finally:
         cluster.run("kubectl", "uncordon", node)
     cluster.until_state(server, "running", seconds=60)

@@ -126,18 +126,3 @@ def test_a_server_by_hand(run: Run, package: Path, namespace: str, image: dict[s
     again = what_stays(run, namespace)
     assert again[claim] == first[claim]
     assert again["Secret/server-7-rcon"] != first["Secret/server-7-rcon"]
-
-
-def test_the_api_answers_as_its_notes_say(run: Run) -> None:
-    """The notes' commands end with a curl that shows that the API is alive. `helm test` agrees."""
-    notes = run("helm", "get", "notes", "api", "-n", "gameserver-system")
-    script = "\n".join(line.strip() for line in notes.splitlines() if line.startswith("  "))
-    assert json.loads(run("bash", "-euo", "pipefail", "-c", script).splitlines()[-1]) == {"alive": True}
-    run("helm", "test", "api", "-n", "gameserver-system", "--timeout", "60s")
-
-
-def test_the_servers_namespace_enforces_restricted(run: Run) -> None:
-    """The chart created it."""
-    namespace = json.loads(run("kubectl", "get", "namespace", "gameservers", "-o", "json"))
-    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert namespace["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"

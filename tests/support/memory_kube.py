@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from functools import partial
-from threading import Condition
+from threading import Condition, RLock
 from typing import Any
 
 from service.errors import ClusterUnavailable
@@ -18,11 +18,15 @@ from service.kube.types import Object
 
 
 class MemoryKube(Kube):
-    """`before` is called with each method and path, and may raise. Each watch yields one of the lists in `events`."""
+    """`before` is called with each method and path, and may raise. Each watch yields one of the lists in `events`.
+
+    Threads may share it: as with Kubernetes, nothing comes between the check of a version and the write.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, Object] = {}
         self.version = 0
+        self._writing = RLock()
         self._deleted: Counter[str] = Counter()
         self.before: Callable[[str, str], None] = lambda method, path: None
         self.asked: list[str] = []
@@ -63,38 +67,40 @@ class MemoryKube(Kube):
     def create(self, path: str, body: Object) -> Object:
         self._ask("POST", path)
         name = f"{path}/{body['metadata']['name']}"
-        if name in self.objects:
-            raise Conflict(name)
-        return self._stored(name, body)
+        with self._writing:
+            if name in self.objects:
+                raise Conflict(name)
+            return self._stored(name, body)
 
     def replace(self, path: str, body: Object) -> Object:
         self._ask("PUT", path)
-        current = self.objects.get(path)
-        if current is None or current["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
-            raise Conflict(path)
-        return self._stored(path, body)
+        with self._writing:
+            current = self.objects.get(path)
+            if current is None or current["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
+                raise Conflict(path)
+            return self._stored(path, body)
 
     def merge(self, path: str, body: Object) -> Object | None:
         self._ask("PATCH", path)
-        current = self.objects.get(path)
-        if current is None:
-            return None
-        if (
-            body.get("metadata", {}).get("resourceVersion", current["metadata"]["resourceVersion"])
-            != (current["metadata"]["resourceVersion"])
-        ):
-            raise Conflict(path)
-        return self._stored(path, _merged(current, body))
+        with self._writing:
+            current = self.objects.get(path)
+            if current is None:
+                return None
+            version = current["metadata"]["resourceVersion"]
+            if body.get("metadata", {}).get("resourceVersion", version) != version:
+                raise Conflict(path)
+            return self._stored(path, _merged(current, body))
 
     def delete(self, path: str, *, uid: str = "", version: str = "") -> None:
         self._ask("DELETE", path)
-        if path not in self.objects:
-            return
-        metadata = self.objects[path]["metadata"]
-        if version not in ("", metadata["resourceVersion"]) or uid not in ("", metadata["uid"]):
-            raise Conflict(path)
-        del self.objects[path]
-        self._deleted[path] += 1
+        with self._writing:
+            if path not in self.objects:
+                return
+            metadata = self.objects[path]["metadata"]
+            if version not in ("", metadata["resourceVersion"]) or uid not in ("", metadata["uid"]):
+                raise Conflict(path)
+            del self.objects[path]
+            self._deleted[path] += 1
 
     def listed(self, path: str, *, metadata: bool = False, **query: str | int) -> tuple[list[Object], str]:
         self._ask("LIST", path)
@@ -113,7 +119,7 @@ class WatchedKube(MemoryKube):
 
     def __init__(self) -> None:
         super().__init__()
-        self._changed = Condition()
+        self._changed = Condition(self._writing)
 
     def _differs(self, path: str, seen: Object | None) -> bool:
         return self.objects.get(path) != seen

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 from local import cache, paths, steps
@@ -12,23 +11,6 @@ from local import cache, paths, steps
 _GO = paths.ROOT / "local" / "go"
 #: The lowest Go that a module needs (the `go` line of their go.mod).
 _GO_REQUIRED = re.compile(r"^go ([\d.]+)", re.MULTILINE)
-_KUBERNETES_BINARIES = [
-    *(
-        f"k8s.io/kubernetes/cmd/{name}"
-        for name in (
-            "kube-apiserver",
-            "kube-controller-manager",
-            "kube-proxy",
-            "kube-scheduler",
-            "kubeadm",
-            "kubectl",
-            "kubelet",
-        )
-    ),
-    # Its binary is called `server`.
-    "go.etcd.io/etcd/server/v3",
-    "helm.sh/helm/v4/cmd/helm",
-]
 #: `-s -w` leaves DWARF out of the binaries anyway; without generating it, the compiler saves 8 % of its CPU time
 #: (measured with kubectl: 242 s instead of 263 s). The names and lines in a panic stay.
 _NO_DEBUGGING = ["-gcflags=all=-dwarf=false"]
@@ -51,7 +33,7 @@ def ensure() -> Path:
 
     `.local/bin` gets links to `kubectl` and `helm`.
     """
-    kubernetes = _build("kubernetes", _KUBERNETES_BINARIES, _ldflags())
+    kubernetes = _build("kubernetes", _ldflags())
     paths.BIN.mkdir(parents=True, exist_ok=True)
     for name in ("kubectl", "helm"):
         link = paths.BIN / name
@@ -66,7 +48,7 @@ def local_path_provisioner() -> Path:
     One of its imports differs from one of Kubernetes' only in case, which Go refuses within one module. It has a module
     of its own, with the same versions, so few packages are compiled twice.
     """
-    return _build("storage", ["tool"], "-s -w") / "local-path-provisioner"
+    return _build("storage", "-s -w") / "local-path-provisioner"
 
 
 def metrics_server() -> Path:
@@ -75,22 +57,22 @@ def metrics_server() -> Path:
     It has a module of its own, because no version of it runs with the packages of Kubernetes 1.35: v0.9.0 needs those
     of 1.36, and v0.8.0 compiles with them but panics ("unable to get openapi models").
     """
-    return _build("metrics", ["tool"], "-s -w") / "metrics-server"
+    return _build("metrics", "-s -w") / "metrics-server"
 
 
 def coredns() -> Path:
     """CoreDNS with the plugins that the local cluster uses, from Kubernetes' module."""
-    return _build("kubernetes", ["./coredns"], "-s -w", name="coredns") / "coredns"
+    return _build("kubernetes", "-s -w", package="coredns") / "coredns"
 
 
 def helm_docs() -> Path:
     """The helm-docs binary that `make lint` checks the charts' READMEs with."""
-    return _build("lint", ["tool"], "-s -w") / "helm-docs"
+    return _build("lint", "-s -w") / "helm-docs"
 
 
 def kwok() -> Path:
     """The kwok binary that `make bench-scale` simulates nodes with."""
-    return _build("kwok", ["tool"], "-s -w") / "kwok"
+    return _build("kwok", "-s -w") / "kwok"
 
 
 def addons() -> None:
@@ -99,28 +81,19 @@ def addons() -> None:
     local_path_provisioner()
 
 
-def _build(module: str, packages: Sequence[str], ldflags: str, *, name: str = "") -> Path:
-    """The folder of the binaries of `packages`, compiled in the folder of `module`, as `name` (the module's)."""
-    folder, name = _GO / module, name or module
-    # The Go code of our own: CoreDNS' choice of plugins.
-    code = [file.read_text() for file in sorted(folder.glob("*/*.go"))]
-    key = cache.key_of((folder / "go.mod").read_text(), (folder / "go.sum").read_text(), ldflags, *packages, *code)
+def _build(module: str, ldflags: str, *, package: str = "") -> Path:
+    """The folder of a module's binaries: of the tools that its go.mod names, or of `package`, which is our own code."""
+    folder, name = _GO / module, package or module
+    code = [file.read_text() for file in sorted((folder / package).glob("*.go"))] if package else []
+    key = cache.key_of((folder / "go.mod").read_text(), (folder / "go.sum").read_text(), ldflags, *code)
+    target = f"./{package}" if package else "tool"
 
     def build(destination: Path) -> None:
         with steps.step(f"compiling {name} from source (minutes, the first time only)"):
             steps.run(
                 f"go-build-{name}",
-                [
-                    _go(folder),
-                    "build",
-                    "-trimpath",
-                    *_NO_DEBUGGING,
-                    "-ldflags",
-                    ldflags,
-                    "-o",
-                    f"{destination}/",
-                    *packages,
-                ],
+                [_go(folder), "build", "-trimpath", *_NO_DEBUGGING, "-ldflags", ldflags]
+                + ["-o", f"{destination}/", target],
                 cwd=folder,
                 env={**os.environ, "CGO_ENABLED": "0"},
             )

@@ -166,17 +166,16 @@ def _project_image(name: str, recipe: _Recipe, base: Path, built: Path | None) -
         key = _copy_into(context, recipe.folder, recipe.files)
         # The binaries are named by their folder, whose name is a key already.
         key = cache.key_of(key, base.parent.name, built.name if built and recipe.binaries else "")
-        for binary in recipe.binaries:
-            assert built is not None
-            (context / "bin").mkdir(exist_ok=True)
-            shutil.copy2(built / binary, context / "bin" / binary)
         reference = f"localhost/{name}:{key}"
-        return _image(
-            reference,
-            f"image-{name}",
-            key,
-            lambda archive: _build(reference, name, context, archive),
-        )
+
+        def build(archive: Path) -> None:
+            for binary in recipe.binaries:
+                assert built is not None
+                (context / "bin").mkdir(exist_ok=True)
+                shutil.copy2(built / binary, context / "bin" / binary)
+            _build(reference, name, context, archive)
+
+        return _image(reference, f"image-{name}", key, build)
 
 
 def _packages_stage(name: str, recipe: _Recipe, base: Path) -> None:

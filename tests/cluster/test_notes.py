@@ -1,7 +1,6 @@
 """What the chart of the API promises after its installation."""
 
 import json
-import subprocess
 
 from tests.cluster.conftest import Cluster
 
@@ -10,9 +9,7 @@ def test_the_api_answers_as_its_notes_say(cluster: Cluster) -> None:
     """The notes' commands end with a curl that shows that the API is alive. `helm test` agrees."""
     notes = cluster.run("helm", "get", "notes", "api", "-n", "gameserver-system")
     script = "\n".join(line.strip() for line in notes.splitlines() if line.startswith("  "))
-    printed = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True, check=True
-    ).stdout
+    printed = cluster.run("bash", "-euo", "pipefail", "-c", script)
     assert json.loads(printed.splitlines()[-1]) == {"alive": True}
     cluster.run("helm", "test", "api", "-n", "gameserver-system", "--timeout", "60s")
 

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from local import cache, paths, steps
+from local import cache, paths, steps, version
 
 _GO = paths.ROOT / "local" / "go"
 #: The lowest Go that a module needs (the `go` line of their go.mod).
@@ -75,16 +75,32 @@ def kwok() -> Path:
     return _build("kwok", "-s -w") / "kwok"
 
 
+def disk_driver() -> Path:
+    """The CSI driver of our own, from disk-driver/."""
+    stamp = f"-s -w -X gameservers.local/disk-driver/service.Version={version.current()}"
+    return _build("disk-driver", stamp, package=".", within=paths.ROOT) / "disk-driver"
+
+
+def csi_sanity() -> Path:
+    """csi-sanity, with which tests/driver asks whether the driver keeps to the CSI specification."""
+    return _build("sanity", "-s -w") / "csi-sanity"
+
+
 def addons() -> None:
     """Compile CoreDNS and the storage provisioner."""
     coredns()
     local_path_provisioner()
 
 
-def _build(module: str, ldflags: str, *, package: str = "") -> Path:
+def _build(module: str, ldflags: str, *, package: str = "", within: Path = _GO) -> Path:
     """The folder of a module's binaries: of the tools that its go.mod names, or of `package`, which is our own code."""
-    folder, name = _GO / module, package or module
-    code = [file.read_text() for file in sorted((folder / package).glob("*.go"))] if package else []
+    folder = within / module
+    name = (folder / package).name
+    code = (
+        [file.read_text() for file in sorted((folder / package).rglob("*.go")) if "_test.go" not in file.name]
+        if package
+        else []
+    )
     key = cache.key_of((folder / "go.mod").read_text(), (folder / "go.sum").read_text(), ldflags, *code)
     target = f"./{package}" if package else "tool"
 

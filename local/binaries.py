@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from local import cache, paths, steps, version
@@ -81,6 +82,15 @@ def disk_driver() -> Path:
     return _build("disk-driver", stamp, package=".", within=paths.ROOT) / "disk-driver"
 
 
+def disk_driver_tests() -> Path:
+    """The tests that drive the compiled driver, from disk-driver/integration."""
+    folder = paths.ROOT / "disk-driver"
+    key = _key(folder, [file.read_text() for file in sorted(folder.rglob("*.go"))])
+    return _compiled(folder, "disk-driver-tests", key, "test", "-c", "-tags=integration", "./integration") / (
+        "integration.test"
+    )
+
+
 def csi_sanity() -> Path:
     """csi-sanity, with which tests/driver asks whether the driver keeps to the CSI specification."""
     return _build("sanity", "-s -w") / "csi-sanity"
@@ -95,22 +105,25 @@ def addons() -> None:
 def _build(module: str, ldflags: str, *, package: str = "", within: Path = _GO) -> Path:
     """The folder of a module's binaries: of the tools that its go.mod names, or of `package`, which is our own code."""
     folder = within / module
-    name = (folder / package).name
-    code = (
-        [file.read_text() for file in sorted((folder / package).rglob("*.go")) if "_test.go" not in file.name]
-        if package
-        else []
-    )
-    key = cache.key_of((folder / "go.mod").read_text(), (folder / "go.sum").read_text(), ldflags, *code)
+    sources = sorted((folder / package).rglob("*.go")) if package else []
+    key = _key(folder, [ldflags, *(file.read_text() for file in sources if not file.name.endswith("_test.go"))])
     target = f"./{package}" if package else "tool"
+    return _compiled(folder, (folder / package).name, key, "build", *_NO_DEBUGGING, "-ldflags", ldflags, target)
+
+
+def _key(module: Path, parts: Sequence[str]) -> str:
+    return cache.key_of((module / "go.mod").read_text(), (module / "go.sum").read_text(), *parts)
+
+
+def _compiled(module: Path, name: str, key: str, verb: str, *arguments: str) -> Path:
+    """The folder with what `go VERB` makes of a module."""
 
     def build(destination: Path) -> None:
         with steps.step(f"compiling {name} from source (minutes, the first time only)"):
             steps.run(
                 f"go-build-{name}",
-                [_go(folder), "build", "-trimpath", *_NO_DEBUGGING, "-ldflags", ldflags]
-                + ["-o", f"{destination}/", target],
-                cwd=folder,
+                [_go(module), verb, "-trimpath", "-o", f"{destination}/", *arguments],
+                cwd=module,
                 env={**os.environ, "CGO_ENABLED": "0"},
             )
 

@@ -213,7 +213,7 @@ func TestTheDriverRegistersWithTheKubelet(t *testing.T) {
 	}
 	// A driver that is refused ends, so that its container is started again.
 	_, _ = kubelet.NotifyRegistrationStatus(context.Background(), &registerapi.RegistrationStatus{Error: "no"})
-	if err := r.driver.Wait(); err == nil {
+	if err := <-r.ended; err == nil {
 		t.Fatal("the driver ended without an error")
 	}
 	r.driver = nil

@@ -36,6 +36,7 @@ type rig struct {
 	folder, pool string
 	flags        []string
 	driver       *exec.Cmd
+	ended        chan error
 	log          *os.File
 	connection   *grpc.ClientConn
 	csi.ControllerClient
@@ -44,7 +45,10 @@ type rig struct {
 
 // newRig makes a pool of so many bytes and starts a driver for it.
 func newRig(t *testing.T, size int64, flags ...string) *rig {
-	r := &rig{T: t, folder: t.TempDir(), flags: flags}
+	// Short, because a socket's path is 107 bytes at most.
+	folder, err := os.MkdirTemp("/tmp", "disks-")
+	r := &rig{T: t, folder: folder, flags: flags}
+	r.must(err)
 	// In memory: quick, and gone with the namespace.
 	r.run("mount", "-t", "tmpfs", "-o", "size=4G,mode=755", "none", r.folder)
 	r.pool = filepath.Join(r.folder, "pool")
@@ -59,7 +63,6 @@ func newRig(t *testing.T, size int64, flags ...string) *rig {
 	r.run("mount", "--make-shared", r.pool)
 	r.run("mount", "-t", "tmpfs", "none", filepath.Join(r.folder, "pods"))
 	r.run("mount", "--make-shared", filepath.Join(r.folder, "pods"))
-	var err error
 	r.log, err = os.Create(filepath.Join(r.folder, "log"))
 	r.must(err)
 	t.Cleanup(func() {
@@ -70,6 +73,7 @@ func newRig(t *testing.T, size int64, flags ...string) *rig {
 			t.Log(r.logged())
 		}
 		_ = exec.Command("umount", "-R", "-l", r.folder).Run()
+		_ = os.Remove(r.folder)
 	})
 	r.start()
 	return r
@@ -90,7 +94,15 @@ func (r *rig) start() {
 	before := strings.Count(r.logged(), "the disks are mounted")
 	r.driver = r.command()
 	r.must(r.driver.Start())
+	r.ended = make(chan error, 1)
+	go func(driver *exec.Cmd, ended chan<- error) { ended <- driver.Wait() }(r.driver, r.ended)
 	r.eventually("the driver mounts its disks", func() bool {
+		select {
+		case err := <-r.ended:
+			r.driver = nil
+			r.Fatalf("the driver ended: %v", err)
+		default:
+		}
 		return strings.Count(r.logged(), "the disks are mounted") > before && exists(r.path("registration.sock"))
 	})
 	if r.connection != nil {
@@ -106,7 +118,7 @@ func (r *rig) start() {
 // kill ends the driver as a power cut would.
 func (r *rig) kill() {
 	_ = r.driver.Process.Signal(syscall.SIGKILL)
-	_ = r.driver.Wait()
+	<-r.ended
 	r.driver = nil
 }
 

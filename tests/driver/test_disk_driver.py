@@ -31,15 +31,13 @@ def driver() -> Path:
     return binaries.disk_driver()
 
 
-def _run(go_tests: Path, name: str, folder: Path, driver: Path, **environment: str) -> str:
+def _run(go_tests: Path, name: str, driver: Path, **environment: str) -> str:
     """What a Go test prints that passes, in namespaces of its own."""
     result = subprocess.run(
         [*_ALONE, go_tests, f"-test.run=^{name}$", "-test.v"],
-        cwd=folder,
         env={
             **os.environ,
             "DISK_DRIVER": str(driver),
-            "TMPDIR": str(folder),
             "CSI_SANITY": str(binaries.csi_sanity()),
             **environment,
         },
@@ -54,19 +52,19 @@ def _run(go_tests: Path, name: str, folder: Path, driver: Path, **environment: s
 
 
 @pytest.mark.parametrize("name", _NAMES)
-def test_driver(name: str, go_tests: Path, driver: Path, tmp_path: Path) -> None:
+def test_driver(name: str, go_tests: Path, driver: Path) -> None:
     """What the comment on the Go test says."""
-    output = _run(go_tests, name, tmp_path, driver)
+    output = _run(go_tests, name, driver)
     assert f"--- PASS: {name} " in output
 
 
 @pytest.mark.long
-def test_hundreds_of_kills(go_tests: Path, driver: Path, tmp_path: Path) -> None:
+def test_hundreds_of_kills(go_tests: Path, driver: Path) -> None:
     """Kills lose nothing and leak nothing, however many there are."""
-    _run(go_tests, "TestKillsLoseNothingAndLeakNothing", tmp_path, driver, KILLS="1000")
+    _run(go_tests, "TestKillsLoseNothingAndLeakNothing", driver, KILLS="1000")
 
 
-def test_pure_parts(tmp_path: Path) -> None:
+def test_pure_parts() -> None:
     """The unit tests beside the driver's packages."""
     result = subprocess.run(
         [binaries._go(_MODULE), "test", "./..."], cwd=_MODULE, capture_output=True, text=True, timeout=_SECONDS

@@ -7,19 +7,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
-
-// kills is how often the driver is killed.
-func kills() int {
-	if number, err := strconv.Atoi(os.Getenv("KILLS")); err == nil {
-		return number
-	}
-	return 60
-}
 
 // expected is what has to be there: the disks with their sizes, and the snapshots.
 type expected struct {
@@ -36,8 +27,8 @@ func TestKillsLoseNothingAndLeakNothing(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	finished, interrupted := 0, 0
-	for i := range kills() {
+	finished, interrupted, kills := 0, 0, number("KILLS", 60)
+	for i := range kills {
 		what, call, done := r.choose(random, want, i)
 		result := make(chan error, 1)
 		go func() { result <- call() }()
@@ -60,7 +51,7 @@ func TestKillsLoseNothingAndLeakNothing(t *testing.T) {
 		r.compare(want, fmt.Sprintf("kill %d, %s", i, what))
 	}
 	t.Logf("%d calls were interrupted, %d ended before the kill", interrupted, finished)
-	if interrupted < kills()/10 {
+	if interrupted < kills/10 {
 		t.Fatal("hardly any call was interrupted")
 	}
 	for id := range want.snapshots {
@@ -82,6 +73,11 @@ func (r *rig) choose(random *rand.Rand, want expected, i int) (what string, call
 	id := fmt.Sprintf("pvc-%d", i)
 	mark := func() { r.write(filepath.Join(r.mount(id), "name"), id) }
 	choice := random.IntN(7)
+	if len(disks) > 10 {
+		choice = 0
+	} else if len(snapshots) > 6 {
+		choice = 2
+	}
 	switch {
 	case choice == 0 && len(disks) > 3:
 		victim := disks[random.IntN(len(disks))]

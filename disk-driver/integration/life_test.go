@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -170,19 +171,19 @@ func TestARestartTouchesNoMount(t *testing.T) {
 
 // A node that was off mounts all of its disks again, before any pod asks.
 func TestANodeThatWasOffMountsItsDisksAgain(t *testing.T) {
-	r := newRig(t, 60*gib)
-	const disks = 25
+	r := newRig(t, 100*gib)
+	disks := number("DISKS", 25)
+	name := func(i int) string { return fmt.Sprintf("pvc-%d", i) }
 	for i := range disks {
-		id := "pvc-" + string(rune('a'+i))
-		r.must(r.create(id, small, nil))
-		r.write(filepath.Join(r.mount(id), "name"), id)
+		r.must(r.create(name(i), small, nil))
+		r.write(filepath.Join(r.mount(name(i)), "name"), name(i))
 	}
 	r.kill()
 	for i := range disks {
-		r.run("umount", r.mount("pvc-"+string(rune('a'+i))))
+		r.run("umount", r.mount(name(i)))
 	}
 	// Where no disk is mounted, nothing can be put: a mount would hide it.
-	if err := os.WriteFile(filepath.Join(r.mount("pvc-a"), "lost"), nil, 0o600); err == nil {
+	if err := os.WriteFile(filepath.Join(r.mount("pvc-0"), "lost"), nil, 0o600); err == nil {
 		t.Fatal("a file could be put where the disk is to be mounted")
 	}
 	r.eventually("the loop devices are free", func() bool { return r.loops() == 0 })
@@ -190,9 +191,8 @@ func TestANodeThatWasOffMountsItsDisksAgain(t *testing.T) {
 	r.start()
 	t.Logf("%d disks were mounted in %v", disks, time.Since(begun))
 	for i := range disks {
-		id := "pvc-" + string(rune('a'+i))
-		if text := r.read(filepath.Join(r.mount(id), "name")); text != id {
-			t.Fatalf("disk %s is %s", id, text)
+		if text := r.read(filepath.Join(r.mount(name(i)), "name")); text != name(i) {
+			t.Fatalf("disk %s is %s", name(i), text)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -41,6 +42,14 @@ type rig struct {
 	connection   *grpc.ClientConn
 	csi.ControllerClient
 	node csi.NodeClient
+}
+
+// number is a number in the environment, or the usual one.
+func number(variable string, usual int) int {
+	if number, err := strconv.Atoi(os.Getenv(variable)); err == nil {
+		return number
+	}
+	return usual
 }
 
 // newRig makes a pool of so many bytes and starts a driver for it.

@@ -143,9 +143,15 @@ def test_another_folder_of_one_file_system_is_noticed(tmp_path: Path) -> None:
 def node(folder: Path) -> Node:
     """The node with its folders for sshd's users."""
     chroots(folder)
-    names = {name: str(folder / name) for name in ("chroots", "extrausers", "state")}
     shell("mkdir -p extrausers state/keys state/applied", folder)
-    return Node(replace(SETTINGS, host_root=str(folder / "host"), **names), mock.Mock())
+    settings = replace(
+        SETTINGS,
+        host_root=str(folder / "host"),
+        chroots=str(folder / "chroots"),
+        extrausers=str(folder / "extrausers"),
+        state=str(folder / "state"),
+    )
+    return Node(settings, mock.Mock())
 
 
 ACCESSES = {"7": Access(Account("7", None, ()), DISK, is_mount=True)}
@@ -207,9 +213,10 @@ def test_each_change_of_the_nodes_mounts_is_told(tmp_path: Path) -> None:
     chroots(tmp_path)
     changes = mounts.changes()
     next(changes)
-    for change in (lambda: mount_disk(tmp_path, "one"), lambda: unmount_disk(tmp_path)):
-        change()
-        next(changes)
+    mount_disk(tmp_path, "one")
+    next(changes)
+    unmount_disk(tmp_path)
+    next(changes)
 
 
 AGENT = """

@@ -91,6 +91,7 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
          RUNBOOK + "test_a_field_taken_by_another_tool_is_given_back"),
     ],
     "docs/sftp.md": [
+        ('{"as_of": ', "tests/unit/agent/test_usage.py::test_the_record_is_as_documented"),
         ('PUT /api/v1/server/4711/sftp   {"password": true, "public_keys": ["ssh-ed25519 AAAA… me@home"]}',
          "tests/api/test_documented.py::test_an_account_is_answered_as_written"),
         ("profile gameserver-sftp flags=(attach_disconnected) {", HERE + "test_the_apparmor_profile_is_one"),

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from disk_agent.usage import MAX_BYTES, Use, config_map, moved, record, use
+from tests.docs.snippets import block
 
 GB = 1 << 30
 HALF = Use(5 * GB, 10 * GB, full=False)
@@ -75,6 +76,13 @@ def test_the_record_names_each_volume() -> None:
         },
         0,
     )
+
+
+def test_the_record_is_as_documented() -> None:
+    documented = json.loads(block("docs/sftp.md", '{"as_of": '))
+    limited, unlimited = documented["disks"]
+    text, _ = record({limited: Use(734_003_200, 1_020_702_720, full=False), unlimited: None}, AS_OF)
+    assert json.loads(text) == documented
 
 
 def test_the_record_is_bounded_and_disks_without_a_limit_go_first() -> None:

@@ -8,7 +8,8 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ from unittest import mock
 import pytest
 
 from disk_agent import mounts
+from disk_agent.agent import Agent
 from disk_agent.mounts import Chroots, NotMounted
 from disk_agent.node import Node
 from disk_agent.objects import Account, Volume
 from disk_agent.plan import Access
 from disk_agent.reporter import measure
+from disk_agent.settings import Settings
 from disk_agent.usage import Use
+from tests.support.waiting import until
 from tests.unit.agent.test_plan import SETTINGS
 
 pytestmark = pytest.mark.tools
@@ -140,18 +144,22 @@ def test_another_folder_of_one_file_system_is_noticed(tmp_path: Path) -> None:
     assert not disks.ensure("7", "/pool/other", is_mount=False)
 
 
-def node(folder: Path) -> Node:
-    """The node with its folders for sshd's users."""
+def settings(folder: Path) -> Settings:
+    """The settings of an agent whose folders are in `folder`. Makes them, with an empty pool."""
     chroots(folder)
     shell("mkdir -p extrausers state/keys state/applied", folder)
-    settings = replace(
+    return replace(
         SETTINGS,
         host_root=str(folder / "host"),
         chroots=str(folder / "chroots"),
         extrausers=str(folder / "extrausers"),
         state=str(folder / "state"),
+        volume_folders=("/pool",),
     )
-    return Node(settings, mock.Mock())
+
+
+def node(folder: Path) -> Node:
+    return Node(settings(folder), mock.Mock())
 
 
 ACCESSES = {"7": Access(Account("7", None, ()), DISK, is_mount=True)}
@@ -217,6 +225,52 @@ def test_each_change_of_the_nodes_mounts_is_told(tmp_path: Path) -> None:
     next(changes)
     unmount_disk(tmp_path)
     next(changes)
+
+
+class FakeKube:
+    """One server with an account, whose disk is on this node."""
+
+    def request(self, method: str, path: str, body: Any = None, content_type: str = "") -> Any:
+        metadata = {"name": "server-7", "uid": "u", "resourceVersion": "1", "labels": {"gameserver/id": "7"}}
+        term = {"matchExpressions": [{"key": "disk-driver.gameserver/node", "operator": "In", "values": ["one"]}]}
+        volume = {
+            "csi": {"driver": "disk-driver.gameserver", "volumeAttributes": {"folder": DISK}},
+            "claimRef": {"namespace": "gameservers", "name": "server-7"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}},
+        }
+        items: dict[str, dict[str, Any]] = {
+            "secrets": {"metadata": metadata},
+            "persistentvolumeclaims": {
+                "metadata": metadata,
+                "spec": {"volumeName": "pv"},
+                "status": {"phase": "Bound"},
+            },
+            "persistentvolumes": {"metadata": {**metadata, "name": "pv"}, "spec": volume},
+            "services": {"metadata": {**metadata, "name": "server-7-sftp"}},
+        }
+        kind = path.split("?")[0].rpartition("/")[2]
+        return {"metadata": metadata, "items": [items[kind]] if kind in items else []}
+
+    def stream(self, path: str, seconds: int) -> Iterator[dict[str, Any]]:
+        threading.Event().wait()
+        yield {}
+
+
+@in_own_namespace
+def test_the_agent_follows_the_nodes_mounts(tmp_path: Path) -> None:
+    """Without any change in Kubernetes. It is ready although a disk is not mounted."""
+    agent = Agent(FakeKube(), settings(tmp_path), tmp_path / "log")  # type: ignore[arg-type]
+    # The real ones would act on the sshd processes of this machine's own cluster.
+    limiter = mock.patch("disk_agent.sshd.limiter.ConnectionLimiter.start")
+    with limiter, mock.patch("disk_agent.sshd.connections.close_all"):
+        threading.Thread(target=agent.run, daemon=True).start()
+        until((tmp_path / "state/synced").exists, 10, "the agent is ready")
+        assert mounted(tmp_path / "chroots") == []
+        mount_disk(tmp_path, "one")
+        until(lambda: mounted(tmp_path / "chroots"), 10, "the disk is shown")
+        until((tmp_path / "state/applied/7").exists, 10, "the access is recorded")
+        unmount_disk(tmp_path)
+        until(lambda: not mounted(tmp_path / "chroots"), 10, "the disk is let go")
 
 
 AGENT = """

@@ -18,7 +18,8 @@ def requested(folder: Path, disk_gb: int, asked: str, has: str | None) -> str:
     """The size that the chart requests over a claim that asked for one size and has a volume of another, if any."""
     chart = Path(shutil.copytree(CHARTS / "gameserver", folder / "gameserver"))
     template = chart / "templates" / "persistentvolumeclaim.yaml"
-    assert _LOOKUP in (text := template.read_text())
+    text = template.read_text()
+    assert _LOOKUP in text
     template.write_text(text.replace(_LOOKUP, ".Values.existing"))
     (chart / "values.schema.json").unlink()
     spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": "c", "resources": {"requests": {"storage": asked}}}
@@ -60,7 +61,7 @@ def test_the_claim_requests_what_kubernetes_accepts(
 @pytest.mark.parametrize(("asked", "has"), [("20Gi", None), ("20Gi", "20Gi"), ("20Gi", "11Gi"), ("1Ti", "1Ti")])
 def test_a_disk_never_shrinks(tmp_path: Path, asked: str, has: str | None) -> None:
     """Below the size that the disk has, the chart says so, not Kubernetes."""
-    with pytest.raises(Refused, match="diskGb is 10, but the disk already has .* and cannot shrink"):
+    with pytest.raises(Refused, match=r"diskGb is 10, but the disk already has .* and cannot shrink"):
         requested(tmp_path, 10, asked, has)
 
 

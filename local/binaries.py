@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from local import cache, paths, steps
+from local import cache, paths, steps, version
 
 _GO = paths.ROOT / "local" / "go"
 #: The lowest Go that a module needs (the `go` line of their go.mod).
@@ -93,11 +93,6 @@ def snapshot_kinds() -> list[Path]:
     return sorted(folder.glob("snapshot.storage.k8s.io_*.yaml"))
 
 
-def disk_driver() -> Path:
-    """The driver of the disks, which is the project's own."""
-    return _build("disk-driver", "-s -w", folder=paths.ROOT / "disk-driver", package=".") / "disk-driver"
-
-
 def coredns() -> Path:
     """CoreDNS with the plugins that the local cluster uses, from Kubernetes' module."""
     return _build("kubernetes", "-s -w", package="coredns") / "coredns"
@@ -113,6 +108,17 @@ def kwok() -> Path:
     return _build("kwok", "-s -w") / "kwok"
 
 
+def disk_driver() -> Path:
+    """The CSI driver of our own, from disk-driver/."""
+    stamp = f"-s -w -X gameservers.local/disk-driver/service.Version={version.current()}"
+    return _build("disk-driver", stamp, package=".", within=paths.ROOT) / "disk-driver"
+
+
+def csi_sanity() -> Path:
+    """csi-sanity, with which tests/driver asks whether the driver keeps to the CSI specification."""
+    return _build("sanity", "-s -w") / "csi-sanity"
+
+
 def addons() -> None:
     """Compile CoreDNS, the storage provisioner, and what the disk driver needs beside it."""
     coredns()
@@ -121,18 +127,19 @@ def addons() -> None:
 
 
 def _build(
-    module: str, ldflags: str, *, folder: Path | None = None, package: str = "", instead: tuple[str, str] | None = None
+    module: str, ldflags: str, *, package: str = "", within: Path = _GO, instead: tuple[str, str] | None = None
 ) -> Path:
     """The folder of a module's binaries: of the tools that its go.mod names, or of `package`, which is our own code.
 
     Args:
-        module: its name here, and its folder in local/go unless `folder` is given.
+        module: the module's folder in `within`.
         ldflags: the linker's flags.
-        folder: the module's folder.
-        package: a folder in it, and all folders below.
+        package: a folder in the module, with all folders below it.
+        within: the folder of the module's folder.
         instead: one of `_CSI`'s programs and a file of its module, in whose place `_instead/` has one.
     """
-    folder, name = folder or _GO / module, package.strip("./") or module
+    folder = within / module
+    name = (folder / package).name
     code: list[str] = []
     for file in _code(folder, package) if package else []:
         code += [str(file), (folder / file).read_text()]

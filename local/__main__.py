@@ -95,16 +95,14 @@ def _product(command: str) -> str:
     built = images.project(binaries.ensure())
     if os.environ.get("CLUSTER") == "current":
         kubeconfig, address, built = existing.kubeconfig(), existing.node_address(), existing.deliver(built)
-        folders: tuple[str, ...] = ()
     else:
         kubeconfig, address = paths.KUBECONFIG, cluster.wanted_nodes()[0].address
-        folders = deploy.LOCAL_FOLDERS
         with steps.step("installing the disk driver"):
             deploy.disks(kubeconfig, built)
     with steps.step("installing the API"):
         deploy.api(kubeconfig, built)
     with steps.step("installing file access"):
-        deploy.sftp(kubeconfig, built, folders)
+        deploy.sftp(kubeconfig, built)
     return deploy.write_env(kubeconfig, address)
 
 

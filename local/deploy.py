@@ -8,7 +8,6 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,6 @@ SFTP_NAMESPACE = "gameserver-sftp"
 DISKS_NAMESPACE = "gameserver-disks"
 NODE_PORT = 30080
 _MANIFESTS = paths.ROOT / "local" / "manifests"
-#: The folders of the local cluster's nodes that hold disks: local-path's and the disk driver's.
-LOCAL_FOLDERS = ("/opt/local-path-provisioner", "/var/lib/gameserver-disks/mounts")
 #: The pods of file access and of the disk driver mount folders of the node, which no stricter level admits.
 _PRIVILEGED = {"pod-security.kubernetes.io/enforce": "privileged"}
 #: The image of each game that is built in.
@@ -72,19 +69,10 @@ def disks(kubeconfig: Path, built: dict[str, images.Image]) -> None:
     _install(kubeconfig, "disks", "disk-driver", DISKS_NAMESPACE, values)
 
 
-def sftp(kubeconfig: Path, built: dict[str, images.Image], folders: Sequence[str] = ()) -> None:
-    """Install or upgrade file access on every node; the API's release makes the servers' namespace first.
-
-    Args:
-        kubeconfig: the cluster's.
-        built: the images by name.
-        folders: where the nodes have the disks, if not where the chart says.
-    """
+def sftp(kubeconfig: Path, built: dict[str, images.Image]) -> None:
+    """Install or upgrade file access on every node; the API's release makes the servers' namespace first."""
     _kubectl(kubeconfig, ["apply", "-f", "-"], _namespace(SFTP_NAMESPACE, _PRIVILEGED))
-    values: dict[str, Any] = {"image": _image(built["gameserver-sftp"])}
-    if folders:
-        values["volumeFolders"] = list(folders)
-    _install(kubeconfig, "sftp", "sftp-daemonset", SFTP_NAMESPACE, values)
+    _install(kubeconfig, "sftp", "sftp-daemonset", SFTP_NAMESPACE, {"image": _image(built["gameserver-sftp"])})
 
 
 def _image(image: images.Image) -> dict[str, str]:

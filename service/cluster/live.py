@@ -7,6 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from service.kube.types import Object
 from service.servers.names import server_name, service_names
+from service.servers.usage import Usage
 
 Value = TypeVar("Value")
 
@@ -20,6 +21,7 @@ class Reader(Protocol):
     def service(self, name: str) -> Object | None: ...
     def events(self, id: int) -> tuple[Object, ...]: ...
     def releases(self, id: int, *, current: bool) -> tuple[Object, ...]: ...
+    def usage(self, claim: Object | None) -> Usage | None: ...
 
 
 class cached(Generic[Value]):
@@ -78,6 +80,10 @@ class LiveServer:
     @property
     def nodes(self) -> Mapping[str, Object]:
         return self._reader.nodes
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._reader.usage(self.claim)
 
     @cached
     def _main_objects(self) -> tuple[Object | None, Object | None, Object | None, Mapping[str, Object]]:

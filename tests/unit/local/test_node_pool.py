@@ -44,7 +44,9 @@ sys.stdin.read()
 
 def loops(folder: Path) -> list[str]:
     """The loop devices of files below a folder."""
-    listed = subprocess.run(["losetup", "--list", "--noheadings", "--output", "BACK-FILE"], capture_output=True, text=True)
+    listed = subprocess.run(
+        ["losetup", "--list", "--noheadings", "--output", "BACK-FILE"], capture_output=True, text=True
+    )
     return [line for line in listed.stdout.splitlines() if line.startswith(str(folder))]
 
 

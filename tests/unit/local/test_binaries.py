@@ -65,8 +65,8 @@ def test_a_file_of_a_module_is_replaced_in_a_copy(tmp_path: Path, monkeypatch: p
     assert (temporary / "module/pkg/nodes.go").read_text() == "ours\n"
     assert (temporary / "module/pkg/other.go").read_text() == "other\n"
     assert (module / "pkg/nodes.go").read_text() == "theirs\n"
-    path = "github.com/kubernetes-csi/external-provisioner/v6"
-    assert (temporary / "go.mod").read_text() == f"module some\n\nreplace {path} => {temporary}/module\n"
+    replaced = "github.com/kubernetes-csi/external-provisioner/v6"
+    assert (temporary / "go.mod").read_text() == f"module some\n\nreplace {replaced} => {temporary}/module\n"
     assert (temporary / "go.sum").read_text() == "sums\n"
     assert (folder / "go.mod").read_text() == "module some\n"
     assert binaries._replaced(folder, None, temporary) == []

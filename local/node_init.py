@@ -107,7 +107,7 @@ def pool(config: dict[str, str]) -> None:
         unfinished.rename(image)
     Path(POOL).mkdir(parents=True, exist_ok=True)
     # `discard` gives what an erased disk took back to the machine.
-    command = ["mount", "-t", "xfs", "-o", "loop,discard,nodev,nosuid", image, POOL]
+    command = ["mount", "-t", "xfs", "-o", "loop,discard,nodev,nosuid", str(image), POOL]
     deadline = time.monotonic() + POOL_SECONDS
     # XFS refuses a second mount of the pool, which a node that was just killed may still have.
     while subprocess.run(command, check=time.monotonic() > deadline).returncode != 0:

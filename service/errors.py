@@ -272,6 +272,16 @@ class DiskBeingErased(Problem):
     default_retry_after = 5
 
 
+class DiskNotUsable(Problem):
+    slug = "disk-not-usable"
+    status = 409
+    title = "The disk with this id cannot be used as it is"
+    explanation = (
+        "There is a volume claim with this id that the API did not make, or that has lost its volume. `detail` says "
+        "what is wrong with it and what the operator can do: see docs/operations.md."
+    )
+
+
 class DiskCannotShrink(Problem):
     slug = "disk-cannot-shrink"
     status = 409

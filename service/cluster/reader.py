@@ -22,6 +22,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from urllib.parse import quote
 
 from service.cluster.hosts import Hosts
@@ -36,10 +37,12 @@ from service.servers.accessors import sorted_events, trimmed_event
 from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, pod_name, rcon_name, server_name
 from service.servers.objects import Objects, RconPassword, ServerObjects
 from service.servers.reasons import READ_EVENTS
+from service.servers.restored import taken_up
 from service.servers.spec import never_used
 from service.settings import Settings
 
 READY_SECONDS = 2.0
+_TRIES = 3
 
 
 class ClusterReader:
@@ -116,7 +119,9 @@ class ClusterReader:
             newest[revision["labels"].get("name", "")] = revision
         installed = {name for name, revision in newest.items() if status(revision) != "uninstalled"}
         claims = self._kube.all(path("v1", self._namespace, "persistentvolumeclaims"), labelSelector=ID)
-        kept = [claim for claim in claims if claim["metadata"]["name"] not in installed and not never_used(claim)]
+        # A person may have restored a claim with its labels, but under another name.
+        own = [claim for claim in claims if claim["metadata"]["name"] == f"server-{claim['metadata']['labels'][ID]}"]
+        kept = [claim for claim in own if claim["metadata"]["name"] not in installed and not never_used(claim)]
         return sorted(kept, key=lambda claim: int(claim["metadata"]["labels"][ID]))
 
     def keep_disk(self, id: int, since: str) -> None:
@@ -124,8 +129,25 @@ class ClusterReader:
         self._annotate_claim(id, {KEPT_SINCE: since})
 
     def reuse_disk(self, id: int, since: str) -> None:
-        """Note on the claim that a server was created with it at `since`."""
-        self._annotate_claim(id, {KEPT_SINCE: None, REUSED_SINCE: since})
+        """Note on the claim that a server was created with it at `since`, and make it the release's; see `taken_up`.
+
+        Raises:
+            OperationInProgress: Others kept changing the claim at the same time.
+        """
+        for _ in range(_TRIES):
+            claim = self.get("v1", "persistentvolumeclaims", server_name(id))
+            if claim is None:
+                return
+            metadata = taken_up(claim, id, self._namespace)
+            metadata["annotations"] |= {KEPT_SINCE: None, REUSED_SINCE: since}
+            with suppress(Conflict):
+                self._kube.merge(self._claim_path(id), {"metadata": metadata})
+                return
+        raise OperationInProgress()
+
+    def volume(self, name: str) -> Object | None:
+        """The PersistentVolume with this name, read live."""
+        return self._kube.get(f"/api/v1/persistentvolumes/{quote(name, safe='')}")
 
     def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
         """Begin to delete the claim; its volume is deleted once no pod uses it. Idempotent.

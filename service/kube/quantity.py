@@ -14,5 +14,10 @@ def gib_of(quantity: str) -> int:
 
     https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
     """
+    return int((bytes_of(quantity) / _GIB).to_integral_value(rounding=ROUND_CEILING))
+
+
+def bytes_of(quantity: str) -> Decimal:
+    """A quantity in bytes. Raises ValueError if `quantity` is not one."""
     size: Decimal = parse_quantity(quantity)  # type: ignore[no-untyped-call]
-    return int((size / _GIB).to_integral_value(rounding=ROUND_CEILING))
+    return size

@@ -40,7 +40,13 @@ class Cluster(Protocol):
         """Record on the claim, if there is one, that its disk is kept since the time `since` (RFC 3339)."""
 
     def reuse_disk(self, id: int, since: str) -> None:
-        """Record on the claim that a server uses it since `since` (RFC 3339); an erase begun before has no effect."""
+        """Record on the claim that a server uses it since `since` (RFC 3339); an erase begun before has no effect.
+
+        The claim becomes the release's, whoever has made it. May raise OperationInProgress.
+        """
+
+    def volume(self, name: str) -> Object | None:
+        """The PersistentVolume with this name."""
 
     def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
         """Start to delete the claim; a missing claim is no error.

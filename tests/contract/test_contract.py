@@ -205,6 +205,27 @@ def test_a_disk_that_was_never_used_is_not_kept(interfaces: Interfaces, new_id: 
     assert [disk["metadata"]["name"] for disk in interfaces.cluster.kept_disks()].count(f"server-{id}") == 1
 
 
+def test_a_claim_that_a_person_restored_becomes_the_releases(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
+    """Once a server is to use it, Helm installs over it, and it is a disk as any other, of the same size."""
+    id = new_id()
+    interfaces.restore_claim(id)
+    assert f"server-{id}" not in [disk["metadata"]["name"] for disk in interfaces.cluster.kept_disks()]
+    assert interfaces.cluster.volume(f"volume-{id}") is None
+    interfaces.cluster.reuse_disk(id, "2026-02-28T12:00:00Z")
+    interfaces.releases.install(id, VALUES)
+    claim = interfaces.cluster.server(id).claim
+    assert claim is not None
+    assert claim["metadata"]["labels"]["gameserver/id"] == str(id)
+    assert json.loads(claim["metadata"]["annotations"]["gameserver/server"])["disk_gb"] == 1
+    assert statuses(interfaces, id) == ["deployed"]
+    interfaces.releases.uninstall(id)
+    interfaces.use_disk(id)
+    assert f"server-{id}" in [disk["metadata"]["name"] for disk in interfaces.cluster.kept_disks()]
+    with interfaces.releases.locked(id):
+        interfaces.cluster.erase_disk(id, lambda: interfaces.releases.confirm(id))
+        until(lambda: interfaces.cluster.server(id).claim is None)
+
+
 def test_a_disk_is_erased_under_the_lease_alone(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
     """An erase whose confirmation fails, because the Lease was lost, erases nothing."""
     id = new_id()

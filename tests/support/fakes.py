@@ -27,6 +27,7 @@ from service.files.accounts import Account
 from service.kube.types import Object
 from service.servers.names import KEPT_SINCE, REUSED_SINCE
 from service.servers.objects import Objects, RconPassword, ServerObjects
+from service.servers.restored import taken_up
 from service.servers.spec import never_used
 from service.servers.values import Values
 from service.tokens import Token, TokensFile, digest_of, holder
@@ -52,6 +53,7 @@ class World:
         self.made_services: dict[int, list[str]] = {}
         self.events: dict[int, list[Object]] = {}
         self.nodes: dict[str, Object] = {}
+        self.volumes: dict[str, Object] = {}
         self.logs: dict[int, str] = {}
         self.away = False
         self.password_since = TIME
@@ -90,7 +92,10 @@ class World:
         }
         self.claims[id] = {
             "metadata": {**metadata, "annotations": annotations},
-            "spec": {"resources": {"requests": {"storage": f"{record['disk_gb']}Gi"}}},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": f"{record['disk_gb']}Gi"}},
+            },
             # As with a storage class that waits for the first pod.
             "status": {"phase": "Bound" if replicas or self.bound(id) else "Pending"},
         }
@@ -207,7 +212,7 @@ class FakeCluster:
     def kept_disks(self) -> list[Object]:
         self.world.check()
         kept = [deepcopy(claim) for id, claim in self.world.claims.items() if id not in self.world.revisions]
-        return [claim for claim in kept if not never_used(claim)]
+        return [claim for claim in kept if claim["metadata"].get("labels") and not never_used(claim)]
 
     def keep_disk(self, id: int, since: str) -> None:
         self.world.check()
@@ -218,8 +223,16 @@ class FakeCluster:
         self.world.check()
         if id in self.world.claims:
             annotations = self.world.claims[id]["metadata"].setdefault("annotations", {})
+            metadata = self.world.claims[id]["metadata"]
+            for field, texts in taken_up(self.world.claims[id], id, NAMESPACE).items():
+                if field in ("labels", "annotations"):
+                    metadata.setdefault(field, {}).update(texts)
             annotations.pop(KEPT_SINCE, None)
             annotations[REUSED_SINCE] = since
+
+    def volume(self, name: str) -> Object | None:
+        self.world.check()
+        return deepcopy(self.world.volumes.get(name))
 
     def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
         self.world.check()

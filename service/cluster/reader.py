@@ -7,6 +7,7 @@ Rights that this needs:
 
     in the servers' namespace
         statefulsets (apps), pods, services     get list watch
+        jobs (batch)                            get create
         persistentvolumeclaims                  get list watch patch delete
         secrets                                 get list watch
         events                                  list watch
@@ -27,7 +28,7 @@ from urllib.parse import quote
 
 from service.cluster.hosts import Hosts
 from service.cluster.index import ServerIndex
-from service.cluster.live import LiveServer
+from service.cluster.live import LiveDiskJob, LiveServer
 from service.cluster.nodes import Nodes
 from service.errors import OperationInProgress, Problem
 from service.helm.revisions import Revisions, status
@@ -87,8 +88,12 @@ class ClusterReader:
 
     def events(self, id: int) -> tuple[Object, ...]:
         """The events of pod, StatefulSet and claim that a state may depend on, newest last."""
+        return self.events_of([server_name(id), pod_name(id)])
+
+    def events_of(self, names: Sequence[str]) -> tuple[Object, ...]:
+        """The events of the objects with these names that a state may depend on, newest last."""
         collection = path("v1", self._namespace, "events")
-        selectors = [quote(f"involvedObject.name=server-{id}{suffix}") for suffix in ("", "-0")]
+        selectors = [quote(f"involvedObject.name={name}") for name in names]
         lists = self._kube.get_all([f"{collection}?fieldSelector={selector}" for selector in selectors])
         events = [event for list_ in lists for event in (list_ or {}).get("items") or []]
         return sorted_events([trimmed_event(event) for event in events if event.get("reason") in READ_EVENTS])
@@ -148,6 +153,19 @@ class ClusterReader:
     def volume(self, name: str) -> Object | None:
         """The PersistentVolume with this name, read live."""
         return self._kube.get(f"/api/v1/persistentvolumes/{quote(name, safe='')}")
+
+    def disk_job(self, id: int) -> LiveDiskJob:
+        """The Job that makes the server's disk, its pod and the claim, read live; see `LiveDiskJob`."""
+        return LiveDiskJob(self, id)
+
+    def make_disk(self, job: Object) -> None:
+        """Create the Job, unless there is one with its name."""
+        with suppress(Conflict):
+            self._kube.create(path("batch/v1", self._namespace, "jobs"), job)
+
+    def pods_of(self, job: str) -> list[Object]:
+        """The pods of the Job with this name, read live."""
+        return self._kube.all(path("v1", self._namespace, "pods"), labelSelector=f"batch.kubernetes.io/job-name={job}")
 
     def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
         """Begin to delete the claim; its volume is deleted once no pod uses it. Idempotent.

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from service.errors import (
@@ -54,6 +55,10 @@ class World:
         self.events: dict[int, list[Object]] = {}
         self.nodes: dict[str, Object] = {}
         self.volumes: dict[str, Object] = {}
+        # The Jobs that make disks, and their pods. A Job makes its disk at once, unless a test says otherwise.
+        self.jobs: dict[int, Object] = {}
+        self.job_pods: dict[int, Object] = {}
+        self.makes_disks = True
         self.logs: dict[int, str] = {}
         self.away = False
         self.password_since = TIME
@@ -87,7 +92,7 @@ class World:
         }
         self.statefulsets[id] = {
             "metadata": {**metadata, "annotations": annotations},
-            "spec": {"replicas": replicas},
+            "spec": {"replicas": replicas, "template": {"spec": {"containers": [{"name": "game"}]}}},
             "status": {},
         }
         self.claims[id] = {
@@ -177,6 +182,8 @@ class World:
         self.revisions.pop(id, None)
         self.statefulsets.pop(id, None)
         self.pods.pop(id, None)
+        self.jobs.pop(id, None)
+        self.job_pods.pop(id, None)
         for name in (f"server-{id}", f"server-{id}-sftp", f"server-{id}-rcon"):
             self.services.pop(name, None)
 
@@ -233,6 +240,22 @@ class FakeCluster:
     def volume(self, name: str) -> Object | None:
         self.world.check()
         return deepcopy(self.world.volumes.get(name))
+
+    def disk_job(self, id: int) -> ServerObjects:
+        self.world.check()
+        job, pod = self.world.jobs.get(id), self.world.job_pods.get(id)
+        return replace(self._objects(id), statefulset=deepcopy(job), pod=deepcopy(pod), services={}, releases=())
+
+    def make_disk(self, job: Object) -> None:
+        self.world.check()
+        id = int(job["metadata"]["labels"]["gameserver/id"])
+        if id in self.world.jobs:
+            return
+        self.world.history.append(("make disk", id))
+        self.world.jobs[id] = deepcopy(job)
+        if self.world.makes_disks:
+            self.world.job_pods[id] = {"metadata": {"name": f"server-{id}-disk-x"}, "status": {"phase": "Succeeded"}}
+            self.world.claims[id]["status"] = {"phase": "Bound"}
 
     def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
         self.world.check()

@@ -1,8 +1,9 @@
-"""What the reader writes itself: a claim that becomes the release's."""
+"""What the reader writes itself: a claim that becomes the release's, and the Job that makes a disk."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -67,3 +68,11 @@ def test_a_claim_that_others_change_is_read_again(
     else:
         reader.reuse_disk(7, SINCE)
         assert kube.objects[CLAIM]["metadata"]["labels"]["gameserver/id"] == "7"
+
+
+def test_two_calls_make_one_job(reader: ClusterReader, kube: MemoryKube) -> None:
+    """The second finds the first one's."""
+    job: dict[str, Any] = {"metadata": {"name": "server-7-disk"}, "spec": {"first": True}}
+    reader.make_disk(job)
+    reader.make_disk({**job, "spec": {}})
+    assert kube.objects["/apis/batch/v1/namespaces/games/jobs/server-7-disk"]["spec"] == {"first": True}

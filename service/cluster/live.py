@@ -8,6 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from service.kube.types import Object
 from service.servers.accessors import owner_uid, uid
 from service.servers.names import disk_job_name, server_name, service_names
+from service.servers.usage import Usage
 
 Value = TypeVar("Value")
 
@@ -23,6 +24,7 @@ class Reader(Protocol):
     def events_of(self, names: Sequence[str]) -> tuple[Object, ...]: ...
     def pods_of(self, job: str) -> list[Object]: ...
     def releases(self, id: int, *, current: bool) -> tuple[Object, ...]: ...
+    def usage(self, claim: Object | None) -> Usage | None: ...
 
 
 class cached(Generic[Value]):
@@ -82,6 +84,10 @@ class LiveServer:
     def nodes(self) -> Mapping[str, Object]:
         return self._reader.nodes
 
+    @property
+    def usage(self) -> Usage | None:
+        return self._reader.usage(self.claim)
+
     @cached
     def _main_objects(self) -> tuple[Object | None, Object | None, Object | None, Mapping[str, Object]]:
         game_name, rcon_name, sftp_name = service_names(self.id)
@@ -108,6 +114,8 @@ class LiveDiskJob:
 
     services: Mapping[str, Object] = {}
     releases: tuple[Object, ...] = ()
+    # It is of interest only until the disk exists.
+    usage: Usage | None = None
 
     def __init__(self, reader: Reader, id: int) -> None:
         self.id = id

@@ -10,7 +10,7 @@ Rights that this needs:
         jobs (batch)                            get create
         persistentvolumeclaims                  get list watch patch delete
         secrets                                 get list watch
-        events                                  list watch
+        events, configmaps                      list watch
         pods/log                                get
     in the whole cluster
         nodes                                   list
@@ -30,6 +30,7 @@ from service.cluster.hosts import Hosts
 from service.cluster.index import ServerIndex
 from service.cluster.live import LiveDiskJob, LiveServer
 from service.cluster.nodes import Nodes
+from service.cluster.usage import DiskUsage
 from service.errors import OperationInProgress, Problem
 from service.helm.revisions import Revisions, status
 from service.kube.client import Conflict, Kube, path
@@ -40,6 +41,7 @@ from service.servers.objects import Objects, RconPassword, ServerObjects
 from service.servers.reasons import READ_EVENTS
 from service.servers.restored import taken_up
 from service.servers.spec import never_used
+from service.servers.usage import Usage
 from service.settings import Settings
 
 READY_SECONDS = 2.0
@@ -54,7 +56,8 @@ class ClusterReader:
         self._kube = kube or Kube()
         self._revisions = Revisions(self._kube, self._namespace)
         self.nodes = Nodes(self._kube)
-        self._index = ServerIndex(self._kube, self._namespace, self.nodes)
+        self._usage = DiskUsage(self._kube, self._namespace)
+        self._index = ServerIndex(self._kube, self._namespace, self.nodes, self._usage)
         self._hosts = Hosts(self._kube)
         self._answered_at = float("-inf")
 
@@ -81,9 +84,7 @@ class ClusterReader:
         Raises:
             InvalidRequest: `continue_` is malformed.
         """
-        # A watch of a frozen API server looks like one without changes. So ask Kubernetes, but not for every page.
-        if time.monotonic() - self._answered_at > READY_SECONDS:
-            self._ping()
+        self._answers()
         return self._index.page(limit, continue_)
 
     def events(self, id: int) -> tuple[Object, ...]:
@@ -128,6 +129,16 @@ class ClusterReader:
         own = [claim for claim in claims if claim["metadata"]["name"] == f"server-{claim['metadata']['labels'][ID]}"]
         kept = [claim for claim in own if claim["metadata"]["name"] not in installed and not never_used(claim)]
         return sorted(kept, key=lambda claim: int(claim["metadata"]["labels"][ID]))
+
+    def disks(self) -> list[tuple[Object, Usage | None]]:
+        """The claims of all servers and kept disks, from the watches, each with how full its disk is."""
+        self._answers()
+        return [(claim, self._usage.of(claim)) for claim in self._index.claims()]
+
+    def usage(self, claim: Object | None) -> Usage | None:
+        """How full the claim's disk is, as its node's agent last said; None if that is unknown."""
+        self._usage.start()
+        return self._usage.of(claim)
 
     def keep_disk(self, id: int, since: str) -> None:
         """Note on the claim that its server was deleted at `since`."""
@@ -223,6 +234,11 @@ class ClusterReader:
         except Problem:
             return False
         return True
+
+    def _answers(self) -> None:
+        # A watch of a frozen API server looks like one without changes. So ask Kubernetes, but not for every page.
+        if time.monotonic() - self._answered_at > READY_SECONDS:
+            self._ping()
 
     def _ping(self) -> None:
         self._kube.get(path("apps/v1", self._namespace, "statefulsets"), limit=1)

@@ -13,6 +13,7 @@ from typing import Protocol
 from service.files.accounts import Account
 from service.kube.types import Object
 from service.servers.objects import Objects, RconPassword
+from service.servers.usage import Usage
 from service.servers.values import Values
 from service.tokens import Token
 from service.tokenstore.records import Change, Records
@@ -35,6 +36,12 @@ class Cluster(Protocol):
 
     def kept_disks(self) -> Sequence[Object]:
         """The claims without a server, except those that never had a volume."""
+
+    def disks(self) -> Sequence[tuple[Object, Usage | None]]:
+        """The claims of all servers and kept disks, some moments old, each with how full its disk is."""
+
+    def usage(self, claim: Object | None) -> Usage | None:
+        """How full the claim's disk is; None if nobody has said so. This sends no request to Kubernetes."""
 
     def keep_disk(self, id: int, since: str) -> None:
         """Record on the claim, if there is one, that its disk is kept since the time `since` (RFC 3339)."""

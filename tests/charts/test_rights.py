@@ -133,6 +133,8 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         assert cluster.ready()
         releases.install(1, VALUES)
         assert cluster.servers(10, None)[0][0].id == 1
+        assert len(cluster.disks()) == 1
+        until(lambda: proxy.watched("configmaps"))
         server = cluster.server(1)
         assert server.pod is None
         assert server.statefulset is not None

@@ -74,7 +74,8 @@ def test_a_kept_disk_has_the_world_until_it_is_erased(cluster: Cluster, new_serv
     cluster.done("DELETE", path)
     until(lambda: cluster.call("GET", path).status_code == 404, 60)
     disk = kept(cluster)[server]
-    assert disk == {"id": server, "disk_gb": 2, "since": disk["since"]}
+    assert disk == {"id": server, "disk_gb": 2, "disk": disk["disk"], "since": disk["since"]}
+    assert disk["disk"]["size_gb"] == 2
     assert disk["since"].endswith("Z")
     refused = problem(cluster, "POST", path, {"ram_gb": 1, "disk_gb": 2})
     assert refused["type"] == "/problems/disk-kept"

@@ -250,6 +250,24 @@ def test_a_disk_is_made_before_the_first_start(interfaces: Interfaces, new_id: C
         until(lambda: interfaces.cluster.server(id).claim is None, 60)
 
 
+def test_the_disks_are_those_of_servers_and_kept_ones(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
+    """Some moments later. Where no agent says how full they are, that is unknown."""
+    id, kept = new_id(), new_id()
+
+    def known() -> dict[str, object]:
+        return {claim["metadata"]["name"]: usage for claim, usage in interfaces.cluster.disks()}
+
+    for each in (id, kept):
+        interfaces.releases.install(each, VALUES)
+        interfaces.use_disk(each)
+    interfaces.releases.uninstall(kept)
+    until(lambda: {f"server-{id}", f"server-{kept}"} <= known().keys())
+    objects = interfaces.cluster.server(id)
+    found = (known()[f"server-{id}"], known()[f"server-{kept}"], objects.usage, interfaces.cluster.usage(objects.claim))
+    assert found == (None, None, None, None)
+    assert interfaces.cluster.usage(None) is None
+
+
 def test_a_disk_is_erased_under_the_lease_alone(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
     """An erase whose confirmation fails, because the Lease was lost, erases nothing."""
     id = new_id()

@@ -26,10 +26,11 @@ from service.errors import (
 )
 from service.files.accounts import Account
 from service.kube.types import Object
-from service.servers.names import KEPT_SINCE, REUSED_SINCE
+from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE
 from service.servers.objects import Objects, RconPassword, ServerObjects
 from service.servers.restored import taken_up
 from service.servers.spec import never_used
+from service.servers.usage import Usage
 from service.servers.values import Values
 from service.tokens import Token, TokensFile, digest_of, holder
 from service.tokenstore.records import TOKEN, Change, Records, all_of
@@ -63,6 +64,10 @@ class World:
         self.away = False
         self.password_since = TIME
         self.expandable = False
+        # Whether the storage grows a disk at once; otherwise its claim stays as it is.
+        self.grows = True
+        # What the agents say about the disks, by server.
+        self.usage: dict[int, Usage] = {}
         self.node_port, self.last_node_port = 31000, 32767
         # The problem that the next write of Helm raises.
         self.failure: Problem | None = None
@@ -101,8 +106,7 @@ class World:
                 "accessModes": ["ReadWriteOnce"],
                 "resources": {"requests": {"storage": f"{record['disk_gb']}Gi"}},
             },
-            # As with a storage class that waits for the first pod.
-            "status": {"phase": "Bound" if replicas or self.bound(id) else "Pending"},
+            "status": self._claim_status(id, f"{record['disk_gb']}Gi", runs=bool(replicas)),
         }
         public = values.get("rcon", {}).get("visibility", "public") == "public"
         ports = values.get("ports", [{"name": "primary", "port": 25565, "protocol": "TCP"}])
@@ -121,6 +125,13 @@ class World:
         # Helm creates everything that it can before it reports that a part was refused.
         if not all(services):
             raise NoNodePortLeft
+
+    def _claim_status(self, id: int, size: str, *, runs: bool) -> dict[str, Any]:
+        """As with a storage class that waits for the first pod."""
+        if not self.bound(id):
+            return {"phase": "Bound", "capacity": {"storage": size}} if runs else {"phase": "Pending"}
+        status: dict[str, Any] = self.claims[id]["status"]
+        return {**status, "capacity": {"storage": size}} if self.grows else status
 
     def through_helm(self, id: int) -> None:
         """Store the values as Helm does: numbers become doubles, and whole ones are written without a fraction."""
@@ -221,6 +232,13 @@ class FakeCluster:
         kept = [deepcopy(claim) for id, claim in self.world.claims.items() if id not in self.world.revisions]
         return [claim for claim in kept if claim["metadata"].get("labels") and not never_used(claim)]
 
+    def disks(self) -> list[tuple[Object, Usage | None]]:
+        self.world.check()
+        return [(deepcopy(claim), self.world.usage.get(id)) for id, claim in self.world.claims.items()]
+
+    def usage(self, claim: Object | None) -> Usage | None:
+        return self.world.usage.get(int(claim["metadata"]["labels"][ID])) if claim else None
+
     def keep_disk(self, id: int, since: str) -> None:
         self.world.check()
         if id in self.world.claims:
@@ -296,6 +314,7 @@ class FakeCluster:
             services={each: deepcopy(world.services[each]) for each in names if each in world.services},
             events=tuple(deepcopy(world.events.get(id, []))),
             nodes=deepcopy(world.nodes),
+            usage=world.usage.get(id) if id in world.claims else None,
             releases=tuple(
                 {
                     "name": f"sh.helm.release.v1.{name}.v{version}",

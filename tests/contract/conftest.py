@@ -35,6 +35,7 @@ class Interfaces:
 
     `refuse_next` makes the fake refuse the next write. A real cluster refuses only with a reason, so it does nothing
     there. `use_disk` makes a claim look as if it had a volume, which it gets at the first start otherwise.
+    `restore_claim` creates the claim of a server as a person does who restores one, of 1 GiB.
     """
 
     cluster: Cluster
@@ -44,6 +45,7 @@ class Interfaces:
     lose_service: Callable[[str], None]
     refuse_next: Callable[[], None]
     use_disk: Callable[[int], None]
+    restore_claim: Callable[[int], None]
 
 
 def revisions(interfaces: Interfaces, id: int) -> list[tuple[str, str]]:
@@ -97,7 +99,28 @@ def real(real_settings: Settings) -> Interfaces:
         lose_service,
         lambda: None,
         use_disk,
+        lambda id: _created(kube, path("v1", real_settings.servers_namespace, "persistentvolumeclaims"), id),
     )
+
+
+def _restored(id: int) -> dict[str, Any]:
+    """A claim that only has the right name."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": f"server-{id}"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            # It names a volume, so that no provisioner makes one.
+            "storageClassName": "",
+            "volumeName": f"volume-{id}",
+            "resources": {"requests": {"storage": "1024Mi"}},
+        },
+    }
+
+
+def _created(kube: Kube, collection: str, id: int) -> None:
+    kube.create(collection, _restored(id))
 
 
 @pytest.fixture
@@ -117,8 +140,20 @@ def fake() -> Interfaces:
     def use_disk(id: int) -> None:
         world.claims[id]["status"] = {"phase": "Bound"}
 
+    def restore_claim(id: int) -> None:
+        world.claims[id] = {**_restored(id), "status": {"phase": "Pending"}}
+
     releases = FakeReleases(world)
-    return Interfaces(FakeCluster(world), releases, releases, lose_statefulset, lose_service, refuse_next, use_disk)
+    return Interfaces(
+        FakeCluster(world),
+        releases,
+        releases,
+        lose_statefulset,
+        lose_service,
+        refuse_next,
+        use_disk,
+        restore_claim,
+    )
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.cluster)])

@@ -202,7 +202,8 @@ https://kubernetes.io/docs/concepts/storage/persistent-volumes/#recovering-from-
 {{- $wanted := mulf $.diskGb 1024 -}}
 {{- $asked := include "gameserver.mib" $requested | float64 -}}
 {{- $has := include "gameserver.mib" $capacity | float64 -}}
-{{- if and (gt $asked $wanted) (le $asked (addf $wanted 64)) -}}
+{{- if or (eq (divf $asked 1024 | ceil) (float64 $.diskGb)) (and (gt $asked $wanted) (le $asked (addf $wanted 64))) -}}
+{{- /* A restored claim may have a size like 1500Mi. Rounding it up would grow the disk, which not every class can. */ -}}
 {{- $request = $requested -}}
 {{- else if and (gt $asked $wanted) (or (eq $has 0.0) (gt $has (addf $wanted 64))) -}}
 {{- fail (printf "diskGb is %d, but the disk already has %s and cannot shrink" (int $.diskGb) $requested) -}}
@@ -214,10 +215,10 @@ https://kubernetes.io/docs/concepts/storage/persistent-volumes/#recovering-from-
 {{- end }}
 
 {{/*
-A quantity of bytes in MiB; 0 if it has a decimal suffix, which nobody uses for disks.
+A quantity of bytes in MiB.
 */}}
 {{- define "gameserver.mib" -}}
 {{- $suffix := regexFind "[A-Za-z]*$" (toString .) -}}
-{{- $factor := get (dict "" 0.00000095367431640625 "Ki" 0.0009765625 "Mi" 1.0 "Gi" 1024.0 "Ti" 1048576.0 "Pi" 1073741824.0) $suffix -}}
-{{- mulf (trimSuffix $suffix (toString .) | float64) ($factor | default 0.0) -}}
+{{- $factor := get (dict "" 1.0 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0) $suffix -}}
+{{- divf (mulf (trimSuffix $suffix (toString .) | float64) ($factor | default 0.0)) 1048576 -}}
 {{- end }}

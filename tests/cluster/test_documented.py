@@ -93,8 +93,9 @@ def test_what_is_installed_is_looked_at_as_written(cluster: Cluster) -> None:
     assert int(typed(block("docs/operations.md", "kubectl get services -A"))) >= 1
     (top,) = (command for command in COMMANDS if command.startswith("kubectl top"))
     assert "api-" in typed(top)
-    (room,) = (command for command in COMMANDS if command.endswith("csistoragecapacities"))
-    assert "gameserver-disks" in typed(room)
+    heading, *rooms = typed(block("docs/operations.md", "kubectl -n gameserver-disks get")).splitlines()
+    assert heading.split() == ["NODE", "CLASS", "ROOM"]
+    assert {"node1", "node2"} <= {room.split()[0] for room in rooms}
 
 
 def test_files_are_set_up_as_written(cluster: Cluster, namespace: str, tmp_path: Path) -> None:

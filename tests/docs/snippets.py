@@ -61,6 +61,8 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
         ("kubectl create namespace gameserver-sftp", REAL + "test_it_is_installed_as_written"),
         ("mkfs.xfs /dev/sdb", HERE + "test_a_pool_is_made_as_written"),
         ("kubectl create namespace gameserver-disks", REAL + "test_it_is_installed_as_written"),
+        ("kubectl -n gameserver-disks get csistoragecapacities",
+         REAL + "test_what_is_installed_is_looked_at_as_written"),
         ("kubectl -n gameserver-system get pods -l app.kubernetes.io/instance=api",
          GAMES + "test_an_operators_game_needs_nothing_but_the_charts_values"),
         ("kubectl -n gameserver-system patch secret api-issued-tokens --type=merge",
@@ -114,7 +116,6 @@ COMMANDS = {
     "kubectl -n gameserver-system rollout restart deployment api": REAL
     + "test_what_is_installed_is_changed_as_written",
     "helm -n gameserver-system rollback api": REAL + "test_what_is_installed_is_changed_as_written",
-    "kubectl -n gameserver-disks get csistoragecapacities": REAL + "test_what_is_installed_is_looked_at_as_written",
     "kubectl top pods -n gameserver-system": REAL + "test_what_is_installed_is_looked_at_as_written",
     "kubectl -n gameserver-sftp delete secret server-4711": REAL + "test_files_are_set_up_as_written",
     "helm upgrade --reuse-values --set ramGb=8": RUNBOOK + "test_a_value_is_changed_and_stays",

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from local import cache, paths, steps, version
@@ -114,6 +115,15 @@ def disk_driver() -> Path:
     return _build("disk-driver", stamp, package=".", within=paths.ROOT) / "disk-driver"
 
 
+def disk_driver_tests() -> Path:
+    """The tests that drive the compiled driver, from disk-driver/integration."""
+    folder = paths.ROOT / "disk-driver"
+    key = _key(folder, [file.read_text() for file in sorted(folder.rglob("*.go"))])
+    return _compiled(folder, "disk-driver-tests", key, "test", "-c", "-tags=integration", "./integration") / (
+        "integration.test"
+    )
+
+
 def csi_sanity() -> Path:
     """csi-sanity, with which tests/driver asks whether the driver keeps to the CSI specification."""
     return _build("sanity", "-s -w") / "csi-sanity"
@@ -139,25 +149,38 @@ def _build(
         instead: one of `_CSI`'s programs and a file of its module, in whose place `_instead/` has one.
     """
     folder = within / module
-    name = (folder / package).name
     code: list[str] = []
     for file in _code(folder, package) if package else []:
         code += [str(file), (folder / file).read_text()]
     if instead:
         code.append(_instead(folder, instead).read_text())
-    key = cache.key_of((folder / "go.mod").read_text(), (folder / "go.sum").read_text(), ldflags, *code)
     target = f"./{package}" if package else "tool"
+    with tempfile.TemporaryDirectory() as temporary:
+        return _compiled(
+            folder,
+            (folder / package).name,
+            _key(folder, [ldflags, *code]),
+            *("build", *_NO_DEBUGGING, "-ldflags", ldflags),
+            target,
+            prepare=lambda: _replaced(folder, instead, Path(temporary)),
+        )
+
+
+def _key(module: Path, parts: Sequence[str]) -> str:
+    return cache.key_of((module / "go.mod").read_text(), (module / "go.sum").read_text(), *parts)
+
+
+def _compiled(
+    module: Path, name: str, key: str, verb: str, *arguments: str, prepare: Callable[[], Sequence[str]] = tuple
+) -> Path:
+    """The folder with what `go VERB` makes of a module. `prepare` returns more flags, if it has to be compiled."""
 
     def build(destination: Path) -> None:
-        with (
-            steps.step(f"compiling {name} from source (minutes, the first time only)"),
-            tempfile.TemporaryDirectory() as temporary,
-        ):
+        with steps.step(f"compiling {name} from source (minutes, the first time only)"):
             steps.run(
                 f"go-build-{name}",
-                [_go(folder), "build", "-trimpath", *_NO_DEBUGGING, "-ldflags", ldflags]
-                + [*_replaced(folder, instead, Path(temporary)), "-o", f"{destination}/", target],
-                cwd=folder,
+                [_go(module), verb, "-trimpath", *prepare(), "-o", f"{destination}/", *arguments],
+                cwd=module,
                 env={**os.environ, "CGO_ENABLED": "0"},
             )
 

@@ -7,8 +7,6 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"gameservers.local/disk-driver/fault"
 	"gameservers.local/disk-driver/mounts"
 	"gameservers.local/disk-driver/pool"
@@ -56,12 +54,9 @@ func (d *Disks) mount(id string) error {
 	if err := mounts.MakePoint(point); err != nil {
 		return err
 	}
-	err = mounts.XFS(device.Name(), point)
-	if errors.Is(err, unix.EUCLEAN) {
-		return fmt.Errorf("its file system is damaged (%w). Make a copy of %s on the node, then run `xfs_repair %s`", err, image, image)
-	}
-	if err != nil {
-		return err
+	if err := mounts.XFS(device.Name(), point); err != nil {
+		return fmt.Errorf("the kernel does not mount its file system: %w. If it is damaged, make a copy of %s on the node,"+
+			" then run `xfs_repair` on it", err, image)
 	}
 	return d.fit(disk)
 }

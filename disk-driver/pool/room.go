@@ -45,11 +45,10 @@ func (p *Pool) room() (Room, error) {
 	return room, nil
 }
 
-// free is what can be promised. The blocks that are free limit it too, in case something else fills the pool.
+// free is what can be promised. The free blocks limit it too, in case something else fills the pool.
 func (l Limits) free(room Room, available int64) int64 {
-	reserve := float64(room.Size) * l.ReservePercent / 100
-	promised := float64(room.Size)*l.Overcommit - reserve - float64(room.Reserved)
-	real := (float64(available) - reserve) * max(1, l.Overcommit)
+	promised := float64(room.Size)*(l.Overcommit-l.ReservePercent/100) - float64(room.Reserved)
+	real := float64(available) * max(1, l.Overcommit)
 	return int64(max(0, min(promised, real)))
 }
 

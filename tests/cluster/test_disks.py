@@ -14,6 +14,10 @@ from tests.cluster.test_runbook import follow
 from tests.support.waiting import until
 
 CLASS = "expandable-for-a-test"
+#: The class of the product's own driver.
+DRIVER_CLASS = "gameserver-disks"
+#: In GiB, more than any pool of the local cluster has.
+TOO_LARGE = 900
 #: The kinds of all objects that belong to a server or mention it.
 KINDS = "statefulsets,pods,services,endpointslices,persistentvolumeclaims,secrets,configmaps,controllerrevisions,leases"
 
@@ -60,6 +64,23 @@ def problem(cluster: Cluster, method: str, path: str, body: object) -> dict[str,
 def kept(cluster: Cluster) -> dict[int, dict[str, Any]]:
     """The kept disks by id."""
     return {disk["id"]: disk for disk in cluster.done("GET", "/api/v1/disk/")["disks"]}
+
+
+def on_class(cluster: Cluster, server: int, name: str, **changes: Any) -> None:
+    """Create the server with a disk of a StorageClass and with other values, as an operator would."""
+    helm = ("helm", "-n", SERVERS_NAMESPACE)
+    cluster.create(server, start=False)
+    values = json.loads(cluster.run(*helm, "get", "values", f"server-{server}", "-o", "json"))
+    cluster.done("DELETE", f"/api/v1/server/{server}/?disk=erase")
+    until(lambda: "PersistentVolumeClaim" not in str(remains(cluster, server)), 30)
+    values |= {"storage": {**values.get("storage", {}), "className": name}, **changes}
+    chart = str(ROOT / "charts" / "gameserver")
+    cluster.run(*helm, "install", f"server-{server}", chart, "-f", "-", stdin=json.dumps(values))
+
+
+def slugs(cluster: Cluster, server: int) -> list[str]:
+    """The slugs of the server's notes."""
+    return [note["slug"] for note in cluster.status(server)["notes"]]
 
 
 def test_a_kept_disk_has_the_world_until_it_is_erased(cluster: Cluster, new_server: Callable[[], int]) -> None:
@@ -169,13 +190,7 @@ def test_the_disk_of_a_class_that_can_grow_is_grown(
     server = new_server()
     path = f"/api/v1/server/{server}/"
     helm = ("helm", "-n", SERVERS_NAMESPACE)
-    chart = str(ROOT / "charts" / "gameserver")
-    cluster.create(server, start=False)
-    values = json.loads(cluster.run(*helm, "get", "values", f"server-{server}", "-o", "json"))
-    cluster.done("DELETE", f"{path}?disk=erase")
-    until(lambda: "PersistentVolumeClaim" not in str(remains(cluster, server)), 30)
-    values |= {"storage": {**values.get("storage", {}), "className": expandable}}
-    cluster.run(*helm, "install", f"server-{server}", chart, "-f", "-", stdin=json.dumps(values))
+    on_class(cluster, server, expandable)
     unmade = problem(cluster, "PATCH", path, {"disk_gb": 20})
     assert unmade["errors"] == {"disk_gb": ["must be 1 until the server's first start, which creates the disk"]}
     cluster.done("PATCH", f"{path}start")
@@ -200,3 +215,46 @@ def test_the_disk_of_a_class_that_can_grow_is_grown(
     until(lambda: cluster.call("GET", path).status_code == 404, 60)
     cluster.create(server, disk_gb=30, disk="reuse", start=False)
     assert cluster.get("pvc", f"server-{server}")["spec"]["resources"]["requests"] == {"storage": "30Gi"}
+
+
+def test_a_disk_grows_while_the_game_runs_and_a_growth_without_room_is_taken_back(
+    cluster: Cluster, new_server: Callable[[], int]
+) -> None:
+    """The pod stays the same through all of it. A stopped server's disk grows at its next start."""
+    server = new_server()
+    path = f"/api/v1/server/{server}/"
+    on_class(cluster, server, DRIVER_CLASS, replicas=1)
+    cluster.until_state(server, "running")
+
+    def pod() -> str:
+        return str(cluster.get("pod", f"server-{server}-0")["metadata"]["uid"])
+
+    def size() -> Any:
+        return cluster.status(server)["disk"]["size_gb"]
+
+    before = pod()
+    assert cluster.done("PATCH", path, {"disk_gb": 2}) == {"success": True, "restarting": False}
+    until(lambda: size() == 2, 180, lambda: str(cluster.status(server)))
+    cluster.done("PATCH", path, {"disk_gb": TOO_LARGE})
+    until(lambda: slugs(cluster, server) == ["disk-growth-failed"], 180, lambda: str(cluster.status(server)))
+    assert size() == 2
+    cluster.done("PATCH", path, {"disk_gb": 2})
+    until(lambda: slugs(cluster, server) == [], 180, lambda: str(cluster.status(server)))
+    assert (size(), cluster.status(server)["state"], pod()) == (2, "running", before)
+
+    cluster.done("PATCH", f"{path}stop")
+    cluster.until_state(server, "stopped")
+    cluster.done("PATCH", path, {"disk_gb": 3})
+    until(lambda: slugs(cluster, server) == ["disk-grows-at-next-start"], 60, lambda: str(cluster.status(server)))
+    cluster.done("PATCH", f"{path}start")
+    until(lambda: size() == 3, 180, lambda: str(cluster.status(server)))
+    assert slugs(cluster, server) == []
+
+
+def test_a_disk_for_which_no_node_has_room_is_the_reason(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """The scheduler says so at once, and the note has its slug."""
+    server = new_server()
+    on_class(cluster, server, DRIVER_CLASS, replicas=1, diskGb=TOO_LARGE)
+    failed = cluster.until_state(server, "failed", seconds=60)
+    assert f"{TOO_LARGE} GiB of disk" in failed["reason"]
+    assert slugs(cluster, server) == ["no-disk-space-on-nodes"]

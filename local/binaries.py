@@ -1,12 +1,14 @@
 """Kubernetes, etcd, Helm and what the local cluster has besides, compiled from pinned Go modules."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
-from local import cache, paths, steps
+from local import cache, paths, steps, version
 
 _GO = paths.ROOT / "local" / "go"
 #: The lowest Go that a module needs (the `go` line of their go.mod).
@@ -16,6 +18,15 @@ _GO_REQUIRED = re.compile(r"^go ([\d.]+)", re.MULTILINE)
 _NO_DEBUGGING = ["-gcflags=all=-dwarf=false"]
 _KUBERNETES = re.compile(r"k8s.io/kubernetes => k8s.io/kubernetes (v(\d+)\.(\d+)\.\d+)")
 _HELM = re.compile(r"helm.sh/helm/v4 (v\S+)")
+#: Kubernetes' programs for a CSI driver: the module of each.
+_CSI = {
+    "csi-provisioner": "github.com/kubernetes-csi/external-provisioner/v6",
+    "csi-resizer": "github.com/kubernetes-csi/external-resizer/v2",
+    "csi-snapshotter": "github.com/kubernetes-csi/external-snapshotter/v8",
+    "snapshot-controller": "github.com/kubernetes-csi/external-snapshotter/v8",
+}
+#: Has the definitions of the snapshots' kinds for Kubernetes.
+_SNAPSHOT_KINDS = "github.com/kubernetes-csi/external-snapshotter/client/v8"
 
 
 def kubernetes_version() -> str:
@@ -60,6 +71,28 @@ def metrics_server() -> Path:
     return _build("metrics", "-s -w") / "metrics-server"
 
 
+def csi() -> dict[str, tuple[str, Path]]:
+    """Kubernetes' programs for a CSI driver: name → version and path.
+
+    Their module excludes what is newer than in Kubernetes' module: so they are made of the same packages, which are
+    compiled once (1 min of CPU in place of 6). One file of the provisioner does not compile with these, which is
+    replaced by `_instead/nodes.go`.
+    """
+    folder = _build("csi", "-s -w", instead=("csi-provisioner", "pkg/capacity/topology/nodes.go"))
+    return {name: (csi_version(name), folder / name) for name in _CSI}
+
+
+def csi_version(name: str) -> str:
+    """The version of one of `csi()`'s programs."""
+    return _required("csi", _CSI[name])
+
+
+def snapshot_kinds() -> list[Path]:
+    """The manifests that make the kinds VolumeSnapshot, VolumeSnapshotContent and VolumeSnapshotClass known."""
+    folder = _downloaded(_GO / "csi", _SNAPSHOT_KINDS) / "config" / "crd"
+    return sorted(folder.glob("snapshot.storage.k8s.io_*.yaml"))
+
+
 def coredns() -> Path:
     """CoreDNS with the plugins that the local cluster uses, from Kubernetes' module."""
     return _build("kubernetes", "-s -w", package="coredns") / "coredns"
@@ -75,30 +108,105 @@ def kwok() -> Path:
     return _build("kwok", "-s -w") / "kwok"
 
 
+def disk_driver() -> Path:
+    """The CSI driver of our own, from disk-driver/."""
+    stamp = f"-s -w -X gameservers.local/disk-driver/service.Version={version.current()}"
+    return _build("disk-driver", stamp, package=".", within=paths.ROOT) / "disk-driver"
+
+
+def csi_sanity() -> Path:
+    """csi-sanity, with which tests/driver asks whether the driver keeps to the CSI specification."""
+    return _build("sanity", "-s -w") / "csi-sanity"
+
+
 def addons() -> None:
-    """Compile CoreDNS and the storage provisioner."""
+    """Compile CoreDNS, the storage provisioner, and what the disk driver needs beside it."""
     coredns()
+    csi()
     local_path_provisioner()
 
 
-def _build(module: str, ldflags: str, *, package: str = "") -> Path:
-    """The folder of a module's binaries: of the tools that its go.mod names, or of `package`, which is our own code."""
-    folder, name = _GO / module, package or module
-    code = [file.read_text() for file in sorted((folder / package).glob("*.go"))] if package else []
+def _build(
+    module: str, ldflags: str, *, package: str = "", within: Path = _GO, instead: tuple[str, str] | None = None
+) -> Path:
+    """The folder of a module's binaries: of the tools that its go.mod names, or of `package`, which is our own code.
+
+    Args:
+        module: the module's folder in `within`.
+        ldflags: the linker's flags.
+        package: a folder in the module, with all folders below it.
+        within: the folder of the module's folder.
+        instead: one of `_CSI`'s programs and a file of its module, in whose place `_instead/` has one.
+    """
+    folder = within / module
+    name = (folder / package).name
+    code: list[str] = []
+    for file in _code(folder, package) if package else []:
+        code += [str(file), (folder / file).read_text()]
+    if instead:
+        code.append(_instead(folder, instead).read_text())
     key = cache.key_of((folder / "go.mod").read_text(), (folder / "go.sum").read_text(), ldflags, *code)
     target = f"./{package}" if package else "tool"
 
     def build(destination: Path) -> None:
-        with steps.step(f"compiling {name} from source (minutes, the first time only)"):
+        with (
+            steps.step(f"compiling {name} from source (minutes, the first time only)"),
+            tempfile.TemporaryDirectory() as temporary,
+        ):
             steps.run(
                 f"go-build-{name}",
                 [_go(folder), "build", "-trimpath", *_NO_DEBUGGING, "-ldflags", ldflags]
-                + ["-o", f"{destination}/", target],
+                + [*_replaced(folder, instead, Path(temporary)), "-o", f"{destination}/", target],
                 cwd=folder,
                 env={**os.environ, "CGO_ENABLED": "0"},
             )
 
     return cache.built("binaries", f"{name}-{key}", build)
+
+
+def _code(folder: Path, package: str) -> list[Path]:
+    """The Go files that a package and what is below it are compiled from."""
+    files = sorted((folder / package).rglob("*.go"))
+    return [file.relative_to(folder) for file in files if not file.name.endswith("_test.go")]
+
+
+def _instead(folder: Path, instead: tuple[str, str]) -> Path:
+    return folder / "_instead" / Path(instead[1]).name
+
+
+def _replaced(folder: Path, instead: tuple[str, str] | None, temporary: Path) -> list[str]:
+    """The flag of `go build` for a go.mod in `temporary` that takes a changed copy of a module there."""
+    if instead is None:
+        return []
+    path, copy = _CSI[instead[0]], temporary / "module"
+    shutil.copytree(_downloaded(folder, path), copy)
+    # Go's cache of modules is read-only, and so are copies.
+    file = copy / instead[1]
+    file.parent.chmod(0o755)
+    file.unlink()
+    shutil.copy(_instead(folder, instead), file)
+    shutil.copy(folder / "go.sum", temporary)
+    (temporary / "go.mod").write_text((folder / "go.mod").read_text() + f"\nreplace {path} => {copy}\n")
+    return [f"-modfile={temporary / 'go.mod'}"]
+
+
+def _downloaded(folder: Path, path: str) -> Path:
+    """The folder of a module that the go.mod in `folder` requires."""
+    version = _required(folder.name, path)
+    command = [_go(folder), "mod", "download", "-json", f"{path}@{version}"]
+    # In the module's folder, whose go.sum says what is to come.
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise steps.StepFailed(f"go mod download {path}@{version} failed: {result.stdout}{result.stderr}")
+    return Path(json.loads(result.stdout)["Dir"])
+
+
+def _required(module: str, path: str) -> str:
+    """The version of `path` that a go.mod in local/go requires."""
+    match = re.search(rf"^\s*{re.escape(path)} (v\S+)", (_GO / module / "go.mod").read_text(), re.MULTILINE)
+    if match is None:
+        raise steps.StepFailed(f"local/go/{module}/go.mod does not require {path}")
+    return match[1]
 
 
 def _ldflags() -> str:

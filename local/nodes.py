@@ -162,6 +162,12 @@ def start(node: Node, binaries: Path) -> None:
     _wait(node, socket.exists, outer, "containerd")
 
 
+def ensure_pool(node: Node) -> None:
+    """Mount the pool of disks in the running node, if an earlier commit has started it without one."""
+    command = [sys.executable, paths.ROOT / "local" / "node_init.py", node.folder / "node.json", "pool"]
+    steps.output(enter(node, command))
+
+
 def route(nodes: Sequence[Node]) -> None:
     """Give each node a route to the other nodes' pods."""
     for node in nodes:

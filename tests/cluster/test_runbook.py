@@ -121,9 +121,7 @@ def test_a_rollback_is_gone_on_from(cluster: Cluster, new_server: Callable[[], i
     goes_on(cluster, server)
 
 
-def test_an_uninstall_keeps_the_disk_for_a_hand_and_for_the_api(
-    cluster: Cluster, new_server: Callable[[], int]
-) -> None:
+def test_an_uninstall_keeps_the_disk_for_helm_and_for_the_api(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """The API lists the kept disk and reuses it on request. Helm can use it again with the saved values."""
     server = new_server()
     path = f"/api/v1/server/{server}/"
@@ -239,7 +237,7 @@ def test_a_lost_release_is_made_again_over_its_disk(cluster: Cluster, new_server
     goes_on(cluster, server)
 
 
-def test_a_field_that_another_hand_took_is_given_back(cluster: Cluster, new_server: Callable[[], int]) -> None:
+def test_a_field_taken_by_another_tool_is_given_back(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """After a `kubectl scale` the API answers 409 for the field, and after the command it works again."""
     server = new_server()
     cluster.create(server, start=False)

@@ -74,6 +74,7 @@ def list_servers(query: dict[str, Any]) -> Response:
     errors.ServerExists,
     errors.EulaNotAccepted,
     errors.DiskKept,
+    errors.DiskNotUsable,
     errors.DiskBeingErased,
     errors.DiskCannotShrink,
     errors.DiskCannotGrow,

@@ -336,9 +336,10 @@ def test_a_disk_that_never_existed_is_not_kept(client: Client, world: World) -> 
         {"status": {"phase": "Lost"}, "spec": {"volumeName": "pv-1"}},
         {"status": {"phase": "Pending"}, "spec": {"volumeName": "pv-1"}},
         {"status": {"phase": "Pending"}, "spec": {"dataSourceRef": {"kind": "VolumeSnapshot", "name": "backup"}}},
+        {"status": {"phase": "Pending"}, "spec": {"selector": {"matchLabels": {"velero.io/dynamic-pv-restore": "a"}}}},
         {"status": {"phase": "Pending"}, "metadata": {"annotations": {}}},
     ],
-    ids=["lost", "bound to a volume", "filled from a snapshot", "created by someone else"],
+    ids=["lost", "bound to a volume", "filled from a snapshot", "waits for a tool", "created by someone else"],
 )
 def test_a_disk_that_may_hold_a_world_is_kept(client: Client, world: World, claim: dict[str, Any]) -> None:
     """Only a claim that surely never had a volume is not kept."""

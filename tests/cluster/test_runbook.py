@@ -18,7 +18,8 @@ from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.support.waiting import until
 
 _HEADING = "## Repair a single server"
-#: The sections with commands, and how many blocks each has. Each section has a test below.
+#: The sections with commands, and how many blocks each has. Each section has a test below, or in
+#: tests/cluster/test_restored_claims.py.
 SECTIONS = {
     "Show the desired and the actual state": 1,
     "Change a value": 1,
@@ -27,6 +28,7 @@ SECTIONS = {
     "Replace the RCON password": 1,
     "A release left in pending-upgrade": 1,
     "A lost release over a kept disk": 2,
+    "A disk restored by hand or by Velero": 2,
     "Another tool manages a field": 1,
 }
 

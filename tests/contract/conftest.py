@@ -38,6 +38,7 @@ class Interfaces:
     `refuse_next` makes the fake refuse the next write. A real cluster refuses only with a reason, so it does nothing
     there. `use_disk` makes a claim look as if it had a volume, which it gets at the first start otherwise. `report_use`
     does what the agent of a node does: it writes a record, whose entry of the server's disk this is.
+    `restore_claim` creates the claim of a server as a person does who restores one, of 1 GiB.
     """
 
     cluster: Cluster
@@ -48,6 +49,7 @@ class Interfaces:
     refuse_next: Callable[[], None]
     use_disk: Callable[[int], None]
     report_use: Callable[[int, str, Mapping[str, Any]], None]
+    restore_claim: Callable[[int], None]
 
 
 def revisions(interfaces: Interfaces, id: int) -> list[tuple[str, str]]:
@@ -108,7 +110,28 @@ def real(real_settings: Settings) -> Interfaces:
         lambda: None,
         use_disk,
         report_use,
+        lambda id: _created(kube, path("v1", real_settings.servers_namespace, "persistentvolumeclaims"), id),
     )
+
+
+def _restored(id: int) -> dict[str, Any]:
+    """A claim that only has the right name."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": f"server-{id}"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            # It names a volume, so that no provisioner makes one.
+            "storageClassName": "",
+            "volumeName": f"volume-{id}",
+            "resources": {"requests": {"storage": "1024Mi"}},
+        },
+    }
+
+
+def _created(kube: Kube, collection: str, id: int) -> None:
+    kube.create(collection, _restored(id))
 
 
 @pytest.fixture
@@ -131,9 +154,20 @@ def fake() -> Interfaces:
     def report_use(id: int, as_of: str, entry: Mapping[str, Any]) -> None:
         world.usage[id] = parse(json.dumps({"as_of": as_of, "disks": {"volume": entry}}))[0]["volume"]
 
+    def restore_claim(id: int) -> None:
+        world.claims[id] = {**_restored(id), "status": {"phase": "Pending"}}
+
     releases = FakeReleases(world)
     return Interfaces(
-        FakeCluster(world), releases, releases, lose_statefulset, lose_service, refuse_next, use_disk, report_use
+        FakeCluster(world),
+        releases,
+        releases,
+        lose_statefulset,
+        lose_service,
+        refuse_next,
+        use_disk,
+        report_use,
+        restore_claim,
     )
 
 

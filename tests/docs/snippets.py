@@ -22,6 +22,7 @@ PICTURE = "a picture"
 HERE = "tests/docs/test_snippets.py::"
 REAL = "tests/cluster/test_documented.py::"
 RUNBOOK = "tests/cluster/test_runbook.py::"
+RESTORED = "tests/cluster/test_restored_claims.py::"
 GAMES = "tests/cluster/test_games.py::"
 
 #: By page, how each block begins, and the test that runs it. What a test does only in part (helm's
@@ -89,6 +90,9 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
          RUNBOOK + "test_a_lost_release_is_made_again_over_its_disk"),
         ("kubectl -n gameservers delete statefulset,service,secret,networkpolicy -l gameserver/id=4711",
          RUNBOOK + "test_a_lost_release_is_made_again_over_its_disk"),
+        ("volume=$(kubectl get pv -o jsonpath=", RESTORED + "test_a_volume_that_outlived_its_claim_is_used_again"),
+        ("curl -sS --fail-with-body -X POST",
+         RESTORED + "test_a_volume_that_outlived_its_claim_is_used_again"),
         ("helm -n gameservers upgrade server-4711 charts/gameserver --reuse-values --force-conflicts",
          RUNBOOK + "test_a_field_taken_by_another_tool_is_given_back"),
     ],

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from service.errors import (
@@ -27,6 +28,7 @@ from service.files.accounts import Account
 from service.kube.types import Object
 from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE
 from service.servers.objects import Objects, RconPassword, ServerObjects
+from service.servers.restored import taken_up
 from service.servers.spec import never_used
 from service.servers.usage import Usage
 from service.servers.values import Values
@@ -53,6 +55,11 @@ class World:
         self.made_services: dict[int, list[str]] = {}
         self.events: dict[int, list[Object]] = {}
         self.nodes: dict[str, Object] = {}
+        self.volumes: dict[str, Object] = {}
+        # The Jobs that make disks, and their pods. A Job makes its disk at once, unless a test says otherwise.
+        self.jobs: dict[int, Object] = {}
+        self.job_pods: dict[int, Object] = {}
+        self.makes_disks = True
         self.logs: dict[int, str] = {}
         self.away = False
         self.password_since = TIME
@@ -90,12 +97,15 @@ class World:
         }
         self.statefulsets[id] = {
             "metadata": {**metadata, "annotations": annotations},
-            "spec": {"replicas": replicas},
+            "spec": {"replicas": replicas, "template": {"spec": {"containers": [{"name": "game"}]}}},
             "status": {},
         }
         self.claims[id] = {
             "metadata": {**metadata, "annotations": annotations},
-            "spec": {"resources": {"requests": {"storage": f"{record['disk_gb']}Gi"}}},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": f"{record['disk_gb']}Gi"}},
+            },
             "status": self._claim_status(id, f"{record['disk_gb']}Gi", runs=bool(replicas)),
         }
         public = values.get("rcon", {}).get("visibility", "public") == "public"
@@ -183,6 +193,8 @@ class World:
         self.revisions.pop(id, None)
         self.statefulsets.pop(id, None)
         self.pods.pop(id, None)
+        self.jobs.pop(id, None)
+        self.job_pods.pop(id, None)
         for name in (f"server-{id}", f"server-{id}-sftp", f"server-{id}-rcon"):
             self.services.pop(name, None)
 
@@ -218,7 +230,7 @@ class FakeCluster:
     def kept_disks(self) -> list[Object]:
         self.world.check()
         kept = [deepcopy(claim) for id, claim in self.world.claims.items() if id not in self.world.revisions]
-        return [claim for claim in kept if not never_used(claim)]
+        return [claim for claim in kept if claim["metadata"].get("labels") and not never_used(claim)]
 
     def disks(self) -> list[tuple[Object, Usage | None]]:
         self.world.check()
@@ -236,8 +248,32 @@ class FakeCluster:
         self.world.check()
         if id in self.world.claims:
             annotations = self.world.claims[id]["metadata"].setdefault("annotations", {})
+            metadata = self.world.claims[id]["metadata"]
+            for field, texts in taken_up(self.world.claims[id], id, NAMESPACE).items():
+                if field in ("labels", "annotations"):
+                    metadata.setdefault(field, {}).update(texts)
             annotations.pop(KEPT_SINCE, None)
             annotations[REUSED_SINCE] = since
+
+    def volume(self, name: str) -> Object | None:
+        self.world.check()
+        return deepcopy(self.world.volumes.get(name))
+
+    def disk_job(self, id: int) -> ServerObjects:
+        self.world.check()
+        job, pod = self.world.jobs.get(id), self.world.job_pods.get(id)
+        return replace(self._objects(id), statefulset=deepcopy(job), pod=deepcopy(pod), services={}, releases=())
+
+    def make_disk(self, job: Object) -> None:
+        self.world.check()
+        id = int(job["metadata"]["labels"]["gameserver/id"])
+        if id in self.world.jobs:
+            return
+        self.world.history.append(("make disk", id))
+        self.world.jobs[id] = deepcopy(job)
+        if self.world.makes_disks:
+            self.world.job_pods[id] = {"metadata": {"name": f"server-{id}-disk-x"}, "status": {"phase": "Succeeded"}}
+            self.world.claims[id]["status"] = {"phase": "Bound"}
 
     def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
         self.world.check()

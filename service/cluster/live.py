@@ -114,6 +114,7 @@ class LiveDiskJob:
 
     services: Mapping[str, Object] = {}
     releases: tuple[Object, ...] = ()
+    # It is of interest only until the disk exists.
     usage: Usage | None = None
 
     def __init__(self, reader: Reader, id: int) -> None:

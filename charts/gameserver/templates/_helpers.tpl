@@ -219,6 +219,6 @@ A quantity of bytes in MiB; 0 if it has a suffix that nobody uses for disks.
 */}}
 {{- define "gameserver.mib" -}}
 {{- $suffix := regexFind "[A-Za-z]*$" (toString .) -}}
-{{- $bytes := get (dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776) $suffix -}}
+{{- $bytes := get (dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624) $suffix -}}
 {{- divf (mulf (trimSuffix $suffix (toString .) | float64) ($bytes | default 0 | float64)) 1048576 -}}
 {{- end }}

@@ -8,7 +8,7 @@ from typing import Any
 from service.errors import DiskCannotGrow, DiskCannotShrink, InvalidRequest
 from service.games.catalogue import Game
 from service.operations.context import Context
-from service.servers.disks import capacity_gb, growth_of
+from service.servers.disks import growth_of
 
 
 def known_game(games: Mapping[str, Game], name: str) -> Game:
@@ -45,6 +45,4 @@ def check_growth(context: Context, claim: Mapping[str, Any] | None, current_gb: 
 def _smallest_gb(claim: Mapping[str, Any] | None, current_gb: int) -> int:
     """The smallest size that the disk may be changed to: after a growth that failed, the one that it still has."""
     growth = growth_of(claim)
-    if claim is None or growth is None or growth.failure is None:
-        return current_gb
-    return min(current_gb, capacity_gb(claim) or current_gb)
+    return current_gb if growth is None or growth.failure is None else min(current_gb, growth.from_gb)

@@ -40,11 +40,12 @@ class Growth:
     """A growth that has not ended.
 
     Attributes:
-        to_gb: The size that was asked for, in GiB.
+        from_gb, to_gb: The size that the disk has, and the one that was asked for, in GiB.
         failure: Why the storage has failed to grow the disk; None if it has not.
         at_start: Whether all that is left is to be done when a node mounts the disk.
     """
 
+    from_gb: int
     to_gb: int
     failure: str | None
     at_start: bool
@@ -89,7 +90,7 @@ def growth_of(claim: Mapping[str, Any] | None) -> Growth | None:
         return None
     status = (claim["status"].get("allocatedResourceStatuses") or {}).get("storage", "")
     pending = condition(claim, "FileSystemResizePending").get("status") == "True"
-    return Growth(wanted, _failure(claim, status), pending or status.startswith("NodeResize"))
+    return Growth(size, wanted, _failure(claim, status), pending or status.startswith("NodeResize"))
 
 
 def _failure(claim: Mapping[str, Any], status: str) -> str | None:

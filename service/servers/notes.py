@@ -55,8 +55,8 @@ def _growth(objects: Objects) -> Note | None:
     if growth.failure is not None:
         return Note(
             "disk-growth-failed",
-            f"The disk has not grown to {growth.to_gb} GiB: {growth.failure.rstrip('.')}. It is tried again; a change "
-            "of `disk_gb` back to its size takes the growth back.",
+            f"The disk has not grown to {growth.to_gb} GiB: {growth.failure.rstrip('.')}. The storage tries again. To "
+            f"take the growth back, set `disk_gb` to {growth.from_gb}.",
         )
     stopped = (objects.statefulset or {}).get("spec", {}).get("replicas", 1) == 0
     if growth.at_start and stopped:

@@ -80,7 +80,7 @@ def test_it_is_not_erased(client: Client, world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "smallest"), [("11Gi", 11), ("10400Mi", 11), ("12G", 12), ("0.02Ti", 21)]
+    ("size", "smallest"), [("11Gi", 11), ("10400Mi", 11), ("12G", 12), ("0.02Ti", 21), ("11900000000", 12)]
 )
 def test_a_smaller_disk_is_refused_with_the_size(client: Client, world: World, size: str, smallest: int) -> None:
     """The size counts as whole GiB, rounded up, whatever its unit."""

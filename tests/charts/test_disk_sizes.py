@@ -35,11 +35,13 @@ def requested(folder: Path, disk_gb: int, asked: str, has: str | None) -> str:
     [
         (10, "10Gi", "10Gi", "10Gi"),
         (20, "10Gi", "10Gi", "20Gi"),
-        (1024, "1Ti", "1Ti", "1024Gi"),
+        (1024, "1Ti", "1Ti", "1Ti"),
         # The storage may make a disk larger than requested, and an operator may use any unit.
         (10, "10Gi", "11Gi", "10Gi"),
-        (1, "500M", "500M", "1Gi"),
-        (1, "512Mi", "512Mi", "1Gi"),
+        (1, "500M", "500M", "500M"),
+        (2, "1500Mi", "1500Mi", "1500Mi"),
+        (2, "512Mi", "512Mi", "2Gi"),
+        (10, "10737418240", "10737418240", "10737418240"),
         # A growth to 20 that failed: to another size above the disk's own, and back to its own.
         (12, "20Gi", "10Gi", "12Gi"),
         (10, "20Gi", "10Gi", "10241Mi"),

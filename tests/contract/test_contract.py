@@ -12,8 +12,11 @@ import pytest
 from service.errors import ClusterUnavailable, InvalidRequest, OperationInProgress, RefusedByCluster, ServerNotFound
 from service.servers.diskjob import disk_is_made, disk_is_missing, disk_job
 from service.servers.state import exists
+from service.servers.usage import Usage
 from tests.contract.conftest import VALUES, Interfaces, revisions, statuses
 from tests.support.waiting import until
+
+TIME = "2026-01-31T12:00:00Z"
 
 
 def node_ports(interfaces: Interfaces, id: int) -> dict[str, int]:
@@ -206,6 +209,33 @@ def test_a_disk_that_was_never_used_is_not_kept(interfaces: Interfaces, new_id: 
     assert [disk["metadata"]["name"] for disk in interfaces.cluster.kept_disks()].count(f"server-{id}") == 1
 
 
+def test_the_disks_are_those_of_servers_and_kept_ones(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
+    """Some moments later. How full they are is unknown until an agent says so; then every read has it."""
+    id, kept = new_id(), new_id()
+
+    def known() -> dict[str, object]:
+        return {claim["metadata"]["name"]: usage for claim, usage in interfaces.cluster.disks()}
+
+    for each in (id, kept):
+        interfaces.releases.install(each, VALUES)
+        interfaces.use_disk(each)
+    interfaces.releases.uninstall(kept)
+    until(lambda: {f"server-{id}", f"server-{kept}"} <= known().keys())
+    objects = interfaces.cluster.server(id)
+    found = (known()[f"server-{id}"], known()[f"server-{kept}"], objects.usage, interfaces.cluster.usage(objects.claim))
+    assert found == (None, None, None, None)
+    assert interfaces.cluster.usage(None) is None
+    reported = {id: Usage(TIME, True, used=1, size=2), kept: Usage(TIME, enforced=False)}
+    interfaces.report_use(id, TIME, {"used": 1, "size": 2, "full": False})
+    interfaces.report_use(kept, TIME, {"enforced": False})
+    until(lambda: all(known()[f"server-{each}"] == usage for each, usage in reported.items()))
+    assert interfaces.cluster.server(id).usage == interfaces.cluster.usage(objects.claim) == reported[id]
+    page, _ = interfaces.cluster.servers(1, str(id - 1))
+    assert page[0].usage == reported[id]
+    [claim] = [claim for claim in interfaces.cluster.kept_disks() if claim["metadata"]["name"] == f"server-{kept}"]
+    assert interfaces.cluster.usage(claim) == reported[kept]
+
+
 def test_a_claim_that_a_person_restored_becomes_the_releases(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
     """Once a server is to use it, Helm installs over it, and it is a disk as any other, of the same size."""
     id = new_id()
@@ -248,24 +278,6 @@ def test_a_disk_is_made_before_the_first_start(interfaces: Interfaces, new_id: C
     with interfaces.releases.locked(id):
         interfaces.cluster.erase_disk(id, lambda: interfaces.releases.confirm(id))
         until(lambda: interfaces.cluster.server(id).claim is None, 60)
-
-
-def test_the_disks_are_those_of_servers_and_kept_ones(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
-    """Some moments later. Where no agent says how full they are, that is unknown."""
-    id, kept = new_id(), new_id()
-
-    def known() -> dict[str, object]:
-        return {claim["metadata"]["name"]: usage for claim, usage in interfaces.cluster.disks()}
-
-    for each in (id, kept):
-        interfaces.releases.install(each, VALUES)
-        interfaces.use_disk(each)
-    interfaces.releases.uninstall(kept)
-    until(lambda: {f"server-{id}", f"server-{kept}"} <= known().keys())
-    objects = interfaces.cluster.server(id)
-    found = (known()[f"server-{id}"], known()[f"server-{kept}"], objects.usage, interfaces.cluster.usage(objects.claim))
-    assert found == (None, None, None, None)
-    assert interfaces.cluster.usage(None) is None
 
 
 def test_a_disk_is_erased_under_the_lease_alone(interfaces: Interfaces, new_id: Callable[[], int]) -> None:

@@ -39,6 +39,8 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
         (". .local/env", REAL + "test_the_api_is_called_as_written"),
         ('{"success": false,',
          "tests/api/test_documented.py::test_the_error_is_answered_as_written"),
+        ('"disk_gb": 20, "disk": {',
+         "tests/api/test_documented.py::test_a_disk_is_shown_as_written"),
         ("POST /api/v1/token ",
          "tests/api/test_documented.py::test_a_token_is_answered_as_written"),
         ("POST /api/v1/login-link ",

@@ -55,25 +55,28 @@ NO_ROOM = "failed to expand pvc with rpc error: code = ResourceExhausted desc = 
         (claim(), None),
         (claim("10Gi", "11Gi"), None),
         (claim("10241Mi", "10Gi", condition("NodeResizeError", "no room")), None),
-        (claim("20Gi"), Growth(20, None, at_start=False)),
-        (claim("20Gi", "10Gi", PENDING), Growth(20, None, at_start=True)),
-        (claim("20Gi", allocatedResourceStatuses={"storage": "NodeResizePending"}), Growth(20, None, at_start=True)),
+        (claim("20Gi"), Growth(10, 20, None, at_start=False)),
+        (claim("20Gi", "10Gi", PENDING), Growth(10, 20, None, at_start=True)),
+        (
+            claim("20Gi", allocatedResourceStatuses={"storage": "NodeResizePending"}),
+            Growth(10, 20, None, at_start=True),
+        ),
         (
             claim("20Gi", allocatedResourceStatuses={"storage": "ControllerResizeInProgress"}),
-            Growth(20, None, at_start=False),
+            Growth(10, 20, None, at_start=False),
         ),
         (
             claim("20Gi", "10Gi", PENDING, condition("NodeResizeError", NO_ROOM)),
-            Growth(20, "the pool has 3 GiB left", at_start=True),
+            Growth(10, 20, "the pool has 3 GiB left", at_start=True),
         ),
         (
             claim("20Gi", "10Gi", condition("ControllerResizeError", "quota")),
-            Growth(20, "quota", at_start=False),
+            Growth(10, 20, "quota", at_start=False),
         ),
-        (claim("20Gi", "10Gi", condition("NodeResizeError", "x", "False")), Growth(20, None, at_start=False)),
+        (claim("20Gi", "10Gi", condition("NodeResizeError", "x", "False")), Growth(10, 20, None, at_start=False)),
         (
             claim("20Gi", allocatedResourceStatuses={"storage": "NodeResizeInfeasible"}),
-            Growth(20, "it cannot have this size", at_start=True),
+            Growth(10, 20, "it cannot have this size", at_start=True),
         ),
     ],
 )

@@ -79,8 +79,8 @@ def test_a_full_disk_is_noted(used: Usage, notes: list[Note]) -> None:
             [
                 Note(
                     "disk-growth-failed",
-                    "The disk has not grown to 20 GiB: the pool has 3 GiB left. It is tried again; a change of "
-                    "`disk_gb` back to its size takes the growth back.",
+                    "The disk has not grown to 20 GiB: the pool has 3 GiB left. The storage tries again. To take the "
+                    "growth back, set `disk_gb` to 10.",
                 )
             ],
         ),

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from disk_agent import usage as agent
 from service.kube.times import stamp
-from service.servers.usage import LARGEST_RECORD, Usage, parse
+from service.servers.usage import KEY, LABEL, LARGEST_RECORD, Usage, parse
 
 AS_OF = "2026-11-26T22:45:10Z"
 
@@ -33,6 +34,25 @@ def test_a_record_is_read() -> None:
         },
         [],
     )
+
+
+def test_what_the_agent_writes_is_read() -> None:
+    """Its record of a disk with a limit, of a full one, and of one without."""
+    uses = {"pvc-1": agent.Use(5, 10, full=False), "pvc-2": agent.Use(9, 10, full=True), "pvc-3": None}
+    text, left_out = agent.record(uses, AS_OF)
+    assert (parse(text), left_out) == (
+        (
+            {
+                "pvc-1": Usage(AS_OF, True, 5, 10),
+                "pvc-2": Usage(AS_OF, True, 9, 10, full=True),
+                "pvc-3": Usage(AS_OF, enforced=False),
+            },
+            [],
+        ),
+        0,
+    )
+    assert agent.config_map("a", "uid", "games", text)["metadata"]["labels"] == {LABEL: "true"}
+    assert parse(agent.config_map("a", "uid", "games", text)["data"][KEY]) == parse(text)
 
 
 GOOD = {"used": 5, "size": 10, "full": False}

@@ -1,4 +1,4 @@
-"""The Go tests of disk-driver/, each one a test here; among them csi-sanity, which asks for all of the CSI specification."""
+"""The Go tests of disk-driver/, each one a test here; csi-sanity is one of them."""
 
 import os
 import re

@@ -112,7 +112,7 @@ def test_a_claim_whose_volume_belongs_to_an_earlier_one_is_refused_with_the_comm
             "accessModes": ["ReadWriteOnce"],
             "storageClassName": volume["spec"]["storageClassName"],
             "volumeName": volume["metadata"]["name"],
-            "resources": {"requests": {"storage": "1024Mi"}},
+            "resources": {"requests": {"storage": "1000Mi"}},
         },
     }
     cluster.run("kubectl", "apply", "-f", "-", stdin=json.dumps(claim))
@@ -125,7 +125,7 @@ def test_a_claim_whose_volume_belongs_to_an_earlier_one_is_refused_with_the_comm
     cluster.create(server, disk="reuse")
     cluster.until_state(server, "running")
     # The size that the person wrote is the same as the server's, so it stays.
-    assert cluster.get("pvc", name)["spec"]["resources"]["requests"] == {"storage": "1024Mi"}
+    assert cluster.get("pvc", name)["spec"]["resources"]["requests"] == {"storage": "1000Mi"}
     goes_on(cluster, server)
 
 

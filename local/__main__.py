@@ -97,6 +97,8 @@ def _product(command: str) -> str:
         kubeconfig, address, built = existing.kubeconfig(), existing.node_address(), existing.deliver(built)
     else:
         kubeconfig, address = paths.KUBECONFIG, cluster.wanted_nodes()[0].address
+        with steps.step("installing the disk driver"):
+            deploy.disks(kubeconfig, built)
     with steps.step("installing the API"):
         deploy.api(kubeconfig, built)
     with steps.step("installing file access"):

@@ -1,10 +1,12 @@
 """Kubernetes, etcd, Helm and what the local cluster has besides, compiled from pinned Go modules."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from local import cache, paths, steps, version
@@ -17,6 +19,15 @@ _GO_REQUIRED = re.compile(r"^go ([\d.]+)", re.MULTILINE)
 _NO_DEBUGGING = ["-gcflags=all=-dwarf=false"]
 _KUBERNETES = re.compile(r"k8s.io/kubernetes => k8s.io/kubernetes (v(\d+)\.(\d+)\.\d+)")
 _HELM = re.compile(r"helm.sh/helm/v4 (v\S+)")
+#: Kubernetes' programs for a CSI driver: the module of each.
+_CSI = {
+    "csi-provisioner": "github.com/kubernetes-csi/external-provisioner/v6",
+    "csi-resizer": "github.com/kubernetes-csi/external-resizer/v2",
+    "csi-snapshotter": "github.com/kubernetes-csi/external-snapshotter/v8",
+    "snapshot-controller": "github.com/kubernetes-csi/external-snapshotter/v8",
+}
+#: Has the definitions of the snapshots' kinds for Kubernetes.
+_SNAPSHOT_KINDS = "github.com/kubernetes-csi/external-snapshotter/client/v8"
 
 
 def kubernetes_version() -> str:
@@ -61,6 +72,28 @@ def metrics_server() -> Path:
     return _build("metrics", "-s -w") / "metrics-server"
 
 
+def csi() -> dict[str, tuple[str, Path]]:
+    """Kubernetes' programs for a CSI driver: name → version and path.
+
+    Their module excludes what is newer than in Kubernetes' module: so they are made of the same packages, which are
+    compiled once (1 min of CPU in place of 6). One file of the provisioner does not compile with these, which is
+    replaced by `_instead/nodes.go`.
+    """
+    folder = _build("csi", "-s -w", instead=("csi-provisioner", "pkg/capacity/topology/nodes.go"))
+    return {name: (csi_version(name), folder / name) for name in _CSI}
+
+
+def csi_version(name: str) -> str:
+    """The version of one of `csi()`'s programs."""
+    return _required("csi", _CSI[name])
+
+
+def snapshot_kinds() -> list[Path]:
+    """The manifests that make the kinds VolumeSnapshot, VolumeSnapshotContent and VolumeSnapshotClass known."""
+    folder = _downloaded(_GO / "csi", _SNAPSHOT_KINDS) / "config" / "crd"
+    return sorted(folder.glob("snapshot.storage.k8s.io_*.yaml"))
+
+
 def coredns() -> Path:
     """CoreDNS with the plugins that the local cluster uses, from Kubernetes' module."""
     return _build("kubernetes", "-s -w", package="coredns") / "coredns"
@@ -97,37 +130,106 @@ def csi_sanity() -> Path:
 
 
 def addons() -> None:
-    """Compile CoreDNS and the storage provisioner."""
+    """Compile CoreDNS, the storage provisioner, and what the disk driver needs beside it."""
     coredns()
+    csi()
     local_path_provisioner()
 
 
-def _build(module: str, ldflags: str, *, package: str = "", within: Path = _GO) -> Path:
-    """The folder of a module's binaries: of the tools that its go.mod names, or of `package`, which is our own code."""
+def _build(
+    module: str, ldflags: str, *, package: str = "", within: Path = _GO, instead: tuple[str, str] | None = None
+) -> Path:
+    """The folder of a module's binaries: of the tools that its go.mod names, or of `package`, which is our own code.
+
+    Args:
+        module: the module's folder in `within`.
+        ldflags: the linker's flags.
+        package: a folder in the module, with all folders below it.
+        within: the folder of the module's folder.
+        instead: one of `_CSI`'s programs and a file of its module, in whose place `_instead/` has one.
+    """
     folder = within / module
-    sources = sorted((folder / package).rglob("*.go")) if package else []
-    key = _key(folder, [ldflags, *(file.read_text() for file in sources if not file.name.endswith("_test.go"))])
+    code: list[str] = []
+    for file in _code(folder, package) if package else []:
+        code += [str(file), (folder / file).read_text()]
+    if instead:
+        code.append(_instead(folder, instead).read_text())
     target = f"./{package}" if package else "tool"
-    return _compiled(folder, (folder / package).name, key, "build", *_NO_DEBUGGING, "-ldflags", ldflags, target)
+    with tempfile.TemporaryDirectory() as temporary:
+        return _compiled(
+            folder,
+            (folder / package).name,
+            _key(folder, [ldflags, *code]),
+            *("build", *_NO_DEBUGGING, "-ldflags", ldflags),
+            target,
+            prepare=lambda: _replaced(folder, instead, Path(temporary)),
+        )
 
 
 def _key(module: Path, parts: Sequence[str]) -> str:
     return cache.key_of((module / "go.mod").read_text(), (module / "go.sum").read_text(), *parts)
 
 
-def _compiled(module: Path, name: str, key: str, verb: str, *arguments: str) -> Path:
-    """The folder with what `go VERB` makes of a module."""
+def _compiled(
+    module: Path, name: str, key: str, verb: str, *arguments: str, prepare: Callable[[], Sequence[str]] = tuple
+) -> Path:
+    """The folder with what `go VERB` makes of a module. `prepare` returns more flags, if it has to be compiled."""
 
     def build(destination: Path) -> None:
         with steps.step(f"compiling {name} from source (minutes, the first time only)"):
             steps.run(
                 f"go-build-{name}",
-                [_go(module), verb, "-trimpath", "-o", f"{destination}/", *arguments],
+                [_go(module), verb, "-trimpath", *prepare(), "-o", f"{destination}/", *arguments],
                 cwd=module,
                 env={**os.environ, "CGO_ENABLED": "0"},
             )
 
     return cache.built("binaries", f"{name}-{key}", build)
+
+
+def _code(folder: Path, package: str) -> list[Path]:
+    """The Go files that a package and what is below it are compiled from."""
+    files = sorted((folder / package).rglob("*.go"))
+    return [file.relative_to(folder) for file in files if not file.name.endswith("_test.go")]
+
+
+def _instead(folder: Path, instead: tuple[str, str]) -> Path:
+    return folder / "_instead" / Path(instead[1]).name
+
+
+def _replaced(folder: Path, instead: tuple[str, str] | None, temporary: Path) -> list[str]:
+    """The flag of `go build` for a go.mod in `temporary` that takes a changed copy of a module there."""
+    if instead is None:
+        return []
+    path, copy = _CSI[instead[0]], temporary / "module"
+    shutil.copytree(_downloaded(folder, path), copy)
+    # Go's cache of modules is read-only, and so are copies.
+    file = copy / instead[1]
+    file.parent.chmod(0o755)
+    file.unlink()
+    shutil.copy(_instead(folder, instead), file)
+    shutil.copy(folder / "go.sum", temporary)
+    (temporary / "go.mod").write_text((folder / "go.mod").read_text() + f"\nreplace {path} => {copy}\n")
+    return [f"-modfile={temporary / 'go.mod'}"]
+
+
+def _downloaded(folder: Path, path: str) -> Path:
+    """The folder of a module that the go.mod in `folder` requires."""
+    version = _required(folder.name, path)
+    command = [_go(folder), "mod", "download", "-json", f"{path}@{version}"]
+    # In the module's folder, whose go.sum says what is to come.
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise steps.StepFailed(f"go mod download {path}@{version} failed: {result.stdout}{result.stderr}")
+    return Path(json.loads(result.stdout)["Dir"])
+
+
+def _required(module: str, path: str) -> str:
+    """The version of `path` that a go.mod in local/go requires."""
+    match = re.search(rf"^\s*{re.escape(path)} (v\S+)", (_GO / module / "go.mod").read_text(), re.MULTILINE)
+    if match is None:
+        raise steps.StepFailed(f"local/go/{module}/go.mod does not require {path}")
+    return match[1]
 
 
 def _ldflags() -> str:

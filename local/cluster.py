@@ -1,4 +1,4 @@
-"""The local Kubernetes: nodes, kubeadm, storage."""
+"""The local Kubernetes: nodes, kubeadm, what storage needs, DNS."""
 
 import os
 import shutil
@@ -31,6 +31,7 @@ def up(built: Path) -> list[nodes.Node]:
         built: the folder of the compiled binaries.
     """
     nodes.refuse_another_checkouts()
+    default_class()
     wanted = wanted_nodes()
     system = images.every_node(built)
     control_plane = images.control_plane(built)
@@ -45,6 +46,8 @@ def up(built: Path) -> list[nodes.Node]:
                     _wipe(node)
                 nodes.start(node, built)
             nodes.route(wanted)
+    for node in wanted:
+        nodes.ensure_pool(node)
     with steps.step("importing the system's images into the nodes"):
         load({node: [*(control_plane if node == first else []), *system] for node in wanted})
     _control_plane(first, built)
@@ -63,15 +66,35 @@ def load(images_by_node: Mapping[nodes.Node, Sequence[images.Image]]) -> None:
     jobs.finish()
 
 
+def default_class() -> str:
+    """The StorageClass that claims get that name none: `gameserver-disks`, or `local-path` for `DISKS=local-path`."""
+    text = os.environ.get("DISKS") or "gameserver-disks"
+    if text not in ("gameserver-disks", "local-path"):
+        raise steps.StepFailed(f"DISKS must be gameserver-disks or local-path, not {text!r}")
+    return text
+
+
 def addons(cluster_nodes: Sequence[nodes.Node]) -> None:
-    """Install storage and DNS, which the nodes do not need to start."""
+    """Install storage and DNS, which the nodes do not need to start.
+
+    The disk driver itself is `deploy.disks`; here is what it needs of Kubernetes.
+    """
+    is_default = str(default_class() == "local-path").lower()
     system = tuple(images.addons())
     with steps.step("importing the images of storage and DNS into the nodes"):
         load(dict.fromkeys(cluster_nodes, system))
     with steps.step("waiting for storage and DNS"):
-        for manifest in ("storage.yaml", "coredns.yaml"):
-            kubectl(["apply", "-f", _MANIFESTS / manifest])
-        for namespace, name in (("local-path-storage", "local-path-provisioner"), ("kube-system", "coredns")):
+        for kind in binaries.snapshot_kinds():
+            kubectl(["apply", "-f", kind])
+        for manifest in ("storage.yaml", "coredns.yaml", "snapshots.yaml"):
+            text = (_MANIFESTS / manifest).read_text().replace("LOCAL_PATH_IS_DEFAULT", is_default)
+            text = text.replace("SNAPSHOT_CONTROLLER_VERSION", binaries.csi_version("snapshot-controller"))
+            kubectl(["apply", "-f", "-"], stdin=text)
+        for namespace, name in (
+            ("local-path-storage", "local-path-provisioner"),
+            ("kube-system", "coredns"),
+            ("kube-system", "snapshot-controller"),
+        ):
             kubectl(["-n", namespace, "rollout", "status", "--timeout=120s", f"deployment/{name}"])
 
 

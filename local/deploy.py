@@ -14,12 +14,15 @@ from typing import Any
 import yaml
 from mcstatus import JavaServer
 
-from local import images, paths, steps
+from local import binaries, cluster, images, paths, steps
 
 NAMESPACE = "gameserver-system"
 SFTP_NAMESPACE = "gameserver-sftp"
+DISKS_NAMESPACE = "gameserver-disks"
 NODE_PORT = 30080
 _MANIFESTS = paths.ROOT / "local" / "manifests"
+#: The pods of file access and of the disk driver mount folders of the node, which no stricter level admits.
+_PRIVILEGED = {"pod-security.kubernetes.io/enforce": "privileged"}
 #: The image of each game that is built in.
 _GAME_IMAGES = {"minecraft": "minecraft", "luanti": "minetest", "teeworlds": "teeworlds"}
 
@@ -53,13 +56,23 @@ def api(kubeconfig: Path, built: dict[str, images.Image]) -> None:
     _install(kubeconfig, "api", "api", NAMESPACE, values)
 
 
+def disks(kubeconfig: Path, built: dict[str, images.Image]) -> None:
+    """Install or upgrade the disk driver on every node of the local cluster, which has its pools."""
+    _kubectl(kubeconfig, ["apply", "-f", "-"], _namespace(DISKS_NAMESPACE, _PRIVILEGED))
+    values: dict[str, Any] = {
+        "image": _image(built["gameserver-disk-driver"]),
+        "storageClass": {"default": cluster.default_class() == "gameserver-disks"},
+    }
+    for sidecar in ("provisioner", "resizer", "snapshotter"):
+        name = f"csi-{sidecar}"
+        values[sidecar] = {"image": {"repository": f"localhost/{name}", "tag": binaries.csi_version(name)}}
+    _install(kubeconfig, "disks", "disk-driver", DISKS_NAMESPACE, values)
+
+
 def sftp(kubeconfig: Path, built: dict[str, images.Image]) -> None:
     """Install or upgrade file access on every node; the API's release makes the servers' namespace first."""
-    # Its pod mounts the node's folder of volumes, which no stricter level admits.
-    level = {"pod-security.kubernetes.io/enforce": "privileged"}
-    _kubectl(kubeconfig, ["apply", "-f", "-"], _namespace(SFTP_NAMESPACE, level))
-    values = {"image": _image(built["gameserver-sftp"])}
-    _install(kubeconfig, "sftp", "sftp-daemonset", SFTP_NAMESPACE, values)
+    _kubectl(kubeconfig, ["apply", "-f", "-"], _namespace(SFTP_NAMESPACE, _PRIVILEGED))
+    _install(kubeconfig, "sftp", "sftp-daemonset", SFTP_NAMESPACE, {"image": _image(built["gameserver-sftp"])})
 
 
 def _image(image: images.Image) -> dict[str, str]:

@@ -52,6 +52,7 @@ _RECIPES = {
         "api", ("requirements.txt", "service", "charts/gameserver"), ("helm",), ("requirements.txt",)
     ),
     "gameserver-sftp": _Recipe("sftp", ("agent",)),
+    "gameserver-disk-driver": _Recipe("disk-driver", binaries=("disk-driver",)),
     "minecraft": _Recipe("minecraft"),
     "minetest": _Recipe("minetest"),
     "teeworlds": _Recipe("teeworlds"),
@@ -114,10 +115,11 @@ def every_node(built: Path) -> list[Image]:
 
 
 def addons() -> list[Image]:
-    """The images of the storage provisioner and CoreDNS."""
+    """The images of CoreDNS, of the storage provisioner, and of what the disk driver needs beside it."""
     return [
         _addon_image("local-path-provisioner:v0.0.30", binaries.local_path_provisioner()),
         _addon_image("coredns:v1.14.3", binaries.coredns()),
+        *(_csi_image(f"{name}:{version}", binary) for name, (version, binary) in binaries.csi().items()),
     ]
 
 
@@ -128,6 +130,12 @@ def metrics_server() -> Image:
 
 def _addon_image(reference: str, binary: Path) -> Image:
     return _binary_image(reference, _from_scratch(binary.name, f"/usr/local/bin/{binary.name}"), binary)
+
+
+def _csi_image(reference: str, binary: Path) -> Image:
+    """As the official images have it: the chart of the disk driver gives these programs their flags alone."""
+    entrypoint = f'ENTRYPOINT ["/usr/local/bin/{binary.name}"]\n'
+    return _binary_image(reference, _from_scratch(binary.name, f"/usr/local/bin/{binary.name}") + entrypoint, binary)
 
 
 def _from_scratch(binary: str, target: str) -> str:
@@ -164,18 +172,26 @@ def _project_image(name: str, recipe: _Recipe, base: Path, built: Path | None) -
     with tempfile.TemporaryDirectory() as temporary:
         context = Path(temporary)
         key = _copy_into(context, recipe.folder, recipe.files)
+        files = [_binary(name, built) for name in recipe.binaries]
         # The binaries are named by their folder, whose name is a key already.
-        key = cache.key_of(key, base.parent.name, built.name if built and recipe.binaries else "")
+        key = cache.key_of(key, base.parent.name, *([file.parent.name for file in files] or [""]))
         reference = f"localhost/{name}:{key}"
 
         def build(archive: Path) -> None:
-            for binary in recipe.binaries:
-                assert built is not None
+            for file in files:
                 (context / "bin").mkdir(exist_ok=True)
-                shutil.copy2(built / binary, context / "bin" / binary)
+                shutil.copy2(file, context / "bin" / file.name)
             _build(reference, name, context, archive)
 
         return _image(reference, f"image-{name}", key, build)
+
+
+def _binary(name: str, built: Path | None) -> Path:
+    """A compiled binary: the project's own, or one of the folder `built`."""
+    if name == "disk-driver":
+        return binaries.disk_driver()
+    assert built is not None
+    return built / name
 
 
 def _packages_stage(name: str, recipe: _Recipe, base: Path) -> None:

@@ -1,6 +1,7 @@
 """Process 1 of a node: containerd and the kubelet in namespaces that die with it.
 
-It runs as `unshare … python3 local/node_init.py CONFIG.json`. The mount namespace is private, so
+It runs as `unshare … python3 local/node_init.py CONFIG.json`; with `pool` after that, inside a node that an earlier
+commit has started, it mounts the node's pool alone. The mount namespace is private, so
 none of its mounts is seen outside; the PID namespace makes the kernel end every process of the
 node, containers included, when this one ends. CONFIG.json has `name`, `folder` (the node's data),
 `bin` (the folder of the kubelet), `cgroup` (this node's root cgroup, as in `/gameserver-node1`).
@@ -28,9 +29,15 @@ FOLDERS = (
     "/var/log/containers",
     "/opt/local-path-provisioner",
 )
+#: Where the node has its pool of disks: a file system in a file of the node's data.
+POOL = "/var/lib/gameserver-disks"
+#: What the pool promises to disks; the file takes only what is in use.
+POOL_BYTES = 200 << 30
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 #: How long the games get to save their worlds when the node is stopped, in seconds.
 GRACE_SECONDS = 60
+#: How long the kernel may take to give up the pool of a node that was killed, in seconds.
+POOL_SECONDS = 30
 
 _MS_BIND, _MS_REC, _MS_SHARED = 4096, 16384, 1 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -54,6 +61,7 @@ def prepare(config: dict[str, str]) -> None:
         own.mkdir(parents=True, exist_ok=True)
         Path(folder).mkdir(parents=True, exist_ok=True)
         mount(str(own), folder, flags=_MS_BIND)
+    pool(config)
     # The kubelet's mounts must reach the containers that are started after them, and containerd lets
     # a container take part in the mounts of a volume folder only where these are shared.
     for shared in ("/var/lib/kubelet", "/opt/local-path-provisioner"):
@@ -76,6 +84,36 @@ def prepare(config: dict[str, str]) -> None:
                 (system / setting).write_text((group / setting).read_text())
         (system / "cgroup.procs").write_text("1")
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+
+
+def pool(config: dict[str, str]) -> None:
+    """Mount the node's pool of disks at POOL if it is not there; the first time it is made, with nothing in it.
+
+    The loop device goes with the mount, and the mount with the node's namespace: a killed node leaves neither.
+
+    Raises:
+        subprocess.CalledProcessError: it cannot be made, or not be mounted within POOL_SECONDS.
+    """
+    if os.path.ismount(POOL):
+        return
+    image = Path(config["folder"]) / "pool.img"
+    if not image.exists():
+        unfinished = image.with_suffix(".new")
+        unfinished.unlink(missing_ok=True)
+        with unfinished.open("wb") as file:
+            file.truncate(POOL_BYTES)
+        # A snapshot of a disk is a reflink of its file.
+        subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", unfinished], check=True)
+        unfinished.rename(image)
+    Path(POOL).mkdir(parents=True, exist_ok=True)
+    # `discard` gives what an erased disk took back to the machine.
+    command = ["mount", "-t", "xfs", "-o", "loop,discard,nodev,nosuid", str(image), POOL]
+    deadline = time.monotonic() + POOL_SECONDS
+    # XFS refuses a second mount of the pool, which a node that was just killed may still have.
+    while subprocess.run(command, check=time.monotonic() > deadline).returncode != 0:
+        time.sleep(0.5)
+    # The disks in it are mounted by the driver's container, and must appear on the node and in other containers.
+    mount("none", POOL, flags=_MS_REC | _MS_SHARED)
 
 
 class Node:
@@ -185,8 +223,11 @@ class Node:
 
 
 def main() -> None:
-    """Run the node that the configuration names, until SIGTERM."""
+    """Run the node that the configuration names, until SIGTERM; or mount its pool."""
     config: dict[str, str] = json.loads(Path(sys.argv[1]).read_text())
+    if sys.argv[2:] == ["pool"]:
+        pool(config)
+        return
     node = Node(config)
     signal.signal(signal.SIGTERM, node.stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

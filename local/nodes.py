@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from local import paths, steps
+from local import node_init, paths, steps
 
 BRIDGE = "gameserver0"
 HOST_ADDRESS = "10.77.0.1"
@@ -24,6 +24,7 @@ SERVICES = "10.96.0.0/16"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CGROUPS = Path("/sys/fs/cgroup")
 _LINKS = Path("/sys/class/net")
+_BLOCK_DEVICES = Path("/sys/block")
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,12 @@ def start(node: Node, binaries: Path) -> None:
     _wait(node, socket.exists, outer, "containerd")
 
 
+def ensure_pool(node: Node) -> None:
+    """Mount the pool of disks in the running node, if an earlier commit has started it without one."""
+    command = [sys.executable, paths.ROOT / "local" / "node_init.py", node.folder / "node.json", "pool"]
+    steps.output(enter(node, command))
+
+
 def route(nodes: Sequence[Node]) -> None:
     """Give each node a route to the other nodes' pods."""
     for node in nodes:
@@ -185,12 +192,28 @@ def stop() -> None:
     _gone(pids, seconds=20)
     for group in _CGROUPS.glob("*/gameserver-node*"):
         _remove_cgroup(group)
+    # The kernel writes what is left to the pools and unmounts them after the last process of a node.
+    deadline = time.monotonic() + 20
+    while loop_devices() and time.monotonic() < deadline:
+        time.sleep(0.1)
     # The kernel may keep a dead node's network for a minute and more, and with it the link out here.
     for link in (BRIDGE, *(path.name for path in _LINKS.glob("gs-node*"))):
         _remove_link(link)
     paths.OWNER.unlink(missing_ok=True)
     if paths.OWNER.parent.exists():
         paths.OWNER.parent.rmdir()
+
+
+def loop_devices() -> list[str]:
+    """The loop devices of the nodes' pools and of the disks in them, as in `loop0`."""
+    pools = [f"{paths.NODES.resolve()}/", f"{node_init.POOL}/"]
+    devices = []
+    for device in sorted(_BLOCK_DEVICES.glob("loop*")):
+        # It may be detached meanwhile.
+        with contextlib.suppress(OSError):
+            if (device / "loop" / "backing_file").read_text().startswith(tuple(pools)):
+                devices.append(device.name)
+    return devices
 
 
 def _gone(pids: dict[int, int], seconds: int) -> None:

@@ -15,7 +15,7 @@ _SOURCE_LINE = re.compile(r'^(__version__ = ")([^"]+)(")$', re.MULTILINE)
 #: By glob pattern, what names the version there: its second group.
 _PLACES = {
     "charts/*/Chart.yaml": re.compile(
-        r'^((?:version|appVersion): "?| +image: \S+/gameserver-[a-z]+:)([^"\s]+)("?)$', re.MULTILINE
+        r'^((?:version|appVersion): "?| +image: \S+/gameserver-[a-z-]+:)([^"\s]+)("?)$', re.MULTILINE
     ),
     "charts/*/README.md.gotmpl": re.compile(r"(--set image\.tag=)(\d[^\s`]*)()"),
     "docs/*.md": re.compile(r"(--set image\.tag=)(\d[^\s`]*)()"),

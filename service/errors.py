@@ -272,6 +272,16 @@ class DiskBeingErased(Problem):
     default_retry_after = 5
 
 
+class DiskNotUsable(Problem):
+    slug = "disk-not-usable"
+    status = 409
+    title = "The disk with this id cannot be used as it is"
+    explanation = (
+        "There is a volume claim with this id that the API did not make, or that has lost its volume. `detail` says "
+        "what is wrong with it and what the operator can do: see docs/operations.md."
+    )
+
+
 class DiskCannotShrink(Problem):
     slug = "disk-cannot-shrink"
     status = 409
@@ -293,8 +303,8 @@ class DiskNotNodeLocal(Problem):
     status = 409
     title = "The files on this disk are not available over SFTP"
     explanation = (
-        "File access works only on volumes that are a folder of one node (hostPath or local with node affinity). "
-        "The storage class of this server's disk attaches volumes over the network."
+        "File access works only on volumes that are a folder of one node (hostPath or local with node affinity, or of "
+        "the driver disk-driver.gameserver). The storage class of this server's disk attaches volumes another way."
     )
 
 
@@ -304,8 +314,9 @@ class DiskNotMade(Problem):
     # No Retry-After, because waiting alone does not create the disk.
     title = "The server has no disk yet"
     explanation = (
-        "The cluster creates the disk when the server first starts. From then on, its files are available even while "
-        "the server is stopped. Start the server once, then send the request again."
+        "The cluster creates the disk when a password or a key for its files is first set (`PUT …/sftp`), or when the "
+        "server first starts. From then on, its files are available even while the server is stopped. Do one of them, "
+        "then send the request again."
     )
 
 
@@ -411,8 +422,8 @@ class DiskNotReady(Problem):
     status = 503
     title = "The disk is not ready yet"
     explanation = (
-        f"The server's first start is still creating its disk. {_TRY_AGAIN} The server's `state` and `reason` say what "
-        "the start is waiting for."
+        f"The cluster is still creating the server's disk. {_TRY_AGAIN} If the server is starting, its `state` and "
+        "`reason` say what the start is waiting for."
     )
     default_retry_after = 2
 

@@ -37,6 +37,8 @@ class Settings:
     min_disk_gb: int = 1
     max_disk_gb: int = 1000
     external_host: str = ""
+    disk_image: str = ""
+    disk_image_pull_secrets: tuple[str, ...] = ()
     helm: str = "helm"
     helm_processes: int = 0
     log_level: str = "info"
@@ -85,6 +87,8 @@ class Settings:
             min_disk_gb=number("MIN_DISK_GB", default.min_disk_gb, 1),
             max_disk_gb=number("MAX_DISK_GB", default.max_disk_gb, 1),
             external_host=text("EXTERNAL_HOST", default.external_host),
+            disk_image=text("DISK_IMAGE", default.disk_image),
+            disk_image_pull_secrets=tuple(filter(None, text("DISK_IMAGE_PULL_SECRETS", "").split(","))),
             helm=text("HELM", default.helm),
             helm_processes=number("HELM_PROCESSES", default.helm_processes),
             log_level=text("LOG_LEVEL", default.log_level).lower(),

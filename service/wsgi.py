@@ -16,7 +16,7 @@ from service.cluster.reader import ClusterReader
 from service.errors import StartupError
 from service.files.accounts import SecretAccounts
 from service.helm.releases import HelmReleases
-from service.operations.census import count_servers
+from service.operations.census import count_disks, count_servers
 from service.settings import Settings
 from service.telemetry import logs, metrics
 from service.tokenstore.watched import WatchedTokens
@@ -35,6 +35,7 @@ def build() -> Flask:
     app = create_app(settings, cluster, releases, accounts, _tokens(settings))
     cluster.start()
     metrics.count_servers(lambda: count_servers(cluster))
+    metrics.count_disks(lambda: count_disks(cluster))
     if settings.metrics_port:
         metrics.serve(settings.metrics_port)
     return app

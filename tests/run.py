@@ -1,7 +1,8 @@
 """What `make test` runs. The tests on the cluster mostly wait, so other tests run beside them:
 
 - first, on the cluster, the tests that need it for themselves; beside them begin those that need no cluster;
-- then the others on the cluster; beside them those that use only a namespace of their own.
+- then the others on the cluster; beside them those of SFTP, which create servers without the API, and those that use
+  only a namespace of their own.
 
 With RETRY=1 in the environment, as .ci/run has it, what failed is run once more when all else is done, each test
 alone in a pytest of its own. What passes only then is flaky: it is named, and a few of those fail nothing.
@@ -17,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +26,12 @@ from typing import Any, BinaryIO
 WITHOUT_CLUSTER = ("-m", "not long and not cluster", "-n", "2")
 ALONE = ("-m", "not long and alone")
 OWN_NAMESPACE = ("-m", "not long and own_namespace", "--durations=10", "--durations-min=5")
-SHARED = ("-m", "not long and cluster and not alone and not own_namespace", "--durations=30", "--durations-min=5")
+_FILES = "tests/cluster/files"
+FILES = (_FILES, "-m", "not long and not alone", "--durations=10", "--durations-min=5")
+SHARED = (
+    *("-m", "not long and cluster and not alone and not own_namespace", f"--ignore={_FILES}"),
+    *("--durations=30", "--durations-min=5"),
+)
 #: How many tests may fail once and pass alone.
 FLAKY = 3
 #: When more than this many fail it is not bad luck, and to try each of them again would take long.
@@ -69,7 +76,7 @@ def again(failed: Mapping[str, str]) -> bool:
     if flaky:
         _say("flaky:", *(f"  {test}: {why}" for test, why in flaky.items()))
     if len(flaky) > FLAKY:
-        _say(f"{len(flaky)} flaky tests: no more than {FLAKY} are borne with")
+        _say(f"{len(flaky)} flaky tests: at most {FLAKY} are allowed")
     if twice := failed.keys() - flaky.keys():
         _say("failed twice:", *(f"  {test}" for test in sorted(twice)))
     return len(flaky) <= FLAKY and not twice
@@ -77,13 +84,16 @@ def again(failed: Mapping[str, str]) -> bool:
 
 def main() -> int:
     """Run all parts; 0 when all is well."""
-    with tempfile.TemporaryFile() as first, tempfile.TemporaryFile() as second, ThreadPoolExecutor(2) as beside:
-        without = beside.submit(pytest, *WITHOUT_CLUSTER, aside=first, niceness=10)
+    with ExitStack() as stack:
+        outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+        beside = stack.enter_context(ThreadPoolExecutor(len(outputs)))
+        without = beside.submit(pytest, *WITHOUT_CLUSTER, aside=outputs[0], niceness=10)
         alone = pytest(*ALONE)
-        own_namespace = beside.submit(pytest, *OWN_NAMESPACE, aside=second)
+        files = beside.submit(pytest, *FILES, aside=outputs[1])
+        own_namespace = beside.submit(pytest, *OWN_NAMESPACE, aside=outputs[2])
         shared = pytest(*SHARED)
-        sessions = [without.result(), alone, own_namespace.result(), shared]
-        for output in (first, second):
+        sessions = [without.result(), alone, files.result(), own_namespace.result(), shared]
+        for output in outputs:
             output.seek(0)
             _say(output.read().decode(errors="replace"))
     failed = {test: why for session in sessions for test, why in session.failed.items()}

@@ -9,12 +9,13 @@ import threading
 import time
 from pathlib import Path
 
-from disk_agent import objects
+from disk_agent import mounts, objects
 from disk_agent.kube import ApiError, Kube
 from disk_agent.logs import Fields
 from disk_agent.node import Node
-from disk_agent.objects import Service, Slice
-from disk_agent.plan import MANAGER, View, endpoint_slice, plan
+from disk_agent.objects import Service, Slice, Volume
+from disk_agent.plan import MANAGER, View, endpoint_slice, local_disks, plan
+from disk_agent.reporter import Reporter, measure
 from disk_agent.settings import Settings
 from disk_agent.sshd import connections
 from disk_agent.sshd.guesses import Guesses
@@ -63,6 +64,8 @@ class Agent:
             objects.endpoint_slice,
             wake,
         )
+        root = Path(settings.host_root)
+        self._reporter = Reporter(kube, settings, self._local_volumes, lambda volume: measure(root, volume))
 
     def run(self) -> None:
         """Run forever. Change nothing before all watches have their first list."""
@@ -73,6 +76,8 @@ class Agent:
             watch.start()
         for watch in watches:
             watch.synced.wait()
+        threading.Thread(target=self._follow_mounts, name="mounts", daemon=True).start()
+        self._reporter.start()
         retry = FIRST_RETRY
         while True:
             self._wake.clear()
@@ -87,6 +92,15 @@ class Agent:
             waits = [seconds for seconds in (wait, opening) if seconds is not None]
             self._wake.wait(min(waits) if waits else None)
             self._hurry.wait(SETTLE_SECONDS)
+
+    def _follow_mounts(self) -> None:
+        """Plan again when the node has mounted a disk, has unmounted one, or has mounted one anew."""
+        for _ in mounts.changes():
+            self._wake.set()
+
+    def _local_volumes(self) -> list[Volume]:
+        disks = local_disks(self._claims.records(), self._volumes.records(), self._settings)
+        return [volume for _, volume in disks.values()]
 
     def _step(self) -> bool:
         """Plan and apply once; returns False if something has to be tried again."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from disk_agent.mounts import Chroots
+from disk_agent.mounts import Chroots, NotMounted
 from disk_agent.objects import Account
 from disk_agent.plan import Access
 from disk_agent.settings import Settings
@@ -33,12 +33,16 @@ class Node:
         self._keys = Path(settings.state) / "keys"
         self._applied = Path(settings.state) / "applied"
         self._extrausers = Path(settings.extrausers)
+        # Why servers have no access, by id: each reason is logged once.
+        self._reasons: dict[str, str] = {}
 
     def apply(self, accesses: Mapping[str, Access], slowed: frozenset[str]) -> bool:
         """Apply a plan once.
 
         The order makes it safe: first, removed credentials no longer allow new logins; then their sessions end; then
-        the disk is unmounted. A disk that has changed is unmounted in this pass and mounted again in the next.
+        the disk is unmounted. A disk that has changed is unmounted in this pass and mounted again in the next. So is
+        one that the node has mounted anew: while a session or a mount here holds the old file system, its device stays.
+        A disk that the node has not mounted yet is not tried again: `mounts.changes` tells when it is mounted.
 
         Args:
             accesses: The accesses to offer, by server id.
@@ -54,14 +58,21 @@ class Node:
             if server not in before or before[server].folder == access.folder
         }
         complete = len(offered) == len(accesses)
+        reasons = {}
         for server, access in list(offered.items()):
             try:
-                self._chroots.ensure(server, access.folder)
-                self._sockets.bind(server, self._chroots.chroot(server) / "dev" / "log")
-            except OSError as error:
-                log.warning("disk not mounted", extra={"fields": {"server": int(server), "error": str(error)}})
-                del offered[server]
+                if self._chroots.ensure(server, access.folder, is_mount=access.is_mount):
+                    self._sockets.bind(server, self._chroots.chroot(server) / "dev" / "log")
+                    continue
+                reasons[server] = "the node has mounted it anew"
                 complete = False
+            except NotMounted as error:
+                reasons[server] = str(error)
+            except OSError as error:
+                reasons[server] = str(error)
+                complete = False
+            del offered[server]
+        self._log_reasons(reasons)
         self._write_users(offered, slowed)
 
         removed = (before.keys() | self._chroots.servers()) - offered.keys()
@@ -78,6 +89,12 @@ class Node:
                 _write(self._applied / server, json.dumps(asdict(access)), 0o600)
                 log.info("access set", extra={"fields": {"server": int(server), "ended": server in reduced}})
         return complete
+
+    def _log_reasons(self, reasons: dict[str, str]) -> None:
+        for server, reason in reasons.items():
+            if self._reasons.get(server) != reason:
+                log.warning("disk not mounted", extra={"fields": {"server": int(server), "error": reason}})
+        self._reasons = reasons
 
     def _write_users(self, offered: Mapping[str, Access], slowed: frozenset[str]) -> None:
         accounts = [offered[server].account for server in sorted(offered)]
@@ -111,7 +128,7 @@ class Node:
                 continue
             record = json.loads(path.read_text())
             account = Account(**{**record["account"], "keys": tuple(record["account"]["keys"])})
-            accesses[path.name] = Access(account, record["folder"])
+            accesses[path.name] = Access(account, record["folder"], record["is_mount"])
         return accesses
 
 

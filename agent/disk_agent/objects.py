@@ -16,6 +16,9 @@ from typing import Any
 
 Object = Mapping[str, Any]
 
+# Our own CSI driver, and the topology key that names a disk's node. Its volumes say where the disk is mounted.
+DISK_DRIVER = "disk-driver.gameserver"
+DISK_NODE = "disk-driver.gameserver/node"
 SERVER_ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 # crypt(5): yescrypt, scrypt (which the API writes), bcrypt, SHA-512, SHA-256. No characters of passwd(5)'s own syntax.
 PASSWORD_HASH = re.compile(r"\$(y|7|2[aby]|6|5)\$[./A-Za-z0-9$=,]{20,250}", re.ASCII)
@@ -55,12 +58,22 @@ class Claim:
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume in a folder of exactly one node; `claim` is the `namespace/name` of the claim bound to it."""
+    """A volume in a folder of exactly one node.
+
+    Attributes:
+        name: Its name.
+        node: The name of its node.
+        folder: Its folder on the node.
+        claim: The `namespace/name` of the claim bound to it.
+        is_mount: Whether the folder is a mount point of our driver. Unless something is mounted there, the folder is
+            an empty one of the driver's pool, not the disk.
+    """
 
     name: str
     node: str
     folder: str
     claim: str
+    is_mount: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,14 +135,22 @@ def claim(claim_object: Object) -> Claim | None:
 
 
 def volume(volume_object: Object) -> Volume | None:
-    """A hostPath or local volume that exists on one node only."""
+    """A hostPath or local volume, or a disk of our own driver, that exists on one node only."""
     spec = volume_object["spec"]
-    folder = (spec.get("hostPath") or spec.get("local") or {}).get("path")
-    node = _only_node(spec.get("nodeAffinity") or {})
+    affinity = spec.get("nodeAffinity") or {}
+    csi = spec.get("csi") or {}
+    is_mount = csi.get("driver") == DISK_DRIVER
+    if is_mount:
+        folder = (csi.get("volumeAttributes") or {}).get("folder")
+        node = _only_node(affinity, DISK_NODE)
+    else:
+        folder = (spec.get("hostPath") or spec.get("local") or {}).get("path")
+        node = _only_node(affinity, "kubernetes.io/hostname", "metadata.name")
     reference = spec.get("claimRef")
     if not folder or not node or not reference:
         return None
-    return Volume(volume_object["metadata"]["name"], node, folder, f"{reference['namespace']}/{reference['name']}")
+    claim_name = f"{reference['namespace']}/{reference['name']}"
+    return Volume(volume_object["metadata"]["name"], node, folder, claim_name, is_mount)
 
 
 def service(service_object: Object) -> Service | None:
@@ -171,8 +192,8 @@ def _server_of(metadata: Object) -> str | None:
     return server if SERVER_ID.fullmatch(server) else None
 
 
-def _only_node(affinity: Object) -> str | None:
-    """The one node that a volume's affinity allows; None if it allows several, or does not restrict them.
+def _only_node(affinity: Object, *keys: str) -> str | None:
+    """The one node that a volume's affinity allows by one of these keys; None if it allows several, or any.
 
     A volume that several nodes may use is not node-local: nothing says which of them has the files.
     https://kubernetes.io/docs/concepts/storage/persistent-volumes/#node-affinity
@@ -183,7 +204,7 @@ def _only_node(affinity: Object) -> str | None:
         names = [
             tuple(requirement.get("values") or ())
             for requirement in requirements
-            if requirement["key"] in ("kubernetes.io/hostname", "metadata.name") and requirement["operator"] == "In"
+            if requirement["key"] in keys and requirement["operator"] == "In"
         ]
         nodes.add(names[0] if names else ())
     only = nodes.pop() if len(nodes) == 1 else ()

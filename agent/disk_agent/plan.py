@@ -17,10 +17,11 @@ PORT = 2022
 
 @dataclass(frozen=True)
 class Access:
-    """One customer's access to one folder of this node."""
+    """One customer's access to one folder of this node; `is_mount` as in `Volume`."""
 
     account: Account
     folder: str
+    is_mount: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,27 +57,20 @@ def plan(view: View, settings: Settings) -> Plan:
     earlier server with the same id gives no access. A disk without a Service is a kept disk, and is not offered either.
     An EndpointSlice that leads here for a disk on another node is retracted, unless that node has replaced it already.
     """
-    volumes = {volume.name: volume for volume in view.volumes}
-    folders, uids = {}, {}
-    for claim in view.claims:
-        volume = volumes.get(claim.volume)
-        if (
-            volume is not None
-            and volume.node == settings.node
-            and volume.claim == f"{settings.servers_namespace}/server-{claim.server}"
-            and allowed(volume.folder, settings.volume_folders)
-        ):
-            folders[claim.server], uids[claim.server] = volume.folder, claim.uid
-    services = {service.server: service for service in view.services if service.server in folders}
+    disks = local_disks(view.claims, view.volumes, settings)
+    services = {service.server: service for service in view.services if service.server in disks}
     accounts = {
         account.server: account
         for account in view.accounts
-        if account.server in services and _may_match(account.uid, uids[account.server])
+        if account.server in services and _may_match(account.uid, disks[account.server][0].uid)
     }
     slices = {endpoint_slice.name: endpoint_slice for endpoint_slice in view.slices}
     local_names = {service.name for service in services.values()}
     return Plan(
-        accesses={server: Access(account, folders[server]) for server, account in accounts.items()},
+        accesses={
+            server: Access(account, disks[server][1].folder, disks[server][1].is_mount)
+            for server, account in accounts.items()
+        },
         publish=tuple(
             service for service in services.values() if not _leads_here(slices.get(service.name), service, settings)
         ),
@@ -86,6 +80,24 @@ def plan(view: View, settings: Settings) -> Plan:
             if endpoint_slice.node == settings.node and endpoint_slice.name not in local_names
         ),
     )
+
+
+def local_disks(
+    claims: Iterable[Claim], volumes: Iterable[Volume], settings: Settings
+) -> dict[str, tuple[Claim, Volume]]:
+    """The disks of this node by their servers' ids: of servers with and without an account, and kept disks."""
+    by_name = {volume.name: volume for volume in volumes}
+    disks = {}
+    for claim in claims:
+        volume = by_name.get(claim.volume)
+        if (
+            volume is not None
+            and volume.node == settings.node
+            and volume.claim == f"{settings.servers_namespace}/server-{claim.server}"
+            and allowed(volume.folder, settings.volume_folders)
+        ):
+            disks[claim.server] = claim, volume
+    return disks
 
 
 def _may_match(uid: str, other: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from service.api import schemas
 from service.api.context import caller, context
-from service.servers.disks import claim_gb
+from service.servers.disks import claim_gb, disk_of
 from service.servers.names import ID, KEPT_SINCE
 from service.servers.spec import customer_of_claim
 from service.web.parsing import Blueprint
@@ -30,6 +30,7 @@ def list_disks() -> dict[str, Any]:
         {
             "id": id,
             "disk_gb": claim_gb(claim),
+            "disk": vars(disk_of(claim, context().cluster.usage(claim))),
             # If an operator uninstalled the server by hand, nothing recorded the time: use the disk's age instead.
             "since": claim["metadata"].get("annotations", {}).get(KEPT_SINCE)
             or claim["metadata"].get("creationTimestamp"),

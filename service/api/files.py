@@ -45,7 +45,9 @@ def put_sftp(body: dict[str, Any], id: int) -> dict[str, Any]:
     """Set a new password, remove it, or replace the public keys
 
     A change takes effect within seconds. Removing a password or a key ends the server's sessions; adding one ends none.
-    You can set credentials only after the server's first start, which creates its disk. You can always remove them.
+    The first password or key of a server that has never started makes its disk, so that files can be uploaded before
+    the first start. That takes seconds. If it takes longer, the answer is `disk-not-ready`: send the call again later.
+    You can always remove credentials.
     """
     return _account_fields(id, file_access.change(context(), target(), body))
 

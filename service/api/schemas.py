@@ -8,6 +8,7 @@ import marshmallow as ma
 from flask import current_app
 from marshmallow import fields, validate
 
+from service.servers.notes import SLUGS
 from service.servers.state import STATES, WANTED
 from service.tokens import CUSTOMER, CUSTOMER_WORDS
 from service.web.fields import Flag, Options, QueryNumber, Schema, Success, Text, WholeNumber, one_of
@@ -100,16 +101,36 @@ class RconAnswer(Success):
     password = fields.String(required=True)
 
 
+class DiskUsage(Schema):
+    size_gb = fields.Integer(
+        required=True, allow_none=True, metadata={"description": "The disk's size in GiB, as it is right now."}
+    )
+    used_gb = fields.Float(required=True, allow_none=True, metadata={"description": "GiB; null if unknown."})
+    as_of = fields.String(
+        required=True, allow_none=True, metadata={"description": "When the disk's node looked; null if it never did."}
+    )
+    enforced = fields.Boolean(
+        required=True, allow_none=True, metadata={"description": "Whether the size is a limit; null if unknown."}
+    )
+
+
+class Note(Schema):
+    slug = fields.String(required=True, validate=one_of(*SLUGS))
+    detail = fields.String(required=True)
+
+
 class Server(Schema):
     id = fields.Integer(required=True)
     game = fields.String(required=True, allow_none=True)
     ram_gb = fields.Integer(required=True, allow_none=True)
     disk_gb = fields.Integer(required=True, allow_none=True)
+    disk = fields.Nested(DiskUsage, required=True)
     options = fields.Dict(required=True, allow_none=True)
     wanted = fields.String(required=True, validate=one_of(*WANTED))
     state = fields.String(required=True, validate=one_of(*STATES))
     reason = fields.String(required=True, allow_none=True)
     since = fields.String(required=True, allow_none=True)
+    notes = fields.List(fields.Nested(Note), required=True)
     host = fields.String(
         required=True,
         allow_none=True,
@@ -130,6 +151,7 @@ class ServersAnswer(Success):
 class Disk(Schema):
     id = fields.Integer(required=True)
     disk_gb = fields.Integer(required=True)
+    disk = fields.Nested(DiskUsage, required=True)
     since = fields.String(required=True, allow_none=True)
 
 

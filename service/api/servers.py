@@ -17,7 +17,9 @@ from service.operations.create import create
 from service.operations.delete import delete
 from service.operations.visibility import may_see
 from service.servers import state
+from service.servers.disks import disk_of
 from service.servers.names import PORTS
+from service.servers.notes import notes_of
 from service.servers.objects import Objects
 from service.servers.spec import ServerSpec, spec_of_objects
 from service.web.fields import Success
@@ -72,6 +74,7 @@ def list_servers(query: dict[str, Any]) -> Response:
     errors.ServerExists,
     errors.EulaNotAccepted,
     errors.DiskKept,
+    errors.DiskNotUsable,
     errors.DiskBeingErased,
     errors.DiskCannotShrink,
     errors.DiskCannotGrow,
@@ -170,11 +173,13 @@ def _server_fields(objects: Objects, spec: ServerSpec | None, now: state.State) 
         "game": spec.game if spec else None,
         "ram_gb": spec.ram_gb if spec else None,
         "disk_gb": spec.disk_gb if spec else None,
+        "disk": vars(disk_of(objects.claim, objects.usage)),
         "options": spec.options if spec else None,
         "wanted": now.wanted,
         "state": now.state,
         "reason": now.reason,
         "since": now.since,
+        "notes": [vars(note) for note in notes_of(objects)],
         "host": ports["primary"]["host"] if "primary" in ports else None,
         "ports": ports,
     }

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.cluster.stoprecorder import StopRecorder
+from service.cluster.usage import DiskUsage
 from service.errors import ClusterUnavailable, InvalidRequest
 from service.helm.revisions import in_order, status
 from service.kube.client import Kube, path
@@ -32,8 +33,9 @@ _SERVER_NAME = re.compile(r"server-([1-9][0-9]{0,18})")
 class ServerIndex:
     """The servers of one namespace. The watches start with the first page. Thread-safe."""
 
-    def __init__(self, kube: Kube, namespace: str, nodes: Mapping[str, Object]) -> None:
+    def __init__(self, kube: Kube, namespace: str, nodes: Mapping[str, Object], usage: DiskUsage) -> None:
         self._nodes = nodes
+        self._usage = usage
         self._stops = StopRecorder(kube, namespace, self._server)
         self._statefulsets = Watch(
             kube,
@@ -73,6 +75,7 @@ class ServerIndex:
             if not self._started:
                 self._started = True
                 self._stops.start()
+                self._usage.start()
                 for watch in self._watches:
                     watch.start()
 
@@ -97,6 +100,12 @@ class ServerIndex:
             page.append(server)
         return page, None
 
+    def claims(self) -> list[Object]:
+        """The claims of all servers and kept disks; raises as `page`."""
+        self.start()
+        self._check()
+        return [claim for id in self._claims.ids() for claim in self._claims.of(id).values()]
+
     def releases(self, id: int) -> tuple[Object, ...] | None:
         """The metadata of a server's release Secrets, oldest first; None while the watch does not know them."""
         if not self._releases.wait(0) or self._releases.lost_for() > 0:
@@ -118,15 +127,17 @@ class ServerIndex:
         if statefulset is None and pod is None and (not releases or status(releases[-1]) == "uninstalled"):
             return None
         services = self._services.of(id)
+        claim = self._claims.of(id).get(name)
         return ServerObjects(
             id=id,
             statefulset=statefulset,
             pod=pod,
-            claim=self._claims.of(id).get(name),
+            claim=claim,
             services={service: services[service] for service in service_names(id) if service in services},
             events=sorted_events([event for watch in self._events for event in watch.of(id).values()]),
             releases=releases,
             nodes=self._nodes,
+            usage=self._usage.of(claim),
         )
 
 

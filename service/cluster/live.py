@@ -1,4 +1,4 @@
-"""One server, read live from Kubernetes on demand."""
+"""One server, or the Job that makes its disk, read live from Kubernetes on demand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from service.kube.types import Object
-from service.servers.names import server_name, service_names
+from service.servers.accessors import owner_uid, uid
+from service.servers.names import disk_job_name, server_name, service_names
+from service.servers.usage import Usage
 
 Value = TypeVar("Value")
 
@@ -19,7 +21,10 @@ class Reader(Protocol):
     def get_all(self, targets: Sequence[tuple[str, str, str]]) -> list[Object | None]: ...
     def service(self, name: str) -> Object | None: ...
     def events(self, id: int) -> tuple[Object, ...]: ...
+    def events_of(self, names: Sequence[str]) -> tuple[Object, ...]: ...
+    def pods_of(self, job: str) -> list[Object]: ...
     def releases(self, id: int, *, current: bool) -> tuple[Object, ...]: ...
+    def usage(self, claim: Object | None) -> Usage | None: ...
 
 
 class cached(Generic[Value]):
@@ -79,6 +84,10 @@ class LiveServer:
     def nodes(self) -> Mapping[str, Object]:
         return self._reader.nodes
 
+    @property
+    def usage(self) -> Usage | None:
+        return self._reader.usage(self.claim)
+
     @cached
     def _main_objects(self) -> tuple[Object | None, Object | None, Object | None, Mapping[str, Object]]:
         game_name, rcon_name, sftp_name = service_names(self.id)
@@ -95,6 +104,41 @@ class LiveServer:
         if game is not None and not _has_rcon(game["spec"]) and _may_have_rcon(statefulset):
             services[rcon_name] = self._reader.service(rcon_name)
         return statefulset, pod, claim, {name: service for name, service in services.items() if service is not None}
+
+
+class LiveDiskJob:
+    """The Job that makes a server's disk, in the place of the StatefulSet, with its pod and the server's claim.
+
+    It implements `servers.objects.Objects`, so that `servers.reasons` explains this pod as it explains the game's.
+    """
+
+    services: Mapping[str, Object] = {}
+    releases: tuple[Object, ...] = ()
+    # It is of interest only until the disk exists.
+    usage: Usage | None = None
+
+    def __init__(self, reader: Reader, id: int) -> None:
+        self.id = id
+        self._reader = reader
+        self._name = disk_job_name(id)
+        claim = ("v1", "persistentvolumeclaims", server_name(id))
+        self.statefulset, self.claim = reader.get_all([("batch/v1", "jobs", self._name), claim])
+
+    @cached
+    def pod(self) -> Object | None:
+        if self.statefulset is None:
+            return None
+        pods = self._reader.pods_of(self._name)
+        return next((pod for pod in pods if owner_uid(pod) == uid(self.statefulset)), None)
+
+    @cached
+    def events(self) -> tuple[Object, ...]:
+        names = [server_name(self.id), self._name]
+        return self._reader.events_of([*names, self.pod["metadata"]["name"]] if self.pod else names)
+
+    @property
+    def nodes(self) -> Mapping[str, Object]:
+        return self._reader.nodes
 
 
 def _may_have_rcon(statefulset: Object | None) -> bool:

@@ -7,9 +7,10 @@ Rights that this needs:
 
     in the servers' namespace
         statefulsets (apps), pods, services     get list watch
+        jobs (batch)                            get create
         persistentvolumeclaims                  get list watch patch delete
         secrets                                 get list watch
-        events                                  list watch
+        events, configmaps                      list watch
         pods/log                                get
     in the whole cluster
         nodes                                   list
@@ -22,12 +23,14 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from urllib.parse import quote
 
 from service.cluster.hosts import Hosts
 from service.cluster.index import ServerIndex
-from service.cluster.live import LiveServer
+from service.cluster.live import LiveDiskJob, LiveServer
 from service.cluster.nodes import Nodes
+from service.cluster.usage import DiskUsage
 from service.errors import OperationInProgress, Problem
 from service.helm.revisions import Revisions, status
 from service.kube.client import Conflict, Kube, path
@@ -36,10 +39,13 @@ from service.servers.accessors import sorted_events, trimmed_event
 from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, pod_name, rcon_name, server_name
 from service.servers.objects import Objects, RconPassword, ServerObjects
 from service.servers.reasons import READ_EVENTS
+from service.servers.restored import taken_up
 from service.servers.spec import never_used
+from service.servers.usage import Usage
 from service.settings import Settings
 
 READY_SECONDS = 2.0
+_TRIES = 3
 
 
 class ClusterReader:
@@ -50,7 +56,8 @@ class ClusterReader:
         self._kube = kube or Kube()
         self._revisions = Revisions(self._kube, self._namespace)
         self.nodes = Nodes(self._kube)
-        self._index = ServerIndex(self._kube, self._namespace, self.nodes)
+        self._usage = DiskUsage(self._kube, self._namespace)
+        self._index = ServerIndex(self._kube, self._namespace, self.nodes, self._usage)
         self._hosts = Hosts(self._kube)
         self._answered_at = float("-inf")
 
@@ -77,15 +84,17 @@ class ClusterReader:
         Raises:
             InvalidRequest: `continue_` is malformed.
         """
-        # A watch of a frozen API server looks like one without changes. So ask Kubernetes, but not for every page.
-        if time.monotonic() - self._answered_at > READY_SECONDS:
-            self._ping()
+        self._answers()
         return self._index.page(limit, continue_)
 
     def events(self, id: int) -> tuple[Object, ...]:
         """The events of pod, StatefulSet and claim that a state may depend on, newest last."""
+        return self.events_of([server_name(id), pod_name(id)])
+
+    def events_of(self, names: Sequence[str]) -> tuple[Object, ...]:
+        """The events of the objects with these names that a state may depend on, newest last."""
         collection = path("v1", self._namespace, "events")
-        selectors = [quote(f"involvedObject.name=server-{id}{suffix}") for suffix in ("", "-0")]
+        selectors = [quote(f"involvedObject.name={name}") for name in names]
         lists = self._kube.get_all([f"{collection}?fieldSelector={selector}" for selector in selectors])
         events = [event for list_ in lists for event in (list_ or {}).get("items") or []]
         return sorted_events([trimmed_event(event) for event in events if event.get("reason") in READ_EVENTS])
@@ -116,16 +125,58 @@ class ClusterReader:
             newest[revision["labels"].get("name", "")] = revision
         installed = {name for name, revision in newest.items() if status(revision) != "uninstalled"}
         claims = self._kube.all(path("v1", self._namespace, "persistentvolumeclaims"), labelSelector=ID)
-        kept = [claim for claim in claims if claim["metadata"]["name"] not in installed and not never_used(claim)]
+        # A person may have restored a claim with its labels, but under another name.
+        own = [claim for claim in claims if claim["metadata"]["name"] == f"server-{claim['metadata']['labels'][ID]}"]
+        kept = [claim for claim in own if claim["metadata"]["name"] not in installed and not never_used(claim)]
         return sorted(kept, key=lambda claim: int(claim["metadata"]["labels"][ID]))
+
+    def disks(self) -> list[tuple[Object, Usage | None]]:
+        """The claims of all servers and kept disks, from the watches, each with how full its disk is."""
+        self._answers()
+        return [(claim, self._usage.of(claim)) for claim in self._index.claims()]
+
+    def usage(self, claim: Object | None) -> Usage | None:
+        """How full the claim's disk is, as its node's agent last said; None if that is unknown."""
+        self._usage.start()
+        return self._usage.of(claim)
 
     def keep_disk(self, id: int, since: str) -> None:
         """Note on the claim that its server was deleted at `since`."""
         self._annotate_claim(id, {KEPT_SINCE: since})
 
     def reuse_disk(self, id: int, since: str) -> None:
-        """Note on the claim that a server was created with it at `since`."""
-        self._annotate_claim(id, {KEPT_SINCE: None, REUSED_SINCE: since})
+        """Note on the claim that a server was created with it at `since`, and make it the release's; see `taken_up`.
+
+        Raises:
+            OperationInProgress: Others kept changing the claim at the same time.
+        """
+        for _ in range(_TRIES):
+            claim = self.get("v1", "persistentvolumeclaims", server_name(id))
+            if claim is None:
+                return
+            metadata = taken_up(claim, id, self._namespace)
+            metadata["annotations"] |= {KEPT_SINCE: None, REUSED_SINCE: since}
+            with suppress(Conflict):
+                self._kube.merge(self._claim_path(id), {"metadata": metadata})
+                return
+        raise OperationInProgress()
+
+    def volume(self, name: str) -> Object | None:
+        """The PersistentVolume with this name, read live."""
+        return self._kube.get(f"/api/v1/persistentvolumes/{quote(name, safe='')}")
+
+    def disk_job(self, id: int) -> LiveDiskJob:
+        """The Job that makes the server's disk, its pod and the claim, read live; see `LiveDiskJob`."""
+        return LiveDiskJob(self, id)
+
+    def make_disk(self, job: Object) -> None:
+        """Create the Job, unless there is one with its name."""
+        with suppress(Conflict):
+            self._kube.create(path("batch/v1", self._namespace, "jobs"), job)
+
+    def pods_of(self, job: str) -> list[Object]:
+        """The pods of the Job with this name, read live."""
+        return self._kube.all(path("v1", self._namespace, "pods"), labelSelector=f"batch.kubernetes.io/job-name={job}")
 
     def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
         """Begin to delete the claim; its volume is deleted once no pod uses it. Idempotent.
@@ -183,6 +234,11 @@ class ClusterReader:
         except Problem:
             return False
         return True
+
+    def _answers(self) -> None:
+        # A watch of a frozen API server looks like one without changes. So ask Kubernetes, but not for every page.
+        if time.monotonic() - self._answered_at > READY_SECONDS:
+            self._ping()
 
     def _ping(self) -> None:
         self._kube.get(path("apps/v1", self._namespace, "statefulsets"), limit=1)

@@ -1,6 +1,6 @@
 """SFTP accounts: one Secret per server, in the namespace of the chart gameserver-sftp.
 
-Rights that this needs, all given by that chart:
+Rights that this needs, given by that chart:
 
     in its namespace
         secrets                 get create update delete
@@ -8,6 +8,12 @@ Rights that this needs, all given by that chart:
         daemonsets (apps)       list
     in the whole cluster
         persistentvolumes       get
+
+And given by the API's own chart:
+
+    in the whole cluster
+        storageclasses (storage.k8s.io)     get
+        csidrivers (storage.k8s.io)         get
 """
 
 from __future__ import annotations
@@ -16,17 +22,19 @@ import base64
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from service.errors import FileAccessNotInstalled, OperationInProgress
 from service.kube.client import Conflict, Kube, path
 from service.kube.types import Object
 from service.servers.names import ID, UID, server_name
-from service.servers.volumes import only_node
+from service.servers.volumes import DRIVER, in_folder_of_one_node
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _TRIES = 3
+_STORAGE = "/apis/storage.k8s.io/v1"
 
 
 @dataclass(frozen=True)
@@ -99,11 +107,26 @@ class SecretAccounts:
             return
 
     def node_local(self, claim: Object) -> bool:
-        """Whether the claim's disk is in a folder of one node, or not bound yet."""
+        """Whether the claim's disk is in a folder of one node, or may still become one because it is not bound yet."""
         name = claim.get("spec", {}).get("volumeName")
         volume = self._kube.get(f"/api/v1/persistentvolumes/{name}") if name else None
-        spec = (volume or {}).get("spec")
-        return not spec or (("hostPath" in spec or "local" in spec) and only_node(spec) is not None)
+        if spec := (volume or {}).get("spec"):
+            return in_folder_of_one_node(spec)
+        return not self._attached(claim.get("spec", {}).get("storageClassName"))
+
+    def _attached(self, class_name: str | None) -> bool:
+        """Whether the storage class certainly makes volumes that are no folder: those of another CSI driver.
+
+        A driver's CSIDriver has the name that its storage classes have as the provisioner:
+        https://kubernetes-csi.github.io/docs/csi-driver-object.html
+        """
+        found = self._kube.get(f"{_STORAGE}/storageclasses/{class_name}") if class_name else None
+        provisioner = (found or {}).get("provisioner")
+        # A CSI driver's name has no slash, unlike the names of older provisioners. Kubernetes reads an escaped slash as
+        # one, and refuses the request.
+        if not provisioner or provisioner == DRIVER or "/" in provisioner:
+            return False
+        return self._kube.get(f"{_STORAGE}/csidrivers/{quote(provisioner)}") is not None
 
     def _path(self, id: int) -> str:
         return path("v1", self._namespace, "secrets", server_name(id))

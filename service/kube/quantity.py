@@ -6,13 +6,19 @@ from decimal import ROUND_CEILING, Decimal
 
 from kubernetes.utils.quantity import parse_quantity
 
-_GIB = Decimal(2**30)
 
-
-def gib_of(quantity: str) -> int:
-    """A quantity of bytes in GiB, rounded up. Raises ValueError if `quantity` is not one.
+def bytes_of(quantity: str) -> int:
+    """A quantity of bytes as a number, rounded up. Raises ValueError if `quantity` is not one.
 
     https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
     """
     size: Decimal = parse_quantity(quantity)  # type: ignore[no-untyped-call]
-    return int((size / _GIB).to_integral_value(rounding=ROUND_CEILING))
+    return int(size.to_integral_value(rounding=ROUND_CEILING))
+
+
+def gib_of(quantity: str, *, ignoring: int = 0) -> int:
+    """A quantity of bytes in GiB, rounded up, but not for `ignoring` bytes or less. Raises ValueError as `bytes_of`."""
+    size = bytes_of(quantity)
+    whole = size // 2**30
+    rest = size - whole * 2**30
+    return whole + 1 if rest > (ignoring if whole else 0) else whole

@@ -8,6 +8,7 @@ from typing import Any
 from service.errors import DiskCannotGrow, DiskCannotShrink, InvalidRequest
 from service.games.catalogue import Game
 from service.operations.context import Context
+from service.servers.disks import growth_of
 
 
 def known_game(games: Mapping[str, Game], name: str) -> Game:
@@ -26,7 +27,10 @@ def check_options(game: Game, options: Mapping[str, Any]) -> None:
 def check_growth(context: Context, claim: Mapping[str, Any] | None, current_gb: int, new_gb: int) -> None:
     """Raises DiskCannotShrink or DiskCannotGrow if the disk cannot have the size `new_gb` (GiB)."""
     if new_gb < current_gb:
-        raise DiskCannotShrink(errors={"disk_gb": [f"must not be smaller than {current_gb}"]})
+        smallest = _smallest_gb(claim, current_gb)
+        if new_gb < smallest:
+            raise DiskCannotShrink(errors={"disk_gb": [f"must not be smaller than {smallest}"]})
+        return
     if new_gb == current_gb or claim is None:
         return
     if not context.cluster.disk_class_expandable(dict(claim)):
@@ -36,3 +40,9 @@ def check_growth(context: Context, claim: Mapping[str, Any] | None, current_gb: 
     if claim.get("status", {}).get("phase") != "Bound":
         message = f"must be {current_gb} until the server's first start, which creates the disk"
         raise DiskCannotGrow(errors={"disk_gb": [message]})
+
+
+def _smallest_gb(claim: Mapping[str, Any] | None, current_gb: int) -> int:
+    """The smallest size that the disk may be changed to: after a growth that failed, the one that it still has."""
+    growth = growth_of(claim)
+    return current_gb if growth is None or growth.failure is None else min(current_gb, growth.from_gb)

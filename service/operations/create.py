@@ -11,6 +11,7 @@ from typing import Any
 from service.errors import (
     DiskBeingErased,
     DiskKept,
+    DiskNotUsable,
     EulaNotAccepted,
     MissingScope,
     NoNodePortLeft,
@@ -20,12 +21,14 @@ from service.errors import (
     ServerNotFound,
 )
 from service.kube.times import now
+from service.kube.types import Object
 from service.operations.checks import check_growth, check_options, known_game
 from service.operations.context import Context, erase_disk
 from service.operations.power import ensure_running
 from service.servers import values
 from service.servers.disks import claim_gb
 from service.servers.objects import Objects
+from service.servers.restored import is_taken_up, obstacle
 from service.servers.spec import ServerSpec, customer_of_claim, never_used, spec_of_values, uid_of_values
 from service.servers.state import exists
 from service.tokens import Token
@@ -54,7 +57,8 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
         MissingScope: The token lacks `disk:erase`, or is confined to another customer.
         InvalidRequest: The game is unknown, or the options are not valid for it.
         EulaNotAccepted: The operator has not accepted the game's licence.
-        DiskKept, DiskBeingErased, DiskCannotShrink, DiskCannotGrow: There is a disk of an earlier server with this id.
+        DiskKept, DiskBeingErased, DiskCannotShrink, DiskCannotGrow, DiskNotUsable: There is a disk of an earlier server
+            with this id, or one that a person restored.
         ReleaseMissing: The server exists, but someone has deleted its release.
     """
     if not token.reaches(id):
@@ -163,11 +167,27 @@ def _settle_disk(context: Context, token: Token, objects: Objects, spec: ServerS
                 "The kept disk with this id belongs to another customer. Only a server of that customer can reuse it.",
                 errors={"disk": ["must be erase: the disk belongs to another customer"]},
             )
+        _check_usable(context, claim, objects.id)
         check_growth(context, claim, claim_gb(claim), spec.disk_gb)
         context.cluster.reuse_disk(objects.id, now())
         return True
+    if not is_taken_up(claim, objects.id):
+        name, namespace = claim["metadata"]["name"], context.settings.servers_namespace
+        raise DiskNotUsable(
+            f"The API has not made the claim {name}, so it does not erase it. Delete it with "
+            f'`kubectl -n {namespace} delete pvc {name}`, or send `"disk": "reuse"` to take it over.'
+        )
     _erase_and_wait(context, objects.id, unless_used=False)
     return False
+
+
+def _check_usable(context: Context, claim: Object, id: int) -> None:
+    """Raises DiskNotUsable, with what to do, if no server can use the claim. A person may have restored it."""
+    named = claim.get("spec", {}).get("volumeName")
+    bound = claim.get("status", {}).get("phase") == "Bound"
+    volume = context.cluster.volume(named) if named and not bound else None
+    if reason := obstacle(claim, volume, id, context.settings.servers_namespace):
+        raise DiskNotUsable(reason)
 
 
 def _erase_and_wait(context: Context, id: int, *, unless_used: bool) -> None:

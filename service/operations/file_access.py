@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,8 +13,15 @@ from service.files.accounts import Account
 from service.operations.context import Context
 from service.operations.interfaces import Accounts
 from service.operations.visibility import Target
+from service.servers.diskjob import disk_is_made, disk_is_missing, disk_job, hindrance
 from service.servers.objects import Objects
 from service.servers.spec import own_uid
+
+WAIT_SECONDS, PATIENCE_SECONDS = 8.0, 2.0
+"""How long a call waits for a new disk at most, and how long if something is known to keep it from being made."""
+_PAUSE_SECONDS = 0.25
+# A node that has no room now rarely has some two seconds later.
+_RETRY_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -49,16 +57,18 @@ def change(context: Context, target: Target, request: Mapping[str, Any]) -> File
     Returns:
         The new account, with the password if the request asks for one.
 
+    A new password or key makes the disk, if the server has never had one.
+
     Raises:
         InvalidRequest: A public key is not valid; `errors` names each.
         DiskNotMade, DiskNotReady: Nobody could use the new credentials yet.
         FileAccessNotInstalled, DiskNotNodeLocal: File access is not possible.
     """
     accounts = accounts_for(context, target.objects)
-    if request.get("password") or request.get("public_keys"):
-        check_disk(target.objects)
     host_keys = accounts.host_keys()
     keys = _parse_keys(request["public_keys"]) if "public_keys" in request else None
+    if request.get("password") or request.get("public_keys"):
+        _ensure_disk(context, target.objects)
     password = credentials.new_password() if request.get("password") else None
     password_hash = credentials.password_hash(password) if password else None
 
@@ -91,12 +101,48 @@ def accounts_for(context: Context, objects: Objects) -> Accounts:
 
 
 def check_disk(objects: Objects) -> None:
-    """Raises DiskNotMade or DiskNotReady if the server has no disk yet; its first start creates one."""
+    """Raises DiskNotMade if the server has no disk yet, and DiskNotReady if its first start is creating one."""
     if objects.claim is not None and objects.claim.get("status", {}).get("phase") != "Pending":
         return
     if (objects.statefulset or {}).get("spec", {}).get("replicas", 1):
         raise DiskNotReady()
     raise DiskNotMade()
+
+
+def _ensure_disk(context: Context, objects: Objects) -> None:
+    """Make the disk of a server that has never started, as far as that takes a few seconds only.
+
+    Raises:
+        DiskNotReady: It takes longer. The same call later finds the Job that makes the disk, or makes a new one.
+        DiskNotMade: The API cannot make it: the claim or the StatefulSet is missing, or the API has no image for that.
+        DiskNotNodeLocal: The disk is there now, and SFTP cannot reach it.
+    """
+    claim, statefulset = objects.claim, objects.statefulset
+    phase = (claim or {}).get("status", {}).get("phase")
+    stopped = statefulset is not None and not statefulset.get("spec", {}).get("replicas", 1)
+    if statefulset is None or not stopped or phase not in ("Pending", "Bound") or not context.settings.disk_image:
+        check_disk(objects)
+        return
+    began = time.monotonic()
+    disk = context.cluster.disk_job(objects.id)
+    if disk_is_made(disk):
+        return
+    if disk_is_missing(disk):
+        settings = context.settings
+        context.cluster.make_disk(
+            disk_job(objects.id, statefulset, settings.disk_image, settings.disk_image_pull_secrets)
+        )
+    while not disk_is_made(disk):
+        waited = time.monotonic() - began
+        # What keeps the disk from being made is often over in a moment, such as another pod's end.
+        reason = hindrance(disk) if waited > PATIENCE_SECONDS else None
+        if reason:
+            raise DiskNotReady(f"The cluster cannot create the server's disk yet. {reason}", retry_after=_RETRY_SECONDS)
+        if waited > WAIT_SECONDS:
+            raise DiskNotReady()
+        time.sleep(_PAUSE_SECONDS)
+        disk = context.cluster.disk_job(objects.id)
+    accounts_for(context, disk)
 
 
 def _parse_keys(lines: Sequence[str]) -> tuple[str, ...]:

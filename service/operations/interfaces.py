@@ -13,13 +13,14 @@ from typing import Protocol
 from service.files.accounts import Account
 from service.kube.types import Object
 from service.servers.objects import Objects, RconPassword
+from service.servers.usage import Usage
 from service.servers.values import Values
 from service.tokens import Token
 from service.tokenstore.records import Change, Records
 
 
 class Cluster(Protocol):
-    """Reads Kubernetes, and writes to claims. Every method may raise errors.ClusterUnavailable."""
+    """Reads Kubernetes, writes to claims and makes disks. Every method may raise errors.ClusterUnavailable."""
 
     def server(self, id: int) -> Objects:
         """The objects of one server."""
@@ -36,11 +37,29 @@ class Cluster(Protocol):
     def kept_disks(self) -> Sequence[Object]:
         """The claims without a server, except those that never had a volume."""
 
+    def disks(self) -> Sequence[tuple[Object, Usage | None]]:
+        """The claims of all servers and kept disks, some moments old, each with how full its disk is."""
+
+    def usage(self, claim: Object | None) -> Usage | None:
+        """How full the claim's disk is; None if nobody has said so. This sends no request to Kubernetes."""
+
     def keep_disk(self, id: int, since: str) -> None:
         """Record on the claim, if there is one, that its disk is kept since the time `since` (RFC 3339)."""
 
     def reuse_disk(self, id: int, since: str) -> None:
-        """Record on the claim that a server uses it since `since` (RFC 3339); an erase begun before has no effect."""
+        """Record on the claim that a server uses it since `since` (RFC 3339); an erase begun before has no effect.
+
+        The claim becomes the release's, whoever has made it. May raise OperationInProgress.
+        """
+
+    def volume(self, name: str) -> Object | None:
+        """The PersistentVolume with this name."""
+
+    def disk_job(self, id: int) -> Objects:
+        """The Job that makes the server's disk, as the `statefulset`, with its pod and the server's claim."""
+
+    def make_disk(self, job: Object) -> None:
+        """Create the Job of `servers.diskjob.disk_job`, unless there is one with its name."""
 
     def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
         """Start to delete the claim; a missing claim is no error.

@@ -13,8 +13,8 @@ from service.kube.types import Object
 CONTAINER = "game"
 
 
-def condition(object_: Object, name: str) -> Mapping[str, Any]:
-    """A pod's or a node's condition; {} if it has none with that name."""
+def condition(object_: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A condition of a pod, a node or a claim; {} if it has none with that name."""
     candidate: Mapping[str, Any]
     for candidate in object_.get("status", {}).get("conditions") or []:
         if candidate.get("type") == name:

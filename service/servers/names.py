@@ -47,6 +47,11 @@ def pod_name(id: int) -> str:
     return f"server-{id}-0"
 
 
+def disk_job_name(id: int) -> str:
+    """The name of the Job that makes the disk before the first start."""
+    return f"server-{id}-disk"
+
+
 def rcon_name(id: int) -> str:
     """The name of the Secret with RCON's password, and of the Service for a private RCON."""
     return f"server-{id}-rcon"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from service.kube.types import Object
+from service.servers.usage import Usage
 
 
 class Objects(Protocol):
@@ -36,6 +37,10 @@ class Objects(Protocol):
     def nodes(self) -> Mapping[str, Object]:
         """The cluster's nodes by name, some seconds old; empty if they are unknown."""
 
+    @property
+    def usage(self) -> Usage | None:
+        """How full the disk is; None if no agent has said so."""
+
 
 class RconPassword(NamedTuple):
     """RCON's password, and when its Secret was created (RFC 3339)."""
@@ -56,6 +61,7 @@ class ServerObjects:
     events: tuple[Object, ...] = ()
     releases: tuple[Object, ...] = ()
     nodes: Mapping[str, Object] = field(default_factory=dict)
+    usage: Usage | None = None
 
 
 # Each kind of object in the chart gameserver, with its API group and its plural in a path.

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from service.kube.types import Object
 from service.servers.accessors import condition, deleted_at, game_container, readable_size, uid
+from service.servers.disks import claim_gb
 from service.servers.objects import Objects
 from service.servers.volumes import selected_node
 
@@ -21,6 +23,7 @@ READ_EVENTS = frozenset(
 """The reasons of the events that this module reads; all except SuccessfulCreate have the type Warning."""
 _VOLUME_EVENTS = {"FailedMount", "FailedAttachVolume", "FailedMapVolume"}
 # The wording of Kubernetes 1.35, and of earlier versions.
+_NO_DISK_SPACE = "node(s) did not have enough free storage"
 _OTHER_NODES = r"(\d+) node\(s\) (?:didn't match PersistentVolume's node affinity|had volume node affinity conflict)"
 
 Reason = tuple[str, str | None]
@@ -108,7 +111,7 @@ def scheduling_failure(objects: Objects, pod: Object) -> str:
         return f"The server's disk, the claim server-{objects.id}, is missing. ({message})"
     if not _bound(objects.claim) and "unbound immediate PersistentVolumeClaims" in message:
         return f"The disk is not bound. ({message})"
-    missing = _missing_resources(pod, message)
+    missing = _missing_resources(objects.claim, pod, message)
     name = selected_node(objects.claim)
     failure = _disk_node_failure(objects.nodes, name)
     other_nodes = re.search(_OTHER_NODES, message)
@@ -126,13 +129,32 @@ def scheduling_failure(objects: Objects, pod: Object) -> str:
     return f"{holder} cannot take the server{f': it {cause}' if cause else ''}. ({message})"
 
 
-def _missing_resources(pod: Object, message: str) -> str:
+def lacks_disk_space(scheduled: Mapping[str, Any]) -> bool:
+    """Whether the scheduler, in a pod's condition PodScheduled, says that nodes have no room for its disk."""
+    return scheduled.get("status") == "False" and _NO_DISK_SPACE in scheduled.get("message", "")
+
+
+def no_disk_space(objects: Objects) -> str | None:
+    """Says that nodes have no room for a disk that does not exist yet, as a sentence; None if they have."""
+    claim, pod = objects.claim, objects.pod or {}
+    if claim is None or _bound(claim) or not pod:
+        return None
+    if lacks_disk_space(condition(pod, "PodScheduled")):
+        return f"No node that could take the server has room for its disk of {claim_gb(claim)} GiB."
+    failed = disk_failure(objects)
+    return failed[0] if failed and failed[0].startswith(_STORAGE_FULL) else None
+
+
+def _missing_resources(claim: Object, pod: Object, message: str) -> str:
     requests = game_container(pod).get("resources", {}).get("requests", {})
-    return " and ".join(
+    missing = [
         f"{readable_size(requests[name])} of memory" if name == "memory" else f"{requests[name]} of {name}"
         for name in ("memory", "cpu", "ephemeral-storage")
         if f"Insufficient {name}" in message and name in requests
-    )
+    ]
+    if _NO_DISK_SPACE in message:
+        missing.append(f"{claim_gb(claim)} GiB of disk")
+    return " and ".join(missing)
 
 
 def _disk_node_failure(nodes: Mapping[str, Object], name: str | None) -> str:
@@ -150,6 +172,9 @@ def _disk_node_failure(nodes: Mapping[str, Object], name: str | None) -> str:
 # -- disk and image ----------------------------------------------------------------------------------------
 
 
+_STORAGE_FULL = "The storage has no room for the server's disk"
+
+
 def disk_failure(objects: Objects) -> Reason | None:
     """Why the disk gets no volume; None if it has one, or if nothing is known."""
     claim = objects.claim
@@ -159,7 +184,12 @@ def disk_failure(objects: Objects) -> Reason | None:
         return "The disk's volume is lost.", None
     for event in reversed(_events(objects)):
         if event.get("reason") == "ProvisioningFailed":
-            return f"The disk is not bound: {event.get('message', '')[:300]}", _first(event)
+            message = event.get("message", "")
+            # The code with which CSI drivers say so:
+            # https://github.com/container-storage-interface/spec/blob/v1.12.0/spec.md#createvolume-errors
+            if "code = ResourceExhausted" in message:
+                return f"{_STORAGE_FULL} of {claim_gb(claim)} GiB. ({message[:300]})", _first(event)
+            return f"The disk is not bound: {message[:300]}", _first(event)
     return None
 
 

@@ -112,11 +112,12 @@ def customer_of_claim(claim: Mapping[str, Any]) -> str | None:
 def never_used(claim: Mapping[str, Any]) -> bool:
     """Whether the chart made this claim and no volume was ever bound to it, so there is no world to lose.
 
-    A claim with a data source has its world there until the first pod uses it. Of a claim that the chart did not make,
-    nothing is known, so it counts as used.
+    A claim with a data source has its world there until the first pod uses it, and one with a selector waits for a
+    volume that a tool such as Velero fills. Of a claim that the chart did not make, nothing is known, so it counts as
+    used.
     """
     spec = _mapping(claim.get("spec"))
-    has_data = spec.get("volumeName") or spec.get("dataSource") or spec.get("dataSourceRef")
+    has_data = any(spec.get(field) for field in ("volumeName", "dataSource", "dataSourceRef", "selector"))
     return claim.get("status", {}).get("phase") == "Pending" and not has_data and _annotated(claim) is not None
 
 

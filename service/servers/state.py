@@ -33,6 +33,7 @@ WANTED = ("running", "stopped", "deleted")
 
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 _CONFIGURATION = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "ContainerCannotRun"}
+_FULL = "The disk is full."
 _RESTARTS = "The server is restarting to apply a change."
 
 
@@ -97,8 +98,8 @@ def with_log(state: State, tail: str) -> State:
     if not lines:
         return state
     reason = f"{state.reason} Its last log lines: {' | '.join(lines)}"
-    if any("No space left on device" in line for line in lines):
-        reason = f"The disk is full. {reason}"
+    if any("No space left on device" in line for line in lines) and not reason.startswith(_FULL):
+        reason = f"{_FULL} {reason}"
     return replace(state, reason=reason)
 
 
@@ -158,7 +159,19 @@ def _should_run(objects: Objects, statefulset: Object) -> State:
         return State("stopping", reason, since, "running")
     if outdated:
         return State("starting", _RESTARTS, updated_at, "running")
-    return _of_pod(objects, pod)
+    return _with_full_disk(_of_pod(objects, pod), objects, pod)
+
+
+def _with_full_disk(state: State, objects: Objects, pod: Object) -> State:
+    """The same state, with a full disk as its reason, or before it, if the game has run."""
+    usage = objects.usage
+    if usage is None or usage.fill(datetime.now(UTC)) != "full":
+        return state
+    if state.state == "running":
+        return replace(state, reason=f"{_FULL} The game may be unable to save.")
+    container = game_status(pod) or {}
+    has_run = termination(pod) or container.get("lastState") or container.get("started")
+    return replace(state, reason=f"{_FULL} {state.reason}") if has_run and state.reason else state
 
 
 def _of_pod(objects: Objects, pod: Object) -> State:
@@ -227,7 +240,8 @@ def _previous_exit(pod: Object, last: Mapping[str, Any]) -> str:
 
 def _unscheduled(objects: Objects, scheduled: Mapping[str, Any], pod: Object) -> State:
     since = scheduled.get("lastTransitionTime")
-    if failure := reasons.disk_failure(objects):
+    # What the scheduler says about room for the disk is newer than an event of an attempt.
+    if not reasons.lacks_disk_space(scheduled) and (failure := reasons.disk_failure(objects)):
         return State("failed", failure[0], failure[1] or since, "running")
     if scheduled.get("reason") != "Unschedulable":
         return State(_initial_state(objects), None, since, "running")

@@ -1,10 +1,13 @@
-"""Finds the node of a disk from its claim or its volume. Pure."""
+"""Finds the node of a disk from its claim or its volume, and whether the disk is a folder of it. Pure."""
 
 from __future__ import annotations
 
 from service.kube.types import Object
 
 HOSTNAME = "kubernetes.io/hostname"
+DRIVER = "disk-driver.gameserver"
+"""The CSI driver of this product, which is also the provisioner in its storage classes."""
+_TOPOLOGY = f"{DRIVER}/node"
 # Set by the scheduler; it no longer changes once the disk is bound:
 # https://kubernetes.io/docs/reference/labels-annotations-taints/#volume-kubernetes-io-selected-node
 _SELECTED_NODE = "volume.kubernetes.io/selected-node"
@@ -27,8 +30,19 @@ def only_node(spec: Object) -> str | None:
         names = [
             tuple(requirement.get("values", []))
             for requirement in term.get("matchExpressions", []) + term.get("matchFields", [])
-            if requirement["key"] in (HOSTNAME, "metadata.name") and requirement["operator"] == "In"
+            if requirement["key"] in (HOSTNAME, _TOPOLOGY, "metadata.name") and requirement["operator"] == "In"
         ]
         nodes.add(names[0] if names else ())
     only: tuple[str, ...] = nodes.pop() if len(nodes) == 1 else ()
     return only[0] if len(only) == 1 else None
+
+
+def in_folder_of_one_node(spec: Object) -> bool:
+    """Whether a volume is a folder that exists on exactly one node, from the volume's `spec`.
+
+    The driver of this product says in the volume's attributes where it keeps the disk mounted. The agents use the same
+    rule (agent/disk_agent/objects.py).
+    """
+    csi = spec.get("csi") or {}
+    mounted = csi.get("driver") == DRIVER and bool((csi.get("volumeAttributes") or {}).get("folder"))
+    return ("hostPath" in spec or "local" in spec or mounted) and only_node(spec) is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, start_http_server
 from prometheus_client.core import GaugeMetricFamily
@@ -95,6 +96,75 @@ class _Servers(Collector):
 def count_servers(servers: Callable[[], Iterable[Mapping[str, str]]]) -> None:
     """Add to `/metrics` the count of what `servers()` yields: one mapping with `game` and `state` per server."""
     REGISTRY.register(_Servers(servers))
+
+
+class Disk(Protocol):
+    """What is counted of a disk; see `operations.census.CountedDisk`."""
+
+    @property
+    def enforced(self) -> str: ...
+    @property
+    def fill(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def used(self) -> int | None: ...
+
+
+class _Disks(Collector):
+    """Counts the disks, and sums up their sizes and use, at each scrape."""
+
+    def __init__(self, disks: Callable[[], Iterable[Disk]]) -> None:
+        self._disks = disks
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return self._families()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        counts, sizes, uses = families = self._families()
+        count: Tally[tuple[str, str]] = Tally()
+        size: Tally[str] = Tally()
+        used: Tally[str] = Tally()
+        try:
+            for disk in self._disks():
+                count[disk.enforced, disk.fill] += 1
+                size[disk.enforced] += disk.size
+                if disk.used is not None:
+                    used[disk.enforced] += disk.used
+        except Exception:
+            log.warning("could not count the disks for /metrics", exc_info=True)
+            return
+        for (enforced, fill), number in sorted(count.items()):
+            counts.add_metric([enforced, fill], number)
+        for family, tally in ((sizes, size), (uses, used)):
+            for enforced, number in sorted(tally.items()):
+                family.add_metric([enforced], number)
+        yield from families
+
+    @staticmethod
+    def _families() -> tuple[GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily]:
+        return (
+            GaugeMetricFamily(
+                "gameserver_server_disks",
+                "Disks by whether their size is a limit, and by how full they are.",
+                labels=["enforced", "fill"],
+            ),
+            GaugeMetricFamily(
+                "gameserver_server_disk_size_bytes",
+                "The sizes of all disks together, by whether they are a limit.",
+                labels=["enforced"],
+            ),
+            GaugeMetricFamily(
+                "gameserver_server_disk_used_bytes",
+                "What is used of all disks together, where that is known.",
+                labels=["enforced"],
+            ),
+        )
+
+
+def count_disks(disks: Callable[[], Iterable[Disk]]) -> None:
+    """Add to `/metrics` the counts and sums of what `disks()` yields."""
+    REGISTRY.register(_Disks(disks))
 
 
 def serve(port: int) -> None:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from service.app import create_app
+from service.kube.times import now
+from service.servers.usage import Usage
 from service.settings import Settings
 from service.tokens import TokensFile
 from tests.api.conftest import SIZES, Client
@@ -19,6 +21,19 @@ def test_the_error_is_answered_as_written(client: Client) -> None:
     client.post("/api/v1/server/1/", {"ram_gb": 2, "disk_gb": 20})
     answer = client.patch("/api/v1/server/1/", {"disk_gb": 10})
     assert answer.json == json.loads(block("docs/api.md", '{"success": false'))
+
+
+def test_a_disk_is_shown_as_written(client: Client, world: World) -> None:
+    """`GET` has the part that docs/api.md shows, of a disk that is growing."""
+    documented = json.loads("{" + block("docs/api.md", '"disk_gb": 20, "disk"') + "}")
+    client.post("/api/v1/server/1/", SIZES)
+    world.expandable, world.grows = True, False
+    client.patch("/api/v1/server/1/", {"disk_gb": 20})
+    size = documented["disk"]["size_gb"] * 2**30
+    world.usage[1] = Usage(now(), True, int(documented["disk"]["used_gb"] * 2**30), size)
+    documented["disk"]["as_of"] = world.usage[1].as_of
+    actual = client.get("/api/v1/server/1/").json or {}
+    assert {name: actual[name] for name in documented} == documented
 
 
 def test_an_account_is_answered_as_written(world: World, settings: Settings) -> None:

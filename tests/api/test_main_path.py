@@ -37,11 +37,13 @@ def test_a_server_from_creation_to_deletion(client: Client, world: World) -> Non
         "game": "minecraft",
         "ram_gb": 2,
         "disk_gb": 10,
+        "disk": {"size_gb": 10, "used_gb": None, "as_of": None, "enforced": None},
         "options": {},
         "wanted": "running",
         "state": "running",
         "reason": None,
         "since": TIME,
+        "notes": [],
         "host": "203.0.113.7",
         "ports": {
             "primary": {"port": 31001, "protocol": "TCP", "host": "203.0.113.7"},

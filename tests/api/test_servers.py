@@ -19,6 +19,9 @@ from tests.api.conftest import SIZES, Client
 from tests.support.fakes import TIME, FakeCluster, World
 from tests.support.games import MINECRAFT
 
+UNKNOWN_USE = {"size_gb": 10, "used_gb": None, "as_of": None, "enforced": None}
+"""A disk of 10 GiB of which no agent has told anything."""
+
 
 def problem(answer: Any) -> tuple[int, str]:
     """The status and the slug of an error."""
@@ -152,7 +155,7 @@ def test_kept_disks_are_listed(client: Client, kept: World) -> None:
     answer = client.get("/api/v1/disk/").json
     assert answer is not None
     since = answer["disks"][0].pop("since")
-    assert answer == {"success": True, "disks": [{"id": 1, "disk_gb": 10}]}
+    assert answer == {"success": True, "disks": [{"id": 1, "disk_gb": 10, "disk": UNKNOWN_USE}]}
     assert abs(datetime.now(UTC) - datetime.fromisoformat(since)) < timedelta(minutes=1)
 
 
@@ -177,7 +180,8 @@ def test_a_disk_kept_by_hand_has_its_own_age(client: Client, world: World) -> No
     """`helm uninstall` does not record when the server was deleted."""
     client.post("/api/v1/server/1/", SIZES)
     world.forget(1)
-    assert client.get("/api/v1/disk/").json == {"success": True, "disks": [{"id": 1, "disk_gb": 10, "since": TIME}]}
+    disk = {"id": 1, "disk_gb": 10, "disk": UNKNOWN_USE, "since": TIME}
+    assert client.get("/api/v1/disk/").json == {"success": True, "disks": [disk]}
 
 
 def test_a_create_over_a_kept_disk_must_say_what_to_do(client: Client, kept: World) -> None:
@@ -292,11 +296,13 @@ def test_a_deleted_server_is_visible_until_its_game_has_ended(client: Client, wo
         "game": None,
         "ram_gb": None,
         "disk_gb": None,
+        "disk": UNKNOWN_USE,
         "options": None,
         "wanted": "deleted",
         "state": "deleting",
         "reason": None,
         "since": world.claims[1]["metadata"]["annotations"]["gameserver/kept-since"],
+        "notes": [],
         "host": None,
         "ports": {},
     }
@@ -330,9 +336,10 @@ def test_a_disk_that_never_existed_is_not_kept(client: Client, world: World) -> 
         {"status": {"phase": "Lost"}, "spec": {"volumeName": "pv-1"}},
         {"status": {"phase": "Pending"}, "spec": {"volumeName": "pv-1"}},
         {"status": {"phase": "Pending"}, "spec": {"dataSourceRef": {"kind": "VolumeSnapshot", "name": "backup"}}},
+        {"status": {"phase": "Pending"}, "spec": {"selector": {"matchLabels": {"velero.io/dynamic-pv-restore": "a"}}}},
         {"status": {"phase": "Pending"}, "metadata": {"annotations": {}}},
     ],
-    ids=["lost", "bound to a volume", "filled from a snapshot", "created by someone else"],
+    ids=["lost", "bound to a volume", "filled from a snapshot", "waits for a tool", "created by someone else"],
 )
 def test_a_disk_that_may_hold_a_world_is_kept(client: Client, world: World, claim: dict[str, Any]) -> None:
     """Only a claim that surely never had a volume is not kept."""

@@ -15,6 +15,7 @@ from flask import Flask
 from service.app import create_app
 from service.files.accounts import Account
 from service.files.credentials import new_password, password_hash, public_key
+from service.operations import file_access
 from service.settings import Settings
 from tests.api.conftest import SIZES, Client
 from tests.support.fakes import FINGERPRINT, FakeAccounts, FakeCluster, FakeReleases, World
@@ -41,7 +42,10 @@ def accounts() -> FakeAccounts:
 def files(world: World, settings: Settings, accounts: FakeAccounts) -> Client:
     """A client of an API with file access, and server 7."""
     app = create_app(
-        replace(settings, sftp_namespace="gameserver-sftp"), FakeCluster(world), FakeReleases(world), accounts
+        replace(settings, sftp_namespace="gameserver-sftp", disk_image="example.com/api:1"),
+        FakeCluster(world),
+        FakeReleases(world),
+        accounts,
     )
     client = Client(app.test_client())
     assert client.post("/api/v1/server/7/", SIZES).status_code == 201
@@ -206,29 +210,177 @@ def unbind_disk(world: World, *, running: bool) -> None:
     world.statefulsets[7]["spec"]["replicas"] = int(running)
 
 
-NEEDS_DISK = [
+MAKES_DISK: list[tuple[str, str, object]] = [
     ("PUT", SFTP, {"password": True}),
     ("PUT", SFTP, {"public_keys": [ED25519]}),
+]
+PORT: list[tuple[str, str, object]] = [
     ("PATCH", "/api/v1/server/7/port/sftp", None),
     ("GET", "/api/v1/server/7/port/sftp", None),
 ]
+NEEDS_DISK = [*MAKES_DISK, *PORT]
 
 
-@pytest.mark.parametrize(("method", "path", "body"), NEEDS_DISK)
-class TestBeforeTheFirstStart:
-    """Customers get no credentials and no port until the server has a disk."""
+@pytest.mark.parametrize(("method", "path", "body"), PORT)
+def test_a_stopped_server_without_a_disk_has_no_port_yet(
+    files: Client, world: World, accounts: FakeAccounts, method: str, path: str, body: object
+) -> None:
+    """The answer is 409 and says what makes the disk. Reading makes none."""
+    unbind_disk(world, running=False)
+    answer = files.call(method, path, body)
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["type"]) == (409, "/problems/disk-not-made")
+    assert "`PUT …/sftp`" in answer.json["detail"]
+    assert "Retry-After" not in answer.headers
+    assert world.jobs == {}
 
-    def test_a_stopped_server_must_be_started_once(
+
+@pytest.mark.parametrize(("method", "path", "body"), MAKES_DISK)
+class TestFilesBeforeTheFirstStart:
+    """The first password or key of a server that never started makes its disk."""
+
+    def test_the_call_makes_the_disk(
         self, files: Client, world: World, accounts: FakeAccounts, method: str, path: str, body: object
     ) -> None:
-        """The answer is 409 and says so."""
+        """The answer is as for any server, and the port works from then on. A second call makes no second disk."""
         unbind_disk(world, running=False)
+        assert files.call(method, path, body).status_code == 200
+        assert accounts.accounts[7] != Account()
+        assert world.history[1:] == [("make disk", 7)]
+        assert files.patch("/api/v1/server/7/port/sftp").status_code == 200
+        del world.jobs[7], world.job_pods[7]
+        assert files.call(method, path, body).status_code == 200
+        assert world.history[1:] == [("make disk", 7)]
+
+    def test_a_disk_that_is_not_there_in_seconds_is_asked_for_again(
+        self,
+        files: Client,
+        world: World,
+        accounts: FakeAccounts,
+        monkeypatch: pytest.MonkeyPatch,
+        method: str,
+        path: str,
+        body: object,
+    ) -> None:
+        """The answer is 503 with `Retry-After` and stores nothing. The same call finds the same Job, and its disk."""
+        monkeypatch.setattr(file_access, "WAIT_SECONDS", 0)
+        unbind_disk(world, running=False)
+        world.makes_disks = False
+        answer = files.call(method, path, body)
+        assert answer.json is not None
+        assert (answer.status_code, answer.json["type"]) == (503, "/problems/disk-not-ready")
+        assert answer.headers["Retry-After"] == "2"
+        assert 7 not in accounts.accounts
+        # The disk is bound a moment before it belongs to the game's group.
+        world.claims[7]["status"] = {"phase": "Bound"}
+        world.job_pods[7] = {"metadata": {"name": "server-7-disk-x"}, "status": {"phase": "Pending"}}
+        assert files.call(method, path, body).status_code == 503
+        conditions = [{"type": "PodReadyToStartContainers", "status": "True"}]
+        world.job_pods[7]["status"] = {"phase": "Pending", "conditions": conditions}
+        assert files.call(method, path, body).status_code == 200
+        assert world.history[1:] == [("make disk", 7)]
+
+    def test_a_disk_for_which_there_is_no_room_is_refused_with_the_reason(
+        self,
+        files: Client,
+        world: World,
+        monkeypatch: pytest.MonkeyPatch,
+        method: str,
+        path: str,
+        body: object,
+    ) -> None:
+        """The answer is 503 and says what the cluster lacks, without the whole wait."""
+        monkeypatch.setattr(file_access, "PATIENCE_SECONDS", 0)
+        unbind_disk(world, running=False)
+        world.makes_disks = False
+        message = "0/2 nodes are available: 2 Insufficient memory."
+        world.job_pods[7] = {
+            "metadata": {"name": "server-7-disk-x"},
+            "spec": {"containers": [{"name": "game", "resources": {"requests": {"memory": "2Gi"}}}]},
+            "status": {
+                "phase": "Pending",
+                "conditions": [
+                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+                ],
+            },
+        }
+        answer = files.call(method, path, body)
+        assert answer.json is not None
+        assert (answer.status_code, answer.json["type"]) == (503, "/problems/disk-not-ready")
+        assert f"No node has 2 GiB of memory free. ({message})" in answer.json["detail"]
+        assert answer.headers["Retry-After"] == "10"
+
+    def test_a_disk_that_sftp_cannot_reach_is_refused_before_it_is_made(
+        self, files: Client, world: World, accounts: FakeAccounts, method: str, path: str, body: object
+    ) -> None:
+        """No pod runs for a storage class of another CSI driver."""
+        unbind_disk(world, running=False)
+        accounts.local = False
+        answer = files.call(method, path, body)
+        assert answer.json is not None
+        assert (answer.status_code, answer.json["type"]) == (409, "/problems/disk-not-node-local")
+        assert world.jobs == {}
+
+    def test_a_disk_that_turns_out_to_be_attached_is_refused_after_it_is_made(
+        self,
+        files: Client,
+        world: World,
+        accounts: FakeAccounts,
+        monkeypatch: pytest.MonkeyPatch,
+        method: str,
+        path: str,
+        body: object,
+    ) -> None:
+        """Not every driver can be known by its storage class."""
+        unbind_disk(world, running=False)
+        monkeypatch.setattr(accounts, "node_local", lambda claim: claim["status"]["phase"] == "Pending")
+        answer = files.call(method, path, body)
+        assert answer.json is not None
+        assert (answer.status_code, answer.json["type"]) == (409, "/problems/disk-not-node-local")
+        assert 7 not in accounts.accounts
+
+    def test_a_lost_claim_is_restored_by_a_start(
+        self, files: Client, world: World, method: str, path: str, body: object
+    ) -> None:
+        """Without a claim no pod can make a disk."""
+        unbind_disk(world, running=False)
+        del world.claims[7]
         answer = files.call(method, path, body)
         assert answer.json is not None
         assert (answer.status_code, answer.json["type"]) == (409, "/problems/disk-not-made")
-        assert "Start the server once" in answer.json["detail"]
-        assert "Retry-After" not in answer.headers
-        assert 7 not in accounts.accounts
+        assert world.jobs == {}
+
+    def test_without_an_image_the_first_start_makes_the_disk(
+        self,
+        world: World,
+        settings: Settings,
+        accounts: FakeAccounts,
+        method: str,
+        path: str,
+        body: object,
+    ) -> None:
+        """An API outside the cluster may have none. The answer is 409 as for the port."""
+        app = create_app(
+            replace(settings, sftp_namespace="gameserver-sftp"), FakeCluster(world), FakeReleases(world), accounts
+        )
+        client = Client(app.test_client())
+        client.post("/api/v1/server/7/", {**SIZES, "start": False})
+        answer = client.call(method, path, body)
+        assert answer.json is not None
+        assert (answer.status_code, answer.json["type"]) == (409, "/problems/disk-not-made")
+        assert world.jobs == {}
+
+
+def test_an_invalid_key_makes_no_disk(files: Client, world: World) -> None:
+    """The keys are checked first."""
+    unbind_disk(world, running=False)
+    assert files.call("PUT", SFTP, {"public_keys": ["not a key"]}).status_code == 422
+    assert world.jobs == {}
+
+
+@pytest.mark.parametrize(("method", "path", "body"), NEEDS_DISK)
+class TestDuringTheFirstStart:
+    """Customers get no credentials and no port until the server has a disk."""
 
     def test_the_first_start_creates_the_disk(
         self, files: Client, world: World, method: str, path: str, body: object
@@ -249,12 +401,13 @@ class TestBeforeTheFirstStart:
 
 
 def test_credentials_can_be_removed_before_the_first_start(files: Client, world: World, accounts: FakeAccounts) -> None:
-    """Reading the account works too."""
+    """Reading the account works too. Neither makes a disk."""
     accounts.accounts[7] = Account("of an earlier server", (ED25519,))
     unbind_disk(world, running=False)
     assert files.get(SFTP).status_code == 200
     assert files.call("PUT", SFTP, {"password": False, "public_keys": []}).status_code == 200
     assert accounts.accounts[7] == Account()
+    assert world.jobs == {}
 
 
 def test_an_account_of_an_earlier_server_is_ignored(files: Client, world: World, accounts: FakeAccounts) -> None:

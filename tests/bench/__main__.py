@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from local.paths import ROOT
-from tests.bench import files
+from tests.bench import disks, files
 from tests.bench.contenders import NAMESPACE, Bench, prepared
 from tests.clients import udp_ping
 from tests.support import report
@@ -48,7 +48,7 @@ def main() -> None:
         rows += _lists(bench)
         rows += _compared("create → the game answers", _to_ping(bench, values), "kubectl apply", 1.1)
         rows.append(_memory(bench))
-    rows += files.rows()
+    rows += files.rows() + disks.rows()
     text = (
         f"{machine}, {os.getloadavg()[0]:.1f} at the end.\n"
         f"{ROUNDS} rounds of create, start and stop; {LOOKUPS} of each look-up; {PINGS} of create → answer.\n\n"

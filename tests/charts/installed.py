@@ -25,7 +25,7 @@ OVERRIDES: list[tuple[str, dict[str, Any]]] = [
     ("fullname-override", {"fullnameOverride": "hosting"}),
     ("both-overrides", {"nameOverride": "shop", "fullnameOverride": "hosting"}),
 ]
-#: Chart → (case, values) in addition to the chart's own ci files of that time.
+#: Chart that EARLIER has → (case, values) in addition to the chart's own ci files of that time.
 CASES: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "api": [(case, {**TOKENS, **values}) for case, values in [*OVERRIDES, ("other-release", {})]],
     "gameserver": [],
@@ -99,7 +99,7 @@ def main() -> None:
     """Write all files of `installed/`."""
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        for chart in RELEASES:
+        for chart in CASES:
             text = yaml.dump(
                 _earlier(chart, Path(folder)), Dumper=_Dumper, default_flow_style=None, width=110, sort_keys=False
             )

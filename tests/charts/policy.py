@@ -14,7 +14,7 @@ from tests.charts.rendering import CHARTS, CI_FILES, RELEASES, case, chart_of, h
 
 ALL_WORKLOADS = {
     "api/Deployment", "api/Pod", "gameserver/StatefulSet", "gameserver/Pod", "sftp-daemonset/DaemonSet",
-    "sftp-daemonset/Job",
+    "sftp-daemonset/Job", "disk-driver/DaemonSet",
 }  # fmt: skip
 #: check → (the reason, the "chart/Kind" pairs in which it is accepted). https://github.com/zegl/kube-score/blob/master/README_CHECKS.md
 ACCEPTED: dict[str, tuple[str, set[str]]] = {
@@ -31,8 +31,12 @@ ACCEPTED: dict[str, tuple[str, set[str]]] = {
         {"api/Deployment"},
     ),
     "container-security-context-user-group-id": (
-        "in itzg's images, user 1000 owns the files; sshd needs root to switch to its users",
-        {"gameserver/StatefulSet", "gameserver/Pod", "sftp-daemonset/DaemonSet"},
+        "in itzg's images, user 1000 owns the files; sshd needs root to switch to its users, and the driver to mount",
+        {"gameserver/StatefulSet", "gameserver/Pod", "sftp-daemonset/DaemonSet", "disk-driver/DaemonSet"},
+    ),
+    "container-security-context-privileged": (
+        "Kubernetes lets only privileged containers mount something that appears on the node",
+        {"disk-driver/DaemonSet"},
     ),
     "container-security-context-readonlyrootfilesystem": (
         "optional: itzg's image writes outside the disk; the games built here do not",

@@ -19,6 +19,7 @@ CHARTS = ROOT / "charts"
 CI_FILES = sorted(CHARTS.glob("*/ci/*-values.yaml"))
 RELEASES = {
     "api": ("api", "gameserver-system"),
+    "disk-driver": ("disks", "gameserver-disks"),
     "gameserver": ("server-4711", "gameservers"),
     "sftp-daemonset": ("sftp", "gameserver-sftp"),
 }

@@ -29,9 +29,10 @@ from tests.charts.rendering import (
 )
 
 each_file = pytest.mark.parametrize("file", CI_FILES, ids=case)
-# sshd and its agent need root, a few capabilities and the node's folders: sftp_daemonset/test_chart.py has which.
+# sshd and its agent need root, a few capabilities and the node's folders, and the disk driver mounts on the node:
+# sftp_daemonset/test_chart.py and disk_driver/test_chart.py have what they may.
 each_restricted_file = pytest.mark.parametrize(
-    "file", [file for file in CI_FILES if chart_of(file) != "sftp-daemonset"], ids=case
+    "file", [file for file in CI_FILES if chart_of(file) not in ("sftp-daemonset", "disk-driver")], ids=case
 )
 each_chart = pytest.mark.parametrize("chart", RELEASES)
 

@@ -17,8 +17,10 @@ import yaml
 from local.paths import ROOT
 from service.cluster.reader import ClusterReader
 from service.errors import ClusterUnavailable
+from service.files.accounts import SecretAccounts
 from service.helm.releases import HelmReleases
 from service.kube.client import Kube
+from service.servers.diskjob import disk_job
 from service.servers.objects import ServerObjects
 from service.settings import Settings
 from service.tokenstore.watched import WatchedTokens
@@ -131,6 +133,8 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         assert cluster.ready()
         releases.install(1, VALUES)
         assert cluster.servers(10, None)[0][0].id == 1
+        assert len(cluster.disks()) == 1
+        until(lambda: proxy.watched("configmaps"))
         server = cluster.server(1)
         assert server.pod is None
         assert server.statefulset is not None
@@ -144,6 +148,12 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         assert server.events == ()
         assert cluster.rcon_password(1)
         assert cluster.disk_class_expandable(server.claim) is False
+        assert cluster.volume("none") is None
+        # Of a server that does not exist, so that it makes no disk.
+        cluster.make_disk(disk_job(2, server.statefulset, "localhost/no-such-image:1", []))
+        cluster.disk_job(2)
+        accounts = SecretAccounts(replace(settings, sftp_namespace="unused"))
+        assert accounts.node_local({"spec": {"storageClassName": "local-path"}})
         cluster.pod_log_tail(1, 10, False)
         for ram in range(2, 6):  # More revisions than the history keeps.
             assert releases.change(1, lambda values, ram=ram: {**values, "ramGb": ram})  # type: ignore[misc]

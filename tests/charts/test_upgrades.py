@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from tests.charts import installed
-from tests.charts.rendering import CHARTS, CI_FILES, RELEASES, Manifest, case, chart_of, merged, render
+from tests.charts.rendering import CHARTS, CI_FILES, Manifest, case, chart_of, merged, render
 
-RELEASES_OF = [(chart, name) for chart in RELEASES for name in installed.read(chart)["releases"]]
+RELEASES_OF = [(chart, name) for chart in installed.CASES for name in installed.read(chart)["releases"]]
 each_release = pytest.mark.parametrize(("chart", "name"), RELEASES_OF, ids=[f"{c}-{n}" for c, n in RELEASES_OF])
 
 

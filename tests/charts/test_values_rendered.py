@@ -172,7 +172,14 @@ API: dict[str, Case] = {
     "image.tag": one("2", D, GAME + "image", "localhost/gameserver-api:2"),
     "image.digest": one(DIGEST, D, GAME + "image", f"localhost/gameserver-api@{DIGEST}"),
     "image.pullPolicy": one("Always", D, GAME + "imagePullPolicy"),
-    "imagePullSecrets": one([{"name": "registry"}], D, POD + "imagePullSecrets"),
+    "imagePullSecrets": (
+        [{"name": "registry"}, {"name": "mirror"}],
+        [
+            (D, POD + "imagePullSecrets", [{"name": "registry"}, {"name": "mirror"}]),
+            (D, "env DISK_IMAGE_PULL_SECRETS", "registry,mirror"),
+        ],
+        {},
+    ),
     "nameOverride": one("other", "Deployment/api-other", "metadata.name", "api-other"),
     "fullnameOverride": one("other", "Deployment/other", "metadata.name"),
     "serversNamespace": (
@@ -198,6 +205,7 @@ API: dict[str, Case] = {
     "limits.minDiskGb": one(5, D, "env MIN_DISK_GB", "5"),
     "limits.maxDiskGb": one(50, D, "env MAX_DISK_GB", "50"),
     "externalHost": one("play.example.com", D, "env EXTERNAL_HOST"),
+    "diskImage": one("example.com/true:1", D, "env DISK_IMAGE"),
     "serverValues.all": one({"ramGb": 1}, "ConfigMap/api", "data/server-values.yaml", "all:\n  ramGb: 1\ngames: {}"),
     "serverValues.games": one(
         {"minecraft": {"ramGb": 1}},

@@ -2,29 +2,33 @@
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from local import nodes
 from local.paths import ROOT
-from tests.cluster import world
+from tests.cluster import pool, world
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.test_runbook import follow
 from tests.support.waiting import until
 
 CLASS = "expandable-for-a-test"
+#: In GiB, more than any pool of the local cluster has.
+TOO_LARGE = 900
 #: The kinds of all objects that belong to a server or mention it.
 KINDS = "statefulsets,pods,services,endpointslices,persistentvolumeclaims,secrets,configmaps,controllerrevisions,leases"
 
 
-def folders(server: int) -> list[Path]:
-    """The folders of a server's volumes, on all nodes."""
-    return list(ROOT.glob(f".local/nodes/*/opt/local-path-provisioner/*_{SERVERS_NAMESPACE}_server-{server}"))
+def stored(volume: str) -> list[str]:
+    """What the nodes have of a volume, whichever storage made it."""
+    folders = [str(folder) for folder in ROOT.glob(f".local/nodes/*/opt/local-path-provisioner/{volume}_*")]
+    names = [nodes.Node(number).name for number in nodes.running()]
+    return folders + [f"{node}: {file}" for node in names for file in pool.contents(node) if volume in file]
 
 
 def remains(cluster: Cluster, server: int) -> list[str]:
-    """What Kubernetes, in any namespace, and the nodes still have of a server."""
+    """What Kubernetes still has of a server, in any namespace. A volume goes after its storage has erased the disk."""
     everything = json.loads(cluster.run("kubectl", "get", KINDS, "-A", "-o", "json"))["items"]
     name = f"server-{server}"
     objects = [
@@ -35,12 +39,11 @@ def remains(cluster: Cluster, server: int) -> list[str]:
         or item["metadata"]["name"].startswith(f"{name}-")
     ]
     volumes = json.loads(cluster.run("kubectl", "get", "pv", "-o", "json"))["items"]
-    objects += [
+    return objects + [
         f"volume {item['metadata']['name']}"
         for item in volumes
         if (item["spec"].get("claimRef") or {}).get("name") == name
     ]
-    return objects + [str(folder) for folder in folders(server)]
 
 
 def problem(cluster: Cluster, method: str, path: str, body: object) -> dict[str, Any]:
@@ -62,6 +65,23 @@ def kept(cluster: Cluster) -> dict[int, dict[str, Any]]:
     return {disk["id"]: disk for disk in cluster.done("GET", "/api/v1/disk/")["disks"]}
 
 
+def on_class(cluster: Cluster, server: int, name: str, **changes: Any) -> None:
+    """Create the server with a disk of a StorageClass and with other values, as an operator would."""
+    helm = ("helm", "-n", SERVERS_NAMESPACE)
+    cluster.create(server, start=False)
+    values = json.loads(cluster.run(*helm, "get", "values", f"server-{server}", "-o", "json"))
+    cluster.done("DELETE", f"/api/v1/server/{server}/?disk=erase")
+    until(lambda: "PersistentVolumeClaim" not in str(remains(cluster, server)), 30)
+    values |= {"storage": {**values.get("storage", {}), "className": name}, **changes}
+    chart = str(ROOT / "charts" / "gameserver")
+    cluster.run(*helm, "install", f"server-{server}", chart, "-f", "-", stdin=json.dumps(values))
+
+
+def slugs(cluster: Cluster, server: int) -> list[str]:
+    """The slugs of the server's notes."""
+    return [note["slug"] for note in cluster.status(server)["notes"]]
+
+
 def test_a_kept_disk_has_the_world_until_it_is_erased(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """A deleted server's disk is listed and blocks a create. `reuse` gives the same world, an erase leaves nothing."""
     server = new_server()
@@ -74,7 +94,8 @@ def test_a_kept_disk_has_the_world_until_it_is_erased(cluster: Cluster, new_serv
     cluster.done("DELETE", path)
     until(lambda: cluster.call("GET", path).status_code == 404, 60)
     disk = kept(cluster)[server]
-    assert disk == {"id": server, "disk_gb": 2, "since": disk["since"]}
+    assert disk == {"id": server, "disk_gb": 2, "disk": disk["disk"], "since": disk["since"]}
+    assert disk["disk"]["size_gb"] == 2
     assert disk["since"].endswith("Z")
     refused = problem(cluster, "POST", path, {"ram_gb": 1, "disk_gb": 2})
     assert refused["type"] == "/problems/disk-kept"
@@ -89,22 +110,23 @@ def test_a_kept_disk_has_the_world_until_it_is_erased(cluster: Cluster, new_serv
     assert server not in kept(cluster)
     assert world.block(cluster, server, place) == world.MARK
 
-    assert folders(server) != []
+    volume = cluster.get("pvc", f"server-{server}")["spec"]["volumeName"]
+    assert stored(volume) != []
     cluster.done("DELETE", f"{path}?disk=erase")
     until(lambda: remains(cluster, server) == [], 90, lambda: f"left: {remains(cluster, server)}")
+    assert stored(volume) == []
     assert server not in kept(cluster)
     assert cluster.call("DELETE", f"{path}?disk=erase").status_code == 404
 
 
 def test_a_create_that_erases_begins_with_an_empty_disk(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """`"disk": "erase"` gives a new disk of any size, and the folder of the old one disappears."""
+    """`"disk": "erase"` gives a new disk of any size, and the nodes keep nothing of the old one."""
     server = new_server()
     path = f"/api/v1/server/{server}/"
     cluster.create(server, disk_gb=2)
     until(lambda: cluster.get("pvc", f"server-{server}")["status"]["phase"] == "Bound", 60)
     before = cluster.get("pvc", f"server-{server}")
-    old = folders(server)
-    assert len(old) == 1
+    assert stored(before["spec"]["volumeName"]) != []
     cluster.done("DELETE", path)
     until(lambda: cluster.call("GET", path).status_code == 404, 60)
 
@@ -112,7 +134,7 @@ def test_a_create_that_erases_begins_with_an_empty_disk(cluster: Cluster, new_se
     after = cluster.get("pvc", f"server-{server}")
     assert after["metadata"]["uid"] != before["metadata"]["uid"]
     assert after["spec"]["resources"]["requests"] == {"storage": "1Gi"}
-    until(lambda: folders(server) == [], 60)
+    until(lambda: stored(before["spec"]["volumeName"]) == [], 60)
 
 
 def test_a_disk_that_was_never_used_is_not_kept(cluster: Cluster, new_server: Callable[[], int]) -> None:
@@ -134,7 +156,7 @@ def test_the_disk_of_a_class_that_cannot_grow_stays_as_it_is(cluster: Cluster, n
     """Local volumes cannot grow or shrink: a change answers 409 that says so and changes nothing."""
     server = new_server()
     path = f"/api/v1/server/{server}/"
-    cluster.create(server, disk_gb=2, start=False)
+    on_class(cluster, server, "local-path", diskGb=2)
     larger = problem(cluster, "PATCH", path, {"disk_gb": 3})
     assert larger["type"] == "/problems/disk-cannot-grow"
     assert larger["errors"] == {"disk_gb": ["must be 2: its storage class does not allow growth"]}
@@ -168,13 +190,7 @@ def test_the_disk_of_a_class_that_can_grow_is_grown(
     server = new_server()
     path = f"/api/v1/server/{server}/"
     helm = ("helm", "-n", SERVERS_NAMESPACE)
-    chart = str(ROOT / "charts" / "gameserver")
-    cluster.create(server, start=False)
-    values = json.loads(cluster.run(*helm, "get", "values", f"server-{server}", "-o", "json"))
-    cluster.done("DELETE", f"{path}?disk=erase")
-    until(lambda: "PersistentVolumeClaim" not in str(remains(cluster, server)), 30)
-    values |= {"storage": {**values.get("storage", {}), "className": expandable}}
-    cluster.run(*helm, "install", f"server-{server}", chart, "-f", "-", stdin=json.dumps(values))
+    on_class(cluster, server, expandable)
     unmade = problem(cluster, "PATCH", path, {"disk_gb": 20})
     assert unmade["errors"] == {"disk_gb": ["must be 1 until the server's first start, which creates the disk"]}
     cluster.done("PATCH", f"{path}start")
@@ -199,3 +215,46 @@ def test_the_disk_of_a_class_that_can_grow_is_grown(
     until(lambda: cluster.call("GET", path).status_code == 404, 60)
     cluster.create(server, disk_gb=30, disk="reuse", start=False)
     assert cluster.get("pvc", f"server-{server}")["spec"]["resources"]["requests"] == {"storage": "30Gi"}
+
+
+def test_a_disk_grows_while_the_game_runs_and_a_growth_without_room_is_taken_back(
+    cluster: Cluster, new_server: Callable[[], int]
+) -> None:
+    """The pod stays the same through all of it. A stopped server's disk grows at its next start."""
+    server = new_server()
+    path = f"/api/v1/server/{server}/"
+    on_class(cluster, server, pool.CLASS, replicas=1)
+    cluster.until_state(server, "running")
+
+    def pod() -> str:
+        return str(cluster.get("pod", f"server-{server}-0")["metadata"]["uid"])
+
+    def size() -> Any:
+        return cluster.status(server)["disk"]["size_gb"]
+
+    before = pod()
+    assert cluster.done("PATCH", path, {"disk_gb": 2}) == {"success": True, "restarting": False}
+    until(lambda: size() == 2, 180, lambda: str(cluster.status(server)))
+    cluster.done("PATCH", path, {"disk_gb": TOO_LARGE})
+    until(lambda: slugs(cluster, server) == ["disk-growth-failed"], 180, lambda: str(cluster.status(server)))
+    assert size() == 2
+    cluster.done("PATCH", path, {"disk_gb": 2})
+    until(lambda: slugs(cluster, server) == [], 180, lambda: str(cluster.status(server)))
+    assert (size(), cluster.status(server)["state"], pod()) == (2, "running", before)
+
+    cluster.done("PATCH", f"{path}stop")
+    cluster.until_state(server, "stopped")
+    cluster.done("PATCH", path, {"disk_gb": 3})
+    until(lambda: slugs(cluster, server) == ["disk-grows-at-next-start"], 60, lambda: str(cluster.status(server)))
+    cluster.done("PATCH", f"{path}start")
+    until(lambda: size() == 3, 180, lambda: str(cluster.status(server)))
+    assert slugs(cluster, server) == []
+
+
+def test_a_disk_for_which_no_node_has_room_is_the_reason(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """The scheduler says so at once, and the note has its slug."""
+    server = new_server()
+    on_class(cluster, server, pool.CLASS, replicas=1, diskGb=TOO_LARGE)
+    failed = cluster.until_state(server, "failed", seconds=60)
+    assert f"{TOO_LARGE} GiB of disk" in failed["reason"]
+    assert slugs(cluster, server) == ["no-disk-space-on-nodes"]

@@ -72,9 +72,10 @@ def test_it_is_installed_as_written(cluster: Cluster, namespace: str) -> None:
     tokens = parse(typed(f"base64 -d <<< {kept}"), "tokens.json")
     assert [(token.name, token.scopes) for token in tokens] == [("shop", frozenset({"read", "operate", "admin"}))]
     assert "Dry run complete" in typed(dry(block("docs/operations.md", "helm upgrade --install api")))
-    label, releases = block("docs/operations.md", "kubectl create namespace gameserver-sftp").split("helm", 1)
-    typed(label.replace("gameserver-sftp", namespace).replace("create namespace", "get namespace"))
-    assert typed(dry(f"helm{releases}")).count("Dry run complete") == 2
+    for installed, charts in (("gameserver-sftp", 2), ("gameserver-disks", 1)):
+        label, releases = block("docs/operations.md", f"kubectl create namespace {installed}").split("helm", 1)
+        typed(label.replace(installed, namespace).replace("create namespace", "get namespace"))
+        assert typed(dry(f"helm{releases}")).count("Dry run complete") == charts
 
 
 def test_what_is_installed_is_changed_as_written(cluster: Cluster, tmp_path: Path) -> None:
@@ -88,10 +89,13 @@ def test_what_is_installed_is_changed_as_written(cluster: Cluster, tmp_path: Pat
 
 
 def test_what_is_installed_is_looked_at_as_written(cluster: Cluster) -> None:
-    """docs/operations.md counts the node ports in use, and checks that there is a metrics-server."""
+    """docs/operations.md counts the node ports in use, and looks at the pools and for a metrics-server."""
     assert int(typed(block("docs/operations.md", "kubectl get services -A"))) >= 1
     (top,) = (command for command in COMMANDS if command.startswith("kubectl top"))
     assert "api-" in typed(top)
+    heading, *rooms = typed(block("docs/operations.md", "kubectl -n gameserver-disks get")).splitlines()
+    assert heading.split() == ["NODE", "CLASS", "ROOM"]
+    assert {"node1", "node2"} <= {room.split()[0] for room in rooms}
 
 
 def test_files_are_set_up_as_written(cluster: Cluster, namespace: str, tmp_path: Path) -> None:

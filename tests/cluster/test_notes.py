@@ -1,4 +1,4 @@
-"""What the chart of the API promises after its installation."""
+"""What the charts of the API and of the disk driver promise after their installation."""
 
 import json
 
@@ -12,6 +12,15 @@ def test_the_api_answers_as_its_notes_say(cluster: Cluster) -> None:
     printed = cluster.run("bash", "-euo", "pipefail", "-c", script)
     assert json.loads(printed.splitlines()[-1]) == {"alive": True}
     cluster.run("helm", "test", "api", "-n", "gameserver-system", "--timeout", "60s")
+
+
+def test_the_disk_drivers_notes_show_the_room_of_each_node(cluster: Cluster) -> None:
+    """Their commands wait for the driver on every node, and show what it publishes."""
+    notes = cluster.run("helm", "get", "notes", "disks", "-n", "gameserver-disks")
+    script = "\n".join(line.strip() for line in notes.splitlines() if line.startswith("  "))
+    printed = cluster.run("bash", "-euo", "pipefail", "-c", script)
+    assert "successfully rolled out" in printed
+    assert {"node1", "node2"} <= {line.split()[0] for line in printed.splitlines()}
 
 
 def test_the_servers_namespace_enforces_restricted(cluster: Cluster) -> None:

@@ -18,7 +18,8 @@ from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.support.waiting import until
 
 _HEADING = "## Repair a single server"
-#: The sections with commands, and how many blocks each has. Each section has a test below.
+#: The sections with commands, and how many blocks each has. Each section has a test below, or in
+#: tests/cluster/test_restored_claims.py.
 SECTIONS = {
     "Show the desired and the actual state": 1,
     "Change a value": 1,
@@ -27,6 +28,7 @@ SECTIONS = {
     "Replace the RCON password": 1,
     "A release left in pending-upgrade": 1,
     "A lost release over a kept disk": 2,
+    "A disk restored by hand or by Velero": 2,
     "Another tool manages a field": 1,
 }
 
@@ -121,9 +123,7 @@ def test_a_rollback_is_gone_on_from(cluster: Cluster, new_server: Callable[[], i
     goes_on(cluster, server)
 
 
-def test_an_uninstall_keeps_the_disk_for_a_hand_and_for_the_api(
-    cluster: Cluster, new_server: Callable[[], int]
-) -> None:
+def test_an_uninstall_keeps_the_disk_for_helm_and_for_the_api(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """The API lists the kept disk and reuses it on request. Helm can use it again with the saved values."""
     server = new_server()
     path = f"/api/v1/server/{server}/"
@@ -239,7 +239,7 @@ def test_a_lost_release_is_made_again_over_its_disk(cluster: Cluster, new_server
     goes_on(cluster, server)
 
 
-def test_a_field_that_another_hand_took_is_given_back(cluster: Cluster, new_server: Callable[[], int]) -> None:
+def test_a_field_taken_by_another_tool_is_given_back(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """After a `kubectl scale` the API answers 409 for the field, and after the command it works again."""
     server = new_server()
     cluster.create(server, start=False)

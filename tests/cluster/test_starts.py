@@ -20,7 +20,9 @@ def volume(cluster: Cluster, server: int) -> tuple[str, str]:
     """The node of the server's disk, and the disk's folder there."""
     spec = cluster.get("pv", cluster.get("pvc", f"server-{server}")["spec"]["volumeName"])["spec"]
     node = spec["nodeAffinity"]["required"]["nodeSelectorTerms"][0]["matchExpressions"][0]["values"][0]
-    return node, (spec.get("hostPath") or spec["local"])["path"]
+    return node, (spec.get("hostPath") or spec.get("local") or {}).get("path") or spec["csi"]["volumeAttributes"][
+        "folder"
+    ]
 
 
 def test_a_start_ends_a_back_off_and_restores_what_is_missing(cluster: Cluster, new_server: Callable[[], int]) -> None:

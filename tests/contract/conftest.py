@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from service.errors import RefusedByCluster
 from service.helm.releases import HelmReleases
 from service.kube.client import Kube, path
 from service.operations.interfaces import Cluster, Releases
+from service.servers.usage import KEY, LABEL, parse
 from service.settings import Settings
 from tests.support.fakes import FakeCluster, FakeReleases, World
 
@@ -34,7 +36,9 @@ class Interfaces:
     """The interfaces `cluster` and `releases`, the `releases` of a second replica, and what only an operator can do.
 
     `refuse_next` makes the fake refuse the next write. A real cluster refuses only with a reason, so it does nothing
-    there. `use_disk` makes a claim look as if it had a volume, which it gets at the first start otherwise.
+    there. `use_disk` makes a claim look as if it had a volume, which it gets at the first start otherwise. `report_use`
+    does what the agent of a node does: it writes a record, whose entry of the server's disk this is.
+    `restore_claim` creates the claim of a server as a person does who restores one, of 1 GiB.
     """
 
     cluster: Cluster
@@ -44,6 +48,8 @@ class Interfaces:
     lose_service: Callable[[str], None]
     refuse_next: Callable[[], None]
     use_disk: Callable[[int], None]
+    report_use: Callable[[int, str, Mapping[str, Any]], None]
+    restore_claim: Callable[[int], None]
 
 
 def revisions(interfaces: Interfaces, id: int) -> list[tuple[str, str]]:
@@ -89,6 +95,12 @@ def real(real_settings: Settings) -> Interfaces:
         claim = path("v1", real_settings.servers_namespace, "persistentvolumeclaims", f"server-{id}")
         kube.merge(claim, {"spec": {"volumeName": f"volume-{id}"}})
 
+    def report_use(id: int, as_of: str, entry: Mapping[str, Any]) -> None:
+        metadata = {"name": f"disk-usage-node-{id}", "labels": {LABEL: "true"}}
+        data = {KEY: json.dumps({"as_of": as_of, "disks": {f"volume-{id}": entry}})}
+        collection = path("v1", real_settings.servers_namespace, "configmaps")
+        kube.create(collection, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+
     return Interfaces(
         ClusterReader(real_settings),
         HelmReleases(real_settings),
@@ -97,7 +109,29 @@ def real(real_settings: Settings) -> Interfaces:
         lose_service,
         lambda: None,
         use_disk,
+        report_use,
+        lambda id: _created(kube, path("v1", real_settings.servers_namespace, "persistentvolumeclaims"), id),
     )
+
+
+def _restored(id: int) -> dict[str, Any]:
+    """A claim that only has the right name."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": f"server-{id}"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            # It names a volume, so that no provisioner makes one.
+            "storageClassName": "",
+            "volumeName": f"volume-{id}",
+            "resources": {"requests": {"storage": "1024Mi"}},
+        },
+    }
+
+
+def _created(kube: Kube, collection: str, id: int) -> None:
+    kube.create(collection, _restored(id))
 
 
 @pytest.fixture
@@ -117,8 +151,24 @@ def fake() -> Interfaces:
     def use_disk(id: int) -> None:
         world.claims[id]["status"] = {"phase": "Bound"}
 
+    def report_use(id: int, as_of: str, entry: Mapping[str, Any]) -> None:
+        world.usage[id] = parse(json.dumps({"as_of": as_of, "disks": {"volume": entry}}))[0]["volume"]
+
+    def restore_claim(id: int) -> None:
+        world.claims[id] = {**_restored(id), "status": {"phase": "Pending"}}
+
     releases = FakeReleases(world)
-    return Interfaces(FakeCluster(world), releases, releases, lose_statefulset, lose_service, refuse_next, use_disk)
+    return Interfaces(
+        FakeCluster(world),
+        releases,
+        releases,
+        lose_statefulset,
+        lose_service,
+        refuse_next,
+        use_disk,
+        report_use,
+        restore_claim,
+    )
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.cluster)])

@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 from service.errors import ClusterUnavailable, InvalidRequest, OperationInProgress, RefusedByCluster, ServerNotFound
+from service.servers.diskjob import disk_is_made, disk_is_missing, disk_job
 from service.servers.state import exists
+from service.servers.usage import Usage
 from tests.contract.conftest import VALUES, Interfaces, revisions, statuses
 from tests.support.waiting import until
+
+TIME = "2026-01-31T12:00:00Z"
 
 
 def node_ports(interfaces: Interfaces, id: int) -> dict[str, int]:
@@ -203,6 +207,77 @@ def test_a_disk_that_was_never_used_is_not_kept(interfaces: Interfaces, new_id: 
     with interfaces.releases.locked(id):
         interfaces.cluster.erase_disk(id, lambda: interfaces.releases.confirm(id), unless_used=True)
     assert [disk["metadata"]["name"] for disk in interfaces.cluster.kept_disks()].count(f"server-{id}") == 1
+
+
+def test_the_disks_are_those_of_servers_and_kept_ones(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
+    """Some moments later. How full they are is unknown until an agent says so; then every read has it."""
+    id, kept = new_id(), new_id()
+
+    def known() -> dict[str, object]:
+        return {claim["metadata"]["name"]: usage for claim, usage in interfaces.cluster.disks()}
+
+    for each in (id, kept):
+        interfaces.releases.install(each, VALUES)
+        interfaces.use_disk(each)
+    interfaces.releases.uninstall(kept)
+    until(lambda: {f"server-{id}", f"server-{kept}"} <= known().keys())
+    objects = interfaces.cluster.server(id)
+    found = (known()[f"server-{id}"], known()[f"server-{kept}"], objects.usage, interfaces.cluster.usage(objects.claim))
+    assert found == (None, None, None, None)
+    assert interfaces.cluster.usage(None) is None
+    reported = {id: Usage(TIME, True, used=1, size=2), kept: Usage(TIME, enforced=False)}
+    interfaces.report_use(id, TIME, {"used": 1, "size": 2, "full": False})
+    interfaces.report_use(kept, TIME, {"enforced": False})
+    until(lambda: all(known()[f"server-{each}"] == usage for each, usage in reported.items()))
+    assert interfaces.cluster.server(id).usage == interfaces.cluster.usage(objects.claim) == reported[id]
+    page, _ = interfaces.cluster.servers(1, str(id - 1))
+    assert page[0].usage == reported[id]
+    [claim] = [claim for claim in interfaces.cluster.kept_disks() if claim["metadata"]["name"] == f"server-{kept}"]
+    assert interfaces.cluster.usage(claim) == reported[kept]
+
+
+def test_a_claim_that_a_person_restored_becomes_the_releases(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
+    """Once a server is to use it, Helm installs over it, and it is a disk as any other, of the same size."""
+    id = new_id()
+    interfaces.restore_claim(id)
+    assert f"server-{id}" not in [disk["metadata"]["name"] for disk in interfaces.cluster.kept_disks()]
+    assert interfaces.cluster.volume(f"volume-{id}") is None
+    interfaces.cluster.reuse_disk(id, "2026-02-28T12:00:00Z")
+    interfaces.releases.install(id, VALUES)
+    claim = interfaces.cluster.server(id).claim
+    assert claim is not None
+    assert claim["metadata"]["labels"]["gameserver/id"] == str(id)
+    assert json.loads(claim["metadata"]["annotations"]["gameserver/server"])["disk_gb"] == 1
+    assert statuses(interfaces, id) == ["deployed"]
+    interfaces.releases.uninstall(id)
+    interfaces.use_disk(id)
+    assert f"server-{id}" in [disk["metadata"]["name"] for disk in interfaces.cluster.kept_disks()]
+    with interfaces.releases.locked(id):
+        interfaces.cluster.erase_disk(id, lambda: interfaces.releases.confirm(id))
+        until(lambda: interfaces.cluster.server(id).claim is None)
+
+
+def test_a_disk_is_made_before_the_first_start(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
+    """One Job makes it, however often it is asked for. It is not the game's pod, and goes with the server."""
+    id = new_id()
+    interfaces.releases.install(id, VALUES)
+    assert disk_is_missing(interfaces.cluster.disk_job(id))
+    statefulset = interfaces.cluster.server(id).statefulset
+    assert statefulset is not None
+    # The disk is made even if the image cannot be pulled.
+    job = disk_job(id, statefulset, "localhost/no-such-image:1", ["registry"])
+    for _ in range(2):
+        interfaces.cluster.make_disk(job)
+    assert interfaces.cluster.disk_job(id).statefulset is not None
+    assert not disk_is_missing(interfaces.cluster.disk_job(id))
+    until(lambda: disk_is_made(interfaces.cluster.disk_job(id)), 60)
+    objects = interfaces.cluster.server(id)
+    assert (objects.pod, exists(objects)) == (None, True)
+    interfaces.releases.uninstall(id)
+    until(lambda: interfaces.cluster.disk_job(id).statefulset is None, 60)
+    with interfaces.releases.locked(id):
+        interfaces.cluster.erase_disk(id, lambda: interfaces.releases.confirm(id))
+        until(lambda: interfaces.cluster.server(id).claim is None, 60)
 
 
 def test_a_disk_is_erased_under_the_lease_alone(interfaces: Interfaces, new_id: Callable[[], int]) -> None:

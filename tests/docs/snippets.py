@@ -22,6 +22,7 @@ PICTURE = "a picture"
 HERE = "tests/docs/test_snippets.py::"
 REAL = "tests/cluster/test_documented.py::"
 RUNBOOK = "tests/cluster/test_runbook.py::"
+RESTORED = "tests/cluster/test_restored_claims.py::"
 GAMES = "tests/cluster/test_games.py::"
 
 #: By page, how each block begins, and the test that runs it. What a test does only in part (helm's
@@ -38,6 +39,8 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
         (". .local/env", REAL + "test_the_api_is_called_as_written"),
         ('{"success": false,',
          "tests/api/test_documented.py::test_the_error_is_answered_as_written"),
+        ('"disk_gb": 20, "disk": {',
+         "tests/api/test_documented.py::test_a_disk_is_shown_as_written"),
         ("POST /api/v1/token ",
          "tests/api/test_documented.py::test_a_token_is_answered_as_written"),
         ("POST /api/v1/login-link ",
@@ -59,6 +62,10 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
         ("kubectl create namespace gameserver-system", REAL + "test_it_is_installed_as_written"),
         ("helm upgrade --install api charts/api -n gameserver-system \\", REAL + "test_it_is_installed_as_written"),
         ("kubectl create namespace gameserver-sftp", REAL + "test_it_is_installed_as_written"),
+        ("mkfs.xfs /dev/sdb", HERE + "test_a_pool_is_made_as_written"),
+        ("kubectl create namespace gameserver-disks", REAL + "test_it_is_installed_as_written"),
+        ("kubectl -n gameserver-disks get csistoragecapacities",
+         REAL + "test_what_is_installed_is_looked_at_as_written"),
         ("kubectl -n gameserver-system get pods -l app.kubernetes.io/instance=api",
          GAMES + "test_an_operators_game_needs_nothing_but_the_charts_values"),
         ("kubectl -n gameserver-system patch secret api-issued-tokens --type=merge",
@@ -78,19 +85,23 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
         ("helm -n gameservers upgrade server-4711 charts/gameserver --reuse-values --set diskGb=20",
          RUNBOOK + "test_a_rollback_is_gone_on_from"),
         ("helm -n gameservers get values server-4711 -o yaml > server-4711.yaml",
-         RUNBOOK + "test_an_uninstall_keeps_the_disk_for_a_hand_and_for_the_api"),
+         RUNBOOK + "test_an_uninstall_keeps_the_disk_for_helm_and_for_the_api"),
         ("helm -n gameservers install server-4711 charts/gameserver -f server-4711.yaml",
-         RUNBOOK + "test_an_uninstall_keeps_the_disk_for_a_hand_and_for_the_api"),
+         RUNBOOK + "test_an_uninstall_keeps_the_disk_for_helm_and_for_the_api"),
         ("helm -n gameservers history server-4711", RUNBOOK + "test_a_release_left_pending_is_rolled_back"),
         ("kubectl -n gameservers delete secret server-4711-rcon", RUNBOOK + "test_an_rcon_password_is_replaced"),
         ("kubectl -n gameservers get statefulset server-4711 -o jsonpath='{.metadata.annotations.gameserver/server}'",
          RUNBOOK + "test_a_lost_release_is_made_again_over_its_disk"),
         ("kubectl -n gameservers delete statefulset,service,secret,networkpolicy -l gameserver/id=4711",
          RUNBOOK + "test_a_lost_release_is_made_again_over_its_disk"),
+        ("volume=$(kubectl get pv -o jsonpath=", RESTORED + "test_a_volume_that_outlived_its_claim_is_used_again"),
+        ("curl -sS --fail-with-body -X POST",
+         RESTORED + "test_a_volume_that_outlived_its_claim_is_used_again"),
         ("helm -n gameservers upgrade server-4711 charts/gameserver --reuse-values --force-conflicts",
-         RUNBOOK + "test_a_field_that_another_hand_took_is_given_back"),
+         RUNBOOK + "test_a_field_taken_by_another_tool_is_given_back"),
     ],
     "docs/sftp.md": [
+        ('{"as_of": ', "tests/unit/agent/test_usage.py::test_the_record_is_as_documented"),
         ('PUT /api/v1/server/4711/sftp   {"password": true, "public_keys": ["ssh-ed25519 AAAA… me@home"]}',
          "tests/api/test_documented.py::test_an_account_is_answered_as_written"),
         ("profile gameserver-sftp flags=(attach_disconnected) {", HERE + "test_the_apparmor_profile_is_one"),

@@ -93,6 +93,27 @@ def test_minecraft_by_host_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.tools
+def test_a_pool_is_made_as_written(tmp_path: Path) -> None:
+    """On a loop device and with an fstab of the test's own, in a mount namespace of the test's own."""
+    for name in ("device", "fstab"):
+        (tmp_path / name).touch()
+    script = """
+        mount --bind fstab /etc/fstab
+        truncate -s 1G device
+        device=$(losetup --find --show device)
+        trap 'umount pool; losetup --detach "$device"' EXIT
+    """
+    written = block("docs/operations.md", "mkfs.xfs /dev/sdb").replace("'/dev/sdb ", '"$device"\' ')
+    written = written.replace("/dev/sdb", '"$device"').replace("/var/lib/gameserver-disks", str(tmp_path / "pool"))
+    script += written + "findmnt --noheadings --output FSTYPE,OPTIONS --mountpoint pool; xfs_info pool"
+    command = ["unshare", "--mount", "bash", "-euc", script]
+    printed = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert "discard" in printed
+    # What a pool's snapshots are made of.
+    assert "reflink=1" in printed
+
+
+@pytest.mark.tools
 def test_the_apparmor_profile_is_one() -> None:
     """By AppArmor's own parser, where there is one; and the chart takes it by the name that it has."""
     profile = block("docs/sftp.md", "profile gameserver-sftp")

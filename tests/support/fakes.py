@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from service.errors import (
@@ -25,9 +26,11 @@ from service.errors import (
 )
 from service.files.accounts import Account
 from service.kube.types import Object
-from service.servers.names import KEPT_SINCE, REUSED_SINCE
+from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE
 from service.servers.objects import Objects, RconPassword, ServerObjects
+from service.servers.restored import taken_up
 from service.servers.spec import never_used
+from service.servers.usage import Usage
 from service.servers.values import Values
 from service.tokens import Token, TokensFile, digest_of, holder
 from service.tokenstore.records import TOKEN, Change, Records, all_of
@@ -52,10 +55,19 @@ class World:
         self.made_services: dict[int, list[str]] = {}
         self.events: dict[int, list[Object]] = {}
         self.nodes: dict[str, Object] = {}
+        self.volumes: dict[str, Object] = {}
+        # The Jobs that make disks, and their pods. A Job makes its disk at once, unless a test says otherwise.
+        self.jobs: dict[int, Object] = {}
+        self.job_pods: dict[int, Object] = {}
+        self.makes_disks = True
         self.logs: dict[int, str] = {}
         self.away = False
         self.password_since = TIME
         self.expandable = False
+        # Whether the storage grows a disk at once; otherwise its claim stays as it is.
+        self.grows = True
+        # What the agents say about the disks, by server.
+        self.usage: dict[int, Usage] = {}
         self.node_port, self.last_node_port = 31000, 32767
         # The problem that the next write of Helm raises.
         self.failure: Problem | None = None
@@ -85,14 +97,16 @@ class World:
         }
         self.statefulsets[id] = {
             "metadata": {**metadata, "annotations": annotations},
-            "spec": {"replicas": replicas},
+            "spec": {"replicas": replicas, "template": {"spec": {"containers": [{"name": "game"}]}}},
             "status": {},
         }
         self.claims[id] = {
             "metadata": {**metadata, "annotations": annotations},
-            "spec": {"resources": {"requests": {"storage": f"{record['disk_gb']}Gi"}}},
-            # As with a storage class that waits for the first pod.
-            "status": {"phase": "Bound" if replicas or self.bound(id) else "Pending"},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": f"{record['disk_gb']}Gi"}},
+            },
+            "status": self._claim_status(id, f"{record['disk_gb']}Gi", runs=bool(replicas)),
         }
         public = values.get("rcon", {}).get("visibility", "public") == "public"
         ports = values.get("ports", [{"name": "primary", "port": 25565, "protocol": "TCP"}])
@@ -111,6 +125,13 @@ class World:
         # Helm creates everything that it can before it reports that a part was refused.
         if not all(services):
             raise NoNodePortLeft
+
+    def _claim_status(self, id: int, size: str, *, runs: bool) -> dict[str, Any]:
+        """As with a storage class that waits for the first pod."""
+        if not self.bound(id):
+            return {"phase": "Bound", "capacity": {"storage": size}} if runs else {"phase": "Pending"}
+        status: dict[str, Any] = self.claims[id]["status"]
+        return {**status, "capacity": {"storage": size}} if self.grows else status
 
     def through_helm(self, id: int) -> None:
         """Store the values as Helm does: numbers become doubles, and whole ones are written without a fraction."""
@@ -172,6 +193,8 @@ class World:
         self.revisions.pop(id, None)
         self.statefulsets.pop(id, None)
         self.pods.pop(id, None)
+        self.jobs.pop(id, None)
+        self.job_pods.pop(id, None)
         for name in (f"server-{id}", f"server-{id}-sftp", f"server-{id}-rcon"):
             self.services.pop(name, None)
 
@@ -207,7 +230,14 @@ class FakeCluster:
     def kept_disks(self) -> list[Object]:
         self.world.check()
         kept = [deepcopy(claim) for id, claim in self.world.claims.items() if id not in self.world.revisions]
-        return [claim for claim in kept if not never_used(claim)]
+        return [claim for claim in kept if claim["metadata"].get("labels") and not never_used(claim)]
+
+    def disks(self) -> list[tuple[Object, Usage | None]]:
+        self.world.check()
+        return [(deepcopy(claim), self.world.usage.get(id)) for id, claim in self.world.claims.items()]
+
+    def usage(self, claim: Object | None) -> Usage | None:
+        return self.world.usage.get(int(claim["metadata"]["labels"][ID])) if claim else None
 
     def keep_disk(self, id: int, since: str) -> None:
         self.world.check()
@@ -218,8 +248,32 @@ class FakeCluster:
         self.world.check()
         if id in self.world.claims:
             annotations = self.world.claims[id]["metadata"].setdefault("annotations", {})
+            metadata = self.world.claims[id]["metadata"]
+            for field, texts in taken_up(self.world.claims[id], id, NAMESPACE).items():
+                if field in ("labels", "annotations"):
+                    metadata.setdefault(field, {}).update(texts)
             annotations.pop(KEPT_SINCE, None)
             annotations[REUSED_SINCE] = since
+
+    def volume(self, name: str) -> Object | None:
+        self.world.check()
+        return deepcopy(self.world.volumes.get(name))
+
+    def disk_job(self, id: int) -> ServerObjects:
+        self.world.check()
+        job, pod = self.world.jobs.get(id), self.world.job_pods.get(id)
+        return replace(self._objects(id), statefulset=deepcopy(job), pod=deepcopy(pod), services={}, releases=())
+
+    def make_disk(self, job: Object) -> None:
+        self.world.check()
+        id = int(job["metadata"]["labels"]["gameserver/id"])
+        if id in self.world.jobs:
+            return
+        self.world.history.append(("make disk", id))
+        self.world.jobs[id] = deepcopy(job)
+        if self.world.makes_disks:
+            self.world.job_pods[id] = {"metadata": {"name": f"server-{id}-disk-x"}, "status": {"phase": "Succeeded"}}
+            self.world.claims[id]["status"] = {"phase": "Bound"}
 
     def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
         self.world.check()
@@ -260,6 +314,7 @@ class FakeCluster:
             services={each: deepcopy(world.services[each]) for each in names if each in world.services},
             events=tuple(deepcopy(world.events.get(id, []))),
             nodes=deepcopy(world.nodes),
+            usage=world.usage.get(id) if id in world.claims else None,
             releases=tuple(
                 {
                     "name": f"sh.helm.release.v1.{name}.v{version}",

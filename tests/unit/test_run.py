@@ -1,4 +1,4 @@
-"""What .ci/run makes of tests that fail: run in a checkout with tests of its own."""
+"""How .ci/run treats tests that fail. Each test runs it in a small checkout with tests of its own."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from local.paths import ROOT
 # Each starts several pytests.
 pytestmark = pytest.mark.slow
 
-#: A test that passes the second time; each has a file of its own to remember by.
+#: A test that fails once and then passes. A file next to it records that it has failed.
 ONCE = """
 def test_unlucky_{0}(request):
-    tried = request.path.with_suffix(".tried-{0}")
-    if not tried.exists():
-        tried.touch()
+    record = request.path.with_suffix(".failed-{0}")
+    if not record.exists():
+        record.touch()
         raise RuntimeError("bad luck {0}")
 """
 GOOD = "def test_good():\n    pass\n"
@@ -28,7 +28,7 @@ NEEDS_THE_CLUSTER = "import pytest\n\n@pytest.mark.cluster\n"
 
 
 class Checkout:
-    """A checkout whose linters are content, and in which `python -m local` only says what it is asked for."""
+    """A checkout whose linters pass, and in which `python -m local` only prints its arguments."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -41,6 +41,7 @@ class Checkout:
         self.write("tests/test_cluster.py", f"{NEEDS_THE_CLUSTER}{GOOD}")
         for mark in ("alone", "own_namespace"):
             self.write(f"tests/test_{mark}.py", f"{NEEDS_THE_CLUSTER}@pytest.mark.{mark}\n{GOOD}")
+        self.write("tests/cluster/files/test_files.py", f"{NEEDS_THE_CLUSTER}{GOOD}")
         tools = folder / ".local/venv/bin"
         for tool in ("ruff", "mypy", "lint-imports", "yamllint", "codespell"):
             self.write(f".local/venv/bin/{tool}", "#!/bin/sh\n")
@@ -53,7 +54,7 @@ class Checkout:
         (self.folder / file).write_text(text)
 
     def run(self, *command: str) -> tuple[bool, str]:
-        """Whether the command was content, and what it printed."""
+        """Whether the command succeeded, and its output."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "MAKE", "RETRY"))}
         # Most of a pytest's start is plugins that no test here needs.
         clean |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "xdist.plugin"}
@@ -69,10 +70,10 @@ class Checkout:
         return done.returncode == 0, done.stdout
 
     def ci(self) -> tuple[bool, str]:
-        """Whether .ci/run let the change land, and what it printed after pytest's own lines; it cleans up always."""
-        passed, said = self.run(".ci/run")
-        assert said.count("local clean\n") == 1
-        return passed, said
+        """Whether .ci/run passed, and its output. It always cleans up."""
+        passed, output = self.run(".ci/run")
+        assert output.count("local clean\n") == 1
+        return passed, output
 
 
 @pytest.fixture
@@ -80,60 +81,62 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
-def test_all_is_well(checkout: Checkout) -> None:
-    """Nothing is run twice."""
+def test_a_run_without_failures_passes(checkout: Checkout) -> None:
+    """No test runs twice."""
     checkout.write("tests/test_a.py", GOOD)
-    passed, said = checkout.ci()
+    passed, output = checkout.ci()
     assert passed
-    assert said.count("1 passed") == 4
-    assert "once more" not in said
+    assert output.count("1 passed") == 5
+    assert "once more" not in output
 
 
-def test_what_fails_once_is_named_and_lands(checkout: Checkout) -> None:
-    """Up to three tests, from different parts, in setup, call or teardown; each alone, after all others."""
+def test_a_flaky_test_is_named_and_the_run_passes(checkout: Checkout) -> None:
+    """Up to three tests, failing in setup, call or teardown, run again, each alone, after all others."""
     checkout.write("tests/test_a.py", GOOD + ONCE.format("here"))
     teardown = (
-        ONCE.format("late").replace("def test_", "@pytest.fixture\ndef ").replace("tried =", "yield\n    tried =")
+        ONCE.format("late").replace("def test_", "@pytest.fixture\ndef ").replace("record =", "yield\n    record =")
     )
     torn = "@pytest.mark.parametrize('x', ['a b::[c]'])\ndef test_torn(unlucky_late, x):\n    pass\n"
     checkout.write(
         "tests/test_cluster.py",
         f"import pytest\npytestmark = pytest.mark.cluster\n{ONCE.format('there')}{teardown}\n{torn}",
     )
-    passed, said = checkout.ci()
-    assert passed, said
+    passed, output = checkout.ci()
+    assert passed, output
     names = {
         "tests/test_a.py::test_unlucky_here": "here",
         "tests/test_cluster.py::test_unlucky_there": "there",
         "tests/test_cluster.py::test_torn[a b::[c]]": "late",
     }
-    _, _, flaky = said.partition("\nflaky:\n")
-    for line, (name, what) in zip(flaky.splitlines()[:-1], names.items(), strict=True):
+    _, _, flaky = output.partition("\nflaky:\n")
+    for line, (name, reason) in zip(flaky.splitlines()[:-1], names.items(), strict=True):
         assert line.startswith(f"  {name}: tests/test_"), flaky
-        assert line.endswith(f": RuntimeError: bad luck {what}"), flaky
-        assert f"\nonce more, alone: {name}\n" in said
-    assert said.count("=== 1 passed in ") == 3
-    assert "failed twice" not in said
+        assert line.endswith(f": RuntimeError: bad luck {reason}"), flaky
+        assert f"\nonce more, alone: {name}\n" in output
+    # The session of SFTP's tests, and each of the three tests alone.
+    assert output.count("=== 1 passed in ") == 4
+    assert "failed twice" not in output
 
 
-def test_what_fails_twice_does_not_land(checkout: Checkout) -> None:
-    """The flaky one is named all the same, and the other parts have run."""
+def test_a_test_that_fails_twice_fails_the_run(checkout: Checkout) -> None:
+    """The flaky test is still named, and the other sessions have run."""
     checkout.write("tests/test_a.py", ONCE.format("here") + "\ndef test_wrong():\n    assert 1 == 2\n")
-    passed, said = checkout.ci()
+    passed, output = checkout.ci()
     assert not passed
-    assert "\nflaky:\n  tests/test_a.py::test_unlucky_here: " in said
-    assert "\nfailed twice:\n  tests/test_a.py::test_wrong\n" in said
-    assert said.count("1 passed, 4 deselected") == 3
+    assert "\nflaky:\n  tests/test_a.py::test_unlucky_here: " in output
+    assert "\nfailed twice:\n  tests/test_a.py::test_wrong\n" in output
+    assert output.count("1 passed, 5 deselected") == 2
+    assert output.count("1 passed, 4 deselected") == 1
 
 
 def test_four_flaky_tests_are_too_many(checkout: Checkout) -> None:
-    """Each passes the second time; all are named."""
+    """All four are named, though each passes the second time."""
     checkout.write("tests/test_a.py", GOOD + "".join(ONCE.format(number) for number in range(4)))
-    passed, said = checkout.ci()
+    passed, output = checkout.ci()
     assert not passed
-    _, _, flaky = said.partition("\nflaky:")
+    _, _, flaky = output.partition("\nflaky:")
     assert flaky.count("\n  tests/test_a.py::test_unlucky_") == 4
-    assert "4 flaky tests: no more than 3 are borne with" in said
+    assert "4 flaky tests: at most 3 are allowed" in output
 
 
 @pytest.mark.parametrize(
@@ -150,49 +153,49 @@ def test_four_flaky_tests_are_too_many(checkout: Checkout) -> None:
     ],
     ids=["collection", "worker", "pytest", "killed", "end", "start", "no tests", "skipped"],
 )
-def test_a_run_that_broke_down_does_not_land(file: str, text: str, checkout: Checkout) -> None:
-    """However its tests did: nothing is tried again, so that nothing that was not run passes for good."""
+def test_a_session_that_breaks_down_fails_the_run(file: str, text: str, checkout: Checkout) -> None:
+    """Nothing runs again, even if its tests passed: a test that never ran must not count as passed."""
     checkout.write("tests/test_a.py", GOOD + ONCE.format("here"))
     checkout.write(f"tests/{file}", text)
-    passed, said = checkout.ci()
+    passed, output = checkout.ci()
     assert not passed
-    assert "once more" not in said
+    assert "once more" not in output
 
 
-def test_the_linters_get_one_try(checkout: Checkout) -> None:
-    """What they have against a change is no bad luck."""
+def test_the_linters_run_once(checkout: Checkout) -> None:
+    """A linter's complaint is never flaky."""
     checkout.write("tests/test_a.py", GOOD)
     checkout.write(".local/venv/bin/mypy", "#!/bin/sh\necho complaint\nexit 1\n")
-    passed, said = checkout.ci()
+    passed, output = checkout.ci()
     assert not passed
-    assert said.count("complaint") == 1
-    assert "passed" not in said
+    assert output.count("complaint") == 1
+    assert "passed" not in output
 
 
-def test_a_cluster_that_does_not_come_up_gets_one_try(checkout: Checkout) -> None:
-    """No test has run then."""
+def test_a_cluster_that_does_not_start_fails_the_run(checkout: Checkout) -> None:
+    """No test runs."""
     checkout.write(
         "local/__main__.py", "import sys\nprint('local', *sys.argv[1:])\nsys.exit(sys.argv[1] == 'cluster')\n"
     )
-    passed, said = checkout.ci()
+    passed, output = checkout.ci()
     assert not passed
-    assert "passed" not in said
+    assert "passed" not in output
 
 
-def test_by_hand_nothing_is_tried_again(checkout: Checkout) -> None:
-    """`make test` runs all parts and says at once what failed."""
+def test_make_test_runs_nothing_again(checkout: Checkout) -> None:
+    """`make test` runs all sessions and reports the failures."""
     checkout.write("tests/test_a.py", ONCE.format("here"))
-    passed, said = checkout.run("make", "test")
+    passed, output = checkout.run("make", "test")
     assert not passed
-    assert "1 failed" in said
-    assert "1 passed" in said
-    assert "once more" not in said
+    assert "1 failed" in output
+    assert "1 passed" in output
+    assert "once more" not in output
 
 
-def test_a_whole_suite_that_fails_is_not_tried_again(checkout: Checkout) -> None:
-    """That is no bad luck, and would take hours."""
+def test_many_failures_are_not_run_again(checkout: Checkout) -> None:
+    """Running a whole suite again would take too long."""
     checkout.write("tests/test_a.py", GOOD + "".join(ONCE.format(number) for number in range(11)))
-    passed, said = checkout.ci()
+    passed, output = checkout.ci()
     assert not passed
-    assert "11 tests failed: too many to be tried again" in said
-    assert "once more" not in said
+    assert "11 tests failed: too many to be tried again" in output
+    assert "once more" not in output

@@ -185,3 +185,40 @@ loadBalancerSourceRanges:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
+
+{{/*
+The size that the claim requests. The argument: `diskGb`, and `claim`, the existing claim or an empty one.
+
+A smaller size than the requested one is possible only after a growth that the storage has refused, and Kubernetes then
+takes only what is larger than the disk itself. So for the disk's own size, this requests a MiB more. The API and this
+template do not count up to 64 MiB. A size that is not in whole GiB, as a restored claim may have, stays: rounding it up
+would grow the disk, which not every class can.
+https://kubernetes.io/docs/concepts/storage/persistent-volumes/#recovering-from-failure-when-expanding-volumes
+*/}}
+{{- define "gameserver.diskRequest" -}}
+{{- $request := printf "%dGi" (int .diskGb) -}}
+{{- with .claim -}}
+{{- $requested := .spec.resources.requests.storage -}}
+{{- $capacity := dig "status" "capacity" "storage" "0" . -}}
+{{- $wanted := mulf $.diskGb 1024 -}}
+{{- $asked := include "gameserver.mib" $requested | float64 -}}
+{{- $has := include "gameserver.mib" $capacity | float64 -}}
+{{- if eq $wanted (mulf 1024 (ceil (divf (ternary (subf $asked 64) $asked (gt $asked 1024.0)) 1024))) -}}
+{{- $request = $requested -}}
+{{- else if and (gt $asked $wanted) (or (eq $has 0.0) (gt $has (addf $wanted 64))) -}}
+{{- fail (printf "diskGb is %d, but the disk already has %s and cannot shrink" (int $.diskGb) $requested) -}}
+{{- else if and (gt $asked $wanted) (ge $has $wanted) -}}
+{{- $request = printf "%dMi" (addf (floor $has) 1 | int64) -}}
+{{- end -}}
+{{- end -}}
+{{- $request -}}
+{{- end }}
+
+{{/*
+A quantity of bytes in MiB; 0 if it has a suffix that nobody uses for disks.
+*/}}
+{{- define "gameserver.mib" -}}
+{{- $suffix := regexFind "[A-Za-z]*$" (toString .) -}}
+{{- $bytes := get (dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624) $suffix -}}
+{{- divf (mulf (trimSuffix $suffix (toString .) | float64) ($bytes | default 0 | float64)) 1048576 -}}
+{{- end }}

@@ -16,10 +16,11 @@ def rules(manifests: dict[str, Manifest], name: str) -> Any:
     return manifests[name]["rules"]
 
 
-def test_the_agent_may_read_and_point_ports_and_nothing_else() -> None:
+def test_the_agent_may_read_point_ports_and_tell_usage_and_nothing_else() -> None:
     manifests = render(CHART)
     assert rules(manifests, "ClusterRole/gameserver-sftp-sftp") == [
-        {"apiGroups": [""], "resources": ["persistentvolumes"], "verbs": ["list", "watch"]}
+        {"apiGroups": [""], "resources": ["persistentvolumes"], "verbs": ["list", "watch"]},
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]},
     ]
     assert rules(manifests, "Role/sftp") == [
         {"apiGroups": [""], "resources": ["persistentvolumeclaims", "services"], "verbs": ["list", "watch"]},
@@ -28,6 +29,7 @@ def test_the_agent_may_read_and_point_ports_and_nothing_else() -> None:
             "resources": ["endpointslices"],
             "verbs": ["list", "watch", "create", "patch", "delete"],
         },
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "patch"]},
     ]
     assert manifests["Role/sftp"]["metadata"]["namespace"] == "gameservers"
     assert rules(manifests, "Role/sftp-accounts") == [
@@ -117,6 +119,16 @@ def test_settings_reach_the_agent() -> None:
     }
     for folder in ("/host/opt/local-path-provisioner", "/host/mnt/disks"):
         assert (mounts[folder]["readOnly"], mounts[folder]["mountPropagation"]) == (True, "HostToContainer")
+
+
+def test_by_default_the_folders_are_those_of_local_path_and_the_disk_drivers_pool() -> None:
+    """The pool itself, so that a pool that is mounted after the pod has started is seen; made where a node has none."""
+    spec = render(CHART)["DaemonSet/sftp"]["spec"]["template"]["spec"]
+    folders = [volume["hostPath"] for volume in spec["volumes"] if "hostPath" in volume]
+    assert folders == [
+        {"path": "/opt/local-path-provisioner", "type": "DirectoryOrCreate"},
+        {"path": "/var/lib/gameserver-disks", "type": "DirectoryOrCreate"},
+    ]
 
 
 def test_large_numbers_are_written_in_full() -> None:

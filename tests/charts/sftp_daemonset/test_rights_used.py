@@ -28,8 +28,10 @@ class FakeKube:
         self.used: set[Right] = set()
 
     def request(self, method: str, path: str, body: Any = None, content_type: str = "") -> Any:
-        resource = self._use(path, {"GET": ["list"], "DELETE": ["delete"], "PATCH": ["patch", "create"]}[method])
-        return {"metadata": {"resourceVersion": "1"}, "items": self._items(resource) if method == "GET" else []}
+        read = "get" if path.split("?")[0].endswith(f"/{NODE}") else "list"
+        resource = self._use(path, {"GET": [read], "DELETE": ["delete"], "PATCH": ["patch", "create"]}[method])
+        metadata = {"resourceVersion": "1", "uid": "uid"}
+        return {"metadata": metadata, "items": self._items(resource) if read == "list" and method == "GET" else []}
 
     def stream(self, path: str, seconds: int) -> Iterator[dict[str, Any]]:
         self._use(path, ["watch"])

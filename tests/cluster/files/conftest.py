@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import asyncssh
 import pytest
 
 from tests.cluster import evidence
@@ -34,9 +32,9 @@ def servers(
     folder = tmp_path_factory.mktemp("keys")
     addresses = tuple(node["address"] for node in nodes)
     created = (
-        _server(ALICE, nodes[0]["name"], folder, addresses),
-        _server(BOB, nodes[-1]["name"], folder, addresses),
-        _server(CAROL, nodes[0]["name"], folder, addresses),
+        Server.with_new_key(ALICE, nodes[0]["name"], folder, addresses),
+        Server.with_new_key(BOB, nodes[-1]["name"], folder, addresses),
+        Server.with_new_key(CAROL, nodes[0]["name"], folder, addresses),
     )
     with ThreadPoolExecutor(len(created)) as at_once:
         list(at_once.map(Server.delete, created))
@@ -81,11 +79,3 @@ def _restored(server: Server) -> Iterator[Server]:
     yield server
     server.set_account(keys=[server.public_key], password_hash=PASSWORD_HASH)
     eventually(server.reachable, 20, f"{server.user} has access again")
-
-
-def _server(number: int, node: str, folder: Path, addresses: tuple[str, ...]) -> Server:
-    key = asyncssh.generate_private_key("ssh-ed25519")
-    key_file = folder / str(number)
-    key.write_private_key(str(key_file))
-    key_file.chmod(0o600)
-    return Server(number, node, key, key_file, addresses)

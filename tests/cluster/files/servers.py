@@ -103,6 +103,17 @@ class Server:
     addresses: tuple[str, ...]
     namespace: str = SERVERS
     accounts: str = SFTP
+    # The class of its disk; "" is the cluster's default.
+    storage_class: str = ""
+
+    @classmethod
+    def with_new_key(cls, number: int, node: str, folder: Path, addresses: tuple[str, ...], **fields: str) -> Server:
+        """A server with a key of its own, whose file is written to `folder`."""
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        key_file = folder / str(number)
+        key.write_private_key(str(key_file))
+        key_file.chmod(0o600)
+        return cls(number, node, key, key_file, addresses, **fields)
 
     @property
     def user(self) -> str:
@@ -124,9 +135,15 @@ class Server:
     @property
     def folder(self) -> str:
         """The disk's folder on its node."""
-        volume = get("pvc", self.user, "-n", self.namespace)["spec"]["volumeName"]
-        spec = get("pv", volume)["spec"]
+        spec = get("pv", self.volume)["spec"]
+        if "csi" in spec:
+            return str(spec["csi"]["volumeAttributes"]["folder"])
         return str((spec.get("hostPath") or spec["local"])["path"])
+
+    @property
+    def volume(self) -> str:
+        """The name of the volume that the claim is bound to."""
+        return str(get("pvc", self.user, "-n", self.namespace)["spec"]["volumeName"])
 
     def create(self) -> None:
         """Create the disk, the Service, the account and the game, and wait until the game runs."""
@@ -317,11 +334,12 @@ class Server:
         return [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
 
     def _claim(self) -> dict[str, Any]:
+        chosen = {"storageClassName": self.storage_class} if self.storage_class else {}
         return {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
             "metadata": {"name": self.user, "namespace": self.namespace, "labels": self.labels},
-            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, **chosen},
         }
 
     def _service(self) -> dict[str, Any]:

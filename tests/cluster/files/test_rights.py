@@ -10,6 +10,8 @@ AGENT = f"system:serviceaccount:{SFTP}:sftp"
 # Kubernetes gives these to every authenticated user.
 EVERYBODY = {"selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews"}
 
+EVERYWHERE = {"persistentvolumes": {"list", "watch"}, "nodes": {"get"}}
+
 
 def rights(namespace: str) -> dict[str, set[str]]:
     """The verbs that the agents have in a namespace, including cluster-wide ones, by resource."""
@@ -23,9 +25,10 @@ def rights(namespace: str) -> dict[str, set[str]]:
 
 
 def test_in_the_servers_namespace() -> None:
-    """The agents may read claims and Services, and write EndpointSlices."""
+    """The agents may read claims and Services, and write EndpointSlices and the records of usage."""
     assert rights(SERVERS) == {
-        "persistentvolumes": {"list", "watch"},
+        **EVERYWHERE,
+        "configmaps": {"create", "patch"},
         "persistentvolumeclaims": {"list", "watch"},
         "services": {"list", "watch"},
         "endpointslices.discovery.k8s.io": {"list", "watch", "create", "patch", "delete"},
@@ -34,13 +37,13 @@ def test_in_the_servers_namespace() -> None:
 
 def test_in_its_own_namespace() -> None:
     """The agents may read the accounts' Secrets."""
-    assert rights(SFTP) == {"persistentvolumes": {"list", "watch"}, "secrets": {"list", "watch"}}
+    assert rights(SFTP) == {**EVERYWHERE, "secrets": {"list", "watch"}}
 
 
 @pytest.mark.parametrize("namespace", ["gameserver-system", "kube-system", "default"])
 def test_in_other_namespaces(namespace: str) -> None:
-    """The agents may read volumes, which belong to no namespace, and nothing else."""
-    assert rights(namespace) == {"persistentvolumes": {"list", "watch"}}
+    """The agents may read volumes and nodes, which belong to no namespace, and nothing else."""
+    assert rights(namespace) == EVERYWHERE
 
 
 def test_the_hook_leaves_no_rights() -> None:

@@ -134,9 +134,31 @@ def test_a_volume_may_name_its_node_by_field() -> None:
     assert volume(volume_object(term)) == Volume("pv", "one", "/volumes/a", "gameservers/server-7")
 
 
+def disk_object(*terms: dict[str, Any], driver: str = "disk-driver.gameserver", **attributes: str) -> dict[str, Any]:
+    source = {"csi": {"driver": driver, "volumeHandle": "pvc-1", "volumeAttributes": attributes}}
+    return volume_object(*terms, source=source)
+
+
+DISK_FOLDER = "/var/lib/gameserver-disks/mounts/pvc-1"
+DISK_NODE = "disk-driver.gameserver/node"
+
+
+def test_a_disk_of_our_driver_says_where_it_is_mounted() -> None:
+    record = volume(disk_object(hostname("one", key=DISK_NODE), folder=DISK_FOLDER))
+    assert record == Volume("pv", "one", DISK_FOLDER, "gameservers/server-7", is_mount=True)
+
+
 @pytest.mark.parametrize(
     "broken",
     [
+        disk_object(hostname("one", key=DISK_NODE)),
+        disk_object(folder=DISK_FOLDER),
+        # Our driver's volumes are by its own key, and no other driver's volume may name a folder.
+        disk_object(hostname("one"), folder=DISK_FOLDER),
+        disk_object(hostname("one", "two", key=DISK_NODE), folder=DISK_FOLDER),
+        disk_object(hostname("one", key=DISK_NODE), driver="cloud", folder=DISK_FOLDER),
+        disk_object(hostname("one"), driver="cloud", folder=DISK_FOLDER),
+        volume_object(hostname("one", key=DISK_NODE)),
         volume_object(),
         volume_object(hostname("one", "two")),
         volume_object(hostname("one"), hostname("two")),

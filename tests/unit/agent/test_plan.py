@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from disk_agent.objects import Account, Claim, Service, Slice, Volume
-from disk_agent.plan import Access, Plan, View, allowed, endpoint_slice, plan
+from disk_agent.plan import Access, Plan, View, allowed, endpoint_slice, local_disks, plan
 from disk_agent.settings import Settings
 
 SETTINGS = Settings(
@@ -66,8 +66,21 @@ def test_an_account_of_an_earlier_server_gives_no_access(account_uid: str, claim
     assert accesses == ({"7": Access(account, "/volumes/a")} if is_offered else {})
 
 
+def test_a_disk_of_our_driver_is_offered_as_a_mount() -> None:
+    volumes = [replace(VOLUME, is_mount=True)]
+    assert plan_with(volumes=volumes) == Plan({"7": Access(ACCOUNT, "/volumes/a", is_mount=True)}, (), ())
+
+
 def test_a_kept_disk_is_not_offered() -> None:
     assert plan_with(services=[], slices=[]) == Plan({}, (), ())
+
+
+def test_the_disks_of_a_node_are_those_of_all_its_claims() -> None:
+    """With an account or without, kept or not; as far as this node has them."""
+    claims = [Claim("7", "pv"), Claim("8", "pv-8"), Claim("9", "pv-9"), Claim("10", "not made")]
+    eight = Volume("pv-8", "one", "/volumes/b", "gameservers/server-8")
+    volumes = [VOLUME, eight, Volume("pv-9", "two", "/volumes/c", "gameservers/server-9")]
+    assert local_disks(claims, volumes, SETTINGS) == {"7": (claims[0], VOLUME), "8": (claims[1], eight)}
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from local import cluster, images, nodes, paths, steps
+from local import binaries, cluster, deploy, images, nodes, paths, steps
 
 
 @pytest.fixture(autouse=True)
@@ -13,6 +15,7 @@ def own_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes of the test's own, none of which has ever been up."""
     monkeypatch.setattr(paths, "NODES", tmp_path / "nodes")
     monkeypatch.delenv("NODES", raising=False)
+    monkeypatch.delenv("DISKS", raising=False)
 
 
 def _numbers() -> list[int]:
@@ -58,6 +61,7 @@ def test_each_node_is_started_loaded_joined_and_waited_for(count: int, monkeypat
     monkeypatch.setattr(nodes, "refuse_another_checkouts", lambda: None)
     monkeypatch.setattr(nodes, "running", dict)
     monkeypatch.setattr(nodes, "stop", lambda: None)
+    monkeypatch.setattr(nodes, "ensure_pool", lambda node: done.append(f"{node.name}: pool"))
     monkeypatch.setattr(nodes, "start", lambda node, _built: done.append(f"{node.name}: start"))
     monkeypatch.setattr(nodes, "route", lambda nodes: done.append(f"route {len(nodes)}"))
     monkeypatch.setattr(cluster, "_control_plane", lambda node, _built: done.append(f"{node.name}: init"))
@@ -75,9 +79,57 @@ def test_each_node_is_started_loaded_joined_and_waited_for(count: int, monkeypat
     assert done == [
         *(f"{name}: start" for name in names),
         f"route {count}",
+        *(f"{name}: pool" for name in names),
         "node1: load ['control plane', 'system']",
         *(f"{name}: load ['system']" for name in names[1:]),
         "node1: init",
         *(f"{name}: join node1" for name in names[1:]),
         f"wait for {' '.join(f'node/{name}' for name in names)}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "driver", "local_path"),
+    [(None, True, "false"), ("", True, "false"), ("gameserver-disks", True, "false"), ("local-path", False, "true")],
+)
+def test_one_class_is_the_default_and_the_other_is_not(
+    setting: str | None, driver: bool, local_path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Both classes say which they are, so that an existing cluster is switched too."""
+    applied: list[dict[str, Any]] = []
+    if setting is not None:
+        monkeypatch.setenv("DISKS", setting)
+
+    def kubectl(arguments: Sequence[object], stdin: str | None = None) -> str:
+        if arguments[0] == "apply" and stdin:
+            applied.extend(yaml.safe_load_all(stdin))
+        return ""
+
+    monkeypatch.setattr(cluster, "kubectl", kubectl)
+    monkeypatch.setattr(cluster, "load", lambda _images: None)
+    monkeypatch.setattr(images, "addons", list)
+    monkeypatch.setattr(binaries, "snapshot_kinds", list)
+    cluster.addons([])
+    (manifest,) = (manifest for manifest in applied if manifest["kind"] == "StorageClass")
+    assert manifest["metadata"]["annotations"] == {"storageclass.kubernetes.io/is-default-class": local_path}
+
+    installed: dict[str, Any] = {}
+    monkeypatch.setattr(deploy, "_kubectl", lambda *_arguments: None)
+    monkeypatch.setattr(deploy, "_install", lambda *arguments: installed.update(arguments[-1]))
+    deploy.disks(tmp_path, {"gameserver-disk-driver": images.Image("localhost/gameserver-disk-driver:key", tmp_path)})
+    assert installed["storageClass"] == {"default": driver}
+
+
+def test_another_kind_of_disks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is started."""
+    monkeypatch.setenv("DISKS", "nfs")
+    monkeypatch.setattr(nodes, "refuse_another_checkouts", lambda: None)
+    with pytest.raises(steps.StepFailed, match="DISKS must be gameserver-disks or local-path, not 'nfs'"):
+        cluster.up(Path("/built"))
+
+
+def test_the_snapshot_controller_runs_the_image_that_is_built() -> None:
+    """Its manifest has no version of its own."""
+    text = (paths.ROOT / "local" / "manifests" / "snapshots.yaml").read_text()
+    assert "image: localhost/snapshot-controller:SNAPSHOT_CONTROLLER_VERSION" in text
+    assert binaries.csi_version("snapshot-controller").startswith("v8.")

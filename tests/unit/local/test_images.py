@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local import cache, images
+from local import binaries, cache, images
 
 
 @pytest.fixture
@@ -30,9 +30,13 @@ def copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, bool]:
 
 
 @pytest.mark.parametrize("name", images._RECIPES)
-def test_a_context_has_all_that_its_dockerfile_copies(name: str, copied: dict[str, bool], tmp_path: Path) -> None:
+def test_a_context_has_all_that_its_dockerfile_copies(
+    name: str, copied: dict[str, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From the image's own folder, from elsewhere in the checkout, and what is compiled."""
     (tmp_path / "helm").touch()
+    monkeypatch.setattr(binaries, "disk_driver", lambda: tmp_path / "disk-driver")
+    (tmp_path / "disk-driver").touch()
     images._project_image(name, images._RECIPES[name], tmp_path / "base" / "image.tar", tmp_path)
     assert copied
     assert [source for source, present in copied.items() if not present] == []
@@ -40,6 +44,6 @@ def test_a_context_has_all_that_its_dockerfile_copies(name: str, copied: dict[st
 
 @pytest.mark.parametrize("name", [name for name, recipe in images._RECIPES.items() if recipe.binaries])
 def test_the_packages_of_an_image_need_no_binary(name: str, copied: dict[str, bool], tmp_path: Path) -> None:
-    """The stage that is built while Helm is compiled copies only what is there by then."""
+    """The stage that is built while the binaries are compiled copies only what is there by then."""
     images._packages_stage(name, images._RECIPES[name], tmp_path / "base" / "image.tar")
-    assert copied == {"requirements.txt": True}
+    assert copied == dict.fromkeys(images._RECIPES[name].packages, True)

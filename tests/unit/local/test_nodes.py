@@ -51,3 +51,20 @@ def test_nothing_of_the_shell_is_in_the_nodes_environment(tmp_path: Path, monkey
     # The shell that this unshare is makes one itself.
     assert names - {"PWD"} == {"PATH"}
     assert (tmp_path / "umask").read_text() == "0022\n"
+
+
+def test_the_loop_devices_of_the_nodes_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their files: a pool has its path out here, and a disk the one that it has in its node."""
+    monkeypatch.setattr(paths, "NODES", tmp_path / "nodes")
+    monkeypatch.setattr(nodes, "_BLOCK_DEVICES", tmp_path)
+    files = {
+        "loop0": f"{tmp_path}/nodes/node1/pool.img",
+        "loop1": "/var/lib/gameserver-disks/disks/pvc-1/disk.img",
+        "loop2": "/srv/someone-elses.img",
+        "loop3": "",
+    }
+    for name, file in files.items():
+        (tmp_path / name / "loop").mkdir(parents=True)
+        if file:
+            (tmp_path / name / "loop" / "backing_file").write_text(f"{file}\n")
+    assert nodes.loop_devices() == ["loop0", "loop1"]

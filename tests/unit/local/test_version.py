@@ -15,6 +15,7 @@ version: {0}
 appVersion: "{0}"
 kubeVersion: "1.31"
   image: registry.example.com/gameserver-api:{0}
+  image: registry.example.com/gameserver-disk-driver:{0}
   image: registry.example.com/other:1.2.3
 """
 
@@ -48,6 +49,7 @@ def test_the_repository_has_one() -> None:
         ("charts/api/Chart.yaml", "\nversion: 1.2.3", "charts/api/Chart.yaml:2"),
         ("charts/api/Chart.yaml", 'appVersion: "1.2.3', "charts/api/Chart.yaml:3"),
         ("charts/api/Chart.yaml", "gameserver-api:1.2.3", "charts/api/Chart.yaml:5"),
+        ("charts/api/Chart.yaml", "gameserver-disk-driver:1.2.3", "charts/api/Chart.yaml:6"),
         ("charts/api/README.md.gotmpl", "tag=1.2.3", "charts/api/README.md.gotmpl:1"),
         ("docs/operations.md", "tag=1.2.3", "docs/operations.md:3"),
     ],

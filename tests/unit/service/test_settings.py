@@ -23,7 +23,7 @@ def test_every_variable_is_read() -> None:
         "ACCEPTED_EULAS": "minecraft, other,", "MIN_RAM_GB": "3", "MAX_RAM_GB": "4", "MIN_DISK_GB": "5",
         "MAX_DISK_GB": "6", "EXTERNAL_HOST": "i", "HELM": "j", "HELM_PROCESSES": "7", "LOG_LEVEL": "DEBUG",
         "DRAIN_SECONDS": "8", "TOKENS_SECRET": "k", "ISSUED_TOKENS_SECRET": "l",
-        "LOG_FORMAT": "console",
+        "LOG_FORMAT": "console", "DISK_IMAGE": "m", "DISK_IMAGE_PULL_SECRETS": "n,o",
     }  # fmt: skip
     assert Settings.from_environment(environment) == Settings(
         port=1, metrics_port=2, servers_namespace="a", sftp_namespace="b", pod_namespace="c", pod_name="d",
@@ -31,7 +31,7 @@ def test_every_variable_is_read() -> None:
         accepted_eulas=frozenset({"minecraft", "other"}), min_ram_gb=3, max_ram_gb=4, min_disk_gb=5, max_disk_gb=6,
         external_host="i", helm="j", helm_processes=7, log_level="debug", drain_seconds=8,
         tokens_secret="k", issued_tokens_secret="l",
-        log_format="console",
+        log_format="console", disk_image="m", disk_image_pull_secrets=("n", "o"),
     )  # fmt: skip
 
 

@@ -76,6 +76,7 @@ def test_the_host_is_the_external_or_else_the_internal_address_of_the_disks_node
     [
         (affinity("kubernetes.io/hostname", ["b.example"]), "203.0.113.2"),
         (affinity("metadata.name", ["a"], ["a"]), "10.0.0.1"),
+        (affinity("disk-driver.gameserver/node", ["a"]), "10.0.0.1"),
         (affinity("kubernetes.io/hostname", ["a", "b"]), None),
         (affinity("topology.kubernetes.io/zone", ["a"]), None),
     ],

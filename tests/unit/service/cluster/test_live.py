@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from service.cluster.live import LiveServer
+from service.cluster.live import LiveDiskJob, LiveServer
 from service.cluster.reader import ClusterReader
 
 Targets = Sequence[tuple[str, str, str]]
@@ -28,8 +28,19 @@ class FakeReader:
     def service(self, name: str) -> Any:
         return self.get_all([("v1", "services", name)])[0]
 
+    def pods_of(self, job: str) -> list[Any]:
+        self.reads.append([f"pods of {job}"])
+        return list(self.objects.get("pods", []))
+
+    def events_of(self, names: Sequence[str]) -> tuple[Any, ...]:
+        self.reads.append([f"events of {name}" for name in names])
+        return ()
+
     def server(self) -> LiveServer:
         return LiveServer(cast(ClusterReader, self), 7)
+
+    def disk_job(self) -> LiveDiskJob:
+        return LiveDiskJob(cast(ClusterReader, self), 7)
 
 
 def test_different_servers_are_read_in_parallel() -> None:
@@ -76,3 +87,30 @@ def test_all_objects_are_read_together_and_once(container: Any, service: Any, mo
     assert server.pod is None
     assert server.services == ({} if service is None else {"server-7": {"spec": service}})
     assert reader.reads == [MAIN, *more_reads]
+
+
+def test_without_a_job_no_pods_are_read() -> None:
+    """A server with a disk costs one read."""
+    claim = {"status": {"phase": "Bound"}}
+    reader = FakeReader(**{"persistentvolumeclaims/server-7": claim})
+    disk = reader.disk_job()
+    assert (disk.statefulset, disk.claim, disk.pod) == (None, claim, None)
+    assert reader.reads == [["jobs/server-7-disk", "persistentvolumeclaims/server-7"]]
+
+
+def test_only_the_jobs_own_pod_counts() -> None:
+    """An earlier Job with the same name may have left one. Events are read when they are needed."""
+
+    def pod(name: str, owner: str) -> dict[str, Any]:
+        return {"metadata": {"name": name, "ownerReferences": [{"controller": True, "uid": owner}]}}
+
+    job = {"metadata": {"uid": "new"}}
+    reader = FakeReader(**{"jobs/server-7-disk": job, "pods": [pod("a", "old"), pod("b", "new")]})
+    disk = reader.disk_job()
+    assert disk.statefulset == job
+    assert disk.pod == pod("b", "new")
+    assert disk.events == ()
+    assert reader.reads[1:] == [
+        ["pods of server-7-disk"],
+        ["events of server-7", "events of server-7-disk", "events of b"],
+    ]

@@ -27,6 +27,9 @@ class FakeKube:
 
     def get(self, path: str, **query: str | int) -> Any:
         self._check()
+        if "%2F" in path or len(path.split("/")) > 7:
+            # As the real API answers 403: it takes what follows a slash, or an escaped one, for a subresource.
+            raise FileAccessNotInstalled
         return self.objects.get(path)
 
     def create(self, path: str, body: Any) -> Any:
@@ -151,6 +154,11 @@ def affinity(*nodes: str, key: str = "kubernetes.io/hostname") -> dict[str, Any]
     return {"required": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}}
 
 
+DRIVER = "disk-driver.gameserver"
+NODE = f"{DRIVER}/node"
+FOLDER = {"folder": "/var/lib/gameserver-disks/mounts/pvc-1"}
+
+
 @pytest.mark.parametrize(
     ("spec", "local"),
     [
@@ -161,6 +169,10 @@ def affinity(*nodes: str, key: str = "kubernetes.io/hostname") -> dict[str, Any]
         ({"local": {"path": "/a"}, "nodeAffinity": affinity("zone1", key="topology.kubernetes.io/zone")}, False),
         ({"local": {"path": "/a"}, "nodeAffinity": {"required": {"nodeSelectorTerms": []}}}, False),
         ({"csi": {"driver": "cloud"}, "nodeAffinity": affinity("node1")}, False),
+        ({"csi": {"driver": "cloud", "volumeAttributes": FOLDER}, "nodeAffinity": affinity("node1", key=NODE)}, False),
+        ({"csi": {"driver": DRIVER, "volumeAttributes": FOLDER}, "nodeAffinity": affinity("node1", key=NODE)}, True),
+        ({"csi": {"driver": DRIVER}, "nodeAffinity": affinity("node1", key=NODE)}, False),
+        ({"csi": {"driver": DRIVER, "volumeAttributes": FOLDER}}, False),
         ({"nfs": {"server": "a", "path": "/a"}}, False),
     ],
 )
@@ -174,6 +186,26 @@ def test_only_folders_of_one_node_can_be_reached(
 def test_an_unbound_disk_may_still_become_node_local(accounts: SecretAccounts) -> None:
     assert accounts.node_local({"spec": {}})
     assert accounts.node_local({"spec": {"volumeName": "pv-soon"}})
+    assert accounts.node_local({"spec": {"storageClassName": "gone"}})
+
+
+@pytest.mark.parametrize(
+    ("provisioner", "local"),
+    [
+        ("rancher.io/local-path", True),
+        ("kubernetes.io/no-provisioner", True),
+        (DRIVER, True),
+        ("ebs.csi.example.com", False),
+    ],
+)
+def test_the_storage_class_of_another_csi_driver_makes_no_folders(
+    accounts: SecretAccounts, kube: FakeKube, provisioner: str, local: bool
+) -> None:
+    """It is known before there is a disk: the driver's CSIDriver has the provisioner's name."""
+    kube.objects["/apis/storage.k8s.io/v1/storageclasses/fast"] = {"provisioner": provisioner}
+    for driver in (DRIVER, "ebs.csi.example.com"):
+        kube.objects[f"/apis/storage.k8s.io/v1/csidrivers/{driver}"] = {}
+    assert accounts.node_local({"spec": {"storageClassName": "fast"}}) is local
 
 
 def test_missing_rights_mean_no_file_access_but_an_outage_stays_one() -> None:

@@ -10,6 +10,7 @@ import pytest
 from service.cluster import index
 from service.cluster.index import ServerIndex
 from service.cluster.nodes import Nodes
+from service.cluster.usage import DiskUsage
 from service.errors import ClusterUnavailable
 from service.kube import watch
 from service.kube.client import Gone
@@ -152,7 +153,7 @@ def test_an_outdated_page_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(index, "GAP_SECONDS", 0.2)
     monkeypatch.setattr(watch, "LONGEST_PAUSE", 0.1)
     kube = Blocking()
-    servers = ServerIndex(kube, "games", {})
+    servers = ServerIndex(kube, "games", {}, DiskUsage(kube, "games"))
     assert servers.page(10, None) == ([], None)
     kube.away()
     kube.breaks.set()
@@ -176,7 +177,7 @@ def test_without_a_first_list_a_page_is_an_error(monkeypatch: pytest.MonkeyPatch
     kube = MemoryKube()
     kube.away()
     with pytest.raises(ClusterUnavailable, match="not complete yet"):
-        ServerIndex(kube, "games", {}).page(10, None)
+        ServerIndex(kube, "games", {}, DiskUsage(kube, "games")).page(10, None)
 
 
 def test_only_the_fields_that_are_read_are_kept() -> None:
@@ -216,7 +217,7 @@ def test_few_events_are_kept_and_little_of_them(pauses: list[float]) -> None:
         refusal(42, name="api-0", of="Pod"),
     ]
     kube.events = [[event("ADDED", item) for item in (*others, refusal(43, of="Pod", name="server-7-0"))]]
-    events = ServerIndex(kube, "games", {})._events[0]
+    events = ServerIndex(kube, "games", {}, DiskUsage(kube, "games"))._events[0]
     before = kube.before
 
     def count(method: str, path: str) -> None:

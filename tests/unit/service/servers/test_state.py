@@ -12,6 +12,7 @@ from service.kube.times import stamp
 from service.servers.objects import ServerObjects
 from service.servers.state import State, exists, state_of, with_log
 from service.servers.stops import Stop
+from service.servers.usage import Usage
 
 T0, T1, T2 = "2026-01-31T12:00:00Z", "2026-01-31T12:01:00Z", "2026-01-31T12:02:00Z"
 
@@ -333,6 +334,10 @@ def test_the_last_log_lines_are_added_to_the_reason() -> None:
     full = with_log(crashed, "world: No space left on device").reason
     assert full is not None
     assert full.startswith("The disk is full. The game crashed")
+    # The agent may have said so already.
+    assert with_log(
+        replace(crashed, reason=f"The disk is full. {crashed.reason}"), "No space left on device"
+    ).reason == ("The disk is full. The game crashed (exit code 1). Its last log lines: No space left on device")
 
 
 def test_a_kept_disk_is_no_server() -> None:
@@ -641,3 +646,64 @@ def test_a_mount_failure_is_over_once_the_sandbox_exists() -> None:
     assert (state_of(blocked).reason or "").startswith("The Secret with RCON's password cannot be mounted: ")
     sandbox = {"type": "PodReadyToStartContainers", "status": "True", "lastTransitionTime": T1}
     assert state_of(replace(blocked, pod=pod(waits, sandbox))) == State("starting", None, T0, "running")
+
+
+def used(share: float, age: timedelta = timedelta(0)) -> Usage:
+    """A disk of 10 GiB of which `share` was used some time ago."""
+    return Usage(stamp(datetime.now(UTC) - age), True, used=int(share * 10 * 2**30), size=10 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("objects", "reason"),
+    [
+        (server(pod=pod({"started": True}, READY)), "The disk is full. The game may be unable to save."),
+        (server(pod=pod({"state": CRASH})), "The disk is full. The game crashed (exit code 1)."),
+        (
+            server(pod=pod({"state": BACK_OFF, "lastState": CRASH})),
+            f"The disk is full. The game crashed (exit code 1).{AGAIN}",
+        ),
+        (
+            server(pod=pod({"state": {"running": {"startedAt": T2}}, "lastState": CRASH})),
+            "The disk is full. The last attempt ended: The game crashed (exit code 1).",
+        ),
+        # Not what a full disk can cause, or nothing that needs a cause.
+        (
+            server(pod=pod({"image": "i", "state": {"waiting": {"reason": "InvalidImageName"}}})),
+            "The image's name i is not valid.",
+        ),
+        (server(pod=pod({"started": False, "state": {"running": {"startedAt": T2}}})), None),
+        (server(statefulset=statefulset(0)), None),
+    ],
+)
+def test_a_full_disk_is_a_reason_of_a_game_that_runs_or_crashed(objects: ServerObjects, reason: str | None) -> None:
+    """It comes first, and only while the agent says so."""
+    without = state_of(objects)
+    assert state_of(replace(objects, usage=used(1))) == replace(without, reason=reason)
+    for usage in (used(0.99), used(1, timedelta(minutes=11)), Usage(T0, enforced=False)):
+        assert state_of(replace(objects, usage=usage)) == without
+
+
+NO_SPACE = "0/2 nodes are available: 2 node(s) did not have enough free storage."
+NEW_CLAIM = {**PENDING_CLAIM, "spec": {"resources": {"requests": {"storage": "100Gi"}}}}
+EXHAUSTED = "failed to provision volume: rpc error: code = ResourceExhausted desc = the pool has 3 GiB left"
+
+
+@pytest.mark.parametrize(
+    ("message", "event_message", "reason"),
+    [
+        (NO_SPACE, "", f"No node has 100 GiB of disk free. ({NO_SPACE})"),
+        (
+            f"{NO_SPACE} 1 Insufficient memory.",
+            "",
+            f"No node has 64Gi of memory and 100 GiB of disk free. ({NO_SPACE} 1 Insufficient memory.)",
+        ),
+        # The scheduler knows more than the attempt before, which was on one node.
+        (NO_SPACE, EXHAUSTED, f"No node has 100 GiB of disk free. ({NO_SPACE})"),
+        ("", EXHAUSTED, f"The storage has no room for the server's disk of 100 GiB. ({EXHAUSTED})"),
+    ],
+)
+def test_no_node_has_room_for_the_disk(message: str, event_message: str, reason: str) -> None:
+    """The reason has the size, and what the scheduler or the driver says."""
+    events = (event("ProvisioningFailed", event_message),) if event_message else ()
+    waits = server(claim=NEW_CLAIM, pod=pod(None, unschedulable(message)), events=events)
+    assert state_of(waits) == failed(reason.replace("64Gi", "64 GiB"), T1)

@@ -1,0 +1,73 @@
+"""What a person should know about a server besides its state. Pure except for the clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, get_args
+
+from service.servers import reasons
+from service.servers.disks import growth_of
+from service.servers.objects import Objects
+from service.servers.usage import NEARLY_FULL, Usage
+
+Slug = Literal[
+    "disk-full",
+    "disk-nearly-full",
+    "disk-growing",
+    "disk-grows-at-next-start",
+    "disk-growth-failed",
+    "no-disk-space-on-nodes",
+]
+SLUGS: tuple[str, ...] = get_args(Slug)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A note: `slug` says of which kind it is and never changes its meaning; `detail` says it in a sentence or two."""
+
+    slug: Slug
+    detail: str
+
+
+def notes_of(objects: Objects) -> list[Note]:
+    """The notes about a server, the most urgent first. Events are read only while its disk is not bound."""
+    notes = (_no_room(objects), _fill(objects.usage), _growth(objects))
+    return [note for note in notes if note is not None]
+
+
+def _fill(usage: Usage | None) -> Note | None:
+    fill = None if usage is None else usage.fill(datetime.now(UTC))
+    if usage is None or usage.used is None or usage.size is None or fill in (None, "ok"):
+        return None
+    amount = f"{_gib(usage.used)} of {_gib(usage.size)} GiB are used."
+    if fill == "nearly-full":
+        return Note("disk-nearly-full", f"The disk is nearly full: {amount}")
+    if usage.used < NEARLY_FULL * usage.size:
+        return Note("disk-full", f"The disk holds as many files as it can, although only {amount} Delete files.")
+    return Note("disk-full", f"The disk is full: {amount} Delete files, or make the disk larger.")
+
+
+def _growth(objects: Objects) -> Note | None:
+    growth = growth_of(objects.claim)
+    if growth is None:
+        return None
+    if growth.failure is not None:
+        return Note(
+            "disk-growth-failed",
+            f"The disk has not grown to {growth.to_gb} GiB: {growth.failure.rstrip('.')}. The storage tries again. To "
+            f"take the growth back, set `disk_gb` to {growth.from_gb}.",
+        )
+    stopped = (objects.statefulset or {}).get("spec", {}).get("replicas", 1) == 0
+    if growth.at_start and stopped:
+        return Note("disk-grows-at-next-start", f"The disk grows to {growth.to_gb} GiB at the server's next start.")
+    return Note("disk-growing", f"The disk is growing to {growth.to_gb} GiB.")
+
+
+def _no_room(objects: Objects) -> Note | None:
+    reason = reasons.no_disk_space(objects)
+    return None if reason is None else Note("no-disk-space-on-nodes", reason)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f}".rstrip("0").rstrip(".")

@@ -5,6 +5,7 @@
 package integration
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -64,7 +65,7 @@ func newRig(t *testing.T, size int64, flags ...string) *rig {
 	image := filepath.Join(r.folder, "pool.img")
 	r.must(os.WriteFile(image, nil, 0o600))
 	r.must(os.Truncate(image, size))
-	r.run("mkfs.xfs", "-q", image)
+	r.run("mkfs."+cmp.Or(os.Getenv("POOL"), "xfs"), "-q", image)
 	for _, name := range []string{"pool", "pods"} {
 		r.must(os.Mkdir(filepath.Join(r.folder, name), 0o755))
 	}

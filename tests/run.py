@@ -1,8 +1,8 @@
 """What `make test` runs. The tests on the cluster mostly wait, so other tests run beside them:
 
 - first, on the cluster, the tests that need it for themselves; beside them begin those that need no cluster;
-- then the others on the cluster; beside them those of SFTP, which create servers without the API, and those that use
-  only a namespace of their own.
+- then the others on the cluster; beside them those of disks and of file access, which disturb no other server, and
+  those that use only a namespace of their own.
 
 With RETRY=1 in the environment, as .ci/run has it, what failed is run once more when all else is done, each test
 alone in a pytest of its own. What passes only then is flaky: it is named, and a few of those fail nothing.
@@ -26,10 +26,11 @@ from typing import Any, BinaryIO
 WITHOUT_CLUSTER = ("-m", "not long and not cluster", "-n", "2")
 ALONE = ("-m", "not long and alone")
 OWN_NAMESPACE = ("-m", "not long and own_namespace", "--durations=10", "--durations-min=5")
-_FILES = "tests/cluster/files"
-FILES = (_FILES, "-m", "not long and not alone", "--durations=10", "--durations-min=5")
+_DISKS = ("tests/cluster/disks", "tests/cluster/files")
+DISKS = (*_DISKS, "-m", "not long and not alone", "--durations=20", "--durations-min=5")
 SHARED = (
-    *("-m", "not long and cluster and not alone and not own_namespace", f"--ignore={_FILES}"),
+    *("-m", "not long and cluster and not alone and not own_namespace"),
+    *(f"--ignore={folder}" for folder in _DISKS),
     *("--durations=30", "--durations-min=5"),
 )
 #: How many tests may fail once and pass alone.
@@ -89,10 +90,10 @@ def main() -> int:
         beside = stack.enter_context(ThreadPoolExecutor(len(outputs)))
         without = beside.submit(pytest, *WITHOUT_CLUSTER, aside=outputs[0], niceness=10)
         alone = pytest(*ALONE)
-        files = beside.submit(pytest, *FILES, aside=outputs[1])
+        disks = beside.submit(pytest, *DISKS, aside=outputs[1])
         own_namespace = beside.submit(pytest, *OWN_NAMESPACE, aside=outputs[2])
         shared = pytest(*SHARED)
-        sessions = [without.result(), alone, files.result(), own_namespace.result(), shared]
+        sessions = [without.result(), alone, disks.result(), own_namespace.result(), shared]
         for output in outputs:
             output.seek(0)
             _say(output.read().decode(errors="replace"))

@@ -19,7 +19,7 @@ from tests.support.waiting import until
 
 _HEADING = "## Repair a single server"
 #: The sections with commands, and how many blocks each has. Each section has a test below, or in
-#: tests/cluster/test_restored_claims.py.
+#: tests/cluster/disks/test_restored_claims.py.
 SECTIONS = {
     "Show the desired and the actual state": 1,
     "Change a value": 1,

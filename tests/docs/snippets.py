@@ -22,7 +22,7 @@ PICTURE = "a picture"
 HERE = "tests/docs/test_snippets.py::"
 REAL = "tests/cluster/test_documented.py::"
 RUNBOOK = "tests/cluster/test_runbook.py::"
-RESTORED = "tests/cluster/test_restored_claims.py::"
+RESTORED = "tests/cluster/disks/test_restored_claims.py::"
 GAMES = "tests/cluster/test_games.py::"
 
 #: By page, how each block begins, and the test that runs it. What a test does only in part (helm's

@@ -41,7 +41,8 @@ class Checkout:
         self.write("tests/test_cluster.py", f"{NEEDS_THE_CLUSTER}{GOOD}")
         for mark in ("alone", "own_namespace"):
             self.write(f"tests/test_{mark}.py", f"{NEEDS_THE_CLUSTER}@pytest.mark.{mark}\n{GOOD}")
-        self.write("tests/cluster/files/test_files.py", f"{NEEDS_THE_CLUSTER}{GOOD}")
+        self.write("tests/cluster/disks/test_disks.py", f"{NEEDS_THE_CLUSTER}{GOOD}")
+        (folder / "tests/cluster/files").mkdir()
         tools = folder / ".local/venv/bin"
         for tool in ("ruff", "mypy", "lint-imports", "yamllint", "codespell"):
             self.write(f".local/venv/bin/{tool}", "#!/bin/sh\n")
@@ -113,7 +114,7 @@ def test_a_flaky_test_is_named_and_the_run_passes(checkout: Checkout) -> None:
         assert line.startswith(f"  {name}: tests/test_"), flaky
         assert line.endswith(f": RuntimeError: bad luck {reason}"), flaky
         assert f"\nonce more, alone: {name}\n" in output
-    # The session of SFTP's tests, and each of the three tests alone.
+    # The session of the disks' tests, and each of the three tests alone.
     assert output.count("=== 1 passed in ") == 4
     assert "failed twice" not in output
 

@@ -349,6 +349,7 @@ def test_a_pool_without_room_is_the_reason_and_harms_nobody(cluster: Cluster, ne
     cluster.until_state(server, "running")
 
 
+@pytest.mark.alone
 def test_kills_while_disks_are_made_grown_and_erased(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """The driver, its sidecars and the kubelets are killed again and again. All servers run in the end, and the erased
     leave nothing.

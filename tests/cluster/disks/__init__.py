@@ -1,0 +1,1 @@
+"""Disks on the real cluster: their sizes, growth, copies, and what becomes of them after their servers."""

@@ -12,7 +12,7 @@ from typing import Any
 MAX_BYTES = 60_000
 # A disk that has reached this share of its size is nearly full: the API says so.
 NEARLY_FULL = 0.9
-# A write that does not fit fails before the last block is used: ext4 that had no room for a copy still had 272 KiB.
+# A write that does not fit fails before the last block is used: after writes of 1 MiB, XFS still had nearly 1 MiB.
 FULL_BYTES = 1 << 20
 # A change of more than this share of the disk's size is written at once.
 MOVED = 0.01

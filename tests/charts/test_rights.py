@@ -147,7 +147,7 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         assert cluster.host(ServerObjects(1, claim=claim)) is None
         assert server.events == ()
         assert cluster.rcon_password(1)
-        assert cluster.disk_class_expandable(server.claim) is False
+        assert cluster.disk_class_expandable(server.claim) is (server.claim["spec"]["storageClassName"] != "local-path")
         assert cluster.volume("none") is None
         # Of a server that does not exist, so that it makes no disk.
         cluster.make_disk(disk_job(2, server.statefulset, "localhost/no-such-image:1", []))

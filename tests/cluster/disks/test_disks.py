@@ -1,7 +1,7 @@
 """Disks outlive their servers with the world on them, and refuse what would harm them."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +13,6 @@ from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.test_runbook import follow
 from tests.support.waiting import until
 
-CLASS = "expandable-for-a-test"
 #: In GiB, more than any pool of the local cluster has.
 TOO_LARGE = 900
 #: The kinds of all objects that belong to a server or mention it.
@@ -167,63 +166,16 @@ def test_the_disk_of_a_class_that_cannot_grow_stays_as_it_is(cluster: Cluster, n
     assert cluster.get("pvc", f"server-{server}")["spec"]["resources"]["requests"] == {"storage": "2Gi"}
 
 
-@pytest.fixture
-def expandable(cluster: Cluster) -> Iterator[str]:
-    """A StorageClass that claims to support growth. Its volumes are local, so only the claim grows."""
-    manifest = {
-        "apiVersion": "storage.k8s.io/v1",
-        "kind": "StorageClass",
-        "metadata": {"name": CLASS},
-        "provisioner": "rancher.io/local-path",
-        "volumeBindingMode": "WaitForFirstConsumer",
-        "allowVolumeExpansion": True,
-    }
-    cluster.run("kubectl", "apply", "-f", "-", stdin=json.dumps(manifest))
-    yield CLASS
-    cluster.run("kubectl", "delete", "storageclass", CLASS, "--ignore-not-found")
-
-
-def test_the_disk_of_a_class_that_can_grow_is_grown(
-    cluster: Cluster, new_server: Callable[[], int], expandable: str
-) -> None:
-    """The claim asks for the new size while the server keeps running. From then on a smaller size is refused."""
-    server = new_server()
-    path = f"/api/v1/server/{server}/"
-    helm = ("helm", "-n", SERVERS_NAMESPACE)
-    on_class(cluster, server, expandable)
-    unmade = problem(cluster, "PATCH", path, {"disk_gb": 20})
-    assert unmade["errors"] == {"disk_gb": ["must be 1 until the server's first start, which creates the disk"]}
-    cluster.done("PATCH", f"{path}start")
-    cluster.until_state(server, "running")
-
-    assert cluster.done("PATCH", path, {"disk_gb": 20}) == {"success": True, "restarting": False}
-    claim = cluster.get("pvc", f"server-{server}")
-    assert claim["spec"]["resources"]["requests"] == {"storage": "20Gi"}
-    status = cluster.status(server)
-    assert (status["disk_gb"], status["state"]) == (20, "running")
-    smaller = problem(cluster, "PATCH", path, {"disk_gb": 19})
-    assert smaller["type"] == "/problems/disk-cannot-shrink"
-    # An operator's rollback is refused and blocks the API until the operator runs the runbook's command.
-    with pytest.raises(AssertionError, match="can not be less than"):
-        cluster.run(*helm, "rollback", f"server-{server}")
-    assert cluster.call("PATCH", f"{path}stop").json()["type"] == "/problems/refused-by-cluster"
-    follow(cluster, server, "Go back a revision", 1)
-    assert cluster.done("PATCH", f"{path}stop") == {"success": True}
-    assert cluster.status(server)["disk_gb"] == 20
-    # A reuse that asks for more grows the kept disk.
-    cluster.done("DELETE", path)
-    until(lambda: cluster.call("GET", path).status_code == 404, 60)
-    cluster.create(server, disk_gb=30, disk="reuse", start=False)
-    assert cluster.get("pvc", f"server-{server}")["spec"]["resources"]["requests"] == {"storage": "30Gi"}
-
-
 def test_a_disk_grows_while_the_game_runs_and_a_growth_without_room_is_taken_back(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:
     """The pod stays the same through all of it. A stopped server's disk grows at its next start."""
     server = new_server()
     path = f"/api/v1/server/{server}/"
-    on_class(cluster, server, pool.CLASS, replicas=1)
+    on_class(cluster, server, pool.CLASS)
+    unmade = problem(cluster, "PATCH", path, {"disk_gb": 20})
+    assert unmade["errors"] == {"disk_gb": ["must be 1 until the server's first start, which creates the disk"]}
+    cluster.done("PATCH", f"{path}start")
     cluster.until_state(server, "running")
 
     def pod() -> str:
@@ -233,22 +185,36 @@ def test_a_disk_grows_while_the_game_runs_and_a_growth_without_room_is_taken_bac
         return cluster.status(server)["disk"]["size_gb"]
 
     before = pod()
-    assert cluster.done("PATCH", path, {"disk_gb": 2}) == {"success": True, "restarting": False}
-    until(lambda: size() == 2, 180, lambda: str(cluster.status(server)))
+    assert cluster.done("PATCH", path, {"disk_gb": 20}) == {"success": True, "restarting": False}
+    until(lambda: size() == 20, 180, lambda: str(cluster.status(server)))
+    smaller = problem(cluster, "PATCH", path, {"disk_gb": 19})
+    assert smaller["type"] == "/problems/disk-cannot-shrink"
+    # An operator's rollback is refused and blocks the API until the operator runs the runbook's command.
+    with pytest.raises(AssertionError, match="can not be less than"):
+        cluster.run("helm", "-n", SERVERS_NAMESPACE, "rollback", f"server-{server}")
+    assert cluster.call("PATCH", path, {"disk_gb": TOO_LARGE}).json()["type"] == "/problems/refused-by-cluster"
+    follow(cluster, server, "Go back a revision", 1)
+    assert (cluster.status(server)["disk_gb"], size(), pod()) == (20, 20, before)
+
     cluster.done("PATCH", path, {"disk_gb": TOO_LARGE})
     until(lambda: slugs(cluster, server) == ["disk-growth-failed"], 180, lambda: str(cluster.status(server)))
-    assert size() == 2
-    cluster.done("PATCH", path, {"disk_gb": 2})
+    assert size() == 20
+    cluster.done("PATCH", path, {"disk_gb": 20})
     until(lambda: slugs(cluster, server) == [], 180, lambda: str(cluster.status(server)))
-    assert (size(), cluster.status(server)["state"], pod()) == (2, "running", before)
+    assert (size(), cluster.status(server)["state"], pod()) == (20, "running", before)
 
     cluster.done("PATCH", f"{path}stop")
     cluster.until_state(server, "stopped")
-    cluster.done("PATCH", path, {"disk_gb": 3})
+    cluster.done("PATCH", path, {"disk_gb": 21})
     until(lambda: slugs(cluster, server) == ["disk-grows-at-next-start"], 60, lambda: str(cluster.status(server)))
     cluster.done("PATCH", f"{path}start")
-    until(lambda: size() == 3, 180, lambda: str(cluster.status(server)))
+    until(lambda: size() == 21, 180, lambda: str(cluster.status(server)))
     assert slugs(cluster, server) == []
+    # A reuse that asks for more grows the kept disk.
+    cluster.done("DELETE", path)
+    until(lambda: cluster.call("GET", path).status_code == 404, 60)
+    cluster.create(server, disk_gb=30, disk="reuse", start=False)
+    assert cluster.get("pvc", f"server-{server}")["spec"]["resources"]["requests"] == {"storage": "30Gi"}
 
 
 def test_a_disk_for_which_no_node_has_room_is_the_reason(cluster: Cluster, new_server: Callable[[], int]) -> None:

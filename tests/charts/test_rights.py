@@ -29,6 +29,7 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
 Rights = set[tuple[str, str, str]]
+CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 VALUES = {
     "game": "minecraft",
@@ -83,7 +84,10 @@ def used(requests: list[str]) -> Rights:
 
 @pytest.fixture
 def servers() -> Iterator[tuple[Kube, str, Manifest, Manifest]]:
-    """A namespace with a service account that has the chart's two roles: the cluster, its name, and the roles."""
+    """A namespace with a service account that has the chart's two roles: the cluster, its name, and the roles.
+
+    A StorageClass has the same name. Its driver does not exist.
+    """
     assert "KUBECONFIG" in os.environ, "no cluster: `make test` brings one up"
     kube, name = Kube(), f"rights-{secrets.token_hex(4)}"
     manifests = render("api", {"serversNamespace": name, "tokens": {"existingSecret": "unused"}})
@@ -100,7 +104,15 @@ def servers() -> Iterator[tuple[Kube, str, Manifest, Manifest]]:
     kube.create(f"{RBAC}/namespaces/{name}/rolebindings", binding)
     kube.create(f"{RBAC}/clusterroles", cluster_role)
     kube.create(f"{RBAC}/clusterrolebindings", cluster_binding)
+    storage_class = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": name},
+        "provisioner": "no-such-driver.example.com",
+    }
+    kube.create(CLASSES, storage_class)
     yield kube, name, role, cluster_role
+    kube.delete(f"{CLASSES}/{name}")
     kube.delete(f"{RBAC}/clusterrolebindings/{name}")
     kube.delete(f"{RBAC}/clusterroles/{name}")
     kube.delete(f"/api/v1/namespaces/{name}")
@@ -153,7 +165,7 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         cluster.make_disk(disk_job(2, server.statefulset, "localhost/no-such-image:1", []))
         cluster.disk_job(2)
         accounts = SecretAccounts(replace(settings, sftp_namespace="unused"))
-        assert accounts.node_local({"spec": {"storageClassName": "local-path"}})
+        assert accounts.node_local({"spec": {"storageClassName": namespace}})
         cluster.pod_log_tail(1, 10, False)
         for ram in range(2, 6):  # More revisions than the history keeps.
             assert releases.change(1, lambda values, ram=ram: {**values, "ramGb": ram})  # type: ignore[misc]

@@ -192,7 +192,7 @@ def test_a_disk_grows_while_the_game_runs_and_a_growth_without_room_is_taken_bac
     # An operator's rollback is refused and blocks the API until the operator runs the runbook's command.
     with pytest.raises(AssertionError, match="can not be less than"):
         cluster.run("helm", "-n", SERVERS_NAMESPACE, "rollback", f"server-{server}")
-    assert cluster.call("PATCH", path, {"disk_gb": TOO_LARGE}).json()["type"] == "/problems/refused-by-cluster"
+    assert cluster.call("PATCH", f"{path}stop").json()["type"] == "/problems/refused-by-cluster"
     follow(cluster, server, "Go back a revision", 1)
     assert (cluster.status(server)["disk_gb"], size(), pod()) == (20, 20, before)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+import asyncssh
 import pytest
 
 from local import nodes
@@ -349,10 +352,41 @@ def test_a_pool_without_room_is_the_reason_and_harms_nobody(cluster: Cluster, ne
     cluster.until_state(server, "running")
 
 
+def list_files_until(over: threading.Event, cluster: Cluster, server: int) -> int:
+    """Keep one SFTP session of a server, and list its files twice a second. Returns how often; any failure raises."""
+    password = cluster.done("PUT", f"/api/v1/server/{server}/sftp", {"password": True})["password"]
+    port = cluster.done("PATCH", f"/api/v1/server/{server}/port/sftp")
+
+    async def keep_listing() -> int:
+        count = 0
+        # A new account works within five seconds.
+        await asyncio.sleep(5)
+        async with (
+            asyncssh.connect(
+                port["host"],
+                port["port"],
+                username=f"server-{server}",
+                password=password,
+                client_keys=None,
+                known_hosts=None,
+                config=None,
+                agent_path=None,
+            ) as connection,
+            connection.start_sftp_client() as sftp,
+        ):
+            while not over.is_set():
+                assert await asyncio.wait_for(sftp.listdir("/files"), 20)
+                count += 1
+                await asyncio.sleep(0.5)
+        return count
+
+    return asyncio.run(keep_listing())
+
+
 @pytest.mark.alone
 def test_kills_while_disks_are_made_grown_and_erased(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """The driver, its sidecars and the kubelets are killed again and again. All servers run in the end, and the erased
-    leave nothing.
+    leave nothing. Another server's game and a session over its files notice nothing.
     """
     servers = [new_server() for _ in range(3)]
     names = [node.name for node in (nodes.Node(number) for number in nodes.running())]
@@ -360,6 +394,7 @@ def test_kills_while_disks_are_made_grown_and_erased(cluster: Cluster, new_serve
     cluster.create(bystander)
     cluster.until_state(bystander, "running")
     untouched_before = untouched(cluster, bystander)[:3]
+    session_over = threading.Event()
 
     def killing(programs: tuple[str, ...], pause: float, until_done: Callable[[], bool]) -> None:
         round_ = 0
@@ -370,12 +405,15 @@ def test_kills_while_disks_are_made_grown_and_erased(cluster: Cluster, new_serve
             time.sleep(pause)
 
     programs = ("disk-driver", "csi-provisioner", "kubelet", "csi-resizer", "csi-snapshotter")
-    with ThreadPoolExecutor(len(servers)) as threads:
+    with ThreadPoolExecutor(len(servers) + 1) as threads, ExitStack() as stack:
+        stack.callback(session_over.set)
+        session = threads.submit(list_files_until, session_over, cluster, bystander)
         created = [threads.submit(cluster.create, server) for server in servers]
         killing(programs, 1.5, lambda: all(future.done() for future in created))
         for future in created:
             future.result()
-        killing(programs[:1], 1.0, lambda: time.monotonic() % 10 < 1)
+        deadline = time.monotonic() + 5
+        killing(programs[:1], 1.0, lambda: time.monotonic() > deadline)
         for server in servers:
             cluster.until_state(server, "running", seconds=180)
         disks = {server: pool.disk(cluster, f"server-{server}") for server in servers}
@@ -392,13 +430,15 @@ def test_kills_while_disks_are_made_grown_and_erased(cluster: Cluster, new_serve
             cluster.done("DELETE", f"/api/v1/server/{server}/?disk=erase")
         deadline = time.monotonic() + 15
         killing(programs, 1.0, lambda: time.monotonic() > deadline)
-    volumes = {disk.volume for disk in disks.values()}
+        volumes = {disk.volume for disk in disks.values()}
 
-    def remains() -> set[str]:
-        """What the nodes still have of the erased disks, or of disks that were never finished."""
-        entries = set().union(*(pool.contents(node) for node in names))
-        return {entry for entry in entries if entry.startswith(".") or entry.split("/")[-1] in volumes}
+        def remains() -> set[str]:
+            """What the nodes still have of the erased disks, or of disks that were never finished."""
+            entries = set().union(*(pool.contents(node) for node in names))
+            return {entry for entry in entries if entry.startswith(".") or entry.split("/")[-1] in volumes}
 
-    until(lambda: not remains(), 180, lambda: str(remains()))
+        until(lambda: not remains(), 180, lambda: str(remains()))
+        session_over.set()
+        assert session.result() > 10
     assert untouched(cluster, bystander)[:3] == untouched_before
     assert cluster.status(bystander)["state"] == "running"

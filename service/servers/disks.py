@@ -96,7 +96,9 @@ def growth_of(claim: Mapping[str, Any] | None) -> Growth | None:
 def _failure(claim: Mapping[str, Any], status: str) -> str | None:
     for name in _RESIZE_ERRORS:
         error = condition(claim, name)
-        if error.get("status") == "True":
+        # The node has not tried yet, so its error is of an earlier growth.
+        is_old = name == "NodeResizeError" and status == "NodeResizePending"
+        if error.get("status") == "True" and not is_old:
             # gRPC's own words come before the driver's.
             message = re.split(r"\bdesc = ", str(error.get("message") or ""))[-1].strip()
             return message[:300] or "it does not say why"

@@ -114,6 +114,7 @@ def test_creates_of_fifty_servers_at_once_all_succeed(cluster: Cluster, new_serv
     assert [answer.status_code for answer in at_once([erase(server) for server in servers])] == [200] * 50
 
 
+@pytest.mark.alone
 def test_a_create_survives_the_death_of_its_replica(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """The connection breaks. The same call, sent again, completes the server, and the replica comes back."""
     server = new_server()

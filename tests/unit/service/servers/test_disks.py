@@ -70,6 +70,14 @@ NO_ROOM = "failed to expand pvc with rpc error: code = ResourceExhausted desc = 
             Growth(10, 20, "the pool has 3 GiB left", at_start=True),
         ),
         (
+            # The error is of an earlier growth: the node has not tried this one yet.
+            claim(
+                *("20Gi", "10Gi", PENDING, condition("NodeResizeError", NO_ROOM)),
+                allocatedResourceStatuses={"storage": "NodeResizePending"},
+            ),
+            Growth(10, 20, None, at_start=True),
+        ),
+        (
             claim("20Gi", "10Gi", condition("ControllerResizeError", "quota")),
             Growth(10, 20, "quota", at_start=False),
         ),

@@ -33,7 +33,7 @@ func (d *Disks) attach(id string) error {
 }
 
 func (d *Disks) mount(id string) error {
-	disk, err := d.disk(id)
+	disk, err := d.pool.Existing(id)
 	if err != nil {
 		return err
 	}

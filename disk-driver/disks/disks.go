@@ -112,18 +112,9 @@ func (d *Disks) original(source Source) (string, int64, error) {
 		}
 		return d.pool.SnapshotFile(source.Snapshot), snapshot.Size, nil
 	}
-	disk, err := d.disk(source.Disk)
+	disk, err := d.pool.Existing(source.Disk)
 	if err != nil {
 		return "", 0, err
 	}
 	return d.pool.Image(disk.ID), disk.Size, d.sync(disk.ID)
-}
-
-// disk is a disk that has to be there.
-func (d *Disks) disk(id string) (pool.Disk, error) {
-	disk, found := d.pool.Disk(id)
-	if !found {
-		return disk, fault.New(fault.NotFound, "this node has no disk %s", id)
-	}
-	return disk, nil
 }

@@ -15,7 +15,7 @@ import (
 
 // Publish mounts a disk at a pod's path. Twice is the same as once.
 func (d *Disks) Publish(ctx context.Context, id, target string, readOnly bool) error {
-	if _, err := d.disk(id); err != nil {
+	if _, err := d.pool.Existing(id); err != nil {
 		return err
 	}
 	release, err := d.locks.take(ctx, "disk "+id)
@@ -74,7 +74,7 @@ func (d *Disks) Unpublish(ctx context.Context, id, target string) error {
 
 // Published opens a disk where a pod has it; an error if it is not mounted at that path.
 func (d *Disks) Published(id, path string) (xfs.Folder, error) {
-	if _, err := d.disk(id); err != nil {
+	if _, err := d.pool.Existing(id); err != nil {
 		return xfs.Folder{}, err
 	}
 	table, err := mounts.Table()
@@ -110,7 +110,7 @@ func (d *Disks) Grow(ctx context.Context, id, path string, size int64) (int64, e
 	if err := d.pool.GrowDisk(id, size); err != nil {
 		return 0, err
 	}
-	disk, err := d.disk(id)
+	disk, err := d.pool.Existing(id)
 	if err != nil {
 		return 0, err
 	}

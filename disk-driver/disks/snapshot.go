@@ -23,7 +23,7 @@ func (d *Disks) Snapshot(ctx context.Context, id, disk string) (pool.Snapshot, e
 		}
 		return snapshot, nil
 	}
-	if _, err := d.disk(disk); err != nil {
+	if _, err := d.pool.Existing(disk); err != nil {
 		return pool.Snapshot{}, err
 	}
 	if err := d.sync(disk); err != nil {

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"gameservers.local/disk-driver/fault"
 )
 
 // CreateDisk makes a disk.
@@ -33,7 +31,7 @@ func (p *Pool) CreateDisk(disk Disk, source string, fill func(image string) erro
 				return err
 			}
 		}
-		if err := syncFile(image); err != nil {
+		if err := syncPath(image); err != nil {
 			return err
 		}
 		return write(folder, diskRecord, disk)
@@ -49,9 +47,9 @@ func (p *Pool) CreateDisk(disk Disk, source string, fill func(image string) erro
 
 // GrowDisk writes down a disk's new size, in bytes, and makes its file that long. A smaller size changes nothing.
 func (p *Pool) GrowDisk(id string, size int64) error {
-	disk, found := p.Disk(id)
-	if !found {
-		return missingDisk(id)
+	disk, err := p.Existing(id)
+	if err != nil {
+		return err
 	}
 	if size > disk.Size {
 		release, err := p.reserve(size - disk.Size)
@@ -91,7 +89,7 @@ func Extend(image string, size int64) error {
 	if err := os.Truncate(image, size); err != nil {
 		return err
 	}
-	return syncFile(image)
+	return syncPath(image)
 }
 
 // Allocated is how many bytes of the pool a file has, shared ones too.
@@ -114,18 +112,10 @@ func copyOrMake(source, image string) error {
 	return file.Close()
 }
 
-func syncFile(path string) error {
-	return syncFolder(path)
-}
-
 func (p *Pool) lostDisk(id string) (Disk, error) {
 	stat, err := os.Lstat(p.Image(id))
 	if err != nil {
 		return Disk{}, err
 	}
 	return Disk{ID: id, Size: stat.Size(), Created: stat.ModTime().UTC()}, nil
-}
-
-func missingDisk(id string) error {
-	return fault.New(fault.NotFound, "this node has no disk %s", id)
 }

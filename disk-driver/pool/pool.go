@@ -13,6 +13,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"gameservers.local/disk-driver/fault"
 )
 
 const (
@@ -118,6 +120,15 @@ func (p *Pool) Disk(id string) (Disk, bool) {
 	defer p.mutex.Unlock()
 	disk, found := p.disks[id]
 	return disk, found
+}
+
+// Existing is a disk that has to be there.
+func (p *Pool) Existing(id string) (Disk, error) {
+	disk, found := p.Disk(id)
+	if !found {
+		return disk, fault.New(fault.NotFound, "this node has no disk %s", id)
+	}
+	return disk, nil
 }
 
 // Disks are all disks, in no order.

@@ -47,7 +47,7 @@ func write(folder, name string, record any) error {
 	if err := os.Rename(beside, filepath.Join(folder, name)); err != nil {
 		return err
 	}
-	return syncFolder(folder)
+	return syncPath(folder)
 }
 
 func read(folder, name string, record any) error {
@@ -58,8 +58,9 @@ func read(folder, name string, record any) error {
 	return json.Unmarshal(text, record)
 }
 
-func syncFolder(folder string) error {
-	file, err := os.Open(folder)
+// syncPath brings a file, or the names in a folder, to the device.
+func syncPath(path string) error {
+	file, err := os.Open(path)
 	if err != nil {
 		return err
 	}

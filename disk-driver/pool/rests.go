@@ -19,7 +19,7 @@ func (p *Pool) make(kind, id string, fill func(folder string) error) error {
 		err = fill(beside)
 	}
 	if err == nil {
-		err = syncFolder(beside)
+		err = syncPath(beside)
 	}
 	if err == nil {
 		err = os.Rename(beside, p.folder(kind, id))
@@ -27,7 +27,7 @@ func (p *Pool) make(kind, id string, fill func(folder string) error) error {
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(beside))
 	}
-	return errors.Join(syncFolder(p.folder(kind)), syncFolder(p.path))
+	return errors.Join(syncPath(p.folder(kind)), syncPath(p.path))
 }
 
 // retire takes the name of a disk or snapshot away, and calls `forget` once that cannot be lost any more.
@@ -39,7 +39,7 @@ func (p *Pool) retire(kind, id string, forget func()) error {
 	if err := os.Rename(p.folder(kind, id), p.folder(removed+kind+"-"+id)); err != nil {
 		return err
 	}
-	if err := errors.Join(syncFolder(p.path), syncFolder(p.folder(kind))); err != nil {
+	if err := errors.Join(syncPath(p.path), syncPath(p.folder(kind))); err != nil {
 		return err
 	}
 	p.mutex.Lock()

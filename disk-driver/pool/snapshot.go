@@ -13,9 +13,9 @@ func (p *Pool) SnapshotFile(id string) string { return p.folder("snapshots", id,
 
 // CreateSnapshot copies the disk's file as it is at one moment, and returns what is known of the copy.
 func (p *Pool) CreateSnapshot(id, diskID string) (Snapshot, error) {
-	disk, found := p.Disk(diskID)
-	if !found {
-		return Snapshot{}, missingDisk(diskID)
+	disk, err := p.Existing(diskID)
+	if err != nil {
+		return Snapshot{}, err
 	}
 	image := p.Image(diskID)
 	expected, err := Allocated(image)

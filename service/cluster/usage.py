@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping
 
 from service.kube.client import Kube, path
@@ -33,15 +32,10 @@ class DiskUsage:
         self._logged: set[str] = set()
         # The records that the watch had, and what they say by volume.
         self._merged: tuple[Mapping[str, Object], dict[str, Usage]] = {}, {}
-        self._lock = threading.Lock()
-        self._started = False
 
     def start(self) -> None:
         """Start the watch. Idempotent."""
-        with self._lock:
-            if not self._started:
-                self._started = True
-                self._watch.start()
+        self._watch.start()
 
     def of(self, claim: Object | None) -> Usage | None:
         """How full the claim's disk is; None if that is unknown."""

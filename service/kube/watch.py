@@ -81,9 +81,14 @@ class Watch:
         self._version = ""
         self._lost_since: float | None = time.monotonic()
         self._synced = threading.Event()
+        self._started = False
 
     def start(self) -> None:
-        """Start the watch's thread."""
+        """Start the watch's thread. Idempotent."""
+        with self._lock:
+            if self._started:
+                return
+            self._started = True
         threading.Thread(target=self._run, name=f"watch {self._kind.path}", daemon=True).start()
 
     def wait(self, seconds: float) -> bool:

@@ -7,6 +7,7 @@ import ctypes
 import struct
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import asyncssh
 import pytest
@@ -204,6 +205,14 @@ class TestRefusals:
         assert files.call(method, path, body, token="acme").status_code == 404
 
 
+def refused(client: Client, method: str, path: str, body: object, status: int, slug: str) -> Any:
+    """The response to a call that is refused with this problem."""
+    answer = client.call(method, path, body)
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["type"]) == (status, f"/problems/{slug}")
+    return answer
+
+
 def unbind_disk(world: World, *, running: bool) -> None:
     """Make the claim wait for its first pod, as with storage classes that use WaitForFirstConsumer."""
     world.claims[7]["status"] = {"phase": "Pending"}
@@ -227,9 +236,7 @@ def test_a_stopped_server_without_a_disk_has_no_port_yet(
 ) -> None:
     """The answer is 409 and says what makes the disk. Reading makes none."""
     unbind_disk(world, running=False)
-    answer = files.call(method, path, body)
-    assert answer.json is not None
-    assert (answer.status_code, answer.json["type"]) == (409, "/problems/disk-not-made")
+    answer = refused(files, method, path, body, 409, "disk-not-made")
     assert "`PUT …/sftp`" in answer.json["detail"]
     assert "Retry-After" not in answer.headers
     assert world.jobs == {}
@@ -266,9 +273,7 @@ class TestFilesBeforeTheFirstStart:
         monkeypatch.setattr(file_access, "WAIT_SECONDS", 0)
         unbind_disk(world, running=False)
         world.makes_disks = False
-        answer = files.call(method, path, body)
-        assert answer.json is not None
-        assert (answer.status_code, answer.json["type"]) == (503, "/problems/disk-not-ready")
+        answer = refused(files, method, path, body, 503, "disk-not-ready")
         assert answer.headers["Retry-After"] == "2"
         assert 7 not in accounts.accounts
         # The disk is bound a moment before it belongs to the game's group.
@@ -304,9 +309,7 @@ class TestFilesBeforeTheFirstStart:
                 ],
             },
         }
-        answer = files.call(method, path, body)
-        assert answer.json is not None
-        assert (answer.status_code, answer.json["type"]) == (503, "/problems/disk-not-ready")
+        answer = refused(files, method, path, body, 503, "disk-not-ready")
         assert f"No node has 2 GiB of memory free. ({message})" in answer.json["detail"]
         assert answer.headers["Retry-After"] == "10"
 
@@ -316,9 +319,7 @@ class TestFilesBeforeTheFirstStart:
         """No pod runs for a storage class of another CSI driver."""
         unbind_disk(world, running=False)
         accounts.local = False
-        answer = files.call(method, path, body)
-        assert answer.json is not None
-        assert (answer.status_code, answer.json["type"]) == (409, "/problems/disk-not-node-local")
+        refused(files, method, path, body, 409, "disk-not-node-local")
         assert world.jobs == {}
 
     def test_a_disk_that_turns_out_to_be_attached_is_refused_after_it_is_made(
@@ -334,9 +335,7 @@ class TestFilesBeforeTheFirstStart:
         """Not every driver can be known by its storage class."""
         unbind_disk(world, running=False)
         monkeypatch.setattr(accounts, "node_local", lambda claim: claim["status"]["phase"] == "Pending")
-        answer = files.call(method, path, body)
-        assert answer.json is not None
-        assert (answer.status_code, answer.json["type"]) == (409, "/problems/disk-not-node-local")
+        refused(files, method, path, body, 409, "disk-not-node-local")
         assert 7 not in accounts.accounts
 
     def test_a_lost_claim_is_restored_by_a_start(
@@ -345,9 +344,7 @@ class TestFilesBeforeTheFirstStart:
         """Without a claim no pod can make a disk."""
         unbind_disk(world, running=False)
         del world.claims[7]
-        answer = files.call(method, path, body)
-        assert answer.json is not None
-        assert (answer.status_code, answer.json["type"]) == (409, "/problems/disk-not-made")
+        refused(files, method, path, body, 409, "disk-not-made")
         assert world.jobs == {}
 
     def test_without_an_image_the_first_start_makes_the_disk(
@@ -387,9 +384,7 @@ class TestDuringTheFirstStart:
     ) -> None:
         """Until it has, the answer is 503 with `Retry-After`."""
         unbind_disk(world, running=True)
-        answer = files.call(method, path, body)
-        assert answer.json is not None
-        assert (answer.status_code, answer.json["type"]) == (503, "/problems/disk-not-ready")
+        answer = refused(files, method, path, body, 503, "disk-not-ready")
         assert int(answer.headers["Retry-After"]) > 0
 
     def test_a_stopped_server_with_a_disk_is_reachable(

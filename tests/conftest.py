@@ -2,12 +2,12 @@
 
 import gc
 import os
-import re
 from pathlib import Path
 
 import pytest
 
 from local import paths
+from tests.support.environment import local_environment
 
 _CHARTS = Path(__file__).parent / "charts"
 _CLUSTER = Path(__file__).parent / "cluster"
@@ -33,4 +33,4 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     # Thousands of tests and their modules stay until the end: the collector need not look through them again and again.
     gc.freeze()
     if paths.ENV.exists() and any(item.get_closest_marker("cluster") for item in session.items):
-        os.environ.update(re.findall(r"^export (\w+)=(.*)$", paths.ENV.read_text(), re.MULTILINE))
+        os.environ.update(local_environment())

@@ -15,6 +15,7 @@ from typing import Any
 from kubernetes import client, config
 
 from local.paths import ROOT
+from tests.support.environment import local_environment
 from tests.support.shop import Shop
 
 NAMESPACE, API_NAMESPACE = "gameservers", "gameserver-system"
@@ -150,8 +151,7 @@ def prepared() -> Iterator[Bench]:
 
     Meanwhile no replica is added or removed, because a starting replica uses the two cores that the measurements need.
     """
-    file = ROOT / ".local" / "env"
-    bench = Bench(dict(re.findall(r"^export (\w+)=(.*)$", file.read_text(), re.MULTILINE)))
+    bench = Bench(local_environment())
     fewest, most = bench.few_and_many_replicas()
     try:
         bench.scale_to_at_most(fewest)

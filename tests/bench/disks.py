@@ -9,20 +9,17 @@ same mount.
 from __future__ import annotations
 
 import json
-import os
-import re
 import statistics
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import asyncssh
-
-from local import nodes, paths
+from local import nodes
+from tests.cluster.commands import on_node
 from tests.cluster.files.servers import Server, get
 from tests.cluster.pool import CLASS, FOLDER
+from tests.support.environment import use_local_cluster
 
 ROUNDS, GOAL = 7, 0.95
 ID = 9_100_021
@@ -117,8 +114,7 @@ def rows() -> list[tuple[str, str, str, str, str]]:
 
 def measured() -> dict[str, dict[str, list[float]]]:
     """Seconds by place and measurement. The first round does not count."""
-    os.environ.update(re.findall(r"^export (\w+)=(.*)$", (paths.LOCAL / "env").read_text(), re.MULTILINE))
-    os.environ["PATH"] = f"{paths.LOCAL / 'bin'}:{os.environ['PATH']}"
+    use_local_cluster()
     times: dict[str, dict[str, list[float]]] = {}
     with _places() as places:
         for count in range(ROUNDS + 1):
@@ -135,9 +131,7 @@ def _text(times: list[float]) -> str:
 
 
 def _work(folder: str) -> dict[str, float]:
-    printed = subprocess.run(
-        nodes.enter(NODE, ["python3", "-c", WORK, folder]), check=True, capture_output=True, text=True
-    ).stdout
+    printed = on_node(NODE.name, f"python3 - {folder} <<'END'\n{WORK}\nEND\n")
     seconds: dict[str, float] = json.loads(printed)
     return seconds
 
@@ -147,13 +141,12 @@ def _places() -> Iterator[dict[str, str]]:
     """The folders to work in, by name."""
     first = get("nodes")["items"][0]["metadata"]["name"]
     with tempfile.TemporaryDirectory() as temporary:
-        key = asyncssh.generate_private_key("ssh-ed25519")
-        server = Server(ID, first, key, Path(temporary) / "key", (NODE.address,), storage_class=CLASS)
+        server = Server.with_new_key(ID, first, Path(temporary), (NODE.address,), storage_class=CLASS)
         server.delete()
-        subprocess.run(nodes.enter(NODE, ["sh", "-c", REMOVE]), check=True)
+        on_node(NODE.name, REMOVE)
         try:
             server.create()
-            subprocess.run(nodes.enter(NODE, ["sh", "-c", MOUNT_BY_HAND]), check=True)
+            on_node(NODE.name, MOUNT_BY_HAND)
             yield {
                 "driver": server.folder,
                 "the same by hand": BY_HAND,
@@ -161,7 +154,7 @@ def _places() -> Iterator[dict[str, str]]:
                 "a plain folder": PLAIN,
             }
         finally:
-            subprocess.run(nodes.enter(NODE, ["sh", "-c", REMOVE]), check=True)
+            on_node(NODE.name, REMOVE)
             server.delete()
 
 

@@ -9,7 +9,6 @@ that a busy moment of the machine affects both.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -22,8 +21,9 @@ from pathlib import Path
 
 import asyncssh
 
-from local import nodes, paths
+from local import nodes
 from tests.cluster.files.servers import SFTP, Server, eventually, get
+from tests.support.environment import use_local_cluster
 
 # The rounds by the last word of a measurement's name. Small files take a second, and vary more.
 ROUNDS, GOAL = {"GiB": 4, "KiB": 20}, 0.9
@@ -89,8 +89,7 @@ def rows() -> list[tuple[str, str, str, str, str]]:
 def measured() -> dict[str, tuple[list[float], list[float]]]:
     """Seconds through the node port and of plain sshd, by measurement. The first round of each does not count."""
     results: dict[str, tuple[list[float], list[float]]] = {}
-    os.environ.update(re.findall(r"^export (\w+)=(.*)$", (paths.LOCAL / "env").read_text(), re.MULTILINE))
-    os.environ["PATH"] = f"{paths.LOCAL / 'bin'}:{os.environ['PATH']}"
+    use_local_cluster()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         key = folder / "key"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from local import nodes
+from tests.cluster.commands import on_node
 from tests.cluster.conftest import Cluster
 
 CLASS = "gameserver-disks"
@@ -36,29 +34,30 @@ class Disk:
         return int(size), int(free)
 
 
-def disk_of(claim: dict[str, Any], volume: dict[str, Any]) -> Disk:
-    """The disk of a bound claim on the driver's class."""
-    source = volume["spec"]["csi"]
-    assert source["driver"] == DRIVER
+def folder_of(volume: dict[str, Any]) -> str:
+    """The folder of a PersistentVolume on its node, whichever storage made it."""
+    spec = volume["spec"]
+    if "csi" in spec:
+        return str(spec["csi"]["volumeAttributes"]["folder"])
+    return str((spec.get("hostPath") or spec["local"])["path"])
+
+
+def disk_in(volume: dict[str, Any]) -> Disk:
+    """The disk of a PersistentVolume, whichever storage made it."""
     terms = volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
-    return Disk(
-        claim["spec"]["volumeName"],
-        terms[0]["matchExpressions"][0]["values"][0],
-        source["volumeAttributes"]["folder"],
-    )
+    return Disk(volume["metadata"]["name"], terms[0]["matchExpressions"][0]["values"][0], folder_of(volume))
 
 
-def disk(cluster: Cluster, name: str) -> Disk:
-    """The disk of a claim in the servers' namespace."""
-    claim = cluster.get("pvc", name)
-    return disk_of(claim, json.loads(cluster.run("kubectl", "get", "pv", claim["spec"]["volumeName"], "-o", "json")))
+def volume_of(cluster: Cluster, claim: str) -> dict[str, Any]:
+    """The PersistentVolume of a claim in the servers' namespace."""
+    return cluster.get("pv", cluster.get("pvc", claim)["spec"]["volumeName"])
 
 
-def on_node(node: str, script: str) -> str:
-    """Run a script as root on a node itself, outside its pods, and return what it prints."""
-    number = next(number for number in nodes.running() if nodes.Node(number).name == node)
-    command = nodes.enter(nodes.Node(number), ["sh", "-c", script])
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def disk(cluster: Cluster, claim: str) -> Disk:
+    """The disk of a claim in the servers' namespace, which must be one of the driver's."""
+    volume = volume_of(cluster, claim)
+    assert volume["spec"]["csi"]["driver"] == DRIVER
+    return disk_in(volume)
 
 
 def contents(node: str) -> set[str]:
@@ -68,24 +67,7 @@ def contents(node: str) -> set[str]:
     )
 
 
-def loops(node: str) -> int:
-    """How many loop devices the disks of a node use."""
-    return int(on_node(node, f"losetup -l -n -O BACK-FILE | grep -c {FOLDER}/ || true"))
-
-
-def driver_pod(cluster: Cluster, node: str) -> str:
-    """The name of the driver's pod on a node."""
-    pods = json.loads(
-        cluster.run("kubectl", "-n", NAMESPACE, "get", "pods", "-l", "app.kubernetes.io/name=disk-driver", "-o", "json")
-    )["items"]
-    return next(
-        str(pod["metadata"]["name"])
-        for pod in pods
-        if pod["spec"].get("nodeName") == node and "deletionTimestamp" not in pod["metadata"]
-    )
-
-
-def kill(cluster: Cluster, node: str, program: str) -> None:
-    """Kill a program of the driver's pod on a node with SIGKILL; the kubelet starts it anew."""
+def kill(node: str, program: str) -> None:
+    """Kill a program on a node with SIGKILL: the driver, one beside it, or the kubelet. It is started again."""
     # The kernel shortens a process' name to 15 characters.
     on_node(node, f"pgrep -x {program[:15]} | xargs -r kill -9")

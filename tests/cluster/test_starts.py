@@ -3,8 +3,9 @@
 import json
 from collections.abc import Callable
 
+from tests.cluster import pool
+from tests.cluster.commands import on_node
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
-from tests.cluster.files.servers import on_node
 from tests.support.waiting import until
 
 KUBECTL = ("kubectl", "-n", SERVERS_NAMESPACE)
@@ -14,15 +15,6 @@ def pod(cluster: Cluster, server: int) -> dict[str, object]:
     """The uid of the server's pod, and how often its container was restarted."""
     shown = cluster.get("pod", f"server-{server}-0")
     return {"uid": shown["metadata"]["uid"], "restarts": shown["status"]["containerStatuses"][0]["restartCount"]}
-
-
-def volume(cluster: Cluster, server: int) -> tuple[str, str]:
-    """The node of the server's disk, and the disk's folder there."""
-    spec = cluster.get("pv", cluster.get("pvc", f"server-{server}")["spec"]["volumeName"])["spec"]
-    node = spec["nodeAffinity"]["required"]["nodeSelectorTerms"][0]["matchExpressions"][0]["values"][0]
-    return node, (spec.get("hostPath") or spec.get("local") or {}).get("path") or spec["csi"]["volumeAttributes"][
-        "folder"
-    ]
 
 
 def test_a_start_ends_a_back_off_and_restores_what_is_missing(cluster: Cluster, new_server: Callable[[], int]) -> None:
@@ -41,8 +33,8 @@ def test_a_start_ends_a_back_off_and_restores_what_is_missing(cluster: Cluster, 
         lambda: "again and again" in (cluster.status(server)["reason"] or ""), 90, lambda: str(cluster.status(server))
     )
     before = pod(cluster, server)
-    node, folder = volume(cluster, server)
-    on_node(node, f"rm {folder}/teeworlds")
+    disk = pool.disk_in(pool.volume_of(cluster, f"server-{server}"))
+    on_node(disk.node, f"rm {disk.folder}/teeworlds")
     cluster.done("PATCH", f"{path}/start")
     cluster.until_state(server, "running")
     running = pod(cluster, server)

@@ -24,6 +24,7 @@ from typing import TypeVar
 from local.paths import ROOT
 from service.errors import Problem
 from service.kube.client import Kube, path
+from tests.support.environment import local_environment
 
 NAMESPACE, API_NAMESPACE, RELEASE = "scale-gameservers", "scale-system", "api"
 STORAGE_CLASS = "scale"
@@ -38,10 +39,9 @@ class Simulation:
     """The cluster with everything that was added to it. Use `simulation` to create one."""
 
     def __init__(self) -> None:
-        environment = (ROOT / ".local" / "env").read_text()
         self.environment = {
             **os.environ,
-            **dict(re.findall(r"^export (\w+)=(.*)$", environment, re.MULTILINE)),
+            **local_environment(),
             "PATH": f"{ROOT / '.local/bin'}:{os.environ['PATH']}",
         }
         os.environ["KUBECONFIG"] = self.environment["KUBECONFIG"]

@@ -18,7 +18,7 @@ import pytest
 
 from local import nodes
 from local.paths import ROOT
-from tests.cluster import pool, world
+from tests.cluster import commands, pool, world
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.test_upgrade import in_game, untouched
 from tests.support.waiting import until
@@ -149,9 +149,8 @@ def wait_for_pod(cluster: Cluster, pod: str) -> None:
 
 def driver_seconds(cluster: Cluster, node: str, call: str, id: str) -> float:
     """How long the driver on a node worked on its last call of a kind for a disk or a snapshot, from its log."""
-    log = cluster.run(
-        "kubectl", "-n", pool.NAMESPACE, "logs", pool.driver_pod(cluster, node), "-c", "driver", "--tail=-1"
-    )
+    pod = commands.pod_on(node, pool.NAMESPACE, "disk-driver")
+    log = cluster.run("kubectl", "-n", pool.NAMESPACE, "logs", pod, "-c", "driver", "--tail=-1")
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     return float(next(line["seconds"] for line in lines if line.get("call", "").endswith(call) and line["of"] == id))
 
@@ -268,7 +267,7 @@ def test_a_hostile_tree_is_snapshotted_cloned_and_erased_whole(
     assert in_pod(cluster, f"{source}-restored", script) == listed
     assert in_pod(cluster, f"{source}-cloned", "ls /data/tree /data/saved 2>&1 | grep -c 'No such'") == "2\n"
 
-    passwd = pool.on_node("node2", "sha256sum /etc/passwd")
+    passwd = commands.on_node("node2", "sha256sum /etc/passwd")
     for name in (f"pod/{source}-restored", f"pod/{source}-cloned"):
         cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "delete", name)
     for name in (f"pvc/{source}-restored", f"pvc/{source}-cloned", f"volumesnapshot/{source}-photo"):
@@ -276,7 +275,7 @@ def test_a_hostile_tree_is_snapshotted_cloned_and_erased_whole(
     cluster.done("DELETE", f"/api/v1/server/{server}/?disk=erase")
     # Other tests use the node too, so only what this test made must be gone.
     until(lambda: not _mine(cluster, pool.contents("node2") - before, source), 90)
-    assert pool.on_node("node2", "sha256sum /etc/passwd") == passwd
+    assert commands.on_node("node2", "sha256sum /etc/passwd") == passwd
 
 
 def patiently(cluster: Cluster, server: int, script: str) -> str:
@@ -338,20 +337,6 @@ def test_a_snapshot_and_a_clone_of_a_gibibyte_take_less_than_a_second(
     assert in_pod(cluster, f"{source}-cloned", "sha256sum < /data/big") == whole
 
 
-def test_a_pool_without_room_is_the_reason_and_harms_nobody(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """A disk that fits on no node leaves the server failed, with that reason, within seconds."""
-    server = new_server()
-    cluster.create(server, disk_gb=1000)
-    failed = cluster.until_state(server, "failed", seconds=30)
-    assert failed["reason"].startswith("No node has 1000 GiB of disk free."), failed
-    assert [note["slug"] for note in failed["notes"]] == ["no-disk-space-on-nodes"]
-    assert cluster.get("pvc", f"server-{server}")["status"]["phase"] == "Pending"
-    # A smaller one fits: nothing was ever written.
-    cluster.done("DELETE", f"/api/v1/server/{server}/")
-    cluster.create(server)
-    cluster.until_state(server, "running")
-
-
 def list_files_until(over: threading.Event, cluster: Cluster, server: int) -> int:
     """Keep one SFTP session of a server, and list its files twice a second. Returns how often; any failure raises."""
     password = cluster.done("PUT", f"/api/v1/server/{server}/sftp", {"password": True})["password"]
@@ -400,7 +385,7 @@ def test_kills_while_disks_are_made_grown_and_erased(cluster: Cluster, new_serve
         round_ = 0
         while not until_done():
             node, program = names[round_ % len(names)], programs[round_ // len(names) % len(programs)]
-            pool.kill(cluster, node, program)
+            pool.kill(node, program)
             round_ += 1
             time.sleep(pause)
 

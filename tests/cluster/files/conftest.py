@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.cluster import evidence
-from tests.cluster.files.servers import PASSWORD_HASH, Server, eventually, get
+from tests.cluster.files.servers import PASSWORD_HASH, Server, eventually, get, reachable
 
 ALICE, BOB, CAROL = 9_100_001, 9_100_002, 9_100_003
 
@@ -36,15 +35,8 @@ def servers(
         Server.with_new_key(BOB, nodes[-1]["name"], folder, addresses),
         Server.with_new_key(CAROL, nodes[0]["name"], folder, addresses),
     )
-    with ThreadPoolExecutor(len(created)) as at_once:
-        list(at_once.map(Server.delete, created))
-        try:
-            list(at_once.map(Server.create, created))
-            for server in created:
-                eventually(server.reachable, 20, f"{server.user} has access")
-            yield created
-        finally:
-            list(at_once.map(Server.delete, created))
+    with reachable(*created):
+        yield created
 
 
 @pytest.fixture

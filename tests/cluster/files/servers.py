@@ -13,14 +13,15 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import asyncssh
 
-from local import nodes
 from tests.cluster import commands
+from tests.cluster.pool import folder_of
 from tests.support.waiting import until
 
 SERVERS = "gameservers"
@@ -63,24 +64,12 @@ def eventually(check: Callable[[], Any], seconds: float, what: str) -> float:
 
 def sftp_pod(node: str) -> str:
     """The name of a node's SFTP pod."""
-    pods = get("pods", "-n", SFTP, "-l", "app.kubernetes.io/name=sftp-daemonset")["items"]
-    name: str = next(
-        pod["metadata"]["name"]
-        for pod in pods
-        if pod["spec"].get("nodeName") == node and "deletionTimestamp" not in pod["metadata"]
-    )
-    return name
+    return commands.pod_on(node, SFTP, "sftp-daemonset")
 
 
 def in_sftp_pod(node: str, script: str) -> str:
     """Run a script in a node's SFTP pod and return what it prints."""
     return kubectl("exec", "-n", SFTP, sftp_pod(node), "--", "sh", "-c", script)
-
-
-def on_node(node: str, script: str) -> str:
-    """Run a script as root on the node itself, outside its pods, and return what it prints."""
-    name = next(each for each in (nodes.Node(number) for number in nodes.running()) if each.name == node)
-    return subprocess.run(nodes.enter(name, ["sh", "-c", script]), check=True, capture_output=True, text=True).stdout
 
 
 def agent(node: str) -> str:
@@ -90,6 +79,20 @@ def agent(node: str) -> str:
         " case \"$(tr '\\0' ' ' < $process/cmdline)\" in 'python3 -m disk_agent '*) echo ${process#/proc/};; esac; done"
     )
     return in_sftp_pod(node, script).strip()
+
+
+@contextlib.contextmanager
+def reachable(*servers: Server) -> Iterator[None]:
+    """Create the servers, and wait until their accounts work. They are deleted afterwards."""
+    with ThreadPoolExecutor(len(servers)) as at_once:
+        list(at_once.map(Server.delete, servers))
+        try:
+            list(at_once.map(Server.create, servers))
+            for server in servers:
+                eventually(server.reachable, 20, f"{server.user} has access")
+            yield
+        finally:
+            list(at_once.map(Server.delete, servers))
 
 
 @dataclass
@@ -135,10 +138,7 @@ class Server:
     @property
     def folder(self) -> str:
         """The disk's folder on its node."""
-        spec = get("pv", self.volume)["spec"]
-        if "csi" in spec:
-            return str(spec["csi"]["volumeAttributes"]["folder"])
-        return str((spec.get("hostPath") or spec["local"])["path"])
+        return folder_of(get("pv", self.volume))
 
     @property
     def volume(self) -> str:

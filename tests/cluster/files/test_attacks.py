@@ -15,7 +15,8 @@ from typing import Any
 
 import asyncssh
 
-from tests.cluster.files.servers import OTHER_HASH, OTHER_PASSWORD, PASSWORD, Server, eventually, in_sftp_pod, on_node
+from tests.cluster.commands import on_node
+from tests.cluster.files.servers import OTHER_HASH, OTHER_PASSWORD, PASSWORD, Server, eventually, in_sftp_pod
 
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 Operation = Callable[[asyncssh.SFTPClient, str], Awaitable[object]]

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from typing import Any
 import asyncssh
 import pytest
 
+from tests.cluster.commands import on_node
 from tests.cluster.conftest import Cluster
-from tests.cluster.files.servers import SERVERS, Server, eventually, get, kubectl, on_node
+from tests.cluster.files.servers import SERVERS, Server, eventually, get, kubectl, reachable
 
 CLASS = "gameserver-disks"
 FILLED, NEIGHBOUR, API = 9_100_020, 9_100_021, 9_100_022
@@ -35,15 +35,8 @@ def pair(nodes: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) 
         Server.with_new_key(number, nodes[0]["name"], folder, addresses, storage_class=CLASS)
         for number in (FILLED, NEIGHBOUR)
     )
-    with ThreadPoolExecutor(len(created)) as at_once:
-        list(at_once.map(Server.delete, created))
-        try:
-            list(at_once.map(Server.create, created))
-            for server in created:
-                eventually(server.reachable, 20, f"{server.user} has access")
-            yield created[0], created[1]
-        finally:
-            list(at_once.map(Server.delete, created))
+    with reachable(*created):
+        yield created[0], created[1]
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 
 from local.paths import ROOT
 from tests.cluster import commands
-from tests.cluster.files.servers import SFTP, Server, apply, eventually, get, kubectl, on_node
+from tests.cluster.commands import on_node
+from tests.cluster.files.servers import SFTP, Server, apply, eventually, get, kubectl
 
 CHART = ROOT / "charts" / "sftp-daemonset"
 NAMESPACE, RELEASE = "sftp-install-test", "try"

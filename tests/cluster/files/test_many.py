@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.cluster.files.servers import SERVERS, SFTP, Server, agent, apply, eventually, in_sftp_pod, kubectl, on_node
+from tests.cluster.commands import on_node
+from tests.cluster.files.servers import SERVERS, SFTP, Server, agent, apply, eventually, in_sftp_pod, kubectl
 
 pytestmark = pytest.mark.long
 

@@ -275,3 +275,14 @@ def test_nodes_are_read_on_demand_and_kept_for_some_seconds() -> None:
     assert dict(nodes) == {"node1": kept}
     assert "node2" not in nodes
     assert kube.asked == ["LIST /api/v1/nodes"]
+
+
+def test_a_watch_starts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every read that needs it may start it."""
+    runs: list[Watch] = []
+    monkeypatch.setattr(Watch, "_run", lambda self: runs.append(self))
+    watching = Watch(MemoryKube(), KIND)
+    for _ in range(3):
+        watching.start()
+    until(lambda: runs)
+    assert runs == [watching]

@@ -162,9 +162,16 @@ def test_prometheus_sees_every_replica(cluster: Cluster, prometheus: Prometheus,
     cluster.create(server, start=False)
     # Each replica counts all servers, so the maximum is right, not the sum.
     shown = ("max by (game, state) (gameserver_servers)", "game", "state")
-    listed = {(entry["game"], entry["state"]) for entry in cluster.done("GET", "/api/v1/server/?limit=500")["servers"]}
-    assert ("minecraft", "stopped") in listed
-    until(lambda: listed <= prometheus.query(*shown).keys(), 10, lambda: f"{prometheus.query(*shown)}, not {listed}")
+
+    def listed() -> set[Labels]:
+        """The games and states of all servers now: those of other tests change meanwhile. An unknown game is ""."""
+        servers = cluster.done("GET", "/api/v1/server/?limit=500")["servers"]
+        return {(entry["game"] or "", entry["state"]) for entry in servers}
+
+    assert ("minecraft", "stopped") in listed()
+    until(
+        lambda: listed() <= prometheus.query(*shown).keys(), 10, lambda: f"{prometheus.query(*shown)}, not {listed()}"
+    )
     left_by_a_dead_replica(cluster, server)
     cluster.done("PATCH", path, {"ram_gb": 2})
     assert cluster.call("GET", f"{path}nothing").status_code == 404

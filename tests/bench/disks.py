@@ -80,7 +80,7 @@ def files():
 
 timed("300 writes of 4 KiB, each with fsync", saves)
 timed("256 MiB written in one go, with fsync", write)
-timed("256 MiB read, not from memory", read)
+timed("256 MiB read, not from the cache of its own file system", read)
 timed("1,000 files of 4 KiB made and deleted", files)
 os.unlink(f"{folder}/big")
 print(json.dumps(seconds))

@@ -31,12 +31,15 @@ from service import errors
 # Answers that have waited and are given at the same moment, as when the replica drains. They do not count as calls
 # (web/hooks.py), and must leave threads for those.
 _ANSWERS_AT_ONCE = 8
+# For how many seconds a client may leave a connection open that has been closed on our side; as gunicorn has it.
+_LINGER_SECONDS = 2.0
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
     """The worker; the module's docstring says what differs from gunicorn's.
 
-    A connection whose answer waits has the attribute `waiting` (web/parking.py's Waiting).
+    A connection whose answer waits has the attribute `waiting` (web/parking.py's Waiting). One that was closed on our
+    side after that has the attribute `closing`: until when the client may leave it open.
     """
 
     wsgi: Any
@@ -87,7 +90,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             conn.answered = False
             self._answering -= 1
             self._answer_due()
-        if getattr(conn, "waiting", None):
+        if getattr(conn, "waiting", None) or getattr(conn, "closing", None):
             self._aside.add(conn)
         else:
             super().finish_request(conn, fs)
@@ -102,8 +105,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self.enqueue_req(self._due.popleft())
 
     def _drop(self, conn: Any) -> None:
-        """Forget a connection whose client is gone."""
-        conn.waiting.answer.drop()
+        """Forget a connection whose client is gone, or has not closed it in time."""
+        if conn.waiting:
+            conn.waiting.answer.drop()
         self.nr_conns -= 1
         conn.close()
 
@@ -136,7 +140,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle(self, conn: Any) -> Any:
         """Answer one request; returns whether the connection stays open."""
-        stays_open = self._give_answer(conn) if getattr(conn, "waiting", None) else super().handle(conn)
+        if getattr(conn, "waiting", None):
+            stays_open = self._give_answer(conn)
+            if not stays_open and not conn.waiting:
+                # Not below, because the many that a draining replica answers would hold all threads.
+                with contextlib.suppress(OSError):
+                    conn.sock.shutdown(socket.SHUT_WR)
+                    conn.closing = time.monotonic() + _LINGER_SECONDS
+            return stays_open
+        stays_open = super().handle(conn)
         if not stays_open and not getattr(conn, "waiting", None):
             with contextlib.suppress(OSError):
                 util.close_graceful(conn.sock.dup())
@@ -167,11 +179,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
 
 class _Aside:
-    """The connections whose answers wait. One thread looks after all of them. Thread-safe.
+    """The connections that need no thread now. One thread looks after all of them. Thread-safe.
 
     Args:
         due: Called with each connection whose answer is due. It is no longer looked after then.
-        gone: Called with each connection whose client is gone.
+        gone: Called with each connection whose client is gone, or has not closed it in time.
     """
 
     def __init__(self, due: Callable[[Any], None], gone: Callable[[Any], None]) -> None:
@@ -197,7 +209,10 @@ class _Aside:
             if time.monotonic() >= look_at:
                 look_at = time.monotonic() + TICK
                 for descriptor, conn in list(self._connections.items()):
-                    if conn.waiting.answer.due():
+                    if not conn.waiting:
+                        if time.monotonic() >= conn.closing:
+                            self._gone(self._take(descriptor))
+                    elif conn.waiting.answer.due():
                         self._due(self._take(descriptor))
 
     def _take(self, descriptor: int) -> Any:

@@ -23,8 +23,9 @@ from service.web.routes import Route
 access = logging.getLogger("service.access")
 
 # Every call holds one of gunicorn's 56 threads until it ends: an operation takes seconds, and so does a read while
-# Kubernetes hangs. A call that waits (parking.py) holds none. The API refuses calls beyond these limits at once, because a queue of them would only grow. So reads
-# find a free thread next to all operations, and probes next to all other calls.
+# Kubernetes hangs. The API refuses calls beyond these limits at once, because a queue of them would only grow. So reads
+# find a free thread next to all operations, and probes next to all other calls. A call that waits (parking.py) holds
+# no thread.
 OPERATIONS_AT_ONCE = 24
 CALLS_AT_ONCE = 40
 

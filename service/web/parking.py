@@ -17,6 +17,7 @@ from flask import Flask, Response, current_app, g
 from structlog.contextvars import bind_contextvars, get_contextvars
 
 from service.errors import TooManyOperations
+from service.telemetry import metrics
 from service.web.draining import draining
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class _Count:
     def add(self, number: int) -> None:
         with self._lock:
             self.count += number
+            metrics.show_waiting_calls(self.count)
 
 
 _waiting = _Count()

@@ -115,6 +115,8 @@ class World:
             self._service(name, "NodePort", listed),
             self._service(f"{name}-sftp", "NodePort", [{"name": "sftp", "port": 22, "protocol": "TCP"}]),
         ]
+        if server.get("suspended") and services[1]:
+            self.services[f"{name}-sftp"]["metadata"]["annotations"] = {"gameserver/suspended": "true"}
         self.made_services[id] = [name, f"{name}-sftp"]
         if not public:
             self._service(f"{name}-rcon", "ClusterIP", [{"name": "rcon", "port": 25575, "protocol": "TCP"}])

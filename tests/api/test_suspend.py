@@ -117,7 +117,16 @@ def test_a_suspended_server_that_the_shop_has_started_is_stopped_again(suspended
 
 @pytest.mark.parametrize(
     "body",
-    [{}, {"reason": ""}, {"reason": "  "}, {"reason": "x\n"}, {"reason": "x" * 501}, {"reason": None}, {"reason": 7}, {"why": "x"}],
+    [
+        {},
+        {"reason": ""},
+        {"reason": "  "},
+        {"reason": "x\n"},
+        {"reason": "x" * 501},
+        {"reason": None},
+        {"reason": 7},
+        {"why": "x"},
+    ],
 )
 def test_a_suspension_needs_a_reason(client: Client, world: World, body: object) -> None:
     """One line of 1 to 500 characters that are not all spaces; otherwise nothing changes."""

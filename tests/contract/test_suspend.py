@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from service.access import Subject
+from service.assembly import build_context
 from service.errors import OperationInProgress, Suspended, TooManyOperations
-from service.games import catalogue
 from service.operations import power
 from service.operations.change import change
 from service.operations.context import Context
@@ -31,6 +31,7 @@ CUSTOMER = Token("acme", "", frozenset({"read", "operate"}))
 SHOP = Token("shop", "", frozenset({"read", "operate", "admin"}))
 #: No node takes the pods, because games would take time.
 RUNNING = {**VALUES, "replicas": 1, "nodeSelector": {"no-such-node": "here"}}
+NO_TOKENS: Any = object()
 REASON = "The invoice is overdue."
 
 
@@ -44,28 +45,16 @@ class Replica:
     @classmethod
     def of(cls, interfaces: Interfaces, releases: Releases, id: int) -> Replica:
         settings = Settings(accepted_eulas=frozenset({"minecraft"}))
-        games = catalogue.load(catalogue.BUILT_IN)
-        tokens: Any = None
-        return cls(Context(settings, interfaces.cluster, releases, FakeAccounts(), tokens, games, {}), id)
+        return cls(build_context(settings, interfaces.cluster, releases, FakeAccounts(), NO_TOKENS), id)
 
     def target(self) -> Target:
         return require_server(self.context, SHOP, self.id, Subject.SERVER)
 
     def suspended(self) -> bool:
-        return self.until_done(lambda: suspend(self.context, self.target(), REASON))
+        return suspend(self.context, self.target(), REASON)
 
     def unsuspended(self) -> bool:
-        return self.until_done(lambda: unsuspend(self.context, self.target()))
-
-    def until_done(self, verb: Callable[[], bool]) -> bool:
-        """What a shop does: the same call again while another operation is in progress."""
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                return verb()
-            except (OperationInProgress, TooManyOperations):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+        return unsuspend(self.context, self.target())
 
     def record(self) -> dict[str, Any]:
         """What the chart has written on the StatefulSet, and its replicas."""
@@ -119,7 +108,10 @@ def replicas(interfaces: Interfaces, new_id: Callable[[], int]) -> list[Replica]
 
 
 def test_no_start_comes_after_a_suspension(replicas: list[Replica]) -> None:
-    """Whatever the customer calls once a suspension was answered is refused, on every replica."""
+    """Whatever the customer calls once a suspension was answered is refused, on every replica.
+
+    However often he calls, he cannot keep the suspension out: it needs one try.
+    """
     one, other = replicas
     seen: list[tuple[float, str]] = []
     with insistent(replicas, seen):

@@ -374,11 +374,11 @@ class FakeReleases:
         self._guard = threading.Lock()
 
     @contextmanager
-    def locked(self, id: int) -> Iterator[None]:
+    def locked(self, id: int, wait: float = 0.0) -> Iterator[None]:
         self.world.check()
         with self._guard:
             lock = self._locks.setdefault(id, threading.RLock())
-        if not lock.acquire(blocking=False):
+        if not lock.acquire(timeout=wait):
             raise OperationInProgress
         try:
             yield

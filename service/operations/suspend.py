@@ -8,7 +8,6 @@ from service.operations.visibility import Target
 from service.servers import values
 from service.servers.spec import Suspension, spec_of_values
 
-
 WAIT_SECONDS = 10.0
 """How long a suspension waits for another operation on the server to end. A customer who sends one after the other must
 not be able to keep it out."""

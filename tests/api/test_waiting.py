@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import logging
 import re
@@ -14,6 +15,8 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -159,11 +162,24 @@ def send(served: Served, *requests_: tuple[str, str], body: Any = None) -> socke
     return connection
 
 
-def read(connection: socket.socket) -> tuple[http.client.HTTPResponse, Any]:
-    """The next answer on the connection, and its JSON."""
-    answer = http.client.HTTPResponse(connection)
-    answer.begin()
-    return answer, json.loads(answer.read())
+@dataclass(frozen=True)
+class Answer:
+    """An answer, without its body."""
+
+    status: int
+    headers: Message
+
+
+def read(connection: socket.socket) -> tuple[Answer, Any]:
+    """The next answer on the connection, and its JSON. Reads no byte of the one after it."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        assert (byte := connection.recv(1)), head
+        head += byte
+    first, _, rest = head.partition(b"\r\n")
+    headers = http.client.parse_headers(io.BytesIO(rest))
+    body = connection.recv(int(headers["Content-Length"]), socket.MSG_WAITALL)
+    return Answer(int(first.split()[1]), headers), json.loads(body)
 
 
 def waiting(served: Served) -> int:

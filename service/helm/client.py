@@ -23,12 +23,13 @@ Done = Callable[[str, str, float], None]
 
 
 class HelmClient:
-    """Writes releases of the chart gameserver. Create it after a fork: it starts a thread."""
+    """Writes releases of the chart gameserver, whose content is `chart`. Create it after a fork: it starts a thread."""
 
     def __init__(self, settings: Settings, done: Done) -> None:
         self._namespace = settings.servers_namespace
         self._client = command.client(settings.helm)
         self._chart = command.chart(self._client, settings.chart_path)
+        self.chart = command.chart_content(settings.chart_path)
         self._pool = HelmPool(settings.helm_processes or 2 * (os.cpu_count() or 1))
         self._done = done
 

@@ -157,6 +157,28 @@ class HelmReleases:
                 raise
             return True
 
+    def upgrade(self, id: int) -> bool:
+        """Bring the release to this API's chart, with the same values; a running pod is replaced if it must change.
+
+        Returns:
+            False if the newest revision has this chart, its pod too, and no object is missing; then nothing is written.
+
+        Raises:
+            ServerNotFound: There is no release.
+            ReleaseMissing: There is no release, but a StatefulSet.
+        """
+        with self._lease(id) as lease:
+            newest = self._finished_revision(id, lease)
+            release = self._read(newest)
+            if newest is None or release is None:
+                raise ReleaseMissing if self._has_workload(id) else ServerNotFound
+            current = revisions.status(newest) == "deployed" and release.chart.makes_the_same(self._helm.chart)
+            if current and not release.keeps_pod and not self._missing(release):
+                return False
+            # The values are the old ones, so there is nothing to restore if the cluster refuses them now.
+            self._upgrade("upgrade", id, release.values, lease)
+            return True
+
     def uninstall(self, id: int) -> bool:
         """Uninstall the release, without waiting for its pod to end; returns False if there is none."""
         with self._lease(id) as lease:

@@ -11,7 +11,7 @@ import base64
 import gzip
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -19,6 +19,7 @@ from typing import Any, cast
 from service.errors import OperationFailed, OperationInProgress
 from service.kube.client import Conflict, Kube, path
 from service.kube.types import Object
+from service.servers.spec import same
 from service.servers.values import Values
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,18 @@ _RECOVERED = "The process that worked on this revision died. The game server API
 
 
 @dataclass(frozen=True)
+class ChartContent:
+    """What a chart makes of values: its templates by name, and its own default values."""
+
+    templates: Mapping[str, bytes]
+    values: Values
+
+    def makes_the_same(self, other: ChartContent) -> bool:
+        """Whether both make the same objects of the same values. Helm has one type of number."""
+        return self.templates == other.templates and same(self.values, other.values)
+
+
+@dataclass(frozen=True)
 class Release:
     """One revision of a release.
 
@@ -38,11 +51,13 @@ class Release:
         values: The values that it was given, without KEEPS_POD.
         keeps_pod: Whether it left a running pod alone.
         manifest: The manifests that the chart rendered from the values, as YAML.
+        chart: The chart.
     """
 
     values: Values
     keeps_pod: bool
     manifest: str
+    chart: ChartContent
 
 
 class Revisions:
@@ -91,7 +106,8 @@ class Revisions:
             return None
         payload = _decoded(secret)
         values = dict(payload.get("config") or {})
-        return Release(values, bool(values.pop(KEEPS_POD, 0) == number(revision)), str(payload.get("manifest") or ""))
+        keeps_pod = bool(values.pop(KEEPS_POD, 0) == number(revision))
+        return Release(values, keeps_pod, str(payload.get("manifest") or ""), _chart(payload.get("chart") or {}))
 
     def fail(self, revision: Object) -> None:
         """Mark an unfinished revision as failed, so that helm can continue from it.
@@ -164,6 +180,11 @@ def _decoded(secret: Object) -> dict[str, Any]:
     except (KeyError, ValueError, OSError, EOFError) as error:
         log.error("the release Secret %s cannot be read: %s", secret["metadata"]["name"], error)
         raise OperationFailed("Helm's record of this server cannot be read. The operator has to repair it.") from error
+
+
+def _chart(payload: dict[str, Any]) -> ChartContent:
+    templates = {part["name"]: base64.b64decode(part["data"] or "") for part in payload.get("templates") or []}
+    return ChartContent(templates, dict(payload.get("values") or {}))
 
 
 def _encoded(payload: dict[str, Any]) -> str:

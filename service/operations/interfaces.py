@@ -149,6 +149,13 @@ class Releases(Protocol):
             False if there was nothing to do: the values are the same, and no object of the release is missing.
         """
 
+    def upgrade(self, id: int) -> bool:
+        """Bring the release to this API's chart, with the same values. A running game restarts if its pod must change.
+
+        Returns:
+            False if there was nothing to do: it has this chart already, its pod too, and no object is missing.
+        """
+
     def uninstall(self, id: int) -> bool:
         """Uninstall the release; False if there was none."""
 

@@ -174,7 +174,8 @@ def read(connection: socket.socket) -> tuple[Answer, Any]:
     """The next answer on the connection, and its JSON. Reads no byte of the one after it."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
-        assert (byte := connection.recv(1)), head
+        byte = connection.recv(1)
+        assert byte, head
         head += byte
     first, _, rest = head.partition(b"\r\n")
     headers = http.client.parse_headers(io.BytesIO(rest))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,7 +34,9 @@ VALUES: dict[str, Any] = {
 
 @dataclass
 class Interfaces:
-    """The interfaces `cluster` and `releases`, the `releases` of a second replica, and what only an operator can do.
+    """The interfaces `cluster` and `releases`, those of a second replica, and what only an operator can do.
+
+    `other` are the releases of a second replica, `newer` those of an API that came with a newer chart.
 
     `refuse_next` makes the fake refuse the next write. A real cluster refuses only with a reason, so it does nothing
     there. `use_disk` makes a claim look as if it had a volume, which it gets at the first start otherwise. `report_use`
@@ -44,6 +47,7 @@ class Interfaces:
     cluster: Cluster
     releases: Releases
     other: Releases
+    newer: Releases
     lose_statefulset: Callable[[int], None]
     lose_service: Callable[[str], None]
     refuse_next: Callable[[], None]
@@ -81,8 +85,12 @@ def real_settings(kubeconfig: str) -> Iterator[Settings]:
 
 
 @pytest.fixture(scope="session")
-def real(real_settings: Settings) -> Interfaces:
+def real(real_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Interfaces:
     """The real interfaces of the API, and those of a second replica."""
+    newer = tmp_path_factory.mktemp("chart") / "gameserver"
+    shutil.copytree(real_settings.chart_path, newer)
+    template = newer / "templates" / "statefulset.yaml"
+    template.write_text(template.read_text().replace("  annotations:\n", "  annotations:\n    newer: chart\n", 1))
     kube = Kube()
 
     def lose_statefulset(id: int) -> None:
@@ -105,6 +113,7 @@ def real(real_settings: Settings) -> Interfaces:
         ClusterReader(real_settings),
         HelmReleases(real_settings),
         HelmReleases(replace(real_settings, pod_name="contract-2")),
+        HelmReleases(replace(real_settings, pod_name="contract-3", chart_path=newer)),
         lose_statefulset,
         lose_service,
         lambda: None,
@@ -162,6 +171,7 @@ def fake() -> Interfaces:
         FakeCluster(world),
         releases,
         releases,
+        FakeReleases(world, "newer"),
         lose_statefulset,
         lose_service,
         refuse_next,

@@ -407,3 +407,19 @@ def test_the_watches_know_a_server_and_tell_its_changes(interfaces: Interfaces, 
     until(lambda: interfaces.cluster.known(id) is None)
     assert (id, "statefulset", True) in told
     assert id not in interfaces.cluster.known_ids()
+
+
+def test_an_upgrade_brings_a_server_to_the_chart_of_the_api(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
+    """The values stay. There is nothing to do for a server that has the chart, unless an object is missing."""
+    id = new_id()
+    interfaces.releases.install(id, VALUES)
+    assert interfaces.releases.upgrade(id) is False
+    assert interfaces.newer.upgrade(id) is True
+    assert interfaces.newer.upgrade(id) is False
+    assert interfaces.newer.current(id) == VALUES
+    assert statuses(interfaces, id) == ["superseded", "deployed"]
+    interfaces.lose_statefulset(id)
+    assert interfaces.newer.upgrade(id) is True
+    assert interfaces.cluster.server(id).statefulset is not None
+    with pytest.raises(ServerNotFound):
+        interfaces.releases.upgrade(new_id())

@@ -75,6 +75,8 @@ class World:
         # The problem that the next write of Helm raises.
         self.failure: Problem | None = None
         self.history: list[tuple[str, int]] = []
+        # The chart of each release.
+        self.charts: dict[int, str] = {}
 
     def tell(self, id: int, kind: str, before: Object | None, now: Object, deleted: bool = False) -> None:
         """Tell a change to all who have subscribed, as the watches do."""
@@ -366,10 +368,11 @@ class FakeCluster:
 
 
 class FakeReleases:
-    """service.operations.interfaces.Releases, over a World."""
+    """service.operations.interfaces.Releases, over a World, of an API that came with the chart `chart`."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, chart: str = "0.1.0") -> None:
         self.world = world
+        self.chart = chart
         self._locks: dict[int, threading.RLock] = {}
         self._guard = threading.Lock()
 
@@ -424,6 +427,17 @@ class FakeReleases:
                 raise
             return True
 
+    def upgrade(self, id: int) -> bool:
+        with self.locked(id):
+            values = self.current(id)
+            if values is None:
+                raise ReleaseMissing if id in self.world.statefulsets else ServerNotFound
+            sound = self.world.revisions[id][-1] == "deployed"
+            if self.world.charts[id] == self.chart and sound and not self.missing(id):
+                return False
+            self._upgrade("upgrade", id, values)
+            return True
+
     def uninstall(self, id: int) -> bool:
         with self.locked(id):
             if id not in self.world.revisions:
@@ -438,6 +452,7 @@ class FakeReleases:
         failure, world.failure = world.failure, None
         revisions = world.revisions.setdefault(id, [])
         world.values[id] = deepcopy(values)
+        world.charts[id] = self.chart
         if failure is not None:
             revisions.append("failed")
             raise failure

@@ -116,6 +116,13 @@ class NotFound(Problem):
     explanation = "The path is unknown or has an invalid id. Ids are whole numbers from 1 to 9223372036854775807."
 
 
+class OperationNotFound(Problem):
+    slug = "operation-not-found"
+    status = 404
+    title = "There is no such operation"
+    explanation = "There is no operation with this id for this token. Operations are kept for a day after their end."
+
+
 class TokenNotFound(Problem):
     slug = "token-not-found"
     status = 404
@@ -262,6 +269,15 @@ class OperationInProgress(Problem):
     title = "Another operation on this server is in progress"
     explanation = _TRY_AGAIN
     default_retry_after = 1
+
+
+class IdempotencyKeyReused(Problem):
+    slug = "idempotency-key-reused"
+    status = 409
+    title = "The Idempotency-Key was used for another request"
+    explanation = (
+        "Within the last day, this token has sent another request with the same Idempotency-Key. Use a new one."
+    )
 
 
 class DiskKept(Problem):

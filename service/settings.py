@@ -36,6 +36,8 @@ class Settings:
     max_ram_gb: int = 64
     min_disk_gb: int = 1
     max_disk_gb: int = 1000
+    bulk_at_once: int = 4
+    bulk_per_minute: int = 120
     external_host: str = ""
     disk_image: str = ""
     disk_image_pull_secrets: tuple[str, ...] = ()
@@ -86,6 +88,8 @@ class Settings:
             max_ram_gb=number("MAX_RAM_GB", default.max_ram_gb, 1),
             min_disk_gb=number("MIN_DISK_GB", default.min_disk_gb, 1),
             max_disk_gb=number("MAX_DISK_GB", default.max_disk_gb, 1),
+            bulk_at_once=number("BULK_AT_ONCE", default.bulk_at_once, 1, 64),
+            bulk_per_minute=number("BULK_PER_MINUTE", default.bulk_per_minute, 1, 6000),
             external_host=text("EXTERNAL_HOST", default.external_host),
             disk_image=text("DISK_IMAGE", default.disk_image),
             disk_image_pull_secrets=tuple(filter(None, text("DISK_IMAGE_PULL_SECRETS", "").split(","))),

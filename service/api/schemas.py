@@ -8,12 +8,16 @@ import marshmallow as ma
 from flask import current_app
 from marshmallow import fields, validate
 
+from service.operations.operation import ACTIONS, OUTCOMES, WHEN
+from service.operations.operation import STATES as OPERATION_STATES
+from service.servers.names import LARGEST_ID
 from service.servers.notes import SLUGS
 from service.servers.state import STATES, WANTED
 from service.tokens import CUSTOMER, CUSTOMER_WORDS
 from service.web.fields import Flag, Options, QueryNumber, Schema, Success, Text, WholeNumber, one_of
 
 DEFAULT_LIMIT, LARGEST_LIMIT = 100, 500
+MOST_IDS = 5_000
 
 
 def _check_size(name: str) -> Any:
@@ -158,6 +162,12 @@ class Suspension(Schema):
     since = fields.String(required=True, allow_none=True)
 
 
+class WaitingOperation(Schema):
+    id = fields.String(required=True)
+    action = fields.String(required=True)
+    step = fields.String(required=True)
+
+
 class Server(Schema):
     id = fields.Integer(required=True)
     game = fields.String(required=True, allow_none=True)
@@ -171,6 +181,12 @@ class Server(Schema):
     since = fields.String(required=True, allow_none=True)
     suspended = fields.Nested(
         Suspension, required=True, allow_none=True, metadata={"description": "Null unless the server is suspended."}
+    )
+    operation = fields.Nested(
+        WaitingOperation,
+        required=True,
+        allow_none=True,
+        metadata={"description": "The operation that waits for its moment with this server; null if there is none."},
     )
     notes = fields.List(fields.Nested(Note), required=True)
     host = fields.String(
@@ -250,3 +266,84 @@ class AccountAnswer(Success):
         required=True,
         metadata={"description": "What an SFTP client shows at the first login."},
     )
+
+
+class Bulk(Schema):
+    ids = fields.List(
+        WholeNumber(validate=validate.Range(1, LARGEST_ID, error="must be a server's id")),
+        load_default=None,
+        validate=validate.Length(1, MOST_IDS, error=f"must have from 1 to {MOST_IDS} ids"),
+        error_messages={"null": "must not be null", "invalid": "must be a list"},
+    )
+    customer = Text(load_default=None, validate=check_customer, metadata={"pattern": f"^{CUSTOMER.pattern}$"})
+    all = Flag(load_default=False, metadata={"description": "All servers that the token may see."})
+    action = Text(required=True, validate=one_of(*ACTIONS))
+    when = Text(
+        load_default="now",
+        validate=one_of(*WHEN),
+        metadata={
+            "description": "`idle`: when nobody plays on the server, or it does not run. `next-stop`: when it is "
+            "stopped. `idle` is for stop, restart, suspend and upgrade, `next-stop` for suspend and upgrade."
+        },
+    )
+    reason = Text(
+        load_default=None,
+        validate=validate.Length(1, 500, error="must have from 1 to 500 characters"),
+        metadata={"description": "Why servers are suspended; only for suspend."},
+    )
+
+
+class IdempotencyHeaders(Schema):
+    class Meta:
+        unknown = ma.EXCLUDE
+
+    key = Text(
+        data_key="Idempotency-Key",
+        load_default=None,
+        validate=validate.Regexp(r"[\x20-\x7e]{1,255}\Z", error="must be 1 to 255 printable ASCII characters"),
+    )
+
+
+class OperationQuery(Schema):
+    wait = QueryNumber(
+        load_default=None,
+        validate=validate.Range(1, 300, error="must be from 1 to 300"),
+        metadata={"description": "Answer only when the operation has ended, or after so many seconds."},
+    )
+
+
+class Progress(Schema):
+    total = fields.Integer(required=True)
+    done = fields.Integer(required=True)
+    failed = fields.Integer(required=True)
+    waiting = fields.Integer(required=True)
+
+
+class OperationServer(Schema):
+    id = fields.Integer(required=True)
+    outcome = fields.String(required=True, validate=one_of(*OUTCOMES))
+    reason = fields.String(required=True, allow_none=True)
+
+
+class ListedOperation(Schema):
+    id = fields.String(required=True)
+    action = fields.String(required=True)
+    when = fields.String(required=True)
+    state = fields.String(required=True, validate=one_of(*OPERATION_STATES))
+    step = fields.String(required=True, allow_none=True)
+    progress = fields.Nested(Progress, required=True)
+    reason = fields.String(required=True, allow_none=True)
+    created = fields.String(required=True)
+    finished = fields.String(required=True, allow_none=True)
+
+
+class Operation(ListedOperation):
+    servers = fields.List(fields.Nested(OperationServer), required=True)
+
+
+class OperationAnswer(Operation, Success):
+    pass
+
+
+class OperationsAnswer(Success):
+    operations = fields.List(fields.Nested(ListedOperation), required=True)

@@ -24,6 +24,7 @@ from service.servers.names import PORTS
 from service.servers.notes import notes_of
 from service.servers.objects import Objects
 from service.servers.spec import ServerSpec, spec_of_objects
+from service.servers.waiting import waiting_operation
 from service.web.fields import Success
 from service.web.parsing import Blueprint
 from service.web.routes import access, problems
@@ -213,6 +214,7 @@ def _server_fields(objects: Objects, spec: ServerSpec | None, now: state.State) 
         "reason": now.reason,
         "since": now.since,
         "suspended": vars(spec.suspended) if spec and spec.suspended else None,
+        "operation": vars(waits) if (waits := waiting_operation(objects)) else None,
         "notes": [vars(note) for note in notes_of(objects)],
         "host": ports["primary"]["host"] if "primary" in ports else None,
         "ports": ports,

@@ -8,6 +8,7 @@ from typing import Any
 
 from service.games.catalogue import Game
 from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens
+from service.operations.operation import OperationStore
 from service.settings import Settings
 
 
@@ -16,7 +17,7 @@ class Context:
     """The collaborators of `create_app`, and the files that it read at startup.
 
     `games` are the games by name. `operator_values` are the chart values from the operator's file. `records(kind)` is
-    the store of that kind of record.
+    the store of that kind of record, and `operations` are those that take longer than a call.
     """
 
     settings: Settings
@@ -27,6 +28,7 @@ class Context:
     games: Mapping[str, Game]
     operator_values: Mapping[str, Any]
     records: RecordStores
+    operations: OperationStore
 
 
 def erase_disk(context: Context, id: int, *, unless_used: bool = False) -> None:

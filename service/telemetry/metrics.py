@@ -55,8 +55,23 @@ _waiting = Gauge(
     registry=REGISTRY,
 )
 
+_bulk_servers = Gauge(
+    "gameserver_bulk_servers",
+    "Servers of unfinished operations by what they are at (pending, waiting, running).",
+    ["outcome"],
+    registry=None,
+)
+_bulk_lag = Gauge(
+    "gameserver_bulk_lag_seconds",
+    "For how long no step of an operation has begun or ended although one could; 0 if none could.",
+    registry=None,
+)
+_bulk_steps = Counter(
+    "gameserver_bulk_steps", "Steps of operations by action and outcome.", ["action", "outcome"], registry=None
+)
+
 _active = Gauge("gameserver_controller_active", "Whether this pod is the active controller.", registry=None)
-"""Registered by `show_active`, because only the controller's pods have it."""
+"""Registered by `show_active`, with the metrics of operations, because only the controller's pods have them."""
 
 
 def count_request(route: str, method: str, code: int, seconds: float) -> None:
@@ -183,8 +198,21 @@ def count_disks(disks: Callable[[], Iterable[Disk]]) -> None:
 def show_active(active: bool) -> None:
     """Show whether this pod is the active controller; the first call adds the metric."""
     if _active not in REGISTRY._collector_to_names:
-        REGISTRY.register(_active)
+        for collector in (_active, _bulk_servers, _bulk_lag, _bulk_steps):
+            REGISTRY.register(collector)
     _active.set(active)
+
+
+def show_bulk(servers: Mapping[str, int], lag: float) -> None:
+    """Show how many servers of operations are at what, and for how many seconds nothing has moved that could."""
+    for outcome, count in servers.items():
+        _bulk_servers.labels(outcome).set(count)
+    _bulk_lag.set(lag)
+
+
+def count_bulk_step(action: str, outcome: str) -> None:
+    """Count one step of an operation that has ended."""
+    _bulk_steps.labels(action, outcome).inc()
 
 
 def serve(port: int) -> None:

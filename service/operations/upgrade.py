@@ -1,0 +1,23 @@
+"""Bring a server to the chart that came with this API."""
+
+from __future__ import annotations
+
+from service.errors import ReleaseMissing
+from service.operations.checks import require_not_suspended
+from service.operations.context import Context
+from service.operations.visibility import Target
+from service.servers.spec import spec_of_values
+from service.tokens import Token
+
+
+def upgrade(context: Context, caller: Token, target: Target) -> bool:
+    """Bring the server to today's chart, which its next start would do too. A running game restarts if its pod changes.
+
+    Returns False if it has that chart already. May raise Suspended.
+    """
+    with context.releases.locked(target.id):
+        current = context.releases.current(target.id)
+        if current is None:
+            raise ReleaseMissing
+        require_not_suspended(caller, spec_of_values(current).suspended)
+        return context.releases.upgrade(target.id)

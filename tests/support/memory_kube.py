@@ -14,6 +14,7 @@ from typing import Any
 
 from service.errors import ClusterUnavailable
 from service.kube.client import Conflict, Gone, Kube
+from service.kube.times import now
 from service.kube.types import Object
 
 
@@ -160,6 +161,9 @@ class LabelledKube(MemoryKube):
         self._changed = Condition(self._writing)
         # Each change: its version, its type, the object's path and the object.
         self._log: list[tuple[int, str, str, Object]] = []
+
+    def create(self, path: str, body: Object) -> Object:
+        return super().create(path, {**body, "metadata": {"creationTimestamp": now(), **body["metadata"]}})
 
     def _stored(self, path: str, body: Object) -> Object:
         with self._changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from service.events.segments import KIND
 from service.records.store import RecordStore
 from service.settings import Settings
 from tests.api.conftest import SIZES, Client
+from tests.docs.snippets import block
 from tests.support import tokens
 from tests.support.fakes import NAMESPACE, FakeCluster, FakeReleases, World
 from tests.support.memory_kube import LabelledKube
@@ -208,6 +210,17 @@ def test_while_kubernetes_is_away_the_events_are_not_answered(client: Client, mo
     answer = client.get(PATH)
     assert answer.json is not None
     assert (answer.status_code, answer.json["type"]) == (503, "/problems/cluster-unavailable")
+
+
+def test_the_answer_is_as_documented(client: Client, log: Log) -> None:
+    """The example in docs/api.md has the fields of a real event."""
+    request, _, answer = block("docs/api.md", "GET /api/v1/event").partition("\n")
+    log.tell(*(event(number) for number in range(42)))
+    actual = client.get(request.split()[1]).json
+    documented = json.loads(answer)
+    assert actual is not None
+    assert actual | {"events": []} == documented | {"events": []}
+    assert list(actual["events"][0]) == list(documented["events"][0])
 
 
 def test_each_type_is_documented() -> None:

@@ -8,7 +8,7 @@ from flask import Flask
 from flask_smorest import Api  # type: ignore[import-untyped]
 
 from service import __version__
-from service.api import disks, document, files, games, health, operations, ports, servers
+from service.api import disks, document, events, files, games, health, operations, ports, servers
 from service.api import tokens as tokens_api
 from service.api.converters import ServerId, id_schema
 from service.assembly import build_context
@@ -78,7 +78,7 @@ def _register_routes(app: Flask, context: Context) -> None:
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     api.spec.components.schema("ProblemAnswer", schema=ProblemAnswer)
     # The ports share the blueprint of the servers.
-    modules = (health, servers, ports, files, disks, games, operations, tokens_api)
+    modules = (health, servers, ports, files, disks, games, operations, events, tokens_api)
     for blueprint in dict.fromkeys(module.blueprint for module in modules):
         api.register_blueprint(blueprint)
     app.register_blueprint(reference.blueprint)

@@ -7,6 +7,8 @@ from typing import NoReturn
 
 from service.configfile import unknown
 from service.errors import OperationFailed, StartupError
+from service.events.reader import EventReader
+from service.events.segments import KIND as EVENTS
 from service.files.accounts import NoFileAccess
 from service.games import catalogue, operator_values
 from service.operations.context import Context
@@ -52,6 +54,7 @@ def build_context(
         tokens=tokens or _tokens_file(settings),
         records=records or _no_records,
         operations=OperationStore(records or _no_records),
+        events=None if records is None else EventReader(records(EVENTS)),
     )
 
 

@@ -38,6 +38,8 @@ def build() -> Flask:
     records = partial(RecordStore, Kube(connections=8), settings.servers_namespace)
     app = create_app(settings, cluster, releases, accounts, watched_tokens(settings), records)
     cluster.start()
+    if (events := app.extensions["gameserver"].events) is not None:
+        events.start()
     metrics.count_servers(lambda: count_servers(cluster))
     metrics.count_disks(lambda: count_disks(cluster))
     if settings.metrics_port:

@@ -12,6 +12,7 @@ from functools import partial
 from service.assembly import build_context
 from service.cluster.reader import ClusterReader
 from service.controller.bulk import Bulk
+from service.controller.events import Events
 from service.controller.leader import Leader, Term
 from service.controller.part import Part
 from service.errors import StartupError
@@ -30,7 +31,8 @@ log = logging.getLogger("service.controller")
 
 def parts_of(context: Context) -> list[Part]:
     """All parts, in the order in which they start."""
-    return [Bulk(context, lambda objects: False)]
+    events = Events(context.cluster, context.records)
+    return [events, Bulk(context, lambda objects: False)]
 
 
 def run(settings: Settings, stop: threading.Event) -> None:

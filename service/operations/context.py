@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from service.events.reader import EventReader
 from service.games.catalogue import Game
 from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens
 from service.operations.operation import OperationStore
@@ -17,7 +18,8 @@ class Context:
     """The collaborators of `create_app`, and the files that it read at startup.
 
     `games` are the games by name. `operator_values` are the chart values from the operator's file. `records(kind)` is
-    the store of that kind of record, and `operations` are those that take longer than a call.
+    the store of that kind of record, and `operations` are those that take longer than a call. `events` is the log of
+    events; None without records.
     """
 
     settings: Settings
@@ -29,6 +31,7 @@ class Context:
     operator_values: Mapping[str, Any]
     records: RecordStores
     operations: OperationStore
+    events: EventReader | None
 
 
 def erase_disk(context: Context, id: int, *, unless_used: bool = False) -> None:

@@ -195,6 +195,53 @@ def count_disks(disks: Callable[[], Iterable[Disk]]) -> None:
     REGISTRY.register(_Disks(disks))
 
 
+_events = Counter("gameserver_events", "Events written to the log, by type.", ["type"], registry=None)
+_event_lag = Histogram(
+    "gameserver_event_lag_seconds",
+    "From when something happened, in whole seconds, until its event was in the log.",
+    buckets=(0.5, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 300),
+    registry=None,
+)
+_events_waiting = Gauge(
+    "gameserver_events_waiting_seconds",
+    "For how long the active controller has been trying to write what it knows; 0 while nothing waits.",
+    registry=None,
+)
+_event_log_events = Gauge("gameserver_event_log_events", "Events in the log.", registry=None)
+_event_log_bytes = Gauge("gameserver_event_log_bytes", "Bytes in the log of events.", registry=None)
+_events_missed = Gauge(
+    "gameserver_event_changes_dropped",
+    "Changes of servers' objects that the active controller had no room for; their events may be missing.",
+    registry=None,
+)
+
+
+def show_events(waiting: Callable[[], float], dropped: Callable[[], float]) -> None:
+    """Add the metrics of the log of events, which only the active controller has.
+
+    Args:
+        waiting: For how many seconds something has waited to be written.
+        dropped: How many changes found no room.
+    """
+    for metric in (_events, _event_lag, _events_waiting, _event_log_events, _event_log_bytes, _events_missed):
+        if metric not in REGISTRY._collector_to_names:
+            REGISTRY.register(metric)
+    _events_waiting.set_function(waiting)
+    _events_missed.set_function(dropped)
+
+
+def count_event(type: str, lag: float) -> None:
+    """Count an event that was written `lag` seconds after it happened."""
+    _events.labels(type).inc()
+    _event_lag.observe(lag)
+
+
+def show_event_log(events: int, size: int) -> None:
+    """Show how many events the log has, and how many bytes."""
+    _event_log_events.set(events)
+    _event_log_bytes.set(size)
+
+
 def show_active(active: bool) -> None:
     """Show whether this pod is the active controller; the first call adds the metric."""
     if _active not in REGISTRY._collector_to_names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from schemathesis.specs.openapi.checks import (
 
 from service.app import create_app
 from service.games import catalogue
+from service.records.store import RecordStore
 from service.settings import Settings
 from service.tokens import TokensFile
 from tests.support import tokens
 from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, FakeTokens, World
+from tests.support.memory_kube import LabelledKube
 
 
 def _app() -> Any:
@@ -46,6 +49,7 @@ def _app() -> Any:
         FakeReleases(world),
         FakeAccounts(),
         FakeTokens(TokensFile(file)),
+        partial(RecordStore, LabelledKube(), "gameservers"),
     )
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from service import errors
 from service.games.catalogue import Game
+from service.operations.bulk import SELECTORS
+from service.operations.operation import ACTIONS, WHEN
 from service.settings import Settings
 from service.web.routes import Route
 
@@ -54,6 +56,7 @@ def complete(
             limits = {"minimum": getattr(settings, f"min_{size}"), "maximum": getattr(settings, f"max_{size}")}
             schemas[name]["properties"][size] = {"type": "integer", **limits, "description": "GiB"}
     _describe_options(schemas, games)
+    _describe_bulk(schemas)
     return result
 
 
@@ -119,6 +122,26 @@ def _describe_options(schemas: Document, games: Mapping[str, Game]) -> None:
         "type": "object",
         "anyOf": [_nullable(game.schema) for game in games.values()],
     }
+
+
+def _describe_bulk(schemas: Document) -> None:
+    """Say which fields of a call in bulk go together. Changes in place."""
+    others = [action for action in ACTIONS if action != "suspend"]
+    schemas["Bulk"]["allOf"] = [
+        {"oneOf": [{"required": [name]} for name in SELECTORS]},
+        {
+            "oneOf": [
+                {"properties": {"action": {"enum": ["suspend"]}}, "required": ["reason"]},
+                {"properties": {"action": {"enum": others}}, "not": {"required": ["reason"]}},
+            ]
+        },
+        {
+            "anyOf": [
+                {"properties": {"when": {"enum": [when]}, "action": {"enum": list(actions)}}}
+                for when, actions in WHEN.items()
+            ]
+        },
+    ]
 
 
 def _nullable(schema: Mapping[str, Any]) -> Document:

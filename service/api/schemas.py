@@ -272,11 +272,22 @@ class Bulk(Schema):
     ids = fields.List(
         WholeNumber(validate=validate.Range(1, LARGEST_ID, error="must be a server's id")),
         load_default=None,
+        allow_none=False,
         validate=validate.Length(1, MOST_IDS, error=f"must have from 1 to {MOST_IDS} ids"),
         error_messages={"null": "must not be null", "invalid": "must be a list"},
     )
-    customer = Text(load_default=None, validate=check_customer, metadata={"pattern": f"^{CUSTOMER.pattern}$"})
-    all = Flag(load_default=False, metadata={"description": "All servers that the token may see."})
+    customer = Text(
+        load_default=None,
+        allow_none=False,
+        validate=check_customer,
+        metadata={"pattern": f"^{CUSTOMER.pattern}$"},
+    )
+    all = Flag(
+        load_default=None,
+        allow_none=False,
+        validate=validate.Equal(True, error="must be true or absent"),
+        metadata={"description": "All servers that the token may see.", "enum": [True]},
+    )
     action = Text(required=True, validate=one_of(*ACTIONS))
     when = Text(
         load_default="now",
@@ -288,6 +299,7 @@ class Bulk(Schema):
     )
     reason = Text(
         load_default=None,
+        allow_none=False,
         validate=validate.Length(1, 500, error="must have from 1 to 500 characters"),
         metadata={"description": "Why servers are suspended; only for suspend."},
     )

@@ -448,8 +448,8 @@ def _current(operation: Operation, servers: list[Server], ended: bool) -> Operat
     current = replace(operation, progress=progress)
     if not ended:
         left = len([server for server in servers if server.outcome not in ENDED])
-        waits = f"{progress.waiting} wait for their moment" if progress.waiting else ""
-        return replace(current, state="running", step=", ".join(filter(None, (f"{left} servers are left", waits))))
+        waiting = f", {progress.waiting} of them waiting" if progress.waiting else ""
+        return replace(current, state="running", step=f"{left} of {progress.total} servers left{waiting}")
     cancelled = any(server.outcome == "cancelled" for server in servers)
     state = "cancelled" if cancelled else "failed" if progress.failed else "done"
     reason = f"{progress.failed} of {progress.total} servers failed." if progress.failed else None

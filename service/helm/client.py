@@ -11,6 +11,7 @@ from pyhelm3 import errors as helm_errors
 
 from service.errors import OperationFailed, Problem
 from service.helm import command
+from service.helm.charts import ChartContent
 from service.helm.pool import HelmPool, Work
 from service.kube.leases import Lease
 from service.servers.values import Values
@@ -29,7 +30,7 @@ class HelmClient:
         self._namespace = settings.servers_namespace
         self._client = command.client(settings.helm)
         self._chart = command.chart(self._client, settings.chart_path)
-        self.chart = command.chart_content(settings.chart_path)
+        self.chart = ChartContent.of_folder(settings.chart_path)
         self._pool = HelmPool(settings.helm_processes or 2 * (os.cpu_count() or 1))
         self._done = done
 

@@ -32,7 +32,6 @@ from pyhelm3 import errors as helm_errors
 from pyhelm3.models import Chart
 
 from service import errors
-from service.helm.revisions import ChartContent
 from service.yamltext import as_yaml
 
 log = logging.getLogger(__name__)
@@ -117,16 +116,6 @@ def chart(client: Client, path: Path) -> Chart:
         metadata = yaml.safe_load((path / "Chart.yaml").read_text())
         return Chart(client._command, ref=path.resolve(), metadata=metadata)
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise errors.StartupError(f"{path}: not a Helm chart ({error})") from error
-
-
-def chart_content(path: Path) -> ChartContent:
-    """What helm keeps of the chart in the folder `path` in each release's record. Raises StartupError."""
-    try:
-        files = sorted(file for file in (path / "templates").rglob("*") if file.is_file())
-        templates = {file.relative_to(path).as_posix(): file.read_bytes() for file in files}
-        return ChartContent(templates, yaml.safe_load((path / "values.yaml").read_text()) or {})
-    except (OSError, yaml.YAMLError) as error:
         raise errors.StartupError(f"{path}: not a Helm chart ({error})") from error
 
 

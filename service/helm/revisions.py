@@ -11,15 +11,15 @@ import base64
 import gzip
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
 from service.errors import OperationFailed, OperationInProgress
+from service.helm.charts import ChartContent
 from service.kube.client import Conflict, Kube, path
 from service.kube.types import Object
-from service.servers.spec import same
 from service.servers.values import Values
 
 log = logging.getLogger(__name__)
@@ -29,18 +29,6 @@ UNFINISHED = PENDING | {"uninstalling"}
 KEEPS_POD = "keepPodInRevision"
 """The chart gameserver's value that names the revision in which a running pod is left alone."""
 _RECOVERED = "The process that worked on this revision died. The game server API marked it as failed."
-
-
-@dataclass(frozen=True)
-class ChartContent:
-    """What a chart makes of values: its templates by name, and its own default values."""
-
-    templates: Mapping[str, bytes]
-    values: Values
-
-    def makes_the_same(self, other: ChartContent) -> bool:
-        """Whether both make the same objects of the same values. Helm has one type of number."""
-        return self.templates == other.templates and same(self.values, other.values)
 
 
 @dataclass(frozen=True)
@@ -107,7 +95,9 @@ class Revisions:
         payload = _decoded(secret)
         values = dict(payload.get("config") or {})
         keeps_pod = bool(values.pop(KEEPS_POD, 0) == number(revision))
-        return Release(values, keeps_pod, str(payload.get("manifest") or ""), _chart(payload.get("chart") or {}))
+        return Release(
+            values, keeps_pod, str(payload.get("manifest") or ""), ChartContent.of_record(payload.get("chart") or {})
+        )
 
     def fail(self, revision: Object) -> None:
         """Mark an unfinished revision as failed, so that helm can continue from it.
@@ -180,11 +170,6 @@ def _decoded(secret: Object) -> dict[str, Any]:
     except (KeyError, ValueError, OSError, EOFError) as error:
         log.error("the release Secret %s cannot be read: %s", secret["metadata"]["name"], error)
         raise OperationFailed("Helm's record of this server cannot be read. The operator has to repair it.") from error
-
-
-def _chart(payload: dict[str, Any]) -> ChartContent:
-    templates = {part["name"]: base64.b64decode(part["data"] or "") for part in payload.get("templates") or []}
-    return ChartContent(templates, dict(payload.get("values") or {}))
 
 
 def _encoded(payload: dict[str, Any]) -> str:

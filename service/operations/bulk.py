@@ -32,6 +32,8 @@ from service.tokens import Token
 
 MOST_UNFINISHED, MOST_KEPT, MOST_SERVERS = 200, 1_000, 50_000
 """Operations that have not ended, operations in all, and servers of all operations together."""
+SELECTORS = ("ids", "customer", "all")
+"""The fields of a request of which exactly one names the servers."""
 _NAMED = 20
 
 
@@ -114,7 +116,7 @@ def uid_of(context: Context, objects: Objects) -> str:
 def _check(request: Mapping[str, Any]) -> None:
     """Raises InvalidRequest if the fields do not go together."""
     action, when = request["action"], request["when"]
-    if sum((request["ids"] is not None, request["customer"] is not None, request["all"])) != 1:
+    if sum(request[name] is not None for name in SELECTORS) != 1:
         raise InvalidRequest("Name the servers by exactly one of `ids`, `customer` and `all`.")
     if action not in WHEN[when]:
         raise InvalidRequest(errors={"when": [f"must be now or another moment that {action} can wait for"]})

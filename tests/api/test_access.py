@@ -53,6 +53,13 @@ TOKEN_CALLS = {
     "POST /api/v1/login-link": "token",
 }
 """The calls about tokens; test_tokens.py tests them."""
+OPERATION_CALLS = {
+    "POST /api/v1/server/_bulk": "server:read",
+    "GET /api/v1/operation/": "server:read",
+    "GET /api/v1/operation/<operation>": "server:read",
+    "POST /api/v1/operation/<operation>/cancel": "server:read",
+}
+"""The calls about operations, which need the scope of the action too; test_operations.py tests them."""
 BODIES = {
     "POST": SIZES,
     "PUT /api/v1/server/1/sftp": {"password": True},
@@ -88,7 +95,7 @@ def test_the_table_of_calls_is_complete(client: Client) -> None:
         if route.access.scope is not None
         for method in route.methods
     }
-    assert declared == CALLS | TOKEN_CALLS
+    assert declared == CALLS | TOKEN_CALLS | OPERATION_CALLS
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -113,7 +120,9 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
     return create_app(settings, FakeCluster(World()), FakeReleases(World()), FakeAccounts()).test_client()
 
 
-@pytest.mark.parametrize("call", [*CALLS, *TOKEN_CALLS, "GET /nope", "PUT /api/v1/server/1/", "GET /api/v1/server/0/"])
+@pytest.mark.parametrize(
+    "call", [*CALLS, *TOKEN_CALLS, *OPERATION_CALLS, "GET /nope", "PUT /api/v1/server/1/", "GET /api/v1/server/0/"]
+)
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic c2hvcDpzaG9w", "Bearer "])
 def test_a_call_without_a_valid_token_reveals_nothing(stranger: FlaskClient, call: str, header: str | None) -> None:
     """Every path that is not public answers 401, and so does an unknown path."""

@@ -80,6 +80,34 @@ def call_example(page: str, first: str, client: Client) -> tuple[dict[str, Any],
     return actual, json.loads(answer)
 
 
+def test_a_wait_is_answered_as_written(client: Client) -> None:
+    """The answer of a start that waits is that of docs/api.md, word for word."""
+    request, _, answer = block("docs/api.md", "PATCH /api/v1/server/4711/start").partition("\n")
+    method, path = request.split()
+    client.post("/api/v1/server/4711/", SIZES)
+    assert client.call(method, path).json == json.loads(answer)
+
+
+def test_an_operation_is_shown_as_written(client: Client) -> None:
+    """The calls in docs/ are accepted, and an operation looks as the one in docs/api.md, but for its progress."""
+    for id in (4711, 4712):
+        client.post(f"/api/v1/server/{id}/", {**SIZES, "customer": "acme"})
+    for page in ("docs/api.md", "docs/operations.md"):
+        method, path, body = block(page, "POST /api/v1/server/_bulk").split(maxsplit=2)
+        assert client.call(method, path, json.loads(body)).status_code == 202
+    request, _, answer = block("docs/api.md", "GET /api/v1/operation/op-").partition("\n")
+    (operation,) = (
+        each for each in (client.get("/api/v1/operation/").json or {})["operations"] if each["action"] == "restart"
+    )
+    documented = json.loads(answer)
+    actual = client.get(f"{request.split()[1].rpartition('/')[0]}/{operation['id']}").json or {}
+    changing = ("id", "state", "step", "created", "progress", "servers")
+    assert {**actual, **dict.fromkeys(changing, "")} == {**documented, **dict.fromkeys(changing, "")}
+    assert actual["progress"].keys() == documented["progress"].keys()
+    assert [server["id"] for server in actual["servers"]] == [server["id"] for server in documented["servers"]]
+    assert len(actual["id"]) == len(documented["id"])
+
+
 def test_a_token_is_answered_as_written(world: World, settings: Settings) -> None:
     """The answer is that of docs/api.md, except for the token and the times."""
     client = Client(

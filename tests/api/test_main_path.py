@@ -44,6 +44,7 @@ def test_a_server_from_creation_to_deletion(client: Client, world: World) -> Non
         "reason": None,
         "since": TIME,
         "suspended": None,
+        "operation": None,
         "notes": [],
         "host": "203.0.113.7",
         "ports": {

@@ -125,7 +125,8 @@ def test_a_wait_for_an_operation_ends_with_its_time(client: Client) -> None:
     ("body", "field"),
     [
         ({"action": "stop"}, None),
-        ({"action": "stop", "all": False}, None),
+        ({"action": "stop", "all": False}, "all"),
+        ({"action": "stop", "all": None}, "all"),
         ({"action": "stop", "all": True, "ids": [1]}, None),
         ({"action": "stop", "customer": "acme", "ids": [1]}, None),
         ({"action": "stop", "ids": []}, "ids"),

@@ -242,6 +242,8 @@ API: dict[str, Case] = {
     ),
     "existingGamesConfigMap": one("ours", D, POD + "volumes.1.configMap.name"),
     "helmProcesses": one(8, D, "env HELM_PROCESSES", "8"),
+    "bulk.atOnce": one(8, D, "env BULK_AT_ONCE", "8"),
+    "bulk.perMinute": one(60, D, "env BULK_PER_MINUTE", "60"),
     "logLevel": one("debug", D, "env LOG_LEVEL"),
     "extraEnv": one([{"name": "TZ", "value": "UTC"}], D, "env TZ", "UTC"),
     "resources.requests.cpu": one("1", D, GAME + "resources.requests.cpu"),

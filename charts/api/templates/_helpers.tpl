@@ -138,6 +138,13 @@ server-values.yaml: {{ .Values.serverValues | toYaml | quote }}
 {{- end }}
 - name: HELM_PROCESSES
   value: {{ int .Values.helmProcesses | quote }}
+{{- /* A release of an earlier chart may be upgraded with --reuse-values, which leaves new values out. */ -}}
+{{- with .Values.bulk }}
+- name: BULK_AT_ONCE
+  value: {{ int .atOnce | quote }}
+- name: BULK_PER_MINUTE
+  value: {{ int .perMinute | quote }}
+{{- end }}
 - name: LOG_LEVEL
   value: {{ .Values.logLevel | quote }}
 {{- with .Values.extraEnv }}

@@ -139,7 +139,7 @@ class Cluster:
         return self.players.get(objects.id) == 0
 
     def accept(self, action: str, caller: Token = SHOP, key: str | None = None, **more: Any) -> Operation:
-        request = {"ids": None, "customer": None, "all": False, "when": "now", "reason": None, "action": action, **more}
+        request = {"ids": None, "customer": None, "all": None, "when": "now", "reason": None, "action": action, **more}
         return bulk.accept(self.api, caller, request, key)
 
     def get(self, operation: Operation) -> Operation:

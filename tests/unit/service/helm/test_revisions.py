@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from service.errors import OperationFailed, OperationInProgress
+from service.helm.charts import ChartContent
 from service.helm.revisions import Release, Revisions, age, in_order
 from service.kube.types import Object
 from service.servers.values import Values
@@ -94,11 +95,12 @@ def test_a_revision_has_the_values_that_it_was_given(kube: CachingKube, revision
     for number, config in enumerate(configs, 1):
         kube._stored(f"{SECRETS}/sh.helm.release.v1.server-1.v{number}", secret(number, "deployed", config))
     read = [revisions.read(secret(number, "deployed")["metadata"]) for number in (1, 2, 3, 4, 5)]
+    chart = ChartContent({}, {})
     assert read == [
-        Release(values, False, ""),
-        Release({}, False, ""),
-        Release(values, True, ""),
-        Release(values, False, ""),
+        Release(values, False, "", chart),
+        Release({}, False, "", chart),
+        Release(values, True, "", chart),
+        Release(values, False, "", chart),
         None,
     ]
 

@@ -21,6 +21,7 @@ import requests
 
 from local.paths import ROOT
 from tests.cluster.conftest import Cluster
+from tests.cluster.replicas import NAMESPACE as API_NAMESPACE
 from tests.cluster.replicas import first_process
 from tests.support import tokens
 from tests.support.gunicorn import Served
@@ -105,6 +106,9 @@ class Place:
 @pytest.fixture
 def place(cluster: Cluster, tmp_path: Path) -> Iterator[Place]:
     name = f"events-{uuid.uuid4().hex[:8]}"
+    # The games' images, which the local cluster has.
+    values = json.loads(cluster.run("helm", "-n", API_NAMESPACE, "get", "values", "api", "-o", "json"))["serverValues"]
+    (tmp_path / "server-values.yaml").write_text(json.dumps(values))
     cluster.run("kubectl", "create", "namespace", name)
     try:
         cluster.run("kubectl", "label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
@@ -113,6 +117,7 @@ def place(cluster: Cluster, tmp_path: Path) -> Iterator[Place]:
             "KUBECONFIG": cluster.kubeconfig,
             "SERVERS_NAMESPACE": name,
             "TOKENS_FILE": str(tokens.write(tmp_path / "tokens.json", tokens.entry("test"))),
+            "SERVER_VALUES_FILE": str(tmp_path / "server-values.yaml"),
             "METRICS_PORT": "0",
             "DRAIN_SECONDS": "1",
         }

@@ -62,10 +62,12 @@ class Place:
     def types(self) -> list[str]:
         return [event["type"] for event in self.events()]
 
-    def until_last(self, type_: str, seconds: float) -> dict[str, Any]:
-        """Wait until the newest event has this type, and return it."""
-        until(lambda: self.types()[-1:] == [type_], seconds, lambda: f"{self.types()} {self.logged()}")
-        return self.events()[-1]
+    def event(self, number: int, type_: str, seconds: float) -> dict[str, Any]:
+        """Wait for the event with this number, which must have this type."""
+        until(lambda: len(self.events()) >= number, seconds, lambda: f"{self.types()} {self.logged()}")
+        event = self.events()[number - 1]
+        assert event["type"] == type_, self.types()
+        return event
 
     @contextmanager
     def controller(self, name: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -138,38 +140,37 @@ def test_nothing_is_lost_or_told_twice_through_a_kill_and_a_freeze(place: Place)
         until(lambda: place.cluster.run(*record), 30, place.logged)
 
         place.call("POST", PATH, {"game": "teeworlds", "ram_gb": 1, "disk_gb": 1, "customer": "acme"})
-        place.until_last("running", 90)
-        assert place.types() == ["created", "started", "running"]
+        place.event(3, "running", 90)
 
         place.crash()
         crashed_at = datetime.now(UTC)
-        crash = place.until_last("crashed", 5)
+        crash = place.event(4, "crashed", 5)
         assert (datetime.now(UTC) - crashed_at).total_seconds() < 3
         assert crash["data"] == {
             "restarts": 0, "exit_code": 137, "reason": "The game crashed (exit code 137)."
         }  # fmt: skip
-        place.until_last("running", 30)
+        place.event(5, "running", 30)
 
         # The other one has seen how the run ended, and writes it.
         killed = place.active()
         controllers[killed].kill()
         place.crash()
-        crash = place.until_last("crashed", TAKEOVER_SECONDS + 5)
+        crash = place.event(6, "crashed", TAKEOVER_SECONDS + 5)
         assert (crash["data"]["restarts"], crash["data"]["exit_code"]) == (1, 137)
         controllers[killed] = stack.enter_context(place.controller(killed))
-        place.until_last("running", 60)
+        place.event(7, "running", 60)
 
         frozen = place.active()
         controllers[frozen].send_signal(signal.SIGSTOP)
         place.call("PATCH", f"{PATH}stop")
-        stop = place.until_last("stopped", TAKEOVER_SECONDS + 15)
+        stop = place.event(8, "stopped", TAKEOVER_SECONDS + 15)
         assert stop["data"] == {"wanted": "stopped", "exit_code": stop["data"]["exit_code"], "reason": None}
         controllers[frozen].send_signal(signal.SIGCONT)
         # It has lost the Lease, so it ends.
         controllers[frozen].wait(30)
 
         place.call("DELETE", f"{PATH}?disk=erase")
-        place.until_last("deleted", 20)
+        place.event(9, "deleted", 20)
         events = place.events()
         assert [event["type"] for event in events] == [
             "created", "started", "running", "crashed", "running", "crashed", "running", "stopped", "deleted"

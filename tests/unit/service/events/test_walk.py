@@ -71,6 +71,7 @@ class Controller:
     def __init__(self, world: EventWorld, kube: MemoryKube) -> None:
         self.cluster: ObservedCluster = world.observed()
         self.world = world
+        self.kube = kube
         self.events = Events(self.cluster.as_cluster(), partial(RecordStore, kube, "gameservers"))
         self.observer = self.events._observer
         self.cluster.subscribe(self.observer._heard)

@@ -33,6 +33,7 @@ SAVE_SECONDS = 2.0
 """What was told is saved at most this often."""
 LOOK_SECONDS = 1.0
 """A server about which the watches and Kubernetes disagree is looked at again after this time."""
+FORGET_SECONDS = 60.0
 COMPLETE_SECONDS = 10.0
 MAX_ADDED = 10_000
 
@@ -59,7 +60,7 @@ class Events:
         self._unsaved: set[int] = set()
         # Something is missing of these servers in memory, but not in Kubernetes.
         self._doubtful: set[int] = set()
-        self._flushed_at = self._saved_at = self._looked_at = float("-inf")
+        self._flushed_at = self._saved_at = self._looked_at = self._forgot_at = float("-inf")
         self._waits_since: float | None = None
 
     def start(self) -> None:
@@ -123,7 +124,14 @@ class Events:
             self._facts.extend(self._observer.take(0 if self._facts else FLUSH_SECONDS))
             while self._facts:
                 self._waits_since = self._waits_since or time.monotonic()
-                self._tell(self._facts[0])
+                try:
+                    self._tell(self._facts[0])
+                except Problem:
+                    # Kubernetes has to be asked again.
+                    raise
+                except Exception:
+                    # One server must not keep the events of all others up.
+                    log.exception("cannot tell what happened to server %d", self._facts[0].id)
                 self._facts.popleft()
         with self._lock:
             self._unwritten += self._added
@@ -178,8 +186,6 @@ class Events:
                 events += more
             if missing(told, facts):
                 self._doubtful.add(facts.id)
-        oldest = stamp(datetime.now(UTC) - timedelta(seconds=TOMBSTONE_SECONDS))
-        told = tuple(each for each in told if not each.deleted or each.deleted > oldest)
         if told != self._told.get(facts.id, ()):
             self._told[facts.id] = told
             self._unsaved.add(facts.id)
@@ -219,8 +225,21 @@ class Events:
         )
         self._unsaved.add(event.server)
 
+    def _forget(self) -> None:
+        """Forget servers that were deleted long ago."""
+        assert self._told is not None
+        oldest = stamp(datetime.now(UTC) - timedelta(seconds=TOMBSTONE_SECONDS))
+        for id, told in self._told.items():
+            rest = tuple(each for each in told if not each.deleted or each.deleted > oldest)
+            if rest != told:
+                self._told[id] = rest
+                self._unsaved.add(id)
+
     def _save(self, term: Term) -> None:
         """Save what is told, which the log has by now."""
+        if time.monotonic() > self._forgot_at + FORGET_SECONDS:
+            self._forgot_at = time.monotonic()
+            self._forget()
         if not self._unsaved or time.monotonic() < self._saved_at + SAVE_SECONDS:
             return
         assert self._told is not None

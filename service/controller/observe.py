@@ -147,7 +147,14 @@ class Observer:
         while self._changes:
             # A change is kept until it has been gone through, because a version of a pod comes only once.
             id, kind, item, gone = self._changes[0]
-            self._change(id, kind, item, gone)
+            try:
+                self._change(id, kind, item, gone)
+            except Problem:
+                # The watches are not complete.
+                raise
+            except Exception:
+                # One server must not keep the events of all others up.
+                log.exception("cannot observe server %d", id)
             self._changes.popleft()
         if self._overflowed:
             self._overflowed = False

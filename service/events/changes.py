@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from service.events.event import Event, event_id
@@ -262,7 +263,16 @@ class _Telling:
 
     def _tell(self, told: Told, type_: str, time: str, *cause: str | int, **data: Any) -> None:
         id = event_id(told.uid, *cause)
+        # An operator may have written one by hand.
+        time = time if _is_time(time) else self.facts.at
         self.events.append(Event(id, type_, time, self.facts.id, told.uid, told.customer, data=data))
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def tell_apart(events: Sequence[Event], is_logged: Callable[[str], bool]) -> list[Event]:

@@ -140,7 +140,7 @@ def facts_of(objects: Objects, at: str, *, pod_gone: bool = False) -> Facts:
     if statefulset is None:
         return Facts(objects.id, at, exists(objects), pod=pod_facts)
     spec = spec_of_objects(objects)
-    annotation = _annotation(statefulset)
+    suspended = spec.suspended if spec else None
     runs = int(statefulset.get("spec", {}).get("replicas", 1)) != 0
     refusal = pod_creation_failure(objects) if runs and pod is None else None
     fill = objects.usage.fill(datetime.now(UTC)) if objects.usage else None
@@ -157,8 +157,8 @@ def facts_of(objects: Objects, at: str, *, pod_gone: bool = False) -> Facts:
         wanted="deleted" if deleted_at(statefulset) else "running" if runs else "stopped",
         generation=int(statefulset["metadata"].get("generation") or 0),
         refused=(_short(refusal[0]), refusal[1] or at) if refusal else None,
-        suspended=_suspended(annotation),
-        idle_stopped=_text(annotation.get("idleStopped")),
+        suspended=(suspended.since or "", _short(suspended.reason)) if suspended else None,
+        idle_stopped=_idle_stopped(statefulset),
         # A disk that is freed a little is full again at once.
         full={"full": True, "ok": False}.get(fill or ""),
         looked=objects.usage.as_of if objects.usage else "",
@@ -243,24 +243,12 @@ def _waits(objects: Objects, scheduled: Mapping[str, Any]) -> str:
     return _short(known or str(scheduled.get("message") or "No node can take the server."))
 
 
-def _suspended(annotation: Mapping[str, Any]) -> tuple[str, str] | None:
-    suspended = annotation.get("suspended")
-    if not isinstance(suspended, Mapping) or not suspended:
-        return None
-    # An operator who suspends a server by hand need not say since when.
-    return _text(suspended.get("since")) or "", _short(str(suspended.get("reason") or ""))
-
-
-def _annotation(statefulset: Object) -> Mapping[str, Any]:
+def _idle_stopped(statefulset: Object) -> str | None:
     try:
-        fields = json.loads((statefulset["metadata"].get("annotations") or {})[SERVER])
+        at = json.loads(statefulset["metadata"]["annotations"][SERVER])["idle_stopped"]
     except (KeyError, TypeError, ValueError):
-        return {}
-    return fields if isinstance(fields, Mapping) else {}
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+        return None
+    return at if isinstance(at, str) and at else None
 
 
 def _version(metadata: Mapping[str, Any]) -> int:

@@ -83,7 +83,7 @@ class EventWorld:
 
     def idle_stop(self, id: int) -> None:
         self.expected[self.uid(id)].append("idle-stopped")
-        self._set(id, 0, idleStopped=self.time())
+        self._set(id, 0, idle_stopped=self.time())
 
     def delete(self, id: int) -> None:
         """Uninstall the release; the pod ends later, with `step`."""

@@ -21,6 +21,7 @@ import requests
 
 from local.paths import ROOT
 from tests.cluster.conftest import Cluster
+from tests.cluster.replicas import NAMESPACE as API_NAMESPACE
 from tests.cluster.replicas import first_process
 from tests.support import tokens
 from tests.support.gunicorn import Served
@@ -61,12 +62,11 @@ class Place:
     def types(self) -> list[str]:
         return [event["type"] for event in self.events()]
 
-    def next(self, *types: str, seconds: float = 60) -> dict[str, Any]:
-        """Wait for an event after all that there are, which must be the next one, and of one of these types."""
-        before = len(self.events())
-        until(lambda: len(self.events()) > before, seconds, self.logged)
-        event = self.events()[before]
-        assert event["type"] in types, self.types()
+    def event(self, number: int, type_: str, seconds: float) -> dict[str, Any]:
+        """Wait for the event with this number, which must have this type."""
+        until(lambda: len(self.events()) >= number, seconds, lambda: f"{self.types()} {self.logged()}")
+        event = self.events()[number - 1]
+        assert event["type"] == type_, self.types()
         return event
 
     @contextmanager
@@ -105,6 +105,9 @@ class Place:
 @pytest.fixture
 def place(cluster: Cluster, tmp_path: Path) -> Iterator[Place]:
     name = f"events-{uuid.uuid4().hex[:8]}"
+    # The games' images, which the local cluster has.
+    values = json.loads(cluster.run("helm", "-n", API_NAMESPACE, "get", "values", "api", "-o", "json"))["serverValues"]
+    (tmp_path / "server-values.yaml").write_text(json.dumps(values))
     cluster.run("kubectl", "create", "namespace", name)
     try:
         cluster.run("kubectl", "label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
@@ -113,6 +116,7 @@ def place(cluster: Cluster, tmp_path: Path) -> Iterator[Place]:
             "KUBECONFIG": cluster.kubeconfig,
             "SERVERS_NAMESPACE": name,
             "TOKENS_FILE": str(tokens.write(tmp_path / "tokens.json", tokens.entry("test"))),
+            "SERVER_VALUES_FILE": str(tmp_path / "server-values.yaml"),
             "METRICS_PORT": "0",
             "DRAIN_SECONDS": "1",
         }
@@ -135,40 +139,38 @@ def test_nothing_is_lost_or_told_twice_through_a_kill_and_a_freeze(place: Place)
         record = ("kubectl", "-n", place.namespace, "get", "secret", "event-state-00", "--ignore-not-found")
         until(lambda: place.cluster.run(*record), 30, place.logged)
 
-        asked = time.monotonic()
         place.call("POST", PATH, {"game": "teeworlds", "ram_gb": 1, "disk_gb": 1, "customer": "acme"})
-        until(lambda: "running" in place.types(), 90, place.logged)
-        assert place.types() == ["created", "started", "running"], time.monotonic() - asked
+        place.event(3, "running", 90)
 
         place.crash()
         crashed_at = datetime.now(UTC)
-        crash = place.next("crashed", seconds=5)
+        crash = place.event(4, "crashed", 5)
         assert (datetime.now(UTC) - crashed_at).total_seconds() < 3
         assert crash["data"] == {
             "restarts": 0, "exit_code": 137, "reason": "The game crashed (exit code 137)."
         }  # fmt: skip
-        until(lambda: place.types()[-1] == "running", 30, place.logged)
+        place.event(5, "running", 30)
 
         # The other one has seen how the run ended, and writes it.
         killed = place.active()
         controllers[killed].kill()
         place.crash()
-        crash = place.next("crashed", seconds=TAKEOVER_SECONDS + 5)
+        crash = place.event(6, "crashed", TAKEOVER_SECONDS + 5)
         assert (crash["data"]["restarts"], crash["data"]["exit_code"]) == (1, 137)
         controllers[killed] = stack.enter_context(place.controller(killed))
-        until(lambda: place.types()[-1] == "running", 60, place.logged)
+        place.event(7, "running", 60)
 
         frozen = place.active()
         controllers[frozen].send_signal(signal.SIGSTOP)
         place.call("PATCH", f"{PATH}stop")
-        stop = place.next("stopped", seconds=TAKEOVER_SECONDS + 15)
+        stop = place.event(8, "stopped", TAKEOVER_SECONDS + 15)
         assert stop["data"] == {"wanted": "stopped", "exit_code": stop["data"]["exit_code"], "reason": None}
         controllers[frozen].send_signal(signal.SIGCONT)
         # It has lost the Lease, so it ends.
         controllers[frozen].wait(30)
 
         place.call("DELETE", f"{PATH}?disk=erase")
-        place.next("deleted", seconds=20)
+        place.event(9, "deleted", 20)
         events = place.events()
         assert [event["type"] for event in events] == [
             "created", "started", "running", "crashed", "running", "crashed", "running", "stopped", "deleted"

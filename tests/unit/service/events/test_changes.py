@@ -216,9 +216,15 @@ def test_a_suspension_is_told_when_it_begins_and_ends() -> None:
     assert told == [("suspended", "unpaid"), ("unsuspended", None), ("suspended", "abuse")]
 
 
+def test_a_time_that_is_none_is_when_it_was_seen() -> None:
+    """Somebody may have written it by hand, and who reads events reads times."""
+    [event] = told_after(facts(replicas=0, version=11, suspended={"since": "yesterday", "reason": "abuse"}))
+    assert (event.type, event.time) == ("suspended", AT)
+
+
 def test_an_idle_stop_is_told_once() -> None:
     """By its time."""
-    assert types(facts(replicas=0, version=11, idleStopped=AT), facts(version=12, idleStopped=AT)) == ["idle-stopped"]
+    assert types(facts(replicas=0, version=11, idle_stopped=AT), facts(version=12, idle_stopped=AT)) == ["idle-stopped"]
 
 
 def test_a_disk_is_full_once_until_it_is_freed() -> None:

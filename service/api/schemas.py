@@ -53,6 +53,20 @@ class UpdateServer(Schema):
     )
 
 
+_LONGEST_REASON = 500
+
+
+class SuspendServer(Schema):
+    reason = Text(
+        required=True,
+        validate=[
+            validate.Length(1, _LONGEST_REASON, error=f"must have 1 to {_LONGEST_REASON} characters"),
+            validate.Regexp(r".*\S", error="must not be blank"),
+        ],
+        metadata={"description": "What the customer is told."},
+    )
+
+
 class DeleteQuery(Schema):
     disk = Text(load_default="keep", validate=one_of("keep", "erase"))
 
@@ -119,6 +133,11 @@ class Note(Schema):
     detail = fields.String(required=True)
 
 
+class Suspension(Schema):
+    reason = fields.String(required=True)
+    since = fields.String(required=True, allow_none=True)
+
+
 class Server(Schema):
     id = fields.Integer(required=True)
     game = fields.String(required=True, allow_none=True)
@@ -130,6 +149,9 @@ class Server(Schema):
     state = fields.String(required=True, validate=one_of(*STATES))
     reason = fields.String(required=True, allow_none=True)
     since = fields.String(required=True, allow_none=True)
+    suspended = fields.Nested(
+        Suspension, required=True, allow_none=True, metadata={"description": "Null unless the server is suspended."}
+    )
     notes = fields.List(fields.Nested(Note), required=True)
     host = fields.String(
         required=True,

@@ -94,7 +94,7 @@ class World:
             "disk_gb": values.get("diskGb", 10),
             "options": server.get("options", {}),
             "customer": server.get("customer", ""),
-        } | ({"uid": server["uid"]} if server.get("uid") else {})
+        } | {key: server[key] for key in ("uid", "suspended") if server.get(key)}
         replicas = values.get("replicas", 1)
         annotations = {ANNOTATION: json.dumps(record)}
         # Helm leaves annotations alone that others have written.

@@ -16,7 +16,7 @@ from service.servers.spec import ServerSpec, Suspension, same, stored_options
 Values = dict[str, Any]
 
 # If only these values change, the pod template stays the same; all others may be part of it.
-_NOT_IN_POD = {"server", "diskGb", "service", "sftp", "networkPolicy", "test"}
+_NOT_IN_POD = {"server", "schedules", "diskGb", "service", "sftp", "networkPolicy", "test"}
 _PARTLY_NOT_IN_POD = {"rcon": {"visibility"}, "storage": {"className", "accessMode"}}
 
 

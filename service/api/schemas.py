@@ -54,6 +54,8 @@ class UpdateServer(Schema):
 
 
 _LONGEST_REASON = 500
+# One line of printable characters that are not all spaces.
+_LINE = r"^ *[^\u0000-\u0020\u007f-\u009f\ufffe\uffff][^\u0000-\u001f\u007f-\u009f\ufffe\uffff]*"
 
 
 class SuspendServer(Schema):
@@ -61,9 +63,9 @@ class SuspendServer(Schema):
         required=True,
         validate=[
             validate.Length(1, _LONGEST_REASON, error=f"must have 1 to {_LONGEST_REASON} characters"),
-            validate.Regexp(r".*\S", error="must not be blank"),
+            validate.Regexp(rf"{_LINE}\Z", error="must be one line of printable characters, and not only spaces"),
         ],
-        metadata={"description": "What the customer is told."},
+        metadata={"description": "What the customer is told.", "pattern": f"{_LINE}$"},
     )
 
 

@@ -9,6 +9,11 @@ from service.servers import values
 from service.servers.spec import Suspension, spec_of_values
 
 
+WAIT_SECONDS = 10.0
+"""How long a suspension waits for another operation on the server to end. A customer who sends one after the other must
+not be able to keep it out."""
+
+
 def suspend(context: Context, target: Target, reason: str) -> bool:
     """Stop the server and suspend it, in one write.
 
@@ -27,7 +32,8 @@ def suspend(context: Context, target: Target, reason: str) -> bool:
         since = before.since if before and before.since else now()
         return values.suspended(current, Suspension(reason, since))
 
-    return context.releases.change(target.id, new_values)
+    with context.releases.locked(target.id, wait=WAIT_SECONDS):
+        return context.releases.change(target.id, new_values)
 
 
 def unsuspend(context: Context, target: Target) -> bool:

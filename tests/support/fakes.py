@@ -128,6 +128,8 @@ class World:
             self._service(name, "NodePort", listed),
             self._service(f"{name}-sftp", "NodePort", [{"name": "sftp", "port": 22, "protocol": "TCP"}]),
         ]
+        if server.get("suspended") and services[1]:
+            self.services[f"{name}-sftp"]["metadata"]["annotations"] = {"gameserver/suspended": "true"}
         self.made_services[id] = [name, f"{name}-sftp"]
         if not public:
             self._service(f"{name}-rcon", "ClusterIP", [{"name": "rcon", "port": 25575, "protocol": "TCP"}])
@@ -383,11 +385,11 @@ class FakeReleases:
         self._guard = threading.Lock()
 
     @contextmanager
-    def locked(self, id: int) -> Iterator[None]:
+    def locked(self, id: int, wait: float = 0.0) -> Iterator[None]:
         self.world.check()
         with self._guard:
             lock = self._locks.setdefault(id, threading.RLock())
-        if not lock.acquire(blocking=False):
+        if not lock.acquire(timeout=wait):
             raise OperationInProgress
         try:
             yield

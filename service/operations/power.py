@@ -25,12 +25,18 @@ def stop(context: Context, target: Target) -> None:
     context.releases.change(target.id, lambda current: values.started(current, False))
 
 
-def restart(context: Context, caller: Token, target: Target) -> None:
-    """Restart the server with a new pod; a stopped server starts. May raise Suspended."""
+def restart(context: Context, caller: Token, target: Target, at: datetime | None = None) -> None:
+    """Restart the server with a new pod; a stopped server starts. May raise Suspended.
+
+    With `at`, this is the restart that was to be at that time: if the server was restarted then or later, nothing
+    happens. So whoever does not know whether it was done can do it again.
+    """
 
     def new_values(current: values.Values) -> values.Values:
         require_not_suspended(caller, spec_of_values(current).suspended)
-        return values.reachable(values.restarted(current, datetime.now(UTC)), context.settings.external_host)
+        if at is not None and values.restarted_since(current, at):
+            return current
+        return values.reachable(values.restarted(current, at or datetime.now(UTC)), context.settings.external_host)
 
     context.releases.change(target.id, new_values)
 

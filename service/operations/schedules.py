@@ -22,6 +22,7 @@ from service.errors import (
     TooManySchedules,
 )
 from service.kube.times import stamp
+from service.kube.types import Object
 from service.operations.checks import require_not_suspended
 from service.operations.context import Context
 from service.operations.tokens import LOGIN
@@ -31,7 +32,6 @@ from service.schedules.runs import Run
 from service.schedules.spec import Schedule, SetBy, Step
 from service.servers.accessors import annotation
 from service.servers.names import SCHEDULE_RUNS, SCHEDULES
-from service.servers.objects import Objects
 from service.servers.spec import spec_of_values, uid_of_values
 from service.servers.values import Values
 from service.tokens import Token
@@ -218,20 +218,20 @@ def abort(context: Context, caller: Token, target: Target, name: str) -> View:
     return replace(_view(context, target, name, schedule), run=_of(schedule, run))
 
 
-def schedules_of(objects: Objects) -> Mapping[str, Schedule]:
-    """The server's schedules by name, as its StatefulSet has them."""
-    return spec.of_annotation(annotation(objects.statefulset, SCHEDULES))
+def schedules_of(statefulset: Object | None) -> Mapping[str, Schedule]:
+    """A server's schedules by name, as its StatefulSet has them."""
+    return spec.of_annotation(annotation(statefulset, SCHEDULES))
 
 
-def runs_of(objects: Objects) -> Mapping[str, Run]:
-    """The latest runs of the server's schedules, as its StatefulSet has them."""
-    return runs.read(annotation(objects.statefulset, SCHEDULE_RUNS))
+def runs_of(statefulset: Object | None) -> Mapping[str, Run]:
+    """The latest runs of a server's schedules, as its StatefulSet has them."""
+    return runs.read(annotation(statefulset, SCHEDULE_RUNS))
 
 
 def _schedules(target: Target) -> Mapping[str, Schedule]:
     if target.objects.statefulset is None:
         raise ObjectMissing(f"The StatefulSet of server {target.id} is missing. Start the server to restore it.")
-    return schedules_of(target.objects)
+    return schedules_of(target.objects.statefulset)
 
 
 def _existing(target: Target, name: str) -> Schedule:
@@ -247,7 +247,7 @@ def _view(context: Context, target: Target, name: str, schedule: Schedule, stand
         (standing or Standing(context)).token_of(schedule, _customer(target), target.id)
     except SchedulePaused as problem:
         paused = problem.detail
-    run = _of(schedule, runs_of(target.objects).get(name))
+    run = _of(schedule, runs_of(target.objects.statefulset).get(name))
     due = schedule.next_after(target.id, name, datetime.now(UTC))
     return View(name, schedule, None if paused else due, paused, run)
 
@@ -278,7 +278,7 @@ def _change(context: Context, caller: Token, target: Target, change: Callable[[d
 
 def _change_run(context: Context, target: Target, name: str, transition: runs.Transition) -> Run | None:
     """Change the record of a run, and return it."""
-    known = schedules_of(target.objects)
+    known = schedules_of(target.objects.statefulset)
     text = context.cluster.annotate(
         target.id, target.uid or "", SCHEDULE_RUNS, lambda text: runs.changed(text, name, transition, known)
     )

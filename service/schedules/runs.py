@@ -112,18 +112,19 @@ def read(text: str | None) -> dict[str, Run]:
     return runs
 
 
-def changed(text: str | None, name: str, transition: Transition, known: Collection[str] = ()) -> str | None:
+def changed(text: str | None, name: str, transition: Transition, known: Collection[str] | None = None) -> str | None:
     """The annotation's text with one record changed; None if none is left.
 
     Args:
         text: The text as it is.
         name: The name of the schedule.
         transition: What becomes of its record; may raise.
-        known: The names of the server's schedules. If there are too many records, those of others go.
+        known: The names of the server's schedules, if the caller knows them. If there are too many records, those of
+            others go.
     """
     runs = read(text)
     new = transition(runs.pop(name, None))
-    if len(runs) >= _MOST_RECORDS:
+    if known is not None and len(runs) >= _MOST_RECORDS:
         runs = {other: run for other, run in runs.items() if other in known}
     if new is not None:
         runs[name] = new

@@ -86,6 +86,14 @@ def unsuspended(values: Mapping[str, Any]) -> Values:
     return result
 
 
+def restarted_since(values: Mapping[str, Any], moment: datetime) -> bool:
+    """Whether the server was restarted at `moment` (in whole seconds) or later; an operator's own text is no time."""
+    try:
+        return datetime.fromisoformat(str(values.get("restartedAt") or "")) >= moment.replace(microsecond=0)
+    except (TypeError, ValueError):
+        return False
+
+
 def changed(current: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> Values:
     """`current` with exactly the differences between `before` and `after` applied.
 

@@ -178,6 +178,43 @@ def show_active(active: bool) -> None:
     _active.set(active)
 
 
+_schedule_runs = Counter(
+    "gameserver_schedule_runs", "Runs of schedules that have ended, by outcome.", ["outcome"], registry=REGISTRY
+)
+_schedule_lateness = Histogram(
+    "gameserver_schedule_lateness_seconds",
+    "How long after its due time each run began.",
+    buckets=(0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800),
+    registry=REGISTRY,
+)
+_schedules_running = Gauge("gameserver_schedule_running", "Runs of schedules that are under way.", registry=REGISTRY)
+_schedules_waiting = Gauge(
+    "gameserver_schedule_waiting",
+    "Schedules that are due, or have a step to do, and wait for a worker.",
+    registry=REGISTRY,
+)
+_schedules_late = Gauge(
+    "gameserver_schedule_late_seconds", "For how long the one of them has waited that waits longest.", registry=REGISTRY
+)
+
+
+def count_schedule_run(outcome: str) -> None:
+    """Count one run of a schedule that has ended, or was passed over, with this outcome."""
+    _schedule_runs.labels(outcome).inc()
+
+
+def count_schedule_lateness(seconds: float) -> None:
+    """Count one run of a schedule that began so long after it was due."""
+    _schedule_lateness.observe(seconds)
+
+
+def show_schedules(running: Callable[[], float], waiting: Callable[[], float], late: Callable[[], float]) -> None:
+    """Show in `/metrics` how many runs are under way and how many schedules wait, and since when (seconds)."""
+    _schedules_running.set_function(running)
+    _schedules_waiting.set_function(waiting)
+    _schedules_late.set_function(late)
+
+
 def serve(port: int) -> None:
     """Serve /metrics on all addresses at `port`, in threads of its own."""
     start_http_server(port, registry=REGISTRY)

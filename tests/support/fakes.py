@@ -97,8 +97,7 @@ class World:
         } | {key: server[key] for key in ("uid", "suspended") if server.get(key)}
         replicas = values.get("replicas", 1)
         annotations = {ANNOTATION: json.dumps(record)}
-        if values.get("schedules"):
-            annotations[SCHEDULES] = json.dumps(values["schedules"])
+        schedules = {SCHEDULES: json.dumps(values["schedules"])} if values.get("schedules") else {}
         # Helm leaves annotations alone that others have written.
         others = dict(self.statefulsets.get(id, {}).get("metadata", {}).get("annotations", {}))
         others.pop(SCHEDULES, None)
@@ -109,7 +108,7 @@ class World:
             "creationTimestamp": TIME,
         }
         self.statefulsets[id] = {
-            "metadata": {**metadata, "annotations": {**others, **annotations}},
+            "metadata": {**metadata, "annotations": {**others, **annotations, **schedules}},
             "spec": {"replicas": replicas, "template": {"spec": {"containers": [{"name": "game"}]}}},
             "status": {},
         }

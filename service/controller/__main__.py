@@ -13,6 +13,7 @@ from service.assembly import build_context
 from service.cluster.reader import ClusterReader
 from service.controller.leader import Leader, Term
 from service.controller.part import Part
+from service.controller.schedules import Schedules
 from service.errors import StartupError
 from service.files.accounts import SecretAccounts
 from service.helm.releases import HelmReleases
@@ -29,7 +30,7 @@ log = logging.getLogger("service.controller")
 
 def parts_of(context: Context) -> list[Part]:
     """All parts, in the order in which they start."""
-    return []
+    return [Schedules(context, lambda event: log.info("event %s of server %d", event.type, event.server))]
 
 
 def run(settings: Settings, stop: threading.Event) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from service.kube.times import stamp
@@ -143,9 +143,12 @@ def base(run: Run | None, of: str, since: datetime) -> datetime:
 
 def asked(run: Run | None, of: str, now: datetime, by: str) -> Run:
     """Someone asks for a run now; raises AlreadyRunning if there is one, or it was asked for."""
-    if run is not None and run.of == of and (run.running or run.asked_for):
+    if run is None or run.of != of:
+        return Run(of, now, asked_by=by)
+    if run.running or run.asked_for:
         raise AlreadyRunning
-    return Run(of, now, asked_by=by)
+    # After the last one, also by a clock that is behind: otherwise that one would be due again.
+    return Run(of, max(now, run.due + timedelta(microseconds=1)), asked_by=by)
 
 
 def aborted(run: Run | None, of: str, now: datetime) -> Run | None:

@@ -57,7 +57,10 @@ GAMESERVER: dict[str, Case] = {
     ),
     "replicas": one(0, S, "spec.replicas"),
     "schedules": one(
-        {"nightly": SCHEDULE}, S, "metadata.annotations.gameserver~schedules", json.dumps({"nightly": SCHEDULE}, separators=(",", ":"))
+        {"nightly": SCHEDULE},
+        S,
+        "metadata.annotations.gameserver~schedules",
+        json.dumps({"nightly": SCHEDULE}, separators=(",", ":")),
     ),
     # A rendered install is revision 1.
     "keepPodInRevision": one(1, S, "spec.updateStrategy.rollingUpdate.partition"),

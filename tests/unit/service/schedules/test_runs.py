@@ -127,6 +127,13 @@ def test_asking_for_a_run() -> None:
     assert runs.asked(replace(begun(), of="an earlier one"), OF, NOW, "shop").asked_for
 
 
+def test_asking_with_a_clock_that_is_behind() -> None:
+    """What was dealt with stays so."""
+    ended = runs.ended(begun(), OF, DUE, "a", NOW, "succeeded")
+    asked = runs.asked(ended, OF, DUE - timedelta(seconds=2), "shop")
+    assert runs.base(asked, OF, DUE - timedelta(days=1)) > DUE
+
+
 def test_aborting() -> None:
     """A run ends before its next step, one that was asked for at once; any other stays as it is."""
     assert runs.aborted(None, OF, NOW) is None

@@ -59,6 +59,7 @@ TOKEN_CALLS = {
 }
 """The calls about tokens; test_tokens.py tests them."""
 BODIES = {
+    "PUT /api/v1/server/1/schedule/some": {"cron": "H 4 * * *", "steps": [{"stop": {}}]},
     "POST": SIZES,
     "PUT /api/v1/server/1/sftp": {"password": True},
     "PATCH /api/v1/server/1/": {},

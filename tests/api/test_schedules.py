@@ -301,10 +301,9 @@ def test_what_a_login_sets_lasts_longer_than_the_login(world: World, settings: S
     records: dict[str, str] = {}
     client = make(world, settings, records=records)
     client.post("/api/v1/server/1/", {**SIZES, "customer": "acme"})
-    scopes = ["schedule", "server:power"]
-    link = client.post("/api/v1/login-link", {"customer": "acme", "scopes": scopes}).get_json()
-    token = client.flask.post(f"/api/v1/login/{link['link'].rpartition('/')[2]}").get_json()["token"]
-    headers = {"Authorization": f"Bearer {token}"}
+    wanted = {"customer": "acme", "scopes": ["schedule", "server:power"], "minutes": 5}
+    link = client.post("/api/v1/login-link", wanted).get_json()["link"]
+    headers = {"Authorization": f"Bearer {client.flask.get(link).get_json()['token']}"}
     assert client.flask.put(PATH, json=NIGHTLY, headers=headers).status_code == 201
     by = spec.of_values(world.values[1]["schedules"])["nightly"].by
     assert (by.token, by.customer) == ("shop", "acme")

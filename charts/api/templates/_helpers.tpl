@@ -137,7 +137,7 @@ server-values.yaml: {{ .Values.serverValues | toYaml | quote }}
   value: {{ range $index, $secret := . }}{{ if $index }},{{ end }}{{ $secret.name }}{{ end }}
 {{- end }}
 - name: CONTROLLER_OPERATIONS_AT_ONCE
-  value: {{ int .Values.controller.operationsAtOnce | quote }}
+  value: {{ int ((.Values.controller).operationsAtOnce | default 8) | quote }}
 - name: HELM_PROCESSES
   value: {{ int .Values.helmProcesses | quote }}
 - name: LOG_LEVEL

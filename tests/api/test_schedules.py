@@ -174,6 +174,23 @@ def test_the_steps_scopes_are_needed(world: World, settings: Settings) -> None:
     assert client.post(f"{PATH}/abort", token="timer").status_code == 200
 
 
+def test_each_call_needs_its_scope(world: World, settings: Settings) -> None:
+    """`schedule`, whatever else the token may do; no bundle but `admin` has it."""
+    client = make(world, settings, tokens.entry("operator", "operator-secret", scopes=["read", "operate"]))
+    client.post("/api/v1/server/1/", SIZES)
+    put(client)
+    for answer in (
+        put(client, token="operator"),
+        client.get(PATH, token="operator"),
+        client.get("/api/v1/server/1/schedule/", token="operator"),
+        client.post(f"{PATH}/run", token="operator"),
+        client.post(f"{PATH}/abort", token="operator"),
+        client.delete(PATH, token="operator"),
+    ):
+        assert (answer.status_code, answer.get_json()["type"]) == (403, "/problems/missing-scope")
+        assert "`schedule`" in answer.get_json()["detail"]
+
+
 def test_a_customer_cannot_change_schedules_of_a_suspended_server(world: World, settings: Settings) -> None:
     """Set, run, abort and delete answer 403 with the reason."""
     scopes = ["schedule", "server:power", "server:read"]

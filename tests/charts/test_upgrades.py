@@ -50,7 +50,7 @@ def test_an_upgrade_with_reuse_values_keeps_the_objects(chart: str, name: str, t
 
 
 def test_an_earlier_charts_release_takes_schedules_and_its_pod_stays(tmp_path: Path) -> None:
-    """`--reuse-values` with that chart's defaults, which know no schedules. Only the StatefulSet's own annotation changes."""
+    """`--reuse-values` with that chart's defaults, which know no schedules. Only the annotation is new."""
     earlier = installed.read("gameserver")
     nightly = {
         "cron": "H 4 * * *",

@@ -14,22 +14,29 @@ from service.servers.spec import spec_of_values
 from service.tokens import Token
 
 
-def start(context: Context, caller: Token, target: Target) -> None:
-    """Start the server; a running server keeps running. May raise Suspended."""
+def start(context: Context, caller: Token, target: Target) -> bool:
+    """Start the server; a running server keeps running, which returns False. May raise Suspended."""
     with context.releases.locked(target.id):
-        ensure_running(context, caller, context.cluster.server(target.id))
+        return ensure_running(context, caller, context.cluster.server(target.id))
 
 
-def stop(context: Context, target: Target) -> None:
-    """Stop the server, after the game has saved its world; a stopped server stays stopped."""
-    context.releases.change(target.id, lambda current: values.started(current, False))
+def stop(context: Context, target: Target) -> bool:
+    """Stop the server, after the game has saved its world; a stopped server stays stopped, which returns False."""
+    return context.releases.change(target.id, lambda current: values.started(current, False))
 
 
-def restart(context: Context, caller: Token, target: Target, at: datetime | None = None) -> None:
+def restart(context: Context, caller: Token, target: Target, at: datetime | None = None) -> bool:
     """Restart the server with a new pod; a stopped server starts. May raise Suspended.
 
-    With `at`, this is the restart that was to be at that time: if the server was restarted then or later, nothing
-    happens. So whoever does not know whether it was done can do it again.
+    Args:
+        context: The operation's collaborators.
+        caller: The caller.
+        target: The server.
+        at: When the restart was decided on; now by default. A server that has been restarted since is left alone, so
+            whoever repeats a restart after a crash cannot restart the server twice.
+
+    Returns:
+        False if the server has been restarted since `at`.
     """
 
     def new_values(current: values.Values) -> values.Values:
@@ -38,11 +45,11 @@ def restart(context: Context, caller: Token, target: Target, at: datetime | None
             return current
         return values.reachable(values.restarted(current, at or datetime.now(UTC)), context.settings.external_host)
 
-    context.releases.change(target.id, new_values)
+    return context.releases.change(target.id, new_values)
 
 
-def ensure_running(context: Context, caller: Token, objects: Objects) -> None:
-    """Start the server unless it is running. The calling thread must hold the server's Lease.
+def ensure_running(context: Context, caller: Token, objects: Objects) -> bool:
+    """Start the server unless it is running, which returns False. The calling thread must hold the server's Lease.
 
     If the server is in a back-off, it gets a new pod at once. May raise Suspended.
     """
@@ -54,4 +61,4 @@ def ensure_running(context: Context, caller: Token, objects: Objects) -> None:
         new = values.restarted(running, datetime.now(UTC)) if waits else running
         return values.reachable(new, context.settings.external_host) if new != current else current
 
-    context.releases.change(objects.id, new_values)
+    return context.releases.change(objects.id, new_values)

@@ -179,23 +179,25 @@ def show_active(active: bool) -> None:
 
 
 _schedule_runs = Counter(
-    "gameserver_schedule_runs", "Runs of schedules that have ended, by outcome.", ["outcome"], registry=REGISTRY
+    "gameserver_schedule_runs", "Runs of schedules that have ended, by outcome.", ["outcome"], registry=None
 )
 _schedule_lateness = Histogram(
     "gameserver_schedule_lateness_seconds",
     "How long after its due time each run began.",
     buckets=(0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800),
-    registry=REGISTRY,
+    registry=None,
 )
-_schedules_running = Gauge("gameserver_schedule_running", "Runs of schedules that are under way.", registry=REGISTRY)
+_schedules_running = Gauge("gameserver_schedule_running", "Runs of schedules that are under way.", registry=None)
 _schedules_waiting = Gauge(
     "gameserver_schedule_waiting",
     "Schedules that are due, or have a step to do, and wait for a worker.",
-    registry=REGISTRY,
+    registry=None,
 )
 _schedules_late = Gauge(
-    "gameserver_schedule_late_seconds", "For how long the one of them has waited that waits longest.", registry=REGISTRY
+    "gameserver_schedule_late_seconds", "For how long the one of them has waited that waits longest.", registry=None
 )
+_SCHEDULES = (_schedule_runs, _schedule_lateness, _schedules_running, _schedules_waiting, _schedules_late)
+"""Registered by `show_schedules`, because only the controller's pods have them."""
 
 
 def count_schedule_run(outcome: str) -> None:
@@ -209,7 +211,13 @@ def count_schedule_lateness(seconds: float) -> None:
 
 
 def show_schedules(running: Callable[[], float], waiting: Callable[[], float], late: Callable[[], float]) -> None:
-    """Show in `/metrics` how many runs are under way and how many schedules wait, and since when (seconds)."""
+    """Show how many runs are under way and how many schedules wait, and since when (seconds).
+
+    The first call adds the metrics of schedules.
+    """
+    if _schedule_runs not in REGISTRY._collector_to_names:
+        for collector in _SCHEDULES:
+            REGISTRY.register(collector)
     _schedules_running.set_function(running)
     _schedules_waiting.set_function(waiting)
     _schedules_late.set_function(late)

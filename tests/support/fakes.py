@@ -249,10 +249,10 @@ class FakeCluster:
 
     def annotate(self, id: int, uid: str, name: str, change: Callable[[str | None], str | None]) -> str | None:
         self.world.check()
-        statefulset = self.world.statefulsets.get(id)
-        if statefulset is None or server_uid(self._objects(id)) != uid:
-            raise ServerNotFound
         with self._annotating:
+            statefulset = self.world.statefulsets.get(id)
+            if statefulset is None or server_uid(ServerObjects(id, statefulset)) != uid:
+                raise ServerNotFound
             annotations = dict(statefulset["metadata"].get("annotations", {}))
             old = annotations.pop(name, None)
             text = change(old)
@@ -260,9 +260,9 @@ class FakeCluster:
                 return text
             if text is not None:
                 annotations[name] = text
-            before = deepcopy(statefulset)
-            statefulset["metadata"]["annotations"] = annotations
-            self.world.tell(id, "statefulset", before, deepcopy(statefulset))
+            now = {**statefulset, "metadata": {**statefulset["metadata"], "annotations": annotations}}
+            self.world.statefulsets[id] = now
+            self.world.tell(id, "statefulset", statefulset, now)
         return text
 
     def service(self, name: str) -> Object | None:

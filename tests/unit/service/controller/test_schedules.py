@@ -28,6 +28,7 @@ from service.servers.chartvalues import ChartValues
 from service.servers.names import SCHEDULE_RUNS
 from service.settings import Settings
 from service.telemetry import logs
+from service.telemetry.metrics import REGISTRY
 from service.tokens import Token
 from tests.support.fakes import FakeCluster, FakeReleases, FakeTokens, World
 
@@ -612,6 +613,36 @@ def test_the_events_of_the_pod_before_are_told_again(setting: Setting) -> None:
     setting.now += timedelta(minutes=6)
     setting.new_controller()
     assert setting.events == [event, event]
+
+
+def test_metrics(setting: Setting) -> None:
+    """Runs by outcome, how late they began, how many are under way, and how many wait and for how long."""
+
+    def value(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(f"gameserver_schedule_{name}", labels) or 0.0
+
+    names = ("runs_total", "lateness_seconds_sum", "lateness_seconds_count")
+    before = {name: value(name, **({"outcome": "succeeded"} if name == "runs_total" else {})) for name in names}
+    setting.server(1, nightly=replace(NIGHTLY, steps=STEPS))
+    setting.work()
+    setting.now = DUE + timedelta(seconds=7)
+    assert (value("running"), value("waiting"), value("late_seconds")) == (0, 1, 7)
+    setting.work()
+    assert (value("running"), value("waiting"), value("late_seconds")) == (1, 0, 0)
+    setting.work(setting.now + timedelta(minutes=2))
+    assert value("running") == 0
+    assert value("runs_total", outcome="succeeded") - before["runs_total"] == 1
+    assert value("lateness_seconds_sum") - before["lateness_seconds_sum"] == 7
+    assert value("lateness_seconds_count") - before["lateness_seconds_count"] == 1
+
+
+def test_a_pod_that_is_not_active_looks_at_nothing(setting: Setting) -> None:
+    """So it does not seem to be late."""
+    waiting = Schedules(setting.context, setting.events.append, clock=lambda: setting.now)
+    waiting.start()
+    setting.server(1, nightly=NIGHTLY)
+    setting.now = DUE + timedelta(hours=1)
+    assert (waiting._agenda.waiting(), waiting._agenda.oldest()) == (0, 0)
 
 
 def test_a_pod_that_is_deposed_stops(setting: Setting) -> None:

@@ -513,6 +513,36 @@ def test_a_step_whose_answer_was_lost(setting: Setting, monkeypatch: pytest.Monk
     assert outcome(setting)[2].endswith("Nobody knows whether the step was done.")
 
 
+def test_a_begin_whose_answer_was_lost(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run that was written goes on: it is this controller's, and has done nothing yet."""
+    setting.server(1, nightly=NIGHTLY)
+    annotate, lost = setting.cluster.annotate, [True]
+
+    def write(*args: Any) -> str | None:
+        text = annotate(*args)
+        if lost and lost.pop():
+            raise errors.ClusterUnavailable
+        return text
+
+    monkeypatch.setattr(setting.cluster, "annotate", write)
+    setting.work(DUE + timedelta(seconds=5))
+    assert outcome(setting) == ("succeeded", 1, None)
+    assert setting.events == []
+
+
+def test_a_run_that_has_waited_goes_before_new_ones(setting: Setting) -> None:
+    """Its server is stopped; the others' are not yet."""
+    setting.server(1, nightly=replace(NIGHTLY, steps=(Step("stop"), Step("wait", 90), Step("start"))))
+    for id in range(2, 9):
+        setting.server(id, uid=f"u{id}", nightly=replace(NIGHTLY, cron="1 4 * * *", steps=(Step("stop"),)))
+    setting.work(DUE + timedelta(seconds=59))
+    setting.world.history.clear()
+    setting.now = DUE + timedelta(minutes=5)
+    setting.work()
+    assert [id for _, id in setting.world.history][0] == 1
+    assert len(setting.world.history) == 8
+
+
 def test_a_step_that_fails_ends_the_run(setting: Setting) -> None:
     """With the reason that the API would give; the next run comes."""
     setting.server(1, nightly=replace(NIGHTLY, steps=(Step("restart"), Step("stop"))))

@@ -8,9 +8,9 @@ from flask import Flask
 from flask_smorest import Api  # type: ignore[import-untyped]
 
 from service import __version__
-from service.api import disks, document, events, files, games, health, operations, ports, servers
+from service.api import disks, document, events, files, games, health, operations, ports, schedules, servers
 from service.api import tokens as tokens_api
-from service.api.converters import ServerId, id_schema
+from service.api.converters import Name, ServerId, id_schema, name_schema
 from service.assembly import build_context
 from service.operations.context import Context
 from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens
@@ -58,6 +58,7 @@ def create_app(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.url_map.converters["id"] = ServerId
+    app.url_map.converters["name"] = Name
     context = build_context(settings, cluster, releases, accounts, tokens, records)
     app.extensions["gameserver"] = context
     problems.register(app)
@@ -75,10 +76,11 @@ def _register_routes(app: Flask, context: Context) -> None:
         },
     )
     api.register_converter(ServerId, id_schema)
+    api.register_converter(Name, name_schema)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     api.spec.components.schema("ProblemAnswer", schema=ProblemAnswer)
     # The ports share the blueprint of the servers.
-    modules = (health, servers, ports, files, disks, games, operations, events, tokens_api)
+    modules = (health, servers, ports, files, disks, games, operations, events, schedules, tokens_api)
     for blueprint in dict.fromkeys(module.blueprint for module in modules):
         api.register_blueprint(blueprint)
     app.register_blueprint(reference.blueprint)

@@ -263,6 +263,34 @@ class Suspended(Problem):
     )
 
 
+class ScheduleNotFound(Problem):
+    slug = "schedule-not-found"
+    status = 404
+    title = "There is no such schedule"
+    explanation = "The server has no schedule with this name."
+
+
+class TooManySchedules(Problem):
+    slug = "too-many-schedules"
+    status = 409
+    title = "There are too many schedules"
+    explanation = "A server has at most 20 schedules. Delete one first."
+
+
+class ScheduleRunning(Problem):
+    slug = "schedule-running"
+    status = 409
+    title = "The schedule is already running"
+    explanation = "A schedule runs once at a time. Wait until this run has ended, or abort it."
+
+
+class SchedulePaused(Problem):
+    slug = "schedule-paused"
+    status = 409
+    title = "The schedule is paused"
+    explanation = "The token that set it no longer allows what it does; `detail` says why. To go on, set it again."
+
+
 class OperationInProgress(Problem):
     slug = "operation-in-progress"
     status = 409

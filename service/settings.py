@@ -46,6 +46,7 @@ class Settings:
     log_level: str = "info"
     log_format: str = "json"
     drain_seconds: int = 5
+    controller_operations_at_once: int = 8
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -98,6 +99,9 @@ class Settings:
             log_level=text("LOG_LEVEL", default.log_level).lower(),
             log_format=text("LOG_FORMAT", default.log_format).lower(),
             drain_seconds=number("DRAIN_SECONDS", default.drain_seconds),
+            controller_operations_at_once=number(
+                "CONTROLLER_OPERATIONS_AT_ONCE", default.controller_operations_at_once, 1, 100
+            ),
         )
         if settings.external_host and not _is_host(settings.external_host):
             raise StartupError(

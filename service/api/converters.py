@@ -1,4 +1,4 @@
-"""The URL converter for server ids."""
+"""The URL converters for server ids and for names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from werkzeug.routing import BaseConverter
 
+from service.schedules.spec import NAME
 from service.servers.names import LARGEST_ID
 
 
@@ -38,3 +39,14 @@ class ServerId(BaseConverter):
 def id_schema(converter: Any) -> dict[str, Any]:
     """The OpenAPI schema of a server's id."""
     return {"type": "integer", "format": "int64", "minimum": 1, "maximum": LARGEST_ID}
+
+
+class Name(BaseConverter):
+    """The name of a schedule in a path; a path with anything else in its place answers 404."""
+
+    regex = NAME.pattern
+
+
+def name_schema(converter: Any) -> dict[str, Any]:
+    """The OpenAPI schema of a schedule's name."""
+    return {"type": "string", "pattern": f"^{NAME.pattern}$"}

@@ -15,6 +15,7 @@ from service.controller.bulk import Bulk
 from service.controller.events import Events
 from service.controller.leader import Leader, Term
 from service.controller.part import Part
+from service.controller.schedules import Schedules
 from service.errors import StartupError
 from service.files.accounts import SecretAccounts
 from service.helm.releases import HelmReleases
@@ -32,7 +33,7 @@ log = logging.getLogger("service.controller")
 def parts_of(context: Context) -> list[Part]:
     """All parts, in the order in which they start."""
     events = Events(context.cluster, context.records)
-    return [events, Bulk(context, lambda objects: False)]
+    return [events, Bulk(context, lambda objects: False), Schedules(context, events.add)]
 
 
 def run(settings: Settings, stop: threading.Event) -> None:

@@ -261,6 +261,50 @@ def count_bulk_step(action: str, outcome: str) -> None:
     """Count one step of an operation that has ended."""
     _bulk_steps.labels(action, outcome).inc()
 
+_schedule_runs = Counter(
+    "gameserver_schedule_runs", "Runs of schedules that have ended, by outcome.", ["outcome"], registry=None
+)
+_schedule_lateness = Histogram(
+    "gameserver_schedule_lateness_seconds",
+    "How long after its due time each run began.",
+    buckets=(0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800),
+    registry=None,
+)
+_schedules_running = Gauge("gameserver_schedule_running", "Runs of schedules that are under way.", registry=None)
+_schedules_waiting = Gauge(
+    "gameserver_schedule_waiting",
+    "Schedules that are due, or have a step to do, and wait for a worker.",
+    registry=None,
+)
+_schedules_late = Gauge(
+    "gameserver_schedule_late_seconds", "For how long the one of them has waited that waits longest.", registry=None
+)
+_SCHEDULES = (_schedule_runs, _schedule_lateness, _schedules_running, _schedules_waiting, _schedules_late)
+"""Registered by `show_schedules`, because only the controller's pods have them."""
+
+
+def count_schedule_run(outcome: str) -> None:
+    """Count one run of a schedule that has ended, or was passed over, with this outcome."""
+    _schedule_runs.labels(outcome).inc()
+
+
+def count_schedule_lateness(seconds: float) -> None:
+    """Count one run of a schedule that began so long after it was due."""
+    _schedule_lateness.observe(seconds)
+
+
+def show_schedules(running: Callable[[], float], waiting: Callable[[], float], late: Callable[[], float]) -> None:
+    """Show how many runs are under way and how many schedules wait, and since when (seconds).
+
+    The first call adds the metrics of schedules.
+    """
+    if _schedule_runs not in REGISTRY._collector_to_names:
+        for collector in _SCHEDULES:
+            REGISTRY.register(collector)
+    _schedules_running.set_function(running)
+    _schedules_waiting.set_function(waiting)
+    _schedules_late.set_function(late)
+
 
 def serve(port: int) -> None:
     """Serve /metrics on all addresses at `port`, in threads of its own."""

@@ -46,6 +46,15 @@ CALLS = {
     "GET /api/v1/event/": "server:read",
     "GET /api/v1/game": "server:read",
 }
+SCHEDULE_CALLS = {
+    "GET /api/v1/server/1/schedule/": "schedule",
+    "GET /api/v1/server/1/schedule/nightly": "schedule",
+    "PUT /api/v1/server/1/schedule/nightly": "schedule",
+    "DELETE /api/v1/server/1/schedule/nightly": "schedule",
+    "POST /api/v1/server/1/schedule/nightly/run": "schedule",
+    "POST /api/v1/server/1/schedule/nightly/abort": "schedule",
+}
+"""The calls about schedules; test_schedules.py tests them."""
 TOKEN_CALLS = {
     "GET /api/v1/token": "token",
     "POST /api/v1/token": "token",
@@ -61,6 +70,7 @@ OPERATION_CALLS = {
 }
 """The calls about operations, which need the scope of the action too; test_operations.py tests them."""
 BODIES = {
+    "PUT /api/v1/server/1/schedule/some": {"cron": "H 4 * * *", "steps": [{"stop": {}}]},
     "POST": SIZES,
     "PUT /api/v1/server/1/sftp": {"password": True},
     "PATCH /api/v1/server/1/": {},
@@ -89,13 +99,16 @@ def send(client: Client, call: str, token: str = "shop", id: int = 1, **more: An
 
 def test_the_table_of_calls_is_complete(client: Client) -> None:
     """It has every route and method that needs a token, with the scope."""
+    names = {"<id:id>": "1", "<name:name>": "nightly"}
     declared = {
-        f"{method} {re.sub('<any[^>]*>', 'primary', route.rule.replace('<id:id>', '1'))}": route.access.scope
+        f"{method} {re.sub('<any[^>]*>', 'primary', re.sub('<[a-z]+:[a-z]+>', lambda m: names[m[0]], route.rule))}": (
+            route.access.scope
+        )
         for route in client.flask.application.extensions["routes"]
         if route.access.scope is not None
         for method in route.methods
     }
-    assert declared == CALLS | TOKEN_CALLS | OPERATION_CALLS
+    assert declared == CALLS | OPERATION_CALLS | SCHEDULE_CALLS | TOKEN_CALLS
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -58,6 +58,9 @@ def _app() -> Any:
 
 _KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL2mCL181PUlONafAsoXZ401Tu1OFFE/3KvxBdZIunej"
 schemathesis.openapi.format("ssh-public-key", strategies.text("abc ", max_size=9).map(f"{_KEY} {{}}".format))
+_CRONS = ["H 4 * * *", "0 4 * * *", "*/5 * * * *", "30 2 1,15 * MON-FRI", "H H L * *"]
+schemathesis.openapi.format("cron", strategies.sampled_from(_CRONS))
+schemathesis.openapi.format("timezone", strategies.sampled_from(["UTC", "Europe/Berlin", "Australia/Lord_Howe"]))
 schema = schemathesis.openapi.from_wsgi("/openapi.json", _app())
 
 

@@ -6,6 +6,7 @@ them fails a test.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -19,6 +20,13 @@ GAME = POD + "containers.0."
 TOLERATION = {"key": "games", "operator": "Exists", "effect": "NoSchedule"}
 AFFINITY: dict[str, Any] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
 BEHAVIOR = {"scaleDown": {"stabilizationWindowSeconds": 60}}
+SCHEDULE = {
+    "by": {"customer": "acme", "scopes": ["server:power"], "since": "2026-06-01T00:00:00Z", "token": "shop"},
+    "cron": "H 4 * * *",
+    "enabled": True,
+    "steps": [{"stop": {}}, {"wait": 60}, {"start": {}}],
+    "timezone": "Europe/Berlin",
+}
 PEER = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
 
 # value → (what it is set to, [(manifest, path, expected)], other values that it needs)
@@ -48,6 +56,12 @@ GAMESERVER: dict[str, Case] = {
         {},
     ),
     "replicas": one(0, S, "spec.replicas"),
+    "schedules": one(
+        {"nightly": SCHEDULE},
+        S,
+        "metadata.annotations.gameserver~schedules",
+        json.dumps({"nightly": SCHEDULE}, separators=(",", ":")),
+    ),
     # A rendered install is revision 1.
     "keepPodInRevision": one(1, S, "spec.updateStrategy.rollingUpdate.partition"),
     "restartedAt": one("now", S, "spec/template/metadata/annotations", {"gameserver/restarted-at": "now"}),
@@ -312,6 +326,7 @@ API: dict[str, Case] = {
         metrics={"prometheusRule": {"enabled": True}},
     ),
     "controller.replicaCount": one(3, CONTROLLER, "spec.replicas"),
+    "controller.operationsAtOnce": one(3, CONTROLLER, "env CONTROLLER_OPERATIONS_AT_ONCE", "3"),
     "controller.resources.requests.cpu": one("1", CONTROLLER, GAME + "resources.requests.cpu"),
     "controller.resources.requests.memory": one("1Gi", CONTROLLER, GAME + "resources.requests.memory"),
     "controller.resources.limits.memory": one("2Gi", CONTROLLER, GAME + "resources.limits.memory"),

@@ -136,6 +136,8 @@ server-values.yaml: {{ .Values.serverValues | toYaml | quote }}
 - name: DISK_IMAGE_PULL_SECRETS
   value: {{ range $index, $secret := . }}{{ if $index }},{{ end }}{{ $secret.name }}{{ end }}
 {{- end }}
+- name: CONTROLLER_OPERATIONS_AT_ONCE
+  value: {{ int ((.Values.controller).operationsAtOnce | default 8) | quote }}
 - name: HELM_PROCESSES
   value: {{ int .Values.helmProcesses | quote }}
 {{- /* A release of an earlier chart may be upgraded with --reuse-values, which leaves new values out. */ -}}

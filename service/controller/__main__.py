@@ -11,6 +11,7 @@ from functools import partial
 
 from service.assembly import build_context
 from service.cluster.reader import ClusterReader
+from service.controller.idle import IdleStop
 from service.controller.leader import Leader, Term
 from service.controller.part import Part
 from service.errors import StartupError
@@ -29,7 +30,7 @@ log = logging.getLogger("service.controller")
 
 def parts_of(context: Context) -> list[Part]:
     """All parts, in the order in which they start."""
-    return []
+    return [IdleStop(context)]
 
 
 def run(settings: Settings, stop: threading.Event) -> None:

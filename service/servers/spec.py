@@ -36,6 +36,12 @@ def server_uid(objects: Objects) -> str | None:
     return own_uid(objects) or metadata.get("uid")
 
 
+def idle_stopped_at(objects: Objects) -> str | None:
+    """When the server was stopped because nobody played on it (RFC 3339); None if it was not, or has started since."""
+    at = (_annotation(objects.statefulset) or {}).get("idle_stopped")
+    return at if isinstance(at, str) and at else None
+
+
 @dataclass(frozen=True)
 class ServerSpec:
     """A server as a client requested it.
@@ -46,6 +52,7 @@ class ServerSpec:
         options: The game's options.
         customer: The customer; "" for none.
         rcon: "public" or "private".
+        idle_stop_minutes: The server stops when nobody has played for so long; 0 for never.
     """
 
     game: str
@@ -54,6 +61,7 @@ class ServerSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     customer: str = ""
     rcon: str = "public"
+    idle_stop_minutes: int = 0
 
     def difference(self, other: ServerSpec) -> list[str]:
         """The names of the fields in which `other` differs."""
@@ -95,6 +103,7 @@ def spec_of_values(values: Mapping[str, Any]) -> ServerSpec:
         options=_options(server.get("options")),
         customer=str(server.get("customer") or ""),
         rcon=str(_mapping(values.get("rcon")).get("visibility") or "public"),
+        idle_stop_minutes=max(0, _number(server.get("idleStopMinutes"))),
     )
 
 
@@ -138,6 +147,7 @@ def _annotated(object_: Mapping[str, Any] | None) -> ServerSpec | None:
         disk_gb=_number(fields.get("disk_gb")),
         options=_options(fields.get("options")),
         customer=str(fields.get("customer") or ""),
+        idle_stop_minutes=max(0, _number(fields.get("idle_stop_minutes"))),
     )
 
 

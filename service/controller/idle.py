@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 from structlog.contextvars import bound_contextvars
@@ -52,6 +52,9 @@ class IdleStop:
     Args:
         context: The collaborators of the operations.
         clock: Returns the current time.
+
+    Attributes:
+        due: The servers to stop, each with the time of its last question.
     """
 
     def __init__(self, context: Context, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -68,7 +71,7 @@ class IdleStop:
         # When a server answered last whose annotation says how many players are on it.
         self._shown: dict[int, datetime] = {}
         self._numbers_written: dict[int, datetime] = {}
-        self._due: queue.SimpleQueue[Due] = queue.SimpleQueue()
+        self.due: queue.SimpleQueue[Due] = queue.SimpleQueue()
         self._stopping: set[int] = set()
 
     def start(self) -> None:
@@ -91,12 +94,12 @@ class IdleStop:
             pass
 
     def _lane(self, term: Term, silent: bool, asked: datetime | None) -> None:
-        """Ask those that were silent last time, or those that were not, again and again."""
+        """One round after the other."""
         with ThreadPoolExecutor(AT_ONCE, "idle") as pool:
             while True:
                 began = self._clock()
                 try:
-                    self._round(term, silent, asked, pool)
+                    self.round(term, pool, silent=silent, asked=asked)
                 except Deposed:
                     return
                 except Problem as problem:
@@ -108,7 +111,15 @@ class IdleStop:
                 except Deposed:
                     return
 
-    def _round(self, term: Term, silent: bool, asked: datetime | None, pool: ThreadPoolExecutor) -> None:
+    def round(self, term: Term, pool: Executor, *, silent: bool, asked: datetime | None) -> None:
+        """Ask the servers that were silent last time, or those that were not, once.
+
+        Args:
+            term: The term of this controller.
+            pool: Runs as many questions at once as it has threads.
+            silent: Which servers.
+            asked: When the controller before this one asked last; None if unknown.
+        """
         ids = self._context.cluster.known_ids()
         servers = [objects for objects in self._known(ids) if (objects.id in self._silent) == silent]
         list(pool.map(lambda objects: self._look(term, objects, asked), servers))
@@ -126,9 +137,9 @@ class IdleStop:
         term.require()
         with bound_contextvars(server=objects.id):
             try:
-                found = self._ask(objects, asked)
+                found, due = self._ask(objects, asked)
                 self._write(term, objects, found)
-                if found is not None and found.due(self._clock()):
+                if due:
                     self._queue(objects)
             except ServerNotFound:
                 pass
@@ -142,21 +153,22 @@ class IdleStop:
             except Exception:
                 log.exception("counting the players of the server failed; the others' are counted")
 
-    def _ask(self, objects: Objects, asked: datetime | None = None) -> Outlook | None:
-        """Ask the server's game and return what follows.
+    def _ask(self, objects: Objects, asked: datetime | None = None) -> tuple[Outlook | None, bool]:
+        """Ask the server's game.
 
         Args:
             objects: The server's objects.
             asked: When another controller asked last; what it has written goes on.
 
         Returns:
-            None if nothing is asked: the server does not run, has no idle stop, or its game cannot be asked.
+            What follows; None if nothing is asked, because the server does not run, has no idle stop, or its game
+            cannot be asked. And whether it is due to be stopped, which it is only if the game has answered just now.
         """
         id, spec, pod, since = objects.id, spec_of_objects(objects), uid(objects.pod), running_since(state_of(objects))
         if not _is_asked(self._context, spec) or spec is None or pod is None or since is None:
             self._answers.pop(id, None)
             self._silent.discard(id)
-            return None
+            return None, False
         players: int | None = None
         try:
             players = self._counts.on(objects)
@@ -173,7 +185,8 @@ class IdleStop:
                 answers = heard(answers, pod, players, now, self._pace)
             if answers is not None:
                 self._answers[id] = answers
-        return outlook(spec.idle_stop_minutes, pod, since, answers, now, self._pace)
+        found = outlook(spec.idle_stop_minutes, pod, since, answers, now, self._pace)
+        return found, players is not None and found.due(now)
 
     def _write(self, term: Term, objects: Objects, found: Outlook | None) -> None:
         """Write the outlook to the server's annotation, if it is news."""
@@ -238,36 +251,33 @@ class IdleStop:
             if server is None or objects.id in self._stopping:
                 return
             self._stopping.add(objects.id)
-        self._due.put((objects.id, server, self._clock() + self._pace.confirm))
+        self.due.put((objects.id, server, self._clock() + self._pace.confirm))
 
     def _stop_due(self, term: Term) -> None:
-        while True:
-            id, server, when = self._due.get()
-            try:
+        try:
+            while True:
+                id, server, when = self.due.get()
                 term.sleep(max(0.0, (when - self._clock()).total_seconds()))
-                with bound_contextvars(server=id), term.step():
-                    self._stop(id, server)
-            except Deposed:
-                return
+                self.stop(term, id, server)
+        except Deposed:
+            pass
+
+    def stop(self, term: Term, id: int, uid: str) -> None:
+        """Ask the server once more, under its Lease, and stop it if still nobody plays and it has still this uid."""
+        with bound_contextvars(server=id), term.step():
+            try:
+                if stop_idle(self._context, id, uid, lambda objects: self._ask(objects)[1], self._clock()):
+                    metrics.count_idle_stop("success")
+                    logs.audit(token=ACTOR, action="idle_stop", server=id, outcome="ok")
+            except ServerNotFound:
+                pass
+            except Problem as problem:
+                metrics.count_idle_stop(problem.slug)
+                log.warning("the server could not be stopped: %s", problem.detail)
             except Exception:
-                log.exception("stopping a server failed; it is tried again")
+                log.exception("the server could not be stopped")
             finally:
                 self._stopping.discard(id)
-
-    def _stop(self, id: int, server: str) -> None:
-        def confirm(objects: Objects) -> bool:
-            found = self._ask(objects)
-            return found is not None and found.due(self._clock())
-
-        try:
-            if stop_idle(self._context, id, server, confirm, self._clock()):
-                metrics.count_idle_stop("success")
-                logs.audit(token=ACTOR, action="idle_stop", server=id, outcome="ok")
-        except ServerNotFound:
-            pass
-        except Problem as problem:
-            metrics.count_idle_stop(problem.slug)
-            log.warning("the server could not be stopped: %s", problem.detail)
 
 
 def _is_asked(context: Context, spec: ServerSpec | None) -> bool:

@@ -304,6 +304,8 @@ def test_a_deleted_server_is_visible_until_its_game_has_ended(client: Client, wo
         "since": world.claims[1]["metadata"]["annotations"]["gameserver/kept-since"],
         "suspended": None,
         "notes": [],
+        "idle_stop_minutes": None,
+        "idle": None,
         "host": None,
         "ports": {},
     }

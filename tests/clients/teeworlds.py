@@ -1,4 +1,4 @@
-"""Players of Teeworlds 0.7 that join a server: each takes one of its slots until it leaves, or is silent for 10 seconds.
+"""Players of Teeworlds 0.7 that join a server: each takes one of its slots until it leaves or is silent for 10 s.
 
 https://github.com/teeworlds/teeworlds/blob/master/src/engine/shared/network.h: a packet starts with its flags, two
 numbers and the receiver's token. In a control packet the message follows.

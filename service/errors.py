@@ -251,8 +251,8 @@ class Suspended(Problem):
     status = 403
     title = "The server is suspended"
     explanation = (
-        "The shop or the operator has suspended the server; `detail` has the reason. Until that ends, only a token with "
-        "the scope `server:suspend` may do this."
+        "The shop or the operator has suspended the server; `detail` has the reason. Until they end that, only a token "
+        "with the scope `server:suspend` may do this."
     )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,11 @@ import pytest
 
 from service.app import create_app
 from service.errors import OperationFailed
-from service.servers.spec import Suspension
 from service.settings import Settings
 from service.tokens import SCOPES
 from tests.api.conftest import SIZES, Client
 from tests.support import tokens
 from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, World
-from tests.support.waiting import until
 
 SERVER = "/api/v1/server/1/"
 SUSPEND, UNSUSPEND = f"{SERVER}suspend", f"{SERVER}unsuspend"
@@ -63,9 +59,8 @@ def suspended(client: Client, world: World) -> Client:
 
 def shown(client: Client, token: str = "acme") -> dict[str, Any]:
     """The server as its customer sees it."""
-    answer = client.get(SERVER, token=token).json
-    assert answer is not None
-    return answer
+    server: dict[str, Any] = client.get(SERVER, token=token).get_json()
+    return server
 
 
 def test_a_suspended_server_stops_in_the_same_write(client: Client, world: World) -> None:
@@ -272,8 +267,9 @@ def test_a_suspension_by_hand_counts_as_one(client: Client, world: World) -> Non
         world.apply(1, world.values[1])
         assert shown(client)["suspended"] == expected
         assert client.patch(f"{SERVER}restart", token="acme").status_code == 403
-    for value in ({}, None):
-        world.values[1]["server"]["suspended"] = value
+    nothings: list[dict[str, str] | None] = [{}, None]
+    for nothing in nothings:
+        world.values[1]["server"]["suspended"] = nothing
         world.apply(1, world.values[1])
         assert shown(client)["suspended"] is None
         assert client.patch(f"{SERVER}restart", token="acme").status_code == 200

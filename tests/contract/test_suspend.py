@@ -14,7 +14,7 @@ import pytest
 
 from service.access import Subject
 from service.assembly import build_context
-from service.errors import OperationInProgress, Suspended, TooManyOperations
+from service.errors import OperationInProgress, ServerNotFound, Suspended, TooManyOperations
 from service.operations import power
 from service.operations.change import change
 from service.operations.context import Context
@@ -26,6 +26,7 @@ from service.settings import Settings
 from service.tokens import Token
 from tests.contract.conftest import VALUES, Interfaces
 from tests.support.fakes import FakeAccounts
+from tests.support.waiting import until
 
 CUSTOMER = Token("acme", "", frozenset({"read", "operate"}))
 SHOP = Token("shop", "", frozenset({"read", "operate", "admin"}))
@@ -115,11 +116,10 @@ def test_no_start_comes_after_a_suspension(replicas: list[Replica]) -> None:
     one, other = replicas
     seen: list[tuple[float, str]] = []
     with insistent(replicas, seen):
-        time.sleep(0.5)
+        until(lambda: "done" in {outcome for _, outcome in seen})
         assert other.suspended()
         answered = time.monotonic()
-        time.sleep(0.5)
-    assert {outcome for began, outcome in seen if began < answered} >= {"done"}
+        until(lambda: len([began for began, _ in seen if began >= answered]) > 20)
     assert {outcome for began, outcome in seen if began >= answered} == {"suspended"}
     record = one.record()
     assert (record["suspended"]["reason"], record["replicas"]) == (REASON, 0)
@@ -140,6 +140,23 @@ def test_the_chart_carries_a_suspension(replicas: list[Replica], interfaces: Int
     assert not one.unsuspended()
     assert one.record() == {"suspended": None, "replicas": 0}
     assert _files_annotations(interfaces, one.id) == {}
+
+
+def test_a_later_server_with_the_id_is_not_meant(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
+    """The id may be given to another customer while a suspension waits for its turn."""
+    id = new_id()
+    replica = Replica.of(interfaces, interfaces.releases, id)
+    values = {uid: {**VALUES, "server": {**VALUES["server"], "uid": uid}} for uid in ("first", "second")}
+    interfaces.releases.install(id, values["first"])
+    earlier = replica.target()
+    assert earlier.uid == "first"
+    interfaces.releases.uninstall(id)
+    interfaces.releases.install(id, values["second"])
+    with pytest.raises(ServerNotFound):
+        suspend(replica.context, earlier, REASON)
+    with pytest.raises(ServerNotFound):
+        unsuspend(replica.context, earlier)
+    assert replica.record()["suspended"] is None
 
 
 def _files_annotations(interfaces: Interfaces, id: int) -> dict[str, str]:

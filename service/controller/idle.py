@@ -147,7 +147,8 @@ class IdleStop:
                 log.warning("what idle stop makes of the server could not be written: %s", problem.detail)
                 # The annotation is still from the other controller's answers.
                 if asked is not None:
-                    self._shown.setdefault(objects.id, asked)
+                    with self._lock:
+                        self._shown.setdefault(objects.id, asked)
             except Deposed:
                 raise
             except Exception:
@@ -166,18 +167,18 @@ class IdleStop:
         """
         id, spec, pod, since = objects.id, spec_of_objects(objects), uid(objects.pod), running_since(state_of(objects))
         if not _is_asked(self._context, spec) or spec is None or pod is None or since is None:
-            self._answers.pop(id, None)
-            self._silent.discard(id)
+            with self._lock:
+                self._answers.pop(id, None)
+                self._silent.discard(id)
             return None, False
         players: int | None = None
         try:
             players = self._counts.on(objects)
-            self._silent.discard(id)
         except Unknown as unknown:
             log.debug("the players of the server are unknown: %s", unknown)
-            self._silent.add(id)
         metrics.count_players_asked(known=players is not None)
         with self._lock:
+            (self._silent.add if players is None else self._silent.discard)(id)
             now, answers = self._clock(), self._answers.get(id)
             if answers is None and asked is not None:
                 answers = answers_of(outlook_of(objects), asked)
@@ -204,18 +205,22 @@ class IdleStop:
             text = None if found is None else found.as_text()
             with term.step():
                 self._context.cluster.annotate(id, server, IDLE, lambda _: text)
-            self._numbers_written[id] = now
-        if found is not None and found.players is not None:
-            self._shown[id] = self._answers[id].asked
-        else:
-            self._shown.pop(id, None)
+            with self._lock:
+                self._numbers_written[id] = now
+        with self._lock:
+            answers = self._answers.get(id)
+            if found is not None and found.players is not None and answers is not None:
+                self._shown[id] = answers.asked
+            else:
+                self._shown.pop(id, None)
 
     def _forget(self, ids: set[int]) -> None:
         """Forget servers that are gone."""
-        for known in (self._answers, self._shown, self._numbers_written):
-            for id in known.keys() - ids:
-                known.pop(id, None)
-        self._silent &= ids
+        with self._lock:
+            for known in (self._answers, self._shown, self._numbers_written):
+                for id in known.keys() - ids:
+                    known.pop(id, None)
+            self._silent &= ids
 
     # -- the time of the last answers ----------------------------------------------------------------------
 
@@ -232,7 +237,8 @@ class IdleStop:
                 return None
 
     def _write_asked(self, term: Term) -> None:
-        text = stamp(min(self._shown.values(), default=self._clock()), micro=True)
+        with self._lock:
+            text = stamp(min(self._shown.values(), default=self._clock()), micro=True)
         try:
             with term.step():
                 record = self._records.get(RECORD)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from structlog.contextvars import bound_contextvars
 
@@ -42,6 +43,8 @@ RECORD = "asked"
 ACTOR = "(idle stop)"
 """Who stops servers, in the audit log. No token can have this name."""
 
+NextDue = Callable[[Objects, datetime], datetime | None]
+"""When a schedule of the server is due first after a time; None if none is."""
 Due = tuple[int, str, datetime]
 """A server that is due to be stopped: its id, its uid, and when it is asked for the last time."""
 
@@ -52,14 +55,21 @@ class IdleStop:
     Args:
         context: The collaborators of the operations.
         clock: Returns the current time.
+        next_due: The servers' schedules.
 
     Attributes:
         due: The servers to stop, each with the time of its last question.
     """
 
-    def __init__(self, context: Context, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        context: Context,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        next_due: NextDue = lambda objects, moment: None,
+    ) -> None:
         self._context = context
         self._clock = clock
+        self._next_due = next_due
         self._pace = Pace(timedelta(seconds=context.settings.idle_minute_seconds))
         queries = {name: game.query for name, game in context.games.items() if game.query is not None}
         self._counts = PlayerCounts(context.cluster.known, queries)
@@ -186,7 +196,8 @@ class IdleStop:
                 answers = heard(answers, pod, players, now, self._pace)
             if answers is not None:
                 self._answers[id] = answers
-        found = outlook(spec.idle_stop_minutes, pod, since, answers, now, self._pace)
+        next_due = partial(self._next_due, objects)
+        found = outlook(spec.idle_stop_minutes, pod, since, answers, now, self._pace, next_due)
         return found, players is not None and found.due(now)
 
     def _write(self, term: Term, objects: Objects, found: Outlook | None) -> None:

@@ -41,6 +41,8 @@ class Play:
         # What the games say; None for no answer.
         self.players: dict[int, int | None] = {}
         self.asked: list[int] = []
+        # When the next schedule of a server is due.
+        self.schedules: dict[int, datetime] = {}
         games = {"teeworlds": SimpleNamespace(query=Query("teeworlds")), "luanti": SimpleNamespace(query=None)}
         self.context = Context(
             settings=Settings(),
@@ -66,7 +68,7 @@ class Play:
 
     def another(self) -> IdleStop:
         """A controller that has asked nobody yet."""
-        return IdleStop(self.context, lambda: self.now)
+        return IdleStop(self.context, lambda: self.now, lambda objects, moment: self.schedules.get(objects.id))
 
     def server(self, id: int, players: int | None = 0, *, minutes: int = 10, game: str = "teeworlds") -> None:
         """Create a running server on which so many play."""
@@ -254,6 +256,20 @@ def test_unknown_is_never_empty(play: Play) -> None:
     assert play.stop_due() == [4]
     play.rounds(0.5)
     assert play.stop_due() == [5]
+
+
+def test_a_schedule_that_is_about_to_run_keeps_a_server_up(play: Play) -> None:
+    """Whether it is known when the stop is due or only by the last question."""
+    play.server(4)
+    play.server(5)
+    play.schedules[4] = START + timedelta(minutes=20)
+    play.rounds(10.5)
+    found = play.annotation(4)
+    assert found is not None
+    assert found["kept_up_by"] == {"slug": "schedule", "detail": "A schedule is due at 2026-01-31T12:20:00Z."}
+    play.schedules[5] = START + timedelta(minutes=20)
+    assert play.stop_due() == [5]
+    assert [play.world.values[id]["replicas"] for id in (4, 5)] == [1, 1]
 
 
 def test_who_cannot_be_asked_is_not(play: Play) -> None:

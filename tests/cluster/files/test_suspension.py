@@ -39,7 +39,7 @@ def customer(
     name = f"suspension-{id}"
     files = Server.with_new_key(id, "", tmp_path, tuple(node["address"] for node in nodes))
     cluster.create(id, game="teeworlds", customer=name)
-    asked = {"name": name, "scopes": ["read", "operate"], "customer": name, "expires_in_s": 600}
+    asked = {"name": name, "scopes": ["read", "operate", "server:delete"], "customer": name, "expires_in_s": 600}
     customer = Customer(cluster, cluster.done("POST", "/api/v1/token", asked)["token"], files)
     cluster.until_state(id, "running")
     assert customer.call("PUT", "sftp", {"public_keys": [files.public_key]}).status_code == 200

@@ -13,6 +13,7 @@ from service.assembly import build_context
 from service.cluster.reader import ClusterReader
 from service.controller.bulk import Bulk
 from service.controller.events import Events
+from service.controller.idle import IdleStop
 from service.controller.leader import Leader, Term
 from service.controller.part import Part
 from service.controller.schedules import Schedules
@@ -32,8 +33,14 @@ log = logging.getLogger("service.controller")
 
 def parts_of(context: Context) -> list[Part]:
     """All parts, in the order in which they start."""
-    events = Events(context.cluster, context.records)
-    return [events, Bulk(context, lambda objects: False), Schedules(context, events.add)]
+    events, idle = Events(context.cluster, context.records), IdleStop(context)
+    players = idle.counts.if_known
+    return [
+        events,
+        Bulk(context, lambda objects: players(objects) == 0),
+        Schedules(context, events.add, players),
+        idle,
+    ]
 
 
 def run(settings: Settings, stop: threading.Event) -> None:

@@ -81,11 +81,6 @@ def restarted(values: Mapping[str, Any], now: datetime) -> Values:
     return {**started(values, True), "restartedAt": stamp(now)}
 
 
-def restarted_since(values: Mapping[str, Any], time: datetime) -> bool:
-    """Whether the server was restarted at `time` (in whole seconds) or later."""
-    return str(values.get("restartedAt") or "") >= stamp(time)
-
-
 def suspended(values: Mapping[str, Any], suspension: Suspension) -> Values:
     """The same values, for a stopped server that is suspended."""
     server = {**(values.get("server") or {}), "suspended": vars(suspension)}

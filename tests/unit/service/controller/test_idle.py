@@ -52,6 +52,8 @@ class Play:
             games=cast("dict[str, Game]", games),
             operator_values={},
             records=partial(RecordStore, cast(Any, self.kube), "gameservers"),
+            operations=cast(Any, None),
+            events=None,
         )
         monkeypatch.setattr(PlayerCounts, "on", lambda _, objects: self._answer(objects))
         self.controller = self.another()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import partial
 
 from flask import Flask
 
@@ -16,10 +17,12 @@ from service.cluster.reader import ClusterReader
 from service.errors import StartupError
 from service.files.accounts import SecretAccounts
 from service.helm.releases import HelmReleases
+from service.kube.client import Kube
 from service.operations.census import count_disks, count_servers
+from service.records.store import RecordStore
 from service.settings import Settings
 from service.telemetry import logs, metrics
-from service.tokenstore.watched import WatchedTokens
+from service.tokenstore.watched import watched_tokens
 
 # If a worker exits with this status, gunicorn stops instead of starting one worker after another.
 _CANNOT_BOOT = 3
@@ -32,22 +35,14 @@ def build() -> Flask:
     cluster = ClusterReader(settings)
     releases = HelmReleases(settings, helm_done=metrics.count_helm_operation, recovered=metrics.count_recovery)
     accounts = SecretAccounts(settings) if settings.sftp_namespace else None
-    app = create_app(settings, cluster, releases, accounts, _tokens(settings))
+    records = partial(RecordStore, Kube(connections=8), settings.servers_namespace)
+    app = create_app(settings, cluster, releases, accounts, watched_tokens(settings), records)
     cluster.start()
     metrics.count_servers(lambda: count_servers(cluster))
     metrics.count_disks(lambda: count_disks(cluster))
     if settings.metrics_port:
         metrics.serve(settings.metrics_port)
     return app
-
-
-def _tokens(settings: Settings) -> WatchedTokens | None:
-    """The tokens in Kubernetes, or None if there is a file of tokens; raises StartupError if they are invalid."""
-    if settings.tokens_file or not settings.tokens_secret:
-        return None
-    tokens = WatchedTokens(settings)
-    tokens.start()
-    return tokens
 
 
 try:

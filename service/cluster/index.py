@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import threading
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from service.cluster.stoprecorder import StopRecorder
 from service.cluster.usage import DiskUsage
 from service.errors import ClusterUnavailable, InvalidRequest
 from service.helm.revisions import in_order, status
+from service.kube import watch
 from service.kube.client import Kube, path
 from service.kube.types import Object
 from service.kube.watch import Kind, Watch
@@ -23,6 +24,9 @@ from service.servers.reasons import READ_EVENTS
 SYNC_SECONDS = 3.0
 # The API server ends every watch now and then, and the next starts immediately: a shorter interruption is normal.
 GAP_SECONDS = 3.0
+
+Listener = Callable[[int, str, Object | None, Object, bool], None]
+"""As `operations.interfaces.Listener`."""
 
 _KINDS_OF_EVENTS = {"Pod", "StatefulSet", "PersistentVolumeClaim"}
 # The API server does not cache events, so their watches get no bookmarks.
@@ -36,25 +40,30 @@ class ServerIndex:
     def __init__(self, kube: Kube, namespace: str, nodes: Mapping[str, Object], usage: DiskUsage) -> None:
         self._nodes = nodes
         self._usage = usage
-        self._stops = StopRecorder(kube, namespace, self._server)
+        self._listeners: list[Listener] = []
+        self._stops = StopRecorder(kube, namespace, self.server)
         self._statefulsets = Watch(
             kube,
             Kind(path("apps/v1", namespace, "statefulsets"), ID, _trim_statefulset, _id_of_label),
-            self._stops.statefulset_changed,
+            self._told("statefulset", self._stops.statefulset_changed),
         )
         self._pods = Watch(
-            kube, Kind(path("v1", namespace, "pods"), ID, _trim_pod, _id_of_label), self._stops.pod_changed
+            kube,
+            Kind(path("v1", namespace, "pods"), ID, _trim_pod, _id_of_label),
+            self._told("pod", self._stops.pod_changed),
         )
-        self._claims = Watch(kube, Kind(path("v1", namespace, "persistentvolumeclaims"), ID, _trim, _id_of_label))
-        self._services = Watch(kube, Kind(path("v1", namespace, "services"), ID, _trim, _id_of_label))
-        self._releases = Watch(
-            kube, Kind(path("v1", namespace, "secrets"), "owner=helm", _trim, _id_of_release, metadata=True)
-        )
+        claims = Kind(path("v1", namespace, "persistentvolumeclaims"), ID, _trim, _id_of_label)
+        self._claims = Watch(kube, claims, self._told("claim"))
+        services = Kind(path("v1", namespace, "services"), ID, _trim, _id_of_label)
+        self._services = Watch(kube, services, self._told("service"))
+        releases = Kind(path("v1", namespace, "secrets"), "owner=helm", _trim, _id_of_release, metadata=True)
+        self._releases = Watch(kube, releases, self._told("release"))
         # Only events that a state may depend on: refusals, and what ends them. All events would be ten times as many.
         self._events = [
             Watch(
                 kube,
                 Kind(path("v1", namespace, "events"), "", trimmed_event, _id_of_event, **_EVENT_OPTIONS, fields=fields),
+                self._told("event"),
             )
             for fields in ("type=Warning", "reason=SuccessfulCreate")
         ]
@@ -87,12 +96,10 @@ class ServerIndex:
             InvalidRequest: `continue_` is malformed.
         """
         after = _after(continue_)
-        self.start()
-        self._check()
-        ids = sorted({*self._statefulsets.ids(), *self._releases.ids(), *self._pods.ids()})
+        ids = self.ids()
         page: list[ServerObjects] = []
         for id in ids[bisect_right(ids, after) :]:
-            server = self._server(id)
+            server = self.server(id)
             if server is None:
                 continue
             if len(page) == limit:
@@ -100,10 +107,20 @@ class ServerIndex:
             page.append(server)
         return page, None
 
+    def ids(self) -> list[int]:
+        """The ids of all objects of servers, in order; raises ClusterUnavailable as `page`."""
+        self.start()
+        self.check()
+        return sorted({*self._statefulsets.ids(), *self._releases.ids(), *self._pods.ids()})
+
+    def subscribe(self, listener: Listener) -> None:
+        """Call `listener` with each change from now on; see `operations.interfaces.Listener`."""
+        self._listeners.append(listener)
+
     def claims(self) -> list[Object]:
         """The claims of all servers and kept disks; raises as `page`."""
         self.start()
-        self._check()
+        self.check()
         return [claim for id in self._claims.ids() for claim in self._claims.of(id).values()]
 
     def releases(self, id: int) -> tuple[Object, ...] | None:
@@ -112,13 +129,25 @@ class ServerIndex:
             return None
         return in_order([secret["metadata"] for secret in self._releases.of(id).values()])
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises ClusterUnavailable while the watches are not complete, or out of date."""
         if not all(watch.wait(SYNC_SECONDS) for watch in self._watches):
             raise ClusterUnavailable("The list of servers is not complete yet. Kubernetes has not answered.")
         if (lost := max(watch.lost_for() for watch in self._watches)) > GAP_SECONDS:
             raise ClusterUnavailable(f"The list of servers has not been up to date for {round(lost)} seconds.")
 
-    def _server(self, id: int) -> ServerObjects | None:
+    def _told(self, kind: str, first: watch.Listener = lambda id, before, item, deleted: None) -> watch.Listener:
+        """A listener of a watch, which calls `first` and then all who have subscribed."""
+
+        def tell(id: int, before: Object | None, item: Object, deleted: bool) -> None:
+            first(id, before, item, deleted)
+            for listener in self._listeners:
+                listener(id, kind, before, item, deleted)
+
+        return tell
+
+    def server(self, id: int) -> ServerObjects | None:
+        """The objects of one server, as the watches have them now; None if there is no such server."""
         name = server_name(id)
         statefulset = self._statefulsets.of(id).get(name)
         releases = in_order([secret["metadata"] for secret in self._releases.of(id).values()])

@@ -6,7 +6,8 @@ every write immediately. Lists come from `index.py`.
 Rights that this needs:
 
     in the servers' namespace
-        statefulsets (apps), pods, services     get list watch
+        statefulsets (apps)                     get list watch patch
+        pods, services                          get list watch
         jobs (batch)                            get create
         persistentvolumeclaims                  get list watch patch delete
         secrets                                 get list watch
@@ -21,17 +22,18 @@ Rights that this needs:
 from __future__ import annotations
 
 import base64
+import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from urllib.parse import quote
 
 from service.cluster.hosts import Hosts
-from service.cluster.index import ServerIndex
+from service.cluster.index import Listener, ServerIndex
 from service.cluster.live import LiveDiskJob, LiveServer
 from service.cluster.nodes import Nodes
 from service.cluster.usage import DiskUsage
-from service.errors import OperationInProgress, Problem
+from service.errors import OperationInProgress, Problem, ServerNotFound
 from service.helm.revisions import Revisions, status
 from service.kube.client import Conflict, Kube, path
 from service.kube.types import Object
@@ -40,12 +42,15 @@ from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, pod_name, rcon_n
 from service.servers.objects import Objects, RconPassword, ServerObjects
 from service.servers.reasons import READ_EVENTS
 from service.servers.restored import taken_up
-from service.servers.spec import never_used
+from service.servers.spec import never_used, server_uid
 from service.servers.usage import Usage
 from service.settings import Settings
 
 READY_SECONDS = 2.0
 _TRIES = 3
+_ANNOTATE_TRIES = 10
+# The system's randomness, as in kube/watch.py.
+_random = random.SystemRandom()
 
 
 class ClusterReader:
@@ -86,6 +91,42 @@ class ClusterReader:
         """
         self._answers()
         return self._index.page(limit, continue_)
+
+    def known(self, id: int) -> ServerObjects | None:
+        """The objects of one server as the watches have them; None if there is no such server."""
+        self._index.start()
+        self._index.check()
+        return self._index.server(id)
+
+    def known_ids(self) -> list[int]:
+        """The ids of all servers, in order, as the watches have them."""
+        return [id for id in self._index.ids() if self._index.server(id) is not None]
+
+    def subscribe(self, listener: Listener) -> None:
+        """Call `listener` with each change from now on; see `operations.interfaces.Listener`."""
+        self._index.subscribe(listener)
+
+    def annotate(self, id: int, uid: str, name: str, change: Callable[[str | None], str | None]) -> str | None:
+        """Write `change(current text)` to an annotation of the server's StatefulSet; see `interfaces.Cluster`."""
+        statefulset_path = path("apps/v1", self._namespace, "statefulsets", server_name(id))
+        for attempt in range(_ANNOTATE_TRIES):
+            statefulset = self._kube.get(statefulset_path)
+            if statefulset is None or server_uid(ServerObjects(id, statefulset)) != uid:
+                raise ServerNotFound
+            text = (statefulset["metadata"].get("annotations") or {}).get(name)
+            new = change(text)
+            if new == text:
+                return text
+            version = statefulset["metadata"]["resourceVersion"]
+            body = {"metadata": {"resourceVersion": version, "annotations": {name: new}}}
+            try:
+                if self._kube.merge(statefulset_path, body) is None:
+                    raise ServerNotFound
+                return new
+            except Conflict:
+                # The StatefulSet controller writes to the same object.
+                time.sleep(_random.uniform(0, 0.05 * 2 ** min(attempt, 3)))
+        raise OperationInProgress
 
     def events(self, id: int) -> tuple[Object, ...]:
         """The events of pod, StatefulSet and claim that a state may depend on, newest last."""

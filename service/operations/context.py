@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.games.catalogue import Game
-from service.operations.interfaces import Accounts, Cluster, Releases, Tokens
+from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens
 from service.settings import Settings
 
 
@@ -15,7 +15,8 @@ from service.settings import Settings
 class Context:
     """The collaborators of `create_app`, and the files that it read at startup.
 
-    `games` are the games by name. `operator_values` are the chart values from the operator's file.
+    `games` are the games by name. `operator_values` are the chart values from the operator's file. `records(kind)` is
+    the store of that kind of record.
     """
 
     settings: Settings
@@ -25,6 +26,7 @@ class Context:
     tokens: Tokens
     games: Mapping[str, Game]
     operator_values: Mapping[str, Any]
+    records: RecordStores
 
 
 def erase_disk(context: Context, id: int, *, unless_used: bool = False) -> None:

@@ -12,11 +12,19 @@ from typing import Protocol
 
 from service.files.accounts import Account
 from service.kube.types import Object
+from service.records.store import RecordStore
 from service.servers.objects import Objects, RconPassword
 from service.servers.usage import Usage
 from service.servers.values import Values
 from service.tokens import Token
 from service.tokenstore.records import Change, Records
+
+Listener = Callable[[int, str, Object | None, Object, bool], None]
+"""Called with each change of a server's objects: the server's id, what changed (`statefulset`, `pod`, `claim`,
+`service`, `release` or `event`), the earlier object if there was one, the object, and whether it was deleted."""
+
+RecordStores = Callable[[str], RecordStore]
+"""The store of a kind of record, such as `operation`."""
 
 
 class Cluster(Protocol):
@@ -27,6 +35,38 @@ class Cluster(Protocol):
 
     def servers(self, limit: int, continue_: str | None) -> tuple[Sequence[Objects], str | None]:
         """A page of at most `limit` servers by id, and the `continue_` of the next page, or None."""
+
+    def known(self, id: int) -> Objects | None:
+        """The objects of one server as the watches have them; None if there is no such server. This sends no request.
+
+        Raises ClusterUnavailable while the watches are not complete.
+        """
+
+    def known_ids(self) -> list[int]:
+        """The ids of all servers, in order, as the watches have them; see `known`."""
+
+    def subscribe(self, listener: Listener) -> None:
+        """Call `listener` with each change from now on, in the thread of the watch, which waits for it."""
+
+    def annotate(self, id: int, uid: str, name: str, change: Callable[[str | None], str | None]) -> str | None:
+        """Write `change(current text)` to an annotation of the server's StatefulSet, unless another has written there.
+
+        The annotation is not part of the release: no change of the server removes it, and it ends with the server.
+
+        Args:
+            id: The server's id.
+            uid: The server's uid; a server that has the id since then is left alone.
+            name: The annotation.
+            change: Takes the text, None if there is none, and returns the new one, None to remove it. After a conflict
+                it is called again. If it returns what is there, nothing is written.
+
+        Returns:
+            What is written there now.
+
+        Raises:
+            ServerNotFound: There is no server with this id and uid.
+            OperationInProgress: Others kept writing at the same time.
+        """
 
     def service(self, name: str) -> Object | None:
         """The Service with this name."""

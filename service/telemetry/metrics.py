@@ -10,7 +10,7 @@ from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -49,6 +49,10 @@ _recovered = Counter(
     "Releases that a stopped replica had left unfinished and that were recovered.",
     registry=REGISTRY,
 )
+
+
+_active = Gauge("gameserver_controller_active", "Whether this pod is the active controller.", registry=None)
+"""Registered by `show_active`, because only the controller's pods have it."""
 
 
 def count_request(route: str, method: str, code: int, seconds: float) -> None:
@@ -165,6 +169,13 @@ class _Disks(Collector):
 def count_disks(disks: Callable[[], Iterable[Disk]]) -> None:
     """Add to `/metrics` the counts and sums of what `disks()` yields."""
     REGISTRY.register(_Disks(disks))
+
+
+def show_active(active: bool) -> None:
+    """Show whether this pod is the active controller; the first call adds the metric."""
+    if _active not in REGISTRY._collector_to_names:
+        REGISTRY.register(_active)
+    _active.set(active)
 
 
 def serve(port: int) -> None:

@@ -221,6 +221,15 @@ class WatchedTokens:
                 log.exception("could not save when tokens were last used")
 
 
+def watched_tokens(settings: Settings) -> WatchedTokens | None:
+    """The tokens in Kubernetes, or None if there is a file of tokens; raises StartupError if they are invalid."""
+    if settings.tokens_file or not settings.tokens_secret:
+        return None
+    tokens = WatchedTokens(settings)
+    tokens.start()
+    return tokens
+
+
 def current_hour() -> str:
     """The start of the current hour, in RFC 3339."""
     return stamp(datetime.now(UTC).replace(minute=0, second=0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from werkzeug.test import TestResponse
 
 from service.app import create_app
 from service.games import catalogue
+from service.records.store import RecordStore
 from service.settings import Settings
 from tests.support import tokens
 from tests.support.fakes import FakeCluster, FakeReleases, World
+from tests.support.memory_kube import LabelledKube
 
 SIZES = {"ram_gb": 2, "disk_gb": 10}
 """The body of a create with only the required fields."""
@@ -86,10 +88,11 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def make_app(world: World, settings: Settings) -> Callable[..., Flask]:
-    """Create the app over `world`, with some settings changed."""
+    """Create the app over `world`, with some settings changed. All apps have the same records."""
+    records = partial(RecordStore, LabelledKube(), settings.servers_namespace)
 
     def make(**changes: Any) -> Flask:
-        return create_app(replace(settings, **changes), FakeCluster(world), FakeReleases(world))
+        return create_app(replace(settings, **changes), FakeCluster(world), FakeReleases(world), records=records)
 
     return make
 

@@ -11,6 +11,7 @@ import pytest
 
 from service.errors import ClusterUnavailable, InvalidRequest, OperationInProgress, RefusedByCluster, ServerNotFound
 from service.servers.diskjob import disk_is_made, disk_is_missing, disk_job
+from service.servers.objects import ServerObjects
 from service.servers.state import exists
 from service.servers.usage import Usage
 from tests.contract.conftest import VALUES, Interfaces, revisions, statuses
@@ -364,3 +365,45 @@ def test_a_page_after_nonsense_is_refused(interfaces: Interfaces) -> None:
 def test_the_cluster_answers(interfaces: Interfaces) -> None:
     """The cluster is ready if Kubernetes answers."""
     assert interfaces.cluster.ready() is True
+
+
+def test_an_annotation_is_written_by_compare_and_set(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
+    """It belongs to the server with that uid, outlives changes of the release, and ends with the server."""
+    id, cluster = new_id(), interfaces.cluster
+    interfaces.releases.install(id, {**VALUES, "server": {**VALUES["server"], "uid": "uid-1"}})
+    texts: list[str | None] = []
+
+    def write(text: str | None) -> Callable[[str | None], str | None]:
+        def change(current: str | None) -> str | None:
+            texts.append(current)
+            return text
+
+        return change
+
+    assert cluster.annotate(id, "uid-1", "gameserver/test", write("one")) == "one"
+    interfaces.releases.change(id, lambda values: {**values, "ramGb": 2})
+    assert cluster.annotate(id, "uid-1", "gameserver/test", write("two")) == "two"
+    assert cluster.annotate(id, "uid-1", "gameserver/test", write(None)) is None
+    assert cluster.annotate(id, "uid-1", "gameserver/test", write(None)) is None
+    assert texts == [None, "one", "two", None]
+    with pytest.raises(ServerNotFound):
+        cluster.annotate(id, "uid-2", "gameserver/test", write("three"))
+    interfaces.releases.uninstall(id)
+    with pytest.raises(ServerNotFound):
+        cluster.annotate(id, "uid-1", "gameserver/test", write("three"))
+
+
+def test_the_watches_know_a_server_and_tell_its_changes(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
+    """The objects are those of a live read, and each change is told after it is known."""
+    id = new_id()
+    told: list[tuple[int, str, bool]] = []
+    interfaces.cluster.subscribe(lambda id, kind, before, item, deleted: told.append((id, kind, deleted)))
+    interfaces.releases.install(id, VALUES)
+    until(lambda: exists(interfaces.cluster.known(id) or ServerObjects(id)))
+    assert (id, "statefulset", False) in told
+    assert id in interfaces.cluster.known_ids()
+    assert interfaces.cluster.known(new_id()) is None
+    interfaces.releases.uninstall(id)
+    until(lambda: interfaces.cluster.known(id) is None)
+    assert (id, "statefulset", True) in told
+    assert id not in interfaces.cluster.known_ids()

@@ -26,10 +26,11 @@ from service.errors import (
 )
 from service.files.accounts import Account
 from service.kube.types import Object
+from service.operations.interfaces import Listener
 from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE
 from service.servers.objects import Objects, RconPassword, ServerObjects
 from service.servers.restored import taken_up
-from service.servers.spec import never_used
+from service.servers.spec import never_used, server_uid
 from service.servers.usage import Usage
 from service.servers.values import Values
 from service.tokens import Token, TokensFile, digest_of, holder
@@ -69,9 +70,16 @@ class World:
         # What the agents say about the disks, by server.
         self.usage: dict[int, Usage] = {}
         self.node_port, self.last_node_port = 31000, 32767
+        # Who has subscribed; a test that changes something calls `tell`.
+        self.listeners: list[Listener] = []
         # The problem that the next write of Helm raises.
         self.failure: Problem | None = None
         self.history: list[tuple[str, int]] = []
+
+    def tell(self, id: int, kind: str, before: Object | None, now: Object, deleted: bool = False) -> None:
+        """Tell a change to all who have subscribed, as the watches do."""
+        for listener in self.listeners:
+            listener(id, kind, before, now, deleted)
 
     def check(self) -> None:
         if self.away:
@@ -79,7 +87,7 @@ class World:
 
     def apply(self, id: int, values: Values) -> None:
         """Create the objects of the gameserver chart, with the fields that the API reads. Raises NoNodePortLeft."""
-        name, server = f"server-{id}", values.get("server", {})
+        name, server, before = f"server-{id}", values.get("server", {}), self.statefulsets.get(id)
         record = {
             "game": values.get("game", "minecraft"),
             "ram_gb": values.get("ramGb", 2),
@@ -89,6 +97,8 @@ class World:
         } | ({"uid": server["uid"]} if server.get("uid") else {})
         replicas = values.get("replicas", 1)
         annotations = {ANNOTATION: json.dumps(record)}
+        # Helm leaves annotations alone that others have written.
+        others = self.statefulsets.get(id, {}).get("metadata", {}).get("annotations", {})
         metadata = {
             "name": name,
             "namespace": NAMESPACE,
@@ -96,7 +106,7 @@ class World:
             "creationTimestamp": TIME,
         }
         self.statefulsets[id] = {
-            "metadata": {**metadata, "annotations": annotations},
+            "metadata": {**metadata, "annotations": {**others, **annotations}},
             "spec": {"replicas": replicas, "template": {"spec": {"containers": [{"name": "game"}]}}},
             "status": {},
         }
@@ -122,6 +132,7 @@ class World:
         self.pods.pop(id, None)
         if replicas:
             self.run(id)
+        self.tell(id, "statefulset", before, self.statefulsets[id])
         # Helm creates everything that it can before it reports that a part was refused.
         if not all(services):
             raise NoNodePortLeft
@@ -191,12 +202,14 @@ class World:
         """Remove everything but the disk, which the chart keeps at an uninstall."""
         self.values.pop(id, None)
         self.revisions.pop(id, None)
-        self.statefulsets.pop(id, None)
+        statefulset = self.statefulsets.pop(id, None)
         self.pods.pop(id, None)
         self.jobs.pop(id, None)
         self.job_pods.pop(id, None)
         for name in (f"server-{id}", f"server-{id}-sftp", f"server-{id}-rcon"):
             self.services.pop(name, None)
+        if statefulset is not None:
+            self.tell(id, "statefulset", statefulset, statefulset, deleted=True)
 
 
 class FakeCluster:
@@ -214,10 +227,31 @@ class FakeCluster:
         if continue_ is not None and not continue_.isdigit():
             raise InvalidRequest(errors={"continue": ["is not from an earlier answer"]})
         after = int(continue_ or 0)
-        known = {*self.world.statefulsets, *self.world.revisions, *self.world.pods}
-        ids = sorted(id for id in known if id > after)
+        ids = sorted(id for id in self._ids() if id > after)
         page = [self._objects(id) for id in ids[:limit]]
         return page, str(ids[limit - 1]) if len(ids) > limit else None
+
+    def known(self, id: int) -> ServerObjects | None:
+        self.world.check()
+        return self._objects(id) if id in self._ids() else None
+
+    def known_ids(self) -> list[int]:
+        self.world.check()
+        return sorted(self._ids())
+
+    def subscribe(self, listener: Listener) -> None:
+        self.world.listeners.append(listener)
+
+    def annotate(self, id: int, uid: str, name: str, change: Callable[[str | None], str | None]) -> str | None:
+        self.world.check()
+        statefulset = self.world.statefulsets.get(id)
+        if statefulset is None or server_uid(self._objects(id)) != uid:
+            raise ServerNotFound
+        annotations = statefulset["metadata"].setdefault("annotations", {})
+        text = change(annotations.pop(name, None))
+        if text is not None:
+            annotations[name] = text
+        return text
 
     def service(self, name: str) -> Object | None:
         self.world.check()
@@ -302,6 +336,9 @@ class FakeCluster:
 
     def ready(self) -> bool:
         return not self.world.away
+
+    def _ids(self) -> set[int]:
+        return {*self.world.statefulsets, *self.world.revisions, *self.world.pods}
 
     def _objects(self, id: int) -> ServerObjects:
         world, name = self.world, f"server-{id}"

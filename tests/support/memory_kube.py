@@ -152,6 +152,64 @@ class WatchedKube(MemoryKube):
             seen = current
 
 
+class LabelledKube(MemoryKube):
+    """One whose lists and watches show the objects of the collection that have the labels of `labelSelector`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = Condition(self._writing)
+        # Each change: its version, its type, the object's path and the object.
+        self._log: list[tuple[int, str, str, Object]] = []
+
+    def _stored(self, path: str, body: Object) -> Object:
+        with self._changed:
+            kind = "MODIFIED" if path in self.objects else "ADDED"
+            stored = super()._stored(path, body)
+            self._log.append((self.version, kind, path, stored))
+            self._changed.notify_all()
+            return stored
+
+    def delete(self, path: str, *, uid: str = "", version: str = "") -> None:
+        with self._changed:
+            before = self.objects.get(path)
+            super().delete(path, uid=uid, version=version)
+            if before is not None:
+                self.version += 1
+                metadata = {**before["metadata"], "resourceVersion": str(self.version)}
+                self._log.append((self.version, "DELETED", path, {**before, "metadata": metadata}))
+                self._changed.notify_all()
+
+    def listed(self, path: str, *, metadata: bool = False, **query: str | int) -> tuple[list[Object], str]:
+        self._ask("LIST", path)
+        with self._writing:
+            items = [deepcopy(item) for name, item in self.objects.items() if _is_listed(path, query, name, item)]
+            return items, str(self.version)
+
+    def watch(self, path: str, version: str, *, metadata: bool, seconds: int, **query: Any) -> Iterator[Object]:
+        self._ask("WATCH", path)
+        yield {"type": "CONNECTED"}
+        position = next((i for i, entry in enumerate(self._log) if entry[0] > int(version)), len(self._log))
+        while True:
+            with self._changed:
+                self._changed.wait_for(partial(self._has_more, position))
+                entries, position = self._log[position:], len(self._log)
+            # A test that has made Kubernetes go away ends its watches too.
+            self.before("WATCH", path)
+            for _, kind, name, item in entries:
+                if _is_listed(path, query, name, item):
+                    yield {"type": kind, "object": deepcopy(item)}
+
+    def _has_more(self, position: int) -> bool:
+        return len(self._log) > position
+
+
+def _is_listed(collection: str, query: dict[str, Any], path: str, item: Object) -> bool:
+    selectors = [part.partition("=") for part in query.get("labelSelector", "").split(",") if part]
+    labels = item["metadata"].get("labels", {})
+    in_collection = path.rpartition("/")[0] == collection
+    return in_collection and all(labels.get(name) == text if sign else name in labels for name, sign, text in selectors)
+
+
 def _named(path: str, query: dict[str, Any]) -> str:
     return f"{path}/{query['fieldSelector'].removeprefix('metadata.name=')}"
 

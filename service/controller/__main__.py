@@ -1,0 +1,76 @@
+"""The controller's process: `python -m service.controller`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from functools import partial
+
+from service.assembly import build_context
+from service.cluster.reader import ClusterReader
+from service.controller.leader import Leader, Term
+from service.controller.part import Part
+from service.errors import StartupError
+from service.files.accounts import SecretAccounts
+from service.helm.releases import HelmReleases
+from service.kube.client import Kube
+from service.kube.leases import Leases
+from service.operations.context import Context
+from service.records.store import RecordStore
+from service.settings import Settings
+from service.telemetry import logs, metrics
+from service.tokenstore.watched import watched_tokens
+
+log = logging.getLogger("service.controller")
+
+
+def parts_of(context: Context) -> list[Part]:
+    """All parts, in the order in which they start."""
+    return []
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Run the controller until `stop` is set; raises StartupError."""
+    cluster = ClusterReader(settings)
+    releases = HelmReleases(settings, helm_done=metrics.count_helm_operation, recovered=metrics.count_recovery)
+    accounts = SecretAccounts(settings) if settings.sftp_namespace else None
+    kube = Kube(connections=16)
+    records = partial(RecordStore, kube, settings.servers_namespace)
+    context = build_context(settings, cluster, releases, accounts, watched_tokens(settings), records)
+    parts = parts_of(context)
+    for part in parts:
+        part.start()
+    cluster.start()
+    metrics.show_active(False)
+    if settings.metrics_port:
+        metrics.serve(settings.metrics_port)
+
+    def lead(term: Term) -> None:
+        metrics.show_active(True)
+        for part in parts:
+            part.lead(term)
+
+    Leader(Leases(kube, settings.servers_namespace, settings.pod_name), stop).run(lead)
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; returns the exit status."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        settings = Settings.from_environment(os.environ)
+        logs.configure(settings.log_level, settings.log_format)
+        run(settings, stop)
+    except StartupError as error:
+        logs.configure("info")
+        log.critical("cannot start: %s", error)
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Makes one of the controller's pods the active one, by a Lease that it keeps.
+
+The active pod renews the Lease every 3 seconds (`kube/leases.py`). A pod that is killed, frozen or cut off loses it 15
+seconds after its last renewal, and the other pod takes it within a second. Four seconds before, the active pod itself
+gives up: its process ends, so nothing that it has started can go on. A pod that is told to end finishes its running
+steps and gives the Lease back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from service.errors import Problem
+from service.kube.leases import Lease, Leases
+
+log = logging.getLogger(__name__)
+
+NAME = "gameserver-controller"
+"""The Lease's name."""
+RETRY_SECONDS = 1.0
+LOOK_SECONDS = 0.5
+STEP_SECONDS = 25.0
+"""How long a pod that is told to end waits for its running steps."""
+
+
+class Deposed(Exception):
+    """This pod is no longer the active one, or is about to end: it must not begin another step."""
+
+
+class Term:
+    """The time in which this pod is the active one. Thread-safe.
+
+    Args:
+        lease: The Lease that it holds.
+        holder: The identity with which it holds the Lease, unique to this term.
+    """
+
+    def __init__(self, lease: Lease, holder: str) -> None:
+        self.holder = holder
+        self._lease = lease
+        self._ending = threading.Event()
+        self._idle = threading.Condition()
+        self._steps = 0
+
+    def remaining(self) -> float:
+        """For how many seconds this pod is surely the active one; 0 if it is not, or is about to end."""
+        return 0.0 if self._ending.is_set() else max(0.0, self._lease.remaining())
+
+    def require(self) -> None:
+        """Raises Deposed unless this pod is the active one and not about to end."""
+        if self.remaining() <= 0:
+            raise Deposed
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Hold the end of this pod up for a step, which writes something. Raises Deposed instead of beginning it."""
+        with self._idle:
+            self.require()
+            self._steps += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._steps -= 1
+                self._idle.notify_all()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; raises Deposed as soon as this pod is about to end."""
+        if self._ending.wait(seconds):
+            raise Deposed
+
+    def end(self) -> None:
+        """Begin no further step, and wait up to STEP_SECONDS until the running ones are done."""
+        self._ending.set()
+        with self._idle:
+            if not self._idle.wait_for(lambda: self._steps == 0, STEP_SECONDS):
+                log.warning("ending although %d steps are still running", self._steps)
+
+    @property
+    def held(self) -> bool:
+        """Whether the Lease is still held."""
+        return self._lease.remaining() > 0
+
+
+class Leader:
+    """Waits for the Lease and holds it.
+
+    Args:
+        leases: The Leases of the servers' namespace, in this pod's name.
+        stop: Set when this pod is told to end.
+        exit: Ends the process; it is called when the Lease is lost.
+    """
+
+    def __init__(self, leases: Leases, stop: threading.Event, exit: Callable[[int], object] = os._exit) -> None:
+        self._leases = leases
+        self._stop = stop
+        self._exit = exit
+
+    def run(self, lead: Callable[[Term], None]) -> None:
+        """Wait until this pod is the active one, call `lead`, and hold the Lease until the pod is told to end."""
+        with ExitStack() as stack:
+            while not self._stop.is_set():
+                try:
+                    lease = stack.enter_context(self._leases.hold(NAME))
+                    break
+                except Problem as problem:
+                    # Another holds the Lease, or Kubernetes does not answer.
+                    log.debug("this pod is not the active controller: %s", problem.detail)
+                    self._stop.wait(RETRY_SECONDS)
+            else:
+                return
+            term = Term(lease, lease.held["spec"]["holderIdentity"])
+            log.info("this pod is the active controller now")
+            lead(term)
+            self._keep(term)
+
+    def _keep(self, term: Term) -> None:
+        while not self._stop.wait(LOOK_SECONDS):
+            if not term.held:
+                log.error("the Lease %s is lost: this process ends, and another pod goes on", NAME)
+                logging.shutdown()
+                self._exit(1)
+                return
+        term.end()

@@ -1,0 +1,1 @@
+"""What happened to the servers: derived from the cluster's objects, kept in a bounded log."""

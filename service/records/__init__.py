@@ -1,0 +1,1 @@
+"""What the product remembers of its own, in bounded records in Kubernetes."""

@@ -1,0 +1,98 @@
+"""One of several pods is the active controller, and another takes over when it ends, dies or is cut off."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from service.controller.leader import Deposed, Leader, Term
+from service.kube import leases
+from service.kube.leases import Leases
+from tests.support.memory_kube import MemoryKube
+from tests.support.waiting import until
+
+
+class Pod:
+    """A pod of the controller: a thread that runs a Leader."""
+
+    def __init__(self, kube: MemoryKube, name: str) -> None:
+        self.stop = threading.Event()
+        self.terms: list[Term] = []
+        self.exits: list[int] = []
+        leader = Leader(Leases(kube, "gameservers", name), self.stop, self.exits.append)
+        self.thread = threading.Thread(target=leader.run, args=(self.terms.append,), daemon=True)
+        self.thread.start()
+
+    def end(self) -> None:
+        self.stop.set()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Start pods with a Lease of 2 seconds; all end with the test."""
+    monkeypatch.setattr(leases, "DURATION", 2)
+    monkeypatch.setattr(leases, "MARGIN", 0.5)
+    monkeypatch.setattr(leases, "RENEW_EVERY", 0.2)
+    monkeypatch.setattr(leases, "RETRY_EVERY", 0.2)
+    pods: list[Pod] = []
+
+    def make(kube: MemoryKube, name: str) -> Pod:
+        pods.append(Pod(kube, name))
+        return pods[-1]
+
+    yield make
+    for pod in pods:
+        pod.stop.set()
+
+
+def test_one_pod_is_active_and_the_other_takes_over(start: Callable[[MemoryKube, str], Pod]) -> None:
+    """At once when the first one is told to end, because it gives the Lease back."""
+    kube = MemoryKube()
+    first = start(kube, "one")
+    until(lambda: first.terms)
+    second = start(kube, "two")
+    time.sleep(0.5)
+    assert not second.terms
+    first.end()
+    until(lambda: second.terms, 3)
+    assert first.terms[0].remaining() == 0
+    with pytest.raises(Deposed), first.terms[0].step():
+        pass
+    assert second.terms[0].holder != first.terms[0].holder
+
+
+def test_a_pod_that_is_cut_off_ends_before_another_takes_over(start: Callable[[MemoryKube, str], Pod]) -> None:
+    """Its process ends, so nothing goes on that it has started."""
+    kube, cut_off = MemoryKube(), MemoryKube()
+    cut_off.objects = kube.objects
+    first = start(cut_off, "one")
+    until(lambda: first.terms)
+    second = start(kube, "two")
+    cut_off.away()
+    until(lambda: first.exits == [1], 5)
+    assert not second.terms
+    with pytest.raises(Deposed):
+        first.terms[0].require()
+    until(lambda: second.terms, 5)
+
+
+def test_a_pod_finishes_its_step_before_it_gives_the_lease_back(start: Callable[[MemoryKube, str], Pod]) -> None:
+    """Otherwise the next one could do the same step again."""
+    kube = MemoryKube()
+    first = start(kube, "one")
+    until(lambda: first.terms)
+    second = start(kube, "two")
+    with first.terms[0].step():
+        first.stop.set()
+        until(lambda: first.terms[0].remaining() == 0)
+        with pytest.raises(Deposed):
+            first.terms[0].sleep(60)
+        time.sleep(1.5)
+        assert not second.terms
+    until(lambda: second.terms, 5)

@@ -1,4 +1,4 @@
-"""The URL converter for server ids."""
+"""The URL converters for server ids and for the names of webhooks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 from werkzeug.routing import BaseConverter
 
 from service.servers.names import LARGEST_ID
+from service.tokens import CUSTOMER
+from service.webhooks.records import NAME
 
 
 def _whole_numbers(largest: int) -> str:
@@ -38,3 +40,15 @@ class ServerId(BaseConverter):
 def id_schema(converter: Any) -> dict[str, Any]:
     """The OpenAPI schema of a server's id."""
     return {"type": "integer", "format": "int64", "minimum": 1, "maximum": LARGEST_ID}
+
+
+class WebhookName(BaseConverter):
+    """A webhook's name in a path, with its owner before it if it is a customer's own."""
+
+    regex = rf"(?:{CUSTOMER.pattern}\.)?{NAME}"
+    part_isolating = True
+
+
+def webhook_name_schema(converter: Any) -> dict[str, Any]:
+    """The OpenAPI schema of a webhook's name."""
+    return {"type": "string", "pattern": f"^{WebhookName.regex}$"}

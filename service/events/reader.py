@@ -53,9 +53,7 @@ class EventReader:
         events = self._events
         return events[0].position - 1 if events else self._newest
 
-    def after(
-        self, position: int, limit: int, wanted: Callable[[Event], bool] = _every
-    ) -> tuple[list[Event], int]:
+    def after(self, position: int, limit: int, wanted: Callable[[Event], bool] = _every) -> tuple[list[Event], int]:
         """The events after a position, oldest first.
 
         If the log no longer has all of them, the first is one of the type `dropped`, whatever is wanted. It is not in the

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.games.catalogue import Game
-from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens
+from service.operations.interfaces import Accounts, Cluster, Events, RecordStores, Releases, Tokens, Webhooks
 from service.settings import Settings
 
 
@@ -16,7 +16,7 @@ class Context:
     """The collaborators of `create_app`, and the files that it read at startup.
 
     `games` are the games by name. `operator_values` are the chart values from the operator's file. `records(kind)` is
-    the store of that kind of record.
+    the store of that kind of record. `webhooks` is None if there is nowhere to keep them.
     """
 
     settings: Settings
@@ -27,6 +27,8 @@ class Context:
     games: Mapping[str, Game]
     operator_values: Mapping[str, Any]
     records: RecordStores
+    events: Events
+    webhooks: Webhooks | None
 
 
 def erase_disk(context: Context, id: int, *, unless_used: bool = False) -> None:

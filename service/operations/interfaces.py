@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from service.files.accounts import Account
@@ -180,6 +181,35 @@ class Tokens(Protocol):
 
     def change(self, change: Change) -> None:
         """Write the result of `change(current records)`, all or nothing; after a conflict, `change` is called again."""
+
+
+class Events(Protocol):
+    """The log of events, in memory. Nothing here sends a request."""
+
+    @property
+    def newest(self) -> int:
+        """The position of the newest event; 0 before the first."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait up to `seconds` until the log has been read; returns whether it has."""
+
+
+class KeptRecords(Protocol):
+    """Records in one Secret. Every method may raise ClusterUnavailable and OperationFailed."""
+
+    def read(self) -> Records:
+        """The current records."""
+
+    def change(self, change: Change) -> None:
+        """Write the result of `change(current records)`, all or nothing; after a conflict, `change` is called again."""
+
+
+@dataclass(frozen=True)
+class Webhooks:
+    """Where webhooks are kept: what they are, and apart from it, what they are signed with (by their uids)."""
+
+    config: KeptRecords
+    secrets: KeptRecords
 
 
 class Accounts(Protocol):

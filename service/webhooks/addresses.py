@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -101,11 +101,6 @@ def unwrapped(address: Address) -> Address:
             if address in network:
                 return IPv4Address(int(address) >> bits & 0xFFFFFFFF)
     return address
-
-
-def networks(text: str) -> tuple[Network, ...]:
-    """The networks in a comma-separated list; raises ValueError, which quotes the part that is none."""
-    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
 def literal(host: str) -> Address | None:

@@ -56,11 +56,10 @@ def headers(known: Iterable[Secret], id: str, now: datetime, body: bytes) -> Map
     return {"webhook-id": id, "webhook-timestamp": str(seconds), "webhook-signature": " ".join(signatures)}
 
 
-def written(known: Iterable[Secret]) -> str:
-    """The secrets as they are kept."""
-    return json.dumps(
-        [{"secret": secret.text, "until": stamp(secret.until) if secret.until else None} for secret in known]
-    )
+def written(known: Iterable[Secret], made: str = "") -> str:
+    """The secrets as they are kept; `made` is when the webhook was (RFC 3339)."""
+    entries = [{"secret": secret.text, "until": stamp(secret.until) if secret.until else None} for secret in known]
+    return json.dumps({"made": made, "secrets": entries})
 
 
 def read(text: str) -> Sequence[Secret]:
@@ -68,10 +67,18 @@ def read(text: str) -> Sequence[Secret]:
     try:
         return [
             Secret(str(entry["secret"]), datetime.fromisoformat(entry["until"]) if entry["until"] else None)
-            for entry in json.loads(text)
+            for entry in json.loads(text)["secrets"]
         ]
     except (ValueError, TypeError, KeyError):
         raise ValueError("the secrets of a webhook cannot be read") from None
+
+
+def made(text: str) -> datetime | None:
+    """When the webhook of kept secrets was made; None if that cannot be read, or they were rotated since."""
+    try:
+        return datetime.fromisoformat(json.loads(text)["made"])
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _mac(secret: str, signed: bytes) -> str:

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from service.webhooks import sender
-from service.webhooks.addresses import Reach, networks
+from service.webhooks.addresses import Reach
 from service.webhooks.sender import Result, Sender
 from tests.support.receivers import (
     Answer,
     Authority,
     endless,
     hang,
+    networks,
     raw,
     receiving,
     status,

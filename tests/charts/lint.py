@@ -19,7 +19,7 @@ from tests.charts.rendering import CHARTS, CI_FILES, Refused, case, chart_of, he
 
 SUPPORTED = ("1.31.0", "1.37.0")
 """The oldest and the newest supported Kubernetes."""
-CUSTOM = {"ServiceMonitor", "VolumeSnapshotClass"}
+CUSTOM = {"PrometheusRule", "ServiceMonitor", "VolumeSnapshotClass"}
 """Kinds that are not built into Kubernetes."""
 
 

@@ -93,19 +93,22 @@ def _offences(spec: Manifest) -> list[str]:
 
 
 @each_restricted_file
-def test_services_reach_the_workload_and_not_the_test(file: Path) -> None:
-    """Services and NetworkPolicies select the workload's pods and no others."""
+def test_services_reach_one_workload_and_not_the_test(file: Path) -> None:
+    """Services and NetworkPolicies select the pods of one workload and no others; so does each workload."""
     manifests = render(chart_of(file), {}, file)
-    (workload,) = (m for m in manifests.values() if m["kind"] in ("StatefulSet", "Deployment"))
-    labels = workload["spec"]["template"]["metadata"]["labels"].items()
+    workloads = [m for m in manifests.values() if m["kind"] in ("StatefulSet", "Deployment")]
+    pods = [workload["spec"]["template"]["metadata"]["labels"].items() for workload in workloads]
     tests = [m["metadata"]["labels"].items() for m in manifests.values() if m["kind"] == "Pod"]
     selectors = [
         m["spec"]["selector"] for m in manifests.values() if m["kind"] == "Service" and "selector" in m["spec"]
     ]
     selectors += [m["spec"]["podSelector"]["matchLabels"] for m in manifests.values() if m["kind"] == "NetworkPolicy"]
-    selectors.append(workload["spec"]["selector"]["matchLabels"])
+    selectors += [
+        m["spec"]["selector"]["matchLabels"] for m in manifests.values() if m["kind"] == "PodDisruptionBudget"
+    ]
+    selectors += [workload["spec"]["selector"]["matchLabels"] for workload in workloads]
     for selector in selectors:
-        assert selector.items() <= labels
+        assert sum(selector.items() <= labels for labels in pods) == 1
         assert not any(selector.items() <= test for test in tests)
 
 

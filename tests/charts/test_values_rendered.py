@@ -157,6 +157,7 @@ GAMESERVER: dict[str, Case] = {
     ),
 }
 D, A = "Deployment/api", "Service/api"
+CONTROLLER = "Deployment/api-controller"
 TOKEN = {"name": "shop", "sha256": "0" * 64, "scopes": ["read"]}
 TOKENS = {"tokens": {"existingSecret": "mine"}}
 TEXTS = {"game": "name: a\n", "values": "{{ options.a | tojson }}\n", "options": "{}"}
@@ -276,7 +277,11 @@ API: dict[str, Case] = {
     ),
     "metrics.annotations": one(False, D, "spec/template/metadata/annotations/prometheus.io~scrape", "nothing"),
     "metrics.service.enabled": one(False, "Service/api-metrics", "kind", "nothing"),
-    "metrics.serviceMonitor.enabled": one(True, "ServiceMonitor/api", "kind", "ServiceMonitor"),
+    "metrics.serviceMonitor.enabled": (
+        True,
+        [(f"ServiceMonitor/{name}", "kind", "ServiceMonitor") for name in ("api", "api-controller")],
+        {},
+    ),
     "metrics.serviceMonitor.labels": one(
         {"release": "p"},
         "ServiceMonitor/api",
@@ -287,6 +292,33 @@ API: dict[str, Case] = {
     "metrics.serviceMonitor.interval": one(
         "5s", "ServiceMonitor/api", "spec.endpoints.0.interval", metrics={"serviceMonitor": {"enabled": True}}
     ),
+    "metrics.prometheusRule.enabled": one(True, "PrometheusRule/api", "kind", "PrometheusRule"),
+    "metrics.prometheusRule.labels": one(
+        {"release": "p"},
+        "PrometheusRule/api",
+        "metadata.labels.release",
+        "p",
+        metrics={"prometheusRule": {"enabled": True}},
+    ),
+    "controller.replicaCount": one(3, CONTROLLER, "spec.replicas"),
+    "controller.resources.requests.cpu": one("1", CONTROLLER, GAME + "resources.requests.cpu"),
+    "controller.resources.requests.memory": one("1Gi", CONTROLLER, GAME + "resources.requests.memory"),
+    "controller.resources.limits.memory": one("2Gi", CONTROLLER, GAME + "resources.limits.memory"),
+    "controller.serviceAccount.create": one(
+        False, "ServiceAccount/own", "kind", "nothing", controller={"serviceAccount": {"name": "own"}}
+    ),
+    "controller.serviceAccount.name": (
+        "other",
+        [
+            ("ServiceAccount/other", "metadata.name", "other"),
+            (CONTROLLER, POD + "serviceAccountName", "other"),
+            ("RoleBinding/api-controller", "subjects.0.name", "other"),
+            ("RoleBinding/api-controller-tokens", "subjects.0.name", "other"),
+            ("ClusterRoleBinding/gameserver-system-api-controller", "subjects.0.name", "other"),
+        ],
+        {},
+    ),
+    "controller.serviceAccount.annotations": one({"a/b": "c"}, "ServiceAccount/api-controller", "metadata.annotations"),
     "serviceAccount.create": one(False, "ServiceAccount/own", "kind", "nothing", serviceAccount={"name": "own"}),
     "serviceAccount.name": (
         "other",
@@ -311,6 +343,12 @@ API: dict[str, Case] = {
                 ("RoleBinding", "api-tokens"),
                 ("ClusterRole", "gameserver-system-api"),
                 ("ClusterRoleBinding", "gameserver-system-api"),
+                ("Role", "api-controller"),
+                ("RoleBinding", "api-controller"),
+                ("Role", "api-controller-tokens"),
+                ("RoleBinding", "api-controller-tokens"),
+                ("ClusterRole", "gameserver-system-api-controller"),
+                ("ClusterRoleBinding", "gameserver-system-api-controller"),
             )
         ],
         {},

@@ -90,6 +90,141 @@ server-values.yaml: {{ .Values.serverValues | toYaml | quote }}
 {{- end }}
 {{- end -}}
 
+{{- /* The environment that API and controller have in common. */ -}}
+{{- define "gameserver-api.environment" -}}
+- name: METRICS_PORT
+  value: "9090"
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: SERVERS_NAMESPACE
+  value: {{ .Values.serversNamespace | quote }}
+- name: SFTP_NAMESPACE
+  value: {{ .Values.sftpNamespace | quote }}
+- name: CHART_PATH
+  value: /app/charts/gameserver
+- name: TOKENS_SECRET
+  value: {{ include "gameserver-api.tokensSecret" . | quote }}
+- name: ISSUED_TOKENS_SECRET
+  value: {{ include "gameserver-api.issuedTokensSecret" . | quote }}
+- name: SERVER_VALUES_FILE
+  value: /etc/gameserver-api/config/server-values.yaml
+{{- if include "gameserver-api.gamesConfigMap" . }}
+- name: GAMES_DIR
+  value: /etc/gameserver-api/games
+{{- end }}
+- name: ACCEPTED_EULAS
+  value: {{ join "," .Values.acceptedEulas | quote }}
+- name: MIN_RAM_GB
+  value: {{ int .Values.limits.minRamGb | quote }}
+- name: MAX_RAM_GB
+  value: {{ int .Values.limits.maxRamGb | quote }}
+- name: MIN_DISK_GB
+  value: {{ int .Values.limits.minDiskGb | quote }}
+- name: MAX_DISK_GB
+  value: {{ int .Values.limits.maxDiskGb | quote }}
+- name: EXTERNAL_HOST
+  value: {{ .Values.externalHost | quote }}
+- name: DISK_IMAGE
+  value: {{ .Values.diskImage | default (include "gameserver-api.image" .) | quote }}
+{{- with .Values.imagePullSecrets }}
+- name: DISK_IMAGE_PULL_SECRETS
+  value: {{ range $index, $secret := . }}{{ if $index }},{{ end }}{{ $secret.name }}{{ end }}
+{{- end }}
+- name: HELM_PROCESSES
+  value: {{ int .Values.helmProcesses | quote }}
+- name: LOG_LEVEL
+  value: {{ .Values.logLevel | quote }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- /* Whole folders are mounted: a file mounted with subPath never gets updates. */ -}}
+{{- define "gameserver-api.volumeMounts" -}}
+- name: config
+  mountPath: /etc/gameserver-api/config
+  readOnly: true
+{{- if include "gameserver-api.gamesConfigMap" . }}
+- name: games
+  mountPath: /etc/gameserver-api/games
+  readOnly: true
+{{- end }}
+- name: tmp
+  mountPath: /tmp
+{{- end -}}
+
+{{- define "gameserver-api.volumes" -}}
+- name: config
+  configMap:
+    name: {{ include "gameserver-api.fullname" . }}
+{{- with include "gameserver-api.gamesConfigMap" . }}
+- name: games
+  configMap:
+    name: {{ . }}
+{{- end }}
+- name: tmp
+  emptyDir:
+    sizeLimit: 256Mi
+{{- end -}}
+
+{{- /* Where the pods of API and controller may run, and the Secrets for their image. */ -}}
+{{- define "gameserver-api.placement" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* Labels of the controller's objects. An upgrade with --reuse-values from a release before the controller has none of
+its values: the templates then take the defaults. */ -}}
+{{- define "gameserver-api.controllerSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "gameserver-api.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: controller
+{{- end -}}
+
+{{- define "gameserver-api.controllerPodLabels" -}}
+{{ include "gameserver-api.controllerSelectorLabels" . }}
+app.kubernetes.io/part-of: gameserver-cluster
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{- define "gameserver-api.controllerLabels" -}}
+{{ include "gameserver-api.controllerPodLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ include "gameserver-api.chart" . }}
+{{- end -}}
+
+{{- define "gameserver-api.controllerFullname" -}}
+{{- include "gameserver-api.fullname" . | trunc 52 | trimSuffix "-" -}}-controller
+{{- end -}}
+
+{{- define "gameserver-api.controllerServiceAccountName" -}}
+{{- if dig "serviceAccount" "create" true (.Values.controller | default dict) -}}
+{{- dig "serviceAccount" "name" "" (.Values.controller | default dict) | default (include "gameserver-api.controllerFullname" .) -}}
+{{- else -}}
+{{- .Values.controller.serviceAccount.name | required "controller.serviceAccount.name is required when controller.serviceAccount.create is false" -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "gameserver-api.podSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: 10001

@@ -27,7 +27,7 @@ from service.kube.times import stamp
 from service.records.secret import Records, SecretRecords
 from service.records.store import Record, RecordStore
 from service.settings import Settings
-from service.telemetry import metrics
+from service.telemetry import deliveries as metrics
 from service.webhooks import deliveries, signing
 from service.webhooks.addresses import Address, Reach
 from service.webhooks.deliveries import MOST_WAITING, Deliveries, Try, Waiting, excerpt

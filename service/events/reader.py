@@ -56,8 +56,8 @@ class EventReader:
     def after(self, position: int, limit: int, wanted: Callable[[Event], bool] = _every) -> tuple[list[Event], int]:
         """The events after a position, oldest first.
 
-        If the log no longer has all of them, the first is one of the type `dropped`, whatever is wanted. It is not in the
-        log itself. Its position is that of the last event that was dropped.
+        If the log no longer has all of them, the first is one of the type `dropped`, whatever is wanted. It is not in
+        the log itself. Its position is that of the last event that was dropped.
 
         Args:
             position: The position up to which the caller has all events.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
@@ -172,100 +171,51 @@ def count_disks(disks: Callable[[], Iterable[Disk]]) -> None:
     REGISTRY.register(_Disks(disks))
 
 
-_deliveries = Counter(
-    "gameserver_webhook_deliveries",
-    "Tries to deliver to webhooks, by outcome.",
-    ["outcome"],
-    registry=REGISTRY,
+_events = Counter("gameserver_events", "Events written to the log, by type.", ["type"], registry=None)
+_event_lag = Histogram(
+    "gameserver_event_lag_seconds",
+    "From when something happened, in whole seconds, until its event was in the log.",
+    buckets=(0.5, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 300),
+    registry=None,
 )
-_given_up = Counter(
-    "gameserver_webhook_given_up",
-    "Events that were not delivered to a webhook after a day of tries, or that the log had dropped by then.",
-    registry=REGISTRY,
+_events_waiting = Gauge(
+    "gameserver_events_waiting_seconds",
+    "For how long the active controller has been trying to write what it knows; 0 while nothing waits.",
+    registry=None,
 )
-_first_tries = Histogram(
-    "gameserver_webhook_first_try_lag_seconds",
-    "How long after what an event tells its first try to a webhook began.",
-    buckets=(0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200),
-    registry=REGISTRY,
+_event_log_events = Gauge("gameserver_event_log_events", "Events in the log.", registry=None)
+_event_log_bytes = Gauge("gameserver_event_log_bytes", "Bytes in the log of events.", registry=None)
+_events_missed = Gauge(
+    "gameserver_event_changes_dropped",
+    "Changes of servers' objects that the active controller had no room for; their events may be missing.",
+    registry=None,
 )
 
 
-def count_delivery(outcome: str) -> None:
-    """Count one try; `outcome` is that of `webhooks.sender.Result`, or `delivered`."""
-    _deliveries.labels(outcome).inc()
+def show_events(waiting: Callable[[], float], dropped: Callable[[], float]) -> None:
+    """Add the metrics of the log of events, which only the active controller has.
 
-
-def count_given_up() -> None:
-    """Count one event that a webhook will not get any more."""
-    _given_up.inc()
-
-
-def observe_first_try(lag: float) -> None:
-    """Count the first try of an event, `lag` seconds after its time."""
-    _first_tries.observe(max(0.0, lag))
-
-
-@dataclass(frozen=True)
-class CountedWebhook:
-    """What is counted of a webhook.
-
-    Attributes:
-        owner: `provider` or `customer`.
-        state: `ok`, `failing` (its last try failed), `ended` (its receiver answered 410) or `disabled`.
-        waiting: How many events wait for another try.
-        lag: The age of the oldest event that waits for its first try, in seconds.
+    Args:
+        waiting: For how many seconds something has waited to be written.
+        dropped: How many changes found no room.
     """
-
-    owner: str
-    state: str
-    waiting: int
-    lag: float
-
-
-class _Webhooks(Collector):
-    """Counts the webhooks at each scrape."""
-
-    def __init__(self, webhooks: Callable[[], Iterable[CountedWebhook]]) -> None:
-        self._webhooks = webhooks
-
-    def describe(self) -> Iterable[GaugeMetricFamily]:
-        return self._families()
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        counts, waits, lags = families = self._families()
-        count: Tally[tuple[str, str]] = Tally()
-        waiting: Tally[str] = Tally()
-        lag: dict[str, float] = {}
-        for webhook in self._webhooks():
-            count[webhook.owner, webhook.state] += 1
-            waiting[webhook.owner] += webhook.waiting
-            lag[webhook.owner] = max(lag.get(webhook.owner, 0.0), webhook.lag)
-        for (owner, state), number in sorted(count.items()):
-            counts.add_metric([owner, state], number)
-        for owner in sorted(lag):
-            waits.add_metric([owner], waiting[owner])
-            lags.add_metric([owner], lag[owner])
-        yield from families
-
-    @staticmethod
-    def _families() -> tuple[GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily]:
-        return (
-            GaugeMetricFamily("gameserver_webhooks", "Webhooks by owner and state.", labels=["owner", "state"]),
-            GaugeMetricFamily(
-                "gameserver_webhook_waiting", "Events that wait for another try to a webhook.", labels=["owner"]
-            ),
-            GaugeMetricFamily(
-                "gameserver_webhook_lag_seconds",
-                "The age of the oldest event that waits for its first try to a webhook.",
-                labels=["owner"],
-            ),
-        )
+    for metric in (_events, _event_lag, _events_waiting, _event_log_events, _event_log_bytes, _events_missed):
+        if metric not in REGISTRY._collector_to_names:
+            REGISTRY.register(metric)
+    _events_waiting.set_function(waiting)
+    _events_missed.set_function(dropped)
 
 
-def count_webhooks(webhooks: Callable[[], Iterable[CountedWebhook]]) -> None:
-    """Add to `/metrics` the counts of the webhooks to which this pod delivers."""
-    REGISTRY.register(_Webhooks(webhooks))
+def count_event(type: str, lag: float) -> None:
+    """Count an event that was written `lag` seconds after it happened."""
+    _events.labels(type).inc()
+    _event_lag.observe(lag)
+
+
+def show_event_log(events: int, size: int) -> None:
+    """Show how many events the log has, and how many bytes."""
+    _event_log_events.set(events)
+    _event_log_bytes.set(size)
 
 
 def show_active(active: bool) -> None:

@@ -1,8 +1,8 @@
 """Delivers events to webhooks.
 
-Each webhook has two threads: one makes the first try of each event, in the order of the log; the other makes tries again,
-and tests. So a receiver that is slow or dead delays nobody but itself. What became of the tries is written to a record,
-at most a few seconds later: whoever goes on from it repeats what was not written yet, under the same id.
+Each webhook has two threads: one makes the first try of each event, in the order of the log; the other tries again, and
+makes tests. So a receiver that is slow or dead delays nobody but itself. What became of the tries is written to a
+record, at most a few seconds later: whoever goes on from it repeats what was not written yet, under the same id.
 """
 
 from __future__ import annotations

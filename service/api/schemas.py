@@ -70,6 +70,24 @@ class ListQuery(Schema):
     )
 
 
+class WaitQuery(Schema):
+    wait = Text(
+        load_default=None,
+        validate=one_of("running"),
+        metadata={"description": "`running`: answer only when the server runs, or the time is over."},
+    )
+    timeout_s = QueryNumber(
+        load_default=60,
+        validate=validate.Range(1, 300, error="must be from 1 to 300"),
+        metadata={"description": "With `wait`: after how many seconds to answer with the state as it is then."},
+    )
+
+
+class Started(Success):
+    state = fields.String(validate=one_of(*STATES), metadata={"description": "Only with `wait`."})
+    reason = fields.String(allow_none=True, metadata={"description": "Only with `wait`."})
+
+
 class Changed(Success):
     restarting = fields.Boolean(
         required=True, metadata={"description": "Whether the running game restarts to apply the change."}

@@ -10,6 +10,7 @@ from service import errors
 from service.access import Subject
 from service.api import schemas
 from service.api.context import caller, context, target
+from service.api.states import require_room_to_wait, started, state_now
 from service.operations import power
 from service.operations.addresses import endpoint_of
 from service.operations.change import change
@@ -40,7 +41,6 @@ _WRITE_PROBLEMS = (
     errors.NoNodePortLeft,
     errors.ClusterContended,
 )
-_LOG_LINES = 5
 
 
 @blueprint.route("/", methods=["GET"])
@@ -67,8 +67,11 @@ def list_servers(query: dict[str, Any]) -> Response:
 @blueprint.route("/<id:id>/", methods=["POST"])
 @access("server:create", Subject.NEW, audited=True)
 @blueprint.arguments(schemas.CreateServer)
-@blueprint.response(201, Success)
-@blueprint.alt_response(200, schema=Success, description="The server already existed; nothing has changed")
+@blueprint.arguments(schemas.WaitQuery, location="query")
+@blueprint.response(201, schemas.Started)
+@blueprint.alt_response(
+    200, schema=schemas.Started, description="The server already existed; or it does not run yet, and the time is over"
+)
 @problems(
     *_WRITE_PROBLEMS,
     errors.ServerExists,
@@ -79,13 +82,14 @@ def list_servers(query: dict[str, Any]) -> Response:
     errors.DiskCannotShrink,
     errors.DiskCannotGrow,
 )
-def create_server(body: dict[str, Any], id: int) -> tuple[dict[str, Any], int]:
+def create_server(body: dict[str, Any], query: dict[str, Any], id: int) -> Any:
     """Create a server
 
     Sending the same request again changes nothing, even if the server has been stopped since.
     """
+    require_room_to_wait(query)
     created = create(context(), caller(), id, body)
-    return _SUCCESS, 201 if created else 200
+    return started(query, id, 201 if created else 200)
 
 
 @blueprint.route("/<id:id>/", methods=["GET"])
@@ -95,10 +99,7 @@ def create_server(body: dict[str, Any], id: int) -> tuple[dict[str, Any], int]:
 def get_server(id: int) -> dict[str, Any]:
     """Get a server: its spec, its state and the reason for that state"""
     objects = target().objects
-    now = state.state_of(objects)
-    if now.crashed:
-        now = state.with_log(now, context().cluster.pod_log_tail(id, _LOG_LINES, now.previous))
-    return {"success": True, **_server_fields(objects, target().spec, now)}
+    return {"success": True, **_server_fields(objects, target().spec, state_now(objects))}
 
 
 @blueprint.route("/<id:id>/", methods=["PATCH"])
@@ -131,16 +132,18 @@ def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
 
 @blueprint.route("/<id:id>/start", methods=["PATCH"])
 @access("server:power", Subject.SERVER, audited=True)
-@blueprint.response(200, Success)
-@problems(*_WRITE_PROBLEMS)
-def start_server(id: int) -> dict[str, Any]:
+@blueprint.arguments(schemas.WaitQuery, location="query")
+@blueprint.response(200, schemas.Started)
+@problems(errors.InvalidRequest, *_WRITE_PROBLEMS)
+def start_server(query: dict[str, Any], id: int) -> Any:
     """Start a server; a running server keeps running
 
     This creates missing objects of the server again. If Kubernetes is in a back-off, because the game crashed or the
     pod was refused, this tries again at once.
     """
+    require_room_to_wait(query)
     power.start(context(), target())
-    return _SUCCESS
+    return started(query, id)
 
 
 @blueprint.route("/<id:id>/stop", methods=["PATCH"])
@@ -155,12 +158,14 @@ def stop_server(id: int) -> dict[str, Any]:
 
 @blueprint.route("/<id:id>/restart", methods=["PATCH"])
 @access("server:power", Subject.SERVER, audited=True)
-@blueprint.response(200, Success)
-@problems(*_WRITE_PROBLEMS)
-def restart_server(id: int) -> dict[str, Any]:
+@blueprint.arguments(schemas.WaitQuery, location="query")
+@blueprint.response(200, schemas.Started)
+@problems(errors.InvalidRequest, *_WRITE_PROBLEMS)
+def restart_server(query: dict[str, Any], id: int) -> Any:
     """Restart a server; a stopped server starts"""
+    require_room_to_wait(query)
     power.restart(context(), target())
-    return _SUCCESS
+    return started(query, id)
 
 
 def _server_fields(objects: Objects, spec: ServerSpec | None, now: state.State) -> dict[str, Any]:

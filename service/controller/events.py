@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from service.controller.leader import Deposed, Term
 from service.controller.observe import Observer
 from service.errors import Problem
-from service.events.changes import TOMBSTONE_SECONDS, Told, changes, is_doubtful, tell_apart
+from service.events.changes import TOMBSTONE_SECONDS, Told, changes, missing, tell_apart
 from service.events.event import Event
 from service.events.facts import Facts, facts_of
 from service.events.log import EventLog
@@ -31,6 +31,7 @@ FLUSH_SECONDS = 0.2
 """The log is written at most this often."""
 SAVE_SECONDS = 2.0
 """What was told is saved at most this often."""
+COMPLETE_SECONDS = 10.0
 MAX_ADDED = 10_000
 
 
@@ -129,8 +130,12 @@ class Events:
 
     def _take_over(self, term: Term) -> None:
         """Go on where the log ends, with what this pod has seen while another was the active one."""
-        seen = self._observer.take(0)
+        deadline = time.monotonic() + COMPLETE_SECONDS
+        while not self._observer.is_complete() and time.monotonic() < deadline:
+            # Otherwise Kubernetes would have to be asked about each server that the watches have not received yet.
+            term.sleep(FLUSH_SECONDS)
         told = self._state.load()
+        seen = self._observer.take(0)
         if told is None:
             self._begin(term)
             return
@@ -157,10 +162,12 @@ class Events:
     def _tell(self, facts: Facts) -> None:
         assert self._told is not None
         events, told = changes(self._told.get(facts.id, ()), facts)
-        if is_doubtful(told, facts):
-            live = facts_of(self._cluster.server(facts.id), now(), live=True)
-            more, told = changes(told, live)
-            events += more
+        if gone := missing(told, facts):
+            # A watch may be behind what was told. If Kubernetes still has it, the watch will say more.
+            live = facts_of(self._cluster.server(facts.id), now())
+            if gone == missing(told, live):
+                more, told = changes(told, replace(facts, sure=True, exists=live.exists))
+                events += more
         oldest = stamp(datetime.now(UTC) - timedelta(seconds=TOMBSTONE_SECONDS))
         told = tuple(each for each in told if not each.deleted or each.deleted > oldest)
         if told != self._told.get(facts.id, ()):

@@ -88,6 +88,16 @@ class Observer:
         """The ids of all servers that this pod knows."""
         return list(self._views)
 
+    def is_complete(self) -> bool:
+        """Whether the watches have received all that exists, and this pod has gone through it."""
+        if self._changes:
+            return False
+        for id in self._cluster.known_ids():
+            known, view = self._cluster.known(id), self._views.get(id) or _View()
+            if known and (uid(known.statefulset), uid(known.pod)) != (uid(view.statefulset), uid(view.pod)):
+                return False
+        return True
+
     def take(self, seconds: float) -> list[Facts]:
         """All facts since the last call, oldest first; waits up to `seconds` for the first."""
         self._has_facts.wait(seconds)
@@ -148,13 +158,15 @@ class Observer:
 
     def _change(self, id: int, kind: str, item: Object, gone: bool) -> None:
         view = self._views.get(id)
-        if kind == "release" and view is not None and view.statefulset is not None:
+        if kind == "release" and (view is None or view.statefulset is not None):
             return
-        if kind == "event" and view is not None and view.pod is not None:
+        if kind == "event" and (view is None or view.pod is not None):
             return
         known = self._cluster.known(id)
         if view is None:
-            view = self._views[id] = _View(known.statefulset, known.pod) if known else _View()
+            view = self._views[id] = _View()
+            if kind == "look" and known is not None:
+                view.statefulset, view.pod = known.statefulset, known.pod
         last_pod = None
         if kind == "statefulset":
             view.statefulset = None if gone else item

@@ -74,7 +74,7 @@ def changes(told: Sequence[Told], facts: Facts) -> tuple[list[Event], tuple[Told
     """
     if any(each.seen > facts.version for each in told) and facts.uid is not None:
         # They are older than what was told, but may show a pod that nobody has told of.
-        facts = replace(facts, uid=None, exists=True, live=False)
+        facts = replace(facts, uid=None, exists=True, sure=False)
     telling = _Telling(facts)
     after = [telling.of_earlier(each) for each in told if each.uid != facts.uid]
     if facts.uid is not None:
@@ -83,23 +83,17 @@ def changes(told: Sequence[Told], facts: Facts) -> tuple[list[Event], tuple[Told
     return telling.events, tuple(after)
 
 
-def is_doubtful(told: Sequence[Told], facts: Facts) -> bool:
-    """Whether something is missing in these facts, so that Kubernetes has to be asked whether it is gone.
+def missing(told: Sequence[Told], facts: Facts) -> set[str]:
+    """The uids of servers and pods that were told of, have not been told as ended, and are not in the facts.
 
-    Args:
-        told: What `changes` returned for these facts.
-        facts: The facts.
+    A server is missing only once its pod has ended.
     """
-    if facts.live:
-        return False
     pod = facts.pod.uid if facts.pod else None
-    for each in told:
-        if each.deleted:
-            continue
-        runs = bool(each.pod) and not each.ended
-        if (runs and each.pod != pod) or (not runs and each.uid != facts.uid):
-            return True
-    return False
+    there = [each for each in told if not each.deleted]
+    running = {each.pod: each for each in there if each.pod and not each.ended}
+    return {uid for uid in running if uid != pod} | {
+        each.uid for each in there if each.uid != facts.uid and each.pod not in running
+    }
 
 
 class _Telling:
@@ -122,7 +116,7 @@ class _Telling:
             return told
         facts, pod = self.facts, self._pod_of(told)
         told = self._pod(told, pod)
-        if facts.uid is None and (facts.exists or not facts.live):
+        if facts.uid is None and (facts.exists or not facts.sure):
             # While there is a release, a start brings the StatefulSet back.
             return told
         if told.pod and not told.ended:
@@ -213,7 +207,7 @@ class _Telling:
         """Tell the end of a pod that is gone, unless it was told. Nobody saw it, so only its record says more."""
         if not told.pod or told.ended or (pod is not None and pod.uid == told.pod):
             return told
-        if pod.version < told.version if pod is not None else not self.facts.live:
+        if pod.version < told.version if pod is not None else not self.facts.sure:
             return told
         stop = self.facts.last_stop
         if stop is None or stop.pod != told.pod:

@@ -92,8 +92,8 @@ class Facts:
         uid, customer, created: Of the server that the StatefulSet belongs to; the uid is None without a StatefulSet.
         workload: The StatefulSet's uid.
         version: The StatefulSet's resourceVersion: a later version, or a later StatefulSet, has a larger one.
-        live: Whether the objects were just read from Kubernetes, so that what is missing is surely gone. A watch may be
-            behind what another controller has told.
+        sure: Whether Kubernetes was asked, so that what is missing is surely gone. Otherwise a watch may be behind what
+            another controller has told.
         spec: Game and sizes, for the event `created`.
         wanted: The desired state, one of `servers.state.WANTED`.
         refused: Why the cluster refuses its pod, and since when.
@@ -114,7 +114,7 @@ class Facts:
     created: str = ""
     workload: str | None = None
     version: int = 0
-    live: bool = False
+    sure: bool = False
     spec: tuple[str, int, int] = ("", 0, 0)
     wanted: str = "deleted"
     generation: int = 0
@@ -127,19 +127,18 @@ class Facts:
     pod: PodFacts | None = None
 
 
-def facts_of(objects: Objects, at: str, *, pod_gone: bool = False, live: bool = False) -> Facts:
+def facts_of(objects: Objects, at: str, *, pod_gone: bool = False) -> Facts:
     """The facts in a server's objects, seen at `at` (RFC 3339).
 
     Args:
         objects: The objects. Nodes are read only for a pod that is not ready.
         at: When they were seen.
         pod_gone: Whether the pod is the last version of one that is gone.
-        live: Whether they were just read from Kubernetes.
     """
     statefulset, pod = objects.statefulset, objects.pod
     pod_facts = None if pod is None else _pod_facts(objects, pod, at, gone=pod_gone)
     if statefulset is None:
-        return Facts(objects.id, at, exists(objects), live=live, pod=pod_facts)
+        return Facts(objects.id, at, exists(objects), pod=pod_facts)
     spec = spec_of_objects(objects)
     annotation = _annotation(statefulset)
     runs = int(statefulset.get("spec", {}).get("replicas", 1)) != 0
@@ -154,7 +153,6 @@ def facts_of(objects: Objects, at: str, *, pod_gone: bool = False, live: bool = 
         created=created_at(statefulset) or at,
         workload=uid(statefulset),
         version=_version(statefulset["metadata"]),
-        live=live,
         spec=(spec.game, spec.ram_gb, spec.disk_gb) if spec else ("", 0, 0),
         wanted="deleted" if deleted_at(statefulset) else "running" if runs else "stopped",
         generation=int(statefulset["metadata"].get("generation") or 0),

@@ -26,8 +26,9 @@ except StartupError as error:
 bind = f"0.0.0.0:{_settings.port}"
 workers = 1
 worker_class = "service.serving.worker.Worker"
-# At most half of these run operations (see web/hooks.py), so reads and probes always find a free one.
-threads = 48
+# At most 24 of these run operations (see web/hooks.py), and 8 give answers that have waited (see worker.py). So reads
+# and probes always find a free one.
+threads = 56
 worker_connections = 1000
 keepalive = 75
 # From SIGTERM: draining, then the longest operation. The pod's grace period also includes preStop.

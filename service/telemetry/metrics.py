@@ -49,7 +49,11 @@ _recovered = Counter(
     "Releases that a stopped replica had left unfinished and that were recovered.",
     registry=REGISTRY,
 )
-
+_waiting = Gauge(
+    "gameserver_api_waiting_calls",
+    "Calls that wait for their answer (`wait=…`) without holding a thread.",
+    registry=REGISTRY,
+)
 
 _active = Gauge("gameserver_controller_active", "Whether this pod is the active controller.", registry=None)
 """Registered by `show_active`, because only the controller's pods have it."""
@@ -69,6 +73,11 @@ def count_helm_operation(kind: str, outcome: str, seconds: float) -> None:
 def count_recovery() -> None:
     """Count one unfinished release that was recovered."""
     _recovered.inc()
+
+
+def show_waiting_calls(count: int) -> None:
+    """Show how many calls wait for their answer."""
+    _waiting.set(count)
 
 
 class _Servers(Collector):

@@ -17,13 +17,15 @@ from service.access import Subject
 from service.telemetry import logs, metrics
 from service.tokens import Token
 from service.web.draining import draining
+from service.web.parking import Parked
 from service.web.routes import Route
 
 access = logging.getLogger("service.access")
 
-# Every call holds one of gunicorn's 48 threads until it ends: an operation takes seconds, and so does a read while
+# Every call holds one of gunicorn's 56 threads until it ends: an operation takes seconds, and so does a read while
 # Kubernetes hangs. The API refuses calls beyond these limits at once, because a queue of them would only grow. So reads
-# find a free thread next to all operations, and probes next to all other calls.
+# find a free thread next to all operations, and probes next to all other calls. A call that waits (parking.py) holds
+# no thread.
 OPERATIONS_AT_ONCE = 24
 CALLS_AT_ONCE = 40
 
@@ -98,7 +100,12 @@ def register(app: Flask, routes: Iterable[Route], tokens: Callers, find: FindTar
         if draining.is_set():
             # For WSGI servers other than gunicorn, which sends this header itself (see gunicorn.conf.py).
             response.headers["Connection"] = "close"
-        _log_request(response, by_endpoint.get(request.endpoint or ""))
+        route = by_endpoint.get(request.endpoint or "")
+        if route is not None and route.access.audited and "waited" not in g:
+            # If the answer waits, what was asked for has been done already.
+            _audit(route)
+        if not isinstance(response, Parked):
+            _log_request(response, route)
         return response
 
 
@@ -107,19 +114,23 @@ def _server_id() -> int | None:
     return (request.view_args or {}).get("id")
 
 
+def _audit(route: Route) -> None:
+    """Write the audit line of the request."""
+    token, outcome = g.get("token"), request.environ.get("gameserver.outcome", "ok")
+    name = token.name if token else ""
+    logs.audit(token=name, action=route.action, server=_server_id(), outcome=outcome, **g.get("audit_fields", {}))
+
+
 def _log_request(response: Response, route: Route | None) -> None:
-    """Count the request, and write its audit line and its access line."""
+    """Count the request, and write its access line."""
     seconds = time.perf_counter() - g.get("started", time.perf_counter())
     rule = request.url_rule.rule if request.url_rule else "none"
-    metrics.count_request(rule, request.method, response.status_code, seconds)
+    # Without the time that the client has asked to wait: a slow call is one that keeps this process busy.
+    metrics.count_request(rule, request.method, response.status_code, seconds - g.get("waited", 0.0))
     token = g.get("token")
     outcome = request.environ.get("gameserver.outcome", "ok")
-    id = _server_id()
     # Do not log unknown paths: a client may have put a token there by mistake.
-    path = request.path if id is not None else rule
-    if route is not None and route.access.audited:
-        name = token.name if token else ""
-        logs.audit(token=name, action=route.action, server=id, outcome=outcome, **g.get("audit_fields", {}))
+    path = request.path if _server_id() is not None else rule
     fields = {
         "method": request.method,
         "route": rule,

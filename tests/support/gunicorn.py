@@ -38,13 +38,13 @@ class Served:
     log: Path
 
     @classmethod
-    def start(cls, folder: Path, variables: Mapping[str, str]) -> Self:
+    def start(cls, folder: Path, variables: Mapping[str, str], app: str = "service.wsgi:app") -> Self:
         """Start gunicorn with only these environment variables, and write its log to the folder."""
         port, metrics = free_ports(2)
         log = folder / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--config", "service/serving/gunicorn.conf.py", "service.wsgi:app"],
+                [sys.executable, "-m", "gunicorn", "--config", "service/serving/gunicorn.conf.py", app],
                 cwd=ROOT,
                 env={"PATH": os.environ["PATH"], "PORT": str(port), "METRICS_PORT": str(metrics), **variables},
                 stdout=output,

@@ -11,9 +11,12 @@ from functools import partial
 
 from service.assembly import build_context
 from service.cluster.reader import ClusterReader
+from service.controller.deliver import Deliver
 from service.controller.leader import Leader, Term
 from service.controller.part import Part
 from service.errors import StartupError
+from service.events.reader import EventReader
+from service.events.segments import KIND as EVENTS
 from service.files.accounts import SecretAccounts
 from service.helm.releases import HelmReleases
 from service.kube.client import Kube
@@ -23,13 +26,19 @@ from service.records.store import RecordStore
 from service.settings import Settings
 from service.telemetry import logs, metrics
 from service.tokenstore.watched import watched_tokens
+from service.webhooks.deliveries import KIND as DELIVERIES
+from service.webhooks.store import SecretWebhooks, secret_webhooks
 
 log = logging.getLogger("service.controller")
 
 
-def parts_of(context: Context) -> list[Part]:
+def parts_of(context: Context, kube: Kube, webhooks: SecretWebhooks | None) -> list[Part]:
     """All parts, in the order in which they start."""
-    return []
+    parts: list[Part] = []
+    if webhooks is not None:
+        events = EventReader(context.records(EVENTS))
+        parts.append(Deliver(context.settings, kube, webhooks, context.records(DELIVERIES), events))
+    return parts
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
@@ -39,8 +48,9 @@ def run(settings: Settings, stop: threading.Event) -> None:
     accounts = SecretAccounts(settings) if settings.sftp_namespace else None
     kube = Kube(connections=16)
     records = partial(RecordStore, kube, settings.servers_namespace)
-    context = build_context(settings, cluster, releases, accounts, watched_tokens(settings), records)
-    parts = parts_of(context)
+    tokens, webhooks = watched_tokens(settings), secret_webhooks(settings, kube)
+    context = build_context(settings, cluster, releases, accounts, tokens, records, webhooks=webhooks)
+    parts = parts_of(context, kube, webhooks)
     for part in parts:
         part.start()
     cluster.start()

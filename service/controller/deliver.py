@@ -24,7 +24,7 @@ from service.events.event import Event, event_id
 from service.events.reader import EventReader
 from service.kube.client import Conflict, Kube
 from service.kube.times import stamp
-from service.records.secret import Records, SecretRecords
+from service.records.secret import Records
 from service.records.store import Record, RecordStore
 from service.settings import Settings
 from service.telemetry import deliveries as metrics
@@ -33,6 +33,7 @@ from service.webhooks.addresses import Address, Reach
 from service.webhooks.deliveries import MOST_WAITING, Deliveries, Try, Waiting, excerpt
 from service.webhooks.records import TEST, TEST_SECONDS, Webhook, all_of
 from service.webhooks.sender import Result, Sender
+from service.webhooks.store import SecretWebhooks
 
 log = logging.getLogger(__name__)
 # The machine's own randomness, as in kube/watch.py.
@@ -59,8 +60,7 @@ class Deliver:
     Args:
         settings: What the operator lists and refuses, and whether customers may have webhooks.
         kube: Reads the nodes' addresses, which no webhook may reach.
-        config: The webhooks.
-        secrets: What they are signed with.
+        webhooks: The webhooks, and what they are signed with.
         store: The records of deliveries.
         events: The log of events.
         send: Makes a try; None for the real one.
@@ -70,8 +70,7 @@ class Deliver:
         self,
         settings: Settings,
         kube: Kube,
-        config: SecretRecords,
-        secrets: SecretRecords,
+        webhooks: SecretWebhooks,
         store: RecordStore,
         events: EventReader,
         send: Send | None = None,
@@ -87,8 +86,8 @@ class Deliver:
         self._webhooks: Mapping[str, Webhook] = {}
         self._reported: set[tuple[str, str]] = set()
         self._changed = threading.Event()
-        self._config_watch = config.watch(self._take_config)
-        self._secrets_watch = secrets.watch(self._take_secrets)
+        self._config_watch = webhooks.config.watch(self._take_config)
+        self._secrets_watch = webhooks.secrets.watch(self._take_secrets)
         self._couriers: dict[str, Courier] = {}
 
     def start(self) -> None:

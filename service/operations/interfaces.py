@@ -1,14 +1,13 @@
 """The interfaces through which operations use Kubernetes, Helm, tokens and file access.
 
-`cluster/reader.py` implements Cluster, `helm/releases.py` Releases, `tokenstore/watched.py` Tokens and
-`files/accounts.py` Accounts. Tests use the fakes in tests/support instead.
+`cluster/reader.py` implements Cluster, `helm/releases.py` Releases, `tokenstore/watched.py` Tokens, `events/reader.py`
+Events, `webhooks/store.py` Webhooks and `files/accounts.py` Accounts. Tests use the fakes in tests/support instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 from service.files.accounts import Account
@@ -204,12 +203,13 @@ class KeptRecords(Protocol):
         """Write the result of `change(current records)`, all or nothing; after a conflict, `change` is called again."""
 
 
-@dataclass(frozen=True)
-class Webhooks:
+class Webhooks(Protocol):
     """Where webhooks are kept: what they are, and apart from it, what they are signed with (by their uids)."""
 
-    config: KeptRecords
-    secrets: KeptRecords
+    @property
+    def config(self) -> KeptRecords: ...
+    @property
+    def secrets(self) -> KeptRecords: ...
 
 
 class Accounts(Protocol):

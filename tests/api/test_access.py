@@ -47,6 +47,16 @@ TOKEN_CALLS = {
     "POST /api/v1/login-link": "token",
 }
 """The calls about tokens; test_tokens.py tests them."""
+WEBHOOK_CALLS = {
+    "GET /api/v1/webhook": "webhook",
+    "GET /api/v1/webhook/<webhook:name>": "webhook",
+    "PUT /api/v1/webhook/<webhook:name>": "webhook",
+    "DELETE /api/v1/webhook/<webhook:name>": "webhook",
+    "POST /api/v1/webhook/<webhook:name>/rotate": "webhook",
+    "POST /api/v1/webhook/<webhook:name>/test": "webhook",
+    "GET /api/v1/webhook/<webhook:name>/delivery": "webhook",
+}
+"""The calls about webhooks; test_webhooks.py tests them."""
 BODIES = {"POST": SIZES, "PUT /api/v1/server/1/sftp": {"password": True}, "PATCH /api/v1/server/1/": {}}
 READ = {"server:read"}
 OPERATE = {"server:create", "server:write", "server:power", "rcon:read", "files"}
@@ -75,7 +85,7 @@ def test_the_table_of_calls_is_complete(client: Client) -> None:
         if route.access.scope is not None
         for method in route.methods
     }
-    assert declared == CALLS | TOKEN_CALLS
+    assert declared == CALLS | TOKEN_CALLS | WEBHOOK_CALLS
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -100,7 +110,9 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
     return create_app(settings, FakeCluster(World()), FakeReleases(World()), FakeAccounts()).test_client()
 
 
-@pytest.mark.parametrize("call", [*CALLS, *TOKEN_CALLS, "GET /nope", "PUT /api/v1/server/1/", "GET /api/v1/server/0/"])
+@pytest.mark.parametrize(
+    "call", [*CALLS, *TOKEN_CALLS, *WEBHOOK_CALLS, "GET /nope", "PUT /api/v1/server/1/", "GET /api/v1/server/0/"]
+)
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic c2hvcDpzaG9w", "Bearer "])
 def test_a_call_without_a_valid_token_reveals_nothing(stranger: FlaskClient, call: str, header: str | None) -> None:
     """Every path that is not public answers 401, and so does an unknown path."""

@@ -84,7 +84,11 @@ def endless(handler: BaseHTTPRequestHandler) -> None:
 
 def raw(data: bytes) -> Answer:
     """Answer with these bytes."""
-    return lambda handler: handler.wfile.write(data) and None
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(data)
+
+    return answer
 
 
 def _until_closed(handler: BaseHTTPRequestHandler, act: Callable[[], object]) -> None:
@@ -108,7 +112,6 @@ class Receiver:
     answers: list[Answer] = field(default_factory=lambda: [status(204)])
     received: list[Received] = field(default_factory=list)
     connections: int = 0
-    sent: int = 0
 
     @property
     def port(self) -> int:

@@ -15,13 +15,12 @@ from service.events.reader import EventReader
 from service.events.segments import KIND as EVENTS
 from service.kube.client import path
 from service.kube.times import now, stamp
-from service.operations.interfaces import Webhooks
-from service.records.secret import SecretRecords
 from service.records.store import RecordStore
 from service.settings import Settings
 from service.webhooks import deliveries, signing
 from service.webhooks.deliveries import Deliveries
 from service.webhooks.records import Webhook, new_uid, written
+from service.webhooks.store import SecretWebhooks, secret_webhooks
 from tests.support.memory_kube import LabelledKube
 from tests.support.receivers import networks
 
@@ -46,15 +45,19 @@ class Place:
         self.kube = LabelledKube()
         for name in (CONFIG, SECRETS):
             self.kube.create(path("v1", SYSTEM, "secrets"), {"metadata": {"name": name}})
-        self.webhooks = Webhooks(self._secret(CONFIG), self._secret(SECRETS))
+        self.settings = replace(
+            Settings(), webhook_allowed=networks("127.0.0.0/8"), webhooks_secret=CONFIG, webhook_secrets_secret=SECRETS
+        )
+        self.webhooks = self._webhooks()
         self.store = RecordStore(self.kube, SERVERS, deliveries.KIND)
         self.log = EventLog(RecordStore(self.kube, SERVERS, EVENTS))
         self.log.open()
-        self.settings = replace(Settings(), webhook_allowed=networks("127.0.0.0/8"))
         self._terms: list[Lease] = []
 
-    def _secret(self, name: str) -> SecretRecords:
-        return SecretRecords(self.kube, SYSTEM, name)
+    def _webhooks(self) -> SecretWebhooks:
+        webhooks = secret_webhooks(self.settings, self.kube)
+        assert webhooks is not None
+        return webhooks
 
     def reader(self) -> EventReader:
         """The log as a pod reads it."""
@@ -62,8 +65,7 @@ class Place:
 
     def pod(self, **more: Any) -> Lease:
         """Make a pod the active one; it is until its Lease is taken away."""
-        config, secrets = self._secret(CONFIG), self._secret(SECRETS)
-        part = Deliver(self.settings, self.kube, config, secrets, self.store, self.reader(), **more)
+        part = Deliver(self.settings, self.kube, self._webhooks(), self.store, self.reader(), **more)
         part.start()
         lease = Lease()
         part.lead(Term(lease, "pod"))  # type: ignore[arg-type]

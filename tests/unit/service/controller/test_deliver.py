@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import pytest
 from standardwebhooks.webhooks import Webhook as Verifier
@@ -141,10 +142,11 @@ def test_filters(place: Place) -> None:
         receivers = {
             name: stack.enter_context(receiving()) for name in ("all", "types", "customer", "server", "servers")
         }
-        for name, more in {
+        filters: dict[str, dict[str, Any]] = {
             "all": {}, "types": {"types": ("stopped",)}, "customer": {"customer": "acme"}, "server": {"server": 8},
             "servers": {"servers": (7, 9)},
-        }.items():  # fmt: skip
+        }  # fmt: skip
+        for name, more in filters.items():
             place.webhook(name, receivers[name].url, **more)
         place.pod()
         (a,) = place.happen(1, "crashed", 7, "acme")
@@ -483,11 +485,11 @@ def test_the_nodes_own_addresses_may_not_be_reached(place: Place, monkeypatch: p
     outcomes: list[str] = []
 
     class Public(Sender):
-        def __init__(self, reach: object) -> None:
-            super().__init__(reach, lambda host, port: ["8.8.8.8"])  # type: ignore[arg-type]
+        def __init__(self, reach: Any) -> None:
+            super().__init__(reach, lambda host, port: ["8.8.8.8"])
 
-        def send(self, *arguments: object) -> Result:  # type: ignore[override]
-            result = super().send(*arguments)  # type: ignore[arg-type]
+        def send(self, *arguments: Any) -> Result:
+            result = super().send(*arguments)
             outcomes.append(result.outcome)
             return result
 

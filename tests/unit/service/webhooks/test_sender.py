@@ -262,12 +262,12 @@ def test_an_address_may_have_a_certificate(authority: Authority) -> None:
 @pytest.mark.parametrize("case", ["another name", "expired", "another authority", "no TLS"])
 def test_a_wrong_certificate_is_refused(authority: Authority, tmp_path: Path, case: str) -> None:
     """Nothing is sent."""
-    tls = {
-        "another name": lambda: authority.server("other.example.com"),
-        "expired": lambda: authority.server("shop.example.com", days=-1),
-        "another authority": lambda: Authority(tmp_path).server("shop.example.com"),
-        "no TLS": lambda: None,
-    }[case]()
+    servers = {
+        "another name": authority.server("other.example.com"),
+        "expired": authority.server("shop.example.com", days=-1),
+        "another authority": Authority(tmp_path).server("shop.example.com"),
+    }
+    tls = servers.get(case)
     with receiving(tls=tls, name="shop.example.com") as receiver:
         url = receiver.url.replace("http:", "https:")
         result = Sender(LOOPBACK, resolving("127.0.0.1"), authority.client()).send(url, BODY, {}, 2)

@@ -6,7 +6,8 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -20,6 +21,8 @@ from service.errors import ClusterUnavailable
 from service.files.accounts import SecretAccounts
 from service.helm.releases import HelmReleases
 from service.kube.client import Kube
+from service.kube.leases import Leases
+from service.records.store import RecordStore
 from service.servers.diskjob import disk_job
 from service.servers.objects import ServerObjects
 from service.settings import Settings
@@ -82,21 +85,32 @@ def used(requests: list[str]) -> Rights:
     return rights
 
 
-@pytest.fixture
-def servers() -> Iterator[tuple[Kube, str, Manifest, Manifest]]:
-    """A namespace with a service account that has the chart's two roles: the cluster, its name, and the roles.
+@dataclass(frozen=True)
+class Servers:
+    """A namespace with a service account `api` that has the roles which the chart gives to `name`.
 
-    A StorageClass has the same name. Its driver does not exist.
+    A StorageClass has the namespace's name. Its driver does not exist.
     """
+
+    kube: Kube
+    namespace: str
+    role: Manifest
+    cluster_role: Manifest
+
+
+@contextmanager
+def servers_of(component: str) -> Iterator[Servers]:
+    """The namespace for `api` or `api-controller`."""
     assert "KUBECONFIG" in os.environ, "no cluster: `make test` brings one up"
     kube, name = Kube(), f"rights-{secrets.token_hex(4)}"
     manifests = render("api", {"serversNamespace": name, "tokens": {"existingSecret": "unused"}})
-    role, binding = manifests["Role/api"], manifests["RoleBinding/api"]
-    cluster_role = manifests["ClusterRole/gameserver-system-api"]
-    cluster_binding = manifests["ClusterRoleBinding/gameserver-system-api"]
-    # The installed API keeps its own.
+    role, binding = manifests[f"Role/{component}"], manifests[f"RoleBinding/{component}"]
+    cluster_role = manifests[f"ClusterRole/gameserver-system-{component}"]
+    cluster_binding = manifests[f"ClusterRoleBinding/gameserver-system-{component}"]
+    # The installed ones keep their own.
     cluster_role["metadata"]["name"] = cluster_binding["metadata"]["name"] = cluster_binding["roleRef"]["name"] = name
-    binding["subjects"][0]["namespace"] = cluster_binding["subjects"][0]["namespace"] = name
+    for each in (binding, cluster_binding):
+        each["subjects"][0] |= {"name": "api", "namespace": name}
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "api"}}
     kube.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     kube.create(f"/api/v1/namespaces/{name}/serviceaccounts", account)
@@ -111,11 +125,25 @@ def servers() -> Iterator[tuple[Kube, str, Manifest, Manifest]]:
         "provisioner": "no-such-driver.example.com",
     }
     kube.create(CLASSES, storage_class)
-    yield kube, name, role, cluster_role
+    yield Servers(kube, name, role, cluster_role)
     kube.delete(f"{CLASSES}/{name}")
     kube.delete(f"{RBAC}/clusterrolebindings/{name}")
     kube.delete(f"{RBAC}/clusterroles/{name}")
     kube.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture
+def servers() -> Iterator[Servers]:
+    """Those of the API."""
+    with servers_of("api") as servers:
+        yield servers
+
+
+@pytest.fixture
+def controllers_servers() -> Iterator[Servers]:
+    """Those of the controller."""
+    with servers_of("api-controller") as servers:
+        yield servers
 
 
 def as_account(kube: Kube, namespace: str, folder: Path) -> Path:
@@ -131,11 +159,29 @@ def as_account(kube: Kube, namespace: str, folder: Path) -> Path:
     return path
 
 
+def kill_in_operation(kube: Kube, namespace: str, revision: str, status: str) -> None:
+    """Leave what a replica leaves that is killed in an operation: an unfinished revision, and its Lease."""
+    secrets = f"/api/v1/namespaces/{namespace}/secrets/{revision}"
+    killed = kube.get(secrets)
+    assert killed
+    killed["metadata"]["labels"]["status"] = status
+    kube.replace(secrets, killed)
+    long_ago = "2026-01-01T00:00:00.000000Z"
+    spec = {"holderIdentity": "killed", "leaseDurationSeconds": 1, "renewTime": long_ago, "acquireTime": long_ago}
+    lease = {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": "server-1"},
+        "spec": spec,
+    }
+    kube.create(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases", lease)
+
+
 def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
-    servers: tuple[Kube, str, Manifest, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server's whole life, with only the rights of the service account. A proxy records the requests."""
-    kube, namespace, role, cluster_role = servers
+    kube, namespace, role, cluster_role = servers.kube, servers.namespace, servers.role, servers.cluster_role
     proxy = Proxy(str(as_account(kube, namespace, tmp_path)))
     with proxy.running():
         monkeypatch.setenv("KUBECONFIG", proxy.kubeconfig(tmp_path))
@@ -169,21 +215,7 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         cluster.pod_log_tail(1, 10, False)
         for ram in range(2, 6):  # More revisions than the history keeps.
             assert releases.change(1, lambda values, ram=ram: {**values, "ramGb": ram})  # type: ignore[misc]
-        # A replica was killed in the middle of an upgrade.
-        secrets = f"/api/v1/namespaces/{namespace}/secrets/sh.helm.release.v1.server-1.v5"
-        killed = kube.get(secrets)
-        assert killed
-        killed["metadata"]["labels"]["status"] = "pending-upgrade"
-        kube.replace(secrets, killed)
-        long_ago = "2026-01-01T00:00:00.000000Z"
-        spec = {"holderIdentity": "killed", "leaseDurationSeconds": 1, "renewTime": long_ago, "acquireTime": long_ago}
-        lease = {
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": {"name": "server-1"},
-            "spec": spec,
-        }
-        kube.create(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases", lease)
+        kill_in_operation(kube, namespace, "sh.helm.release.v1.server-1.v5", "pending-upgrade")
         assert releases.change(1, lambda values: {**values, "ramGb": 7})
         assert releases.uninstall(1)
         # The first start would have done this.
@@ -194,6 +226,45 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         with releases.locked(1):
             cluster.erase_disk(1, lambda: releases.confirm(1))
     assert used([*proxy.requests, *proxy.watches]) == granted(role) | granted(cluster_role)
+
+
+def test_the_controller_uses_each_right_that_it_has_and_needs_no_other(
+    controllers_servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes over a server that the API has made, and one that a killed replica has left half deleted."""
+    kube, namespace = controllers_servers.kube, controllers_servers.namespace
+    helm = str(ROOT / ".local" / "bin" / "helm")
+    settings = replace(Settings(), servers_namespace=namespace, helm=helm, pod_name="rights")
+    HelmReleases(settings).install(1, VALUES)
+    proxy = Proxy(str(as_account(kube, namespace, tmp_path)))
+    with proxy.running():
+        monkeypatch.setenv("KUBECONFIG", proxy.kubeconfig(tmp_path))
+        cluster, releases = ClusterReader(settings), HelmReleases(settings)
+        cluster.start()
+        until(lambda: cluster.known_ids() == [1])
+        cluster.nodes.get("none")
+        until(lambda: proxy.watched("configmaps"))
+        server = cluster.server(1)
+        assert server.pod is None
+        assert server.statefulset is not None
+        assert server.claim is not None
+        assert len(server.services) == 2
+        uid = server.statefulset["metadata"]["uid"]
+        assert cluster.annotate(1, uid, "gameserver/test", lambda text: "text") == "text"
+        for ram in range(2, 6):
+            assert releases.change(1, lambda values, ram=ram: {**values, "ramGb": ram})  # type: ignore[misc]
+        records = RecordStore(Kube(), namespace, "test")
+        records.delete(records.change(records.create("one", {"a": "1"}), {"a": "2"}))
+        with Leases(Kube(), namespace, "rights").hold("gameserver-controller") as lease:
+            lease.extend(lease.held, 0)
+        kill_in_operation(kube, namespace, "sh.helm.release.v1.server-1.v5", "uninstalling")
+        with releases.locked(1):
+            pass
+        assert releases.current(1) is None
+    assert kube.get(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/server-1")
+    assert used([*proxy.requests, *proxy.watches]) == granted(controllers_servers.role) | granted(
+        controllers_servers.cluster_role
+    )
 
 
 @pytest.fixture

@@ -36,12 +36,15 @@ def logged(cluster: Cluster, logger: str, **fields: object) -> list[dict[str, An
     return entries
 
 
-def first_process(pod: dict[str, Any]) -> int:
-    """The first process of the pod's container, as its pid on this machine. All others end with it."""
+def first_process(pod: dict[str, Any], program: str = "gunicorn") -> int:
+    """The first process of the pod's container, which runs `program`, as its pid on this machine.
+
+    All others end with it.
+    """
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             ours = pod["metadata"]["uid"] in (folder / "cgroup").read_text()
-            if ours and b"gunicorn" in (folder / "cmdline").read_bytes() and _first(folder):
+            if ours and program.encode() in (folder / "cmdline").read_bytes() and _first(folder):
                 return int(folder.name)
         except (FileNotFoundError, ProcessLookupError):
             continue

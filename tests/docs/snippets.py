@@ -72,6 +72,8 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
          "tests/cluster/test_access.py::test_all_tokens_that_were_given_out_are_ended_as_written"),
         ('{"time": ',
          "tests/api/test_gunicorn.py::test_a_mistake_of_the_operators_is_one_line_of_the_log"),
+        ("kubectl -n gameservers get lease gameserver-controller",
+         "tests/cluster/test_controller.py::test_the_docs_say_how_to_find_the_active_pod"),
         ("scrape_configs:",
          "tests/cluster/test_metrics.py::test_prometheus_sees_every_replica"),
         ("kubectl get services -A -o jsonpath=",

@@ -51,7 +51,8 @@ IDLE_SECONDS = 5.0
 NODES_SECONDS = 60.0
 SWEEP_SECONDS = 600.0
 
-Send = Callable[[str, bytes, Mapping[str, str]], Result]
+Send = Callable[[Webhook, bytes, Mapping[str, str]], Result]
+"""Makes a try."""
 
 
 class Deliver:
@@ -63,7 +64,6 @@ class Deliver:
         webhooks: The webhooks, and what they are signed with.
         store: The records of deliveries.
         events: The log of events.
-        send: Makes a try; None for the real one.
     """
 
     def __init__(
@@ -73,15 +73,15 @@ class Deliver:
         webhooks: SecretWebhooks,
         store: RecordStore,
         events: EventReader,
-        send: Send | None = None,
     ) -> None:
         self._settings = settings
         self._kube = kube
         self._store = store
         self._events = events
         self._inside: Collection[Address] = frozenset()
-        reach = Reach(settings.webhook_allowed, settings.webhook_refused, lambda: self._inside)
-        self._send = send or Sender(reach).send
+        everyones = Reach((), settings.webhook_refused, lambda: self._inside)
+        self._for_customers = Sender(everyones)
+        self._for_provider = Sender(replace(everyones, listed=settings.webhook_allowed))
         self._secrets: dict[str, Sequence[signing.Secret]] = {}
         self._webhooks: Mapping[str, Webhook] = {}
         self._reported: set[tuple[str, str]] = set()
@@ -185,6 +185,11 @@ class Deliver:
             lambda uid: self._secrets.get(uid, ()),
             self._settings.webhooks_for_customers,
         )
+
+    def _send(self, webhook: Webhook, body: bytes, headers: Mapping[str, str]) -> Result:
+        """Make a try. What the operator lists is for the provider's own webhooks alone."""
+        sender = self._for_provider if webhook.owner is None else self._for_customers
+        return sender.send(webhook.url, body, headers)
 
     def _read_nodes(self) -> None:
         """Learn the nodes' own addresses. On a cloud they may be public."""
@@ -425,7 +430,7 @@ class Courier:
             self._trip.term.sleep(0.2)
             return None
         body = body_of(event)
-        result = self._trip.send(webhook.url, body, signing.headers(secrets, event.id, datetime.now(UTC), body))
+        result = self._trip.send(webhook, body, signing.headers(secrets, event.id, datetime.now(UTC), body))
         metrics.count_delivery(result.outcome)
         return result
 

@@ -87,7 +87,9 @@ def put(context: Context, caller: Token, name: str, request: Mapping[str, Any]) 
     """
     kept, (owner, short) = _kept(context), _named(context, caller, name)
     settings = context.settings
-    if wrong := urls.mistake(request["url"], Reach(settings.webhook_allowed, settings.webhook_refused)):
+    # What the operator lists is for the provider's own webhooks alone.
+    listed = settings.webhook_allowed if owner is None else ()
+    if wrong := urls.mistake(request["url"], Reach(listed, settings.webhook_refused)):
         raise InvalidRequest(errors={"url": [wrong]})
     customer = _customer(caller, owner, request)
     server = request["server"]

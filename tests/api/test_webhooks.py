@@ -329,9 +329,11 @@ def test_every_type_can_be_asked_for(client: Client, place: Place) -> None:
 
 
 def test_what_the_operator_lists_may_be_named(make: Callable[..., Client], place: Place) -> None:
-    """By http, too."""
-    client = make(webhook_allowed=place.settings.webhook_allowed)
+    """By http, too; but not by customers."""
+    client = make(webhook_allowed=place.settings.webhook_allowed, webhooks_for_customers=True)
     assert put(client, url="http://127.0.0.1:8080/").status_code == 201
+    assert put(client, token="acme", url="http://127.0.0.1:8080/").status_code == 422
+    assert put(client, token="acme", url="https://127.0.0.1:8080/").status_code == 422
     assert put(client, url="http://10.0.0.1:8080/").status_code == 422
 
 

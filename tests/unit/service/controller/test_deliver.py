@@ -193,17 +193,19 @@ def test_a_deleted_webhook_gets_nothing(place: Place) -> None:
 
 
 def test_customers_webhooks_only_if_the_operator_lets_them(place: Place) -> None:
-    """A change of mind reaches those that exist."""
+    """A change of mind reaches those that exist. What the operator lists is not for them."""
     with receiving() as receiver:
-        place.webhook("mine", receiver.url, owner="acme", customer="acme")
+        webhook, _ = place.webhook("mine", receiver.url, owner="acme", customer="acme")
         closed = place.pod()
         place.happen(1)
         time.sleep(0.5)
-        assert receiver.ids == []
+        assert place.deliveries(webhook).tries == []
         closed.left = 0
         place.settings = replace(place.settings, webhooks_for_customers=True)
         place.pod()
-        until(lambda: len(receiver.ids) == 1)
+        until(lambda: place.deliveries(webhook).tries)
+        assert {one.outcome for one in place.deliveries(webhook).tries} == {"forbidden"}
+        assert receiver.connections == 0
 
 
 # -- none waits for another --------------------------------------------------------------------------------

@@ -79,9 +79,10 @@ class Deliver:
         self._store = store
         self._events = events
         self._inside: Collection[Address] = frozenset()
-        everyones = Reach((), settings.webhook_refused, lambda: self._inside)
-        self._for_customers = Sender(everyones)
-        self._for_provider = Sender(replace(everyones, listed=settings.webhook_allowed))
+        self._for_provider, self._for_customers = (
+            Sender(Reach(listed, settings.webhook_refused, lambda: self._inside))
+            for listed in (settings.webhook_allowed, ())
+        )
         self._secrets: dict[str, Sequence[signing.Secret]] = {}
         self._webhooks: Mapping[str, Webhook] = {}
         self._reported: set[tuple[str, str]] = set()

@@ -8,13 +8,13 @@ from flask import Flask
 from flask_smorest import Api  # type: ignore[import-untyped]
 
 from service import __version__
-from service.api import disks, document, files, games, health, ports, servers
+from service.api import disks, document, events, files, games, health, ports, servers
 from service.api import tokens as tokens_api
 from service.api import webhooks as webhooks_api
 from service.api.converters import ServerId, WebhookName, id_schema, webhook_name_schema
 from service.assembly import build_context
 from service.operations.context import Context
-from service.operations.interfaces import Accounts, Cluster, Events, RecordStores, Releases, Tokens, Webhooks
+from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
 from service.operations.visibility import require_server
 from service.settings import Settings
 from service.web import hooks, problems, reference, routes
@@ -30,7 +30,6 @@ def create_app(
     accounts: Accounts | None = None,
     tokens: Tokens | None = None,
     records: RecordStores | None = None,
-    events: Events | None = None,
     webhooks: Webhooks | None = None,
 ) -> Flask:
     """Create the application.
@@ -42,7 +41,6 @@ def create_app(
         accounts: The SFTP accounts; None if file access is not installed.
         tokens: The tokens; None to read them from `settings.tokens_file`.
         records: The store of each kind of record; None if there is none.
-        events: The log of events; None for one without events.
         webhooks: Where webhooks are kept; None if there is nowhere to keep them.
 
     Raises:
@@ -64,7 +62,7 @@ def create_app(
     app.url_map.merge_slashes = False
     app.url_map.converters["id"] = ServerId
     app.url_map.converters["webhook"] = WebhookName
-    context = build_context(settings, cluster, releases, accounts, tokens, records, events, webhooks)
+    context = build_context(settings, cluster, releases, accounts, tokens, records, webhooks)
     app.extensions["gameserver"] = context
     problems.register(app)
     _register_routes(app, context)
@@ -85,7 +83,7 @@ def _register_routes(app: Flask, context: Context) -> None:
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     api.spec.components.schema("ProblemAnswer", schema=ProblemAnswer)
     # The ports share the blueprint of the servers.
-    modules = (health, servers, ports, files, disks, games, tokens_api, webhooks_api)
+    modules = (health, servers, ports, files, disks, events, games, tokens_api, webhooks_api)
     for blueprint in dict.fromkeys(module.blueprint for module in modules):
         api.register_blueprint(blueprint)
     app.register_blueprint(reference.blueprint)

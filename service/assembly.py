@@ -7,10 +7,12 @@ from typing import NoReturn
 
 from service.configfile import unknown
 from service.errors import OperationFailed, StartupError
+from service.events.reader import EventReader
+from service.events.segments import KIND as EVENTS
 from service.files.accounts import NoFileAccess
 from service.games import catalogue, operator_values
 from service.operations.context import Context
-from service.operations.interfaces import Accounts, Cluster, Events, RecordStores, Releases, Tokens, Webhooks
+from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
 from service.servers.chartvalues import ChartValues
 from service.settings import Settings
 from service.tokens import TokensFile
@@ -23,7 +25,6 @@ def build_context(
     accounts: Accounts | None = None,
     tokens: Tokens | None = None,
     records: RecordStores | None = None,
-    events: Events | None = None,
     webhooks: Webhooks | None = None,
 ) -> Context:
     """The context of all operations.
@@ -35,7 +36,6 @@ def build_context(
         accounts: The SFTP accounts; None if file access is not installed.
         tokens: The tokens; None to read them from `settings.tokens_file`.
         records: The store of each kind of record; None if there is none.
-        events: The log of events; None for one without events.
         webhooks: Where webhooks are kept; None if there is nowhere to keep them.
 
     Raises:
@@ -54,22 +54,13 @@ def build_context(
         accounts=accounts if accounts and settings.sftp_namespace else NoFileAccess(),
         tokens=tokens or _tokens_file(settings),
         records=records or _no_records,
-        events=events or _NoEvents(),
+        events=None if records is None else EventReader(records(EVENTS)),
         webhooks=webhooks,
     )
 
 
 def _no_records(kind: str) -> NoReturn:
     raise OperationFailed("This API has nowhere to keep records.")
-
-
-class _NoEvents:
-    """A log without events."""
-
-    newest = 0
-
-    def wait(self, seconds: float) -> bool:
-        return True
 
 
 def _tokens_file(settings: Settings) -> TokensFile:

@@ -293,6 +293,16 @@ class DiskBeingErased(Problem):
     default_retry_after = 5
 
 
+class EventsReset(Problem):
+    slug = "events-reset"
+    status = 409
+    title = "The log of events has begun again"
+    explanation = (
+        "The cursor is beyond the newest event, because the operator has deleted the log or restored an older one. "
+        "Read the states of your servers, and then the events without `after`."
+    )
+
+
 class DiskNotUsable(Problem):
     slug = "disk-not-usable"
     status = 409

@@ -15,8 +15,6 @@ from flask import Flask
 from service.app import create_app
 from service.cluster.reader import ClusterReader
 from service.errors import StartupError
-from service.events.reader import EventReader
-from service.events.segments import KIND as EVENTS
 from service.files.accounts import SecretAccounts
 from service.helm.releases import HelmReleases
 from service.kube.client import Kube
@@ -40,11 +38,11 @@ def build() -> Flask:
     accounts = SecretAccounts(settings) if settings.sftp_namespace else None
     kube = Kube(connections=8)
     records = partial(RecordStore, kube, settings.servers_namespace)
-    events = EventReader(records(EVENTS))
-    events.start()
     tokens, webhooks = watched_tokens(settings), secret_webhooks(settings, kube)
-    app = create_app(settings, cluster, releases, accounts, tokens, records, events, webhooks)
+    app = create_app(settings, cluster, releases, accounts, tokens, records, webhooks)
     cluster.start()
+    if (events := app.extensions["gameserver"].events) is not None:
+        events.start()
     metrics.count_servers(lambda: count_servers(cluster))
     metrics.count_disks(lambda: count_disks(cluster))
     if settings.metrics_port:

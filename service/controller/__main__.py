@@ -12,11 +12,10 @@ from functools import partial
 from service.assembly import build_context
 from service.cluster.reader import ClusterReader
 from service.controller.deliver import Deliver
+from service.controller.events import Events
 from service.controller.leader import Leader, Term
 from service.controller.part import Part
 from service.errors import StartupError
-from service.events.reader import EventReader
-from service.events.segments import KIND as EVENTS
 from service.files.accounts import SecretAccounts
 from service.helm.releases import HelmReleases
 from service.kube.client import Kube
@@ -34,10 +33,10 @@ log = logging.getLogger("service.controller")
 
 def parts_of(context: Context, kube: Kube, webhooks: SecretWebhooks | None) -> list[Part]:
     """All parts, in the order in which they start."""
-    parts: list[Part] = []
-    if webhooks is not None:
-        events = EventReader(context.records(EVENTS))
-        parts.append(Deliver(context.settings, kube, webhooks, context.records(DELIVERIES), events))
+    parts: list[Part] = [Events(context.cluster, context.records)]
+    if webhooks is not None and context.events is not None:
+        store = context.records(DELIVERIES)
+        parts.append(Deliver(context.settings, kube, webhooks, store, context.events))
     return parts
 
 

@@ -241,7 +241,9 @@ class Courier:
     def start(self) -> None:
         """Start both threads."""
         for run in (self._make_first_tries, self._try_again):
-            threading.Thread(target=self._until_closed, args=(run,), name="a webhook", daemon=True).start()
+            threading.Thread(
+                target=self._until_closed, args=(run,), name=f"webhook {self._webhook.key}", daemon=True
+            ).start()
 
     def close(self) -> None:
         """Send nothing any more, because the webhook is gone."""

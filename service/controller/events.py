@@ -31,6 +31,8 @@ FLUSH_SECONDS = 0.2
 """The log is written at most this often."""
 SAVE_SECONDS = 2.0
 """What was told is saved at most this often."""
+LOOK_SECONDS = 1.0
+"""A server about which the watches and Kubernetes disagree is looked at again after this time."""
 COMPLETE_SECONDS = 10.0
 MAX_ADDED = 10_000
 
@@ -55,7 +57,9 @@ class Events:
         self._added: list[Event] = []
         self._lock = threading.Lock()
         self._unsaved: set[int] = set()
-        self._flushed_at = self._saved_at = float("-inf")
+        # Something is missing of these servers in memory, but not in Kubernetes.
+        self._doubtful: set[int] = set()
+        self._flushed_at = self._saved_at = self._looked_at = float("-inf")
         self._waits_since: float | None = None
 
     def start(self) -> None:
@@ -127,6 +131,10 @@ class Events:
         if self._unwritten:
             self._write(term)
         self._save(term)
+        if self._doubtful and time.monotonic() > self._looked_at + LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            self._observer.look(self._doubtful)
+            self._doubtful = set()
 
     def _take_over(self, term: Term) -> None:
         """Go on where the log ends, with what this pod has seen while another was the active one."""
@@ -163,11 +171,13 @@ class Events:
         assert self._told is not None
         events, told = changes(self._told.get(facts.id, ()), facts)
         if gone := missing(told, facts):
-            # A watch may be behind what was told. If Kubernetes still has it, the watch will say more.
+            # A watch may be behind what was told.
             live = facts_of(self._cluster.server(facts.id), now())
-            if gone == missing(told, live):
+            if gone <= missing(told, live):
                 more, told = changes(told, replace(facts, sure=True, exists=live.exists))
                 events += more
+            if missing(told, facts):
+                self._doubtful.add(facts.id)
         oldest = stamp(datetime.now(UTC) - timedelta(seconds=TOMBSTONE_SECONDS))
         told = tuple(each for each in told if not each.deleted or each.deleted > oldest)
         if told != self._told.get(facts.id, ()):

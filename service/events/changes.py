@@ -88,12 +88,16 @@ def missing(told: Sequence[Told], facts: Facts) -> set[str]:
 
     A server is missing only once its pod has ended.
     """
-    pod = facts.pod.uid if facts.pod else None
-    there = [each for each in told if not each.deleted]
-    running = {each.pod: each for each in there if each.pod and not each.ended}
-    return {uid for uid in running if uid != pod} | {
-        each.uid for each in there if each.uid != facts.uid and each.pod not in running
-    }
+    pod, owner = (facts.pod.uid, facts.pod.owner) if facts.pod else (None, None)
+    gone = set()
+    for each in told:
+        if each.deleted:
+            continue
+        if each.pod and not each.ended:
+            gone |= {each.pod} - {pod}
+        elif each.uid != facts.uid and (pod == each.pod or owner is None or owner != each.workload):
+            gone.add(each.uid)
+    return gone
 
 
 class _Telling:
@@ -119,8 +123,8 @@ class _Telling:
         if facts.uid is None and (facts.exists or not facts.sure):
             # While there is a release, a start brings the StatefulSet back.
             return told
-        if told.pod and not told.ended:
-            # Its pod is still ending.
+        if (pod is None and not facts.sure) or (told.pod and not told.ended):
+            # Its pod may still be ending.
             return told
         self._tell(told, "deleted", facts.at, "deleted")
         return replace(told, deleted=facts.at)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from service.events.reader import EventReader
 from service.games.catalogue import Game
-from service.operations.interfaces import Accounts, Cluster, Events, RecordStores, Releases, Tokens, Webhooks
+from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
 from service.settings import Settings
 
 
@@ -16,7 +17,8 @@ class Context:
     """The collaborators of `create_app`, and the files that it read at startup.
 
     `games` are the games by name. `operator_values` are the chart values from the operator's file. `records(kind)` is
-    the store of that kind of record. `webhooks` is None if there is nowhere to keep them.
+    the store of that kind of record. `events` is the log of events; None without records. `webhooks` is None if there
+    is nowhere to keep them.
     """
 
     settings: Settings
@@ -27,7 +29,7 @@ class Context:
     games: Mapping[str, Game]
     operator_values: Mapping[str, Any]
     records: RecordStores
-    events: Events
+    events: EventReader | None
     webhooks: Webhooks | None
 
 

@@ -1,7 +1,7 @@
 """The interfaces through which operations use Kubernetes, Helm, tokens and file access.
 
-`cluster/reader.py` implements Cluster, `helm/releases.py` Releases, `tokenstore/watched.py` Tokens, `events/reader.py`
-Events, `webhooks/store.py` Webhooks and `files/accounts.py` Accounts. Tests use the fakes in tests/support instead.
+`cluster/reader.py` implements Cluster, `helm/releases.py` Releases, `tokenstore/watched.py` Tokens,
+`webhooks/store.py` Webhooks and `files/accounts.py` Accounts. Tests use the fakes in tests/support instead.
 """
 
 from __future__ import annotations
@@ -180,17 +180,6 @@ class Tokens(Protocol):
 
     def change(self, change: Change) -> None:
         """Write the result of `change(current records)`, all or nothing; after a conflict, `change` is called again."""
-
-
-class Events(Protocol):
-    """The log of events, in memory. Nothing here sends a request."""
-
-    @property
-    def newest(self) -> int:
-        """The position of the newest event; 0 before the first."""
-
-    def wait(self, seconds: float) -> bool:
-        """Wait up to `seconds` until the log has been read; returns whether it has."""
 
 
 class KeptRecords(Protocol):

@@ -263,7 +263,7 @@ def _customer(caller: Token, owner: str | None, request: Mapping[str, Any]) -> s
 
 
 def _newest(context: Context) -> int:
-    if not context.events.wait(0):
+    if context.events is None or not context.events.wait(0):
         raise ClusterUnavailable("The API does not know the events yet, because Kubernetes has not answered.")
     return context.events.newest
 

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from werkzeug.test import TestResponse
 
 from service.app import create_app
 from service.errors import OperationFailed
+from service.records.store import RecordStore
 from service.settings import Settings
 from service.telemetry import logs
 from service.tokens import TokensFile
@@ -22,6 +24,7 @@ from service.web.routes import access
 from tests.api.conftest import SIZES, Client
 from tests.support import tokens
 from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, FakeTokens, World
+from tests.support.memory_kube import LabelledKube
 
 CALLS = {
     "GET /api/v1/server/": "server:read",
@@ -38,6 +41,7 @@ CALLS = {
     "GET /api/v1/server/1/sftp": "server:read",
     "PUT /api/v1/server/1/sftp": "files",
     "GET /api/v1/disk/": "server:read",
+    "GET /api/v1/event/": "server:read",
     "GET /api/v1/game": "server:read",
 }
 TOKEN_CALLS = {
@@ -67,7 +71,9 @@ HOLDERS = {"reader": READ, "operator": READ | OPERATE, "shop": READ | OPERATE | 
 def client(world: World, settings: Settings) -> Client:
     """A client of an API with file access."""
     settings = replace(settings, sftp_namespace="gameserver-sftp")
-    return Client(create_app(settings, FakeCluster(world), FakeReleases(world), FakeAccounts()).test_client())
+    records = partial(RecordStore, LabelledKube(), settings.servers_namespace)
+    app = create_app(settings, FakeCluster(world), FakeReleases(world), FakeAccounts(), records=records)
+    return Client(app.test_client())
 
 
 def send(client: Client, call: str, token: str = "shop", id: int = 1, **more: Any) -> TestResponse:

@@ -58,13 +58,11 @@ def make(world: World, place: Place, tmp_path: Path) -> Callable[..., Client]:
     def client(**changes: Any) -> Client:
         settings = replace(Settings(), tokens_file=file, **changes)
         store = partial(RecordStore, place.kube, settings.servers_namespace)
-        reader = place.reader()
-        reader.start()
-        reader.wait(5)
-        until(lambda: reader.newest == place.log.count)
-        app = create_app(
-            settings, FakeCluster(world), FakeReleases(world), records=store, events=reader, webhooks=place.webhooks
-        )
+        cluster, releases = FakeCluster(world), FakeReleases(world)
+        app = create_app(settings, cluster, releases, records=store, webhooks=place.webhooks)
+        events = app.extensions["gameserver"].events
+        events.start()
+        until(lambda: events.wait(0) and events.newest == place.log.count)
         return Client(app.test_client())
 
     return client
@@ -376,18 +374,10 @@ def test_two_calls_at_once_make_one_webhook(client: Client, place: Place, monkey
     assert put(client).status_code == 200
 
 
-def test_while_the_log_is_not_known_none_is_made(
-    world: World, place: Place, client: Client, settings: Settings
-) -> None:
+def test_while_the_log_is_not_known_none_is_made(world: World, place: Place, settings: Settings) -> None:
     """It would not be known from where on it gets events."""
-
-    class Unknown:
-        newest = 0
-
-        def wait(self, seconds: float) -> bool:
-            return False
-
-    app = create_app(settings, FakeCluster(world), FakeReleases(world), events=Unknown(), webhooks=place.webhooks)
+    store = partial(RecordStore, place.kube, settings.servers_namespace)
+    app = create_app(settings, FakeCluster(world), FakeReleases(world), records=store, webhooks=place.webhooks)
     answer = Client(app.test_client()).call("PUT", f"{PATH}/shop", {"url": URL})
     assert problem(answer) == (503, "cluster-unavailable")
 

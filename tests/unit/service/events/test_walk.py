@@ -98,7 +98,7 @@ class Controller:
         self.hear(10**6)
         while True:
             self.write()
-            if not (self.events._unwritten or self.observer._facts or self.observer._changes):
+            if not (self.events._unwritten or self.observer._facts or self.observer._changes or self.events._doubtful):
                 return
 
     def die(self) -> None:
@@ -160,6 +160,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pauses."""
     monkeypatch.setattr(events_module, "FLUSH_SECONDS", 0.0)
     monkeypatch.setattr(events_module, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(events_module, "LOOK_SECONDS", 0.0)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -255,8 +256,8 @@ def ends(types: list[str]) -> int:
 def is_part(types: list[str], expected: list[str]) -> bool:
     """Whether nothing is told that was not so, and what was told of pods is in the right order.
 
-    How a run or a pod ended may be unknown: that is `crashed` or `stopped`. When the server was suspended or stopped for
-    idleness cannot be compared with what happened to its pod meanwhile.
+    How a run or a pod ended may be unknown: that is `crashed` or `stopped`. Nothing says whether the server was
+    suspended, or stopped for idleness, before or after what happened to its pod meanwhile.
     """
     aside = {"suspended", "unsuspended", "idle-stopped"}
     rest = iter(each for each in expected if each not in aside)

@@ -13,10 +13,9 @@ import random
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
-from typing import Any
 
 from service.controller.leader import Deposed, Term
 from service.errors import Problem
@@ -447,21 +446,9 @@ class Courier:
 
 
 def body_of(event: Event) -> bytes:
-    """What is sent about an event. It is the same at each try."""
-    about: dict[str, Any] = {
-        "id": event.id,
-        "type": event.type,
-        "time": event.time,
-        "server": event.server or None,
-        "uid": event.uid or None,
-        "customer": event.customer or None,
-        "number": event.number,
-        "position": event.position,
-        "data": event.data,
-    }
-    return json.dumps(
-        {"type": event.type, "timestamp": event.time, "data": about}, ensure_ascii=False, separators=(",", ":")
-    ).encode()
+    """What is sent about an event: the event as `GET /api/v1/event` shows it. It is the same at each try."""
+    body = {"type": event.type, "timestamp": event.time, "data": asdict(event)}
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _event_at(events: EventReader, position: int) -> Event | None:

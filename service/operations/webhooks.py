@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 
 ORPHANED = timedelta(hours=1)
 """A secret without a webhook that is older than this belongs to none that is just being made."""
+SYNC_SECONDS = 3.0
+"""How long to wait for the log of events, which is read when it is first needed."""
 NOT_OPEN = "The operator has not opened webhooks to customers."
 
 
@@ -263,7 +265,9 @@ def _customer(caller: Token, owner: str | None, request: Mapping[str, Any]) -> s
 
 
 def _newest(context: Context) -> int:
-    if context.events is None or not context.events.wait(0):
+    if context.events is not None:
+        context.events.start()
+    if context.events is None or not context.events.wait(SYNC_SECONDS):
         raise ClusterUnavailable("The API does not know the events yet, because Kubernetes has not answered.")
     return context.events.newest
 

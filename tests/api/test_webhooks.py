@@ -374,8 +374,12 @@ def test_two_calls_at_once_make_one_webhook(client: Client, place: Place, monkey
     assert put(client).status_code == 200
 
 
-def test_while_the_log_is_not_known_none_is_made(world: World, place: Place, settings: Settings) -> None:
+def test_while_the_log_is_not_known_none_is_made(
+    world: World, place: Place, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It would not be known from where on it gets events."""
+    monkeypatch.setattr(operations, "SYNC_SECONDS", 0.1)
+    place.kube.away()
     store = partial(RecordStore, place.kube, settings.servers_namespace)
     app = create_app(settings, FakeCluster(world), FakeReleases(world), records=store, webhooks=place.webhooks)
     answer = Client(app.test_client()).call("PUT", f"{PATH}/shop", {"url": URL})

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook as Verifier
 
+from service.api.event_schemas import event_fields
 from service.controller import deliver
 from service.controller.deliver import body_of
 from service.events.event import event_id
@@ -30,7 +31,7 @@ from service.webhooks.deliveries import written as record_of
 from service.webhooks.sender import Result, Sender
 from tests.support.receivers import Receiver, hang, receiving, status
 from tests.support.waiting import until
-from tests.support.webhooks import SERVERS, Place, first_seen
+from tests.support.webhooks import SERVERS, Place, event, first_seen
 
 
 @pytest.fixture
@@ -363,7 +364,7 @@ def test_that_events_were_dropped_is_delivered(place: Place, monkeypatch: pytest
         assert set(receiver.ids) == {event_id("", "dropped", 0, beginning)}
         (body,) = {received.body for received in receiver.received}
         assert json.loads(body)["data"] | {"time": ""} == {
-            "id": receiver.ids[0], "type": "dropped", "time": "", "server": None, "uid": None, "customer": None,
+            "id": receiver.ids[0], "type": "dropped", "time": "", "server": 0, "uid": "", "customer": "",
             "number": 0, "position": beginning,
             "data": {"reason": "The log no longer has these events.", "events": beginning},
         }  # fmt: skip
@@ -547,11 +548,10 @@ def test_the_threads_end_with_the_term(place: Place) -> None:
 
 
 def test_the_body_has_what_the_event_has() -> None:
-    """The order of its keys is fixed: every try sends the same bytes."""
-    from tests.support.webhooks import event
-
+    """As `GET` shows it. The order of its keys is fixed: every try sends the same bytes."""
     one = replace(event("x"), id="i", time="t", number=1, position=2)
     assert body_of(one) == (
         b'{"type":"crashed","timestamp":"t","data":{"id":"i","type":"crashed","time":"t","server":7,"uid":"uid",'
         b'"customer":"acme","number":1,"position":2,"data":{"reason":"It is x."}}}'
     )
+    assert json.loads(body_of(one))["data"] == event_fields(one)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from service.app import create_app
 from service.kube.times import now
+from service.records.store import RecordStore
 from service.servers.usage import Usage
 from service.settings import Settings
 from service.tokens import TokensFile
 from tests.api.conftest import SIZES, Client
 from tests.docs.snippets import block
 from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, FakeTokens, World
+from tests.support.webhooks import Place
 
 
 def test_the_error_is_answered_as_written(client: Client) -> None:
@@ -86,6 +89,17 @@ def test_a_login_link_is_answered_as_written(world: World, settings: Settings) -
     assert actual.keys() == documented.keys()
     assert actual["link"].startswith(documented["link"].removesuffix("…"))
     assert len(actual["expires"]) == len(documented["expires"])
+
+
+def test_a_webhook_is_answered_as_written(world: World, settings: Settings) -> None:
+    """The answer is that of docs/api.md, except for the secret and the time."""
+    place = Place()
+    records = partial(RecordStore, place.kube, settings.servers_namespace)
+    app = create_app(settings, FakeCluster(world), FakeReleases(world), records=records, webhooks=place.webhooks)
+    actual, documented = call_example("docs/api.md", "PUT /api/v1/webhook/shop ", Client(app.test_client()))
+    assert actual | {"secret": "", "created": ""} == documented | {"secret": "", "created": ""}
+    assert actual["secret"].startswith(documented["secret"].removesuffix("…"))
+    assert len(actual["created"]) == len(documented["created"])
 
 
 def _tokens(settings: Settings) -> FakeTokens:

@@ -29,6 +29,7 @@ from service.webhooks import retries, sender, signing
 from service.webhooks.deliveries import Deliveries, Waiting
 from service.webhooks.deliveries import written as record_of
 from service.webhooks.sender import Result, Sender
+from tests.docs.snippets import block
 from tests.support.receivers import Receiver, hang, receiving, status
 from tests.support.waiting import until
 from tests.support.webhooks import SERVERS, Place, event, first_seen
@@ -545,6 +546,23 @@ def test_the_threads_end_with_the_term(place: Place) -> None:
         until(lambda: count() == 10)
         pod.left = 0.0
         until(lambda: count() == 0)
+
+
+def test_it_arrives_as_written(place: Place) -> None:
+    """The request has the shape that docs/api.md shows."""
+    head, _, shown = block("docs/api.md", "POST /events HTTP/1.1").partition("\n\n")
+    named = dict(line.split(": ", 1) for line in head.splitlines()[1:])
+    with receiving() as receiver:
+        place.webhook("shop", receiver.url)
+        place.pod()
+        arrived(receiver, place.happen(1))
+        (received,) = receiver.received
+        assert named.keys() <= received.headers.keys()
+        assert received.headers["Content-Type"] == named["Content-Type"]
+        assert len(received.headers["webhook-signature"]) == len(named["webhook-signature"])
+        body, documented = json.loads(received.body), json.loads(shown)
+        assert list(body) == list(documented)
+        assert list(body["data"]) == list(documented["data"])
 
 
 def test_the_body_has_what_the_event_has() -> None:

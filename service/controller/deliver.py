@@ -47,6 +47,10 @@ MOVED_SECONDS = 60.0
 LOOK_SECONDS = 0.25
 IDLE_SECONDS = 5.0
 """After how long a thread that waits looks whether it is still needed."""
+PROBE_SECONDS = 300.0
+"""While so much waits that there are no first tries, one of them is tried again at least this often."""
+BEHIND = 1000
+"""How far the API may know the log further than this pod does."""
 NODES_SECONDS = 60.0
 SWEEP_SECONDS = 600.0
 
@@ -171,14 +175,14 @@ class Deliver:
         for uid, webhook in webhooks.items():
             courier = self._couriers.get(uid)
             if courier is None:
-                self._couriers[uid] = courier = Courier(webhook, known.get(uid), self._trip(term))
+                self._couriers[uid] = courier = Courier(webhook, known.get(uid), self._needs(term))
                 courier.take(webhook)
                 courier.start()
             else:
                 courier.take(webhook)
 
-    def _trip(self, term: Term) -> Trip:
-        return Trip(
+    def _needs(self, term: Term) -> Needs:
+        return Needs(
             term,
             self._events,
             self._send,
@@ -214,7 +218,7 @@ class Deliver:
 
 
 @dataclass(frozen=True)
-class Trip:
+class Needs:
     """What a courier needs."""
 
     term: Term
@@ -227,8 +231,8 @@ class Trip:
 class Courier:
     """Delivers to one webhook."""
 
-    def __init__(self, webhook: Webhook, record: Record | None, trip: Trip) -> None:
-        self._trip = trip
+    def __init__(self, webhook: Webhook, record: Record | None, needs: Needs) -> None:
+        self._needs = needs
         self._record = record
         self._changed = threading.Condition()
         self._webhook = webhook
@@ -236,6 +240,7 @@ class Courier:
         self._deliveries = _read(record)
         self._unsaved = self._moved = False
         self._saved_at = float("-inf")
+        self._tried_at = time.monotonic()
 
     def start(self) -> None:
         """Start both threads."""
@@ -271,7 +276,7 @@ class Courier:
                 state = "disabled"
             lag = 0.0
             if self._sends():
-                events, _ = self._trip.events.after(known.cursor, 1, self._wants)
+                events, _ = self._needs.events.after(known.cursor, 1, self._wants)
                 lag = max(0.0, time.time() - _seconds(events[0].time)) if events else 0.0
             owner = "provider" if self._webhook.owner is None else "customer"
             return metrics.CountedWebhook(owner, state, len(known.waiting), lag)
@@ -286,8 +291,8 @@ class Courier:
             self._unsaved = self._moved = False
             self._saved_at = time.monotonic()
         try:
-            with self._trip.term.step():
-                self._record = _write(store, self._webhook.uid, self._record, data)
+            with self._needs.term.step():
+                self._record = _write(store, self._webhook.uid, self._record, data, self._needs.term)
         except BaseException:
             self._unsaved = True
             raise
@@ -300,29 +305,35 @@ class Courier:
                 with self._changed:
                     if self._closed:
                         return
-                self._trip.term.require()
+                self._needs.term.require()
                 run()
             except Deposed:
                 return
             except Exception:
-                log.exception("a webhook")
+                log.exception("webhook %s", self._webhook.key)
                 time.sleep(1)
 
     def _make_first_tries(self) -> None:
         """Make the first try of the next events, or wait for some."""
         with self._changed:
-            if not self._sends() or len(self._deliveries.waiting) >= MOST_WAITING:
+            if self._sends() and len(self._deliveries.waiting) >= MOST_WAITING:
+                if time.monotonic() - self._tried_at > PROBE_SECONDS:
+                    self._deliveries.hurry(time.time())
+                    self._changed.notify_all()
+                self._changed.wait(IDLE_SECONDS)
+                return
+            if not self._sends():
                 self._changed.wait(IDLE_SECONDS)
                 return
             starts, cursor = self._deliveries.starts, self._deliveries.cursor
-        events, position = self._trip.events.after(cursor, PAGE, self._wants)
+        events, position = self._needs.events.after(cursor, PAGE, self._wants)
         for event in events:
             # `dropped` comes whether it is wanted or not.
             if self._wants(event) and not self._make_first_try(event, starts):
                 return
         if position != cursor:
             self._move(position, starts)
-        elif not self._trip.events.wait_beyond(position, IDLE_SECONDS):
+        elif not self._needs.events.wait_beyond(position, IDLE_SECONDS):
             self._notice_new_log(position, starts)
 
     def _make_first_try(self, event: Event, starts: int) -> bool:
@@ -331,7 +342,7 @@ class Courier:
             full = len(self._deliveries.waiting) >= MOST_WAITING
             if self._closed or full or not self._sends() or self._deliveries.starts != starts:
                 return False
-        self._trip.term.require()
+        self._needs.term.require()
         began = time.time()
         dropped = int(event.data.get("events", 0)) if event.type == "dropped" else 0
         waiting = Waiting(event.position, 0, 0, began, dropped)
@@ -347,14 +358,16 @@ class Courier:
 
     def _notice_new_log(self, position: int, starts: int) -> None:
         """If someone has deleted the whole log, its positions begin anew."""
-        events = self._trip.events
-        if events.newest < position and not events.lost_for():
-            with self._changed:
-                if self._deliveries.starts == starts:
-                    log.warning("the log of events has begun anew")
-                    self._deliveries.cursor = 0
-                    self._deliveries.waiting = {}
-                    self._unsaved = True
+        newest = self._needs.events.newest
+        if newest >= position or self._needs.events.lost_for():
+            return
+        # Or the API, which wrote the position, has heard of events that this pod has not heard of yet.
+        anew = newest == 0 or position > newest + BEHIND
+        with self._changed:
+            if self._deliveries.starts == starts:
+                self._deliveries.cursor = 0 if anew else newest
+                self._deliveries.waiting = {} if anew else self._deliveries.waiting
+                self._unsaved = True
 
     def _try_again(self) -> None:
         """Make the test that was asked for, or the try that is due; or wait for one."""
@@ -366,11 +379,11 @@ class Courier:
                 pause = IDLE_SECONDS if waiting is None else min(IDLE_SECONDS, waiting.due - time.time())
                 self._changed.wait(max(0.01, pause))
                 return
-        self._trip.term.require()
+        self._needs.term.require()
         if test:
             self._send_test(webhook)
         elif waiting is not None:
-            event = _dropped(waiting) if waiting.dropped else _event_at(self._trip.events, waiting.position)
+            event = _dropped(waiting) if waiting.dropped else _event_at(self._needs.events, waiting.position)
             if event is None:
                 self._give_up(waiting)
             else:
@@ -415,6 +428,7 @@ class Courier:
                 return False
             became = known.note(made, result, waiting, time.time(), _random.random())
             known.cursor = max(known.cursor, event.position)
+            self._tried_at = time.monotonic()
             self._unsaved = True
             # What waits has changed, and so may be what is due first.
             self._changed.notify_all()
@@ -426,19 +440,19 @@ class Courier:
 
     def _post(self, event: Event) -> Result | None:
         """Send an event; None if the webhook's secret is not known (yet)."""
-        webhook, secrets = self._webhook, self._trip.secrets(self._webhook.uid)
+        webhook, secrets = self._webhook, self._needs.secrets(self._webhook.uid)
         if not secrets:
             # Its watch may be behind that of the webhooks by a moment.
-            self._trip.term.sleep(0.2)
+            self._needs.term.sleep(0.2)
             return None
         body = body_of(event)
-        result = self._trip.send(webhook, body, signing.headers(secrets, event.id, datetime.now(UTC), body))
+        result = self._needs.send(webhook, body, signing.headers(secrets, event.id, datetime.now(UTC), body))
         metrics.count_delivery(result.outcome)
         return result
 
     def _sends(self) -> bool:
         """Whether events are sent. The caller holds the lock."""
-        open_ = self._webhook.owner is None or self._trip.for_customers
+        open_ = self._webhook.owner is None or self._needs.for_customers
         return open_ and self._webhook.enabled and not self._deliveries.ended
 
     def _wants(self, event: Event) -> bool:
@@ -497,9 +511,10 @@ def _read(record: Record | None) -> Deliveries:
         return Deliveries()
 
 
-def _write(store: RecordStore, uid: str, record: Record | None, data: Mapping[str, str]) -> Record:
+def _write(store: RecordStore, uid: str, record: Record | None, data: Mapping[str, str], term: Term) -> Record:
     """Write a record, whatever it is at: only the active pod writes there."""
     for _ in range(3):
+        term.require()
         try:
             return store.create(uid, data) if record is None else store.change(record, data)
         except Conflict:

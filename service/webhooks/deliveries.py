@@ -99,6 +99,11 @@ class Deliveries:
         """What is due first of all that waits."""
         return min(self.waiting.values(), key=lambda one: (one.due, one.position), default=None)
 
+    def hurry(self, now: float) -> None:
+        """Make what is due first due at once."""
+        if (one := self.first_due()) is not None:
+            self.waiting[one.position] = replace(one, due=min(one.due, now))
+
     def note(
         self,
         made: Try,

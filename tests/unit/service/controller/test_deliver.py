@@ -250,6 +250,23 @@ def test_a_receiver_that_is_back_gets_everything(place: Place) -> None:
         until(lambda: place.deliveries(webhook).cursor == 1005 and not place.deliveries(webhook).waiting)
 
 
+def test_while_too_much_waits_the_receiver_is_asked_now_and_then(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise one that is back would get nothing new until the first of a thousand is due."""
+    monkeypatch.setattr(deliver, "PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(deliver, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(deliver, "MOST_WAITING", 10)
+    with receiving() as receiver:
+        webhook, _ = place.webhook("shop", receiver.url)
+        ids = place.happen(12)
+        later = time.time() + 3600
+        waiting = {position: Waiting(position, 6, later + position, time.time() - 9000) for position in range(1, 11)}
+        place.store.create(webhook.uid, record_of(Deliveries(1, 10, waiting, failures=100)))
+        place.pod()
+        until(lambda: receiver.ids)
+        assert receiver.ids[0] == ids[0]
+        until(lambda: set(receiver.ids) == set(ids))
+
+
 @pytest.mark.slow
 def test_from_cause_to_first_try_within_five_seconds(place: Place) -> None:
     """For 99 of 100, with 50 webhooks, some of which are dead or slow."""
@@ -396,6 +413,18 @@ def test_a_log_that_begins_anew_is_followed(place: Place, monkeypatch: pytest.Mo
         place.log.open()
         ids = place.happen(1, "stopped")
         until(lambda: ids[0] in receiver.ids)
+
+
+def test_a_pod_that_is_behind_the_api_does_not_begin_anew(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API may have heard of some events before it."""
+    monkeypatch.setattr(deliver, "IDLE_SECONDS", 0.2)
+    place.happen(3)
+    with receiving() as receiver:
+        place.webhook("shop", receiver.url, after=5)
+        place.pod()
+        time.sleep(0.7)
+        ids = place.happen(3)
+        until(lambda: receiver.ids == ids)
 
 
 # -- secrets -----------------------------------------------------------------------------------------------

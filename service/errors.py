@@ -267,6 +267,16 @@ class ServerExists(Problem):
     explanation = "The existing server differs from this request. Change it with PATCH, or delete it first."
 
 
+class Suspended(Problem):
+    slug = "server-suspended"
+    status = 403
+    title = "The server is suspended"
+    explanation = (
+        "The shop or the operator has suspended the server; `detail` has the reason. Until they end that, only a token "
+        "with the scope `server:suspend` may do this."
+    )
+
+
 class OperationInProgress(Problem):
     slug = "operation-in-progress"
     status = 409

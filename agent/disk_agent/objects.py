@@ -78,11 +78,19 @@ class Volume:
 
 @dataclass(frozen=True)
 class Service:
-    """The Service for a server's files: the server exists, and has file access. `uid` is the Service's."""
+    """The Service for a server's files: the server exists, and has file access.
+
+    Attributes:
+        server: The server's id.
+        name: The Service's name.
+        uid: The Service's uid.
+        suspended: Whether the server is suspended: nobody may use its files.
+    """
 
     server: str
     name: str
     uid: str
+    suspended: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,7 +167,8 @@ def service(service_object: Object) -> Service | None:
     server = _server_of(metadata)
     if server is None or metadata["name"] != f"server-{server}-sftp" or metadata.get("deletionTimestamp"):
         return None
-    return Service(server, metadata["name"], metadata["uid"])
+    suspended = (metadata.get("annotations") or {}).get("gameserver/suspended") == "true"
+    return Service(server, metadata["name"], metadata["uid"], suspended)
 
 
 def endpoint_slice(slice_object: Object) -> Slice | None:

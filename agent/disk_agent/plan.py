@@ -54,15 +54,18 @@ def plan(view: View, settings: Settings) -> Plan:
     """Decide what to do on this node.
 
     A server's SFTP port leads here if its disk is on this node, whether or not it has an account yet. The account of an
-    earlier server with the same id gives no access. A disk without a Service is a kept disk, and is not offered either.
-    An EndpointSlice that leads here for a disk on another node is retracted, unless that node has replaced it already.
+    earlier server with the same id gives no access, and neither does that of a suspended server. A disk without a
+    Service is a kept disk, and is not offered either. An EndpointSlice that leads here for a disk on another node is
+    retracted, unless that node has replaced it already.
     """
     disks = local_disks(view.claims, view.volumes, settings)
     services = {service.server: service for service in view.services if service.server in disks}
     accounts = {
         account.server: account
         for account in view.accounts
-        if account.server in services and _may_match(account.uid, disks[account.server][0].uid)
+        if account.server in services
+        and not services[account.server].suspended
+        and _may_match(account.uid, disks[account.server][0].uid)
     }
     slices = {endpoint_slice.name: endpoint_slice for endpoint_slice in view.slices}
     local_names = {service.name for service in services.values()}

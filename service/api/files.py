@@ -7,7 +7,7 @@ from typing import Any
 from service import errors
 from service.access import Subject
 from service.api import schemas
-from service.api.context import context, target
+from service.api.context import caller, context, target
 from service.operations import file_access
 from service.servers.names import server_name
 from service.web.parsing import Blueprint
@@ -40,6 +40,7 @@ def get_sftp(id: int) -> dict[str, Any]:
     errors.DiskNotMade,
     errors.DiskNotReady,
     errors.OperationInProgress,
+    errors.Suspended,
 )
 def put_sftp(body: dict[str, Any], id: int) -> dict[str, Any]:
     """Set a new password, remove it, or replace the public keys
@@ -49,7 +50,7 @@ def put_sftp(body: dict[str, Any], id: int) -> dict[str, Any]:
     the first start. That takes seconds. If it takes longer, the answer is `disk-not-ready`: send the call again later.
     You can always remove credentials.
     """
-    return _account_fields(id, file_access.change(context(), target(), body))
+    return _account_fields(id, file_access.change(context(), caller(), target(), body))
 
 
 def _account_fields(id: int, files: file_access.FileAccess) -> dict[str, Any]:

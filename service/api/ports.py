@@ -7,7 +7,7 @@ from typing import Any
 from service import errors
 from service.access import Subject
 from service.api import schemas
-from service.api.context import context, target
+from service.api.context import caller, context, target
 from service.api.servers import blueprint
 from service.operations import addresses
 from service.servers.names import PortName
@@ -60,8 +60,9 @@ def _port_answer(name: PortName) -> dict[str, Any]:
     errors.PortNotFound,
     errors.ObjectMissing,
     errors.RconPasswordReplaced,
+    errors.Suspended,
 )
 def get_rcon(id: int) -> dict[str, Any]:
     """Get the host, port and password of RCON"""
-    endpoint, password = addresses.rcon(context(), target())
+    endpoint, password = addresses.rcon(context(), caller(), target())
     return {"success": True, "host": endpoint.host, "port": endpoint.port, "password": password}

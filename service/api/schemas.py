@@ -53,6 +53,22 @@ class UpdateServer(Schema):
     )
 
 
+_LONGEST_REASON = 500
+# One line of printable characters that are not all spaces.
+_LINE = r"^ *[^\u0000-\u0020\u007f-\u009f\ufffe\uffff][^\u0000-\u001f\u007f-\u009f\ufffe\uffff]*"
+
+
+class SuspendServer(Schema):
+    reason = Text(
+        required=True,
+        validate=[
+            validate.Length(1, _LONGEST_REASON, error=f"must have 1 to {_LONGEST_REASON} characters"),
+            validate.Regexp(rf"{_LINE}\Z", error="must be one line of printable characters, and not only spaces"),
+        ],
+        metadata={"description": "What the customer is told.", "pattern": f"{_LINE}$"},
+    )
+
+
 class DeleteQuery(Schema):
     disk = Text(load_default="keep", validate=one_of("keep", "erase"))
 
@@ -137,6 +153,11 @@ class Note(Schema):
     detail = fields.String(required=True)
 
 
+class Suspension(Schema):
+    reason = fields.String(required=True)
+    since = fields.String(required=True, allow_none=True)
+
+
 class Server(Schema):
     id = fields.Integer(required=True)
     game = fields.String(required=True, allow_none=True)
@@ -148,6 +169,9 @@ class Server(Schema):
     state = fields.String(required=True, validate=one_of(*STATES))
     reason = fields.String(required=True, allow_none=True)
     since = fields.String(required=True, allow_none=True)
+    suspended = fields.Nested(
+        Suspension, required=True, allow_none=True, metadata={"description": "Null unless the server is suspended."}
+    )
     notes = fields.List(fields.Nested(Note), required=True)
     host = fields.String(
         required=True,

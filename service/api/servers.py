@@ -16,6 +16,7 @@ from service.operations.addresses import endpoint_of
 from service.operations.change import change
 from service.operations.create import create
 from service.operations.delete import delete
+from service.operations.suspend import suspend, unsuspend
 from service.operations.visibility import may_see
 from service.servers import state
 from service.servers.disks import disk_of
@@ -81,6 +82,7 @@ def list_servers(query: dict[str, Any]) -> Response:
     errors.DiskBeingErased,
     errors.DiskCannotShrink,
     errors.DiskCannotGrow,
+    errors.Suspended,
 )
 def create_server(body: dict[str, Any], query: dict[str, Any], id: int) -> Any:
     """Create a server
@@ -106,21 +108,21 @@ def get_server(id: int) -> dict[str, Any]:
 @access("server:write", Subject.SERVER, audited=True)
 @blueprint.arguments(schemas.UpdateServer)
 @blueprint.response(200, schemas.Changed)
-@problems(*_WRITE_PROBLEMS, errors.DiskCannotShrink, errors.DiskCannotGrow)
+@problems(*_WRITE_PROBLEMS, errors.Suspended, errors.DiskCannotShrink, errors.DiskCannotGrow)
 def update_server(body: dict[str, Any], id: int) -> dict[str, Any]:
     """Resize a server or change its options
 
     Of `options`, only those that you send change; null resets one to the game's default. A running server restarts
     if its pod must apply the change; `restarting` says whether it does.
     """
-    return {"success": True, "restarting": change(context(), target(), body)}
+    return {"success": True, "restarting": change(context(), caller(), target(), body)}
 
 
 @blueprint.route("/<id:id>/", methods=["DELETE"])
 @access("server:delete", Subject.REMAINS, audited=True)
 @blueprint.arguments(schemas.DeleteQuery, location="query")
 @blueprint.response(200, Success)
-@problems(errors.InvalidRequest, *_WRITE_PROBLEMS)
+@problems(errors.InvalidRequest, *_WRITE_PROBLEMS, errors.Suspended)
 def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
     """Delete a server; its disk is kept unless `disk=erase`
 
@@ -134,7 +136,7 @@ def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
 @access("server:power", Subject.SERVER, audited=True)
 @blueprint.arguments(schemas.WaitQuery, location="query")
 @blueprint.response(200, schemas.Started)
-@problems(errors.InvalidRequest, *_WRITE_PROBLEMS)
+@problems(errors.InvalidRequest, *_WRITE_PROBLEMS, errors.Suspended)
 def start_server(query: dict[str, Any], id: int) -> Any:
     """Start a server; a running server keeps running
 
@@ -142,7 +144,7 @@ def start_server(query: dict[str, Any], id: int) -> Any:
     pod was refused, this tries again at once.
     """
     require_room_to_wait(query)
-    power.start(context(), target())
+    power.start(context(), caller(), target())
     return started(query, id)
 
 
@@ -160,12 +162,38 @@ def stop_server(id: int) -> dict[str, Any]:
 @access("server:power", Subject.SERVER, audited=True)
 @blueprint.arguments(schemas.WaitQuery, location="query")
 @blueprint.response(200, schemas.Started)
-@problems(errors.InvalidRequest, *_WRITE_PROBLEMS)
+@problems(errors.InvalidRequest, *_WRITE_PROBLEMS, errors.Suspended)
 def restart_server(query: dict[str, Any], id: int) -> Any:
     """Restart a server; a stopped server starts"""
     require_room_to_wait(query)
-    power.restart(context(), target())
+    power.restart(context(), caller(), target())
     return started(query, id)
+
+
+@blueprint.route("/<id:id>/suspend", methods=["PATCH"])
+@access("server:suspend", Subject.SERVER, audited=True)
+@blueprint.arguments(schemas.SuspendServer)
+@blueprint.response(200, Success)
+@problems(*_WRITE_PROBLEMS)
+def suspend_server(body: dict[str, Any], id: int) -> dict[str, Any]:
+    """Suspend a server: it stops, and its customer cannot use it
+
+    Tokens without the scope `server:suspend` can still read and stop it. All else that they could do with it answers
+    403 `server-suspended` with the reason. Sessions on its files end within seconds. Suspending it again replaces the
+    reason.
+    """
+    suspend(context(), target(), body["reason"])
+    return _SUCCESS
+
+
+@blueprint.route("/<id:id>/unsuspend", methods=["PATCH"])
+@access("server:suspend", Subject.SERVER, audited=True)
+@blueprint.response(200, Success)
+@problems(*_WRITE_PROBLEMS)
+def unsuspend_server(id: int) -> dict[str, Any]:
+    """End a server's suspension; the server stays stopped"""
+    unsuspend(context(), target())
+    return _SUCCESS
 
 
 def _server_fields(objects: Objects, spec: ServerSpec | None, now: state.State) -> dict[str, Any]:
@@ -184,6 +212,7 @@ def _server_fields(objects: Objects, spec: ServerSpec | None, now: state.State) 
         "state": now.state,
         "reason": now.reason,
         "since": now.since,
+        "suspended": vars(spec.suspended) if spec and spec.suspended else None,
         "notes": [vars(note) for note in notes_of(objects)],
         "host": ports["primary"]["host"] if "primary" in ports else None,
         "ports": ports,

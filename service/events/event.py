@@ -84,12 +84,11 @@ def read(position: int, text: str) -> Event:
     try:
         fields = json.loads(text)
         event = Event(position=position, **fields)
-    except (TypeError, RecursionError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError("it is not an event") from error
     texts = (event.id, event.type, event.time, event.uid, event.customer)
     numbers = (event.server, event.number)
-    if not (all(isinstance(each, str) for each in texts) and all(isinstance(each, int) for each in numbers)):
-        raise ValueError("it is not an event")
-    if not isinstance(event.data, dict):
+    are_valid = all(isinstance(each, str) for each in texts) and all(isinstance(each, int) for each in numbers)
+    if not (are_valid and isinstance(event.data, dict)):
         raise ValueError("it is not an event")
     return event

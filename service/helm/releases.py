@@ -94,9 +94,12 @@ class HelmReleases:
         self._converging: set[int] = set()
 
     @contextmanager
-    def locked(self, id: int) -> Iterator[None]:
-        """Hold the server's Lease: within the context, this thread may write to the server."""
-        with self._lease(id):
+    def locked(self, id: int, wait: float = 0.0) -> Iterator[None]:
+        """Hold the server's Lease: within the context, this thread may write to the server.
+
+        With `wait`, wait for it up to so many seconds, and get it before all who do not wait.
+        """
+        with self._lease(id, wait):
             yield
 
     def confirm(self, id: int) -> None:
@@ -165,12 +168,12 @@ class HelmReleases:
     # -- Lease and recovery --------------------------------------------------------------------------------
 
     @contextmanager
-    def _lease(self, id: int) -> Iterator[Lease]:
+    def _lease(self, id: int, wait: float = 0.0) -> Iterator[Lease]:
         held = self._held.by_id
         if id in held:
             yield held[id]
             return
-        with bound_contextvars(server=id), self._leases.hold(release_name(id)) as lease:
+        with bound_contextvars(server=id), self._leases.hold(release_name(id), wait) as lease:
             held[id] = lease
             try:
                 if lease.taken_over:

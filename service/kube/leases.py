@@ -5,6 +5,9 @@ expired Lease belongs to a dead holder, and another may take it over, under its 
 Lease when the work is done: without a Lease, no operation runs. The replicas' clocks have to agree within two seconds:
 that is the time between the moment a holder gives up and the moment its Lease expires.
 
+Callers that are refused may try again, and one of many that do so all the time can be unlucky for minutes. A caller
+that must not be kept out waits instead: it writes its name into the Lease, and the holder passes the Lease on to it.
+
 https://kubernetes.io/docs/concepts/architecture/leases/
 """
 
@@ -33,6 +36,11 @@ RETRY_EVERY = 1.0
 # Seconds before the expiry at which the holder gives up: 2 s to end its helm (helm/command.py), 2 s for clocks that
 # disagree.
 MARGIN = 4.0
+
+NEXT = "gameserver/next"
+"""The annotation with the identity that waits for the Lease, and gets it next."""
+LOOK_EVERY = 0.1
+_TRIES = 3
 
 
 def _now() -> float:
@@ -88,9 +96,17 @@ class Leases:
         self._holder = holder
 
     @contextmanager
-    def hold(self, name: str) -> Iterator[Lease]:
-        """Hold Lease `name`, and renew it from a thread. Raises OperationInProgress if another holds it."""
-        lease = self._acquire(name)
+    def hold(self, name: str, wait: float = 0.0) -> Iterator[Lease]:
+        """Hold Lease `name`, and renew it from a thread.
+
+        Args:
+            name: The Lease's name.
+            wait: For how many seconds to wait if another holds it. Who waits gets it before all who do not.
+
+        Raises:
+            OperationInProgress: Another holds it, and has not released it within that time.
+        """
+        lease = self._acquire_within(name, wait)
         done = threading.Event()
         # In a copy of this thread's context, so that its log lines belong to the same request.
         work = (self._renew, name, lease, done)
@@ -116,8 +132,21 @@ class Leases:
 
     # -- one Lease -----------------------------------------------------------------------------------------
 
-    def _acquire(self, name: str) -> Lease:
+    def _acquire_within(self, name: str, wait: float) -> Lease:
         identity = f"{self._holder}/{uuid.uuid4()}"
+        until = _now() + wait
+        while True:
+            try:
+                return self._acquire(name, identity)
+            except OperationInProgress:
+                if _now() >= until:
+                    if wait:
+                        self._stop_waiting(name, identity)
+                    raise
+            self._wait_for(name, identity)
+            time.sleep(LOOK_EVERY)
+
+    def _acquire(self, name: str, identity: str) -> Lease:
         requested_at = _now()
         try:
             new_lease = {
@@ -136,19 +165,45 @@ class Leases:
             raise OperationInProgress
         spec = current.get("spec") or {}
         holder = spec.get("holderIdentity")
-        if holder and (seconds := _seconds_until_expiry(spec)) > 0:
+        passed_on = holder == identity
+        if holder and not passed_on and (seconds := _seconds_until_expiry(spec)) > 0:
             # A live holder renews every few seconds, and is done in about one. A dead holder's Lease has to expire.
             dead = seconds < DURATION - 2 * RENEW_EVERY
             raise OperationInProgress(retry_after=math.ceil(seconds) if dead else 1)
         requested_at = _now()
         spec = self._spec(identity, int(spec.get("leaseTransitions") or 0) + 1)
         try:
-            held = self._kube.replace(self._path(name), {**current, "spec": spec})
+            held = self._kube.replace(self._path(name), {**_without_next(current, identity), "spec": spec})
         except Conflict as conflict:
             raise OperationInProgress from conflict
-        if holder:
+        dead = bool(holder) and not passed_on
+        if dead:
             log.warning("took over the Lease %s, which %s did not release", name, holder)
-        return Lease(held, requested_at, bool(holder))
+        return Lease(held, requested_at, dead)
+
+    def _wait_for(self, name: str, identity: str) -> None:
+        """Ask the Lease's holder to pass it on, unless another has asked for that."""
+        current = self._kube.get(self._path(name))
+        if current is None or _next(current) is not None:
+            return
+        metadata = current["metadata"]
+        annotations = {**(metadata.get("annotations") or {}), NEXT: identity}
+        # A conflict means that the Lease was renewed or released just now.
+        with suppress(Conflict):
+            self._kube.replace(self._path(name), {**current, "metadata": {**metadata, "annotations": annotations}})
+
+    def _stop_waiting(self, name: str, identity: str) -> None:
+        """Take the request back. If that fails, the Lease may be passed on to nobody, and expires."""
+        for _ in range(_TRIES):
+            current = self._kube.get(self._path(name))
+            if current is None:
+                return
+            with suppress(Conflict):
+                if (current.get("spec") or {}).get("holderIdentity") == identity:
+                    self._kube.delete(self._path(name), version=current["metadata"]["resourceVersion"])
+                elif _next(current) == identity:
+                    self._kube.replace(self._path(name), _without_next(current, identity))
+                return
 
     def _renew(self, name: str, lease: Lease, done: threading.Event) -> None:
         wait = RENEW_EVERY
@@ -181,12 +236,29 @@ class Leases:
         return True
 
     def _release(self, name: str, lease: Lease) -> None:
-        metadata = lease.held["metadata"]
         try:
-            self._kube.delete(self._path(name), uid=metadata["uid"], version=metadata["resourceVersion"])
+            try:
+                self._delete(name, lease)
+            except Conflict:
+                # Somebody waits for it, or a renewal's response was lost. Otherwise it is no longer ours.
+                if self._still_ours(name, lease):
+                    self._pass_on(name, lease)
         except (Conflict, ClusterUnavailable):
             # It expires by itself. Until then, clients get a 409 that says how long to wait.
             log.warning("the Lease %s could not be released", name)
+
+    def _pass_on(self, name: str, lease: Lease) -> None:
+        """Give the Lease to whoever waits for it; delete it if nobody does. Raises Conflict."""
+        identity = _next(lease.held)
+        if identity is None:
+            self._delete(name, lease)
+            return
+        spec = self._spec(identity, int(lease.held["spec"].get("leaseTransitions") or 0) + 1)
+        self._kube.replace(self._path(name), {**_without_next(lease.held, identity), "spec": spec})
+
+    def _delete(self, name: str, lease: Lease) -> None:
+        metadata = lease.held["metadata"]
+        self._kube.delete(self._path(name), uid=metadata["uid"], version=metadata["resourceVersion"])
 
     def _path(self, name: str = "") -> str:
         return path("coordination.k8s.io/v1", self._namespace, "leases", name)
@@ -201,6 +273,21 @@ class Leases:
             "renewTime": acquired_at,
             "leaseTransitions": transitions,
         }
+
+
+def _next(lease: Object) -> str | None:
+    """The identity that waits for the Lease."""
+    identity: str | None = (lease["metadata"].get("annotations") or {}).get(NEXT)
+    return identity
+
+
+def _without_next(lease: Object, identity: str) -> Object:
+    """The Lease, for which `identity` no longer waits."""
+    if _next(lease) != identity:
+        return lease
+    metadata = lease["metadata"]
+    annotations = {key: text for key, text in metadata["annotations"].items() if key != NEXT}
+    return {**lease, "metadata": {**metadata, "annotations": annotations}}
 
 
 def _seconds_until_expiry(spec: Object) -> float:

@@ -8,12 +8,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from service.errors import ObjectMissing, PortNotFound, PortNotReady, Problem, RconPasswordReplaced
+from service.operations.checks import require_not_suspended
 from service.operations.context import Context
 from service.operations.file_access import accounts_for, check_disk
 from service.operations.visibility import Target
 from service.servers.addresses import address_in
 from service.servers.names import PortName, rcon_name, services_with
 from service.servers.objects import Objects, RconPassword
+from service.tokens import Token
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,12 @@ def port(context: Context, target: Target, name: PortName) -> Endpoint:
     return endpoint
 
 
-def rcon(context: Context, target: Target) -> tuple[Endpoint, str]:
+def rcon(context: Context, caller: Token, target: Target) -> tuple[Endpoint, str]:
     """The endpoint of RCON and its password.
 
-    Raises RconPasswordReplaced while the game uses an older password, and otherwise the same as `port`.
+    Raises Suspended, RconPasswordReplaced while the game uses an older password, and otherwise the same as `port`.
     """
+    require_not_suspended(caller, target.spec.suspended if target.spec else None)
     objects = target.objects
     endpoint = endpoint_of(context, objects, "rcon")
     password = context.cluster.rcon_password(target.id)

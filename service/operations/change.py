@@ -6,18 +6,20 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
-from service.operations.checks import check_growth, check_options, known_game
+from service.operations.checks import check_growth, check_options, known_game, require_not_suspended
 from service.operations.context import Context
 from service.operations.visibility import Target
 from service.servers import values
 from service.servers.spec import ServerSpec, same, spec_of_values
+from service.tokens import Token
 
 
-def change(context: Context, target: Target, request: Mapping[str, Any]) -> bool:
+def change(context: Context, caller: Token, target: Target, request: Mapping[str, Any]) -> bool:
     """Change the server's sizes and options.
 
     Args:
         context: The operation's collaborators.
+        caller: The caller.
         target: The server.
         request: A loaded schemas.UpdateServer; what it does not name stays as it is.
 
@@ -27,12 +29,14 @@ def change(context: Context, target: Target, request: Mapping[str, Any]) -> bool
     Raises:
         DiskCannotShrink, DiskCannotGrow: The disk cannot have its new size.
         InvalidRequest: The options are not valid for the game.
+        Suspended: The server is suspended.
     """
     restarting = False
 
     def new_values(current: values.Values) -> values.Values:
         nonlocal restarting
         before = spec_of_values(current)
+        require_not_suspended(caller, before.suspended)
         after = _change_spec(before, request)
         check_growth(context, target.objects.claim, before.disk_gb, after.disk_gb)
         old, without, whole = _render(context, target.id, before, after, request.get("options", {}).keys())

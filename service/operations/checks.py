@@ -1,14 +1,27 @@
-"""Checks that create and change share; both run them before they write."""
+"""Checks that several verbs share; they run them before they write."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from service.errors import DiskCannotGrow, DiskCannotShrink, InvalidRequest
+from service.errors import DiskCannotGrow, DiskCannotShrink, InvalidRequest, Suspended
 from service.games.catalogue import Game
 from service.operations.context import Context
 from service.servers.disks import growth_of
+from service.servers.spec import Suspension
+from service.tokens import Token
+
+
+def require_not_suspended(caller: Token, suspension: Suspension | None) -> None:
+    """Raises Suspended, with the reason, if the server is suspended and the caller may not suspend servers itself.
+
+    Every verb asks this, except `stop`. A verb that writes through Helm asks under the server's Lease, about the values
+    that it changes: then no start can come after a suspension.
+    """
+    if suspension is not None and "server:suspend" not in caller.actions:
+        reason = f": {suspension.reason}" if suspension.reason else "."
+        raise Suspended(f"The server is suspended{reason}")
 
 
 def known_game(games: Mapping[str, Game], name: str) -> Game:

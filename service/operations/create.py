@@ -22,14 +22,21 @@ from service.errors import (
 )
 from service.kube.times import now
 from service.kube.types import Object
-from service.operations.checks import check_growth, check_options, known_game
+from service.operations.checks import check_growth, check_options, known_game, require_not_suspended
 from service.operations.context import Context, erase_disk
 from service.operations.power import ensure_running
 from service.servers import values
 from service.servers.disks import claim_gb
 from service.servers.objects import Objects
 from service.servers.restored import is_taken_up, obstacle
-from service.servers.spec import ServerSpec, customer_of_claim, never_used, spec_of_values, uid_of_values
+from service.servers.spec import (
+    ServerSpec,
+    customer_of_claim,
+    never_used,
+    spec_of_values,
+    suspension_of_claim,
+    uid_of_values,
+)
 from service.servers.state import exists
 from service.tokens import Token
 
@@ -60,6 +67,7 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
         DiskKept, DiskBeingErased, DiskCannotShrink, DiskCannotGrow, DiskNotUsable: There is a disk of an earlier server
             with this id, or one that a person restored.
         ReleaseMissing: The server exists, but someone has deleted its release.
+        Suspended: The disk is that of a server that was suspended when it was deleted.
     """
     if not token.reaches(id):
         raise ServerNotFound()
@@ -120,13 +128,14 @@ def _repeat(context: Context, token: Token, objects: Objects, spec: ServerSpec, 
         )
     statuses = {release.get("labels", {}).get("status") for release in objects.releases}
     complete = bool(statuses & {"deployed", "superseded"})
-    if complete and values.runs(current):
-        ensure_running(context, objects)
+    if complete and values.runs(current) and existing.suspended is None:
+        ensure_running(context, token, objects)
         return False
-    # A stopped server stays stopped, but its missing objects are created again. A create that never completed gets new
-    # values, because the operator may have fixed what blocked it.
+    # A stopped or suspended server stays so, but its missing objects are created again. A create that never completed
+    # gets new values, because the operator may have fixed what blocked it.
     new = values.with_uid(new, uid_of_values(current) or new["server"]["uid"])
-    changed = context.releases.change(objects.id, lambda current: current if complete else new)
+    stays = complete or existing.suspended is not None
+    changed = context.releases.change(objects.id, lambda current: current if stays else new)
     return changed and not complete
 
 
@@ -157,6 +166,7 @@ def _settle_disk(context: Context, token: Token, objects: Objects, spec: ServerS
         return False
     if not token.may_see(customer_of_claim(claim), objects.id):
         raise ServerNotFound("The kept disk with this id belongs to another customer.")
+    require_not_suspended(token, suspension_of_claim(claim))
     if claim["metadata"].get("deletionTimestamp"):
         raise DiskBeingErased()
     if disk is None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from service.access import Subject
 from service.errors import ReleaseMissing
 from service.kube.times import now
+from service.operations.checks import require_not_suspended
 from service.operations.context import Context, erase_disk
 from service.operations.visibility import require_server
+from service.servers.spec import suspension_of_claim
 from service.servers.state import exists
 from service.tokens import Token
 
@@ -18,12 +20,17 @@ def delete(context: Context, caller: Token, id: int, *, erase: bool) -> None:
         ServerNotFound: There is neither a server nor a kept disk, or the caller may not see it.
         MissingScope: With `erase`, the token lacks `disk:erase`.
         ReleaseMissing: The server exists, but someone has deleted its release.
+        Suspended: The server is suspended, or was when it was deleted.
     """
     if erase:
         caller.require("disk:erase")
     with context.releases.locked(id):
         # Check again under the Lease, because the id may belong to another customer by now.
-        objects = require_server(context, caller, id, Subject.REMAINS).objects
+        target = require_server(context, caller, id, Subject.REMAINS)
+        objects = target.objects
+        # A create could give the customer the world back.
+        suspension = target.spec.suspended if target.spec else suspension_of_claim(objects.claim or {})
+        require_not_suspended(caller, suspension)
         live = objects.statefulset is not None and "deletionTimestamp" not in objects.statefulset["metadata"]
         if live and context.releases.current(id) is None:
             raise ReleaseMissing()

@@ -10,12 +10,14 @@ from typing import Any
 from service.errors import DiskNotMade, DiskNotNodeLocal, DiskNotReady, InvalidRequest
 from service.files import credentials
 from service.files.accounts import Account
+from service.operations.checks import require_not_suspended
 from service.operations.context import Context
 from service.operations.interfaces import Accounts
 from service.operations.visibility import Target
 from service.servers.diskjob import disk_is_made, disk_is_missing, disk_job, hindrance
 from service.servers.objects import Objects
 from service.servers.spec import own_uid
+from service.tokens import Token
 
 WAIT_SECONDS, PATIENCE_SECONDS = 8.0, 2.0
 """How long a call waits for a new disk at most, and how long if something is known to keep it from being made."""
@@ -46,11 +48,12 @@ def get(context: Context, target: Target) -> FileAccess:
     return FileAccess(_account_of(target, accounts.account(target.id)), host_keys)
 
 
-def change(context: Context, target: Target, request: Mapping[str, Any]) -> FileAccess:
+def change(context: Context, caller: Token, target: Target, request: Mapping[str, Any]) -> FileAccess:
     """Set a new password, remove it, or replace the public keys.
 
     Args:
         context: The operation's collaborators.
+        caller: The caller.
         target: The server.
         request: A loaded schemas.SetAccount.
 
@@ -63,11 +66,15 @@ def change(context: Context, target: Target, request: Mapping[str, Any]) -> File
         InvalidRequest: A public key is not valid; `errors` names each.
         DiskNotMade, DiskNotReady: Nobody could use the new credentials yet.
         FileAccessNotInstalled, DiskNotNodeLocal: File access is not possible.
+        Suspended: The server is suspended. Its credentials can still be removed.
     """
+    adds = bool(request.get("password") or request.get("public_keys"))
+    if adds:
+        require_not_suspended(caller, target.spec.suspended if target.spec else None)
     accounts = accounts_for(context, target.objects)
     host_keys = accounts.host_keys()
     keys = _parse_keys(request["public_keys"]) if "public_keys" in request else None
-    if request.get("password") or request.get("public_keys"):
+    if adds:
         _ensure_disk(context, target.objects)
     password = credentials.new_password() if request.get("password") else None
     password_hash = credentials.password_hash(password) if password else None

@@ -152,8 +152,11 @@ class Releases(Protocol):
     def uninstall(self, id: int) -> bool:
         """Uninstall the release; False if there was none."""
 
-    def locked(self, id: int) -> AbstractContextManager[None]:
-        """Hold the server's Lease; the writes above work inside this context."""
+    def locked(self, id: int, wait: float = 0.0) -> AbstractContextManager[None]:
+        """Hold the server's Lease; the writes above work inside this context.
+
+        With `wait`, wait for it up to so many seconds, and get it before all who do not wait.
+        """
 
     def confirm(self, id: int) -> None:
         """Raises ClusterUnavailable unless Kubernetes confirms that this thread still holds the server's Lease."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from service.servers.names import SERVER
@@ -37,6 +37,19 @@ def server_uid(objects: Objects) -> str | None:
 
 
 @dataclass(frozen=True)
+class Suspension:
+    """That customers may not use a server.
+
+    Attributes:
+        reason: Why, in the shop's or the operator's words.
+        since: Since when, as an RFC 3339 time; None if an operator has suspended it by hand without one.
+    """
+
+    reason: str
+    since: str | None
+
+
+@dataclass(frozen=True)
 class ServerSpec:
     """A server as a client requested it.
 
@@ -46,6 +59,8 @@ class ServerSpec:
         options: The game's options.
         customer: The customer; "" for none.
         rcon: "public" or "private".
+        suspended: Set while the server is suspended. A create says nothing about it, so it does not count as a
+            difference.
     """
 
     game: str
@@ -54,10 +69,12 @@ class ServerSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     customer: str = ""
     rcon: str = "public"
+    suspended: Suspension | None = field(default=None, compare=False)
 
     def difference(self, other: ServerSpec) -> list[str]:
         """The names of the fields in which `other` differs."""
-        return [name for name in self.__dataclass_fields__ if not same(getattr(self, name), getattr(other, name))]
+        names = [field.name for field in fields(self) if field.compare]
+        return [name for name in names if not same(getattr(self, name), getattr(other, name))]
 
 
 def same(first: Any, second: Any) -> bool:
@@ -95,6 +112,7 @@ def spec_of_values(values: Mapping[str, Any]) -> ServerSpec:
         options=_options(server.get("options")),
         customer=str(server.get("customer") or ""),
         rcon=str(_mapping(values.get("rcon")).get("visibility") or "public"),
+        suspended=_suspension(server.get("suspended")),
     )
 
 
@@ -107,6 +125,12 @@ def customer_of_claim(claim: Mapping[str, Any]) -> str | None:
     """The customer whose disk this is ("" for none); None if the claim has no spec."""
     spec = _annotated(claim)
     return None if spec is None else spec.customer
+
+
+def suspension_of_claim(claim: Mapping[str, Any]) -> Suspension | None:
+    """The suspension of the server whose disk this is; on a kept disk, that of the deleted server."""
+    spec = _annotated(claim)
+    return None if spec is None else spec.suspended
 
 
 def never_used(claim: Mapping[str, Any]) -> bool:
@@ -130,19 +154,28 @@ def _annotation(object_: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
 
 
 def _annotated(object_: Mapping[str, Any] | None) -> ServerSpec | None:
-    if (fields := _annotation(object_)) is None:
+    if (record := _annotation(object_)) is None:
         return None
     return ServerSpec(
-        game=str(fields.get("game") or ""),
-        ram_gb=_number(fields.get("ram_gb")),
-        disk_gb=_number(fields.get("disk_gb")),
-        options=_options(fields.get("options")),
-        customer=str(fields.get("customer") or ""),
+        game=str(record.get("game") or ""),
+        ram_gb=_number(record.get("ram_gb")),
+        disk_gb=_number(record.get("disk_gb")),
+        options=_options(record.get("options")),
+        customer=str(record.get("customer") or ""),
+        suspended=_suspension(record.get("suspended")),
     )
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _suspension(value: Any) -> Suspension | None:
+    """Whatever is not empty suspends the server: a mistake of an operator's must not open it."""
+    if not value:
+        return None
+    parts = _mapping(value)
+    return Suspension(str(parts.get("reason") or ""), str(parts.get("since") or "") or None)
 
 
 def _options(value: Any) -> Mapping[str, Any]:

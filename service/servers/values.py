@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from service.kube.times import stamp
-from service.servers.spec import ServerSpec, same, stored_options
+from service.servers.spec import ServerSpec, Suspension, same, stored_options
 
 Values = dict[str, Any]
 
@@ -70,6 +70,20 @@ def started(values: Mapping[str, Any], running: bool) -> Values:
 def restarted(values: Mapping[str, Any], now: datetime) -> Values:
     """The same values, for a running server whose pod was created after `now` (in whole seconds)."""
     return {**started(values, True), "restartedAt": stamp(now)}
+
+
+def suspended(values: Mapping[str, Any], suspension: Suspension) -> Values:
+    """The same values, for a stopped server that is suspended."""
+    server = {**(values.get("server") or {}), "suspended": vars(suspension)}
+    return started({**values, "server": server}, False)
+
+
+def unsuspended(values: Mapping[str, Any]) -> Values:
+    """The same values, for a server that is not suspended; whether it runs stays."""
+    result = deepcopy(dict(values))
+    if isinstance(server := result.get("server"), dict):
+        server.pop("suspended", None)
+    return result
 
 
 def changed(current: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> Values:

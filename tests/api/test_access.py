@@ -35,6 +35,8 @@ CALLS = {
     "PATCH /api/v1/server/1/start": "server:power",
     "PATCH /api/v1/server/1/stop": "server:power",
     "PATCH /api/v1/server/1/restart": "server:power",
+    "PATCH /api/v1/server/1/suspend": "server:suspend",
+    "PATCH /api/v1/server/1/unsuspend": "server:suspend",
     "GET /api/v1/server/1/port/primary": "server:read",
     "PATCH /api/v1/server/1/port/primary": "server:read",
     "GET /api/v1/server/1/rcon": "rcon:read",
@@ -61,10 +63,15 @@ WEBHOOK_CALLS = {
     "GET /api/v1/webhook/<webhook:name>/delivery": "webhook",
 }
 """The calls about webhooks; test_webhooks.py tests them."""
-BODIES = {"POST": SIZES, "PUT /api/v1/server/1/sftp": {"password": True}, "PATCH /api/v1/server/1/": {}}
+BODIES = {
+    "POST": SIZES,
+    "PUT /api/v1/server/1/sftp": {"password": True},
+    "PATCH /api/v1/server/1/": {},
+    "PATCH /api/v1/server/1/suspend": {"reason": "The invoice is overdue."},
+}
 READ = {"server:read"}
 OPERATE = {"server:create", "server:write", "server:power", "rcon:read", "files"}
-HOLDERS = {"reader": READ, "operator": READ | OPERATE, "shop": READ | OPERATE | {"server:delete"}}
+HOLDERS = {"reader": READ, "operator": READ | OPERATE, "shop": READ | OPERATE | {"server:delete", "server:suspend"}}
 
 
 @pytest.fixture

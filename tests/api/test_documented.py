@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from local.paths import ROOT
 from service.app import create_app
 from service.kube.times import now
 from service.records.store import RecordStore
@@ -37,6 +39,18 @@ def test_a_disk_is_shown_as_written(client: Client, world: World) -> None:
     documented["disk"]["as_of"] = world.usage[1].as_of
     actual = client.get("/api/v1/server/1/").json or {}
     assert {name: actual[name] for name in documented} == documented
+
+
+def test_a_suspension_is_shown_as_written(client: Client) -> None:
+    """The API takes the call in docs/api.md, and `GET` then has the part that it shows."""
+    method, path, body = block("docs/api.md", "PATCH /api/v1/server/4711/suspend").split(maxsplit=2)
+    client.post("/api/v1/server/4711/", SIZES)
+    assert client.call(method, path, json.loads(body)).json == {"success": True}
+    shown = client.get("/api/v1/server/4711/").get_json()["suspended"]
+    page = (ROOT / "docs" / "api.md").read_text()
+    [documented] = re.findall(r'`"suspended": ({.*?})`', page)
+    assert shown | {"since": ""} == json.loads(documented) | {"since": ""}
+    assert len(shown["since"]) == len(json.loads(documented)["since"])
 
 
 def test_an_account_is_answered_as_written(world: World, settings: Settings) -> None:

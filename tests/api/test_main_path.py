@@ -43,6 +43,7 @@ def test_a_server_from_creation_to_deletion(client: Client, world: World) -> Non
         "state": "running",
         "reason": None,
         "since": TIME,
+        "suspended": None,
         "notes": [],
         "host": "203.0.113.7",
         "ports": {

@@ -302,6 +302,7 @@ def test_a_deleted_server_is_visible_until_its_game_has_ended(client: Client, wo
         "state": "deleting",
         "reason": None,
         "since": world.claims[1]["metadata"]["annotations"]["gameserver/kept-since"],
+        "suspended": None,
         "notes": [],
         "host": None,
         "ports": {},

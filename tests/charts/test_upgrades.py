@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from service.servers.names import SERVER
 from tests.charts import installed
 from tests.charts.rendering import CHARTS, CI_FILES, Manifest, case, chart_of, merged, render
 
@@ -46,6 +47,24 @@ def test_an_upgrade_with_reuse_values_keeps_the_objects(chart: str, name: str, t
     folder = copied(chart, tmp_path)
     (folder / "values.yaml").write_text(json.dumps(merged(earlier["defaults"], release["values"])))
     assert kept(chart, render(chart, release["values"], release=release["release"], folder=folder), name)
+
+
+def test_an_earlier_charts_release_can_be_suspended_and_stays_so(tmp_path: Path) -> None:
+    """`--reuse-values` with that chart's defaults, which know no suspension: the values alone decide."""
+    earlier = installed.read("gameserver")
+    suspended = {"server": {"suspended": {"reason": "Overdue.", "since": "2026-11-27T03:00:00Z"}}}
+    folder = copied("gameserver", tmp_path)
+    for name, release in earlier["releases"].items():
+        for more in ({}, suspended):
+            values = merged(release["values"], more)
+            (folder / "values.yaml").write_text(json.dumps(merged(earlier["defaults"], values)))
+            manifests = render("gameserver", values, release=release["release"], folder=folder)
+            record = json.loads(manifests[f"StatefulSet/{release['release']}"]["metadata"]["annotations"][SERVER])
+            assert record.get("suspended") == more.get("server", {}).get("suspended"), name
+            files = manifests.get(f"Service/{release['release']}-sftp")
+            if files:
+                written = files["metadata"].get("annotations") or {}
+                assert written.get("gameserver/suspended") == ("true" if more else None), name
 
 
 @pytest.mark.parametrize("file", CI_FILES, ids=case)

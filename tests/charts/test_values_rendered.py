@@ -38,6 +38,15 @@ GAMESERVER: dict[str, Case] = {
     "server.uid": one("6cf83f54", S, "record", '"uid":"6cf83f54"'),
     "server.customer": one("acme", S, "record", '"customer":"acme"'),
     "server.options": one({"motd": "hi"}, S, "record", '"options":{"motd":"hi"}'),
+    "server.suspended": (
+        {"reason": "Überfällig", "since": "2026-11-27T02:00:00Z"},
+        [
+            (manifest, "record", '"suspended":{"reason":"Überfällig","since":"2026-11-27T02:00:00Z"}')
+            for manifest in (S, C)
+        ]
+        + [("Service/server-4711-sftp", "metadata/annotations/gameserver~suspended", "true")],
+        {},
+    ),
     "replicas": one(0, S, "spec.replicas"),
     # A rendered install is revision 1.
     "keepPodInRevision": one(1, S, "spec.updateStrategy.rollingUpdate.partition"),

@@ -43,6 +43,8 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
          "tests/api/test_documented.py::test_a_disk_is_shown_as_written"),
         ("GET /api/v1/event",
          "tests/api/test_events.py::test_the_answer_is_as_documented"),
+        ("PATCH /api/v1/server/4711/suspend",
+         "tests/api/test_documented.py::test_a_suspension_is_shown_as_written"),
         ("POST /api/v1/token ",
          "tests/api/test_documented.py::test_a_token_is_answered_as_written"),
         ("POST /api/v1/login-link ",

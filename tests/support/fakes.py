@@ -94,7 +94,7 @@ class World:
             "disk_gb": values.get("diskGb", 10),
             "options": server.get("options", {}),
             "customer": server.get("customer", ""),
-        } | ({"uid": server["uid"]} if server.get("uid") else {})
+        } | {key: server[key] for key in ("uid", "suspended") if server.get(key)}
         replicas = values.get("replicas", 1)
         annotations = {ANNOTATION: json.dumps(record)}
         # Helm leaves annotations alone that others have written.
@@ -125,6 +125,8 @@ class World:
             self._service(name, "NodePort", listed),
             self._service(f"{name}-sftp", "NodePort", [{"name": "sftp", "port": 22, "protocol": "TCP"}]),
         ]
+        if server.get("suspended") and services[1]:
+            self.services[f"{name}-sftp"]["metadata"]["annotations"] = {"gameserver/suspended": "true"}
         self.made_services[id] = [name, f"{name}-sftp"]
         if not public:
             self._service(f"{name}-rcon", "ClusterIP", [{"name": "rcon", "port": 25575, "protocol": "TCP"}])
@@ -372,11 +374,11 @@ class FakeReleases:
         self._guard = threading.Lock()
 
     @contextmanager
-    def locked(self, id: int) -> Iterator[None]:
+    def locked(self, id: int, wait: float = 0.0) -> Iterator[None]:
         self.world.check()
         with self._guard:
             lock = self._locks.setdefault(id, threading.RLock())
-        if not lock.acquire(blocking=False):
+        if not lock.acquire(timeout=wait):
             raise OperationInProgress
         try:
             yield

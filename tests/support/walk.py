@@ -40,12 +40,13 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Server:
-    """The spec and desired state of a server, sizes in GiB."""
+    """The spec and desired state of a server, sizes in GiB. `suspended` is the reason, if it is."""
 
     ram_gb: int
     disk_gb: int
     motd: str | None
     running: bool
+    suspended: str | None = None
 
     @property
     def options(self) -> dict[str, str]:
@@ -105,7 +106,7 @@ class Walk(RuleBasedStateMachine):
         answer = self.send("POST", id, "", body if disk is None else {**body, "disk": disk})
         server, kept_gb = self.servers.get(id), self.kept.get(id)
         if server is not None:
-            same = replace(server, running=start) == spec
+            same = replace(server, running=start, suspended=None) == spec
             assert (answer.status, answer.problem) == ((200, None) if same else (409, "server-exists"))
         elif kept_gb is not None and disk is None:
             assert (answer.status, answer.problem) == (409, "disk-kept")
@@ -123,6 +124,18 @@ class Walk(RuleBasedStateMachine):
     def start_stop_or_restart(self, slot: int, verb: str) -> None:
         """Start, stop or restart a server that runs, a stopped one, or none. A restart starts a stopped server."""
         self.change(slot, verb, None, lambda server: replace(server, running=verb != "stop"))
+
+    @rule(slot=_SLOT, reason=st.sampled_from(["Overdue.", "Abuse."]))
+    def suspend(self, slot: int, reason: str) -> None:
+        """A suspended server is stopped. The walker's token may still start it."""
+        self.change(
+            slot, "suspend", {"reason": reason}, lambda server: replace(server, running=False, suspended=reason)
+        )
+
+    @rule(slot=_SLOT)
+    def unsuspend(self, slot: int) -> None:
+        """It does not start again by that."""
+        self.change(slot, "unsuspend", None, lambda server: replace(server, suspended=None))
 
     @precondition(lambda self: self.servers or self.kept)
     @rule(slot=_SLOT, ram_gb=_GB)
@@ -190,6 +203,7 @@ class Walk(RuleBasedStateMachine):
                 continue
             assert answer.status == 200, answer
             shown = {key: answer.body[key] for key in ("id", "game", "ram_gb", "disk_gb", "options", "wanted")}
+            shown["suspended"] = answer.body["suspended"] and answer.body["suspended"]["reason"]
             assert shown == {
                 "id": id,
                 "game": "minecraft",
@@ -197,6 +211,7 @@ class Walk(RuleBasedStateMachine):
                 "disk_gb": server.disk_gb,
                 "options": server.options,
                 "wanted": server.state,
+                "suspended": server.suspended,
             }
             assert answer.body["state"] != "failed", answer.body["reason"]
 

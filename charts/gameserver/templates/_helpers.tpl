@@ -144,6 +144,7 @@ capabilities:
 {{- define "gameserver.record" -}}
 {{- $record := dict "game" .Values.game "ram_gb" .Values.ramGb "disk_gb" .Values.diskGb "options" .Values.server.options "customer" .Values.server.customer -}}
 {{- with .Values.server.uid }}{{ $_ := set $record "uid" . }}{{ end -}}
+{{- with .Values.server.suspended }}{{ $_ := set $record "suspended" . }}{{ end -}}
 {{- $record | toJson -}}
 {{- end -}}
 

@@ -179,6 +179,19 @@ def test_a_service_is_recognised_by_its_name_and_label() -> None:
     assert service({"metadata": {**metadata, "deletionTimestamp": "x"}}) is None
 
 
+def test_a_service_says_whether_its_server_is_suspended() -> None:
+    """By the annotation that the chart writes on it. A Service of an earlier chart has none."""
+    metadata = {"name": "server-7-sftp", "uid": "u", "labels": {"gameserver/id": "7"}}
+    for written, suspended in (
+        ({"gameserver/suspended": "true"}, True),
+        ({"gameserver/suspended": "false"}, False),
+        ({"example.com/a": "b"}, False),
+        (None, False),
+    ):
+        record = Service("7", "server-7-sftp", "u", suspended)
+        assert service({"metadata": {**metadata, "annotations": written}}) == record
+
+
 def test_a_slice_says_where_it_leads() -> None:
     slice_object = {
         "metadata": {"name": "server-7-sftp", "resourceVersion": "5", "ownerReferences": [{"uid": "u"}]},

@@ -66,6 +66,11 @@ def test_an_account_of_an_earlier_server_gives_no_access(account_uid: str, claim
     assert accesses == ({"7": Access(account, "/volumes/a")} if is_offered else {})
 
 
+def test_a_suspended_server_gives_no_access_and_keeps_its_port() -> None:
+    """Its accounts are removed from the node, which ends their sessions."""
+    assert plan_with(services=[replace(SERVICE, suspended=True)]) == Plan({}, (), ())
+
+
 def test_a_disk_of_our_driver_is_offered_as_a_mount() -> None:
     volumes = [replace(VOLUME, is_mount=True)]
     assert plan_with(volumes=volumes) == Plan({"7": Access(ACCOUNT, "/volumes/a", is_mount=True)}, (), ())

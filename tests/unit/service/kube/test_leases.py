@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -171,3 +173,120 @@ def test_a_malformed_lease_counts_as_expired(kube: MemoryKube, spec: dict[str, A
     kube._stored(PATH, {"metadata": {"name": "server-1"}, "spec": {"holderIdentity": "?", **spec}})
     with Leases(kube, "games", "pod-1").hold("server-1") as lease:
         assert lease.taken_over
+
+
+def waiting(kube: MemoryKube, seconds: float, work: Callable[[], object] = lambda: None) -> threading.Thread:
+    """A thread that waits for the Lease, and does `work` with it. Returns once its request is in the Lease."""
+
+    def wait() -> None:
+        with Leases(kube, "games", "pod-2").hold("server-1", wait=seconds):
+            work()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    until(lambda: leases.NEXT in kube.objects[PATH]["metadata"].get("annotations", {}), 5)
+    return thread
+
+
+def test_who_waits_gets_the_lease_before_those_who_try_again(kube: MemoryKube) -> None:
+    """Its holder passes it on, so there is no moment in which another could take it."""
+    first, third = Leases(kube, "games", "pod-1"), Leases(kube, "games", "pod-3")
+    holders: list[tuple[str, int, bool]] = []
+
+    def note() -> None:
+        spec = kube.objects[PATH]["spec"]
+        waits = leases.NEXT in kube.objects[PATH]["metadata"]["annotations"]
+        holders.append((spec["holderIdentity"].split("/")[0], spec["leaseTransitions"], waits))
+
+    with first.hold("server-1"):
+        thread = waiting(kube, 10, note)
+    for _ in range(20):
+        with pytest.raises(OperationInProgress), third.hold("server-1"):
+            pass
+        if not thread.is_alive():
+            break
+    thread.join()
+    # It was passed on, and renewed at once by whom it was passed on to.
+    assert holders == [("pod-2", 2, False)]
+    assert kube.objects == {}
+
+
+def test_who_has_waited_too_long_is_refused_and_nothing_stays(kube: MemoryKube) -> None:
+    """The request is taken back, so the holder deletes the Lease as usual."""
+    with Leases(kube, "games", "pod-1").hold("server-1"):
+        began = time.monotonic()
+        with pytest.raises(OperationInProgress), Leases(kube, "games", "pod-2").hold("server-1", wait=0.3):
+            pass
+        assert 0.3 <= time.monotonic() - began < 2
+        assert kube.objects[PATH]["metadata"]["annotations"] == {}
+    assert kube.objects == {}
+
+
+def test_only_one_waits_first(kube: MemoryKube) -> None:
+    """A second one waits too, and has its turn after that."""
+    order: list[str] = []
+
+    def wait(pod: str) -> None:
+        with Leases(kube, "games", pod).hold("server-1", wait=10):
+            order.append(pod)
+
+    with Leases(kube, "games", "pod-1").hold("server-1"):
+        first = waiting(kube, 10, lambda: order.append("pod-2"))
+        second = threading.Thread(target=wait, args=("pod-3",))
+        second.start()
+        time.sleep(0.3)
+        assert kube.objects[PATH]["metadata"]["annotations"][leases.NEXT].startswith("pod-2/")
+    first.join()
+    second.join()
+    assert order == ["pod-2", "pod-3"]
+    assert kube.objects == {}
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_lease_is_renewed_while_another_waits(kube: MemoryKube) -> None:
+    """The request changes the Lease under its holder, who keeps it."""
+    with Leases(kube, "games", "pod-1").hold("server-1") as lease:
+        thread = waiting(kube, 10)
+        time.sleep(1.6)
+        assert lease.remaining() > 0.5
+    thread.join()
+    assert kube.objects == {}
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_lease_that_was_passed_on_to_a_dead_process_expires(kube: MemoryKube) -> None:
+    """Who comes then takes it over as a dead holder's."""
+    with Leases(kube, "games", "pod-1").hold("server-1"):
+        kube.merge(PATH, {"metadata": {"annotations": {leases.NEXT: "pod-2/x"}}})
+    assert kube.objects[PATH]["spec"]["holderIdentity"] == "pod-2/x"
+    with Leases(kube, "games", "pod-3").hold("server-1", wait=5) as lease:
+        assert lease.taken_over
+    assert kube.objects == {}
+
+
+def test_who_waits_for_a_dead_holder_takes_over_from_it(kube: MemoryKube) -> None:
+    """A dead holder passes nothing on; its Lease expires."""
+    store_lease("pod-1/x", 14.6, kube)
+    with Leases(kube, "games", "pod-2").hold("server-1", wait=5) as lease:
+        assert lease.taken_over
+        assert leases.NEXT not in kube.objects[PATH]["metadata"].get("annotations", {})
+    assert kube.objects == {}
+
+
+def test_a_lease_passed_on_too_late_is_released(kube: MemoryKube) -> None:
+    """Who has just given up does not keep it for 15 seconds."""
+    store_lease("pod-1/x", 0, kube)
+    looks = 0
+
+    def pass_on(method: str, path: str) -> None:
+        nonlocal looks
+        looks += method == "GET"
+        # The fourth look is the one that takes the request back.
+        if looks == 4:
+            kube.back()
+            store_lease(kube.objects[PATH]["metadata"]["annotations"][leases.NEXT], 0, kube)
+
+    kube.before = pass_on
+    with pytest.raises(OperationInProgress), Leases(kube, "games", "pod-2").hold("server-1", wait=0.05):
+        pass
+    assert kube.objects == {}

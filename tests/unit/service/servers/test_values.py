@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from service.servers.spec import ServerSpec, spec_of_values
-from service.servers.values import changed, completed, deep_merge, reachable, restarted, restarts, started, values_of
+from service.servers.spec import ServerSpec, Suspension, spec_of_values
+from service.servers.values import (
+    changed,
+    completed,
+    deep_merge,
+    reachable,
+    restarted,
+    restarts,
+    started,
+    suspended,
+    unsuspended,
+    values_of,
+)
 
 SPEC = ServerSpec("minecraft", 4, 20, {"motd": "hi"}, "acme", "private")
 
@@ -65,6 +76,30 @@ def test_start_stop_and_restart_touch_only_their_keys() -> None:
     assert started(values, False) == {"replicas": 0, "nodeSelector": {"a": "b"}}
     assert restarted(started(values, False), now) == {**values, "restartedAt": "2026-01-31T12:00:00Z"}
     assert values == {"replicas": 1, "nodeSelector": {"a": "b"}}
+
+
+def test_a_suspension_touches_only_its_key_and_stops_the_server() -> None:
+    """Its end takes it away again, and leaves whether the server runs. It does not count as a difference of specs."""
+    values = {"replicas": 1, "ramGb": 4, "server": {"customer": "acme", "options": {"motd": "hi"}}}
+    suspension = Suspension("Overdue.", "2026-01-31T12:00:00Z")
+    after = suspended(values, suspension)
+    assert after == {
+        "replicas": 0,
+        "ramGb": 4,
+        "server": {
+            "customer": "acme",
+            "options": {"motd": "hi"},
+            "suspended": {"reason": "Overdue.", "since": "2026-01-31T12:00:00Z"},
+        },
+    }
+    assert spec_of_values(after).suspended == suspension
+    assert spec_of_values(after).difference(spec_of_values(values)) == []
+    assert unsuspended(after) == {**values, "replicas": 0}
+    assert unsuspended({**after, "replicas": 1}) == values
+    assert not restarts({**after, "replicas": 1}, values)
+    assert unsuspended({}) == {}
+    assert spec_of_values(values).suspended is None
+    assert values["replicas"] == 1
 
 
 def test_a_change_touches_only_what_differs() -> None:

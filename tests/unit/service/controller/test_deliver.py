@@ -317,6 +317,24 @@ def test_at_least_once_through_kills_at_any_point(place: Place) -> None:
         assert delivered <= set(ids)
 
 
+def test_a_kill_repeats_only_what_was_not_written(place: Place) -> None:
+    """The record is also written between the events of a row."""
+
+    def slowly(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.1)
+        status(204)(handler)
+
+    with receiving(slowly) as receiver:
+        webhook, _ = place.webhook("shop", receiver.url)
+        pod = place.pod()
+        ids = place.happen(30)
+        until(lambda: place.deliveries(webhook).cursor >= 15)
+        pod.left = 0.0
+        place.pod()
+        arrived(receiver, ids)
+        assert len(receiver.ids) < 45
+
+
 def test_a_pod_that_is_not_active_any_more_writes_nothing(place: Place) -> None:
     """It has been replaced; its record would be older than the new pod's."""
     with receiving() as receiver:

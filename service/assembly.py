@@ -12,7 +12,7 @@ from service.events.segments import KIND as EVENTS
 from service.files.accounts import NoFileAccess
 from service.games import catalogue, operator_values
 from service.operations.context import Context
-from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens
+from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
 from service.operations.operation import OperationStore
 from service.servers.chartvalues import ChartValues
 from service.settings import Settings
@@ -26,6 +26,7 @@ def build_context(
     accounts: Accounts | None = None,
     tokens: Tokens | None = None,
     records: RecordStores | None = None,
+    webhooks: Webhooks | None = None,
 ) -> Context:
     """The context of all operations.
 
@@ -36,6 +37,7 @@ def build_context(
         accounts: The SFTP accounts; None if file access is not installed.
         tokens: The tokens; None to read them from `settings.tokens_file`.
         records: The store of each kind of record; None if there is none.
+        webhooks: Where webhooks are kept; None if there is nowhere to keep them.
 
     Raises:
         StartupError: A file or a setting is invalid; the message names the file and line, or the variable.
@@ -55,6 +57,7 @@ def build_context(
         records=records or _no_records,
         operations=OperationStore(records or _no_records),
         events=None if records is None else EventReader(records(EVENTS)),
+        webhooks=webhooks,
     )
 
 

@@ -158,6 +158,27 @@ class TokensNotKept(Problem):
     explanation = "It reads its tokens from a file (`TOKENS_FILE`) and has no Secret to store others in."
 
 
+class WebhookNotFound(Problem):
+    slug = "webhook-not-found"
+    status = 404
+    title = "There is no such webhook"
+    explanation = "There is no webhook with this name, or your token may not see it."
+
+
+class TooManyWebhooks(Problem):
+    slug = "too-many-webhooks"
+    status = 409
+    title = "There are too many webhooks"
+    explanation = "The API keeps at most 100 webhooks, and at most 5 of one customer. Delete one that nobody needs."
+
+
+class WebhooksNotKept(Problem):
+    slug = "webhooks-not-kept"
+    status = 501
+    title = "This API has no webhooks"
+    explanation = "It has no Secrets to keep them in (`WEBHOOKS_SECRET` and `WEBHOOK_SECRETS_SECRET`)."
+
+
 class ServerNotFound(Problem):
     slug = "server-not-found"
     status = 404

@@ -12,6 +12,7 @@ from functools import partial
 from service.assembly import build_context
 from service.cluster.reader import ClusterReader
 from service.controller.bulk import Bulk
+from service.controller.deliver import Deliver
 from service.controller.events import Events
 from service.controller.idle import IdleStop
 from service.controller.leader import Leader, Term
@@ -27,20 +28,25 @@ from service.records.store import RecordStore
 from service.settings import Settings
 from service.telemetry import logs, metrics
 from service.tokenstore.watched import watched_tokens
+from service.webhooks.deliveries import KIND as DELIVERIES
+from service.webhooks.store import SecretWebhooks, secret_webhooks
 
 log = logging.getLogger("service.controller")
 
 
-def parts_of(context: Context) -> list[Part]:
+def parts_of(context: Context, kube: Kube, webhooks: SecretWebhooks | None) -> list[Part]:
     """All parts, in the order in which they start."""
     events, idle = Events(context.cluster, context.records), IdleStop(context)
     players = idle.counts.if_known
-    return [
+    parts: list[Part] = [
         events,
         Bulk(context, lambda objects: players(objects) == 0),
         Schedules(context, events.add, players),
         idle,
     ]
+    if webhooks is not None and context.events is not None:
+        parts.append(Deliver(context.settings, kube, webhooks, context.records(DELIVERIES), context.events))
+    return parts
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
@@ -50,8 +56,9 @@ def run(settings: Settings, stop: threading.Event) -> None:
     accounts = SecretAccounts(settings) if settings.sftp_namespace else None
     kube = Kube(connections=16)
     records = partial(RecordStore, kube, settings.servers_namespace)
-    context = build_context(settings, cluster, releases, accounts, watched_tokens(settings), records)
-    parts = parts_of(context)
+    tokens, webhooks = watched_tokens(settings), secret_webhooks(settings, kube)
+    context = build_context(settings, cluster, releases, accounts, tokens, records, webhooks=webhooks)
+    parts = parts_of(context, kube, webhooks)
     for part in parts:
         part.start()
     cluster.start()

@@ -8,7 +8,7 @@ from typing import Any
 
 from service.events.reader import EventReader
 from service.games.catalogue import Game
-from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens
+from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
 from service.operations.operation import OperationStore
 from service.settings import Settings
 
@@ -19,7 +19,7 @@ class Context:
 
     `games` are the games by name. `operator_values` are the chart values from the operator's file. `records(kind)` is
     the store of that kind of record, and `operations` are those that take longer than a call. `events` is the log of
-    events; None without records.
+    events; None without records. `webhooks` is None if there is nowhere to keep them.
     """
 
     settings: Settings
@@ -32,6 +32,7 @@ class Context:
     records: RecordStores
     operations: OperationStore
     events: EventReader | None
+    webhooks: Webhooks | None
 
 
 def erase_disk(context: Context, id: int, *, unless_used: bool = False) -> None:

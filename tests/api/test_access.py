@@ -69,6 +69,17 @@ OPERATION_CALLS = {
     "POST /api/v1/operation/<operation>/cancel": "server:read",
 }
 """The calls about operations, which need the scope of the action too; test_operations.py tests them."""
+
+WEBHOOK_CALLS = {
+    "GET /api/v1/webhook": "webhook",
+    "GET /api/v1/webhook/<webhook:name>": "webhook",
+    "PUT /api/v1/webhook/<webhook:name>": "webhook",
+    "DELETE /api/v1/webhook/<webhook:name>": "webhook",
+    "POST /api/v1/webhook/<webhook:name>/rotate": "webhook",
+    "POST /api/v1/webhook/<webhook:name>/test": "webhook",
+    "GET /api/v1/webhook/<webhook:name>/delivery": "webhook",
+}
+"""The calls about webhooks; test_webhooks.py tests them."""
 BODIES = {
     "PUT /api/v1/server/1/schedule/some": {"cron": "H 4 * * *", "steps": [{"stop": {}}]},
     "POST": SIZES,
@@ -108,7 +119,7 @@ def test_the_table_of_calls_is_complete(client: Client) -> None:
         if route.access.scope is not None
         for method in route.methods
     }
-    assert declared == CALLS | OPERATION_CALLS | SCHEDULE_CALLS | TOKEN_CALLS
+    assert declared == CALLS | OPERATION_CALLS | SCHEDULE_CALLS | TOKEN_CALLS | WEBHOOK_CALLS
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -134,7 +145,11 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
 
 
 @pytest.mark.parametrize(
-    "call", [*CALLS, *TOKEN_CALLS, *OPERATION_CALLS, "GET /nope", "PUT /api/v1/server/1/", "GET /api/v1/server/0/"]
+    "call",
+    [
+        *(*CALLS, *TOKEN_CALLS, *OPERATION_CALLS, *WEBHOOK_CALLS),
+        *("GET /nope", "PUT /api/v1/server/1/", "GET /api/v1/server/0/"),
+    ],
 )
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic c2hvcDpzaG9w", "Bearer "])
 def test_a_call_without_a_valid_token_reveals_nothing(stranger: FlaskClient, call: str, header: str | None) -> None:

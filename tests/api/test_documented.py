@@ -6,11 +6,13 @@ import json
 import re
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from local.paths import ROOT
 from service.app import create_app
 from service.kube.times import now
+from service.records.store import RecordStore
 from service.schedules import runs, spec
 from service.servers.idle import Outlook
 from service.servers.names import SCHEDULE_RUNS
@@ -20,6 +22,7 @@ from service.tokens import TokensFile
 from tests.api.conftest import SIZES, Client
 from tests.docs.snippets import block
 from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, FakeTokens, World
+from tests.support.webhooks import Place
 
 
 def test_the_error_is_answered_as_written(client: Client) -> None:
@@ -167,6 +170,17 @@ def test_a_schedule_is_set_as_written(client: Client, world: World) -> None:
         name: documented[name] for name in ("paused", "last_run")
     }
     assert len(actual["next_run"]) == len(documented["next_run"])
+
+
+def test_a_webhook_is_answered_as_written(world: World, settings: Settings) -> None:
+    """The answer is that of docs/api.md, except for the secret and the time."""
+    place = Place()
+    records = partial(RecordStore, place.kube, settings.servers_namespace)
+    app = create_app(settings, FakeCluster(world), FakeReleases(world), records=records, webhooks=place.webhooks)
+    actual, documented = call_example("docs/api.md", "PUT /api/v1/webhook/shop ", Client(app.test_client()))
+    assert actual | {"secret": "", "created": ""} == documented | {"secret": "", "created": ""}
+    assert actual["secret"].startswith(documented["secret"].removesuffix("…"))
+    assert len(actual["created"]) == len(documented["created"])
 
 
 def _tokens(settings: Settings) -> FakeTokens:

@@ -63,6 +63,11 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
          "tests/api/test_documented.py::test_a_token_is_answered_as_written"),
         ("POST /api/v1/login-link ",
          "tests/api/test_documented.py::test_a_login_link_is_answered_as_written"),
+        ("PUT /api/v1/webhook/shop ", "tests/api/test_documented.py::test_a_webhook_is_answered_as_written"),
+        ("POST /events HTTP/1.1", "tests/unit/service/controller/test_deliver.py::test_it_arrives_as_written"),
+        ("import base64", "tests/docs/test_webhooks.py::test_a_delivery_is_verified_as_written"),
+        ("/** Whether a delivery is from the API.",
+         "tests/docs/test_webhooks.py::test_a_delivery_is_verified_as_written"),
     ],
     "docs/architecture.md": [
         ("web shop ── HTTP ──> API (Flask, N replicas, HPA)", PICTURE),

@@ -54,6 +54,7 @@ class Play:
             records=partial(RecordStore, cast(Any, self.kube), "gameservers"),
             operations=cast(Any, None),
             events=None,
+            webhooks=None,
         )
         monkeypatch.setattr(PlayerCounts, "on", lambda _, objects: self._answer(objects))
         self.controller = self.another()

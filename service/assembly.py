@@ -11,7 +11,6 @@ from service.files.accounts import NoFileAccess
 from service.games import catalogue, operator_values
 from service.operations.context import Context
 from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens
-from service.operations.operation import OperationStore
 from service.servers.chartvalues import ChartValues
 from service.settings import Settings
 from service.tokens import TokensFile
@@ -51,7 +50,6 @@ def build_context(
         accounts=accounts if accounts and settings.sftp_namespace else NoFileAccess(),
         tokens=tokens or _tokens_file(settings),
         records=records or _no_records,
-        operations=OperationStore(records or _no_records),
     )
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from service.errors import StartupError
 
+LONGEST_IDLE_STOP = 525600
+"""A year, in minutes. The chart gameserver has the same limit."""
 PACKAGE = Path(__file__).resolve().parent
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?", re.IGNORECASE)
@@ -17,7 +19,11 @@ _HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?", re.IGNOREC
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings. Sizes are in GiB; an empty string means "not set"; `helm_processes` 0 means two per CPU."""
+    """The settings. Sizes are in GiB; an empty string means "not set"; `helm_processes` 0 means two per CPU.
+
+    `idle_stop_…` are minutes, 0 for never. A minute of the idle stop has `idle_minute_seconds`; fewer than 60 are for
+    tests.
+    """
 
     port: int = 8080
     metrics_port: int = 9090
@@ -38,6 +44,10 @@ class Settings:
     max_disk_gb: int = 1000
     bulk_at_once: int = 4
     bulk_per_minute: int = 120
+    idle_stop_default: int = 0
+    idle_stop_min: int = 10
+    idle_stop_max: int = 1440
+    idle_minute_seconds: int = 60
     external_host: str = ""
     disk_image: str = ""
     disk_image_pull_secrets: tuple[str, ...] = ()
@@ -90,6 +100,10 @@ class Settings:
             max_disk_gb=number("MAX_DISK_GB", default.max_disk_gb, 1),
             bulk_at_once=number("BULK_AT_ONCE", default.bulk_at_once, 1, 64),
             bulk_per_minute=number("BULK_PER_MINUTE", default.bulk_per_minute, 1, 6000),
+            idle_stop_default=number("IDLE_STOP_DEFAULT", default.idle_stop_default, 0, LONGEST_IDLE_STOP),
+            idle_stop_min=number("IDLE_STOP_MIN", default.idle_stop_min, 1, LONGEST_IDLE_STOP),
+            idle_stop_max=number("IDLE_STOP_MAX", default.idle_stop_max, 1, LONGEST_IDLE_STOP),
+            idle_minute_seconds=number("IDLE_MINUTE_SECONDS", default.idle_minute_seconds, 1, 60),
             external_host=text("EXTERNAL_HOST", default.external_host),
             disk_image=text("DISK_IMAGE", default.disk_image),
             disk_image_pull_secrets=tuple(filter(None, text("DISK_IMAGE_PULL_SECRETS", "").split(","))),
@@ -110,6 +124,11 @@ class Settings:
         ):
             if smallest > largest:
                 raise StartupError(f"MIN_{resource}_GB={smallest} is larger than MAX_{resource}_GB={largest}")
+        shortest, longest, idle = settings.idle_stop_min, settings.idle_stop_max, settings.idle_stop_default
+        if shortest > longest:
+            raise StartupError(f"IDLE_STOP_MIN={shortest} is larger than IDLE_STOP_MAX={longest}")
+        if idle and not shortest <= idle <= longest:
+            raise StartupError(f"IDLE_STOP_DEFAULT={idle}: must be 0, or from {shortest} to {longest}")
         if settings.log_level not in ("debug", "info", "warning", "error"):
             raise StartupError(f"LOG_LEVEL={settings.log_level!r}: must be debug, info, warning or error")
         if settings.log_format not in ("json", "console"):

@@ -34,7 +34,7 @@ def complete(
     Args:
         document: The OpenAPI document as flask-smorest makes it.
         routes: All routes, with the scopes and problems that they declare.
-        settings: For the limits of memory and disk sizes.
+        settings: For the limits of memory, disk sizes and idle stop.
         games: The games by name, for the schemas of their options.
 
     Returns:
@@ -55,6 +55,8 @@ def complete(
         for size in ("ram_gb", "disk_gb"):
             limits = {"minimum": getattr(settings, f"min_{size}"), "maximum": getattr(settings, f"max_{size}")}
             schemas[name]["properties"][size] = {"type": "integer", **limits, "description": "GiB"}
+        minutes = {"type": "integer", "minimum": settings.idle_stop_min, "maximum": settings.idle_stop_max}
+        schemas[name]["properties"]["idle_stop_minutes"]["anyOf"] = [{"enum": [0, None]}, minutes]
     _describe_options(schemas, games)
     _describe_bulk(schemas)
     return result

@@ -10,6 +10,7 @@ from marshmallow import fields, validate
 
 from service.operations.operation import ACTIONS, OUTCOMES, WHEN
 from service.operations.operation import STATES as OPERATION_STATES
+from service.servers.idle import KEEPERS
 from service.servers.names import LARGEST_ID
 from service.servers.notes import SLUGS
 from service.servers.state import STATES, WANTED
@@ -38,6 +39,19 @@ def check_customer(value: str) -> None:
         raise ma.ValidationError(f"must be {CUSTOMER_WORDS}")
 
 
+def _check_idle_minutes(value: int | None) -> None:
+    settings = current_app.extensions["gameserver"].settings
+    if value and not settings.idle_stop_min <= value <= settings.idle_stop_max:
+        raise ma.ValidationError(f"must be null, or from {settings.idle_stop_min} to {settings.idle_stop_max}")
+
+
+_IDLE_MINUTES: dict[str, Any] = {
+    "allow_none": True,
+    "validate": _check_idle_minutes,
+    "metadata": {"description": "Stop the server when nobody has played for so many minutes; null or 0 for never."},
+}
+
+
 class CreateServer(Schema):
     ram_gb = WholeNumber(required=True, validate=_check_size("ram_gb"))
     disk_gb = WholeNumber(required=True, validate=_check_size("disk_gb"))
@@ -47,6 +61,7 @@ class CreateServer(Schema):
     rcon = Text(load_default="public", validate=one_of("public", "private"))
     customer = Text(load_default=None, validate=check_customer, metadata={"pattern": f"^{CUSTOMER.pattern}$"})
     disk = Text(load_default=None, validate=one_of("reuse", "erase"))
+    idle_stop_minutes = WholeNumber(**_IDLE_MINUTES)
 
 
 class UpdateServer(Schema):
@@ -55,6 +70,7 @@ class UpdateServer(Schema):
     options = Options(
         metadata={"description": "Only those that you send change. null resets one to the game's default."}
     )
+    idle_stop_minutes = WholeNumber(**_IDLE_MINUTES)
 
 
 _LONGEST_REASON = 500
@@ -157,6 +173,27 @@ class Note(Schema):
     detail = fields.String(required=True)
 
 
+class Keeper(Schema):
+    slug = fields.String(required=True, validate=one_of(*KEEPERS))
+    detail = fields.String(required=True)
+
+
+class Idle(Schema):
+    players = fields.Integer(required=True, allow_none=True, metadata={"description": "Null if unknown."})
+    since = fields.String(
+        required=True, allow_none=True, metadata={"description": "Since when somebody plays, or nobody does."}
+    )
+    stops_at = fields.String(
+        required=True, allow_none=True, metadata={"description": "When the server stops if nobody joins."}
+    )
+    kept_up_by = fields.Nested(
+        Keeper, required=True, allow_none=True, metadata={"description": "What keeps the running server up."}
+    )
+    stopped_at = fields.String(
+        required=True, allow_none=True, metadata={"description": "When it was stopped because nobody played."}
+    )
+
+
 class Suspension(Schema):
     reason = fields.String(required=True)
     since = fields.String(required=True, allow_none=True)
@@ -189,6 +226,13 @@ class Server(Schema):
         metadata={"description": "The operation that waits for its moment with this server; null if there is none."},
     )
     notes = fields.List(fields.Nested(Note), required=True)
+    idle_stop_minutes = fields.Integer(required=True, allow_none=True, metadata={"description": "Null for never."})
+    idle = fields.Nested(
+        Idle,
+        required=True,
+        allow_none=True,
+        metadata={"description": "Null unless the server stops when nobody plays, or was stopped for that."},
+    )
     host = fields.String(
         required=True,
         allow_none=True,

@@ -16,10 +16,12 @@ from service.operations.addresses import endpoint_of
 from service.operations.change import change
 from service.operations.create import create
 from service.operations.delete import delete
+from service.operations.idle import can_be_asked
 from service.operations.suspend import suspend, unsuspend
 from service.operations.visibility import may_see
 from service.servers import state
 from service.servers.disks import disk_of
+from service.servers.idle import idle_of
 from service.servers.names import PORTS
 from service.servers.notes import notes_of
 from service.servers.objects import Objects
@@ -216,6 +218,8 @@ def _server_fields(objects: Objects, spec: ServerSpec | None, now: state.State) 
         "suspended": vars(spec.suspended) if spec and spec.suspended else None,
         "operation": vars(waits) if (waits := waiting_operation(objects)) else None,
         "notes": [vars(note) for note in notes_of(objects)],
+        "idle_stop_minutes": (spec.idle_stop_minutes or None) if spec else None,
+        "idle": idle_of(objects, spec, now, can_be_asked(context(), spec)),
         "host": ports["primary"]["host"] if "primary" in ports else None,
         "ports": ports,
     }

@@ -12,6 +12,7 @@ from functools import partial
 from service.assembly import build_context
 from service.cluster.reader import ClusterReader
 from service.controller.bulk import Bulk
+from service.controller.idle import IdleStop
 from service.controller.leader import Leader, Term
 from service.controller.part import Part
 from service.errors import StartupError
@@ -20,6 +21,7 @@ from service.helm.releases import HelmReleases
 from service.kube.client import Kube
 from service.kube.leases import Leases
 from service.operations.context import Context
+from service.operations.idle import nobody_plays
 from service.records.store import RecordStore
 from service.settings import Settings
 from service.telemetry import logs, metrics
@@ -30,7 +32,7 @@ log = logging.getLogger("service.controller")
 
 def parts_of(context: Context) -> list[Part]:
     """All parts, in the order in which they start."""
-    return [Bulk(context, lambda objects: False)]
+    return [Bulk(context, nobody_plays(context)), IdleStop(context)]
 
 
 def run(settings: Settings, stop: threading.Event) -> None:

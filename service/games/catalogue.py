@@ -1,7 +1,8 @@
 """The catalogue of games, with one folder per game. It is checked as a whole when the service starts.
 
 A folder `<name>/` contains
-    game.yaml             name, title, description, and eula: the address of a licence that must be accepted
+    game.yaml             name, title, description; eula: the address of a licence that must be accepted; and query: how
+                          the game says how many players are on it
     values.yaml.j2        Jinja2 → YAML, the values of the gameserver chart; reads `server`, `options` and `taken_back`
     options.schema.json   the JSON Schema of `options`
 A folder that is mounted from a ConfigMap cannot contain folders. There, the files are named `<name>.game.yaml`,
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +32,7 @@ from jsonschema.validators import extend
 from service.configfile import broken, dotted, fast_yaml, nearest, text_of, unknown, yaml_of
 from service.errors import StartupError
 from service.games import options as optionschemas
+from service.players.query import PROTOCOLS, Query
 from service.servers.chartvalues import ChartValues
 from service.servers.spec import ServerSpec
 from service.settings import PACKAGE, Settings
@@ -39,8 +41,9 @@ from service.yamltext import as_yaml
 BUILT_IN = PACKAGE / "games" / "builtin"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 FILES = ("game.yaml", "values.yaml.j2", "options.schema.json")
-_TYPE_NAMES = {str: "a string", list: "a list"}
-_KEYS = {"name": str, "title": str, "description": str, "eula": str, "ports": list}
+_TYPE_NAMES = {str: "a string", list: "a list", dict: "a mapping"}
+_KEYS = {"name": str, "title": str, "description": str, "eula": str, "ports": list, "query": dict}
+_QUERY_KEYS = ("protocol", "port")
 _SERVER_FIELDS = ("id", "ram_gb", "disk_gb", "rcon", "customer")
 
 
@@ -52,6 +55,7 @@ class Game:
         name: Its name, which is its folder's.
         title, description: Texts for the shop.
         eula: The address of a licence that must be accepted; None if there is none.
+        query: How the game says how many players are on it; None if it cannot be asked.
         ports: Its ports, as in the chart's value `ports`.
         schema: The JSON Schema of its options.
         template: The template of its values.
@@ -66,6 +70,7 @@ class Game:
     ports: tuple[Mapping[str, Any], ...]
     schema: Mapping[str, Any]
     template: jinja2.Template
+    query: Query | None = None
     shapes: tuple[Mapping[str, Any], ...] = ()
 
     def errors(self, options: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -171,7 +176,8 @@ def _game(name: str, files: Mapping[str, Path], chart: ChartValues) -> Game:
     if metadata.get("ports", ports) != ports:
         raise broken(files["game.yaml"], "ports differ from those in values.yaml.j2", "ports")
     shapes = {as_yaml({**values, "environment": None}): values for values in samples}
-    return replace(game, ports=tuple(ports), shapes=tuple(shapes.values()))
+    query = _query(metadata.get("query"), files["game.yaml"], samples)
+    return replace(game, ports=tuple(ports), query=query, shapes=tuple(shapes.values()))
 
 
 def _metadata(name: str, path: Path) -> dict[str, Any]:
@@ -191,6 +197,25 @@ def _metadata(name: str, path: Path) -> dict[str, Any]:
     if metadata["name"] != name:
         raise broken(path, f"name is {metadata['name']!r}, but the files are named {name!r}", "name")
     return metadata
+
+
+def _query(fields: Mapping[str, Any] | None, path: Path, samples: Sequence[Mapping[str, Any]]) -> Query | None:
+    """How the game is asked for its players; its port has to be one of the game's, whatever the options are."""
+    if fields is None:
+        return None
+    for key, value in fields.items():
+        if key not in _QUERY_KEYS:
+            raise broken(path, f"query.{key} {unknown(key, _QUERY_KEYS)}", "query", key)
+        if not isinstance(value, str):
+            raise broken(path, f"query.{key} must be a string", "query", key)
+    if (protocol := fields.get("protocol", "")) not in PROTOCOLS:
+        raise broken(path, f"query.protocol must be one of {', '.join(PROTOCOLS)}", "query", "protocol")
+    query = Query(**fields)
+    transport = PROTOCOLS[protocol].transport
+    for values in samples:
+        if not any(port["name"] == query.port and port["protocol"] in (transport, "both") for port in values["ports"]):
+            raise broken(path, f"query.port: the game has no {transport} port named {query.port}", "query")
+    return query
 
 
 # -- the template ------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from service.errors import (
@@ -82,6 +83,7 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
         options=request["options"],
         customer=_customer_of(token, request["customer"]),
         rcon=request["rcon"],
+        idle_stop_minutes=request.get("idle_stop_minutes", context.settings.idle_stop_default) or 0,
     )
     if game.eula and game.name not in context.settings.accepted_eulas:
         raise EulaNotAccepted(
@@ -94,7 +96,7 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
     with context.releases.locked(id):
         objects = context.cluster.server(id)
         if exists(objects):
-            return _repeat(context, token, objects, spec, new)
+            return _repeat(context, token, objects, spec, new, "idle_stop_minutes" in request)
         reused = _settle_disk(context, token, objects, spec, request["disk"])
         # An operator may have removed an earlier server by hand. Its SFTP account must not reach this server's files.
         context.accounts.remove(id)
@@ -113,14 +115,20 @@ def _customer_of(token: Token, requested: str | None) -> str:
     return token.customer or requested or ""
 
 
-def _repeat(context: Context, token: Token, objects: Objects, spec: ServerSpec, new: values.Values) -> bool:
-    """Handle a create of a server that exists; returns whether this call completed an earlier, failed create."""
+def _repeat(
+    context: Context, token: Token, objects: Objects, spec: ServerSpec, new: values.Values, names_idle: bool
+) -> bool:
+    """Handle a create of a server that exists; returns whether this call completed an earlier, failed create.
+
+    A request that does not name `idle_stop_minutes` (`names_idle`) got the operator's default, which may have changed.
+    """
     current = context.releases.current(objects.id)
     if current is None:
         raise ReleaseMissing
     existing = spec_of_values(current)
     if not token.may_see(existing.customer, objects.id):
         raise ServerNotFound()
+    spec = spec if names_idle else replace(spec, idle_stop_minutes=existing.idle_stop_minutes)
     if different := existing.difference(spec):
         raise ServerExists(
             f"Server {objects.id} already exists and differs in {', '.join(different)}. Change or delete it.",

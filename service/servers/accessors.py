@@ -45,6 +45,12 @@ def termination(pod: Object) -> Mapping[str, Any] | None:
     return terminated
 
 
+def annotation(object_: Object | None, name: str) -> str | None:
+    """The text of an annotation; None if there is none."""
+    text: str | None = ((object_ or {}).get("metadata", {}).get("annotations") or {}).get(name)
+    return text
+
+
 def uid(object_: Object | None) -> str | None:
     """The uid of a Kubernetes object, which an earlier object with the same name does not have."""
     value: str | None = (object_ or {}).get("metadata", {}).get("uid")

@@ -36,6 +36,12 @@ def server_uid(objects: Objects) -> str | None:
     return own_uid(objects) or metadata.get("uid")
 
 
+def idle_stopped_at(objects: Objects) -> str | None:
+    """When the server was stopped because nobody played on it (RFC 3339); None if it was not, or has started since."""
+    at = (_annotation(objects.statefulset) or {}).get("idle_stopped")
+    return at if isinstance(at, str) and at else None
+
+
 @dataclass(frozen=True)
 class Suspension:
     """That customers may not use a server.
@@ -59,6 +65,7 @@ class ServerSpec:
         options: The game's options.
         customer: The customer; "" for none.
         rcon: "public" or "private".
+        idle_stop_minutes: The server stops when nobody has played for so long; 0 for never.
         suspended: Set while the server is suspended. A create says nothing about it, so it does not count as a
             difference.
     """
@@ -69,6 +76,7 @@ class ServerSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     customer: str = ""
     rcon: str = "public"
+    idle_stop_minutes: int = 0
     suspended: Suspension | None = field(default=None, compare=False)
 
     def difference(self, other: ServerSpec) -> list[str]:
@@ -112,6 +120,7 @@ def spec_of_values(values: Mapping[str, Any]) -> ServerSpec:
         options=_options(server.get("options")),
         customer=str(server.get("customer") or ""),
         rcon=str(_mapping(values.get("rcon")).get("visibility") or "public"),
+        idle_stop_minutes=max(0, _number(server.get("idleStopMinutes"))),
         suspended=_suspension(server.get("suspended")),
     )
 
@@ -162,6 +171,7 @@ def _annotated(object_: Mapping[str, Any] | None) -> ServerSpec | None:
         disk_gb=_number(record.get("disk_gb")),
         options=_options(record.get("options")),
         customer=str(record.get("customer") or ""),
+        idle_stop_minutes=max(0, _number(record.get("idle_stop_minutes"))),
         suspended=_suspension(record.get("suspended")),
     )
 

@@ -26,6 +26,7 @@ from service.servers.accessors import (
 from service.servers.exits import exit_reason, exited_by_itself
 from service.servers.names import KEPT_SINCE
 from service.servers.objects import Objects
+from service.servers.spec import idle_stopped_at
 from service.servers.stops import stop_of
 
 STATES = ("creating", "starting", "running", "stopping", "stopped", "deleting", "failed")
@@ -34,6 +35,7 @@ WANTED = ("running", "stopped", "deleted")
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 _CONFIGURATION = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "ContainerCannotRun"}
 _FULL = "The disk is full."
+_NOBODY_PLAYED = "It was stopped because nobody was playing."
 _RESTARTS = "The server is restarting to apply a change."
 
 
@@ -125,14 +127,15 @@ def _without_workload(objects: Objects, status: str | None) -> State:
 
 
 def _stopped(objects: Objects, statefulset: Object) -> State:
+    idle = _NOBODY_PLAYED if idle_stopped_at(objects) else None
     if (stop := stop_of(statefulset)) is not None:
         if stop.awaited(datetime.now(UTC)):
             return State("stopping", None, stop.at, "stopped")
-        return State("stopped", stop.reason, stop.at, "stopped")
+        return State("stopped", stop.reason or idle, stop.at, "stopped")
     # No replica saw a pod end. If the disk still waits for its first pod, there never was one.
     never_ran = (objects.claim or {}).get("status", {}).get("phase") == "Pending"
     since = created_at(statefulset) if never_ran else revision_created_at(objects.releases) or created_at(statefulset)
-    return State("stopped", None, since, "stopped")
+    return State("stopped", idle, since, "stopped")
 
 
 def _lost_node_reason(objects: Objects) -> str | None:

@@ -42,6 +42,7 @@ def values_of(id: int, spec: ServerSpec, rendered: Mapping[str, Any], operator: 
             override the template's.
     """
     games = operator.get("games") or {}
+    idle = {"idleStopMinutes": spec.idle_stop_minutes} if spec.idle_stop_minutes else {}
     return deep_merge(
         operator.get("all") or {},
         rendered,
@@ -54,7 +55,7 @@ def values_of(id: int, spec: ServerSpec, rendered: Mapping[str, Any], operator: 
             "rcon": {"visibility": spec.rcon},
         },
         # Replace the options instead of merging them, so that removed options disappear.
-    ) | {"server": {"id": str(id), "customer": spec.customer, "options": stored_options(spec.options)}}
+    ) | {"server": {"id": str(id), "customer": spec.customer, "options": stored_options(spec.options), **idle}}
 
 
 def with_uid(values: Mapping[str, Any], uid: str) -> Values:
@@ -64,7 +65,15 @@ def with_uid(values: Mapping[str, Any], uid: str) -> Values:
 
 def started(values: Mapping[str, Any], running: bool) -> Values:
     """The same values, for a running or a stopped server."""
-    return {**deepcopy(dict(values)), "replicas": 1 if running else 0}
+    result = {**deepcopy(dict(values)), "replicas": 1 if running else 0}
+    if isinstance(server := result.get("server"), dict) and (running or runs(values)):
+        server.pop("idleStopped", None)
+    return result
+
+
+def idle_stopped(values: Mapping[str, Any], now: datetime) -> Values:
+    """The same values, for a server that is stopped because nobody plays on it."""
+    return deep_merge(started(values, False), {"server": {"idleStopped": stamp(now)}})
 
 
 def restarted(values: Mapping[str, Any], now: datetime) -> Values:

@@ -70,6 +70,18 @@ _bulk_steps = Counter(
     "gameserver_bulk_steps", "Steps of operations by action and outcome.", ["action", "outcome"], registry=None
 )
 
+_asked = Counter(
+    "gameserver_idle_questions",
+    "How often the controller has asked a game for its players, by whether the game said it (known, unknown).",
+    ["answer"],
+    registry=REGISTRY,
+)
+_idle_stops = Counter(
+    "gameserver_idle_stops",
+    "Servers that the controller wanted to stop because nobody played, by outcome (success, or a problem's slug).",
+    ["outcome"],
+    registry=REGISTRY,
+)
 _active = Gauge("gameserver_controller_active", "Whether this pod is the active controller.", registry=None)
 """Registered by `show_active`, with the metrics of operations, because only the controller's pods have them."""
 
@@ -93,6 +105,16 @@ def count_recovery() -> None:
 def show_waiting_calls(count: int) -> None:
     """Show how many calls wait for their answer."""
     _waiting.set(count)
+
+
+def count_players_asked(*, known: bool) -> None:
+    """Count one question to a game for its players, and whether it said how many there are."""
+    _asked.labels("known" if known else "unknown").inc()
+
+
+def count_idle_stop(outcome: str) -> None:
+    """Count one stop of a server on which nobody plays; `outcome` is `success` or a problem's slug."""
+    _idle_stops.labels(outcome).inc()
 
 
 class _Servers(Collector):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from local.paths import ROOT
 from service.app import create_app
 from service.kube.times import now
+from service.servers.idle import Outlook
 from service.servers.usage import Usage
 from service.settings import Settings
 from service.tokens import TokensFile
@@ -48,6 +50,21 @@ def test_a_suspension_is_shown_as_written(client: Client) -> None:
     [documented] = re.findall(r'`"suspended": ({.*?})`', page)
     assert shown | {"since": ""} == json.loads(documented) | {"since": ""}
     assert len(shown["since"]) == len(json.loads(documented)["since"])
+
+
+def test_idle_stop_is_shown_as_written(client: Client, world: World) -> None:
+    """The API takes the call in docs/api.md, and `GET` then has the part that it shows, as the controller wrote it."""
+    method, path, body = block("docs/api.md", 'PATCH /api/v1/server/4711/   {"idle_stop_minutes"').split(maxsplit=2)
+    documented = json.loads("{" + block("docs/api.md", '"idle_stop_minutes": 30, "idle"') + "}")
+    client.post(path, {**SIZES, "game": "teeworlds"})
+    assert client.call(method, path, json.loads(body)).json == {"success": True, "restarting": False}
+    world.pods[4711]["metadata"]["uid"] = "pod"
+    idle = documented["idle"]
+    since, stops_at = (datetime.fromisoformat(idle[name]) for name in ("since", "stops_at"))
+    found = Outlook("pod", idle["players"], since, stops_at)
+    world.statefulsets[4711]["metadata"]["annotations"]["gameserver/idle"] = found.as_text()
+    actual = client.get(path).json or {}
+    assert {name: actual[name] for name in documented} == documented
 
 
 def test_an_account_is_answered_as_written(world: World, settings: Settings) -> None:

@@ -46,6 +46,8 @@ def test_a_server_from_creation_to_deletion(client: Client, world: World) -> Non
         "suspended": None,
         "operation": None,
         "notes": [],
+        "idle_stop_minutes": None,
+        "idle": None,
         "host": "203.0.113.7",
         "ports": {
             "primary": {"port": 31001, "protocol": "TCP", "host": "203.0.113.7"},

@@ -305,6 +305,8 @@ def test_a_deleted_server_is_visible_until_its_game_has_ended(client: Client, wo
         "suspended": None,
         "operation": None,
         "notes": [],
+        "idle_stop_minutes": None,
+        "idle": None,
         "host": None,
         "ports": {},
     }

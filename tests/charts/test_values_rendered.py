@@ -38,6 +38,8 @@ GAMESERVER: dict[str, Case] = {
     "server.uid": one("6cf83f54", S, "record", '"uid":"6cf83f54"'),
     "server.customer": one("acme", S, "record", '"customer":"acme"'),
     "server.options": one({"motd": "hi"}, S, "record", '"options":{"motd":"hi"}'),
+    "server.idleStopMinutes": one(30, S, "record", '"idle_stop_minutes":30'),
+    "server.idleStopped": one("2026-11-27T02:00:00Z", S, "record", '"idle_stopped":"2026-11-27T02:00:00Z"'),
     "server.suspended": (
         {"reason": "Überfällig", "since": "2026-11-27T02:00:00Z"},
         [
@@ -210,6 +212,9 @@ API: dict[str, Case] = {
     ),
     "tokens.hashes": one([TOKEN], "Secret/api-tokens", "kind", "Secret", tokens={"existingSecret": ""}),
     "acceptedEulas": one(["minecraft", "other"], D, "env ACCEPTED_EULAS", "minecraft,other"),
+    "idleStop.defaultMinutes": one(30, D, "env IDLE_STOP_DEFAULT", "30"),
+    "idleStop.minMinutes": one(5, D, "env IDLE_STOP_MIN", "5"),
+    "idleStop.maxMinutes": one(60, D, "env IDLE_STOP_MAX", "60"),
     "limits.minRamGb": one(2, D, "env MIN_RAM_GB", "2"),
     "limits.maxRamGb": one(32, D, "env MAX_RAM_GB", "32"),
     "limits.minDiskGb": one(5, D, "env MIN_DISK_GB", "5"),

@@ -1,4 +1,4 @@
-"""Players of Teeworlds 0.7 that join a server: each takes one of its slots until it leaves.
+"""Players of Teeworlds 0.7 that join a server: each takes one of its slots until it leaves or is silent for 10 s.
 
 https://github.com/teeworlds/teeworlds/blob/master/src/engine/shared/network.h: a packet starts with its flags, two
 numbers and the receiver's token. In a control packet the message follows.
@@ -6,11 +6,12 @@ numbers and the receiver's token. In a control packet the message follows.
 
 import json
 import secrets
+import select
 import socket
 import sys
 import time
 
-_CONTROL = bytes([0x04, 0, 0])
+_CONTROL, _DATA = bytes([0x04, 0, 0]), bytes([0, 0, 0])
 _CONNECT, _ACCEPT, _CLOSE, _TOKEN = b"\x01", b"\x02", b"\x04", b"\x05"
 _NO_TOKEN = b"\xff\xff\xff\xff"
 _LONGEST_REQUEST = 512
@@ -34,6 +35,10 @@ class Player:
             self.refused = self._join()
         except TimeoutError:
             self.refused = SILENCE
+
+    def stay(self) -> None:
+        """Tell the server that the player is still there, by a packet without a message."""
+        self._socket.send(_DATA + self._server)
 
     def leave(self) -> None:
         """Leave the server. It bans a player who leaves within a second after joining for a minute."""
@@ -69,7 +74,9 @@ def main() -> None:
     host, port, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     players = [Player(host, port) for _ in range(number)]
     print(json.dumps([player.refused for player in players]), flush=True)
-    sys.stdin.read()
+    while not select.select([sys.stdin], [], [], 1)[0]:
+        for player in players:
+            player.stay()
     for player in players:
         player.leave()
 

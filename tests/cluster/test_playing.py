@@ -4,10 +4,12 @@ import base64
 import re
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from mcstatus import JavaServer
 
 from local.paths import ROOT
+from service.players.query import Unknown, players
 from tests.cluster import world
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import NAMESPACE
@@ -17,7 +19,7 @@ from tests.support.waiting import until
 def test_a_server_is_created_played_stopped_started_and_deleted(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:
-    """create → join → RCON → stop → saved and not killed → start → same port and world → delete."""
+    """create → join, and be counted → RCON → stop → saved and not killed → start → same port and world → delete."""
     server = new_server()
     path = f"/api/v1/server/{server}"
 
@@ -33,6 +35,11 @@ def test_a_server_is_created_played_stopped_started_and_deleted(
         "host": cluster.address_of(server),
     }
     assert JavaServer.lookup(f"{port['host']}:{port['port']}").status().players.max > 0
+    with ThreadPoolExecutor(1) as player:
+        stays = player.submit(world.join, cluster, server, "--stay", "5")
+        until(lambda: players("minecraft", port["host"], port["port"], 2) == 1, 30, not_yet=(Unknown,))
+        assert stays.result()["joined"] is True
+    until(lambda: players("minecraft", port["host"], port["port"], 2) == 0, not_yet=(Unknown,))
 
     assert "players online" in world.console(cluster, server, "list")
     place = world.mark(cluster, server)

@@ -97,6 +97,8 @@ class World:
             "options": server.get("options", {}),
             "customer": server.get("customer", ""),
         } | {key: server[key] for key in ("uid", "suspended") if server.get(key)}
+        idle = {"idle_stop_minutes": "idleStopMinutes", "idle_stopped": "idleStopped"}
+        record |= {key: server[name] for key, name in idle.items() if server.get(name)}
         replicas = values.get("replicas", 1)
         annotations = {ANNOTATION: json.dumps(record)}
         # Helm leaves annotations alone that others have written.

@@ -128,6 +128,14 @@ server-values.yaml: {{ .Values.serverValues | toYaml | quote }}
   value: {{ int .Values.limits.minDiskGb | quote }}
 - name: MAX_DISK_GB
   value: {{ int .Values.limits.maxDiskGb | quote }}
+{{- /* An upgrade with --reuse-values from a chart without these has none of them. */}}
+{{- $idle := .Values.idleStop | default dict }}
+- name: IDLE_STOP_DEFAULT
+  value: {{ int $idle.defaultMinutes | quote }}
+- name: IDLE_STOP_MIN
+  value: {{ int ($idle.minMinutes | default 10) | quote }}
+- name: IDLE_STOP_MAX
+  value: {{ int ($idle.maxMinutes | default 1440) | quote }}
 - name: EXTERNAL_HOST
   value: {{ .Values.externalHost | quote }}
 - name: DISK_IMAGE

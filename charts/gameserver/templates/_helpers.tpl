@@ -144,6 +144,8 @@ capabilities:
 {{- define "gameserver.record" -}}
 {{- $record := dict "game" .Values.game "ram_gb" .Values.ramGb "disk_gb" .Values.diskGb "options" .Values.server.options "customer" .Values.server.customer -}}
 {{- with .Values.server.uid }}{{ $_ := set $record "uid" . }}{{ end -}}
+{{- with .Values.server.idleStopMinutes }}{{ $_ := set $record "idle_stop_minutes" (int .) }}{{ end -}}
+{{- with .Values.server.idleStopped }}{{ $_ := set $record "idle_stopped" . }}{{ end -}}
 {{- with .Values.server.suspended }}{{ $_ := set $record "suspended" . }}{{ end -}}
 {{- $record | toJson -}}
 {{- end -}}

@@ -24,6 +24,7 @@ def test_every_variable_is_read() -> None:
         "MAX_DISK_GB": "6", "EXTERNAL_HOST": "i", "HELM": "j", "HELM_PROCESSES": "7", "LOG_LEVEL": "DEBUG",
         "DRAIN_SECONDS": "8", "TOKENS_SECRET": "k", "ISSUED_TOKENS_SECRET": "l",
         "LOG_FORMAT": "console", "DISK_IMAGE": "m", "DISK_IMAGE_PULL_SECRETS": "n,o",
+        "IDLE_STOP_DEFAULT": "20", "IDLE_STOP_MIN": "15", "IDLE_STOP_MAX": "30", "IDLE_MINUTE_SECONDS": "1",
     }  # fmt: skip
     assert Settings.from_environment(environment) == Settings(
         port=1, metrics_port=2, servers_namespace="a", sftp_namespace="b", pod_namespace="c", pod_name="d",
@@ -32,6 +33,7 @@ def test_every_variable_is_read() -> None:
         external_host="i", helm="j", helm_processes=7, log_level="debug", drain_seconds=8,
         tokens_secret="k", issued_tokens_secret="l",
         log_format="console", disk_image="m", disk_image_pull_secrets=("n", "o"),
+        idle_stop_default=20, idle_stop_min=15, idle_stop_max=30, idle_minute_seconds=1,
     )  # fmt: skip
 
 
@@ -42,6 +44,9 @@ def test_every_variable_is_read() -> None:
         ({"MIN_RAM_GB": "0"}, "MIN_RAM_GB='0': must be a whole number from 1"),
         ({"MAX_RAM_GB": "1.5"}, "MAX_RAM_GB"),
         ({"MIN_DISK_GB": "9", "MAX_DISK_GB": "8"}, "MIN_DISK_GB=9 is larger"),
+        ({"IDLE_STOP_MIN": "9", "IDLE_STOP_MAX": "8"}, "IDLE_STOP_MIN=9 is larger than IDLE_STOP_MAX=8"),
+        ({"IDLE_STOP_DEFAULT": "5"}, "IDLE_STOP_DEFAULT=5: must be 0, or from 10 to 1440"),
+        ({"IDLE_MINUTE_SECONDS": "61"}, "IDLE_MINUTE_SECONDS='61': must be a whole number from 1 to 60"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL='loud'"),
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT='xml': must be json or console"),
         ({"PORT": "80800"}, "PORT='80800': must be a whole number from 1 to 65535"),

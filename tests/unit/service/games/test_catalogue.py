@@ -12,6 +12,7 @@ import pytest
 
 from service.errors import StartupError
 from service.games import catalogue
+from service.players.query import Query
 from service.servers.spec import ServerSpec
 
 METADATA = "name: pong\ntitle: Pong\ndescription: Two bats.\n"
@@ -65,10 +66,42 @@ def test_a_mounted_config_map_is_a_folder_of_games(tmp_path: Path) -> None:
     assert list(catalogue.load(catalogue.BUILT_IN, tmp_path)) == ["luanti", "minecraft", "pong", "teeworlds"]
 
 
+def test_a_game_says_how_its_players_are_counted(tmp_path: Path) -> None:
+    """By a protocol, at the port `primary` unless it names another; without `query` it cannot be asked."""
+    metadata = METADATA + "query: {protocol: teeworlds}\n"
+    assert catalogue.load(folder(tmp_path, metadata))["pong"].query == Query("teeworlds", "primary")
+    built_in = {name: game.query for name, game in catalogue.load(catalogue.BUILT_IN).items()}
+    assert built_in == {"minecraft": Query("minecraft"), "teeworlds": Query("teeworlds"), "luanti": None}
+
+
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "yaml": ({"metadata": "name: pong\ntitle: [\n"}, "game.yaml:3: is not YAML"),
     "unknown key": ({"metadata": METADATA + "colour: red\n"}, "game.yaml:4: unknown key 'colour'"),
     "missing key": ({"metadata": "name: pong\ntitle: x\n"}, "game.yaml:1: description is missing"),
+    "a query without a protocol": (
+        {"metadata": METADATA + "query: {port: primary}\n"},
+        "game.yaml:4: query.protocol must be one of minecraft, teeworlds",
+    ),
+    "a query by another protocol": (
+        {"metadata": METADATA + "query:\n  protocol: quake\n"},
+        "game.yaml:5: query.protocol must be one of minecraft, teeworlds",
+    ),
+    "a query with a typo": (
+        {"metadata": METADATA + "query: {protocl: teeworlds}\n"},
+        "game.yaml:4: query.protocl is unknown; did you mean `protocol`?",
+    ),
+    "a query with a number": (
+        {"metadata": METADATA + "query: {protocol: teeworlds, port: 1}\n"},
+        "game.yaml:4: query.port must be a string",
+    ),
+    "a query at a port that is not there": (
+        {"metadata": METADATA + "query: {protocol: teeworlds, port: query}\n"},
+        "game.yaml:4: query.port: the game has no UDP port named query",
+    ),
+    "a query at a port of the other protocol": (
+        {"metadata": METADATA + "query: {protocol: minecraft}\n"},
+        "game.yaml:4: query.port: the game has no TCP port named primary",
+    ),
     "another name": ({"metadata": METADATA.replace("pong", "ping")}, "game.yaml:1: name is 'ping'"),
     "template syntax": ({"values": VALUES + "\n{% if %}"}, "values.yaml.j2:8:"),
     "without tojson": ({"values": VALUES + "x: {{ server.id }}\n"}, "values.yaml.j2:7: every {{ }} must end"),

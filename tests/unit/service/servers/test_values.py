@@ -9,6 +9,7 @@ from service.servers.values import (
     changed,
     completed,
     deep_merge,
+    idle_stopped,
     reachable,
     restarted,
     restarts,
@@ -18,6 +19,7 @@ from service.servers.values import (
     values_of,
 )
 
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 SPEC = ServerSpec("minecraft", 4, 20, {"motd": "hi"}, "acme", "private")
 
 
@@ -76,6 +78,34 @@ def test_start_stop_and_restart_touch_only_their_keys() -> None:
     assert started(values, False) == {"replicas": 0, "nodeSelector": {"a": "b"}}
     assert restarted(started(values, False), now) == {**values, "restartedAt": "2026-01-31T12:00:00Z"}
     assert values == {"replicas": 1, "nodeSelector": {"a": "b"}}
+
+
+def test_an_idle_stop_is_in_the_values_until_the_next_start_or_stop() -> None:
+    """A stopped server that is stopped again, or suspended, still says why it was stopped first."""
+    running = {"replicas": 1, "server": {"uid": "u"}, "env": "x"}
+    stopped = {"replicas": 0, "server": {"uid": "u", "idleStopped": "2026-01-31T12:00:00Z"}, "env": "x"}
+    assert idle_stopped(running, NOW) == stopped
+    assert started(stopped, False) == stopped
+    assert started(stopped, True) == running
+    assert restarted(stopped, NOW) == {**running, "restartedAt": "2026-01-31T12:00:00Z"}
+    # An operator has started it by hand, and then its customer stops it.
+    assert started({**stopped, "replicas": 1}, False) == {**running, "replicas": 0}
+    assert idle_stopped({"replicas": 1}, NOW) == {
+        "replicas": 0,
+        "server": {"idleStopped": "2026-01-31T12:00:00Z"},
+    }
+    assert not restarts(running, {**running, "server": {"idleStopMinutes": 30}})
+
+
+def test_the_minutes_of_idle_stop_are_in_the_values_if_there_are_any() -> None:
+    """What an operator wrote wrongly means never."""
+    spec = ServerSpec("teeworlds", 1, 1, idle_stop_minutes=30)
+    made = values_of(4, spec, {}, {})
+    assert made["server"]["idleStopMinutes"] == 30
+    assert spec_of_values(made) == spec
+    assert "idleStopMinutes" not in values_of(4, ServerSpec("teeworlds", 1, 1), {}, {})["server"]
+    for wrong in (-5, "30", None, float("nan"), [30]):
+        assert spec_of_values({"server": {"idleStopMinutes": wrong}}).idle_stop_minutes == 0
 
 
 def test_a_suspension_touches_only_its_key_and_stops_the_server() -> None:

@@ -1,0 +1,59 @@
+"""Stop a server because nobody plays on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from service.operations.context import Context
+from service.players.counts import PlayerCounts
+from service.players.query import Unknown
+from service.servers import values
+from service.servers.objects import Objects
+from service.servers.spec import ServerSpec, server_uid
+
+
+def can_be_asked(context: Context, spec: ServerSpec | None) -> bool:
+    """Whether the server's game can be asked for its players."""
+    game = context.games.get(spec.game) if spec else None
+    return game is not None and game.query is not None
+
+
+def nobody_plays(context: Context) -> Callable[[Objects], bool]:
+    """A function that asks a running server's game whether surely nobody plays on it; False if that is unknown."""
+    counts = PlayerCounts(
+        context.cluster.known, {name: game.query for name, game in context.games.items() if game.query is not None}
+    )
+
+    def ask(objects: Objects) -> bool:
+        try:
+            return counts.on(objects) == 0
+        except Unknown:
+            return False
+
+    return ask
+
+
+def stop_idle(context: Context, id: int, uid: str, confirm: Callable[[Objects], bool], now: datetime) -> bool:
+    """Stop the server, as `power.stop`, and record that nobody played on it.
+
+    Args:
+        context: The operation's collaborators.
+        id: The server's id.
+        uid: The server's uid; a server that has the id since then is left alone.
+        confirm: Takes the server's objects, under its Lease, and returns whether still nobody plays.
+        now: The current time.
+
+    Returns:
+        Whether this call has stopped it.
+
+    Raises:
+        ServerNotFound: There is no such server.
+    """
+    with context.releases.locked(id):
+        objects = context.cluster.server(id)
+        if server_uid(objects) != uid or not confirm(objects):
+            return False
+        return context.releases.change(
+            id, lambda current: values.idle_stopped(current, now) if values.runs(current) else current
+        )

@@ -1,0 +1,1 @@
+"""How many players are on a server, as its game says."""

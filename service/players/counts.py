@@ -1,0 +1,52 @@
+"""How many players are on a server: its game is asked where its pod runs.
+
+Where the pod is, the watches know; so this sends no request to Kubernetes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from service.players.query import PROTOCOLS, Query, Unknown, players
+from service.servers.accessors import game_container
+from service.servers.objects import Objects
+from service.servers.spec import spec_of_objects
+from service.servers.state import state_of
+
+ASK_SECONDS = 2.0
+
+
+class PlayerCounts:
+    """Counts the players of servers.
+
+    Args:
+        known: The objects of a server by its id, from memory; None if there is no such server.
+        queries: How the games are asked, by the name of the game.
+    """
+
+    def __init__(self, known: Callable[[int], Objects | None], queries: Mapping[str, Query]) -> None:
+        self._known = known
+        self._queries = queries
+
+    def of(self, id: int) -> int:
+        """How many players are on the server; raises Unknown, whose message says why, unless its game says so."""
+        if (objects := self._known(id)) is None:
+            raise Unknown("there is no such server")
+        return self.on(objects)
+
+    def on(self, objects: Objects) -> int:
+        """The same of the server with these objects."""
+        spec = spec_of_objects(objects)
+        if (query := self._queries.get(spec.game if spec else "")) is None:
+            raise Unknown("its game cannot be asked")
+        # A pod that is ending, or was not replaced yet, is not the server that players reach next.
+        if objects.pod is None or state_of(objects).state != "running":
+            raise Unknown("it is not running")
+        address = objects.pod.get("status", {}).get("podIP")
+        transport = PROTOCOLS[query.protocol].transport
+        for port in game_container(objects.pod).get("ports") or []:
+            if port.get("name") in (query.port, f"{query.port}-udp") and port.get("protocol", "TCP") == transport:
+                if not address:
+                    break
+                return players(query.protocol, address, port["containerPort"], ASK_SECONDS)
+        raise Unknown("it has no address")

@@ -13,7 +13,6 @@ from service.files.accounts import NoFileAccess
 from service.games import catalogue, operator_values
 from service.operations.context import Context
 from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
-from service.operations.operation import OperationStore
 from service.servers.chartvalues import ChartValues
 from service.settings import Settings
 from service.tokens import TokensFile
@@ -55,7 +54,6 @@ def build_context(
         accounts=accounts if accounts and settings.sftp_namespace else NoFileAccess(),
         tokens=tokens or _tokens_file(settings),
         records=records or _no_records,
-        operations=OperationStore(records or _no_records),
         events=None if records is None else EventReader(records(EVENTS)),
         webhooks=webhooks,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from service.events.reader import EventReader
@@ -30,9 +30,12 @@ class Context:
     games: Mapping[str, Game]
     operator_values: Mapping[str, Any]
     records: RecordStores
-    operations: OperationStore
     events: EventReader | None
     webhooks: Webhooks | None
+    operations: OperationStore = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "operations", OperationStore(self.records))
 
 
 def erase_disk(context: Context, id: int, *, unless_used: bool = False) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 
 from service.operations.context import Context
+from service.players.counts import PlayerCounts
+from service.players.query import Unknown
 from service.servers import values
 from service.servers.objects import Objects
 from service.servers.spec import ServerSpec, server_uid
@@ -15,6 +17,21 @@ def can_be_asked(context: Context, spec: ServerSpec | None) -> bool:
     """Whether the server's game can be asked for its players."""
     game = context.games.get(spec.game) if spec else None
     return game is not None and game.query is not None
+
+
+def nobody_plays(context: Context) -> Callable[[Objects], bool]:
+    """A function that asks a running server's game whether surely nobody plays on it; False if that is unknown."""
+    counts = PlayerCounts(
+        context.cluster.known, {name: game.query for name, game in context.games.items() if game.query is not None}
+    )
+
+    def ask(objects: Objects) -> bool:
+        try:
+            return counts.on(objects) == 0
+        except Unknown:
+            return False
+
+    return ask
 
 
 def stop_idle(context: Context, id: int, uid: str, confirm: Callable[[Objects], bool], now: datetime) -> bool:

@@ -52,7 +52,6 @@ class Play:
             games=cast("dict[str, Game]", games),
             operator_values={},
             records=partial(RecordStore, cast(Any, self.kube), "gameservers"),
-            operations=cast(Any, None),
             events=None,
             webhooks=None,
         )

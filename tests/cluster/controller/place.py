@@ -1,0 +1,145 @@
+"""An API and controllers of a test's own, as processes, for a namespace of their own in the real cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from local import nodes
+from local.paths import ROOT
+from tests.cluster.conftest import Cluster
+from tests.cluster.replicas import NAMESPACE as API_NAMESPACE
+from tests.cluster.replicas import first_process
+from tests.support import tokens
+from tests.support.gunicorn import Served
+from tests.support.waiting import until
+
+TAKEOVER_SECONDS = 20
+
+
+@dataclass
+class Place:
+    """An API and controllers of their own, for a namespace of their own."""
+
+    cluster: Cluster
+    namespace: str
+    environment: dict[str, str]
+    folder: Path
+    api: Served
+
+    def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """The answer to a call, sent again while the API asks for it."""
+        while True:
+            answer = requests.request(
+                method, f"{self.api.url}/api/v1{path}", json=body, headers={"Authorization": "Bearer test"}, timeout=60
+            )
+            if "Retry-After" not in answer.headers:
+                assert answer.ok, answer.text
+                return dict(answer.json())
+            time.sleep(1)
+
+    def events(self) -> list[dict[str, Any]]:
+        """All events so far."""
+        events: list[dict[str, Any]] = []
+        cursor = ""
+        while True:
+            answer = self.call("GET", f"/event/?limit=1000{cursor}")
+            if not answer["events"]:
+                return events
+            events += answer["events"]
+            cursor = f"&after={answer['cursor']}"
+
+    def types(self) -> list[str]:
+        return [event["type"] for event in self.events()]
+
+    def event(self, number: int, type_: str, seconds: float) -> dict[str, Any]:
+        """Wait for the event with this number, which must have this type."""
+        until(lambda: len(self.events()) >= number, seconds, lambda: f"{self.types()} {self.logged()}")
+        event = self.events()[number - 1]
+        assert event["type"] == type_, self.types()
+        return event
+
+    def until_begun(self) -> None:
+        """Wait until a controller tells events: only later servers have an event `created`."""
+        record = ("kubectl", "-n", self.namespace, "get", "secret", "event-state-00", "--ignore-not-found")
+        until(lambda: self.cluster.run(*record), 30, self.logged)
+
+    @contextmanager
+    def controller(self, name: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A pod of the controller, as a process in the network of a node: the games' addresses lead nowhere else."""
+        network = f"--net=/proc/{next(iter(nodes.running().values()))}/ns/net"
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                ["nsenter", network, "--", sys.executable, "-m", "service.controller"],
+                cwd=ROOT,
+                env={**self.environment, "POD_NAME": name},
+                stdout=log,
+                stderr=log,
+            )
+            try:
+                yield process
+            finally:
+                process.kill()
+                process.wait()
+
+    def active(self) -> str:
+        """The name of the active controller, "" if there is none."""
+        return self.holder().partition("/")[0]
+
+    def holder(self) -> str:
+        """The name of the active controller and, after a slash, what is new with each process; "" if there is none."""
+        kubectl = ("kubectl", "-n", self.namespace, "get", "lease", "gameserver-controller", "--ignore-not-found")
+        lease = json.loads(self.cluster.run(*kubectl, "-o", "json") or "{}")
+        return str(lease.get("spec", {}).get("holderIdentity", ""))
+
+    def crash(self, id: int = 1) -> None:
+        """The game is killed by somebody in its pod."""
+        get = ("kubectl", "-n", self.namespace, "get", "pod", f"server-{id}-0", "-o", "json")
+        pod = json.loads(self.cluster.run(*get))
+        os.kill(first_process(pod, "teeworlds"), signal.SIGKILL)
+
+    def logged(self) -> str:
+        """All that the controllers have logged."""
+        return "".join(file.read_text() for file in sorted(self.folder.glob("*.log")))
+
+
+@contextmanager
+def place_of(cluster: Cluster, folder: Path, **settings: str) -> Iterator[Place]:
+    """A place with these variables in the environment of its API and its controllers."""
+    name = f"controller-{uuid.uuid4().hex[:8]}"
+    # The games' images, which the local cluster has.
+    values = json.loads(cluster.run("helm", "-n", API_NAMESPACE, "get", "values", "api", "-o", "json"))["serverValues"]
+    (folder / "server-values.yaml").write_text(json.dumps(values))
+    cluster.run("kubectl", "create", "namespace", name)
+    try:
+        cluster.run("kubectl", "label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+        environment = {
+            "PATH": os.environ["PATH"],
+            "KUBECONFIG": cluster.kubeconfig,
+            "SERVERS_NAMESPACE": name,
+            "TOKENS_FILE": str(tokens.write(folder / "tokens.json", tokens.entry("test"))),
+            "SERVER_VALUES_FILE": str(folder / "server-values.yaml"),
+            "METRICS_PORT": "0",
+            "DRAIN_SECONDS": "1",
+            **settings,
+        }
+        api = Served.start(folder, environment)
+        try:
+            api.until_alive()
+            yield Place(cluster, name, environment, folder, api)
+        finally:
+            api.kill()
+    finally:
+        cluster.run("kubectl", "delete", "namespace", name, "--wait=false")

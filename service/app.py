@@ -8,12 +8,13 @@ from flask import Flask
 from flask_smorest import Api  # type: ignore[import-untyped]
 
 from service import __version__
-from service.api import disks, document, files, games, health, operations, ports, servers
+from service.api import disks, document, events, files, games, health, operations, ports, schedules, servers
 from service.api import tokens as tokens_api
-from service.api.converters import ServerId, id_schema
+from service.api import webhooks as webhooks_api
+from service.api.converters import Name, ServerId, WebhookName, id_schema, name_schema, webhook_name_schema
 from service.assembly import build_context
 from service.operations.context import Context
-from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens
+from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
 from service.operations.visibility import require_server
 from service.settings import Settings
 from service.web import hooks, problems, reference, routes
@@ -29,6 +30,7 @@ def create_app(
     accounts: Accounts | None = None,
     tokens: Tokens | None = None,
     records: RecordStores | None = None,
+    webhooks: Webhooks | None = None,
 ) -> Flask:
     """Create the application.
 
@@ -39,6 +41,7 @@ def create_app(
         accounts: The SFTP accounts; None if file access is not installed.
         tokens: The tokens; None to read them from `settings.tokens_file`.
         records: The store of each kind of record; None if there is none.
+        webhooks: Where webhooks are kept; None if there is nowhere to keep them.
 
     Raises:
         StartupError: A file or a setting is invalid; the message names the file and line, or the variable.
@@ -58,7 +61,9 @@ def create_app(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.url_map.converters["id"] = ServerId
-    context = build_context(settings, cluster, releases, accounts, tokens, records)
+    app.url_map.converters["name"] = Name
+    app.url_map.converters["webhook"] = WebhookName
+    context = build_context(settings, cluster, releases, accounts, tokens, records, webhooks)
     app.extensions["gameserver"] = context
     problems.register(app)
     _register_routes(app, context)
@@ -75,10 +80,15 @@ def _register_routes(app: Flask, context: Context) -> None:
         },
     )
     api.register_converter(ServerId, id_schema)
+    api.register_converter(Name, name_schema)
+    api.register_converter(WebhookName, webhook_name_schema)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     api.spec.components.schema("ProblemAnswer", schema=ProblemAnswer)
     # The ports share the blueprint of the servers.
-    modules = (health, servers, ports, files, disks, games, operations, tokens_api)
+    modules = (
+        *(health, servers, ports, files, disks, games),
+        *(operations, events, schedules, webhooks_api, tokens_api),
+    )
     for blueprint in dict.fromkeys(module.blueprint for module in modules):
         api.register_blueprint(blueprint)
     app.register_blueprint(reference.blueprint)

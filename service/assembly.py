@@ -7,10 +7,12 @@ from typing import NoReturn
 
 from service.configfile import unknown
 from service.errors import OperationFailed, StartupError
+from service.events.reader import EventReader
+from service.events.segments import KIND as EVENTS
 from service.files.accounts import NoFileAccess
 from service.games import catalogue, operator_values
 from service.operations.context import Context
-from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens
+from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
 from service.servers.chartvalues import ChartValues
 from service.settings import Settings
 from service.tokens import TokensFile
@@ -23,6 +25,7 @@ def build_context(
     accounts: Accounts | None = None,
     tokens: Tokens | None = None,
     records: RecordStores | None = None,
+    webhooks: Webhooks | None = None,
 ) -> Context:
     """The context of all operations.
 
@@ -33,6 +36,7 @@ def build_context(
         accounts: The SFTP accounts; None if file access is not installed.
         tokens: The tokens; None to read them from `settings.tokens_file`.
         records: The store of each kind of record; None if there is none.
+        webhooks: Where webhooks are kept; None if there is nowhere to keep them.
 
     Raises:
         StartupError: A file or a setting is invalid; the message names the file and line, or the variable.
@@ -50,6 +54,8 @@ def build_context(
         accounts=accounts if accounts and settings.sftp_namespace else NoFileAccess(),
         tokens=tokens or _tokens_file(settings),
         records=records or _no_records,
+        events=None if records is None else EventReader(records(EVENTS)),
+        webhooks=webhooks,
     )
 
 

@@ -158,6 +158,27 @@ class TokensNotKept(Problem):
     explanation = "It reads its tokens from a file (`TOKENS_FILE`) and has no Secret to store others in."
 
 
+class WebhookNotFound(Problem):
+    slug = "webhook-not-found"
+    status = 404
+    title = "There is no such webhook"
+    explanation = "There is no webhook with this name, or your token may not see it."
+
+
+class TooManyWebhooks(Problem):
+    slug = "too-many-webhooks"
+    status = 409
+    title = "There are too many webhooks"
+    explanation = "The API keeps at most 100 webhooks, and at most 5 of one customer. Delete one that nobody needs."
+
+
+class WebhooksNotKept(Problem):
+    slug = "webhooks-not-kept"
+    status = 501
+    title = "This API has no webhooks"
+    explanation = "It has no Secrets to keep them in (`WEBHOOKS_SECRET` and `WEBHOOK_SECRETS_SECRET`)."
+
+
 class ServerNotFound(Problem):
     slug = "server-not-found"
     status = 404
@@ -263,6 +284,34 @@ class Suspended(Problem):
     )
 
 
+class ScheduleNotFound(Problem):
+    slug = "schedule-not-found"
+    status = 404
+    title = "There is no such schedule"
+    explanation = "The server has no schedule with this name."
+
+
+class TooManySchedules(Problem):
+    slug = "too-many-schedules"
+    status = 409
+    title = "There are too many schedules"
+    explanation = "A server has at most 20 schedules. Delete one first."
+
+
+class ScheduleRunning(Problem):
+    slug = "schedule-running"
+    status = 409
+    title = "The schedule is already running"
+    explanation = "A schedule runs once at a time. Wait until this run has ended, or abort it."
+
+
+class SchedulePaused(Problem):
+    slug = "schedule-paused"
+    status = 409
+    title = "The schedule is paused"
+    explanation = "The token that set it no longer allows what it does; `detail` says why. To go on, set it again."
+
+
 class OperationInProgress(Problem):
     slug = "operation-in-progress"
     status = 409
@@ -296,6 +345,16 @@ class DiskBeingErased(Problem):
     title = "The previous disk is still being erased"
     explanation = _TRY_AGAIN
     default_retry_after = 5
+
+
+class EventsReset(Problem):
+    slug = "events-reset"
+    status = 409
+    title = "The log of events has begun again"
+    explanation = (
+        "The cursor is beyond the newest event, because the operator has deleted the log or restored an older one. "
+        "Read the states of your servers, and then the events without `after`."
+    )
 
 
 class DiskNotUsable(Problem):

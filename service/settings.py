@@ -13,6 +13,7 @@ from service.errors import StartupError
 LONGEST_IDLE_STOP = 525600
 """A year, in minutes. The chart gameserver has the same limit."""
 PACKAGE = Path(__file__).resolve().parent
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?", re.IGNORECASE)
 
@@ -35,6 +36,11 @@ class Settings:
     tokens_file: Path | None = None
     tokens_secret: str = ""
     issued_tokens_secret: str = ""
+    webhooks_secret: str = ""
+    webhook_secrets_secret: str = ""
+    webhooks_for_customers: bool = False
+    webhook_allowed: tuple[Network, ...] = ()
+    webhook_refused: tuple[Network, ...] = ()
     server_values_file: Path | None = None
     games_dir: Path | None = None
     accepted_eulas: frozenset[str] = frozenset()
@@ -56,6 +62,7 @@ class Settings:
     log_level: str = "info"
     log_format: str = "json"
     drain_seconds: int = 5
+    controller_operations_at_once: int = 8
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -77,6 +84,18 @@ class Settings:
         def text(name: str, fallback: str) -> str:
             return environment.get(name, fallback)
 
+        def flag(name: str) -> bool:
+            text = environment.get(name) or "false"
+            if text not in ("true", "false"):
+                raise StartupError(f"{name}={text!r}: must be true or false")
+            return text == "true"
+
+        def networks(name: str) -> tuple[Network, ...]:
+            try:
+                return tuple(ipaddress.ip_network(part.strip()) for part in text(name, "").split(",") if part.strip())
+            except ValueError as error:
+                raise StartupError(f"{name}: must be ranges of addresses such as 10.1.2.0/24: {error}") from error
+
         def path(name: str) -> Path | None:
             return Path(environment[name]) if environment.get(name) else None
 
@@ -91,6 +110,11 @@ class Settings:
             tokens_file=path("TOKENS_FILE"),
             tokens_secret=text("TOKENS_SECRET", default.tokens_secret),
             issued_tokens_secret=text("ISSUED_TOKENS_SECRET", default.issued_tokens_secret),
+            webhooks_secret=text("WEBHOOKS_SECRET", default.webhooks_secret),
+            webhook_secrets_secret=text("WEBHOOK_SECRETS_SECRET", default.webhook_secrets_secret),
+            webhooks_for_customers=flag("WEBHOOKS_FOR_CUSTOMERS"),
+            webhook_allowed=networks("WEBHOOK_ALLOWED"),
+            webhook_refused=networks("WEBHOOK_REFUSED"),
             server_values_file=path("SERVER_VALUES_FILE"),
             games_dir=path("GAMES_DIR"),
             accepted_eulas=frozenset(part.strip() for part in text("ACCEPTED_EULAS", "").split(",") if part.strip()),
@@ -112,6 +136,9 @@ class Settings:
             log_level=text("LOG_LEVEL", default.log_level).lower(),
             log_format=text("LOG_FORMAT", default.log_format).lower(),
             drain_seconds=number("DRAIN_SECONDS", default.drain_seconds),
+            controller_operations_at_once=number(
+                "CONTROLLER_OPERATIONS_AT_ONCE", default.controller_operations_at_once, 1, 100
+            ),
         )
         if settings.external_host and not _is_host(settings.external_host):
             raise StartupError(

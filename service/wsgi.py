@@ -23,6 +23,7 @@ from service.records.store import RecordStore
 from service.settings import Settings
 from service.telemetry import logs, metrics
 from service.tokenstore.watched import watched_tokens
+from service.webhooks.store import secret_webhooks
 
 # If a worker exits with this status, gunicorn stops instead of starting one worker after another.
 _CANNOT_BOOT = 3
@@ -35,9 +36,13 @@ def build() -> Flask:
     cluster = ClusterReader(settings)
     releases = HelmReleases(settings, helm_done=metrics.count_helm_operation, recovered=metrics.count_recovery)
     accounts = SecretAccounts(settings) if settings.sftp_namespace else None
-    records = partial(RecordStore, Kube(connections=8), settings.servers_namespace)
-    app = create_app(settings, cluster, releases, accounts, watched_tokens(settings), records)
+    kube = Kube(connections=8)
+    records = partial(RecordStore, kube, settings.servers_namespace)
+    tokens, webhooks = watched_tokens(settings), secret_webhooks(settings, kube)
+    app = create_app(settings, cluster, releases, accounts, tokens, records, webhooks)
     cluster.start()
+    if (events := app.extensions["gameserver"].events) is not None:
+        events.start()
     metrics.count_servers(lambda: count_servers(cluster))
     metrics.count_disks(lambda: count_disks(cluster))
     if settings.metrics_port:

@@ -1,4 +1,4 @@
-"""The URL converter for server ids."""
+"""The URL converters for server ids, and for the names of schedules and webhooks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Any
 
 from werkzeug.routing import BaseConverter
 
+from service.schedules.spec import NAME as SCHEDULE_NAME
 from service.servers.names import LARGEST_ID
+from service.tokens import CUSTOMER
+from service.webhooks.records import NAME as WEBHOOK_NAME
 
 
 def _whole_numbers(largest: int) -> str:
@@ -38,3 +41,26 @@ class ServerId(BaseConverter):
 def id_schema(converter: Any) -> dict[str, Any]:
     """The OpenAPI schema of a server's id."""
     return {"type": "integer", "format": "int64", "minimum": 1, "maximum": LARGEST_ID}
+
+
+class Name(BaseConverter):
+    """The name of a schedule in a path; a path with anything else in its place answers 404."""
+
+    regex = SCHEDULE_NAME.pattern
+
+
+def name_schema(converter: Any) -> dict[str, Any]:
+    """The OpenAPI schema of a schedule's name."""
+    return {"type": "string", "pattern": f"^{SCHEDULE_NAME.pattern}$"}
+
+
+class WebhookName(BaseConverter):
+    """A webhook's name in a path, with its owner before it if it is a customer's own."""
+
+    regex = rf"(?:{CUSTOMER.pattern}\.)?{WEBHOOK_NAME}"
+    part_isolating = True
+
+
+def webhook_name_schema(converter: Any) -> dict[str, Any]:
+    """The OpenAPI schema of a webhook's name."""
+    return {"type": "string", "pattern": f"^{WebhookName.regex}$"}

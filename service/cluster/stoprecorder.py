@@ -21,7 +21,7 @@ from service.kube.client import Conflict, Kube, path
 from service.kube.times import now
 from service.kube.types import Object
 from service.servers.accessors import deleted_at, game_status, owner_uid, termination, uid
-from service.servers.exits import exited_before_deletion, failed_stop_reason
+from service.servers.exits import exited_before_deletion, failed_stop_reason, killed_by_stop
 from service.servers.names import LAST_STOP, server_name
 from service.servers.objects import ServerObjects
 from service.servers.reasons import pod_creation_failure
@@ -153,7 +153,8 @@ def _stop_of_pod(pod: Object) -> Stop:
     requested_at, end = deleted_at(pod) or now(), termination(pod) or {}
     ran = bool((game_status(pod) or {}).get("containerID")) and not exited_before_deletion(pod)
     at = end.get("finishedAt") if ran else None
-    return Stop(uid(pod) or "", at or requested_at, failed_stop_reason(pod) if ran else None)
+    reason = failed_stop_reason(pod) if ran else None
+    return Stop(uid(pod) or "", at or requested_at, reason, killed=ran and killed_by_stop(pod))
 
 
 def _merged(recorded: Stop | None, new: Stop, *, last: bool) -> Stop:

@@ -12,9 +12,12 @@ from functools import partial
 from service.assembly import build_context
 from service.cluster.reader import ClusterReader
 from service.controller.bulk import Bulk
+from service.controller.deliver import Deliver
+from service.controller.events import Events
 from service.controller.idle import IdleStop
 from service.controller.leader import Leader, Term
 from service.controller.part import Part
+from service.controller.schedules import Schedules
 from service.errors import StartupError
 from service.files.accounts import SecretAccounts
 from service.helm.releases import HelmReleases
@@ -26,13 +29,24 @@ from service.records.store import RecordStore
 from service.settings import Settings
 from service.telemetry import logs, metrics
 from service.tokenstore.watched import watched_tokens
+from service.webhooks.deliveries import KIND as DELIVERIES
+from service.webhooks.store import SecretWebhooks, secret_webhooks
 
 log = logging.getLogger("service.controller")
 
 
-def parts_of(context: Context) -> list[Part]:
+def parts_of(context: Context, kube: Kube, webhooks: SecretWebhooks | None) -> list[Part]:
     """All parts, in the order in which they start."""
-    return [Bulk(context, nobody_plays(context)), IdleStop(context)]
+    events, idle = Events(context.cluster, context.records), IdleStop(context)
+    parts: list[Part] = [
+        events,
+        Bulk(context, nobody_plays(context)),
+        Schedules(context, events.add, idle.counts.if_known),
+        idle,
+    ]
+    if webhooks is not None and context.events is not None:
+        parts.append(Deliver(context.settings, kube, webhooks, context.records(DELIVERIES), context.events))
+    return parts
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
@@ -42,8 +56,9 @@ def run(settings: Settings, stop: threading.Event) -> None:
     accounts = SecretAccounts(settings) if settings.sftp_namespace else None
     kube = Kube(connections=16)
     records = partial(RecordStore, kube, settings.servers_namespace)
-    context = build_context(settings, cluster, releases, accounts, watched_tokens(settings), records)
-    parts = parts_of(context)
+    tokens, webhooks = watched_tokens(settings), secret_webhooks(settings, kube)
+    context = build_context(settings, cluster, releases, accounts, tokens, records, webhooks=webhooks)
+    parts = parts_of(context, kube, webhooks)
     for part in parts:
         part.start()
     cluster.start()

@@ -26,9 +26,11 @@ from service.operations.context import Context
 from service.operations.idle import can_be_asked, stop_idle
 from service.players.counts import PlayerCounts
 from service.players.query import Unknown
+from service.schedules import runs
+from service.schedules.spec import next_due
 from service.servers.accessors import annotation, uid
 from service.servers.idle import Answers, Outlook, Pace, answers_of, heard, outlook, outlook_of, running_since
-from service.servers.names import IDLE
+from service.servers.names import IDLE, SCHEDULE_RUNS, SCHEDULES
 from service.servers.objects import Objects
 from service.servers.spec import ServerSpec, server_uid, spec_of_objects
 from service.servers.state import state_of
@@ -43,8 +45,6 @@ RECORD = "asked"
 ACTOR = "(idle stop)"
 """Who stops servers, in the audit log. No token can have this name."""
 
-NextDue = Callable[[Objects, datetime], datetime | None]
-"""When a schedule of the server is due first after a time; None if none is."""
 Due = tuple[int, str, datetime]
 """A server that is due to be stopped: its id, its uid, and when it is asked for the last time."""
 
@@ -55,24 +55,18 @@ class IdleStop:
     Args:
         context: The collaborators of the operations.
         clock: Returns the current time.
-        next_due: The servers' schedules.
 
     Attributes:
+        counts: Counts the players of servers.
         due: The servers to stop, each with the time of its last question.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        next_due: NextDue = lambda objects, moment: None,
-    ) -> None:
+    def __init__(self, context: Context, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._context = context
         self._clock = clock
-        self._next_due = next_due
         self._pace = Pace(timedelta(seconds=context.settings.idle_minute_seconds))
         queries = {name: game.query for name, game in context.games.items() if game.query is not None}
-        self._counts = PlayerCounts(context.cluster.known, queries)
+        self.counts = PlayerCounts(context.cluster.known, queries)
         self._records = context.records("idle")
         self._lock = threading.Lock()
         self._answers: dict[int, Answers] = {}
@@ -183,7 +177,7 @@ class IdleStop:
             return None, False
         players: int | None = None
         try:
-            players = self._counts.on(objects)
+            players = self.counts.on(objects)
         except Unknown as unknown:
             log.debug("the players of the server are unknown: %s", unknown)
         metrics.count_players_asked(known=players is not None)
@@ -196,8 +190,8 @@ class IdleStop:
                 answers = heard(answers, pod, players, now, self._pace)
             if answers is not None:
                 self._answers[id] = answers
-        next_due = partial(self._next_due, objects)
-        found = outlook(spec.idle_stop_minutes, pod, since, answers, now, self._pace, next_due)
+        schedules = partial(_next_due, objects)
+        found = outlook(spec.idle_stop_minutes, pod, since, answers, now, self._pace, schedules)
         return found, players is not None and found.due(now)
 
     def _write(self, term: Term, objects: Objects, found: Outlook | None) -> None:
@@ -300,3 +294,10 @@ class IdleStop:
 def _is_asked(context: Context, spec: ServerSpec | None) -> bool:
     """Whether the server is asked while it runs."""
     return spec is not None and spec.idle_stop_minutes > 0 and can_be_asked(context, spec)
+
+
+def _next_due(objects: Objects, moment: datetime) -> datetime | None:
+    """When a schedule of the server is due first after a time; of a run that has not ended, when that was due."""
+    unfinished = runs.read(annotation(objects.statefulset, SCHEDULE_RUNS)).values()
+    running = min((run.due for run in unfinished if run.running), default=None)
+    return running or next_due(annotation(objects.statefulset, SCHEDULES), objects.id, moment)

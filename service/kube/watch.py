@@ -145,6 +145,11 @@ class Watch:
         self._version = version
         self._lost_since = None
         self._synced.set()
+        for id, group in before.items():
+            for name, item in group.items():
+                if name not in groups.get(id, {}):
+                    # It was deleted while nobody watched; this is the last version that was seen.
+                    self._listener(id, item, item, True)
         for id, group in groups.items():
             for name, item in group.items():
                 self._listener(id, before.get(id, {}).get(name), item, False)

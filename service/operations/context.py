@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.events.reader import EventReader
 from service.games.catalogue import Game
-from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens
+from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
 from service.operations.operation import OperationStore
 from service.settings import Settings
 
@@ -17,7 +18,8 @@ class Context:
     """The collaborators of `create_app`, and the files that it read at startup.
 
     `games` are the games by name. `operator_values` are the chart values from the operator's file. `records(kind)` is
-    the store of that kind of record, and `operations` are those that take longer than a call.
+    the store of that kind of record, and `operations` are those that take longer than a call. `events` is the log of
+    events; None without records. `webhooks` is None if there is nowhere to keep them.
     """
 
     settings: Settings
@@ -28,6 +30,8 @@ class Context:
     games: Mapping[str, Game]
     operator_values: Mapping[str, Any]
     records: RecordStores
+    events: EventReader | None
+    webhooks: Webhooks | None
     operations: OperationStore = field(init=False)
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """The interfaces through which operations use Kubernetes, Helm, tokens and file access.
 
-`cluster/reader.py` implements Cluster, `helm/releases.py` Releases, `tokenstore/watched.py` Tokens and
-`files/accounts.py` Accounts. Tests use the fakes in tests/support instead.
+`cluster/reader.py` implements Cluster, `helm/releases.py` Releases, `tokenstore/watched.py` Tokens,
+`webhooks/store.py` Webhooks and `files/accounts.py` Accounts. Tests use the fakes in tests/support instead.
 """
 
 from __future__ import annotations
@@ -190,6 +190,25 @@ class Tokens(Protocol):
 
     def change(self, change: Change) -> None:
         """Write the result of `change(current records)`, all or nothing; after a conflict, `change` is called again."""
+
+
+class KeptRecords(Protocol):
+    """Records in one Secret. Every method may raise ClusterUnavailable and OperationFailed."""
+
+    def read(self) -> Records:
+        """The current records."""
+
+    def change(self, change: Change) -> None:
+        """Write the result of `change(current records)`, all or nothing; after a conflict, `change` is called again."""
+
+
+class Webhooks(Protocol):
+    """Where webhooks are kept: what they are, and apart from it, what they are signed with (by their uids)."""
+
+    @property
+    def config(self) -> KeptRecords: ...
+    @property
+    def secrets(self) -> KeptRecords: ...
 
 
 class Accounts(Protocol):

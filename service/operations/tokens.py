@@ -32,6 +32,8 @@ MAX_RECORDS = 1000
 """How many tokens and login links there may be, together; their Secret holds at most 1 MiB."""
 LOGIN_DURATION = timedelta(hours=12)
 """How long a token from a login link is valid."""
+LOGIN = "login-"
+"""What the name of such a token begins with."""
 
 
 def create(context: Context, maker: Token, request: Mapping[str, Any]) -> tuple[Issued, str]:
@@ -139,7 +141,7 @@ def open_login_link(context: Context, code: str) -> tuple[Issued, str]:
     # Anyone may call this, so an invalid link must not cost a request to Kubernetes.
     if not context.tokens.heard_of(key):
         raise LoginLinkGone()
-    name = f"login-{secrets.token_hex(6)}"
+    name = f"{LOGIN}{secrets.token_hex(6)}"
     issued: list[Issued] = []
 
     def replace_link(records: Records) -> dict[str, str | None]:

@@ -50,3 +50,10 @@ class PlayerCounts:
                     break
                 return players(query.protocol, address, port["containerPort"], ASK_SECONDS)
         raise Unknown("it has no address")
+
+    def if_known(self, objects: Objects) -> int | None:
+        """The same; None if nobody knows."""
+        try:
+            return self.on(objects)
+        except Unknown:
+            return None

@@ -136,7 +136,7 @@ class RecordStore:
         return Record(
             metadata["name"].removeprefix(self._secret_name("")),
             metadata.get("resourceVersion", ""),
-            _decode(secret.get("data") or {}),
+            decoded(secret.get("data") or {}),
             metadata.get("creationTimestamp", ""),
         )
 
@@ -187,7 +187,8 @@ def _encode(data: Mapping[str, str | None]) -> dict[str, str | None]:
     return {key: None if text is None else base64.b64encode(text.encode()).decode() for key, text in data.items()}
 
 
-def _decode(data: Mapping[str, str]) -> dict[str, str]:
+def decoded(data: Mapping[str, str]) -> dict[str, str]:
+    """The texts in a Secret's data."""
     texts = {}
     for key, encoded in data.items():
         try:

@@ -77,6 +77,13 @@ def failed_stop_reason(pod: Object) -> str | None:
     return f"The game failed as it stopped (exit code {end.get('exitCode')}); its last save may be incomplete."
 
 
+def killed_by_stop(pod: Object) -> bool:
+    """Whether the game of a deleted pod was killed as it stopped."""
+    end = termination(pod) or {}
+    killed = end.get("exitCode") == _KILLED and end.get("reason") != "ContainerStatusUnknown"
+    return killed or end.get("reason") == "OOMKilled"
+
+
 def exited_before_deletion(pod: Object) -> bool:
     """Whether the last run of a deleted pod's game ended before the deletion was requested."""
     between = seconds_between(deleted_at(pod), (termination(pod) or {}).get("finishedAt"))

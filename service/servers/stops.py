@@ -29,12 +29,14 @@ class Stop:
         at: When it ended; while it is still ending, when its deletion was requested.
         reason: What went wrong; None if nothing did.
         due: While the pod is still ending, when it has to have ended; otherwise None.
+        killed: Whether the game was killed.
     """
 
     pod: str
     at: str
     reason: str | None
     due: str | None = None
+    killed: bool = False
 
     def awaited(self, now: datetime) -> bool:
         """Whether the pod is still ending, or has ended so recently that this may not be recorded yet."""
@@ -56,4 +58,4 @@ def stop_of(statefulset: Object) -> Stop | None:
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
     is_valid = isinstance(pod, str) and isinstance(at, str) and isinstance(reason, str | None)
-    return Stop(pod, at, reason, due) if is_valid else None
+    return Stop(pod, at, reason, due, fields.get("killed") is True) if is_valid else None

@@ -16,7 +16,7 @@ from service.servers.spec import ServerSpec, Suspension, same, stored_options
 Values = dict[str, Any]
 
 # If only these values change, the pod template stays the same; all others may be part of it.
-_NOT_IN_POD = {"server", "diskGb", "service", "sftp", "networkPolicy", "test"}
+_NOT_IN_POD = {"server", "schedules", "diskGb", "service", "sftp", "networkPolicy", "test"}
 _PARTLY_NOT_IN_POD = {"rcon": {"visibility"}, "storage": {"className", "accessMode"}}
 
 
@@ -81,11 +81,6 @@ def restarted(values: Mapping[str, Any], now: datetime) -> Values:
     return {**started(values, True), "restartedAt": stamp(now)}
 
 
-def restarted_since(values: Mapping[str, Any], time: datetime) -> bool:
-    """Whether the server was restarted at `time` (in whole seconds) or later."""
-    return str(values.get("restartedAt") or "") >= stamp(time)
-
-
 def suspended(values: Mapping[str, Any], suspension: Suspension) -> Values:
     """The same values, for a stopped server that is suspended."""
     server = {**(values.get("server") or {}), "suspended": vars(suspension)}
@@ -98,6 +93,14 @@ def unsuspended(values: Mapping[str, Any]) -> Values:
     if isinstance(server := result.get("server"), dict):
         server.pop("suspended", None)
     return result
+
+
+def restarted_since(values: Mapping[str, Any], moment: datetime) -> bool:
+    """Whether the server was restarted at `moment` (in whole seconds) or later; an operator's own text is no time."""
+    try:
+        return datetime.fromisoformat(str(values.get("restartedAt") or "")) >= moment.replace(microsecond=0)
+    except (TypeError, ValueError):
+        return False
 
 
 def changed(current: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> Values:

@@ -217,6 +217,53 @@ def count_disks(disks: Callable[[], Iterable[Disk]]) -> None:
     REGISTRY.register(_Disks(disks))
 
 
+_events = Counter("gameserver_events", "Events written to the log, by type.", ["type"], registry=None)
+_event_lag = Histogram(
+    "gameserver_event_lag_seconds",
+    "From when something happened, in whole seconds, until its event was in the log.",
+    buckets=(0.5, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 300),
+    registry=None,
+)
+_events_waiting = Gauge(
+    "gameserver_events_waiting_seconds",
+    "For how long the active controller has been trying to write what it knows; 0 while nothing waits.",
+    registry=None,
+)
+_event_log_events = Gauge("gameserver_event_log_events", "Events in the log.", registry=None)
+_event_log_bytes = Gauge("gameserver_event_log_bytes", "Bytes in the log of events.", registry=None)
+_events_missed = Gauge(
+    "gameserver_event_changes_dropped",
+    "Changes of servers' objects that the active controller had no room for; their events may be missing.",
+    registry=None,
+)
+
+
+def show_events(waiting: Callable[[], float], dropped: Callable[[], float]) -> None:
+    """Add the metrics of the log of events, which only the active controller has.
+
+    Args:
+        waiting: For how many seconds something has waited to be written.
+        dropped: How many changes found no room.
+    """
+    for metric in (_events, _event_lag, _events_waiting, _event_log_events, _event_log_bytes, _events_missed):
+        if metric not in REGISTRY._collector_to_names:
+            REGISTRY.register(metric)
+    _events_waiting.set_function(waiting)
+    _events_missed.set_function(dropped)
+
+
+def count_event(type: str, lag: float) -> None:
+    """Count an event that was written `lag` seconds after it happened."""
+    _events.labels(type).inc()
+    _event_lag.observe(lag)
+
+
+def show_event_log(events: int, size: int) -> None:
+    """Show how many events the log has, and how many bytes."""
+    _event_log_events.set(events)
+    _event_log_bytes.set(size)
+
+
 def show_active(active: bool) -> None:
     """Show whether this pod is the active controller; the first call adds the metric."""
     if _active not in REGISTRY._collector_to_names:
@@ -235,6 +282,51 @@ def show_bulk(servers: Mapping[str, int], lag: float) -> None:
 def count_bulk_step(action: str, outcome: str) -> None:
     """Count one step of an operation that has ended."""
     _bulk_steps.labels(action, outcome).inc()
+
+
+_schedule_runs = Counter(
+    "gameserver_schedule_runs", "Runs of schedules that have ended, by outcome.", ["outcome"], registry=None
+)
+_schedule_lateness = Histogram(
+    "gameserver_schedule_lateness_seconds",
+    "How long after its due time each run began.",
+    buckets=(0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800),
+    registry=None,
+)
+_schedules_running = Gauge("gameserver_schedule_running", "Runs of schedules that are under way.", registry=None)
+_schedules_waiting = Gauge(
+    "gameserver_schedule_waiting",
+    "Schedules that are due, or have a step to do, and wait for a worker.",
+    registry=None,
+)
+_schedules_late = Gauge(
+    "gameserver_schedule_late_seconds", "For how long the one of them has waited that waits longest.", registry=None
+)
+_SCHEDULES = (_schedule_runs, _schedule_lateness, _schedules_running, _schedules_waiting, _schedules_late)
+"""Registered by `show_schedules`, because only the controller's pods have them."""
+
+
+def count_schedule_run(outcome: str) -> None:
+    """Count one run of a schedule that has ended, or was passed over, with this outcome."""
+    _schedule_runs.labels(outcome).inc()
+
+
+def count_schedule_lateness(seconds: float) -> None:
+    """Count one run of a schedule that began so long after it was due."""
+    _schedule_lateness.observe(seconds)
+
+
+def show_schedules(running: Callable[[], float], waiting: Callable[[], float], late: Callable[[], float]) -> None:
+    """Show how many runs are under way and how many schedules wait, and since when (seconds).
+
+    The first call adds the metrics of schedules.
+    """
+    if _schedule_runs not in REGISTRY._collector_to_names:
+        for collector in _SCHEDULES:
+            REGISTRY.register(collector)
+    _schedules_running.set_function(running)
+    _schedules_waiting.set_function(waiting)
+    _schedules_late.set_function(late)
 
 
 def serve(port: int) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from werkzeug.test import TestResponse
 
 from service.app import create_app
 from service.errors import OperationFailed
+from service.records.store import RecordStore
 from service.settings import Settings
 from service.telemetry import logs
 from service.tokens import TokensFile
@@ -22,6 +24,7 @@ from service.web.routes import access
 from tests.api.conftest import SIZES, Client
 from tests.support import tokens
 from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, FakeTokens, World
+from tests.support.memory_kube import LabelledKube
 
 CALLS = {
     "GET /api/v1/server/": "server:read",
@@ -40,8 +43,18 @@ CALLS = {
     "GET /api/v1/server/1/sftp": "server:read",
     "PUT /api/v1/server/1/sftp": "files",
     "GET /api/v1/disk/": "server:read",
+    "GET /api/v1/event/": "server:read",
     "GET /api/v1/game": "server:read",
 }
+SCHEDULE_CALLS = {
+    "GET /api/v1/server/1/schedule/": "schedule",
+    "GET /api/v1/server/1/schedule/nightly": "schedule",
+    "PUT /api/v1/server/1/schedule/nightly": "schedule",
+    "DELETE /api/v1/server/1/schedule/nightly": "schedule",
+    "POST /api/v1/server/1/schedule/nightly/run": "schedule",
+    "POST /api/v1/server/1/schedule/nightly/abort": "schedule",
+}
+"""The calls about schedules; test_schedules.py tests them."""
 TOKEN_CALLS = {
     "GET /api/v1/token": "token",
     "POST /api/v1/token": "token",
@@ -56,7 +69,19 @@ OPERATION_CALLS = {
     "POST /api/v1/operation/<operation>/cancel": "server:read",
 }
 """The calls about operations, which need the scope of the action too; test_operations.py tests them."""
+
+WEBHOOK_CALLS = {
+    "GET /api/v1/webhook": "webhook",
+    "GET /api/v1/webhook/<webhook:name>": "webhook",
+    "PUT /api/v1/webhook/<webhook:name>": "webhook",
+    "DELETE /api/v1/webhook/<webhook:name>": "webhook",
+    "POST /api/v1/webhook/<webhook:name>/rotate": "webhook",
+    "POST /api/v1/webhook/<webhook:name>/test": "webhook",
+    "GET /api/v1/webhook/<webhook:name>/delivery": "webhook",
+}
+"""The calls about webhooks; test_webhooks.py tests them."""
 BODIES = {
+    "PUT /api/v1/server/1/schedule/some": {"cron": "H 4 * * *", "steps": [{"stop": {}}]},
     "POST": SIZES,
     "PUT /api/v1/server/1/sftp": {"password": True},
     "PATCH /api/v1/server/1/": {},
@@ -71,7 +96,9 @@ HOLDERS = {"reader": READ, "operator": READ | OPERATE, "shop": READ | OPERATE | 
 def client(world: World, settings: Settings) -> Client:
     """A client of an API with file access."""
     settings = replace(settings, sftp_namespace="gameserver-sftp")
-    return Client(create_app(settings, FakeCluster(world), FakeReleases(world), FakeAccounts()).test_client())
+    records = partial(RecordStore, LabelledKube(), settings.servers_namespace)
+    app = create_app(settings, FakeCluster(world), FakeReleases(world), FakeAccounts(), records=records)
+    return Client(app.test_client())
 
 
 def send(client: Client, call: str, token: str = "shop", id: int = 1, **more: Any) -> TestResponse:
@@ -83,13 +110,16 @@ def send(client: Client, call: str, token: str = "shop", id: int = 1, **more: An
 
 def test_the_table_of_calls_is_complete(client: Client) -> None:
     """It has every route and method that needs a token, with the scope."""
+    names = {"<id:id>": "1", "<name:name>": "nightly"}
     declared = {
-        f"{method} {re.sub('<any[^>]*>', 'primary', route.rule.replace('<id:id>', '1'))}": route.access.scope
+        f"{method} {re.sub('<any[^>]*>', 'primary', re.sub('<[a-z]+:[a-z]+>', lambda m: names[m[0]], route.rule))}": (
+            route.access.scope
+        )
         for route in client.flask.application.extensions["routes"]
         if route.access.scope is not None
         for method in route.methods
     }
-    assert declared == CALLS | TOKEN_CALLS | OPERATION_CALLS
+    assert declared == CALLS | OPERATION_CALLS | SCHEDULE_CALLS | TOKEN_CALLS | WEBHOOK_CALLS
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -115,7 +145,11 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
 
 
 @pytest.mark.parametrize(
-    "call", [*CALLS, *TOKEN_CALLS, *OPERATION_CALLS, "GET /nope", "PUT /api/v1/server/1/", "GET /api/v1/server/0/"]
+    "call",
+    [
+        *(*CALLS, *TOKEN_CALLS, *OPERATION_CALLS, *WEBHOOK_CALLS),
+        *("GET /nope", "PUT /api/v1/server/1/", "GET /api/v1/server/0/"),
+    ],
 )
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic c2hvcDpzaG9w", "Bearer "])
 def test_a_call_without_a_valid_token_reveals_nothing(stranger: FlaskClient, call: str, header: str | None) -> None:

@@ -6,18 +6,23 @@ import json
 import re
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from local.paths import ROOT
 from service.app import create_app
 from service.kube.times import now
+from service.records.store import RecordStore
+from service.schedules import runs, spec
 from service.servers.idle import Outlook
+from service.servers.names import SCHEDULE_RUNS
 from service.servers.usage import Usage
 from service.settings import Settings
 from service.tokens import TokensFile
 from tests.api.conftest import SIZES, Client
 from tests.docs.snippets import block
 from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, FakeTokens, World
+from tests.support.webhooks import Place
 
 
 def test_the_error_is_answered_as_written(client: Client) -> None:
@@ -145,6 +150,37 @@ def test_a_login_link_is_answered_as_written(world: World, settings: Settings) -
     assert actual.keys() == documented.keys()
     assert actual["link"].startswith(documented["link"].removesuffix("…"))
     assert len(actual["expires"]) == len(documented["expires"])
+
+
+def test_a_schedule_is_set_as_written(client: Client, world: World) -> None:
+    """The request in docs/api.md is accepted, and after a run the answer has the part that is shown."""
+    method, path, body = block("docs/api.md", "PUT /api/v1/server/4711/schedule").split(maxsplit=2)
+    client.post("/api/v1/server/4711/", SIZES)
+    assert client.call(method, path, json.loads(body)).status_code == 201
+    documented = json.loads("{" + block("docs/api.md", '"next_run"') + "}")
+    created = spec.of_values(world.values[4711]["schedules"])["nightly"].created
+    shown = documented["last_run"]
+    due, started, finished = (datetime.fromisoformat(shown[name]) for name in ("due", "started", "finished"))
+    run = runs.at_step(runs.begun(None, created, due, "a", started, 1), created, due, "a", 1, "restart")
+    run = runs.ended(run, created, due, "a", finished, "succeeded")
+    annotations = world.statefulsets[4711]["metadata"]["annotations"]
+    annotations[SCHEDULE_RUNS] = runs.changed(None, "nightly", lambda _: run)
+    actual = client.get(path).json or {}
+    assert {name: actual[name] for name in ("paused", "last_run")} == {
+        name: documented[name] for name in ("paused", "last_run")
+    }
+    assert len(actual["next_run"]) == len(documented["next_run"])
+
+
+def test_a_webhook_is_answered_as_written(world: World, settings: Settings) -> None:
+    """The answer is that of docs/api.md, except for the secret and the time."""
+    place = Place()
+    records = partial(RecordStore, place.kube, settings.servers_namespace)
+    app = create_app(settings, FakeCluster(world), FakeReleases(world), records=records, webhooks=place.webhooks)
+    actual, documented = call_example("docs/api.md", "PUT /api/v1/webhook/shop ", Client(app.test_client()))
+    assert actual | {"secret": "", "created": ""} == documented | {"secret": "", "created": ""}
+    assert actual["secret"].startswith(documented["secret"].removesuffix("…"))
+    assert len(actual["created"]) == len(documented["created"])
 
 
 def _tokens(settings: Settings) -> FakeTokens:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service.servers.names import SERVER
+from service.servers.names import SCHEDULES, SERVER
 from tests.charts import installed
 from tests.charts.rendering import CHARTS, CI_FILES, Manifest, case, chart_of, merged, render
 
@@ -47,6 +47,28 @@ def test_an_upgrade_with_reuse_values_keeps_the_objects(chart: str, name: str, t
     folder = copied(chart, tmp_path)
     (folder / "values.yaml").write_text(json.dumps(merged(earlier["defaults"], release["values"])))
     assert kept(chart, render(chart, release["values"], release=release["release"], folder=folder), name)
+
+
+def test_an_earlier_charts_release_takes_schedules_and_its_pod_stays(tmp_path: Path) -> None:
+    """`--reuse-values` with that chart's defaults, which know no schedules. Only the annotation is new."""
+    earlier = installed.read("gameserver")
+    nightly = {
+        "cron": "H 4 * * *",
+        "timezone": "Europe/Berlin",
+        "steps": [{"restart": {}}],
+        "by": {"token": "shop", "since": "2026-06-01T00:00:00Z", "scopes": ["server:power"]},
+    }
+    folder = copied("gameserver", tmp_path)
+    for release in earlier["releases"].values():
+        manifests = []
+        for more in ({}, {"schedules": {"nightly": nightly}}):
+            values = merged(release["values"], more)
+            (folder / "values.yaml").write_text(json.dumps(merged(earlier["defaults"], values)))
+            rendered = render("gameserver", values, release=release["release"], folder=folder)
+            manifests.append(rendered[f"StatefulSet/{release['release']}"])
+        without, with_schedules = manifests
+        assert json.loads(with_schedules["metadata"]["annotations"].pop(SCHEDULES)) == {"nightly": nightly}
+        assert with_schedules == without
 
 
 def test_an_earlier_charts_release_can_be_suspended_and_stays_so(tmp_path: Path) -> None:

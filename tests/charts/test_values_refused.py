@@ -17,6 +17,8 @@ TOKENS = {"tokens": {"existingSecret": "mine"}}
 TEXTS = {"game": "name: a\n", "values": "{}\n", "options": "{}"}
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("api", {**TOKENS, "webhooks": {"allowed": ["10.1.2.3"]}}, "at '/webhooks/allowed/0'"),
+    ("api", {**TOKENS, "webhooks": {"refused": ["inside"]}}, "at '/webhooks/refused/0'"),
     ("gameserver", {"ramGb": 0}, "at '/ramGb': minimum: got 0, want 1"),
     ("gameserver", {"ramGb": "2"}, "at '/ramGb': got string, want integer"),
     ("gameserver", {"ramGb": 2.5}, "at '/ramGb': got number, want integer"),

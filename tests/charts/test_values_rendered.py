@@ -6,6 +6,7 @@ them fails a test.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -19,6 +20,13 @@ GAME = POD + "containers.0."
 TOLERATION = {"key": "games", "operator": "Exists", "effect": "NoSchedule"}
 AFFINITY: dict[str, Any] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
 BEHAVIOR = {"scaleDown": {"stabilizationWindowSeconds": 60}}
+SCHEDULE = {
+    "by": {"customer": "acme", "scopes": ["server:power"], "since": "2026-06-01T00:00:00Z", "token": "shop"},
+    "cron": "H 4 * * *",
+    "enabled": True,
+    "steps": [{"stop": {}}, {"wait": 60}, {"start": {}}],
+    "timezone": "Europe/Berlin",
+}
 PEER = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
 
 # value → (what it is set to, [(manifest, path, expected)], other values that it needs)
@@ -50,6 +58,12 @@ GAMESERVER: dict[str, Case] = {
         {},
     ),
     "replicas": one(0, S, "spec.replicas"),
+    "schedules": one(
+        {"nightly": SCHEDULE},
+        S,
+        "metadata.annotations.gameserver~schedules",
+        json.dumps({"nightly": SCHEDULE}, separators=(",", ":")),
+    ),
     # A rendered install is revision 1.
     "keepPodInRevision": one(1, S, "spec.updateStrategy.rollingUpdate.partition"),
     "restartedAt": one("now", S, "spec/template/metadata/annotations", {"gameserver/restarted-at": "now"}),
@@ -316,7 +330,33 @@ API: dict[str, Case] = {
         "p",
         metrics={"prometheusRule": {"enabled": True}},
     ),
+    "webhooks.forCustomers": (
+        True,
+        [(D, "env WEBHOOKS_FOR_CUSTOMERS", "true"), (CONTROLLER, "env WEBHOOKS_FOR_CUSTOMERS", "true")],
+        {},
+    ),
+    "webhooks.allowed": (
+        ["10.1.2.0/24", "fd00::/64"],
+        [
+            (D, "env WEBHOOK_ALLOWED", "10.1.2.0/24,fd00::/64"),
+            (CONTROLLER, "env WEBHOOK_ALLOWED", "10.1.2.0/24,fd00::/64"),
+            ("NetworkPolicy/api-controller", "spec.egress.2.to.3.ipBlock.cidr", "10.1.2.0/24"),
+            ("NetworkPolicy/api-controller", "spec.egress.2.to.4.ipBlock.cidr", "fd00::/64"),
+        ],
+        {"networkPolicy": {"enabled": True}},
+    ),
+    "webhooks.refused": (
+        ["8.8.8.0/24", "2001:4860::/32"],
+        [
+            (D, "env WEBHOOK_REFUSED", "8.8.8.0/24,2001:4860::/32"),
+            (CONTROLLER, "env WEBHOOK_REFUSED", "8.8.8.0/24,2001:4860::/32"),
+            ("NetworkPolicy/api-controller", "spec.egress.2.to.0.ipBlock.except.8", "8.8.8.0/24"),
+            ("NetworkPolicy/api-controller", "spec.egress.2.to.1.ipBlock.except.3", "2001:4860::/32"),
+        ],
+        {"networkPolicy": {"enabled": True}},
+    ),
     "controller.replicaCount": one(3, CONTROLLER, "spec.replicas"),
+    "controller.operationsAtOnce": one(3, CONTROLLER, "env CONTROLLER_OPERATIONS_AT_ONCE", "3"),
     "controller.resources.requests.cpu": one("1", CONTROLLER, GAME + "resources.requests.cpu"),
     "controller.resources.requests.memory": one("1Gi", CONTROLLER, GAME + "resources.requests.memory"),
     "controller.resources.limits.memory": one("2Gi", CONTROLLER, GAME + "resources.limits.memory"),
@@ -330,6 +370,7 @@ API: dict[str, Case] = {
             (CONTROLLER, POD + "serviceAccountName", "other"),
             ("RoleBinding/api-controller", "subjects.0.name", "other"),
             ("RoleBinding/api-controller-tokens", "subjects.0.name", "other"),
+            ("RoleBinding/api-controller-webhooks", "subjects.0.name", "other"),
             ("ClusterRoleBinding/gameserver-system-api-controller", "subjects.0.name", "other"),
         ],
         {},
@@ -361,6 +402,10 @@ API: dict[str, Case] = {
                 ("ClusterRoleBinding", "gameserver-system-api"),
                 ("Role", "api-controller"),
                 ("RoleBinding", "api-controller"),
+                ("Role", "api-webhooks"),
+                ("RoleBinding", "api-webhooks"),
+                ("Role", "api-controller-webhooks"),
+                ("RoleBinding", "api-controller-webhooks"),
                 ("Role", "api-controller-tokens"),
                 ("RoleBinding", "api-controller-tokens"),
                 ("ClusterRole", "gameserver-system-api-controller"),

@@ -66,7 +66,7 @@ class Cluster:
             headers={"Authorization": f"Bearer {token or self.api_token}"},
             timeout=30,
         )
-        for kind in ("password", "token"):
+        for kind in ("password", "token", "secret"):
             if f'"{kind}":"' in response.text and response.ok:
                 self.secrets[f"{method} {path}"] = response.json()[kind]
         return response

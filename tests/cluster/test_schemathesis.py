@@ -38,16 +38,20 @@ _NONE = _FIRST + 3
 
 @pytest.fixture(scope="session")
 def published(shared_cluster: Cluster) -> Iterator[Any]:
-    """The document that the API publishes. Servers and tokens that the calls create are deleted at the end."""
+    """The document that the API publishes. Servers, tokens and webhooks that the calls make are deleted at the end."""
     schema = schemathesis.openapi.from_url(f"{shared_cluster.api_url}/openapi.json")
     schema.hook(map_path_parameters)
     schema.hook(map_body)
+    schema.hook(map_query)
     for server in _SERVERS[:2]:
         shared_cluster.create(server, start=False)
     before = _token_names(shared_cluster)
+    webhooks_before = _webhook_names(shared_cluster)
     yield schema
     for name in _token_names(shared_cluster) - before:
         shared_cluster.done("DELETE", f"/api/v1/token/{name}")
+    for name in _webhook_names(shared_cluster) - webhooks_before:
+        shared_cluster.done("DELETE", f"/api/v1/webhook/{name}")
     for server in (*_SERVERS, _NONE):
         until(partial(_erased, shared_cluster, server), 60, f"server {server} is not erased")
 
@@ -60,6 +64,10 @@ def _token_names(cluster: Cluster) -> set[str]:
     return {token["name"] for token in cluster.done("GET", "/api/v1/token")["tokens"]}
 
 
+def _webhook_names(cluster: Cluster) -> set[str]:
+    return {webhook["name"] for webhook in cluster.done("GET", "/api/v1/webhook")["webhooks"]}
+
+
 def map_path_parameters(context: Any, path_parameters: Any) -> Any:
     """Use our own ids. Start and restart get the one without a server, so that no game starts."""
     if isinstance(path_parameters, dict) and type(path_parameters.get("id")) is int and path_parameters["id"] > 0:
@@ -70,11 +78,20 @@ def map_path_parameters(context: Any, path_parameters: Any) -> Any:
 
 
 def map_body(context: Any, body: Any) -> Any:
-    """Create with `start: false`, unless the value of `start` is invalid."""
+    """Create servers with `start: false` and webhooks with `enabled: false`, unless these values are invalid."""
+    webhook = context.operation.method.upper() == "PUT" and context.operation.path.startswith("/api/v1/webhook/")
+    if webhook and isinstance(body, dict) and body.get("enabled", True) is True:
+        return {**body, "enabled": False}
     creates = context.operation.method.upper() == "POST" and context.operation.path.startswith("/api/v1/server/")
     if creates and isinstance(body, dict) and body.get("start", True) is True:
         return {**body, "start": False}
     return body
+
+
+def map_query(context: Any, query: Any) -> Any:
+    """Do not wait for events."""
+    is_number = isinstance(query, dict) and type(query.get("wait")) is int
+    return {**query, "wait": min(query["wait"], 0)} if is_number else query
 
 
 def wrong_answers(operation: Any, mode: GenerationMode, examples: int, cluster: Cluster) -> list[str]:

@@ -124,6 +124,10 @@ def present_secrets(cluster: Cluster) -> dict[str, str]:
                 present[f"the host key in {secret['metadata']['name']}"] = text.splitlines()[1]
             elif name == "password-hash":
                 present[f"the password's hash in {secret['metadata']['name']}"] = text
+    webhooks = json.loads(cluster.run("kubectl", "-n", NAMESPACE, "get", "secret", "api-webhook-secrets", "-o", "json"))
+    for uid, packed in (webhooks.get("data") or {}).items():
+        for entry in json.loads(base64.b64decode(packed))["secrets"]:
+            present[f"a secret of the webhook {uid}"] = entry["secret"]
     return present
 
 
@@ -180,6 +184,13 @@ def use_everything(cluster: Cluster, server: int, marker: str) -> tuple[dict[str
     until(lambda: greets(*address), 15, "nobody answers at the SFTP port", not_yet=(OSError,))
     until(lambda: log_in(*address, account["user"], account["password"]), 15, "the new password does not work")
     assert not log_in(*address, account["user"], tried["wrong sftp"])
+    # The host does not exist.
+    webhook = f"/api/v1/webhook/of-{server}"
+    cluster.done("PUT", webhook, {"url": "https://shop.example/events", "server": server})
+    cluster.done("POST", f"{webhook}/rotate")
+    cluster.done("POST", f"{webhook}/test")
+    until(lambda: cluster.done("GET", f"{webhook}/delivery")["deliveries"], 30, "the webhook was not tested")
+    cluster.done("DELETE", webhook)
     # A password in the place of the user name.
     assert not log_in(*address, tried["wrong user"], account["password"])
     assert not log_in(*address, account["password"], tried["wrong sftp"])

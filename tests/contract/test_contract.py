@@ -382,6 +382,12 @@ def test_an_annotation_is_written_by_compare_and_set(interfaces: Interfaces, new
 
     assert cluster.annotate(id, "uid-1", "gameserver/test", write("one")) == "one"
     interfaces.releases.change(id, lambda values: {**values, "ramGb": 2})
+
+    def refuse(text: str | None) -> str | None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        cluster.annotate(id, "uid-1", "gameserver/test", refuse)
     assert cluster.annotate(id, "uid-1", "gameserver/test", write("two")) == "two"
     assert cluster.annotate(id, "uid-1", "gameserver/test", write(None)) is None
     assert cluster.annotate(id, "uid-1", "gameserver/test", write(None)) is None

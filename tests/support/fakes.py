@@ -27,7 +27,7 @@ from service.errors import (
 from service.files.accounts import Account
 from service.kube.types import Object
 from service.operations.interfaces import Listener
-from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE
+from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, SCHEDULES
 from service.servers.objects import Objects, RconPassword, ServerObjects
 from service.servers.restored import taken_up
 from service.servers.spec import never_used, server_uid
@@ -101,8 +101,10 @@ class World:
         record |= {key: server[name] for key, name in idle.items() if server.get(name)}
         replicas = values.get("replicas", 1)
         annotations = {ANNOTATION: json.dumps(record)}
+        schedules = {SCHEDULES: json.dumps(values["schedules"])} if values.get("schedules") else {}
         # Helm leaves annotations alone that others have written.
-        others = self.statefulsets.get(id, {}).get("metadata", {}).get("annotations", {})
+        others = dict(self.statefulsets.get(id, {}).get("metadata", {}).get("annotations", {}))
+        others.pop(SCHEDULES, None)
         metadata = {
             "name": name,
             "namespace": NAMESPACE,
@@ -110,7 +112,7 @@ class World:
             "creationTimestamp": TIME,
         }
         self.statefulsets[id] = {
-            "metadata": {**metadata, "annotations": {**others, **annotations}},
+            "metadata": {**metadata, "annotations": {**others, **annotations, **schedules}},
             "spec": {"replicas": replicas, "template": {"spec": {"containers": [{"name": "game"}]}}},
             "status": {},
         }
@@ -223,6 +225,7 @@ class FakeCluster:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self._annotating = threading.RLock()
 
     def server(self, id: int) -> ServerObjects:
         self.world.check()
@@ -250,13 +253,20 @@ class FakeCluster:
 
     def annotate(self, id: int, uid: str, name: str, change: Callable[[str | None], str | None]) -> str | None:
         self.world.check()
-        statefulset = self.world.statefulsets.get(id)
-        if statefulset is None or server_uid(self._objects(id)) != uid:
-            raise ServerNotFound
-        annotations = statefulset["metadata"].setdefault("annotations", {})
-        text = change(annotations.pop(name, None))
-        if text is not None:
-            annotations[name] = text
+        with self._annotating:
+            statefulset = self.world.statefulsets.get(id)
+            if statefulset is None or server_uid(ServerObjects(id, statefulset)) != uid:
+                raise ServerNotFound
+            annotations = dict(statefulset["metadata"].get("annotations", {}))
+            old = annotations.pop(name, None)
+            text = change(old)
+            if text == old:
+                return text
+            if text is not None:
+                annotations[name] = text
+            now = {**statefulset, "metadata": {**statefulset["metadata"], "annotations": annotations}}
+            self.world.statefulsets[id] = now
+            self.world.tell(id, "statefulset", statefulset, now)
         return text
 
     def service(self, name: str) -> Object | None:

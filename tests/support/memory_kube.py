@@ -154,7 +154,10 @@ class WatchedKube(MemoryKube):
 
 
 class LabelledKube(MemoryKube):
-    """One whose lists and watches show the objects of the collection that have the labels of `labelSelector`."""
+    """One whose lists and watches show the objects of the collection that `labelSelector` and `fieldSelector` select.
+
+    Of fields, only an object's name can be selected.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,6 +214,8 @@ def _is_listed(collection: str, query: dict[str, Any], path: str, item: Object) 
     selectors = [part.partition("=") for part in query.get("labelSelector", "").split(",") if part]
     labels = item["metadata"].get("labels", {})
     in_collection = path.rpartition("/")[0] == collection
+    if query.get("fieldSelector", "") not in ("", f"metadata.name={path.rpartition('/')[2]}"):
+        return False
     return in_collection and all(labels.get(name) == text if sign else name in labels for name, sign, text in selectors)
 
 

@@ -68,6 +68,14 @@ helm.sh/chart: {{ include "gameserver-api.chart" . }}
 {{- include "gameserver-api.fullname" . }}-issued-tokens
 {{- end -}}
 
+{{- define "gameserver-api.webhooksSecret" -}}
+{{- include "gameserver-api.fullname" . }}-webhooks
+{{- end -}}
+
+{{- define "gameserver-api.webhookSecretsSecret" -}}
+{{- include "gameserver-api.fullname" . }}-webhook-secrets
+{{- end -}}
+
 {{- define "gameserver-api.gamesConfigMap" -}}
 {{- if and .Values.games .Values.existingGamesConfigMap -}}
 {{- fail "set either games or existingGamesConfigMap, not both" -}}
@@ -112,6 +120,16 @@ server-values.yaml: {{ .Values.serverValues | toYaml | quote }}
   value: {{ include "gameserver-api.tokensSecret" . | quote }}
 - name: ISSUED_TOKENS_SECRET
   value: {{ include "gameserver-api.issuedTokensSecret" . | quote }}
+- name: WEBHOOKS_SECRET
+  value: {{ include "gameserver-api.webhooksSecret" . | quote }}
+- name: WEBHOOK_SECRETS_SECRET
+  value: {{ include "gameserver-api.webhookSecretsSecret" . | quote }}
+- name: WEBHOOKS_FOR_CUSTOMERS
+  value: {{ (.Values.webhooks).forCustomers | default false | quote }}
+- name: WEBHOOK_ALLOWED
+  value: {{ join "," (.Values.webhooks).allowed | quote }}
+- name: WEBHOOK_REFUSED
+  value: {{ join "," (.Values.webhooks).refused | quote }}
 - name: SERVER_VALUES_FILE
   value: /etc/gameserver-api/config/server-values.yaml
 {{- if include "gameserver-api.gamesConfigMap" . }}
@@ -144,6 +162,8 @@ server-values.yaml: {{ .Values.serverValues | toYaml | quote }}
 - name: DISK_IMAGE_PULL_SECRETS
   value: {{ range $index, $secret := . }}{{ if $index }},{{ end }}{{ $secret.name }}{{ end }}
 {{- end }}
+- name: CONTROLLER_OPERATIONS_AT_ONCE
+  value: {{ int ((.Values.controller).operationsAtOnce | default 8) | quote }}
 - name: HELM_PROCESSES
   value: {{ int .Values.helmProcesses | quote }}
 {{- /* A release of an earlier chart may be upgraded with --reuse-values, which leaves new values out. */ -}}

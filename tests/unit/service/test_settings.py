@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ def test_every_variable_is_read() -> None:
         "ACCEPTED_EULAS": "minecraft, other,", "MIN_RAM_GB": "3", "MAX_RAM_GB": "4", "MIN_DISK_GB": "5",
         "MAX_DISK_GB": "6", "EXTERNAL_HOST": "i", "HELM": "j", "HELM_PROCESSES": "7", "LOG_LEVEL": "DEBUG",
         "DRAIN_SECONDS": "8", "TOKENS_SECRET": "k", "ISSUED_TOKENS_SECRET": "l",
+        "WEBHOOKS_SECRET": "p", "WEBHOOK_SECRETS_SECRET": "q", "WEBHOOKS_FOR_CUSTOMERS": "true",
+        "WEBHOOK_ALLOWED": "10.1.2.0/24, fd00::/64", "WEBHOOK_REFUSED": "8.8.8.0/24",
         "LOG_FORMAT": "console", "DISK_IMAGE": "m", "DISK_IMAGE_PULL_SECRETS": "n,o",
         "IDLE_STOP_DEFAULT": "20", "IDLE_STOP_MIN": "15", "IDLE_STOP_MAX": "30", "IDLE_MINUTE_SECONDS": "1",
     }  # fmt: skip
@@ -32,6 +35,9 @@ def test_every_variable_is_read() -> None:
         accepted_eulas=frozenset({"minecraft", "other"}), min_ram_gb=3, max_ram_gb=4, min_disk_gb=5, max_disk_gb=6,
         external_host="i", helm="j", helm_processes=7, log_level="debug", drain_seconds=8,
         tokens_secret="k", issued_tokens_secret="l",
+        webhooks_secret="p", webhook_secrets_secret="q", webhooks_for_customers=True,
+        webhook_allowed=(ip_network("10.1.2.0/24"), ip_network("fd00::/64")),
+        webhook_refused=(ip_network("8.8.8.0/24"),),
         log_format="console", disk_image="m", disk_image_pull_secrets=("n", "o"),
         idle_stop_default=20, idle_stop_min=15, idle_stop_max=30, idle_minute_seconds=1,
     )  # fmt: skip
@@ -47,6 +53,9 @@ def test_every_variable_is_read() -> None:
         ({"IDLE_STOP_MIN": "9", "IDLE_STOP_MAX": "8"}, "IDLE_STOP_MIN=9 is larger than IDLE_STOP_MAX=8"),
         ({"IDLE_STOP_DEFAULT": "5"}, "IDLE_STOP_DEFAULT=5: must be 0, or from 10 to 1440"),
         ({"IDLE_MINUTE_SECONDS": "61"}, "IDLE_MINUTE_SECONDS='61': must be a whole number from 1 to 60"),
+        ({"WEBHOOKS_FOR_CUSTOMERS": "yes"}, "WEBHOOKS_FOR_CUSTOMERS='yes': must be true or false"),
+        ({"WEBHOOK_ALLOWED": "10.0.0.1/8"}, "WEBHOOK_ALLOWED: must be ranges of addresses .*10.0.0.1/8 has host bits"),
+        ({"WEBHOOK_REFUSED": "inside"}, "WEBHOOK_REFUSED: must be"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL='loud'"),
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT='xml': must be json or console"),
         ({"PORT": "80800"}, "PORT='80800': must be a whole number from 1 to 65535"),

@@ -105,15 +105,17 @@ def test_a_stop_is_recorded_with_what_went_wrong(end: dict[str, Any], reason: st
     """The kubelet reports the end before the pod is deleted, and again as it is deleted; the record stays the same."""
     cluster = Cluster()
     stopping, stopped = pod(RUNS, **DELETED), pod(end, **DELETED)
+    was_killed = reason is not None and reason.endswith("unsaved progress is lost.")
+    stop = Stop("one", end["state"]["terminated"]["finishedAt"], reason, killed=was_killed)
     assert cluster.pod(pod(RUNS), stopping) == Stop("one", REQUESTED, None, LATE)
-    assert cluster.pod(stopping, stopped) == Stop("one", end["state"]["terminated"]["finishedAt"], reason)
+    assert cluster.pod(stopping, stopped) == stop
     writes = cluster.kube.asked.count(f"PATCH {PATH}")
     # The kubelet deletes the pod in the end, once everything is cleaned up.
     last_deletion: dict[str, Any] = {"deletionTimestamp": "2026-01-31T12:02:05Z", "deletionGracePeriodSeconds": 0}
     final = pod(end, **last_deletion)
     assert cluster.pod(stopped, final) == cluster.pod(final, final, deleted=True)
     recorded = stop_of(cluster.kube.objects[PATH])
-    assert recorded == Stop("one", end["state"]["terminated"]["finishedAt"], reason)
+    assert recorded == stop
     # Another replica is late.
     assert cluster.pod(pod(RUNS), stopping) is not None
     assert cluster.kube.asked.count(f"PATCH {PATH}") == writes == 2

@@ -21,7 +21,8 @@ from service.operations.context import Context
 from service.players.counts import PlayerCounts
 from service.players.query import Query, Unknown
 from service.records.store import RecordStore
-from service.servers.names import IDLE
+from service.schedules import runs
+from service.servers.names import IDLE, SCHEDULE_RUNS, SCHEDULES
 from service.servers.objects import Objects
 from service.settings import Settings
 from service.telemetry.metrics import REGISTRY
@@ -42,8 +43,6 @@ class Play:
         # What the games say; None for no answer.
         self.players: dict[int, int | None] = {}
         self.asked: list[int] = []
-        # When the next schedule of a server is due.
-        self.schedules: dict[int, datetime] = {}
         games = {"teeworlds": SimpleNamespace(query=Query("teeworlds")), "luanti": SimpleNamespace(query=None)}
         self.context = Context(
             settings=Settings(),
@@ -54,6 +53,8 @@ class Play:
             games=cast("dict[str, Game]", games),
             operator_values={},
             records=partial(RecordStore, cast(Any, self.kube), "gameservers"),
+            events=None,
+            webhooks=None,
         )
         monkeypatch.setattr(PlayerCounts, "on", lambda _, objects: self._answer(objects))
         self.controller = self.another()
@@ -69,7 +70,7 @@ class Play:
 
     def another(self) -> IdleStop:
         """A controller that has asked nobody yet."""
-        return IdleStop(self.context, lambda: self.now, lambda objects, moment: self.schedules.get(objects.id))
+        return IdleStop(self.context, lambda: self.now)
 
     def server(self, id: int, players: int | None = 0, *, minutes: int = 10, game: str = "teeworlds") -> None:
         """Create a running server on which so many play."""
@@ -100,6 +101,10 @@ class Play:
             ids.append(id)
             self.controller.stop(self.term, id, uid)
         return ids
+
+    def annotate(self, id: int, name: str, text: str) -> None:
+        """Write an annotation of the server."""
+        self.world.statefulsets[id]["metadata"]["annotations"][name] = text
 
     def annotation(self, id: int) -> dict[str, Any] | None:
         text = self.world.statefulsets[id]["metadata"]["annotations"].get(IDLE)
@@ -259,18 +264,37 @@ def test_unknown_is_never_empty(play: Play) -> None:
     assert play.stop_due() == [5]
 
 
+def schedule(cron: str) -> str:
+    """The annotation with a schedule."""
+    by = {"token": "shop", "since": "2026-01-01T00:00:00Z", "scopes": ["server:power"]}
+    return json.dumps({"s": {"cron": cron, "timezone": "UTC", "steps": [{"restart": {}}], "by": by}})
+
+
 def test_a_schedule_that_is_about_to_run_keeps_a_server_up(play: Play) -> None:
     """Whether it is known when the stop is due or only by the last question."""
     play.server(4)
     play.server(5)
-    play.schedules[4] = START + timedelta(minutes=20)
+    play.annotate(4, SCHEDULES, schedule("20 12 * * *"))
     play.rounds(10.5)
     found = play.annotation(4)
     assert found is not None
     assert found["kept_up_by"] == {"slug": "schedule", "detail": "A schedule is due at 2026-01-31T12:20:00Z."}
-    play.schedules[5] = START + timedelta(minutes=20)
+    play.annotate(5, SCHEDULES, schedule("20 12 * * *"))
     assert play.stop_due() == [5]
     assert [play.world.values[id]["replicas"] for id in (4, 5)] == [1, 1]
+
+
+def test_a_schedule_that_runs_keeps_a_server_up(play: Play) -> None:
+    """Its next step finds the server as the step before has left it."""
+    play.server(4)
+    run = runs.Run("created", START, started=START, runner="me", step=1, steps=2, action="wait")
+    play.annotate(4, SCHEDULE_RUNS, runs.changed(None, "s", lambda _: run) or "")
+    play.rounds(20)
+    assert play.stop_due() == []
+    play.annotate(4, SCHEDULE_RUNS, "{}")
+    play.rounds(0.5)
+    assert play.stop_due() == [4]
+    assert play.world.values[4]["replicas"] == 0
 
 
 def test_who_cannot_be_asked_is_not(play: Play) -> None:

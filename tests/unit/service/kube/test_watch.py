@@ -263,6 +263,23 @@ def test_a_listener_is_called_with_each_object(pauses: list[float]) -> None:
     ]
 
 
+def test_a_listener_hears_of_what_is_gone_from_a_new_list(pauses: list[float]) -> None:
+    """With the last version that was seen, as if the watch had received its deletion."""
+    kube = MemoryKube()
+    kube.lists = [[item(1), item(2)], [item(2, 5)]]
+    calls: list[tuple[Any, ...]] = []
+    watching = Watch(kube, KIND, lambda *call: calls.append(call))
+
+    def count(method: str, path: str) -> None:
+        if len(kube.asked) > 3:
+            raise Stop
+
+    kube.before = count
+    with pytest.raises(Stop):
+        watching._run()
+    assert calls[2:] == [(1, item(1), item(1), True), (2, item(2), item(2, 5), False)]
+
+
 def test_nodes_are_read_on_demand_and_kept_for_some_seconds() -> None:
     """Only the fields that a state needs are kept."""
     kube = MemoryKube()

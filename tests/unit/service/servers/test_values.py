@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
+
 from service.servers.spec import ServerSpec, Suspension, spec_of_values
 from service.servers.values import (
     changed,
@@ -12,6 +14,7 @@ from service.servers.values import (
     idle_stopped,
     reachable,
     restarted,
+    restarted_since,
     restarts,
     started,
     suspended,
@@ -174,3 +177,21 @@ def test_with_one_address_for_all_nodes_every_node_accepts_traffic() -> None:
     assert reachable({"ramGb": 1}, "play.example") == {"ramGb": 1, **cluster}
     local = {"service": {"externalTrafficPolicy": "Local", "type": "NodePort"}}
     assert reachable(local, "play.example") == local
+
+
+@pytest.mark.parametrize(
+    ("text", "since"),
+    [
+        ("2026-01-31T12:00:00Z", True),
+        ("2026-01-31T12:00:01Z", True),
+        ("2026-01-31T11:59:59Z", False),
+        ("2026-01-31T12:00:00", False),
+        ("now", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_a_restart_that_was_done_is_known(text: str | None, since: bool) -> None:
+    """To the second. What an operator has written there by hand says nothing."""
+    moment = datetime(2026, 1, 31, 12, 0, 0, 500_000, tzinfo=UTC)
+    assert restarted_since({"restartedAt": text}, moment) is since

@@ -1,0 +1,128 @@
+"""The controller observes the servers: nothing is lost, nothing is kept twice, and all of it is bounded."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.controller import observe
+from service.controller.observe import Observer
+from service.errors import ClusterUnavailable
+from service.events.facts import Facts
+from tests.support.event_world import EventWorld, ObservedCluster
+
+
+@pytest.fixture
+def world() -> EventWorld:
+    return EventWorld()
+
+
+@pytest.fixture
+def cluster(world: EventWorld) -> ObservedCluster:
+    return world.observed()
+
+
+@pytest.fixture
+def observer(cluster: ObservedCluster) -> Observer:
+    observer = Observer(cluster.as_cluster())
+    cluster.subscribe(observer._heard)
+    return observer
+
+
+def hear(cluster: ObservedCluster, observer: Observer) -> list[Facts]:
+    """The watches receive all that has happened; returns the new facts."""
+    cluster.hear(10**6)
+    observer.turn(0)
+    return observer.take(0)
+
+
+def run(world: EventWorld, id: int) -> None:
+    world.create(id)
+    for _ in range(3):
+        world.step(id)
+
+
+def test_each_version_of_a_pod_is_gone_through(world: EventWorld, cluster: ObservedCluster, observer: Observer) -> None:
+    """Also those that were there for a moment, although the watches have newer ones by now."""
+    run(world, 1)
+    world.crash(1, 137, "OOMKilled")
+    world.step(1)
+    world.step(1)
+    world.step(1)
+    ends = [facts.pod.ends for facts in hear(cluster, observer) if facts.pod]
+    assert ends == sorted(ends)
+    assert ends[-1] == 1
+
+
+def test_what_says_nothing_new_is_not_kept(world: EventWorld, cluster: ObservedCluster, observer: Observer) -> None:
+    """Kubernetes writes to its objects all the time."""
+    run(world, 1)
+    assert hear(cluster, observer)
+    world.start(1)
+    world._pod(1, metadata={"annotations": {"other": "text"}})
+    assert [facts.generation for facts in hear(cluster, observer)] == [2], "a start that changes nothing but this"
+
+
+def test_nothing_is_lost_while_the_watches_are_not_complete(
+    world: EventWorld, cluster: ObservedCluster, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change waits until the rest of its server is known."""
+    run(world, 1)
+    cluster.hear(10**6)
+
+    def fail(id: int) -> None:
+        raise ClusterUnavailable
+
+    with monkeypatch.context() as away:
+        away.setattr(cluster, "known", fail)
+        with pytest.raises(ClusterUnavailable):
+            observer.turn(0)
+    assert not observer.take(0)
+    observer.turn(0)
+    assert [facts.pod is not None for facts in observer.take(0)] == [False, True, True]
+
+
+def test_a_pod_that_waits_keeps_some_minutes(
+    world: EventWorld, cluster: ObservedCluster, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one has written them by then. The active one keeps them until it has written them."""
+    run(world, 1)
+    cluster.hear(10**6)
+    observer.turn(0)
+    monkeypatch.setattr(observe, "KEPT_SECONDS", 0.0)
+    run(world, 2)
+    cluster.hear(10**6)
+    observer.turn(0)
+    assert len(observer.take(0)) == 1
+    observer.lead()
+    run(world, 3)
+    assert len(hear(cluster, observer)) == 3
+
+
+def test_more_changes_than_there_is_room_for(
+    world: EventWorld, cluster: ObservedCluster, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are counted, and all servers are looked at afterwards."""
+    monkeypatch.setattr(observe, "MAX_CHANGES", 5)
+    for id in range(1, 20):
+        run(world, id)
+    cluster.hear(10**6)
+    assert observer.dropped > 0
+    observer.turn(0)
+    observer.turn(0)
+    newest = {facts.id: facts for facts in observer.take(0)}
+    assert [facts.pod is not None and facts.pod.answers is not None for facts in newest.values()] == [True] * 19
+
+
+def test_the_active_one_looks_at_all_servers(
+    world: EventWorld, cluster: ObservedCluster, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk fills without a change of the server's objects."""
+    monkeypatch.setattr(observe, "SWEEP_SECONDS", 0.0001)
+    run(world, 1)
+    hear(cluster, observer)
+    world.fill(1, full=True)
+    assert hear(cluster, observer) == []
+    observer.lead()
+    for _ in range(3):
+        observer.turn(0.001)
+    assert [facts.full for facts in observer.take(0)] == [True]

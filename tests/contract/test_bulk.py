@@ -70,7 +70,7 @@ class Controllers:
 
     def kill_active(self) -> None:
         """Kill the active one, as when its container dies, and start another."""
-        until(self.active, 40)
+        until(self.active, 40, lambda: "\n".join(file.read_text()[-2000:] for file in self._folder.glob("*.log")))
         process = self.running.pop(self.active() or "")
         process.kill()
         process.wait()

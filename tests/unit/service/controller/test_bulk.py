@@ -95,11 +95,13 @@ class MortalKube(LabelledKube):
 
 
 class MortalReleases(FakeReleases):
-    """The releases of a process."""
+    """The releases of a process, which shares the servers' Leases with `first`, those of another one."""
 
-    def __init__(self, world: World, life: Life) -> None:
+    def __init__(self, world: World, life: Life, first: MortalReleases | None = None) -> None:
         super().__init__(world)
         self._life = life
+        if first is not None:
+            self._locks, self._guard = first._locks, first._guard
 
     def _upgrade(self, kind: str, id: int, values: Values) -> None:
         self._life.write(partial(super()._upgrade, kind, id, values))
@@ -113,12 +115,15 @@ class Cluster:
         self.world = World()
         self.kube = LabelledKube()
         self.players: dict[int, int] = {}
+        self.releases = MortalReleases(self.world, Life())
         self.api = self.context(Life())
         self.lives: list[Life] = []
 
     def context(self, life: Life) -> Context:
         records = partial(RecordStore, MortalKube(self.kube, life), "gameservers")
-        return build_context(self.settings, FakeCluster(self.world), MortalReleases(self.world, life), records=records)
+        return build_context(
+            self.settings, FakeCluster(self.world), MortalReleases(self.world, life, self.releases), records=records
+        )
 
     def create(self, *ids: int, customer: str = "acme", running: bool = True) -> None:
         for id in ids:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
@@ -474,7 +475,7 @@ def test_a_controller_that_ends_begins_nothing(play: Play) -> None:
 def test_its_threads_do_all_this(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the real clock, and minutes that are short."""
     settings = Settings(idle_minute_seconds=1)
-    play.context = Context(**{**vars(play.context), "settings": settings})
+    play.context = replace(play.context, settings=settings)
     play.server(4, minutes=1)
     play.world.pods[4]["status"]["conditions"][0]["lastTransitionTime"] = "2026-01-31T12:00:00Z"
     play.server(5, 1, minutes=1)

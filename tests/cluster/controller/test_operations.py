@@ -1,0 +1,69 @@
+"""Waiting for a server to run, and an operation that waits until nobody plays, with a real game."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.cluster.conftest import Cluster
+from tests.cluster.controller.test_idle_stop import controller, own_namespace
+from tests.cluster.replicas import NAMESPACE
+from tests.support import tokens
+from tests.support.gunicorn import Served
+
+pytestmark = [pytest.mark.cluster, pytest.mark.own_namespace]
+
+
+@pytest.fixture
+def api(cluster: Cluster, tmp_path: Path) -> Iterator[tuple[Served, str]]:
+    """The API and the controller for a namespace of their own, and its name."""
+    values = json.loads(cluster.run("helm", "-n", NAMESPACE, "get", "values", "api", "-o", "json"))["serverValues"]
+    (tmp_path / "server-values.yaml").write_text(json.dumps({"all": {}, **values}))
+    with own_namespace(cluster) as namespace:
+        environment = {
+            "KUBECONFIG": cluster.kubeconfig,
+            "SERVERS_NAMESPACE": namespace,
+            "TOKENS_FILE": str(tokens.write(tmp_path / "tokens.json", tokens.entry("test"))),
+            "SERVER_VALUES_FILE": str(tmp_path / "server-values.yaml"),
+        }
+        served = Served.start(tmp_path, environment)
+        try:
+            served.until_alive()
+            with controller(environment, tmp_path):
+                yield served, namespace
+        finally:
+            served.kill()
+
+
+def call(served: Served, method: str, path: str, body: Any = None) -> tuple[int, dict[str, Any]]:
+    """The status and the body of an answer."""
+    headers = {"Authorization": "Bearer test"}
+    answer = requests.request(method, f"{served.url}/api/v1/{path}", json=body, headers=headers, timeout=330)
+    return answer.status_code, answer.json()
+
+
+def test_a_game_is_waited_for(cluster: Cluster, api: tuple[Served, str]) -> None:
+    """A create and a restart answer when the game runs, a restart with its new pod. In bulk, an empty game restarts."""
+    served, namespace = api
+    running = {"success": True, "state": "running", "reason": None}
+
+    def pod() -> str:
+        return str(cluster.get("-n", namespace, "pod/server-1-0")["metadata"]["uid"])
+
+    body = {"ram_gb": 1, "disk_gb": 1, "game": "teeworlds"}
+    assert call(served, "POST", "server/1/?wait=running&timeout_s=180", body) == (201, running)
+    first = pod()
+    assert call(served, "PATCH", "server/1/start?wait=running") == (200, running)
+    assert pod() == first
+    assert call(served, "PATCH", "server/1/restart?wait=running&timeout_s=180") == (200, running)
+    second = pod()
+    assert second != first
+    status, operation = call(served, "POST", "server/_bulk", {"ids": [1], "action": "stop", "when": "idle"})
+    assert status == 202
+    _, operation = call(served, "GET", f"operation/{operation['id']}?wait=60")
+    assert operation["state"] == "done", operation
+    assert operation["servers"] == [{"id": 1, "outcome": "done", "reason": None}]
+    assert call(served, "GET", "server/1/")[1]["wanted"] == "stopped"

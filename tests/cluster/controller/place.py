@@ -55,7 +55,7 @@ class Place:
         events: list[dict[str, Any]] = []
         cursor = ""
         while True:
-            answer = self.call("GET", f"/event/?limit=1000{cursor}")
+            answer = self.call("GET", f"/event/?limit=500{cursor}")
             if not answer["events"]:
                 return events
             events += answer["events"]

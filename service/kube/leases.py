@@ -120,6 +120,10 @@ class Leases:
             if not lease.abandoned:
                 self._release(name, lease)
 
+    def is_taken(self, name: str) -> bool:
+        """Whether there is a Lease with this name, also one whose holder is dead; may raise ClusterUnavailable."""
+        return self._kube.get(self._path(name)) is not None
+
     def confirm(self, name: str, lease: Lease) -> None:
         """Check with Kubernetes that the Lease is still held: a holder that was frozen cannot know otherwise.
 

@@ -129,11 +129,15 @@ def settle(place: Place, model: Model) -> None:
         model.idle_stops.add(idle["idle"]["stopped_at"])
     last = 100 + len(model.passing) - 1
     until(lambda: any((e["server"], e["type"]) == (last, "deleted") for e in place.events()), 60, place.logged)
-    until(lambda: count(place, CRASHING)["running"] == model.crashes + 1, 60, place.logged)
+    until(lambda: types(place, CRASHING)[-1] == "running", 60, lambda: f"{types(place, CRASHING)}")
+
+
+def types(place: Place, id: int) -> list[str]:
+    return [event["type"] for event in place.events() if event["server"] == id]
 
 
 def count(place: Place, id: int) -> Counter[str]:
-    return Counter(event["type"] for event in place.events() if event["server"] == id)
+    return Counter(types(place, id))
 
 
 def check(place: Place, model: Model) -> None:

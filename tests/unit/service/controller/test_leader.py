@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from service.controller import leader
 from service.controller.leader import Deposed, Leader, Term
 from service.kube import leases
 from service.kube.leases import Leases
@@ -23,8 +24,8 @@ class Pod:
         self.stop = threading.Event()
         self.terms: list[Term] = []
         self.exits: list[int] = []
-        leader = Leader(Leases(kube, "gameservers", name), self.stop, self.exits.append)
-        self.thread = threading.Thread(target=leader.run, args=(self.terms.append,), daemon=True)
+        leads = Leader(Leases(kube, "gameservers", name), self.stop, self.exits.append)
+        self.thread = threading.Thread(target=leads.run, args=(self.terms.append,), daemon=True)
         self.thread.start()
 
     def end(self) -> None:
@@ -40,6 +41,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(leases, "MARGIN", 0.5)
     monkeypatch.setattr(leases, "RENEW_EVERY", 0.2)
     monkeypatch.setattr(leases, "RETRY_EVERY", 0.2)
+    monkeypatch.setattr(leader, "NEW_SECONDS", 0)
     pods: list[Pod] = []
 
     def make(kube: MemoryKube, name: str) -> Pod:
@@ -96,3 +98,22 @@ def test_a_pod_finishes_its_step_before_it_gives_the_lease_back(start: Callable[
         time.sleep(1.5)
         assert not second.terms
     until(lambda: second.terms, 5)
+
+
+def test_a_new_pod_leaves_the_lease_of_a_dead_one_to_an_older_pod(
+    start: Callable[[MemoryKube, str], Pod], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older one has watched meanwhile. Without a Lease, or if nobody else takes it, the new one does."""
+    kube, cut_off = MemoryKube(), MemoryKube()
+    cut_off.objects = kube.objects
+    dead = start(cut_off, "dead")
+    until(lambda: dead.terms)
+    old = start(kube, "old")
+    monkeypatch.setattr(leader, "NEW_SECONDS", 5)
+    new = start(kube, "new")
+    cut_off.away()
+    until(lambda: old.terms, 5)
+    assert not new.terms
+    old.end()
+    # The Lease was given back, so nobody has to be waited for.
+    until(lambda: new.terms, 2)

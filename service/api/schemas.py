@@ -78,14 +78,19 @@ _LONGEST_REASON = 500
 _LINE = r"^ *[^\u0000-\u0020\u007f-\u009f\ufffe\uffff][^\u0000-\u001f\u007f-\u009f\ufffe\uffff]*"
 
 
-class SuspendServer(Schema):
-    reason = Text(
-        required=True,
+def _suspension_reason(**more: Any) -> Text:
+    return Text(
         validate=[
             validate.Length(1, _LONGEST_REASON, error=f"must have 1 to {_LONGEST_REASON} characters"),
             validate.Regexp(rf"{_LINE}\Z", error="must be one line of printable characters, and not only spaces"),
         ],
-        metadata={"description": "What the customer is told.", "pattern": f"{_LINE}$"},
+        **more,
+    )
+
+
+class SuspendServer(Schema):
+    reason = _suspension_reason(
+        required=True, metadata={"description": "What the customer is told.", "pattern": f"{_LINE}$"}
     )
 
 
@@ -341,11 +346,10 @@ class Bulk(Schema):
             "stopped. `idle` is for stop, restart, suspend and upgrade, `next-stop` for suspend and upgrade."
         },
     )
-    reason = Text(
+    reason = _suspension_reason(
         load_default=None,
         allow_none=False,
-        validate=validate.Length(1, 500, error="must have from 1 to 500 characters"),
-        metadata={"description": "Why servers are suspended; only for suspend."},
+        metadata={"description": "What the customers are told; only for suspend.", "pattern": f"{_LINE}$"},
     )
 
 
@@ -363,7 +367,8 @@ class IdempotencyHeaders(Schema):
 class OperationQuery(Schema):
     wait = QueryNumber(
         load_default=None,
-        validate=validate.Range(1, 300, error="must be from 1 to 300"),
+        allow_none=False,
+        validate=validate.Range(0, 300, error="must be from 0 to 300"),
         metadata={"description": "Answer only when the operation has ended, or after so many seconds."},
     )
 

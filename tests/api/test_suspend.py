@@ -140,12 +140,15 @@ BODIES: dict[str, Any] = {
     "PATCH /api/v1/server/<id:id>/": {"ram_gb": 3},
     "PUT /api/v1/server/<id:id>/sftp": {"password": True},
     "PATCH /api/v1/server/<id:id>/suspend": REASON,
+    "PUT /api/v1/server/<id:id>/schedule/<name:name>": {"cron": "H 4 * * *", "steps": [{"stop": {}}]},
 }
 ALLOWED = {
     "GET /api/v1/server/<id:id>/": "read",
     "GET /api/v1/server/<id:id>/port/<any(primary, rcon, sftp):type>": "read",
     "PATCH /api/v1/server/<id:id>/port/<any(primary, rcon, sftp):type>": "read",
     "GET /api/v1/server/<id:id>/sftp": "read",
+    "GET /api/v1/server/<id:id>/schedule/": "read",
+    "GET /api/v1/server/<id:id>/schedule/<name:name>": "read",
     "POST /api/v1/server/<id:id>/": "the same create: nothing changes",
     "PATCH /api/v1/server/<id:id>/stop": "it is stopped",
 }
@@ -155,6 +158,9 @@ SUSPENDERS = {"PATCH /api/v1/server/<id:id>/suspend", "PATCH /api/v1/server/<id:
 
 def test_the_customer_can_do_nothing_with_it_on_any_route(suspended: Client, world: World) -> None:
     """A new route is refused too, or is named in ALLOWED. The refusal has the reason, and changes nothing."""
+    schedule = "PUT /api/v1/server/<id:id>/schedule/<name:name>"
+    assert suspended.call("PUT", f"{SERVER}schedule/some", BODIES[schedule]).status_code == 201
+    world.history.clear()
     before = world.values[1]
     for route in suspended.flask.application.extensions["routes"]:
         if "<id:id>" not in route.rule:

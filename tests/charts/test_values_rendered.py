@@ -340,8 +340,8 @@ API: dict[str, Case] = {
         [
             (D, "env WEBHOOK_ALLOWED", "10.1.2.0/24,fd00::/64"),
             (CONTROLLER, "env WEBHOOK_ALLOWED", "10.1.2.0/24,fd00::/64"),
-            ("NetworkPolicy/api-controller", "spec.egress.2.to.3.ipBlock.cidr", "10.1.2.0/24"),
-            ("NetworkPolicy/api-controller", "spec.egress.2.to.4.ipBlock.cidr", "fd00::/64"),
+            ("NetworkPolicy/api-controller", "spec.egress.3.to.3.ipBlock.cidr", "10.1.2.0/24"),
+            ("NetworkPolicy/api-controller", "spec.egress.3.to.4.ipBlock.cidr", "fd00::/64"),
         ],
         {"networkPolicy": {"enabled": True}},
     ),
@@ -350,8 +350,8 @@ API: dict[str, Case] = {
         [
             (D, "env WEBHOOK_REFUSED", "8.8.8.0/24,2001:4860::/32"),
             (CONTROLLER, "env WEBHOOK_REFUSED", "8.8.8.0/24,2001:4860::/32"),
-            ("NetworkPolicy/api-controller", "spec.egress.2.to.0.ipBlock.except.8", "8.8.8.0/24"),
-            ("NetworkPolicy/api-controller", "spec.egress.2.to.1.ipBlock.except.3", "2001:4860::/32"),
+            ("NetworkPolicy/api-controller", "spec.egress.3.to.0.ipBlock.except.8", "8.8.8.0/24"),
+            ("NetworkPolicy/api-controller", "spec.egress.3.to.1.ipBlock.except.3", "2001:4860::/32"),
         ],
         {"networkPolicy": {"enabled": True}},
     ),

@@ -153,12 +153,10 @@ def check(place: Place, model: Model) -> None:
         assert sequence == list(range(1, len(sequence) + 1)), f"the events of {uid} have holes"
     for id in model.passing:
         assert [event["type"] for event in events if event["server"] == id] == ["created", "deleted"]
-    assert count(place, CRASHING) == {
-        "created": 1,
-        "started": 1,
-        "running": model.crashes + 1,
-        "crashed": model.crashes,
-    }
+    # Whether a run that has ended was ready once, Kubernetes does not say: nobody knows it if no controller saw it.
+    crashing = count(place, CRASHING)
+    assert 1 <= crashing.pop("running") <= model.crashes + 1
+    assert crashing == {"created": 1, "started": 1, "crashed": model.crashes}
     idle = [event["time"] for event in events if (event["server"], event["type"]) == (IDLE, "idle-stopped")]
     assert sorted(idle) == sorted(model.idle_stops)
     scheduled = count(place, SCHEDULED)

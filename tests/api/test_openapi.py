@@ -127,6 +127,9 @@ def test_every_answer_matches_the_document(case: schemathesis.Case[Any]) -> None
     if wait.isdecimal() and 0 < int(wait) <= LONGEST_WAIT:
         # It would wait for an event.
         case.query["wait"] = "0"
+    if "." in str((case.path_parameters or {}).get("name")) and isinstance(case.body, dict):
+        # Such a name says whose webhook it is; OpenAPI cannot say that `customer` must not contradict it.
+        case.body.pop("customer", None)
     case.call_and_validate(
         headers={"Authorization": "Bearer t"},
         checks=[

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable
 
+import pytest
+
 from tests.cluster import pool
 from tests.cluster.commands import on_node
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
@@ -17,6 +19,7 @@ def pod(cluster: Cluster, server: int) -> dict[str, object]:
     return {"uid": shown["metadata"]["uid"], "restarts": shown["status"]["containerStatuses"][0]["restartCount"]}
 
 
+@pytest.mark.alone  # The quota is for all pods of the namespace, and other tests make some.
 def test_a_start_ends_a_back_off_and_restores_what_is_missing(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """After a repair over SFTP, the loss of Services or the removal of a quota, a start makes the game run at once."""
     server = new_server()

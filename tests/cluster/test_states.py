@@ -170,6 +170,7 @@ def test_a_disk_that_is_not_bound_is_the_reason(cluster: Cluster, new_server: Ca
     everywhere(cluster, server, failed)
 
 
+@pytest.mark.alone  # The quota is for all pods of the namespace, and other tests make some.
 def test_a_quota_that_refuses_a_pod_is_the_reason_everywhere(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """The server, the list and the metrics show the failed start, and after a stop it is still the reason."""
     server = new_server()
@@ -338,6 +339,7 @@ def test_a_registry_that_refuses_differs_from_a_missing_image(cluster: Cluster, 
     says("localhost:5998/nowhere", "The image IMAGE cannot be pulled.")
 
 
+@pytest.mark.alone  # The quota is for all pods of the namespace, and other tests make some.
 def test_a_failed_install_is_the_reason_and_the_same_create_repairs_it(
     cluster: Cluster, new_server: Callable[[], int]
 ) -> None:

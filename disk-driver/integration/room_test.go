@@ -78,7 +78,8 @@ func TestDeletedFilesAreGivenBack(t *testing.T) {
 	r.must(r.create("pvc-1", gib, nil))
 	used := r.used()
 	r.run("dd", "if=/dev/zero", "of="+r.mount("pvc-1")+"/fill", "bs=1M", "count=300", "conv=fsync", "status=none")
-	if r.used() < used+300*mib {
+	// What mkfs had set aside in advance may be given back meanwhile.
+	if r.used() < used+250*mib {
 		t.Fatal("nothing was written")
 	}
 	r.must(os.Remove(r.mount("pvc-1") + "/fill"))

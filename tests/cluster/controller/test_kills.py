@@ -76,6 +76,10 @@ class Killer(threading.Thread):
                 self._place.logged,
             )
             self.takeovers.append(time.monotonic() - killed_at)
+            # What happened since the kill, only the new active one has seen whole: if it died before it has written
+            # that, nobody would know it. Two deaths so close to each other are not what is promised.
+            told = len(self._place.events())
+            until(lambda told=told: len(self._place.events()) > told, 60, self._place.logged)  # type: ignore[misc]
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_the_host_keys_are_those_of_all_nodes_and_survive_a_reinstall(
     A server that was created before the install is reachable after it.
     """
     first, shown = install()
-    eventually(early.reachable, 20, "the early server has access")
+    eventually(early.reachable, 60, "the early server has access")
     early.openssh(f"get whose.txt {tmp_path}/whose")
     assert (tmp_path / "whose").read_text() == "early\n"
     assert (first[0], len(set(first))) == (first_key, 3)

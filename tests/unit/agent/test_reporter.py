@@ -226,4 +226,6 @@ def test_disks_that_do_not_fit_are_counted_once_in_the_log(
     reporter.step(60)
     left_out = 900 - len(cluster.disks[0])
     assert left_out > 0
-    assert [record.__dict__["fields"] for record in caplog.records] == [{"disks": left_out}]
+    # Threads of earlier tests may log too.
+    fields = [record.__dict__.get("fields") or {} for record in caplog.records]
+    assert [each for each in fields if "disks" in each] == [{"disks": left_out}]

@@ -289,7 +289,7 @@ def test_from_cause_to_first_try_within_five_seconds(place: Place) -> None:
             for received in receiver.received
         )
         assert len(lags) == 45 * 40
-        # On a quiet machine it is under 5 s; beside all other tests it took 8 s.
+    # On a quiet machine it is under 5 s; beside all other tests it took 8 s.
     assert lags[int(len(lags) * 0.99)] < 30
 
 

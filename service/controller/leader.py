@@ -5,8 +5,8 @@ seconds after its last renewal, and the other pod takes it within a second. Four
 gives up: its process ends, so nothing that it has started can go on. A pod that is told to end finishes its running
 steps and gives the Lease back.
 
-A pod that has just started leaves the Lease of a dead pod to the others for some seconds: they have watched while the
-dead one could not, and know what has happened since (`controller/observe.py`).
+A pod that has started after the last renewal leaves the Lease of a dead pod to the others for some seconds: they have
+watched while the dead one could not, and know what has happened since (`controller/observe.py`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 
 from service.errors import Problem
 from service.kube.leases import Lease, Leases
@@ -27,8 +27,8 @@ NAME = "gameserver-controller"
 """The Lease's name."""
 RETRY_SECONDS = 1.0
 LOOK_SECONDS = 0.5
-NEW_SECONDS = 17.0
-"""For how long after its start a pod leaves a dead pod's Lease to the others, who get it 16 seconds after the death."""
+HEAD_START_SECONDS = 3.0
+"""For how long after its end a dead pod's Lease is for pods that have watched since the last renewal."""
 STEP_SECONDS = 25.0
 """How long a pod that is told to end waits for its running steps."""
 
@@ -108,18 +108,17 @@ class Leader:
 
     def run(self, lead: Callable[[Term], None]) -> None:
         """Wait until this pod is the active one, call `lead`, and hold the Lease until the pod is told to end."""
-        new_until = time.monotonic() + NEW_SECONDS
+        started = datetime.now(UTC)
         with ExitStack() as stack:
             while not self._stop.is_set():
                 try:
-                    if time.monotonic() >= new_until or not self._leases.is_taken(NAME):
+                    if self._leases.is_open_to(NAME, started, HEAD_START_SECONDS):
                         lease = stack.enter_context(self._leases.hold(NAME))
                         break
-                    self._stop.wait(RETRY_SECONDS)
                 except Problem as problem:
                     # Another holds the Lease, or Kubernetes does not answer.
                     log.debug("this pod is not the active controller: %s", problem.detail)
-                    self._stop.wait(RETRY_SECONDS)
+                self._stop.wait(RETRY_SECONDS)
             else:
                 return
             term = Term(lease, lease.held["spec"]["holderIdentity"])

@@ -120,9 +120,19 @@ class Leases:
             if not lease.abandoned:
                 self._release(name, lease)
 
-    def is_taken(self, name: str) -> bool:
-        """Whether there is a Lease with this name, also one whose holder is dead; may raise ClusterUnavailable."""
-        return self._kube.get(self._path(name)) is not None
+    def is_open_to(self, name: str, since: datetime, head_start: float) -> bool:
+        """Whether somebody who has watched `since` then may try to take the Lease; may raise ClusterUnavailable.
+
+        Who began after the holder's last renewal has to leave it to others until it has been over for `head_start`
+        seconds.
+        """
+        spec = (self._kube.get(self._path(name)) or {}).get("spec") or {}
+        try:
+            is_new = since > datetime.fromisoformat(spec["renewTime"])
+        except (KeyError, TypeError, ValueError):
+            # There is none, or one that anybody may take.
+            return True
+        return not is_new or _seconds_until_expiry(spec) <= -head_start
 
     def confirm(self, name: str, lease: Lease) -> None:
         """Check with Kubernetes that the Lease is still held: a holder that was frozen cannot know otherwise.

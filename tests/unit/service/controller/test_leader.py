@@ -41,7 +41,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(leases, "MARGIN", 0.5)
     monkeypatch.setattr(leases, "RENEW_EVERY", 0.2)
     monkeypatch.setattr(leases, "RETRY_EVERY", 0.2)
-    monkeypatch.setattr(leader, "NEW_SECONDS", 0)
+    monkeypatch.setattr(leader, "HEAD_START_SECONDS", 0)
     pods: list[Pod] = []
 
     def make(kube: MemoryKube, name: str) -> Pod:
@@ -109,11 +109,30 @@ def test_a_new_pod_leaves_the_lease_of_a_dead_one_to_an_older_pod(
     dead = start(cut_off, "dead")
     until(lambda: dead.terms)
     old = start(kube, "old")
-    monkeypatch.setattr(leader, "NEW_SECONDS", 5)
-    new = start(kube, "new")
+    # The Lease is renewed meanwhile, so the old one has watched since before the last renewal.
+    time.sleep(0.5)
+    monkeypatch.setattr(leader, "HEAD_START_SECONDS", 3)
     cut_off.away()
+    new = start(kube, "new")
     until(lambda: old.terms, 5)
     assert not new.terms
     old.end()
     # The Lease was given back, so nobody has to be waited for.
     until(lambda: new.terms, 2)
+
+
+def test_a_new_pod_takes_the_lease_of_a_dead_one_if_nobody_else_does(
+    start: Callable[[MemoryKube, str], Pod], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some seconds later than an older pod would have, and not earlier."""
+    monkeypatch.setattr(leader, "HEAD_START_SECONDS", 1.5)
+    kube, cut_off = MemoryKube(), MemoryKube()
+    cut_off.objects = kube.objects
+    dead = start(cut_off, "dead")
+    until(lambda: dead.terms)
+    cut_off.away()
+    began = time.monotonic()
+    new = start(kube, "new")
+    until(lambda: new.terms, 8)
+    # The Lease lasts for 2 seconds from a renewal, which was at most a fifth of a second before.
+    assert time.monotonic() - began > 2 - 0.5 + 1.5

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,13 +15,12 @@ from typing import Any
 import pytest
 import requests
 
-from local.paths import ROOT
 from service.controller.leader import NAME
 from service.kube.client import Kube, path
 from service.settings import Settings
 from tests.contract.conftest import Interfaces, revisions
 from tests.contract.replica import Call, Served, serving
-from tests.support import tokens
+from tests.support import controller, tokens
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -38,8 +35,6 @@ class Controllers:
         self._kube, self._namespace = Kube(), settings.servers_namespace
         self._folder = folder
         self._variables = {
-            "PATH": os.environ["PATH"],
-            "METRICS_PORT": "0",
             "KUBECONFIG": kubeconfig,
             "HELM": settings.helm,
             "SERVERS_NAMESPACE": settings.servers_namespace,
@@ -52,15 +47,7 @@ class Controllers:
     def start(self) -> None:
         """Start another one."""
         name = f"controller-{len(self.running) + self.killed}"
-        with (self._folder / f"{name}.log").open("wb") as log:
-            self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", "service.controller"],
-                cwd=ROOT,
-                env={**self._variables, "POD_NAME": name},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.running[name] = controller.start(name, self._variables, self._folder / f"{name}.log")
 
     def active(self) -> str | None:
         """The name of the active one that runs; None if there is none."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from local.paths import ROOT
 from service.settings import Settings
 from tests.contract.replica import CREATE, Call, Served, serving
+from tests.support.controller import start as start_controller
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
@@ -57,23 +56,13 @@ def controller(real_settings: Settings, kubeconfig: str, tmp_path: Path) -> Iter
 
         def start(name: str, helm: str = real_settings.helm) -> Controller:
             log = tmp_path / f"{name}.log"
-            with log.open("wb") as output:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "service.controller"],
-                    cwd=ROOT,
-                    env={
-                        "PATH": os.environ["PATH"],
-                        "METRICS_PORT": "0",
-                        "POD_NAME": name,
-                        "KUBECONFIG": kubeconfig,
-                        "HELM": helm,
-                        "SERVERS_NAMESPACE": real_settings.servers_namespace,
-                        "TOKENS_FILE": str(tmp_path / "tokens.json"),
-                    },
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
+            variables = {
+                "KUBECONFIG": kubeconfig,
+                "HELM": helm,
+                "SERVERS_NAMESPACE": real_settings.servers_namespace,
+                "TOKENS_FILE": str(tmp_path / "tokens.json"),
+            }
+            process = start_controller(name, variables, log)
             controller = Controller(process, log)
             stack.callback(controller.kill)
             return controller

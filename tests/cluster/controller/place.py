@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,11 +17,10 @@ from typing import Any
 import requests
 
 from local import nodes
-from local.paths import ROOT
 from tests.cluster.conftest import Cluster
 from tests.cluster.replicas import NAMESPACE as API_NAMESPACE
 from tests.cluster.replicas import first_process
-from tests.support import tokens
+from tests.support import controller, tokens
 from tests.support.gunicorn import Served
 from tests.support.waiting import until
 
@@ -38,17 +36,19 @@ class Place:
     environment: dict[str, str]
     folder: Path
     api: Served
+    within: tuple[str, ...]
 
     def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """The answer to a call, sent again while the API asks for it."""
-        while True:
+        for _ in range(60):
             answer = requests.request(
                 method, f"{self.api.url}/api/v1{path}", json=body, headers={"Authorization": "Bearer test"}, timeout=60
             )
             if "Retry-After" not in answer.headers:
-                assert answer.ok, answer.text
-                return dict(answer.json())
+                break
             time.sleep(1)
+        assert answer.ok, answer.text
+        return dict(answer.json())
 
     def events(self) -> list[dict[str, Any]]:
         """All events so far."""
@@ -78,21 +78,13 @@ class Place:
 
     @contextmanager
     def controller(self, name: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A pod of the controller, as a process in the network of a node: the games' addresses lead nowhere else."""
-        network = f"--net=/proc/{next(iter(nodes.running().values()))}/ns/net"
-        with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                ["nsenter", network, "--", sys.executable, "-m", "service.controller"],
-                cwd=ROOT,
-                env={**self.environment, "POD_NAME": name},
-                stdout=log,
-                stderr=log,
-            )
-            try:
-                yield process
-            finally:
-                process.kill()
-                process.wait()
+        """A pod of the controller, as a process."""
+        process = controller.start(name, self.environment, self.folder / f"{name}.log", self.within)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
     def active(self) -> str:
         """The name of the active controller, "" if there is none."""
@@ -111,13 +103,23 @@ class Place:
         os.kill(first_process(pod, "teeworlds"), signal.SIGKILL)
 
     def logged(self) -> str:
-        """All that the controllers have logged."""
-        return "".join(file.read_text() for file in sorted(self.folder.glob("*.log")))
+        """All that the controllers and the API have logged."""
+        return "".join(file.read_text() for file in (*sorted(self.folder.glob("*.log")), self.api.log))
 
 
 @contextmanager
-def place_of(cluster: Cluster, folder: Path, **settings: str) -> Iterator[Place]:
-    """A place with these variables in the environment of its API and its controllers."""
+def place_of(
+    cluster: Cluster, folder: Path, *, secrets: tuple[str, ...] = (), on_node: bool = True, **settings: str
+) -> Iterator[Place]:
+    """A place.
+
+    Args:
+        cluster: The cluster.
+        folder: For files and logs.
+        secrets: Secrets to create without data.
+        on_node: Whether its controllers are in the network of a node: the games' addresses lead nowhere else.
+        settings: Variables in the environment of its API and its controllers.
+    """
     name = f"controller-{uuid.uuid4().hex[:8]}"
     # The games' images, which the local cluster has.
     values = json.loads(cluster.run("helm", "-n", API_NAMESPACE, "get", "values", "api", "-o", "json"))["serverValues"]
@@ -125,10 +127,13 @@ def place_of(cluster: Cluster, folder: Path, **settings: str) -> Iterator[Place]
     cluster.run("kubectl", "create", "namespace", name)
     try:
         cluster.run("kubectl", "label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+        for secret in secrets:
+            cluster.run("kubectl", "-n", name, "create", "secret", "generic", secret)
         environment = {
             "PATH": os.environ["PATH"],
             "KUBECONFIG": cluster.kubeconfig,
             "SERVERS_NAMESPACE": name,
+            "POD_NAMESPACE": name,
             "TOKENS_FILE": str(tokens.write(folder / "tokens.json", tokens.entry("test"))),
             "SERVER_VALUES_FILE": str(folder / "server-values.yaml"),
             "METRICS_PORT": "0",
@@ -138,7 +143,9 @@ def place_of(cluster: Cluster, folder: Path, **settings: str) -> Iterator[Place]
         api = Served.start(folder, environment)
         try:
             api.until_alive()
-            yield Place(cluster, name, environment, folder, api)
+            network = f"--net=/proc/{next(iter(nodes.running().values()))}/ns/net"
+            within = ("nsenter", network, "--") if on_node else ()
+            yield Place(cluster, name, environment, folder, api, within)
         finally:
             api.kill()
     finally:

@@ -1,6 +1,5 @@
 """Waiting for a server to run, and an operation that waits until nobody plays, with a real game."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,33 +8,18 @@ import pytest
 import requests
 
 from tests.cluster.conftest import Cluster
-from tests.cluster.controller.test_idle_stop import controller, own_namespace
-from tests.cluster.replicas import NAMESPACE
-from tests.support import tokens
+from tests.cluster.controller.place import Place, place_of
 from tests.support.gunicorn import Served
 
 pytestmark = [pytest.mark.cluster, pytest.mark.own_namespace]
 
 
 @pytest.fixture
-def api(cluster: Cluster, tmp_path: Path) -> Iterator[tuple[Served, str]]:
-    """The API and the controller for a namespace of their own, and its name."""
-    values = json.loads(cluster.run("helm", "-n", NAMESPACE, "get", "values", "api", "-o", "json"))["serverValues"]
-    (tmp_path / "server-values.yaml").write_text(json.dumps({"all": {}, **values}))
-    with own_namespace(cluster) as namespace:
-        environment = {
-            "KUBECONFIG": cluster.kubeconfig,
-            "SERVERS_NAMESPACE": namespace,
-            "TOKENS_FILE": str(tokens.write(tmp_path / "tokens.json", tokens.entry("test"))),
-            "SERVER_VALUES_FILE": str(tmp_path / "server-values.yaml"),
-        }
-        served = Served.start(tmp_path, environment)
-        try:
-            served.until_alive()
-            with controller(environment, tmp_path):
-                yield served, namespace
-        finally:
-            served.kill()
+def place(cluster: Cluster, tmp_path: Path) -> Iterator[Place]:
+    with place_of(cluster, tmp_path) as place, place.controller("one") as process:
+        yield place
+        process.terminate()
+        process.wait(30)
 
 
 def call(served: Served, method: str, path: str, body: Any = None) -> tuple[int, dict[str, Any]]:
@@ -45,9 +29,9 @@ def call(served: Served, method: str, path: str, body: Any = None) -> tuple[int,
     return answer.status_code, answer.json()
 
 
-def test_a_game_is_waited_for(cluster: Cluster, api: tuple[Served, str]) -> None:
+def test_a_game_is_waited_for(cluster: Cluster, place: Place) -> None:
     """A create and a restart answer when the game runs, a restart with its new pod. In bulk, an empty game restarts."""
-    served, namespace = api
+    served, namespace = place.api, place.namespace
     running = {"success": True, "state": "running", "reason": None}
 
     def pod() -> str:

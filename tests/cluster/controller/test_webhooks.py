@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import subprocess
-import sys
-import time
-import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from standardwebhooks.webhooks import Webhook as Verifier
 
-from local.paths import ROOT
 from tests.cluster.conftest import Cluster
-from tests.support import tokens
-from tests.support.gunicorn import Served
+from tests.cluster.controller.place import Place, place_of
 from tests.support.receivers import Receiver, receiving, status
 from tests.support.waiting import until
 
@@ -32,103 +23,27 @@ pytestmark = [pytest.mark.cluster, pytest.mark.own_namespace]
 CONFIG, SECRETS = "webhooks", "webhook-secrets"
 
 
-@dataclass
-class Place:
-    """An API and controllers of their own, for a namespace of their own."""
-
-    cluster: Cluster
-    namespace: str
-    environment: dict[str, str]
-    folder: Path
-    api: Served
-
-    def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        """The answer to a call, sent again while the API asks for it."""
-        for _ in range(20):
-            answer = requests.request(
-                method, f"{self.api.url}/api/v1{path}", json=body, headers={"Authorization": "Bearer test"}, timeout=60
-            )
-            if "Retry-After" not in answer.headers:
-                break
-            time.sleep(1)
-        assert answer.ok, answer.text
-        shown: dict[str, Any] = answer.json()
-        return shown
-
-    @contextmanager
-    def controller(self, name: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A pod of the controller, as a process."""
-        with (self.folder / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "service.controller"],
-                cwd=ROOT,
-                env={**self.environment, "POD_NAME": name},
-                stdout=log,
-                stderr=log,
-            )
-            try:
-                yield process
-            finally:
-                process.kill()
-                process.wait()
-
-    def active(self) -> str:
-        """The name of the active controller, "" if there is none."""
-        kubectl = ("kubectl", "-n", self.namespace, "get", "lease", "gameserver-controller", "--ignore-not-found")
-        lease = json.loads(self.cluster.run(*kubectl, "-o", "json") or "{}")
-        return str(lease.get("spec", {}).get("holderIdentity", "")).split("/")[0]
-
-    def uid(self) -> str:
-        """The uid of the webhook `shop`."""
-        return str(json.loads(self.written()[f"secret {CONFIG}"])["uid"])
-
-    def written(self) -> dict[str, str]:
-        """All that was written down: the processes' logs, and what the namespace's objects say."""
-        kinds = "secrets,configmaps,statefulsets,events,leases"
-        objects = json.loads(self.cluster.run("kubectl", "-n", self.namespace, "get", kinds, "-o", "json"))["items"]
-        return {"logs": self.logged()} | {
-            f"{item['kind'].lower()} {item['metadata']['name']}": "".join(
-                base64.b64decode(text).decode() for text in (item.get("data") or {}).values()
-            )
-            if item["kind"] == "Secret"
-            else json.dumps(item)
-            for item in objects
-        }
-
-    def logged(self) -> str:
-        """All that the processes have logged."""
-        return "".join(file.read_text() for file in (*self.folder.glob("*.log"), self.api.log))
-
-
 @pytest.fixture
 def place(cluster: Cluster, tmp_path: Path) -> Iterator[Place]:
-    name = f"webhooks-{uuid.uuid4().hex[:8]}"
-    cluster.run("kubectl", "create", "namespace", name)
-    try:
-        cluster.run("kubectl", "label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
-        for secret in (CONFIG, SECRETS):
-            cluster.run("kubectl", "-n", name, "create", "secret", "generic", secret)
-        environment = {
-            "PATH": os.environ["PATH"],
-            "KUBECONFIG": cluster.kubeconfig,
-            "SERVERS_NAMESPACE": name,
-            "POD_NAMESPACE": name,
-            "TOKENS_FILE": str(tokens.write(tmp_path / "tokens.json", tokens.entry("test"))),
-            "ACCEPTED_EULAS": "minecraft",
-            "METRICS_PORT": "0",
-            "DRAIN_SECONDS": "1",
-            "WEBHOOKS_SECRET": CONFIG,
-            "WEBHOOK_SECRETS_SECRET": SECRETS,
-            "WEBHOOK_ALLOWED": "127.0.0.0/8",
-        }
-        api = Served.start(tmp_path, environment)
-        try:
-            api.until_alive()
-            yield Place(cluster, name, environment, tmp_path, api)
-        finally:
-            api.kill()
-    finally:
-        cluster.run("kubectl", "delete", "namespace", name, "--wait=false")
+    """The receivers listen on this machine's loopback address, so the controllers are in its network."""
+    settings = {"WEBHOOKS_SECRET": CONFIG, "WEBHOOK_SECRETS_SECRET": SECRETS, "WEBHOOK_ALLOWED": "127.0.0.0/8"}
+    eulas = {"ACCEPTED_EULAS": "minecraft"}
+    with place_of(cluster, tmp_path, secrets=(CONFIG, SECRETS), on_node=False, **settings, **eulas) as place:
+        yield place
+
+
+def written(place: Place) -> dict[str, str]:
+    """All that was written down: the processes' logs, and what the namespace's objects say."""
+    kinds = "secrets,configmaps,statefulsets,events,leases"
+    objects = json.loads(place.cluster.run("kubectl", "-n", place.namespace, "get", kinds, "-o", "json"))["items"]
+    return {"logs": place.logged()} | {
+        f"{item['kind'].lower()} {item['metadata']['name']}": "".join(
+            base64.b64decode(text).decode() for text in (item.get("data") or {}).values()
+        )
+        if item["kind"] == "Secret"
+        else json.dumps(item)
+        for item in objects
+    }
 
 
 def lags(receiver: Receiver) -> list[float]:
@@ -179,11 +94,12 @@ def test_events_reach_a_receiver_through_a_kill(place: Place) -> None:
         assert place.call("GET", "/webhook/shop")["state"] == "ok"
 
         rotated = place.call("POST", "/webhook/shop/rotate")["secret"]
-        written = place.written()
-        assert receiver.ids[0] in written[f"secret webhook-{place.uid()}"]
-        assert rotated in written.pop(f"secret {SECRETS}")
+        contents = written(place)
+        uid = json.loads(contents[f"secret {CONFIG}"])["uid"]
+        assert receiver.ids[0] in contents[f"secret webhook-{uid}"]
+        assert rotated in contents.pop(f"secret {SECRETS}")
         for text in (secret, rotated):
-            assert [name for name, content in written.items() if text.removeprefix("whsec_") in content] == []
-        assert receiver.url not in written["logs"]
+            assert [name for name, content in contents.items() if text.removeprefix("whsec_") in content] == []
+        assert receiver.url not in contents["logs"]
         place.call("DELETE", "/webhook/shop")
-        assert secret not in place.written()[f"secret {SECRETS}"]
+        assert secret not in written(place)[f"secret {SECRETS}"]

@@ -12,40 +12,16 @@ from service.api import disks, document, events, files, games, health, operation
 from service.api import tokens as tokens_api
 from service.api import webhooks as webhooks_api
 from service.api.converters import Name, ServerId, WebhookName, id_schema, name_schema, webhook_name_schema
-from service.assembly import build_context
 from service.operations.context import Context
-from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
 from service.operations.visibility import require_server
-from service.settings import Settings
 from service.web import hooks, problems, reference, routes
 from service.web.fields import ProblemAnswer
 
 LARGEST_BODY = 64 * 1024
 
 
-def create_app(
-    settings: Settings,
-    cluster: Cluster,
-    releases: Releases,
-    accounts: Accounts | None = None,
-    tokens: Tokens | None = None,
-    records: RecordStores | None = None,
-    webhooks: Webhooks | None = None,
-) -> Flask:
-    """Create the application.
-
-    Args:
-        settings: The settings of this process.
-        cluster: Reads Kubernetes.
-        releases: Writes through Helm.
-        accounts: The SFTP accounts; None if file access is not installed.
-        tokens: The tokens; None to read them from `settings.tokens_file`.
-        records: The store of each kind of record; None if there is none.
-        webhooks: Where webhooks are kept; None if there is nowhere to keep them.
-
-    Raises:
-        StartupError: A file or a setting is invalid; the message names the file and line, or the variable.
-    """
+def create_app(context: Context) -> Flask:
+    """Create the application, which works with these collaborators."""
     app = Flask("service", static_folder=None)
     app.config.update(
         API_TITLE="Game server API",
@@ -63,7 +39,6 @@ def create_app(
     app.url_map.converters["id"] = ServerId
     app.url_map.converters["name"] = Name
     app.url_map.converters["webhook"] = WebhookName
-    context = build_context(settings, cluster, releases, accounts, tokens, records, webhooks)
     app.extensions["gameserver"] = context
     problems.register(app)
     _register_routes(app, context)

@@ -13,6 +13,7 @@ from functools import partial
 from flask import Flask
 
 from service.app import create_app
+from service.assembly import build_context
 from service.cluster.reader import ClusterReader
 from service.errors import StartupError
 from service.files.accounts import SecretAccounts
@@ -39,7 +40,7 @@ def build() -> Flask:
     kube = Kube(connections=8)
     records = partial(RecordStore, kube, settings.servers_namespace)
     tokens, webhooks = watched_tokens(settings), secret_webhooks(settings, kube)
-    app = create_app(settings, cluster, releases, accounts, tokens, records, webhooks)
+    app = create_app(build_context(settings, cluster, releases, accounts, tokens, records, webhooks))
     cluster.start()
     if (events := app.extensions["gameserver"].events) is not None:
         events.start()

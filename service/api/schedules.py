@@ -9,6 +9,7 @@ from service import errors
 from service.access import Subject
 from service.api import schedule_schemas as schemas
 from service.api.context import caller, context, note, target
+from service.api.servers import WRITE_PROBLEMS
 from service.kube.times import stamp
 from service.operations import schedules
 from service.operations.schedules import View
@@ -20,18 +21,7 @@ from service.web.routes import access, problems
 blueprint = Blueprint("schedules", __name__, url_prefix="/api/v1/server", description="Schedules")
 
 _READ_PROBLEMS = (errors.ServerNotFound, errors.ObjectMissing)
-_WRITE_PROBLEMS = (
-    *_READ_PROBLEMS,
-    errors.OperationInProgress,
-    errors.RefusedByCluster,
-    errors.FieldConflict,
-    errors.TooManyOperations,
-    errors.OperationFailed,
-    errors.ReleaseMissing,
-    errors.NoNodePortLeft,
-    errors.ClusterContended,
-    errors.Suspended,
-)
+_CHANGE_PROBLEMS = (*WRITE_PROBLEMS, errors.ObjectMissing, errors.Suspended)
 _RUN_PROBLEMS = (*_READ_PROBLEMS, errors.ScheduleNotFound, errors.OperationInProgress, errors.Suspended)
 
 
@@ -49,7 +39,7 @@ def list_schedules(id: int) -> dict[str, Any]:
 @blueprint.arguments(schemas.PutSchedule)
 @blueprint.response(201, schemas.ScheduleAnswer)
 @blueprint.alt_response(200, schema=schemas.ScheduleAnswer, description="There was a schedule with this name before")
-@problems(errors.TooManySchedules, *_WRITE_PROBLEMS)
+@problems(errors.TooManySchedules, *_CHANGE_PROBLEMS)
 def put_schedule(body: dict[str, Any], id: int, name: str) -> tuple[dict[str, Any], int]:
     """Set a schedule
 
@@ -72,7 +62,7 @@ def get_schedule(id: int, name: str) -> dict[str, Any]:
 @blueprint.route("/<id:id>/schedule/<name:name>", methods=["DELETE"])
 @access("schedule", Subject.SERVER, audited=True)
 @blueprint.response(200, Success)
-@problems(errors.ScheduleNotFound, *_WRITE_PROBLEMS)
+@problems(errors.ScheduleNotFound, *_CHANGE_PROBLEMS)
 def delete_schedule(id: int, name: str) -> dict[str, Any]:
     """Delete a schedule; its run, if there is one, ends before its next step"""
     note(schedule=name)

@@ -34,7 +34,7 @@ from service.web.routes import access, problems
 blueprint = Blueprint("servers", __name__, url_prefix="/api/v1/server", description="Game servers")
 
 _SUCCESS: dict[str, Any] = {"success": True}
-_WRITE_PROBLEMS = (
+WRITE_PROBLEMS = (
     errors.ServerNotFound,
     errors.OperationInProgress,
     errors.RefusedByCluster,
@@ -45,6 +45,7 @@ _WRITE_PROBLEMS = (
     errors.NoNodePortLeft,
     errors.ClusterContended,
 )
+"""What every call may answer that writes a server's release."""
 
 
 @blueprint.route("/", methods=["GET"])
@@ -77,7 +78,7 @@ def list_servers(query: dict[str, Any]) -> Response:
     200, schema=schemas.Started, description="The server already existed; or it does not run yet, and the time is over"
 )
 @problems(
-    *_WRITE_PROBLEMS,
+    *WRITE_PROBLEMS,
     errors.ServerExists,
     errors.EulaNotAccepted,
     errors.DiskKept,
@@ -111,7 +112,7 @@ def get_server(id: int) -> dict[str, Any]:
 @access("server:write", Subject.SERVER, audited=True)
 @blueprint.arguments(schemas.UpdateServer)
 @blueprint.response(200, schemas.Changed)
-@problems(*_WRITE_PROBLEMS, errors.Suspended, errors.DiskCannotShrink, errors.DiskCannotGrow)
+@problems(*WRITE_PROBLEMS, errors.Suspended, errors.DiskCannotShrink, errors.DiskCannotGrow)
 def update_server(body: dict[str, Any], id: int) -> dict[str, Any]:
     """Resize a server or change its options
 
@@ -125,7 +126,7 @@ def update_server(body: dict[str, Any], id: int) -> dict[str, Any]:
 @access("server:delete", Subject.REMAINS, audited=True)
 @blueprint.arguments(schemas.DeleteQuery, location="query")
 @blueprint.response(200, Success)
-@problems(errors.InvalidRequest, *_WRITE_PROBLEMS, errors.Suspended)
+@problems(errors.InvalidRequest, *WRITE_PROBLEMS, errors.Suspended)
 def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
     """Delete a server; its disk is kept unless `disk=erase`
 
@@ -139,7 +140,7 @@ def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
 @access("server:power", Subject.SERVER, audited=True)
 @blueprint.arguments(schemas.WaitQuery, location="query")
 @blueprint.response(200, schemas.Started)
-@problems(errors.InvalidRequest, *_WRITE_PROBLEMS, errors.Suspended)
+@problems(errors.InvalidRequest, *WRITE_PROBLEMS, errors.Suspended)
 def start_server(query: dict[str, Any], id: int) -> Any:
     """Start a server; a running server keeps running
 
@@ -154,7 +155,7 @@ def start_server(query: dict[str, Any], id: int) -> Any:
 @blueprint.route("/<id:id>/stop", methods=["PATCH"])
 @access("server:power", Subject.SERVER, audited=True)
 @blueprint.response(200, Success)
-@problems(*_WRITE_PROBLEMS)
+@problems(*WRITE_PROBLEMS)
 def stop_server(id: int) -> dict[str, Any]:
     """Stop a server; the game saves its world first"""
     power.stop(context(), target())
@@ -165,7 +166,7 @@ def stop_server(id: int) -> dict[str, Any]:
 @access("server:power", Subject.SERVER, audited=True)
 @blueprint.arguments(schemas.WaitQuery, location="query")
 @blueprint.response(200, schemas.Started)
-@problems(errors.InvalidRequest, *_WRITE_PROBLEMS, errors.Suspended)
+@problems(errors.InvalidRequest, *WRITE_PROBLEMS, errors.Suspended)
 def restart_server(query: dict[str, Any], id: int) -> Any:
     """Restart a server; a stopped server starts"""
     require_room_to_wait(query)
@@ -177,7 +178,7 @@ def restart_server(query: dict[str, Any], id: int) -> Any:
 @access("server:suspend", Subject.SERVER, audited=True)
 @blueprint.arguments(schemas.SuspendServer)
 @blueprint.response(200, Success)
-@problems(*_WRITE_PROBLEMS)
+@problems(*WRITE_PROBLEMS)
 def suspend_server(body: dict[str, Any], id: int) -> dict[str, Any]:
     """Suspend a server: it stops, and its customer cannot use it
 
@@ -192,7 +193,7 @@ def suspend_server(body: dict[str, Any], id: int) -> dict[str, Any]:
 @blueprint.route("/<id:id>/unsuspend", methods=["PATCH"])
 @access("server:suspend", Subject.SERVER, audited=True)
 @blueprint.response(200, Success)
-@problems(*_WRITE_PROBLEMS)
+@problems(*WRITE_PROBLEMS)
 def unsuspend_server(id: int) -> dict[str, Any]:
     """End a server's suspension; the server stays stopped"""
     unsuspend(context(), target())

@@ -24,7 +24,7 @@ from __future__ import annotations
 import base64
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from urllib.parse import quote
 
@@ -37,7 +37,7 @@ from service.errors import OperationInProgress, Problem, ServerNotFound
 from service.helm.revisions import Revisions, status
 from service.kube.client import Conflict, Kube, path
 from service.kube.types import Object
-from service.servers.accessors import sorted_events, trimmed_event
+from service.servers.accessors import annotation, sorted_events, trimmed_event
 from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, pod_name, rcon_name, server_name
 from service.servers.objects import Objects, RconPassword, ServerObjects
 from service.servers.reasons import READ_EVENTS
@@ -98,9 +98,13 @@ class ClusterReader:
         self._index.check()
         return self._index.server(id)
 
+    def known_servers(self) -> Iterator[ServerObjects]:
+        """The objects of all servers, by id, as the watches have them."""
+        return (server for id in self._index.ids() if (server := self._index.server(id)) is not None)
+
     def known_ids(self) -> list[int]:
         """The ids of all servers, in order, as the watches have them."""
-        return [id for id in self._index.ids() if self._index.server(id) is not None]
+        return [server.id for server in self.known_servers()]
 
     def subscribe(self, listener: Listener) -> None:
         """Call `listener` with each change from now on; see `operations.interfaces.Listener`."""
@@ -113,7 +117,7 @@ class ClusterReader:
             statefulset = self._kube.get(statefulset_path)
             if statefulset is None or server_uid(ServerObjects(id, statefulset)) != uid:
                 raise ServerNotFound
-            text = (statefulset["metadata"].get("annotations") or {}).get(name)
+            text = annotation(statefulset, name)
             new = change(text)
             if new == text:
                 return text

@@ -24,7 +24,6 @@ from service.helm.releases import HelmReleases
 from service.kube.client import Kube
 from service.kube.leases import Leases
 from service.operations.context import Context
-from service.operations.idle import nobody_plays
 from service.records.store import RecordStore
 from service.settings import Settings
 from service.telemetry import logs, metrics
@@ -38,10 +37,11 @@ log = logging.getLogger("service.controller")
 def parts_of(context: Context, kube: Kube, webhooks: SecretWebhooks | None) -> list[Part]:
     """All parts, in the order in which they start."""
     events, idle = Events(context.cluster, context.records), IdleStop(context)
+    players = idle.counts.if_known
     parts: list[Part] = [
         events,
-        Bulk(context, nobody_plays(context)),
-        Schedules(context, events.add, idle.counts.if_known),
+        Bulk(context, lambda objects: players(objects) == 0),
+        Schedules(context, events.add, players),
         idle,
     ]
     if webhooks is not None and context.events is not None:

@@ -314,10 +314,9 @@ class Bulk:
                     self._store.delete(operation)
         self._store.delete_strays(operations, stamp(datetime.now(UTC) - _STRAY))
         running = {operation.id for operation in operations if not operation.ended}
-        for id in self._context.cluster.known_ids():
-            objects = self._context.cluster.known(id)
-            if objects is not None and (waits := waiting_operation(objects)) and waits.id not in running:
-                self._clear(waits.id, Server(id, server_uid(objects) or "", ""))
+        for objects in self._context.cluster.known_servers():
+            if (waits := waiting_operation(objects)) and waits.id not in running:
+                self._clear(waits.id, Server(objects.id, server_uid(objects) or "", ""))
 
     def _measure(self) -> None:
         count = Counter(server.outcome for run in self._runs.values() for server in run.servers())

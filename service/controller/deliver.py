@@ -19,7 +19,7 @@ from ipaddress import ip_address
 
 from service.controller.leader import Deposed, Term
 from service.errors import Problem
-from service.events.event import Event, event_id
+from service.events.event import Event, dropped
 from service.events.reader import EventReader
 from service.kube.client import Conflict, Kube
 from service.kube.times import stamp
@@ -87,7 +87,8 @@ class Deliver:
             for listed in (settings.webhook_allowed, ())
         )
         self._secrets: dict[str, Sequence[signing.Secret]] = {}
-        self._webhooks: Mapping[str, Webhook] = {}
+        # None until the watch has told of them: a record of deliveries without its webhook is deleted.
+        self._webhooks: Mapping[str, Webhook] | None = None
         self._reported: set[tuple[str, str]] = set()
         self._changed = threading.Event()
         self._config_watch = webhooks.config.watch(self._take_config)
@@ -137,7 +138,8 @@ class Deliver:
         known: dict[str, Record] | None = None
         while True:
             try:
-                if not all(watched.wait(0) for watched in (self._config_watch, self._secrets_watch, self._events)):
+                webhooks = self._webhooks
+                if webhooks is None or not (self._secrets_watch.wait(0) and self._events.wait(0)):
                     term.sleep(LOOK_SECONDS)
                     continue
                 if time.monotonic() - read_nodes > NODES_SECONDS:
@@ -145,11 +147,11 @@ class Deliver:
                     read_nodes = time.monotonic()
                 if known is None:
                     known = {record.name: record for record in self._store.all()}
-                self._hire(term, known)
+                self._hire(term, webhooks, known)
                 for courier in list(self._couriers.values()):
                     courier.save(self._store)
                 if time.monotonic() - swept > SWEEP_SECONDS:
-                    self._sweep(term)
+                    self._sweep(term, webhooks)
                     swept = time.monotonic()
                 self._changed.wait(LOOK_SECONDS)
                 self._changed.clear()
@@ -167,9 +169,8 @@ class Deliver:
     def _pause(term: Term) -> None:
         time.sleep(1 if term.remaining() else 0)
 
-    def _hire(self, term: Term, known: Mapping[str, Record]) -> None:
+    def _hire(self, term: Term, webhooks: Mapping[str, Webhook], known: Mapping[str, Record]) -> None:
         """One courier for each webhook."""
-        webhooks = self._webhooks
         for uid in self._couriers.keys() - webhooks.keys():
             self._couriers.pop(uid).close()
         for uid, webhook in webhooks.items():
@@ -206,10 +207,10 @@ class Deliver:
                     continue  # A name.
         self._inside = frozenset(inside)
 
-    def _sweep(self, term: Term) -> None:
+    def _sweep(self, term: Term, webhooks: Mapping[str, Webhook]) -> None:
         """Delete the records of webhooks that are gone: their delete could not, or this pod wrote at that moment."""
         for record in self._store.all():
-            if record.name not in self._webhooks:
+            if record.name not in webhooks:
                 with term.step():
                     try:
                         self._store.delete(record)
@@ -344,10 +345,10 @@ class Courier:
                 return False
         self._needs.term.require()
         began = time.time()
-        dropped = int(event.data.get("events", 0)) if event.type == "dropped" else 0
-        waiting = Waiting(event.position, 0, 0, began, dropped)
+        missing = int(event.data.get("events", 0)) if event.type == "dropped" else 0
+        waiting = Waiting(event.position, 0, 0, began, missing)
         metrics.observe_first_try(began - _seconds(event.time))
-        return self._try(event if not dropped else _dropped(waiting), waiting, starts)
+        return self._try(event if not missing else _dropped(waiting), waiting, starts)
 
     def _move(self, position: int, starts: int) -> None:
         """Note that up to this position there is nothing more to try first."""
@@ -473,16 +474,7 @@ def _event_at(events: EventReader, position: int) -> Event | None:
 
 def _dropped(waiting: Waiting) -> Event:
     """The event that says that events up to this position were dropped. The log has none, so it is made here again."""
-    return Event(
-        id=event_id("", "dropped", waiting.position - waiting.dropped, waiting.position),
-        type="dropped",
-        time=_text(waiting.first),
-        server=0,
-        uid="",
-        customer="",
-        position=waiting.position,
-        data={"reason": "The log no longer has these events.", "events": waiting.dropped},
-    )
+    return dropped(waiting.position - waiting.dropped, waiting.position, _text(waiting.first))
 
 
 def _try_of(event: Event, attempt: int, began: float, result: Result) -> Try:

@@ -166,10 +166,9 @@ class Events:
 
     def _begin(self, term: Term) -> None:
         """The very first time: the servers that exist count as told."""
-        at, told = now(), {}
-        for id in self._cluster.known_ids():
-            if (objects := self._cluster.known(id)) is not None:
-                told[id] = changes((), facts_of(objects, at))[1]
+        at, told = now(), dict[int, tuple[Told, ...]]()
+        for objects in self._cluster.known_servers():
+            told[objects.id] = changes((), facts_of(objects, at))[1]
         with term.step():
             # Nothing is known of a server 0, but its record shows that there was a first time.
             self._state.save({**told, 0: ()})

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,8 +23,7 @@ from service.errors import Problem, ServerNotFound
 from service.kube.client import Conflict
 from service.kube.times import stamp
 from service.operations.context import Context
-from service.operations.idle import can_be_asked, stop_idle
-from service.players.counts import PlayerCounts
+from service.operations.idle import can_be_asked, player_counts, stop_idle
 from service.players.query import Unknown
 from service.schedules import runs
 from service.schedules.spec import next_due
@@ -65,8 +64,7 @@ class IdleStop:
         self._context = context
         self._clock = clock
         self._pace = Pace(timedelta(seconds=context.settings.idle_minute_seconds))
-        queries = {name: game.query for name, game in context.games.items() if game.query is not None}
-        self.counts = PlayerCounts(context.cluster.known, queries)
+        self.counts = player_counts(context)
         self._records = context.records("idle")
         self._lock = threading.Lock()
         self._answers: dict[int, Answers] = {}
@@ -124,17 +122,12 @@ class IdleStop:
             silent: Which servers.
             asked: When the controller before this one asked last; None if unknown.
         """
-        ids = self._context.cluster.known_ids()
-        servers = [objects for objects in self._known(ids) if (objects.id in self._silent) == silent]
+        known = list(self._context.cluster.known_servers())
+        servers = [each for each in known if each.statefulset is not None and (each.id in self._silent) == silent]
         list(pool.map(lambda objects: self._look(term, objects, asked), servers))
         if not silent:
-            self._forget(set(ids))
+            self._forget({objects.id for objects in known})
             self._write_asked(term)
-
-    def _known(self, ids: list[int]) -> Iterator[Objects]:
-        for id in ids:
-            if (objects := self._context.cluster.known(id)) is not None and objects.statefulset is not None:
-                yield objects
 
     def _look(self, term: Term, objects: Objects, asked: datetime | None) -> None:
         """Ask one server, and write what follows."""

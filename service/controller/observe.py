@@ -92,9 +92,9 @@ class Observer:
         """Whether the watches have received all that exists, and this pod has gone through it."""
         if self._changes:
             return False
-        for id in self._cluster.known_ids():
-            known, view = self._cluster.known(id), self._views.get(id) or _View()
-            if known and (uid(known.statefulset), uid(known.pod)) != (uid(view.statefulset), uid(view.pod)):
+        for known in self._cluster.known_servers():
+            view = self._views.get(known.id) or _View()
+            if (uid(known.statefulset), uid(known.pod)) != (uid(view.statefulset), uid(view.pod)):
                 return False
         return True
 

@@ -161,12 +161,10 @@ class Schedules:
 
     def look_at_all(self, first: bool = False) -> None:
         """Look at all schedules of all servers; the `first` time, tell the latest events again."""
-        cluster = self._context.cluster
-        for id in cluster.known_ids():
-            if (objects := cluster.known(id)) is not None:
-                self._put(id, objects.statefulset)
-                if first:
-                    self._tell_again(objects)
+        for objects in self._context.cluster.known_servers():
+            self._put(objects.id, objects.statefulset)
+            if first:
+                self._tell_again(objects)
 
     def _look_at_all(self, term: Term) -> None:
         first = True

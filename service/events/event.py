@@ -58,6 +58,20 @@ class Event:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
+def dropped(position: int, last: int, time: str) -> Event:
+    """The event that says that the log no longer has the events after `position`, up to `last`. It is in no log."""
+    return Event(
+        id=event_id("", "dropped", position, last),
+        type="dropped",
+        time=time,
+        server=0,
+        uid="",
+        customer="",
+        position=last,
+        data={"reason": "The log no longer has these events.", "events": last - position},
+    )
+
+
 def event_id(uid: str, *cause: str | int) -> str:
     """The id of the event with this cause, such as a pod's uid and `running`, at the server with this uid."""
     text = json.dumps([uid, *cause], separators=(",", ":"))

@@ -6,7 +6,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable
 
-from service.events.event import Event, event_id
+from service.events.event import Event, dropped
 from service.events.segments import MAX_EVENTS, events_of
 from service.kube.times import now
 from service.records.store import Record, RecordStore
@@ -74,7 +74,7 @@ class EventReader:
         found = []
         beginning = events[0].position - 1
         if position < beginning:
-            found.append(_dropped(position, beginning))
+            found.append(dropped(position, beginning, now()))
             position = beginning
         for event in events[bisect_right(events, position, key=_position) :]:
             if len(found) >= limit:
@@ -107,16 +107,3 @@ class EventReader:
 
 def _position(event: Event) -> int:
     return event.position
-
-
-def _dropped(position: int, beginning: int) -> Event:
-    return Event(
-        id=event_id("", "dropped", position, beginning),
-        type="dropped",
-        time=now(),
-        server=0,
-        uid="",
-        customer="",
-        position=beginning,
-        data={"reason": "The log no longer has these events.", "events": beginning - position},
-    )

@@ -7,7 +7,6 @@ from datetime import datetime
 
 from service.operations.context import Context
 from service.players.counts import PlayerCounts
-from service.players.query import Unknown
 from service.servers import values
 from service.servers.objects import Objects
 from service.servers.spec import ServerSpec, server_uid
@@ -19,19 +18,10 @@ def can_be_asked(context: Context, spec: ServerSpec | None) -> bool:
     return game is not None and game.query is not None
 
 
-def nobody_plays(context: Context) -> Callable[[Objects], bool]:
-    """A function that asks a running server's game whether surely nobody plays on it; False if that is unknown."""
-    counts = PlayerCounts(
-        context.cluster.known, {name: game.query for name, game in context.games.items() if game.query is not None}
-    )
-
-    def ask(objects: Objects) -> bool:
-        try:
-            return counts.on(objects) == 0
-        except Unknown:
-            return False
-
-    return ask
+def player_counts(context: Context) -> PlayerCounts:
+    """Counts the players of servers, as far as their games can be asked."""
+    queries = {name: game.query for name, game in context.games.items() if game.query is not None}
+    return PlayerCounts(context.cluster.known, queries)
 
 
 def stop_idle(context: Context, id: int, uid: str, confirm: Callable[[Objects], bool], now: datetime) -> bool:

@@ -6,18 +6,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from service.files.accounts import Account
 from service.kube.types import Object
+from service.records.secret import Change, Records
 from service.records.store import RecordStore
 from service.servers.objects import Objects, RconPassword
 from service.servers.usage import Usage
 from service.servers.values import Values
 from service.tokens import Token
-from service.tokenstore.records import Change, Records
 
 Listener = Callable[[int, str, Object | None, Object, bool], None]
 """Called with each change of a server's objects: the server's id, what changed (`statefulset`, `pod`, `claim`,
@@ -41,6 +41,9 @@ class Cluster(Protocol):
 
         Raises ClusterUnavailable while the watches are not complete.
         """
+
+    def known_servers(self) -> Iterator[Objects]:
+        """The objects of all servers, by id, as the watches have them; see `known`."""
 
     def known_ids(self) -> list[int]:
         """The ids of all servers, in order, as the watches have them; see `known`."""

@@ -14,13 +14,13 @@ from typing import Any
 from service.errors import LoginLinkGone, MissingScope, TokenExists, TokenNotFound, TooManyTokens
 from service.kube.times import stamp
 from service.operations.context import Context
+from service.records.secret import Records
 from service.tokenformat import new_secret
 from service.tokens import BUNDLES, Token
 from service.tokenstore.records import (
     LINK,
     TOKEN,
     Issued,
-    Records,
     all_of,
     hash_of,
     link_key,

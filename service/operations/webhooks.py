@@ -25,6 +25,7 @@ from service.kube.client import Conflict
 from service.kube.times import now, stamp
 from service.operations.context import Context
 from service.operations.interfaces import Webhooks
+from service.records.secret import Records
 from service.records.store import Record
 from service.tokens import Token
 from service.webhooks import deliveries, signing, urls
@@ -33,7 +34,6 @@ from service.webhooks.deliveries import Deliveries
 from service.webhooks.records import (
     MOST,
     MOST_OF_A_CUSTOMER,
-    Records,
     Webhook,
     all_of,
     new_test,

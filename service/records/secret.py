@@ -32,12 +32,20 @@ Change = Callable[[Records], Mapping[str, str | None]]
 
 
 class SecretRecords:
-    """The records in one Secret. Thread-safe. Every method may raise ClusterUnavailable and OperationFailed."""
+    """The records in one Secret. Thread-safe. Every method may raise ClusterUnavailable and OperationFailed.
 
-    def __init__(self, kube: Kube, namespace: str, name: str) -> None:
+    Args:
+        kube: The Kubernetes client.
+        namespace: The API's own namespace.
+        name: The Secret's name.
+        title: What a problem calls the Secret if it does not exist.
+    """
+
+    def __init__(self, kube: Kube, namespace: str, name: str, title: str = "A Secret of the API") -> None:
         self._kube = kube
         self._namespace = namespace
         self._name = name
+        self._title = title
 
     def read(self) -> Records:
         """The current records, read from Kubernetes."""
@@ -58,14 +66,14 @@ class SecretRecords:
                 key: None if text is None else base64.b64encode(text.encode()).decode() for key, text in changes.items()
             }
             try:
-                if self._kube.merge(self._path, {"metadata": {"resourceVersion": version}, "data": data}) is None:
+                if self._kube.merge(self.path, {"metadata": {"resourceVersion": version}, "data": data}) is None:
                     raise self._missing()
                 return
             except Conflict:
                 time.sleep(_random.uniform(0, PAUSE))
         raise ClusterContended()
 
-    def watch(self, listener: Callable[[Records], None]) -> Watch:
+    def watch(self, listener: Callable[[Records], None] = lambda records: None) -> Watch:
         """A watch that calls `listener` with all records whenever one has changed. It is not started yet."""
         collection = path("v1", self._namespace, "secrets")
         kind = Kind(collection, "", _trim, lambda _: _NO_SERVER, fields=f"metadata.name={self._name}")
@@ -73,19 +81,24 @@ class SecretRecords:
             self._kube, kind, lambda _, before, secret, deleted: listener({} if deleted else decoded(secret["data"]))
         )
 
+    def seen_by(self, watch: Watch) -> Object | None:
+        """The Secret's name and data as this object's watch has them; None if it knows no such Secret."""
+        return watch.of(_NO_SERVER).get(self._name)
+
     @property
-    def _path(self) -> str:
+    def path(self) -> str:
+        """The Secret's path."""
         return path("v1", self._namespace, "secrets", self._name)
 
     def _read(self) -> tuple[Records, str]:
-        secret = self._kube.get(self._path)
+        secret = self._kube.get(self.path)
         if secret is None:
             raise self._missing()
         return decoded(secret.get("data") or {}), secret["metadata"]["resourceVersion"]
 
     def _missing(self) -> OperationFailed:
         log.error("the Secret %s/%s does not exist; a helm upgrade creates it again", self._namespace, self._name)
-        return OperationFailed("A Secret of the API does not exist; the operator must create it again.")
+        return OperationFailed(f"{self._title} does not exist; the operator must create it again.")
 
 
 def _trim(secret: Object) -> Object:

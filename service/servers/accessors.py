@@ -47,7 +47,7 @@ def termination(pod: Object) -> Mapping[str, Any] | None:
 
 def annotation(object_: Object | None, name: str) -> str | None:
     """The text of an annotation; None if there is none."""
-    text: str | None = ((object_ or {}).get("metadata", {}).get("annotations") or {}).get(name)
+    text: str | None = (((object_ or {}).get("metadata") or {}).get("annotations") or {}).get(name)
     return text
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from service.kube.types import Object
 from service.servers import reasons
 from service.servers.accessors import (
+    annotation,
     condition,
     created_at,
     deleted_at,
@@ -109,7 +110,7 @@ def with_log(state: State, tail: str) -> State:
 
 
 def _deleting(objects: Objects) -> State:
-    kept_since = ((objects.claim or {}).get("metadata", {}).get("annotations") or {}).get(KEPT_SINCE)
+    kept_since = annotation(objects.claim, KEPT_SINCE)
     deletion = deleted_at(objects.statefulset) or deleted_at(objects.pod)
     since = kept_since or deletion or revision_modified_at(objects.releases)
     return State("deleting", _lost_node_reason(objects), since, "deleted")

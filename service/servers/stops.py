@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from service.kube.times import stamp
 from service.kube.types import Object
+from service.servers.accessors import annotation
 from service.servers.names import LAST_STOP
 
 LONGEST_REASON = 1000
@@ -50,7 +51,7 @@ class Stop:
 
 def stop_of(statefulset: Object) -> Stop | None:
     """A server's last stop, from its StatefulSet; None if none is recorded, or if the annotation is malformed."""
-    text = (statefulset.get("metadata", {}).get("annotations") or {}).get(LAST_STOP)
+    text = annotation(statefulset, LAST_STOP)
     try:
         fields = json.loads(text or "")
         pod, at, reason, due = fields["pod"], fields["at"], fields["reason"], fields.get("due")

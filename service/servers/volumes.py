@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from service.kube.types import Object
+from service.servers.accessors import annotation
 
 HOSTNAME = "kubernetes.io/hostname"
 DRIVER = "disk-driver.gameserver"
@@ -15,8 +16,7 @@ _SELECTED_NODE = "volume.kubernetes.io/selected-node"
 
 def selected_node(claim: Object) -> str | None:
     """The node that the scheduler chose for a claim's disk; None if it has not chosen one."""
-    node: str | None = ((claim.get("metadata") or {}).get("annotations") or {}).get(_SELECTED_NODE)
-    return node
+    return annotation(claim, _SELECTED_NODE)
 
 
 def only_node(spec: Object) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from service.servers.accessors import annotation
 from service.servers.names import OPERATION
 from service.servers.objects import Objects
 
@@ -30,8 +31,7 @@ class WaitingOperation:
 
 def waiting_operation(objects: Objects) -> WaitingOperation | None:
     """The operation that waits with the server; None if there is none."""
-    annotations = ((objects.statefulset or {}).get("metadata") or {}).get("annotations") or {}
-    return operation_of_text(annotations.get(OPERATION))
+    return operation_of_text(annotation(objects.statefulset, OPERATION))
 
 
 def operation_of_text(text: str | None) -> WaitingOperation | None:

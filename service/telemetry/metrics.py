@@ -86,6 +86,13 @@ _active = Gauge("gameserver_controller_active", "Whether this pod is the active 
 """Registered by `show_active`, with the metrics of operations, because only the controller's pods have them."""
 
 
+def _add(*collectors: Collector) -> None:
+    """Add metrics that only some processes have, unless they are there already."""
+    for collector in collectors:
+        if collector not in REGISTRY._collector_to_names:
+            REGISTRY.register(collector)
+
+
 def count_request(route: str, method: str, code: int, seconds: float) -> None:
     """Count one answered request."""
     # A client can invent methods, and each would add a dozen series for good.
@@ -245,9 +252,7 @@ def show_events(waiting: Callable[[], float], dropped: Callable[[], float]) -> N
         waiting: For how many seconds something has waited to be written.
         dropped: How many changes found no room.
     """
-    for metric in (_events, _event_lag, _events_waiting, _event_log_events, _event_log_bytes, _events_missed):
-        if metric not in REGISTRY._collector_to_names:
-            REGISTRY.register(metric)
+    _add(_events, _event_lag, _events_waiting, _event_log_events, _event_log_bytes, _events_missed)
     _events_waiting.set_function(waiting)
     _events_missed.set_function(dropped)
 
@@ -266,9 +271,7 @@ def show_event_log(events: int, size: int) -> None:
 
 def show_active(active: bool) -> None:
     """Show whether this pod is the active controller; the first call adds the metric."""
-    if _active not in REGISTRY._collector_to_names:
-        for collector in (_active, _bulk_servers, _bulk_lag, _bulk_steps):
-            REGISTRY.register(collector)
+    _add(_active, _bulk_servers, _bulk_lag, _bulk_steps)
     _active.set(active)
 
 
@@ -302,8 +305,6 @@ _schedules_waiting = Gauge(
 _schedules_late = Gauge(
     "gameserver_schedule_late_seconds", "For how long the one of them has waited that waits longest.", registry=None
 )
-_SCHEDULES = (_schedule_runs, _schedule_lateness, _schedules_running, _schedules_waiting, _schedules_late)
-"""Registered by `show_schedules`, because only the controller's pods have them."""
 
 
 def count_schedule_run(outcome: str) -> None:
@@ -321,9 +322,7 @@ def show_schedules(running: Callable[[], float], waiting: Callable[[], float], l
 
     The first call adds the metrics of schedules.
     """
-    if _schedule_runs not in REGISTRY._collector_to_names:
-        for collector in _SCHEDULES:
-            REGISTRY.register(collector)
+    _add(_schedule_runs, _schedule_lateness, _schedules_running, _schedules_waiting, _schedules_late)
     _schedules_running.set_function(running)
     _schedules_waiting.set_function(waiting)
     _schedules_late.set_function(late)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -16,16 +16,12 @@ from typing import Any
 from service.configfile import json_of
 from service.errors import StartupError
 from service.kube.times import stamp
+from service.records.secret import Records
 from service.tokens import Token, token_of
 
 TOKEN, LINK = "token.", "link."
 """The prefixes of the keys."""
 _TIMES = ("expires", "created", "last_used", "until")
-
-Records = Mapping[str, str]
-"""The text of each record by its key."""
-Change = Callable[[Records], Mapping[str, str | None]]
-"""Takes the current records and returns those to write, with None for each one to remove."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ This module needs these rights in the API's own namespace, for these two Secrets
 from __future__ import annotations
 
 import base64
-import binascii
 import logging
 import random
 import threading
@@ -24,20 +23,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from service.errors import (
-    ClusterContended,
     ClusterUnavailable,
-    OperationFailed,
     Problem,
     StartupError,
     Unauthorized,
 )
-from service.kube.client import Conflict, Kube, path
+from service.kube.client import Kube
 from service.kube.times import stamp
 from service.kube.types import Object
-from service.kube.watch import Kind, Watch
+from service.records.secret import Change, Records, SecretRecords
+from service.records.store import decoded
 from service.settings import Settings
 from service.tokens import Token, digest_of, holder, parse
-from service.tokenstore.records import TOKEN, Change, Issued, Records, all_of, token_key, written
+from service.tokenstore.records import TOKEN, Issued, all_of, token_key, written
 
 log = logging.getLogger(__name__)
 # The machine's own randomness, as in kube/watch.py.
@@ -45,21 +43,20 @@ _random = random.SystemRandom()
 
 FILE = "tokens.json"
 SYNC_SECONDS = 3.0
-TRIES, PAUSE = 8, 0.2
 # Save the uses of this many seconds together, because etcd stores the whole Secret again at each write.
 USES_SECONDS = (30.0, 60.0)
-# Watch groups objects by a server's id. Each watch here has one object, under this id.
-_NO_SERVER = 0
 
 
 class WatchedTokens:
     """The tokens in the two Secrets. Create it after a fork. Safe to use from many threads."""
 
     def __init__(self, settings: Settings, kube: Kube | None = None) -> None:
-        self._kube = kube or Kube(connections=8)
-        self._namespace = settings.pod_namespace
-        self._operators_name, self._issued_name = settings.tokens_secret, settings.issued_tokens_secret
-        self._operators_watch, self._issued_watch = self._watch(self._operators_name), self._watch(self._issued_name)
+        self._kube, namespace = kube or Kube(connections=8), settings.pod_namespace
+        self._source = f"Secret {namespace}/{settings.tokens_secret}: {FILE}"
+        self._operators_secret = SecretRecords(self._kube, namespace, settings.tokens_secret)
+        title = "The Secret for issued tokens"
+        self._issued_secret = SecretRecords(self._kube, namespace, settings.issued_tokens_secret, title)
+        self._operators_watch, self._issued_watch = self._operators_secret.watch(), self._issued_secret.watch()
         self._lock = threading.Lock()
         self._operators: tuple[Token, ...] | None = None
         self._operators_seen: Object | None = None
@@ -72,7 +69,7 @@ class WatchedTokens:
     def start(self) -> None:
         """Read the operator's tokens and start to watch; raises StartupError if they are missing or invalid."""
         try:
-            self._operators = self._parse(self._kube.get(self._path(self._operators_name)))
+            self._operators = self._parse(self._kube.get(self._operators_secret.path))
         except ClusterUnavailable as problem:
             # Start anyway: calls get 503 until the watch has reported the tokens.
             log.warning("cannot read the operator's tokens yet: %s", problem.detail)
@@ -96,7 +93,7 @@ class WatchedTokens:
 
     def operators(self) -> tuple[Token, ...]:
         """The operator's tokens; raises ClusterUnavailable until they have been read once."""
-        secret = self._operators_watch.of(_NO_SERVER).get(self._operators_name)
+        secret = self._operators_secret.seen_by(self._operators_watch)
         with self._lock:
             if secret is not None and secret is not self._operators_seen:
                 self._operators_seen = secret
@@ -107,7 +104,7 @@ class WatchedTokens:
 
     def issued(self) -> Records:
         """The current records of issued tokens and login links, read from Kubernetes."""
-        return self._read()[0]
+        return self._issued_secret.read()
 
     def heard_of(self, key: str) -> bool:
         """Whether the watch last reported a record with this key; this sends no request."""
@@ -115,20 +112,7 @@ class WatchedTokens:
 
     def change(self, change: Change) -> None:
         """Write the result of `change`; if another replica wrote meanwhile, read the records again and repeat."""
-        for _ in range(TRIES):
-            records, version = self._read()
-            changes = change(records)
-            if not changes:
-                return
-            data = {key: None if text is None else _encode(text) for key, text in changes.items()}
-            try:
-                body = {"metadata": {"resourceVersion": version}, "data": data}
-                if self._kube.merge(self._path(self._issued_name), body) is None:
-                    raise self._missing()
-                return
-            except Conflict:
-                time.sleep(_random.uniform(0, PAUSE))
-        raise ClusterContended()
+        self._issued_secret.change(change)
 
     def write_uses(self) -> None:
         """Save which tokens were used, unless a replica has done so this hour."""
@@ -150,10 +134,6 @@ class WatchedTokens:
 
     # -- reads ---------------------------------------------------------------------------------------------
 
-    def _watch(self, name: str) -> Watch:
-        collection = path("v1", self._namespace, "secrets")
-        return Watch(self._kube, Kind(collection, "", _trim, lambda _: _NO_SERVER, fields=f"metadata.name={name}"))
-
     def _update_operators(self, secret: Object) -> None:
         try:
             tokens = self._parse(secret)
@@ -166,7 +146,7 @@ class WatchedTokens:
             log.info("reloaded the operator's tokens: %s", ", ".join(token.name for token in tokens))
 
     def _parse(self, secret: Object | None) -> tuple[Token, ...]:
-        source = f"Secret {self._namespace}/{self._operators_name}: {FILE}"
+        source = self._source
         encoded = ((secret or {}).get("data") or {}).get(FILE)
         if encoded is None:
             raise StartupError(f"{source}:1: cannot be read: it does not exist")
@@ -178,11 +158,11 @@ class WatchedTokens:
     def _issued_records(self) -> Mapping[str, Issued]:
         if not self._issued_watch.wait(0):
             raise ClusterUnavailable("The API does not know its tokens yet, because Kubernetes has not answered.")
-        secret = self._issued_watch.of(_NO_SERVER).get(self._issued_name)
+        secret = self._issued_secret.seen_by(self._issued_watch)
         with self._lock:
             if secret is not self._issued_seen:
                 self._issued_seen = secret
-                self._issued = all_of(_records(secret), self._report)
+                self._issued = all_of(decoded((secret or {}).get("data") or {}), self._report)
             return self._issued
 
     def _report(self, key: str, error: str) -> None:
@@ -192,23 +172,6 @@ class WatchedTokens:
             log.warning("ignoring an issued token or login link that cannot be used: %s", error)
 
     # -- writes --------------------------------------------------------------------------------------------
-
-    def _path(self, name: str) -> str:
-        return path("v1", self._namespace, "secrets", name)
-
-    def _read(self) -> tuple[Records, str]:
-        secret = self._kube.get(self._path(self._issued_name))
-        if secret is None:
-            raise self._missing()
-        return _records(secret), secret["metadata"]["resourceVersion"]
-
-    def _missing(self) -> OperationFailed:
-        log.error(
-            "the Secret %s/%s does not exist; a helm upgrade creates it again",
-            self._namespace,
-            self._issued_name,
-        )
-        return OperationFailed("The Secret for issued tokens does not exist; the operator must create it again.")
 
     def _write_uses(self) -> None:
         while True:
@@ -233,22 +196,3 @@ def watched_tokens(settings: Settings) -> WatchedTokens | None:
 def current_hour() -> str:
     """The start of the current hour, in RFC 3339."""
     return stamp(datetime.now(UTC).replace(minute=0, second=0))
-
-
-def _trim(secret: Object) -> Object:
-    return {"metadata": {"name": secret["metadata"]["name"]}, "data": secret.get("data") or {}}
-
-
-def _records(secret: Object | None) -> Records:
-    records = {}
-    for key, encoded in ((secret or {}).get("data") or {}).items():
-        try:
-            records[key] = base64.b64decode(encoded).decode()
-        except (UnicodeDecodeError, binascii.Error):
-            # An empty text is not a valid record either, so `read` reports it.
-            records[key] = ""
-    return records
-
-
-def _encode(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()

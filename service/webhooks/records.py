@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from service.records.secret import Records
 from service.tokens import Token
 
 NAME = r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?"
@@ -21,11 +22,6 @@ TEST = "test"
 """The type of the delivery that only tries a webhook."""
 TEST_SECONDS = 60.0
 """How long a test may wait for the controller."""
-
-Records = Mapping[str, str]
-"""The text of each record by its key."""
-Change = Callable[[Records], Mapping[str, str | None]]
-"""Takes the current records and returns those to write, with None for each one to remove."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from service.app import create_app
+from service.assembly import build_context
 from service.games import catalogue
 from service.records.store import RecordStore
 from service.settings import Settings
@@ -92,7 +93,9 @@ def make_app(world: World, settings: Settings) -> Callable[..., Flask]:
     records = partial(RecordStore, LabelledKube(), settings.servers_namespace)
 
     def make(**changes: Any) -> Flask:
-        return create_app(replace(settings, **changes), FakeCluster(world), FakeReleases(world), records=records)
+        return create_app(
+            build_context(replace(settings, **changes), FakeCluster(world), FakeReleases(world), records=records)
+        )
 
     return make
 

@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from service.app import create_app
+from service.assembly import build_context
 from service.errors import OperationFailed
 from service.records.store import RecordStore
 from service.settings import Settings
@@ -97,7 +98,7 @@ def client(world: World, settings: Settings) -> Client:
     """A client of an API with file access."""
     settings = replace(settings, sftp_namespace="gameserver-sftp")
     records = partial(RecordStore, LabelledKube(), settings.servers_namespace)
-    app = create_app(settings, FakeCluster(world), FakeReleases(world), FakeAccounts(), records=records)
+    app = create_app(build_context(settings, FakeCluster(world), FakeReleases(world), FakeAccounts(), records=records))
     return Client(app.test_client())
 
 
@@ -145,7 +146,9 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
     """A client without a token, of an API that it cannot change: one is enough for all tests that use it."""
     file = tokens.write(tmp_path_factory.mktemp("api") / "tokens.json", tokens.entry("shop"))
     settings = replace(Settings(), tokens_file=file, sftp_namespace="gameserver-sftp")
-    return create_app(settings, FakeCluster(World()), FakeReleases(World()), FakeAccounts()).test_client()
+    return create_app(
+        build_context(settings, FakeCluster(World()), FakeReleases(World()), FakeAccounts())
+    ).test_client()
 
 
 @pytest.mark.parametrize(
@@ -345,7 +348,7 @@ def confined(tmp_path: Path, world: World, settings: Settings) -> Client:
     file = tokens.write(tmp_path / "confined.json", *entries)
     settings = replace(settings, sftp_namespace="gameserver-sftp")
     collaborators = FakeCluster(world), FakeReleases(world), FakeAccounts(), FakeTokens(TokensFile(file))
-    return Client(create_app(settings, *collaborators).test_client())
+    return Client(create_app(build_context(settings, *collaborators)).test_client())
 
 
 def test_a_token_for_some_servers_sees_no_others(confined: Client, world: World) -> None:

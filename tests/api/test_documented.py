@@ -11,6 +11,7 @@ from typing import Any
 
 from local.paths import ROOT
 from service.app import create_app
+from service.assembly import build_context
 from service.kube.times import now
 from service.records.store import RecordStore
 from service.schedules import runs, spec
@@ -78,7 +79,9 @@ def test_an_account_is_answered_as_written(world: World, settings: Settings) -> 
     method, path, body = (request + "}").split(maxsplit=2)
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFHIk1fcvkbOiWR9x0gQaLX2X3X7ReyNFw0u0UV/cXC6"
     app = create_app(
-        replace(settings, sftp_namespace="gameserver-sftp"), FakeCluster(world), FakeReleases(world), FakeAccounts()
+        build_context(
+            replace(settings, sftp_namespace="gameserver-sftp"), FakeCluster(world), FakeReleases(world), FakeAccounts()
+        )
     )
     client = Client(app.test_client())
     client.post(path.removesuffix("/sftp"), SIZES)
@@ -133,7 +136,9 @@ def test_an_operation_is_shown_as_written(client: Client) -> None:
 def test_a_token_is_answered_as_written(world: World, settings: Settings) -> None:
     """The answer is that of docs/api.md, except for the token and the times."""
     client = Client(
-        create_app(settings, FakeCluster(world), FakeReleases(world), tokens=_tokens(settings)).test_client()
+        create_app(
+            build_context(settings, FakeCluster(world), FakeReleases(world), tokens=_tokens(settings))
+        ).test_client()
     )
     actual, documented = call_example("docs/api.md", "POST /api/v1/token ", client)
     assert actual | {"token": "", "expires": ""} == documented | {"token": "", "expires": ""}
@@ -144,7 +149,9 @@ def test_a_token_is_answered_as_written(world: World, settings: Settings) -> Non
 def test_a_login_link_is_answered_as_written(world: World, settings: Settings) -> None:
     """The answer is that of docs/api.md, except for the code and the time."""
     client = Client(
-        create_app(settings, FakeCluster(world), FakeReleases(world), tokens=_tokens(settings)).test_client()
+        create_app(
+            build_context(settings, FakeCluster(world), FakeReleases(world), tokens=_tokens(settings))
+        ).test_client()
     )
     actual, documented = call_example("docs/api.md", "POST /api/v1/login-link ", client)
     assert actual.keys() == documented.keys()
@@ -176,7 +183,9 @@ def test_a_webhook_is_answered_as_written(world: World, settings: Settings) -> N
     """The answer is that of docs/api.md, except for the secret and the time."""
     place = Place()
     records = partial(RecordStore, place.kube, settings.servers_namespace)
-    app = create_app(settings, FakeCluster(world), FakeReleases(world), records=records, webhooks=place.webhooks)
+    app = create_app(
+        build_context(settings, FakeCluster(world), FakeReleases(world), records=records, webhooks=place.webhooks)
+    )
     actual, documented = call_example("docs/api.md", "PUT /api/v1/webhook/shop ", Client(app.test_client()))
     assert actual | {"secret": "", "created": ""} == documented | {"secret": "", "created": ""}
     assert actual["secret"].startswith(documented["secret"].removesuffix("…"))

@@ -14,6 +14,7 @@ import pytest
 
 from local.paths import ROOT
 from service.app import create_app
+from service.assembly import build_context
 from service.events.event import TYPES, Event, event_id
 from service.events.log import EventLog
 from service.events.reader import EventReader
@@ -61,7 +62,9 @@ def client(world: World, settings: Settings, log: Log) -> Client:
     entries = [tokens.entry(name, f"{name}-secret", **more) for name, more in HOLDERS.items()]
     settings = replace(settings, tokens_file=tokens.write(settings.tokens_file, *entries))
     records = partial(RecordStore, log.kube, NAMESPACE)
-    return Client(create_app(settings, FakeCluster(world), FakeReleases(world), records=records).test_client())
+    return Client(
+        create_app(build_context(settings, FakeCluster(world), FakeReleases(world), records=records)).test_client()
+    )
 
 
 HOLDERS: dict[str, dict[str, Any]] = {

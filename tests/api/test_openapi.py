@@ -26,6 +26,7 @@ from schemathesis.specs.openapi.checks import (
 from service.api import events
 from service.api.event_schemas import LONGEST_WAIT
 from service.app import create_app
+from service.assembly import build_context
 from service.games import catalogue
 from service.records.store import RecordStore
 from service.settings import Settings
@@ -45,17 +46,19 @@ def _app() -> Any:
         world.revisions[id] = ["deployed"]
         world.apply(id, world.values[id])
     app = create_app(
-        Settings(
-            tokens_file=file,
-            accepted_eulas=frozenset({"minecraft"}),
-            sftp_namespace="gameserver-sftp",
-        ),
-        FakeCluster(world),
-        FakeReleases(world),
-        FakeAccounts(),
-        FakeTokens(TokensFile(file)),
-        partial(RecordStore, place.kube, place.settings.servers_namespace),
-        place.webhooks,
+        build_context(
+            Settings(
+                tokens_file=file,
+                accepted_eulas=frozenset({"minecraft"}),
+                sftp_namespace="gameserver-sftp",
+            ),
+            FakeCluster(world),
+            FakeReleases(world),
+            FakeAccounts(),
+            FakeTokens(TokensFile(file)),
+            partial(RecordStore, place.kube, place.settings.servers_namespace),
+            place.webhooks,
+        )
     )
     app.extensions["gameserver"].events.start()
     assert app.extensions["gameserver"].events.wait(5)

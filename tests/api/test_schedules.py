@@ -12,6 +12,7 @@ import pytest
 from flask import Flask
 
 from service.app import create_app
+from service.assembly import build_context
 from service.schedules import runs, spec
 from service.servers.names import SCHEDULE_RUNS, SCHEDULES
 from service.servers.values import restarts
@@ -157,7 +158,9 @@ def make(world: World, settings: Settings, *entries: dict[str, Any], records: di
     assert settings.tokens_file is not None
     tokens.write(settings.tokens_file, tokens.entry("shop", "shop-secret"), *entries)
     issued = FakeTokens(TokensFile(settings.tokens_file), records)
-    return Client(create_app(settings, FakeCluster(world), FakeReleases(world), tokens=issued).test_client())
+    return Client(
+        create_app(build_context(settings, FakeCluster(world), FakeReleases(world), tokens=issued)).test_client()
+    )
 
 
 def test_the_steps_scopes_are_needed(world: World, settings: Settings) -> None:

@@ -14,6 +14,7 @@ import pytest
 from flask import Flask
 
 from service.app import create_app
+from service.assembly import build_context
 from service.files.accounts import Account
 from service.files.credentials import new_password, password_hash, public_key
 from service.operations import file_access
@@ -43,10 +44,12 @@ def accounts() -> FakeAccounts:
 def files(world: World, settings: Settings, accounts: FakeAccounts) -> Client:
     """A client of an API with file access, and server 7."""
     app = create_app(
-        replace(settings, sftp_namespace="gameserver-sftp", disk_image="example.com/api:1"),
-        FakeCluster(world),
-        FakeReleases(world),
-        accounts,
+        build_context(
+            replace(settings, sftp_namespace="gameserver-sftp", disk_image="example.com/api:1"),
+            FakeCluster(world),
+            FakeReleases(world),
+            accounts,
+        )
     )
     client = Client(app.test_client())
     assert client.post("/api/v1/server/7/", SIZES).status_code == 201
@@ -358,7 +361,9 @@ class TestFilesBeforeTheFirstStart:
     ) -> None:
         """An API outside the cluster may have none. The answer is 409 as for the port."""
         app = create_app(
-            replace(settings, sftp_namespace="gameserver-sftp"), FakeCluster(world), FakeReleases(world), accounts
+            build_context(
+                replace(settings, sftp_namespace="gameserver-sftp"), FakeCluster(world), FakeReleases(world), accounts
+            )
         )
         client = Client(app.test_client())
         client.post("/api/v1/server/7/", {**SIZES, "start": False})

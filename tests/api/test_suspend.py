@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from service.app import create_app
+from service.assembly import build_context
 from service.errors import OperationFailed
 from service.settings import Settings
 from service.tokens import SCOPES
@@ -44,7 +45,9 @@ def client(tmp_path: Path, world: World, settings: Settings, accounts: FakeAccou
     settings = replace(
         settings, tokens_file=tokens.write(tmp_path / "own.json", *entries), sftp_namespace="gameserver-sftp"
     )
-    client = Client(create_app(settings, FakeCluster(world), FakeReleases(world), accounts).test_client())
+    client = Client(
+        create_app(build_context(settings, FakeCluster(world), FakeReleases(world), accounts)).test_client()
+    )
     assert client.post(SERVER, ACME, token="acme").status_code == 201
     return client
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from service.app import create_app
+from service.assembly import build_context
 from service.operations import tokens as operations
 from service.settings import Settings
 from service.tokenformat import is_mistyped, looks_like_token
@@ -53,7 +54,9 @@ def store(file: TokensFile) -> FakeTokens:
 @pytest.fixture
 def client(world: World, settings: Settings, store: FakeTokens) -> Client:
     """A client of an API that issues tokens."""
-    return Client(create_app(settings, FakeCluster(world), FakeReleases(world), tokens=store).test_client())
+    return Client(
+        create_app(build_context(settings, FakeCluster(world), FakeReleases(world), tokens=store)).test_client()
+    )
 
 
 def issue(client: Client, name: str = "mine", token: str = "shop", **more: Any) -> dict[str, Any]:
@@ -341,7 +344,9 @@ def test_only_one_of_two_replicas_opens_a_login_link(
     """The second may read before the first writes, or its watch may not have reported the write yet."""
     kube = kept_tokens.kept(tokens.entry("shop", "shop-secret"))
     stores = [kept_tokens.replica(kube) for _ in range(2)]
-    apps = [create_app(settings, FakeCluster(world), FakeReleases(world), tokens=store) for store in stores]
+    apps = [
+        create_app(build_context(settings, FakeCluster(world), FakeReleases(world), tokens=store)) for store in stores
+    ]
     first, second = (Client(app.test_client()) for app in apps)
     link = first.post(LOGIN, {"customer": "acme", "minutes": 5}).json
     assert link is not None
@@ -369,7 +374,9 @@ def test_only_one_of_many_clients_opens_a_login_link(world: World, settings: Set
     """The clients open it at the same time, on two replicas."""
     kube = kept_tokens.kept(tokens.entry("shop", "shop-secret"))
     stores = [kept_tokens.replica(kube) for _ in range(2)]
-    apps = [create_app(settings, FakeCluster(world), FakeReleases(world), tokens=store) for store in stores]
+    apps = [
+        create_app(build_context(settings, FakeCluster(world), FakeReleases(world), tokens=store)) for store in stores
+    ]
     link = Client(apps[0].test_client()).post(LOGIN, {"customer": "acme", "minutes": 5}).json
     assert link is not None
     (key,) = stores[0].issued()

@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, settings
 
 from service.app import create_app
+from service.assembly import build_context
 from service.settings import Settings
 from tests.support import tokens
 from tests.support.fakes import FakeCluster, FakeReleases, World
@@ -22,7 +23,7 @@ def _client() -> FlaskClient:
     with tempfile.TemporaryDirectory() as folder:
         file = tokens.write(Path(folder) / "tokens.json", tokens.entry("t"))
         options = Settings(tokens_file=file, accepted_eulas=frozenset({"minecraft"}))
-        return create_app(options, FakeCluster(WORLD), FakeReleases(WORLD)).test_client()
+        return create_app(build_context(options, FakeCluster(WORLD), FakeReleases(WORLD))).test_client()
 
 
 CLIENT = _client()

@@ -16,6 +16,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from service.app import create_app
+from service.assembly import build_context
 from service.errors import ClusterUnavailable
 from service.events.event import TYPES
 from service.kube.client import path
@@ -59,7 +60,7 @@ def make(world: World, place: Place, tmp_path: Path) -> Callable[..., Client]:
         settings = replace(Settings(), tokens_file=file, **changes)
         store = partial(RecordStore, place.kube, settings.servers_namespace)
         cluster, releases = FakeCluster(world), FakeReleases(world)
-        app = create_app(settings, cluster, releases, records=store, webhooks=place.webhooks)
+        app = create_app(build_context(settings, cluster, releases, records=store, webhooks=place.webhooks))
         events = app.extensions["gameserver"].events
         events.start()
         until(lambda: events.wait(0) and events.newest == place.log.count)
@@ -381,14 +382,16 @@ def test_while_the_log_is_not_known_none_is_made(
     monkeypatch.setattr(operations, "SYNC_SECONDS", 0.1)
     place.kube.away()
     store = partial(RecordStore, place.kube, settings.servers_namespace)
-    app = create_app(settings, FakeCluster(world), FakeReleases(world), records=store, webhooks=place.webhooks)
+    app = create_app(
+        build_context(settings, FakeCluster(world), FakeReleases(world), records=store, webhooks=place.webhooks)
+    )
     answer = Client(app.test_client()).call("PUT", f"{PATH}/shop", {"url": URL})
     assert problem(answer) == (503, "cluster-unavailable")
 
 
 def test_without_secrets_there_are_no_webhooks(world: World, settings: Settings) -> None:
     """On a developer's machine."""
-    client = Client(create_app(settings, FakeCluster(world), FakeReleases(world)).test_client())
+    client = Client(create_app(build_context(settings, FakeCluster(world), FakeReleases(world))).test_client())
     for answer in (put(client), client.get(PATH), client.get(f"{PATH}/shop"), client.delete(f"{PATH}/shop")):
         assert problem(answer) == (501, "webhooks-not-kept")
 

@@ -408,6 +408,7 @@ def test_the_watches_know_a_server_and_tell_its_changes(interfaces: Interfaces, 
     until(lambda: exists(interfaces.cluster.known(id) or ServerObjects(id)))
     assert (id, "statefulset", False) in told
     assert id in interfaces.cluster.known_ids()
+    assert [objects.id for objects in interfaces.cluster.known_servers()] == interfaces.cluster.known_ids()
     assert interfaces.cluster.known(new_id()) is None
     interfaces.releases.uninstall(id)
     until(lambda: interfaces.cluster.known(id) is None)

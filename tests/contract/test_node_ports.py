@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.app import create_app
+from service.assembly import build_context
 from service.kube.client import Kube, path
 from service.settings import Settings
 from tests.contract.conftest import Interfaces
@@ -27,7 +28,7 @@ def test_a_create_without_node_ports_leaves_nothing(
     A kept disk that it should reuse does not change. The same creates succeed once there are ports.
     """
     file = tokens.write(tmp_path / "tokens.json", tokens.entry("t"))
-    app = create_app(replace(real_settings, tokens_file=file), real.cluster, real.releases)
+    app = create_app(build_context(replace(real_settings, tokens_file=file), real.cluster, real.releases))
     namespace, kube, client = real_settings.servers_namespace, Kube(), app.test_client()
 
     def call(method: str, id: int, **body: object) -> tuple[int, str]:

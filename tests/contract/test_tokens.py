@@ -17,8 +17,9 @@ import pytest
 
 from service.errors import TokenExists, Unauthorized
 from service.operations.interfaces import Tokens
+from service.records.secret import Records
 from service.tokens import Token, TokensFile
-from service.tokenstore.records import Issued, Records, hash_of, token_key, written
+from service.tokenstore.records import Issued, hash_of, token_key, written
 from tests.support import kept_tokens, tokens
 from tests.support.fakes import FakeTokens
 from tests.support.waiting import until

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -313,6 +314,9 @@ class ObservedCluster:
             usage=self.world.usage.get(id),
         )
         return objects if objects.statefulset or objects.pod or release else None
+
+    def known_servers(self) -> Iterator[ServerObjects]:
+        return (objects for id in self.known_ids() if (objects := self.known(id)))
 
     def known_ids(self) -> list[int]:
         return sorted({id for objects in self.seen.values() for id in objects})

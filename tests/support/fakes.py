@@ -27,6 +27,7 @@ from service.errors import (
 from service.files.accounts import Account
 from service.kube.types import Object
 from service.operations.interfaces import Listener
+from service.records.secret import Change, Records
 from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, SCHEDULES
 from service.servers.objects import Objects, RconPassword, ServerObjects
 from service.servers.restored import taken_up
@@ -34,7 +35,7 @@ from service.servers.spec import never_used, server_uid
 from service.servers.usage import Usage
 from service.servers.values import Values
 from service.tokens import Token, TokensFile, digest_of, holder
-from service.tokenstore.records import TOKEN, Change, Records, all_of
+from service.tokenstore.records import TOKEN, all_of
 
 NAMESPACE = "gameservers"
 TIME = "2026-01-31T12:00:00Z"
@@ -243,6 +244,9 @@ class FakeCluster:
     def known(self, id: int) -> ServerObjects | None:
         self.world.check()
         return self._objects(id) if id in self._ids() else None
+
+    def known_servers(self) -> Iterator[ServerObjects]:
+        return (self._objects(id) for id in self.known_ids())
 
     def known_ids(self) -> list[int]:
         self.world.check()

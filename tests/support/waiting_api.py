@@ -12,6 +12,7 @@ from flask import Flask
 from prometheus_client import generate_latest
 
 from service.app import create_app
+from service.assembly import build_context
 from service.records.store import RecordStore
 from service.settings import Settings
 from service.telemetry import logs
@@ -26,7 +27,7 @@ def build() -> Flask:
     logs.configure(settings.log_level, settings.log_format)
     world = SlowWorld()
     records = partial(RecordStore, LabelledKube(), settings.servers_namespace)
-    app = create_app(settings, FakeCluster(world), FakeReleases(world), records=records)
+    app = create_app(build_context(settings, FakeCluster(world), FakeReleases(world), records=records))
 
     @app.route("/run/<int:id>")
     def run(id: int) -> dict[str, bool]:

@@ -9,6 +9,7 @@ import pytest
 from service.errors import ClusterContended, ClusterUnavailable, OperationFailed, StartupError, Unauthorized
 from service.kube import watch
 from service.kube.client import Conflict
+from service.records import secret
 from service.tokens import Token
 from service.tokenstore import watched
 from service.tokenstore.records import Issued, hash_of, read, token_key, written
@@ -183,7 +184,7 @@ def test_no_token_is_issued_without_the_secret() -> None:
 
 def test_a_write_that_always_conflicts_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says that the client may try again."""
-    monkeypatch.setattr(watched, "PAUSE", 0)
+    monkeypatch.setattr(secret, "PAUSE", 0)
     kube: WatchedKube = kept_tokens.kept(entry("one"))
     store = kept_tokens.replica(kube)
 
@@ -194,4 +195,4 @@ def test_a_write_that_always_conflicts_fails(monkeypatch: pytest.MonkeyPatch) ->
     kube.before = conflict
     with pytest.raises(ClusterContended):
         issue(store)
-    assert kube.asked.count(f"PATCH {SECRETS}/{ISSUED}") == watched.TRIES
+    assert kube.asked.count(f"PATCH {SECRETS}/{ISSUED}") == secret.TRIES

@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 LOGIN_SECONDS = 5.0
 CHECK_SECONDS = 3.0
-RELEASE_SECONDS, SHORT_SECONDS = 10.0, 3.0
-"""How long one try to release a game may take; and a game that has not answered just now."""
+RELEASE_SECONDS = 5.0
+"""How long one try to release a game may take. A game that is busy does what it was told later."""
 LASTS_SECONDS = 60.0
 """How long the copy of a disk may take, unless the caller says so."""
 
@@ -92,7 +92,7 @@ def hold(context: Context, objects: Objects, operation: str, lasts: float = LAST
             _say_all(game, save.hold, deadline)
     except ConsoleError as error:
         log.info("the game cannot be held still: %s", error)
-        _let_go(context, current, debt, SHORT_SECONDS)
+        _let_go(context, current, debt)
         return Held("crash-like", f"The game did not save: {error}.")
     return Held("game-saved")
 
@@ -122,7 +122,7 @@ def release(context: Context, objects: Objects, operation: str) -> Held:
         _forgive(context, current, debt)
         return Held("crash-like", "The game ended or started again while its disk was copied.")
     late, lasted = datetime.now(UTC) > debt.until, _lasted(context, current)
-    _let_go(context, current, debt, RELEASE_SECONDS)
+    _let_go(context, current, debt)
     if late:
         return Held("crash-like", "The copy took longer than the game may be held.")
     if not lasted:
@@ -130,10 +130,13 @@ def release(context: Context, objects: Objects, operation: str) -> Held:
     return Held("game-saved")
 
 
-def pay(context: Context, objects: Objects, debt: SaveDebt) -> None:
+def pay(context: Context, objects: Objects, debt: SaveDebt) -> bool:
     """Let the game go on that was told to hold still, if it still runs, and write that nothing is owed.
 
     The server's pod is read again.
+
+    Returns:
+        Whether the game was let go; it is not if it has ended, or if another has paid.
 
     Raises:
         ConsoleError: The game does not answer as it should.
@@ -142,12 +145,14 @@ def pay(context: Context, objects: Objects, debt: SaveDebt) -> None:
     try:
         current = _again(context, objects)
     except ServerNotFound:
-        return
+        return False
     if save_debt(current) != debt:
-        return
-    if debt.is_owed_to(current):
-        _release(context, current, RELEASE_SECONDS)
+        return False
+    owed = debt.is_owed_to(current)
+    if owed:
+        _release(context, current)
     _forgive(context, current, debt)
+    return owed
 
 
 # -- the game -----------------------------------------------------------------------------------------------
@@ -220,11 +225,11 @@ def _say_all(game: RconConsole, commands: Sequence[Command], deadline: float) ->
         _say(game, each, deadline - time.monotonic())
 
 
-def _release(context: Context, objects: Objects, seconds: float) -> None:
+def _release(context: Context, objects: Objects) -> None:
     """Release the game; raises ConsoleError."""
     console, save = _known_save(context, objects)
-    deadline = time.monotonic() + seconds
-    with _console(context, objects, console)(seconds) as game:
+    deadline = time.monotonic() + RELEASE_SECONDS
+    with _console(context, objects, console)(RELEASE_SECONDS) as game:
         _say_all(game, save.release, deadline)
 
 
@@ -265,10 +270,10 @@ def _forgive(context: Context, objects: Objects, debt: SaveDebt) -> None:
         )
 
 
-def _let_go(context: Context, objects: Objects, debt: SaveDebt, seconds: float) -> None:
+def _let_go(context: Context, objects: Objects, debt: SaveDebt) -> None:
     """Release the game, and write that nothing is owed; or else, that it is owed at once."""
     try:
-        _release(context, objects, seconds)
+        _release(context, objects)
     except ConsoleError as error:
         log.warning("the game could not be let go yet: %s", error)
         _owe_at_once(context, objects, debt)

@@ -20,6 +20,8 @@ _ENDPOINT = re.compile(r"https?://[A-Za-z0-9\[][A-Za-z0-9.:\[\]-]{0,260}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _FOLDER = re.compile(r"[A-Za-z0-9_.+-]+(?:/[A-Za-z0-9_.+-]+)*")
 _REGION = re.compile(r"[A-Za-z0-9-]{1,63}")
+#: The repository that names all others. No server's.
+CATALOGUE = "catalogue"
 _TREES = ("/world", "/source")
 _BESIDES = ("beside", "scratch")
 _PATHS_MOST = 100
@@ -61,6 +63,8 @@ class Request:
         source: Where the tree to read is: `/world` or `/source`; empty for a backup in the store.
         first_pass: Whether a second pass follows, so that this snapshot is forgotten later.
         snapshot, snapshots: restic's ids, of 64 characters.
+        backups: Backups, by their ids, whose snapshots nobody knows: those of Jobs that were killed.
+        erase: Whether all that the store has of the server goes.
         paths: Which files and folders; all if empty. Relative, without `..`.
         operation, before, operations: Operations, by their ids.
         to: Where a world is laid out: `beside` or `scratch`.
@@ -78,6 +82,8 @@ class Request:
     first_pass: bool = False
     snapshot: str = ""
     snapshots: tuple[str, ...] = ()
+    backups: tuple[str, ...] = ()
+    erase: bool = False
     paths: tuple[str, ...] = ()
     operation: str = ""
     before: str = ""
@@ -227,6 +233,8 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "first_pass": _flag,
     "snapshot": _id,
     "snapshots": _list(_id, _NAMES_MOST),
+    "backups": _list(_name, _NAMES_MOST),
+    "erase": _flag,
     "paths": _list(_path, _PATHS_MOST),
     "operation": _name,
     "before": _name,
@@ -243,7 +251,7 @@ _COMMANDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "catalogue": (frozenset({"store"}), frozenset()),
     "init": (_WHICH | {"about"}, frozenset()),
     "backup": (_WHICH | {"backup", "settings", "source"}, frozenset({"first_pass"})),
-    "forget": (_WHICH | {"snapshots"}, frozenset()),
+    "forget": (_WHICH | {"snapshots"}, frozenset({"backups", "erase"})),
     "settings": (_WHICH | {"snapshot"}, frozenset()),
     "recover": (frozenset({"store"}), frozenset()),
     "inspect": (frozenset(), frozenset({"store", "uid", "snapshot", "source", "paths"})),

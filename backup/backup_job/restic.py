@@ -23,12 +23,16 @@ from backup_job.errors import JobFailed
 from backup_job.places import Places
 from backup_job.request import Store
 
-#: Seconds until a store that does not answer at all is given up at first contact.
+#: Seconds until a store that does not answer at all is given up at first contact, and until one that fails is.
 FIRST_CONTACT = 60.0
+FIRST_PATIENCE = 20.0
 #: Seconds of failing requests in a row until a store is given up. restic itself would go on for 15 minutes.
 PATIENCE = 120.0
 #: restic waits at most 60 s between two tries; after more than this without a complaint the store is back.
 _BACK = 90.0
+#: Seconds for which a command is tried again while another one holds the lock. restic 0.14 has no `--retry-lock`.
+LOCKED = 60.0
+_LOCKED_PAUSE = 1.0
 #: Seconds that restic has to remove its lock when it is ended.
 _TIDY = 10.0
 _UNREADABLE_MOST = 10
@@ -189,6 +193,9 @@ def run(
 ) -> Finished:
     """Run one command of restic, with JSON as its output.
 
+    A lock that is in its way is waited for, and removed if it is a dead command's: restic knows that of one of this
+    host whose process is gone, and of one that nobody renewed for 30 minutes.
+
     Args:
         repository: Which repository.
         arguments: restic's command and its arguments.
@@ -201,6 +208,26 @@ def run(
     Raises:
         JobFailed: It ended with another code.
     """
+    until = time.monotonic() + LOCKED
+    while True:
+        try:
+            return _run(repository, arguments, folder, each, accepted, limit, patience)
+        except JobFailed as failed:
+            if failed.code != "locked" or time.monotonic() > until:
+                raise
+        _run(repository, ("unlock",), None, None, (0,), limit, patience)
+        time.sleep(_LOCKED_PAUSE)
+
+
+def _run(
+    repository: Repository,
+    arguments: Sequence[str],
+    folder: Path | None,
+    each: Callable[[str], None] | None,
+    accepted: Sequence[int],
+    limit: float | None,
+    patience: float,
+) -> Finished:
     places = repository.places
     command = ["restic", "--json", "--repo", repository.location, "--password-file", str(repository.password)]
     command += ["--cache-dir", str(places.cache)] if places.cache.is_dir() else ["--no-cache"]
@@ -221,18 +248,18 @@ def run(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # Only what stdin, stdout and stderr say is read; names in them may be of any bytes.
+        # Names in what it says may be of any bytes.
         encoding="utf-8",
         errors="backslashreplace",
     )
     finished = Finished()
     complaints = _Complaints(process, finished, places, patience)
     timer = threading.Timer(limit, complaints.give_up, ["store-unreachable"]) if limit else None
+    assert process.stdout is not None
     try:
         complaints.start()
         if timer:
             timer.start()
-        assert process.stdout is not None
         for line in process.stdout:
             if each:
                 each(line)
@@ -244,8 +271,7 @@ def run(
         if timer:
             timer.cancel()
         _end(process)
-        if process.stdout:
-            process.stdout.close()
+        process.stdout.close()
     if complaints.given_up or finished.status not in accepted:
         raise complaints.failure()
     return finished
@@ -353,11 +379,12 @@ class Snapshot:
 
 
 def snapshots(repository: Repository, *filters: str) -> list[Snapshot]:
-    """The repository's snapshots, the oldest first.
+    """The repository's snapshots, the oldest first. To be asked first of a store: one that is away is soon given up.
 
     Without a lock: it reads a list, and what is removed meanwhile is of no harm to it.
     """
-    listed = run(repository, "snapshots", "--no-lock", *filters).json() or []
+    arguments = ("snapshots", "--no-lock", *filters)
+    listed = run(repository, *arguments, limit=FIRST_CONTACT, patience=FIRST_PATIENCE).json() or []
     read = [
         Snapshot(item["id"], item["time"], tuple(item.get("tags") or ()), item.get("hostname", "")) for item in listed
     ]

@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from backup_job.errors import JobFailed
 
@@ -104,7 +105,7 @@ def change_mode(folder: int, name: str, change: Callable[[int], int]) -> None:
         if change(mode) != mode:
             before("chmod")
             # fchmod(2) refuses such a descriptor; proc_pid_fd(5) leads to what it is open on.
-            os.chmod(f"/proc/self/fd/{opened}", change(mode))
+            Path(f"/proc/self/fd/{opened}").chmod(change(mode))
     finally:
         os.close(opened)
 
@@ -115,6 +116,11 @@ def look(folder: int, name: str) -> os.stat_result | None:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
+
+
+def names(folder: int) -> list[str]:
+    """The names in a folder, with surrogates for bytes that are not UTF-8."""
+    return os.listdir(folder)
 
 
 def is_folder(seen: os.stat_result | None) -> bool:
@@ -196,7 +202,7 @@ def remove(parent: int, name: str) -> None:
     open_to_us(parent, name)
     with opened(name, parent) as top:
         numbers = iter(range(1 << 62))
-        while entries := os.listdir(top):
+        while entries := names(top):
             for entry in entries:
                 if is_folder(look(top, entry)):
                     _flatten(top, entry, numbers)
@@ -209,7 +215,7 @@ def _flatten(top: int, name: str, numbers: Iterator[int]) -> None:
     """Remove a folder in `top`; the folders in it are moved into `top`."""
     open_to_us(top, name)
     with opened(name, top) as folder:
-        for entry in os.listdir(folder):
+        for entry in names(folder):
             if not is_folder(look(folder, entry)):
                 unlink(folder, entry)
                 continue

@@ -14,7 +14,7 @@ from typing import Any
 
 from backup_job import changes
 from backup_job.errors import JobFailed
-from backup_job.own_folder import STAYS
+from backup_job.own_folder import NAME as OWN_FOLDER
 
 NAME = "journal.json"
 _NEW = "journal.new"
@@ -107,7 +107,7 @@ def _parse(value: Any) -> Journal:
 
 def _path(value: Any) -> str:
     parts = value.split("/")
-    if "\0" in value or parts[0] in STAYS or any(part in ("", ".", "..") for part in parts):
+    if "\0" in value or parts[0] == OWN_FOLDER or any(part in ("", ".", "..") for part in parts):
         raise ValueError
     return str(value)
 

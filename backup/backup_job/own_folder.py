@@ -1,7 +1,7 @@
 """The product's own folder on a server's disk, `.gameserver`. A customer can reach it, so nothing in it is trusted.
 
-`restore-<operation>/world` is a world that is laid out, or on its way into its place; `before-<operation>/world` is what
-was in the place before.
+`restore-<operation>/world` is a world that is laid out, or on its way into its place; `before-<operation>/world` is
+what was in the place before.
 """
 
 from __future__ import annotations
@@ -17,11 +17,19 @@ from backup_job import changes
 from backup_job.errors import JobFailed
 
 NAME = ".gameserver"
-#: What a file system keeps in the topmost folder.
-LOST = "lost+found"
-#: Never moved, and never restored.
-STAYS = (NAME, LOST)
 WORLD = "world"
+_LOST = "lost+found"
+
+
+def stays(root: int) -> frozenset[str]:
+    """The topmost entries of a disk that are never moved, and never restored: ours, and what ext4 makes for repairs.
+
+    A customer's own folder of that name is theirs.
+    """
+    repairs = changes.look(root, _LOST)
+    if repairs is not None and changes.is_folder(repairs) and repairs.st_uid == 0:
+        return frozenset({NAME, _LOST})
+    return frozenset({NAME})
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Puts a world that is laid out beside into its place, by renames; a call after a kill at any point ends the same.
 
 Two folders change places entry by entry: the world, and `restore-<operation>/world`. What is in both is exchanged by
-one system call, so such a path is never missing. At the end the second folder has the world of before, and its folder is
-renamed to `before-<operation>`. An undo renames it back and does the same again.
+one system call, so such a path is never missing. At the end the second folder has the world of before, and its folder
+is renamed to `before-<operation>`. An undo renames it back and does the same again.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 from backup_job import changes, journal, own_folder
 from backup_job.errors import JobFailed
 from backup_job.journal import Journal, Unit
-from backup_job.own_folder import STAYS, WORLD
+from backup_job.own_folder import WORLD
 
 #: How often a customer may get between a look and a rename.
 _TRIES = 1000
@@ -33,6 +34,18 @@ def unfinished(own: int, operation: str) -> bool:
         return journal.read(folder) is not None
     finally:
         os.close(folder)
+
+
+def copied(own: int, operation: str) -> bool:
+    """Whether the world of an operation is on the disk as a whole, and only has to be moved."""
+    folder = own_folder.part(own, f"restore-{operation}")
+    if folder is None:
+        return False
+    try:
+        found = journal.read(folder)
+    finally:
+        os.close(folder)
+    return found is not None and found.operation == operation and found.phase == "in"
 
 
 def finished(own: int, operation: str, kind: str = "before") -> bool:
@@ -126,8 +139,8 @@ def finish(own: int, name: str, as_name: str) -> None:
 def _units(root: int, side: int, paths: tuple[str, ...]) -> Iterator[Unit]:
     """What has to move."""
     if not paths:
-        coming = set(os.listdir(side))
-        for name in sorted({*coming, *os.listdir(root)} - {*STAYS}, key=os.fsencode):
+        coming = set(changes.names(side))
+        for name in sorted({*coming, *changes.names(root)} - own_folder.stays(root), key=os.fsencode):
             yield Unit(name, inode(side, name))
         return
     yield from (Unit(path, inode(side, path)) for path in uppermost(root, paths))
@@ -219,10 +232,14 @@ def reopen(root: int, side: int, found: Journal) -> None:
                 with changes.parent_of(top, unit.path) as (folder, name):
                     seen = changes.look(folder, name)
                     if seen is not None and changes.is_folder(seen) and seen.st_ino in found.modes:
-                        was = found.modes[seen.st_ino]
-                        changes.change_mode(folder, name, lambda mode, was=was: was if mode == was | 0o700 else mode)
+                        changes.change_mode(folder, name, partial(_closed_again, found.modes[seen.st_ino]))
             except (FileNotFoundError, NotADirectoryError):
                 continue
+
+
+def _closed_again(was: int, mode: int) -> int:
+    # Unless a customer has changed it since.
+    return was if mode == was | 0o700 else mode
 
 
 def _with_room(root: int, side: int, folder: int, unit: Unit, found: Journal) -> Journal:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from backup_job import changes, journal, own_folder, placing, tree
 from backup_job.errors import JobFailed
 from backup_job.journal import Journal, Unit
-from backup_job.own_folder import STAYS, WORLD
+from backup_job.own_folder import WORLD
 
 _OLD = "old"
 #: What the file system may need beside the files: folders' blocks, inodes.
@@ -82,7 +82,7 @@ def _going(root: int, laid_out: int, paths: tuple[str, ...]) -> list[Unit]:
     if paths:
         going: Iterable[str] = placing.uppermost(root, paths)
     else:
-        going = sorted({*os.listdir(root)} - {*STAYS}, key=os.fsencode)
+        going = sorted({*changes.names(root)} - own_folder.stays(root), key=os.fsencode)
     units = [Unit(path, placing.inode(root, path)) for path in going]
     return [unit for unit in units if unit.inode is not None]
 

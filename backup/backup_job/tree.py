@@ -6,7 +6,7 @@ import errno
 import os
 import resource
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -65,7 +65,7 @@ def space(kind: str, size: int) -> int:
 
 def walk(
     root: int, *, wanted: Callable[[str], bool] = lambda _path: True, unreadable: Callable[[str], None] | None = None
-) -> Iterator[Entry]:
+) -> Generator[Entry, None, None]:
     """Everything in a folder, a folder before what is in it, in the order of the names' bytes: as restic lists it.
 
     Args:
@@ -123,7 +123,7 @@ def _level(
 
 
 def _names(folder: int) -> list[str]:
-    return sorted(os.listdir(folder), key=os.fsencode)
+    return sorted(changes.names(folder), key=os.fsencode)
 
 
 def _allow_many() -> None:
@@ -318,7 +318,7 @@ def same(one: int, other: int, *, wanted: Callable[[str], bool] = lambda _path: 
         return next(others, None) is None
 
 
-def _readable(entries: Iterator[Entry]) -> Iterator[Entry]:
+def _readable(entries: Iterator[Entry]) -> Generator[Entry, None, None]:
     for entry in entries:
         if entry.kind == "file" and (descriptor := open_file(entry)) is not None:
             os.close(descriptor)

@@ -12,7 +12,7 @@ import json
 import os
 import random
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -74,39 +74,35 @@ def _make(store: Store, name: str, places: Places, keys: list[Path]) -> None:
     lost. So a repository is made with one of a few passwords that are derived from the recovery key, and that password
     is replaced when the others are in.
     """
-    missing = []
-    opened: Path | None = None
+    refusals = []
     for key in keys:
-        code = _refusal(restic.repository(store, name, places, key))
-        if code == "repository-missing":
+        refusals.append(_refusal(restic.repository(store, name, places, key)))
+        if refusals[-1] == "repository-missing":
             break
-        if code is None:
-            opened = opened or key
-        else:
-            missing.append(key)
-    else:
-        if not missing:
-            return
-        if opened:
-            for key in missing:
-                _add_key(restic.repository(store, name, places, opened), key)
-            return
+    closed = [key for key, refusal in zip(keys, refusals, strict=False) if refusal is not None]
+    if not closed:
+        return
+    if len(closed) < len(keys) and "repository-missing" not in refusals:
+        (opener,) = [key for key in keys if key not in closed]
+        _add_keys(restic.repository(store, name, places, opener), closed)
+        return
     with _first_keys(name, places) as first:
-        if code == "repository-missing":
-            chosen = random.choice(first)  # noqa: S311 (which of them is no secret)
-            restic.run(restic.repository(store, name, places, chosen), "init", limit=restic.FIRST_CONTACT)
-            opened = chosen
+        if "repository-missing" in refusals:
+            begun = restic.repository(store, name, places, random.choice(first))  # noqa: S311 (which is no secret)
+            restic.run(begun, "init", limit=restic.FIRST_CONTACT)
         else:
-            openers = (key for key in first if _refusal(restic.repository(store, name, places, key)) is None)
-            opened = next(openers, None)
-        if opened is None:
-            raise JobFailed("wrong-key", "Neither key opens the repository.")
-        begun = restic.repository(store, name, places, opened)
-        for key in keys:
-            if _refusal(restic.repository(store, name, places, key)) is not None:
-                _add_key(begun, key)
+            begun = _opened(restic.repository(store, name, places, key) for key in first)
+        _add_keys(begun, keys)
         (own,) = [key["id"] for key in restic.run(begun, "key", "list").json() if key["current"]]
         restic.run(restic.repository(store, name, places, keys[0]), "key", "remove", own)
+
+
+def _opened(repositories: Iterable[restic.Repository]) -> restic.Repository:
+    """The first whose key opens it."""
+    for repository in repositories:
+        if _refusal(repository) is None:
+            return repository
+    raise JobFailed("wrong-key", "Neither key opens the repository.")
 
 
 def _refusal(repository: restic.Repository) -> str | None:
@@ -120,8 +116,9 @@ def _refusal(repository: restic.Repository) -> str | None:
     return None
 
 
-def _add_key(repository: restic.Repository, key: Path) -> None:
-    restic.run(repository, "key", "add", "--new-password-file", str(key))
+def _add_keys(repository: restic.Repository, keys: Iterable[Path]) -> None:
+    for key in keys:
+        restic.run(repository, "key", "add", "--new-password-file", str(key))
 
 
 @contextmanager
@@ -145,7 +142,7 @@ def _first_keys(name: str, places: Places) -> Iterator[list[Path]]:
 def backup(request: Request) -> dict[str, Any]:
     """Bring the world, without the product's own folder, and the server's settings into the store as one snapshot.
 
-    The answer: `snapshot`, `files`, `size_bytes`, `added_bytes` (before compression), `unreadable` {`count`, `paths`},
+    The answer: `snapshot`, `files` (regular ones), `size_bytes`, `added_bytes` (before compression), `unreadable` {`count`, `paths`},
     `empty`. A snapshot that a killed Job made for this backup is the answer too, with `added_bytes` of 0.
 
     Raises:
@@ -227,7 +224,7 @@ def _made(repository: restic.Repository, snapshot: str, tree: Path) -> dict[str,
 
     def count(node: restic.Node) -> None:
         nonlocal files, size
-        if node.kind != "dir":
+        if node.kind == "file":
             files += 1
             size += node.size
         # Unchanged since an earlier backup, it need not be read.
@@ -359,7 +356,7 @@ def add_key(store: Store, uid: str, places: Places, key: Path) -> None:
         JobFailed: as for restic.run.
     """
     if _refusal(restic.repository(store, uid, places, key)) is not None:
-        _add_key(restic.repository(store, uid, places, places.recovery), key)
+        _add_keys(restic.repository(store, uid, places, places.recovery), [key])
 
 
 def _store(request: Request) -> Store:

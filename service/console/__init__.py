@@ -1,0 +1,1 @@
+"""What one says to a game, and how it holds its world still."""

@@ -109,6 +109,11 @@ def kwok() -> Path:
     return _build("kwok", "-s -w") / "kwok"
 
 
+def s3() -> Path:
+    """versitygw, an S3 server over a folder: the store of backups for the local cluster and for tests."""
+    return _build("s3", "-s -w") / "versitygw"
+
+
 def disk_driver() -> Path:
     """The CSI driver of our own, from disk-driver/."""
     stamp = f"-s -w -X gameservers.local/disk-driver/service.Version={version.current()}"
@@ -130,10 +135,11 @@ def csi_sanity() -> Path:
 
 
 def addons() -> None:
-    """Compile CoreDNS, the storage provisioner, and what the disk driver needs beside it."""
+    """Compile CoreDNS, the storage provisioner, what the disk driver needs beside it, and the store of backups."""
     coredns()
     csi()
     local_path_provisioner()
+    s3()
 
 
 def _build(

@@ -117,11 +117,10 @@ def parse(command: str, text: str, places: Places) -> Request:
     if unknown := values.keys() - required - optional:
         raise _bad(f"{command} does not know {', '.join(sorted(unknown))[:200]}")
     read: dict[str, Any] = {_FIELDS.get(str(key), str(key)): _READERS[key](key, value) for key, value in values.items()}
-    if (
-        command in ("lay-out", "inspect")
-        and "source" not in values
-        and not {"store", "uid", "snapshot"} <= values.keys()
-    ):
+    if read.get("uid") == CATALOGUE:
+        raise _bad("uid must be a server's")
+    in_store = {"store", "uid", "snapshot"} <= values.keys()
+    if command in ("lay-out", "inspect") and not in_store and "source" not in values:
         raise _bad(f"{command} needs a source, or store, uid and snapshot")
     return Request(command=command, places=places, **read)
 
@@ -259,7 +258,10 @@ _COMMANDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
         frozenset({"operation", "to"}),
         frozenset({"store", "uid", "snapshot", "source", "paths"}),
     ),
-    "place": (frozenset({"operation", "from"}), frozenset({"paths"})),
+    "place": (
+        frozenset({"operation", "from"}),
+        frozenset({"store", "uid", "snapshot", "source", "paths"}),
+    ),
     "undo": (frozenset({"operation", "before"}), frozenset()),
     "clean": (frozenset({"operations"}), frozenset()),
     "prove": (_WHICH | {"snapshot"}, frozenset()),

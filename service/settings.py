@@ -85,7 +85,9 @@ class Settings:
     backup_namespace: str = ""
     backup_image: str = ""
     backup_image_pull_secrets: tuple[str, ...] = ()
-    backup_job_resources: Mapping[str, Any] = field(default_factory=dict)
+    backup_job_resources: Mapping[str, Any] = field(
+        default_factory=lambda: {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
+    )
     backup_recovery_secret: str = ""
     backup_snapshot_class: str = ""
     backup_keep: Keep = Keep()
@@ -178,7 +180,8 @@ class Settings:
             backup_namespace=namespace("BACKUP_NAMESPACE", default.backup_namespace),
             backup_image=text("BACKUP_IMAGE", default.backup_image),
             backup_image_pull_secrets=tuple(filter(None, text("BACKUP_IMAGE_PULL_SECRETS", "").split(","))),
-            backup_job_resources=_object("BACKUP_JOB_RESOURCES", text("BACKUP_JOB_RESOURCES", "")),
+            backup_job_resources=_object("BACKUP_JOB_RESOURCES", text("BACKUP_JOB_RESOURCES", ""))
+            or default.backup_job_resources,
             backup_recovery_secret=text("BACKUP_RECOVERY_SECRET", default.backup_recovery_secret),
             backup_snapshot_class=text("BACKUP_SNAPSHOT_CLASS", default.backup_snapshot_class),
             backup_keep=_keep(text("BACKUP_KEEP", "")),

@@ -704,7 +704,15 @@ def test_the_programs_read_what_the_chart_gives_them(backups: dict[str, Any]) ->
     )
     assert controller == replace(api, port=controller.port, drain_seconds=controller.drain_seconds)
     plain = Settings()
-    for name in ("keep", "gb_per_server", "days_after_delete", "undo_days", "proof_days", "prune_hours"):
+    for name in (
+        "keep",
+        "job_resources",
+        "gb_per_server",
+        "days_after_delete",
+        "undo_days",
+        "proof_days",
+        "prune_hours",
+    ):
         assert getattr(api, f"backup_{name}") == getattr(plain, f"backup_{name}")
     assert (api.backups_per_server, api.backups_at_once) == (plain.backups_per_server, plain.backups_at_once)
     if backups:

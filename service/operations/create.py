@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 # Kubernetes deletes a claim that no pod uses within this time. A claim in use stays until its pod has ended.
 _ERASE_SECONDS = 3.0
+_MAY_BE_LEFT_OUT = ("idle_stop_minutes", "backup_keep")
 
 
 def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) -> bool:
@@ -84,6 +85,7 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
         customer=_customer_of(token, request["customer"]),
         rcon=request["rcon"],
         idle_stop_minutes=request.get("idle_stop_minutes", context.settings.idle_stop_default) or 0,
+        backup_keep=request.get("backup_keep"),
     )
     if game.eula and game.name not in context.settings.accepted_eulas:
         raise EulaNotAccepted(
@@ -96,7 +98,7 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
     with context.releases.locked(id):
         objects = context.cluster.server(id)
         if exists(objects):
-            return _repeat(context, token, objects, spec, new, "idle_stop_minutes" in request)
+            return _repeat(context, token, objects, spec, new, request.keys())
         reused = _settle_disk(context, token, objects, spec, request["disk"])
         # An operator may have removed an earlier server by hand. Its SFTP account must not reach this server's files.
         context.accounts.remove(id)
@@ -116,11 +118,11 @@ def _customer_of(token: Token, requested: str | None) -> str:
 
 
 def _repeat(
-    context: Context, token: Token, objects: Objects, spec: ServerSpec, new: values.Values, names_idle: bool
+    context: Context, token: Token, objects: Objects, spec: ServerSpec, new: values.Values, named: Set[str]
 ) -> bool:
     """Handle a create of a server that exists; returns whether this call completed an earlier, failed create.
 
-    A request that does not name `idle_stop_minutes` (`names_idle`) got the operator's default, which may have changed.
+    What a request may leave out and does not name (`named`) is the operator's default, or was changed since.
     """
     current = context.releases.current(objects.id)
     if current is None:
@@ -128,7 +130,7 @@ def _repeat(
     existing = spec_of_values(current)
     if not token.may_see(existing.customer, objects.id):
         raise ServerNotFound()
-    spec = spec if names_idle else replace(spec, idle_stop_minutes=existing.idle_stop_minutes)
+    spec = replace(spec, **{name: getattr(existing, name) for name in _MAY_BE_LEFT_OUT if name not in named})
     if different := existing.difference(spec):
         raise ServerExists(
             f"Server {objects.id} already exists and differs in {', '.join(different)}. Change or delete it.",

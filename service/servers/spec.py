@@ -13,6 +13,7 @@ from typing import Any
 
 from service.servers.names import SERVER
 from service.servers.objects import Objects
+from service.settings import Keep
 
 
 def own_uid(objects: Objects) -> str | None:
@@ -66,6 +67,7 @@ class ServerSpec:
         customer: The customer; "" for none.
         rcon: "public" or "private".
         idle_stop_minutes: The server stops when nobody has played for so long; 0 for never.
+        backup_keep: How many of its schedules' backups stay; None for the operator's default.
         suspended: Set while the server is suspended. A create says nothing about it, so it does not count as a
             difference.
     """
@@ -77,6 +79,7 @@ class ServerSpec:
     customer: str = ""
     rcon: str = "public"
     idle_stop_minutes: int = 0
+    backup_keep: Keep | None = None
     suspended: Suspension | None = field(default=None, compare=False)
 
     def difference(self, other: ServerSpec) -> list[str]:
@@ -121,6 +124,7 @@ def spec_of_values(values: Mapping[str, Any]) -> ServerSpec:
         customer=str(server.get("customer") or ""),
         rcon=str(_mapping(values.get("rcon")).get("visibility") or "public"),
         idle_stop_minutes=max(0, _number(server.get("idleStopMinutes"))),
+        backup_keep=_keep(server.get("backupKeep")),
         suspended=_suspension(server.get("suspended")),
     )
 
@@ -172,6 +176,7 @@ def _annotated(object_: Mapping[str, Any] | None) -> ServerSpec | None:
         options=_options(record.get("options")),
         customer=str(record.get("customer") or ""),
         idle_stop_minutes=max(0, _number(record.get("idle_stop_minutes"))),
+        backup_keep=_keep(record.get("backup_keep")),
         suspended=_suspension(record.get("suspended")),
     )
 
@@ -186,6 +191,12 @@ def _suspension(value: Any) -> Suspension | None:
         return None
     parts = _mapping(value)
     return Suspension(str(parts.get("reason") or ""), str(parts.get("since") or "") or None)
+
+
+def _keep(value: Any) -> Keep | None:
+    numbers = {part.name: max(0, _number(_mapping(value).get(part.name))) for part in fields(Keep)}
+    # One that keeps nothing is an operator's mistake: a new backup must never be the one that goes.
+    return Keep(**numbers) if any(numbers.values()) else None
 
 
 def _options(value: Any) -> Mapping[str, Any]:

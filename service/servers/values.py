@@ -42,7 +42,9 @@ def values_of(id: int, spec: ServerSpec, rendered: Mapping[str, Any], operator: 
             override the template's.
     """
     games = operator.get("games") or {}
-    idle = {"idleStopMinutes": spec.idle_stop_minutes} if spec.idle_stop_minutes else {}
+    more: Values = {"idleStopMinutes": spec.idle_stop_minutes} if spec.idle_stop_minutes else {}
+    if spec.backup_keep is not None:
+        more["backupKeep"] = vars(spec.backup_keep)
     return deep_merge(
         operator.get("all") or {},
         rendered,
@@ -55,7 +57,7 @@ def values_of(id: int, spec: ServerSpec, rendered: Mapping[str, Any], operator: 
             "rcon": {"visibility": spec.rcon},
         },
         # Replace the options instead of merging them, so that removed options disappear.
-    ) | {"server": {"id": str(id), "customer": spec.customer, "options": stored_options(spec.options), **idle}}
+    ) | {"server": {"id": str(id), "customer": spec.customer, "options": stored_options(spec.options), **more}}
 
 
 def with_uid(values: Mapping[str, Any], uid: str) -> Values:

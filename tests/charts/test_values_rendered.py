@@ -47,6 +47,7 @@ GAMESERVER: dict[str, Case] = {
     "server.customer": one("acme", S, "record", '"customer":"acme"'),
     "server.options": one({"motd": "hi"}, S, "record", '"options":{"motd":"hi"}'),
     "server.idleStopMinutes": one(30, S, "record", '"idle_stop_minutes":30'),
+    "server.backupKeep": one({"last": 2, "weekly": 4}, S, "record", '"backup_keep":{"last":2,"weekly":4}'),
     "server.idleStopped": one("2026-11-27T02:00:00Z", S, "record", '"idle_stopped":"2026-11-27T02:00:00Z"'),
     "server.suspended": (
         {"reason": "Überfällig", "since": "2026-11-27T02:00:00Z"},

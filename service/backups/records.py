@@ -118,6 +118,7 @@ class Repository:
         stored_bytes: The packed size of all its backups, or None.
         proof: What the last proof said: `at`, `backup`, and why it was postponed or what it found; {} before the first.
         unlisted: Ids that restic has and no backup here: to be forgotten by the next prune.
+        task: What the controller is doing for it now (`controller/keep.py`), written before it begins; {} for nothing.
     """
 
     made: str | None = None
@@ -127,6 +128,7 @@ class Repository:
     stored_bytes: int | None = None
     proof: Mapping[str, Any] = field(default_factory=dict)
     unlisted: tuple[str, ...] = ()
+    task: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ class ServerBackups:
     Attributes:
         uid, id, customer, game: The server.
         deleted: When the server was deleted (RFC 3339), or None.
+        erase: Whether somebody has asked to erase all of them once the server is deleted.
         repository: Its repository.
         backups: Its backups, oldest first.
         befores: Worlds of before restores, oldest first.
@@ -165,6 +168,7 @@ class ServerBackups:
     customer: str
     game: str = ""
     deleted: str | None = None
+    erase: bool = False
     repository: Repository = Repository()
     backups: tuple[Backup, ...] = ()
     befores: tuple[Before, ...] = ()
@@ -284,7 +288,9 @@ class BackupWatch:
 
 
 def _texts(kept: ServerBackups) -> dict[str, str]:
-    server = {"id": kept.id, "customer": kept.customer, "game": kept.game, "deleted": kept.deleted}
+    server: dict[str, Any] = {"id": kept.id, "customer": kept.customer, "game": kept.game, "deleted": kept.deleted}
+    if kept.erase:
+        server["erase"] = True
     texts = {"server": _json(server), "repository": _json(asdict(kept.repository))}
     if kept.befores:
         texts["befores"] = _json([asdict(before) for before in kept.befores])
@@ -302,6 +308,7 @@ def server_backups(record: Record) -> ServerBackups:
         customer=str(server.get("customer") or ""),
         game=str(server.get("game") or ""),
         deleted=server.get("deleted") or None,
+        erase=server.get("erase") is True,
         repository=_made(Repository, _mapping(record, "repository")) or Repository(),
     )
     befores = _value(record, "befores") or []

@@ -320,6 +320,27 @@ class OperationInProgress(Problem):
     default_retry_after = 1
 
 
+class BackupNotFound(Problem):
+    slug = "backup-not-found"
+    status = 404
+    title = "There is no such backup"
+    explanation = "There is no backup with this id, or your token may not see it."
+
+
+class BackupNotUsable(Problem):
+    slug = "backup-not-usable"
+    status = 409
+    title = "The backup cannot be restored"
+    explanation = "It is not finished, has failed, or is being deleted. `detail` says which."
+
+
+class NothingToUndo(Problem):
+    slug = "nothing-to-undo"
+    status = 409
+    title = "There is no restore to undo"
+    explanation = "The world of before a restore is kept for some days. Afterwards the restore cannot be undone."
+
+
 class IdempotencyKeyReused(Problem):
     slug = "idempotency-key-reused"
     status = 409

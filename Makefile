@@ -66,7 +66,7 @@ lint: ## ruff, mypy, import-linter, yamllint, codespell, shellcheck, links; and 
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
-	PYTHONPATH=agent $(VENV)/lint-imports --no-cache --no-logo
+	PYTHONPATH=agent:backup $(VENV)/lint-imports --no-cache --no-logo
 	$(VENV)/yamllint --strict .
 	$(VENV)/codespell
 	$(VENV)/python -m local.lint

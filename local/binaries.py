@@ -109,6 +109,11 @@ def kwok() -> Path:
     return _build("kwok", "-s -w") / "kwok"
 
 
+def s3() -> Path:
+    """versitygw, an S3 server over a folder: the store of backups for the local cluster and for tests."""
+    return _build("s3", "-s -w") / "versitygw"
+
+
 def disk_driver() -> Path:
     """The CSI driver of our own, from disk-driver/."""
     stamp = f"-s -w -X gameservers.local/disk-driver/service.Version={version.current()}"

@@ -52,6 +52,7 @@ _RECIPES = {
         "api", ("requirements.txt", "service", "charts/gameserver"), ("helm",), ("requirements.txt",)
     ),
     "gameserver-sftp": _Recipe("sftp", ("agent",)),
+    "gameserver-backup": _Recipe("backup", ("backup",)),
     "gameserver-disk-driver": _Recipe("disk-driver", binaries=("disk-driver",)),
     "minecraft": _Recipe("minecraft"),
     "minetest": _Recipe("minetest"),

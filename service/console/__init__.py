@@ -1,1 +1,1 @@
-"""What one says to a game, and how it holds its world still."""
+"""Commands for a game, by the way in that its folder names."""

@@ -16,6 +16,7 @@ from service.controller.deliver import Deliver
 from service.controller.events import Events
 from service.controller.idle import IdleStop
 from service.controller.leader import Leader, Term
+from service.controller.owed import Owed
 from service.controller.part import Part
 from service.controller.schedules import Schedules
 from service.controller.worlds import Machine, Worlds
@@ -50,6 +51,7 @@ def parts_of(context: Context, kube: Kube, webhooks: SecretWebhooks | None) -> l
         Schedules(context, events.add, players),
         idle,
         Worlds(context, machines_of(context, kube)),
+        Owed(context),
     ]
     if webhooks is not None and context.events is not None:
         parts.append(Deliver(context.settings, kube, webhooks, context.records(DELIVERIES), context.events))

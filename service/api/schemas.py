@@ -15,7 +15,6 @@ from service.servers.idle import KEEPERS
 from service.servers.names import LARGEST_ID
 from service.servers.notes import SLUGS
 from service.servers.state import STATES, WANTED
-from service.settings import Keep
 from service.tokens import CUSTOMER, CUSTOMER_WORDS
 from service.web.fields import Flag, Options, QueryNumber, Schema, Success, Text, WholeNumber, one_of
 
@@ -68,10 +67,6 @@ class BackupKeep(Schema):
         most = current_app.extensions["gameserver"].settings.backups_per_server
         if not 1 <= sum(data.values()) <= most:
             raise ma.ValidationError(f"must keep from 1 to {most} in all")
-
-    @ma.post_load
-    def make(self, data: Mapping[str, int], **more: Any) -> Keep:
-        return Keep(**data)
 
 
 _KEEP: dict[str, Any] = {

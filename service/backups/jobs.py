@@ -64,7 +64,7 @@ class JobSpec:
         operation: The operation's id, or another word for whom it belongs to.
         image: The image of the program.
         pull_secrets: The names of Secrets for pulling it.
-        uid: The server's uid, whose part of a folder store is mounted; "" for the whole store.
+        uid: The server's uid, whose part of a folder store is mounted if there is no recovery key; "" for no server.
         key: The name of the Secret with the repository's password; "" for none.
         recovery: The name of the Secret with the recovery key; "" for none.
         store_secret: The name of the Secret for the store; "" for none.
@@ -142,6 +142,11 @@ def request_name(spec: JobSpec) -> str:
     return f"{spec.name}-request"
 
 
+def key_name(uid: str) -> str:
+    """The name of the Secret with the password of the server's repository."""
+    return f"backup-key-{uid}"
+
+
 def _labels(spec: JobSpec) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": "gameserver-backup",
@@ -215,8 +220,11 @@ def _volumes(spec: JobSpec) -> tuple[list[Object], list[Object]]:
     secret("store-access", "/run/gameserver/store", spec.store_secret)
     if spec.store_claim:
         claim = {"persistentVolumeClaim": {"claimName": spec.store_claim}}
-        # A Job with a customer's data sees only that server's part of the store.
-        mount("store", "/store", claim, sub_path=spec.uid)
+        if spec.recovery:
+            mount("store", "/store", claim)
+        else:
+            # A Job with a customer's data sees only that server's part of the store.
+            mount("store", f"/store/{spec.uid}", claim, sub_path=spec.uid)
     if spec.world:
         claim = {"persistentVolumeClaim": {"claimName": spec.world}}
         mount("world", "/world", claim, spec.read_only)

@@ -21,9 +21,11 @@ from service.backups.jobs import (
     JobState,
     job,
     job_state,
+    key_name,
     owned_secret,
     request_secret,
 )
+from service.errors import ClusterUnavailable
 from service.kube.client import Conflict, Kube, path
 from service.kube.types import Object
 from service.kube.watch import Kind, Watch
@@ -66,9 +68,10 @@ class JobRunner:
     def _secrets(self, spec: JobSpec, owner: str) -> Iterator[Object]:
         yield request_secret(spec, owner)
         if spec.key and spec.namespace != self._servers_namespace:
-            key = self._kube.get(path("v1", self._servers_namespace, "secrets", self.key(spec.uid)))
-            password = base64.b64decode((key or {}).get("data", {}).get("password", "")).decode()
-            yield owned_secret(spec, spec.key, {"password": password}, owner)
+            name = self.key(spec.uid)
+            if (key := self._kube.get(path("v1", self._servers_namespace, "secrets", name))) is None:
+                raise ClusterUnavailable
+            yield owned_secret(spec, spec.key, {"password": base64.b64decode(key["data"]["password"]).decode()}, owner)
 
     def look(self, spec: JobSpec) -> JobState:
         """What has become of the Job."""
@@ -84,7 +87,7 @@ class JobRunner:
 
     def key(self, uid: str) -> str:
         """The name of the Secret with the password of the server's repository; it is made if there is none."""
-        name = f"backup-key-{uid}"
+        name = key_name(uid)
         with suppress(Conflict):
             self._kube.create(
                 path("v1", self._servers_namespace, "secrets"),
@@ -100,7 +103,7 @@ class JobRunner:
 
     def forget_key(self, uid: str) -> None:
         """Delete the password of a server's repository, after which only the recovery key opens it."""
-        self._kube.delete(path("v1", self._servers_namespace, "secrets", f"backup-key-{uid}"))
+        self._kube.delete(path("v1", self._servers_namespace, "secrets", key_name(uid)))
 
     def watch(self, namespace: str, wake: Callable[[], None]) -> Watch:
         """A watch that calls `wake` when a Job has changed; it is not started yet."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
-from service.operations.checks import check_growth, check_options, known_game, require_not_suspended
+from service.operations.checks import check_growth, check_options, keep_of, known_game, require_not_suspended
 from service.operations.context import Context
 from service.operations.visibility import Target
 from service.servers import values
@@ -55,7 +55,7 @@ def _change_spec(before: ServerSpec, request: Mapping[str, Any]) -> ServerSpec:
         disk_gb=request.get("disk_gb", before.disk_gb),
         options={name: value for name, value in options.items() if value is not None},
         idle_stop_minutes=request.get("idle_stop_minutes", before.idle_stop_minutes) or 0,
-        backup_keep=request.get("backup_keep", before.backup_keep),
+        backup_keep=keep_of(request["backup_keep"]) if "backup_keep" in request else before.backup_keep,
     )
 
 

@@ -28,6 +28,12 @@ def uid_of_values(values: Mapping[str, Any]) -> str | None:
     return uid or None
 
 
+def uid_of_claim(claim: Mapping[str, Any]) -> str | None:
+    """The uid of the server whose disk this is, also of a deleted one; None if it had none of its own."""
+    uid: str | None = (_annotation(claim) or {}).get("uid")
+    return uid or None
+
+
 def server_uid(objects: Objects) -> str | None:
     """The uid that distinguishes this server from earlier ones with the same id.
 
@@ -70,6 +76,8 @@ class ServerSpec:
         backup_keep: How many of its schedules' backups stay; None for the operator's default.
         suspended: Set while the server is suspended. A create says nothing about it, so it does not count as a
             difference.
+        restoring: The id of the operation that restores its world or fills its new disk; "" for none. Meanwhile it
+            does not run. It does not count as a difference either.
     """
 
     game: str
@@ -81,6 +89,7 @@ class ServerSpec:
     idle_stop_minutes: int = 0
     backup_keep: Keep | None = None
     suspended: Suspension | None = field(default=None, compare=False)
+    restoring: str = field(default="", compare=False)
 
     def difference(self, other: ServerSpec) -> list[str]:
         """The names of the fields in which `other` differs."""
@@ -126,6 +135,7 @@ def spec_of_values(values: Mapping[str, Any]) -> ServerSpec:
         idle_stop_minutes=max(0, _number(server.get("idleStopMinutes"))),
         backup_keep=_keep(server.get("backupKeep")),
         suspended=_suspension(server.get("suspended")),
+        restoring=str(server.get("restoring") or ""),
     )
 
 
@@ -144,6 +154,12 @@ def suspension_of_claim(claim: Mapping[str, Any]) -> Suspension | None:
     """The suspension of the server whose disk this is; on a kept disk, that of the deleted server."""
     spec = _annotated(claim)
     return None if spec is None else spec.suspended
+
+
+def restoring_of_claim(claim: Mapping[str, Any]) -> str:
+    """The id of the operation that was restoring the world on this disk, on a kept one at its deletion; or ""."""
+    spec = _annotated(claim)
+    return "" if spec is None else spec.restoring
 
 
 def never_used(claim: Mapping[str, Any]) -> bool:
@@ -178,6 +194,7 @@ def _annotated(object_: Mapping[str, Any] | None) -> ServerSpec | None:
         idle_stop_minutes=max(0, _number(record.get("idle_stop_minutes"))),
         backup_keep=_keep(record.get("backup_keep")),
         suspended=_suspension(record.get("suspended")),
+        restoring=str(record.get("restoring") or ""),
     )
 
 

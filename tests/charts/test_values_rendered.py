@@ -58,6 +58,15 @@ GAMESERVER: dict[str, Case] = {
         + [("Service/server-4711-sftp", "metadata/annotations/gameserver~suspended", "true")],
         {},
     ),
+    "server.restoring": (
+        "op-" + "4" * 26,
+        [
+            # The server is to run, but not yet.
+            (S, "spec.replicas", 0),
+            *((manifest, "record", f'"restoring":"op-{"4" * 26}"') for manifest in (S, C)),
+        ],
+        {"replicas": 1},
+    ),
     "replicas": one(0, S, "spec.replicas"),
     "schedules": one(
         {"nightly": SCHEDULE},
@@ -156,6 +165,13 @@ GAMESERVER: dict[str, Case] = {
     "storage.className": one("fast", C, "spec.storageClassName"),
     "storage.mountPath": one("/world", S, GAME + "volumeMounts.0.mountPath"),
     "storage.accessMode": one("ReadWriteMany", C, "spec.accessModes", ["ReadWriteMany"]),
+    "storage.deferred": one(True, C, "kind", "nothing"),
+    "storage.dataSource": one(
+        {"kind": "VolumeSnapshot", "name": "clone-1"},
+        C,
+        "spec.dataSource",
+        {"kind": "VolumeSnapshot", "name": "clone-1", "apiGroup": "snapshot.storage.k8s.io"},
+    ),
     "securityContext.runAsUser": one(2000, S, POD + "securityContext.runAsUser"),
     "securityContext.runAsGroup": one(2000, S, POD + "securityContext.runAsGroup"),
     "securityContext.fsGroup": one(2000, S, POD + "securityContext.fsGroup"),

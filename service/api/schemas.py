@@ -428,6 +428,7 @@ class OperationServer(Schema):
 class ListedOperation(Schema):
     id = fields.String(required=True)
     action = fields.String(required=True)
+    backup = fields.String(metadata={"description": "The backup that it makes, restores or deletes."})
     when = fields.String(required=True)
     state = fields.String(required=True, validate=one_of(*OPERATION_STATES))
     step = fields.String(required=True, allow_none=True)

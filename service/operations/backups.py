@@ -306,7 +306,7 @@ def _current_spec(context: Context, caller: Token, target: Target, uid: str) -> 
     current = context.releases.current(target.id)
     if current is None:
         raise ReleaseMissing
-    if not uid or (own := uid_of_values(current)) is not None and own != uid:
+    if not uid or ((own := uid_of_values(current)) is not None and own != uid):
         raise ServerNotFound
     spec = spec_of_values(current)
     require_not_suspended(caller, spec.suspended)
@@ -337,7 +337,9 @@ def _with(
     now = datetime.fromisoformat(backup.created)
     since = stamp(now - RECENT)
     # One that was deleted since counts too, by its operation.
-    recent = {each.operation or each.id: each.created for each in kept.backups if each.trigger in ("manual", "schedule")}
+    recent = {
+        each.operation or each.id: each.created for each in kept.backups if each.trigger in ("manual", "schedule")
+    }
     recent |= {
         each.id: each.created
         for each in operations

@@ -66,6 +66,8 @@ class World:
         self.away = False
         self.password_since = TIME
         self.expandable = False
+        # Whether the storage can make snapshots.
+        self.snapshots = False
         # Whether the storage grows a disk at once; otherwise its claim stays as it is.
         self.grows = True
         # What the agents say about the disks, by server.
@@ -340,6 +342,10 @@ class FakeCluster:
             self.world.claims[id]["metadata"]["deletionTimestamp"] = TIME
         else:
             self.world.claims.pop(id, None)
+
+    def disk_has_snapshots(self, claim: Object) -> bool:
+        self.world.check()
+        return self.world.snapshots
 
     def disk_class_expandable(self, claim: Object) -> bool:
         self.world.check()

@@ -215,8 +215,8 @@ class BackupsNotPossible(Problem):
     status = 409
     title = "This server cannot be backed up"
     explanation = (
-        "The operator has no store for backups, and the storage of the server's disk cannot make snapshots. One of them "
-        "is needed: see Backups in docs/operations.md."
+        "The operator has no store for backups, and the storage of the server's disk cannot make snapshots. One of "
+        "them is needed: see Backups in docs/operations.md."
     )
 
 
@@ -225,8 +225,8 @@ class TooManyBackups(Problem):
     status = 429
     title = "There are too many backups of this server"
     explanation = (
-        "One is being made, two were created within 10 minutes, or the server has as many as it may and none of them may "
-        "go. `detail` says which; with `Retry-After`, waiting helps."
+        "One is being made, two were created within 10 minutes, or the server has as many as it may and none of them "
+        "may go. `detail` says which; with `Retry-After`, waiting helps."
     )
 
 

@@ -49,9 +49,7 @@ class Restore(Schema):
         load_default=list,
         validate=validate.Length(max=MOST_PATHS, error=f"must have at most {MOST_PATHS} paths"),
         error_messages={"null": "must not be null", "invalid": "must be a list"},
-        metadata={
-            "description": "Files and folders below the disk's root, such as world/region. None: the whole world."
-        },
+        metadata={"description": "Files and folders of the disk, such as world/region. None: the whole world."},
     )
 
 

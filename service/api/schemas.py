@@ -73,8 +73,8 @@ _KEEP: dict[str, Any] = {
     "allow_none": True,
     "error_messages": {"type": "must be an object"},
     "metadata": {
-        "description": "How many of the backups that schedules make stay: the newest, and the newest of each of so many "
-        "hours, days and weeks. null: the operator's default."
+        "description": "How many of the backups that schedules make stay: the newest, and the newest of each of so "
+        "many hours, days and weeks. null: the operator's default."
     },
 }
 

@@ -35,6 +35,7 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
 Rights = set[tuple[str, str, str]]
+VOLUMES = "/api/v1/persistentvolumes"
 CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 VALUES = {
@@ -128,7 +129,21 @@ def servers_of(component: str) -> Iterator[Servers]:
         "provisioner": "no-such-driver.example.com",
     }
     kube.create(CLASSES, storage_class)
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "capacity": {"storage": "1Gi"},
+            "csi": {"driver": "no-such-driver.example.com", "volumeHandle": name},
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": name,
+        },
+    }
+    kube.create(VOLUMES, volume)
     yield Servers(kube, name, role, cluster_role)
+    kube.delete(f"{VOLUMES}/{name}")
     kube.delete(f"{CLASSES}/{name}")
     kube.delete(f"{RBAC}/clusterrolebindings/{name}")
     kube.delete(f"{RBAC}/clusterroles/{name}")
@@ -224,6 +239,7 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         assert cluster.rcon_password(1)
         assert cluster.disk_class_expandable(server.claim) is (server.claim["spec"]["storageClassName"] != "local-path")
         assert cluster.volume("none") is None
+        assert not cluster.disk_has_snapshots({"spec": {"volumeName": namespace}})
         # Of a server that does not exist, so that it makes no disk.
         cluster.make_disk(disk_job(2, server.statefulset, "localhost/no-such-image:1", []))
         cluster.disk_job(2)

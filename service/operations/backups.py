@@ -316,13 +316,13 @@ def _current_spec(context: Context, caller: Token, target: Target, uid: str) -> 
 def _require_world_at_rest(operations: Sequence[Operation], uid: str) -> None:
     """Raises OperationInProgress, which names it, if an operation replaces the world of this server."""
     for each in operations:
-        if not each.ended and each.target is not None and each.target.uid == uid:
-            if each.action in _REPLACES_THE_WORLD:
-                raise OperationInProgress(
-                    f"The operation {each.id} ({each.action}) is at work with the server's world. Try again when it "
-                    "has ended.",
-                    retry_after=BUSY_SECONDS,
-                )
+        of_it = each.target is not None and each.target.uid == uid
+        if of_it and not each.ended and each.action in _REPLACES_THE_WORLD:
+            raise OperationInProgress(
+                f"The operation {each.id} ({each.action}) is at work with the server's world. Try again when it has "
+                "ended.",
+                retry_after=BUSY_SECONDS,
+            )
 
 
 def _with(
@@ -336,12 +336,10 @@ def _with(
         raise TooManyBackups("A backup of this server is being made.", retry_after=BUSY_SECONDS)
     now = datetime.fromisoformat(backup.created)
     since = stamp(now - RECENT)
+    recent = {each.id: each.created for each in kept.backups if each.trigger in ("manual", "schedule")}
     # One that was deleted since counts too, by its operation.
-    recent = {
-        each.operation or each.id: each.created for each in kept.backups if each.trigger in ("manual", "schedule")
-    }
     recent |= {
-        each.id: each.created
+        id_of(each.id): each.created
         for each in operations
         if each.action == "backup" and each.target is not None and each.target.uid == kept.uid
     }

@@ -1,0 +1,253 @@
+"""What the controller does for a server's backups by itself, and what follows from it. Pure.
+
+Each is one Job, and a repository has one at a time. It stands in the server's record before it begins, so that the
+controller that takes over finds the same Job.
+
+`repository.proof` has `at` (when a proof came to a result last), `backup` (of which), `found` and `since` (what was
+wrong and since when; neither if nothing was), `postponed` and `reason` (when there was no room last, and what for).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from service.backups.records import MOST, Backup, Repository, ServerBackups
+from service.backups.retention import Rules, going
+from service.kube.times import stamp
+from service.settings import Keep, Settings
+
+FORGET, ERASE, PROVE, CLEAN = "forget", "erase", "prove", "clean"
+POSTPONED = timedelta(hours=6)
+"""When a proof is tried again for which there was no room."""
+DAMAGED = timedelta(days=1)
+"""When what was found damaged is looked at again, at the latest."""
+DAMAGE = frozenset(
+    {"repository-damaged", "repository-missing", "wrong-key", "backup-missing", "backup-damaged", "restore-differs"}
+)
+"""The words with which the Jobs' program says that something is wrong with what is stored."""
+NO_ROOM = frozenset({"disk-full", "no-room"})
+_MOST_PER_SERVER = 50
+"""The largest of the operator's bounds."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be done.
+
+    Attributes:
+        kind: `forget`: forget backups, prune and check; `erase`: all of the server's; `prove`: restore one and compare
+            it; `clean`: remove worlds of before from the disk.
+        name: Unique; the name of its Job begins with it.
+        since: When it was recorded (RFC 3339).
+        backups: Ids of the backups that are forgotten, or proven.
+        unlisted: restic's ids that are forgotten besides.
+        operations: Operations whose worlds of before are removed.
+    """
+
+    kind: str
+    name: str
+    since: str
+    backups: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
+
+
+def task_of(repository: Repository) -> Task | None:
+    """The task that is recorded; None if there is none."""
+    values = repository.task
+    if not values.get("kind"):
+        return None
+    lists = {name: tuple(values.get(name) or ()) for name in ("backups", "unlisted", "operations")}
+    return Task(str(values["kind"]), str(values.get("name")), str(values.get("since")), **lists)
+
+
+def with_task(kept: ServerBackups, task: Task | None) -> ServerBackups:
+    """With this task recorded, or none."""
+    values = {} if task is None else {name: value for name, value in asdict(task).items() if value}
+    return replace(kept, repository=replace(kept.repository, task=values))
+
+
+def due(last: str, every: timedelta, uid: str, now: datetime) -> bool:
+    """Whether something that happens once in each period is due: its moment in the period follows from the uid.
+
+    So servers that began at the same time, or waited for the same outage to end, do not come all at once for ever.
+    """
+    period = every.total_seconds()
+    moment = int.from_bytes(hashlib.sha256(uid.encode()).digest()[:8]) / 2**64 * period
+    return (now.timestamp() - moment) // period > (datetime.fromisoformat(last).timestamp() - moment) // period
+
+
+def is_damaged(kept: ServerBackups) -> bool:
+    """Whether a check or a proof has found something wrong."""
+    return kept.repository.fault is not None or bool(kept.repository.proof.get("found"))
+
+
+def with_going(kept: ServerBackups, rules: Rules, now: datetime) -> ServerBackups:
+    """With those marked that are to go.
+
+    From a repository that is damaged nothing goes that need not, because an older backup may be the one that is whole.
+    """
+    if is_damaged(kept):
+        rules = replace(rules, keep=Keep(last=MOST), most=max(rules.most, _MOST_PER_SERVER), bytes=None)
+    for backup in going(kept, rules, now):
+        kept = kept.with_backup(replace(backup, state="deleting"))
+    return kept
+
+
+def is_over(kept: ServerBackups, settings: Settings, now: datetime) -> bool:
+    """Whether the server is gone, and its backups have to follow."""
+    if kept.deleted is None:
+        return False
+    ends = datetime.fromisoformat(kept.deleted) + timedelta(days=settings.backup_days_after_delete)
+    return kept.erase or now >= ends
+
+
+def next_task(kept: ServerBackups, settings: Settings, now: datetime, *, disk: bool) -> Task | None:
+    """What is due for a server that nothing else is at work with; None for nothing.
+
+    Args:
+        kept: What is kept of it.
+        settings: The settings.
+        now: The current time.
+        disk: Whether the server has a disk.
+    """
+    name = f"keep-{hashlib.sha256(f'{kept.uid} {now.timestamp()}'.encode()).hexdigest()[:16]}"
+    begun = Task("", name, stamp(now))
+    stored = settings.backup_store is not None and kept.repository.made is not None
+    if is_over(kept, settings, now):
+        return replace(begun, kind=ERASE) if stored else None
+    if stored and (forget := _forget(kept, settings, begun, now)):
+        return forget
+    if disk and (operations := _old_in_disk(kept, settings, now)):
+        return replace(begun, kind=CLEAN, operations=operations)
+    if stored and disk and kept.deleted is None and (backup := _to_prove(kept, settings, now)):
+        return replace(begun, kind=PROVE, backups=(backup.id,))
+    return None
+
+
+def _forget(kept: ServerBackups, settings: Settings, begun: Task, now: datetime) -> Task | None:
+    repository = kept.repository
+    every = timedelta(hours=settings.backup_prune_hours)
+    if is_damaged(kept):
+        every = min(every, DAMAGED)
+    marked = tuple(backup.id for backup in kept.backups if backup.state == "deleting" and backup.where != "node")
+    last = max(filter(None, (repository.made, repository.pruned_at, repository.fault_at)))
+    if marked or repository.unlisted or due(last, every, kept.uid, now):
+        return replace(begun, kind=FORGET, backups=marked, unlisted=repository.unlisted)
+    return None
+
+
+def _old_in_disk(kept: ServerBackups, settings: Settings, now: datetime) -> tuple[str, ...]:
+    return tuple(
+        before.operation for before in kept.befores if before.where == "disk" and is_old(before.at, settings, now)
+    )
+
+
+def is_old(at: str, settings: Settings, now: datetime) -> bool:
+    """Whether a world of before that was replaced at `at` is not kept any longer."""
+    return now >= datetime.fromisoformat(at) + timedelta(days=settings.backup_undo_days)
+
+
+def _to_prove(kept: ServerBackups, settings: Settings, now: datetime) -> Backup | None:
+    """The backup that is proven now: the one that was damaged last time, or else the newest good one."""
+    proof, made = kept.repository.proof, kept.repository.made
+    if not settings.backup_proof_days:
+        return None
+    if (postponed := proof.get("postponed")) and now < datetime.fromisoformat(postponed) + POSTPONED:
+        return None
+    damaged = next((each for each in kept.backups if proof.get("found") and each.id == proof.get("backup")), None)
+    good = [each for each in kept.backups if each.good and each.where == "store"]
+    backup = damaged if damaged is not None and damaged.state == "done" else good[-1] if good else None
+    every = timedelta(days=settings.backup_proof_days)
+    if proof.get("found"):
+        every = min(every, DAMAGED)
+    return backup if due(proof.get("at") or str(made), every, kept.uid, now) else None
+
+
+# -- what follows -------------------------------------------------------------------------------------------
+
+
+def after(kept: ServerBackups, task: Task, answer: Mapping[str, Any], now: datetime) -> ServerBackups:
+    """What is kept once a task's Job has done it."""
+    if task_of(kept.repository) != task:
+        return kept
+    kept = with_task(kept, None)
+    match task.kind:
+        case "forget":
+            return _forgotten(kept, task, answer, now)
+        case "erase":
+            stored = [backup for backup in kept.backups if backup.where == "node"]
+            return replace(kept, repository=Repository(), backups=tuple(stored))
+        case "prove":
+            return _proven(kept, task.backups[0], now)
+        case _:
+            left = tuple(before for before in kept.befores if before.operation not in task.operations)
+            return replace(kept, befores=left)
+
+
+def damaged(kept: ServerBackups, task: Task, reason: str, now: datetime) -> ServerBackups:
+    """What is kept once a task's Job has found something wrong."""
+    if task_of(kept.repository) != task:
+        return kept
+    kept, at = with_task(kept, None), stamp(now)
+    if task.kind == PROVE:
+        proof = kept.repository.proof
+        since = proof.get("since") if proof.get("backup") == task.backups[0] else None
+        found = {"at": at, "backup": task.backups[0], "found": reason, "since": since or at}
+        return replace(kept, repository=replace(kept.repository, proof=found))
+    return replace(kept, repository=_with_fault(kept.repository, reason, at))
+
+
+def postponed(kept: ServerBackups, task: Task, reason: str, now: datetime) -> ServerBackups:
+    """What is kept if there was no room for a proof."""
+    if task_of(kept.repository) != task:
+        return kept
+    kept = with_task(kept, None)
+    proof = {**kept.repository.proof, "postponed": stamp(now), "reason": reason}
+    return replace(kept, repository=replace(kept.repository, proof=proof))
+
+
+def dropped(kept: ServerBackups, task: Task) -> ServerBackups:
+    """What is kept if a task could not be done now, and is decided on again."""
+    return with_task(kept, None) if task_of(kept.repository) == task else kept
+
+
+def _forgotten(kept: ServerBackups, task: Task, answer: Mapping[str, Any], now: datetime) -> ServerBackups:
+    for id in task.backups:
+        kept = kept.without(id)
+    at, error = stamp(now), answer.get("error")
+    unlisted = tuple(id for id in kept.repository.unlisted if id not in task.unlisted)
+    repository = replace(kept.repository, unlisted=unlisted)
+    if error:
+        return replace(kept, repository=_with_fault(repository, str(error), at))
+    stored = answer.get("stored_bytes")
+    repository = replace(
+        repository,
+        pruned_at=at,
+        checked_at=at,
+        fault=None,
+        fault_since=None,
+        fault_at=None,
+        stored_bytes=stored if isinstance(stored, int) else repository.stored_bytes,
+    )
+    backups = tuple(replace(each, checked_at=at) if _was_checked(each, task) else each for each in kept.backups)
+    return replace(kept, repository=repository, backups=backups)
+
+
+def _was_checked(backup: Backup, task: Task) -> bool:
+    return backup.state == "done" and backup.where == "store" and str(backup.finished) <= task.since
+
+
+def _proven(kept: ServerBackups, id: str, now: datetime) -> ServerBackups:
+    at, backup = stamp(now), kept.backup(id)
+    if backup is not None:
+        kept = kept.with_backup(replace(backup, proven_at=at))
+    return replace(kept, repository=replace(kept.repository, proof={"at": at, "backup": id}))
+
+
+def _with_fault(repository: Repository, reason: str, at: str) -> Repository:
+    return replace(repository, fault=reason, fault_since=repository.fault_since or at, fault_at=at)

@@ -1,0 +1,439 @@
+"""Keeps backups: lets old ones go, prunes and checks the repositories, proves one backup of each server now and then.
+
+It also removes worlds of before that are not kept any longer, and everything of a server that was deleted long ago.
+What it does with a Job stands in the server's record before it begins (`backups/tasks.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from structlog.contextvars import bound_contextvars
+
+from service.backups import tasks
+from service.backups.jobs import JobSpec, JobState
+from service.backups.records import Backup, ServerBackups
+from service.backups.requests import Disk, disk_of, job_for_clean, job_for_forget, job_for_proof
+from service.backups.retention import Rules, makes_room, rules
+from service.backups.tasks import CLEAN, DAMAGE, ERASE, FORGET, NO_ROOM, PROVE, Task, task_of
+from service.controller.agenda import Agenda
+from service.controller.leader import Deposed, Term
+from service.errors import Problem, ServerNotFound
+from service.kube.times import stamp
+from service.operations.context import Context
+from service.operations.operation import Operation
+from service.servers.disks import volume_of
+from service.servers.objects import Objects
+from service.servers.spec import server_uid, spec_of_objects, uid_of_values
+
+log = logging.getLogger(__name__)
+
+WORKERS = 2
+PLACES = {FORGET: 3, ERASE: 3, CLEAN: 3, PROVE: 1}
+"""How many Jobs of a kind there may be at once; those that are no proofs share theirs."""
+LOOK = timedelta(hours=1)
+"""How often each server's backups are looked at, besides when something has changed."""
+POLL = timedelta(seconds=2)
+SOON = timedelta(seconds=1)
+NO_PLACE = timedelta(seconds=5)
+PAUSE, LONGEST_PAUSE = timedelta(minutes=5), timedelta(hours=6)
+"""When something is tried again that could not be done, such as while the store is away; it grows."""
+WAITS = timedelta(minutes=5)
+"""How long a Job may wait for a node and its volumes."""
+AT_WORK = ("backup", "restore", "undo-restore", "clone")
+"""Operations during which nothing is done for the same server."""
+
+
+class Jobs(Protocol):
+    """What is needed of `backups/runner.py`."""
+
+    def run(self, spec: JobSpec) -> JobState: ...
+    def remove(self, spec: JobSpec) -> bool: ...
+    def forget_key(self, uid: str) -> None: ...
+
+
+class Snapshots(Protocol):
+    """What is needed of `backups/snapshots.py`."""
+
+    def remove(self, name: str) -> bool:
+        """Delete a VolumeSnapshot; returns whether it is gone already."""
+
+    def finds_no_room(self, name: str) -> bool:
+        """Whether the storage refuses it until an older one of the same disk is deleted."""
+
+
+class Keep:
+    """The part of the controller.
+
+    Args:
+        context: The collaborators of the operations.
+        jobs: Runs the Jobs.
+        snapshots: Deletes VolumeSnapshots.
+        clock: Returns the current time.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        jobs: Jobs,
+        snapshots: Snapshots,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._context = context
+        self._settings = context.settings
+        self._backups = context.backups
+        self._jobs = jobs
+        self._snapshots = snapshots
+        self._clock = clock
+        self.agenda: Agenda[str] = Agenda(clock)
+        self._watch = self._backups.watch(self._changed)
+        self._operations = context.operations.watch(self._operation_changed)
+        self._lock = threading.Lock()
+        self._kept: dict[str, ServerBackups] = {}
+        # The task of each server that has a place here.
+        self._active: dict[str, Task] = {}
+        self._ended: set[str] = set()
+        # When a server's tasks are tried again, and how often they could not be done.
+        self._later: dict[str, tuple[datetime, int]] = {}
+
+    def start(self) -> None:
+        """Watch what is kept, and the operations."""
+        self._watch.start()
+        self._operations.start()
+
+    def lead(self, term: Term) -> None:
+        """Start the threads."""
+        for _ in range(WORKERS):
+            threading.Thread(target=self._work, args=(term,), name="keep", daemon=True).start()
+
+    def kept(self) -> list[ServerBackups]:
+        """What is kept of all servers, some moments old."""
+        with self._lock:
+            return list(self._kept.values())
+
+    def tasks(self) -> list[Task]:
+        """What is being done."""
+        with self._lock:
+            return list(self._active.values())
+
+    def _changed(self, kept: ServerBackups, deleted: bool) -> None:
+        with self._lock:
+            if deleted:
+                self._kept.pop(kept.uid, None)
+                self._later.pop(kept.uid, None)
+            else:
+                self._kept[kept.uid] = kept
+        self.agenda.put(kept.uid, self._clock())
+
+    def _operation_changed(self, operation: Operation, deleted: bool) -> None:
+        if operation.target is not None and (operation.ended or deleted):
+            self.agenda.put(operation.target.uid, self._clock())
+
+    # -- the workers ---------------------------------------------------------------------------------------
+
+    def _work(self, term: Term) -> None:
+        while True:
+            uid = self.agenda.take()
+            if uid is not None and not self.handle(term, uid):
+                return
+
+    def turn(self, term: Term) -> bool:
+        """Look at one server that is due; False if there is none. For tests, which have no threads."""
+        uid = self.agenda.take(wait=False)
+        return uid is not None and self.handle(term, uid)
+
+    def handle(self, term: Term, uid: str) -> bool:
+        """Look at the backups of a server; False if this pod is no longer the active one."""
+        after = PAUSE
+        try:
+            with self._lock:
+                kept = self._kept.get(uid)
+            if kept is None:
+                after = timedelta.max
+                self._release(uid)
+            else:
+                with bound_contextvars(server=kept.id):
+                    after = self._look(term, kept)
+        except Deposed:
+            return False
+        except Problem as problem:
+            log.warning("the backups of server %s are looked at again soon: %s", uid, problem.detail)
+            after = POLL
+        except Exception:
+            log.exception("the backups of server %s could not be looked at", uid)
+        finally:
+            if after < timedelta.max:
+                self.agenda.put(uid, self._clock() + after)
+            self.agenda.done(uid)
+        return True
+
+    def _look(self, term: Term, kept: ServerBackups) -> timedelta:
+        """Do what there is to do for a server; returns when to look again."""
+        task = task_of(kept.repository)
+        if task is not None:
+            # The watch may not have seen yet that it has ended.
+            return SOON if task.name in self._ended else self._go_on(term, kept, task)
+        objects = self._objects(kept)
+        if self._note_deletion(term, kept, objects):
+            return SOON
+        if self._remove_snapshots(term, kept):
+            return SOON
+        if self._at_work(kept):
+            self._make_room(term, kept, objects)
+            return POLL if any(each.where == "node" for each in kept.backups) else LOOK
+        if tasks.is_over(kept, self._settings, self._clock()) and kept.repository.made is None:
+            return self._end(term, kept)
+        return self._begin(term, kept, objects)
+
+    # -- what is to be done --------------------------------------------------------------------------------
+
+    def _begin(self, term: Term, kept: ServerBackups, objects: Objects | None) -> timedelta:
+        """Mark the backups that go, and record the task that is due, if there is a place for it."""
+        now = self._clock()
+        due, _ = self._later.get(kept.uid, (now, 0))
+        decided = self._decided(kept, objects, now)
+        task = task_of(decided.repository)
+        has_place = task is not None and due <= now and self._take_place(kept.uid, task)
+        if task is not None and not has_place:
+            decided = tasks.with_task(decided, None)
+        if decided != kept:
+            self._write(term, kept.uid, lambda fresh: self._decided_again(fresh, objects, now, has_place))
+        if has_place:
+            return SOON
+        return LOOK if task is None else max(NO_PLACE, due - now)
+
+    def _decided_again(self, kept: ServerBackups, objects: Objects | None, now: datetime, place: bool) -> ServerBackups:
+        if any(backup.unfinished for backup in kept.backups) or task_of(kept.repository) is not None:
+            return kept
+        decided = self._decided(kept, objects, now)
+        return decided if place else tasks.with_task(decided, None)
+
+    def _decided(self, kept: ServerBackups, objects: Objects | None, now: datetime) -> ServerBackups:
+        if kept.deleted is None:
+            kept = tasks.with_going(kept, self._rules(objects), now)
+        left = tuple(each for each in kept.befores if each.where != "backup" or not self._is_old(each.at, now))
+        kept = replace(kept, befores=left)
+        disk = objects is not None and bool(volume_of(objects.claim))
+        return tasks.with_task(kept, tasks.next_task(kept, self._settings, now, disk=disk))
+
+    def _rules(self, objects: Objects | None) -> Rules:
+        spec = None if objects is None else spec_of_objects(objects)
+        return rules(self._settings, None if spec is None else spec.backup_keep)
+
+    def _take_place(self, uid: str, task: Task) -> bool:
+        with self._lock:
+            proof = task.kind == PROVE
+            taken = sum((each.kind == PROVE) == proof for each in self._active.values())
+            if taken >= PLACES[task.kind]:
+                return False
+            self._active[uid] = task
+            return True
+
+    def _release(self, uid: str) -> None:
+        with self._lock:
+            self._active.pop(uid, None)
+
+    # -- a task --------------------------------------------------------------------------------------------
+
+    def _go_on(self, term: Term, kept: ServerBackups, task: Task) -> timedelta:
+        """Run the task's Job, and record what it has answered."""
+        if self._active.get(kept.uid) != task:
+            # Another controller has begun it, and may have ended it.
+            live = self._backups.of(kept.uid)
+            if live is None or task_of(live.repository) != task:
+                return SOON
+            with self._lock:
+                self._active[kept.uid] = task
+        spec = self._spec(kept, task)
+        if spec is None:
+            return self._finish(term, kept, task, None, tasks.dropped)
+        with term.step():
+            state = self._jobs.run(spec)
+        return self._follow(term, kept, task, spec, state)
+
+    def _spec(self, kept: ServerBackups, task: Task) -> JobSpec | None:
+        """What the task's Job is to be; None if there is nothing left to do it with."""
+        if task.kind == ERASE:
+            return job_for_forget(self._settings, kept, task.name, [], erase=True)
+        backups = [backup for id in task.backups if (backup := kept.backup(id)) is not None]
+        if task.kind == FORGET:
+            known = [*(backup.snapshot for backup in backups if backup.snapshot), *task.unlisted]
+            unknown = [backup.id for backup in backups if not backup.snapshot]
+            return job_for_forget(self._settings, kept, task.name, known, unknown)
+        disk = self._disk(kept)
+        if disk is None:
+            return None
+        if task.kind == CLEAN:
+            return job_for_clean(self._settings, kept, disk, task.name, task.operations)
+        return job_for_proof(self._settings, kept, disk, task.name, backups[0].snapshot) if backups else None
+
+    def _follow(self, term: Term, kept: ServerBackups, task: Task, spec: JobSpec, state: JobState) -> timedelta:
+        now, why = self._clock(), state.message
+        damage = str(state.answer.get("error") or "") if task.kind == ERASE else ""
+        if state.state == "running":
+            waits = not state.started and now - datetime.fromisoformat(task.since) > WAITS
+            if not waits:
+                return POLL
+            why = state.waits or "Its pod does not start."
+            with term.step():
+                self._jobs.remove(spec)
+            if task.kind == PROVE:
+                return self._finish(term, kept, task, spec, lambda k, t: tasks.postponed(k, t, why, now))
+        elif state.state == "missing":
+            return POLL
+        elif (state.state == "done" and not damage) or (task.kind == ERASE and state.code == "repository-missing"):
+            return self._finish(term, kept, task, spec, lambda k, t: tasks.after(k, t, state.answer, now))
+        elif damage or state.code in DAMAGE:
+            log.error("the backups of server %s are damaged: %s", kept.uid, damage or why)
+            if task.kind == ERASE:
+                self._put_off(kept.uid, now)
+            return self._finish(term, kept, task, spec, lambda k, t: tasks.damaged(k, t, damage or why, now))
+        elif state.code in NO_ROOM and task.kind == PROVE:
+            return self._finish(term, kept, task, spec, lambda k, t: tasks.postponed(k, t, why, now))
+        log.warning("%s for the backups of server %s is tried again later: %s", task.kind, kept.uid, why)
+        self._put_off(kept.uid, now, grows=True)
+        return self._finish(term, kept, task, spec, tasks.dropped)
+
+    def _put_off(self, uid: str, now: datetime, *, grows: bool = False) -> None:
+        _, tries = self._later.get(uid, (now, 0))
+        pause = min(LONGEST_PAUSE, PAUSE * 2**tries) if grows else LONGEST_PAUSE
+        self._later[uid] = now + pause, min(tries + 1, 20)
+
+    def _finish(
+        self,
+        term: Term,
+        kept: ServerBackups,
+        task: Task,
+        spec: JobSpec | None,
+        change: Callable[[ServerBackups, Task], ServerBackups],
+    ) -> timedelta:
+        """Record the end of a task, and then delete its Job."""
+        if change is not tasks.dropped and task.kind != ERASE:
+            self._later.pop(kept.uid, None)
+        self._write(term, kept.uid, lambda fresh: change(fresh, task))
+        self._ended.add(task.name)
+        self._release(kept.uid)
+        if spec is not None:
+            with term.step():
+                self._jobs.remove(spec)
+        return SOON
+
+    # -- what needs no Job ---------------------------------------------------------------------------------
+
+    def _note_deletion(self, term: Term, kept: ServerBackups, objects: Objects | None) -> bool:
+        """Write down that the server is gone, or is there again; returns whether it did."""
+        if objects is not None:
+            if kept.deleted is None:
+                return False
+            deleted = None
+        else:
+            if kept.deleted is not None or self._exists(kept):
+                return False
+            deleted = stamp(self._clock())
+        self._write(term, kept.uid, lambda fresh: replace(fresh, deleted=fresh.deleted and None if deleted is None else fresh.deleted or deleted))
+        return True
+
+    def _exists(self, kept: ServerBackups) -> bool:
+        """Whether the server has a StatefulSet, or a release that brings it back; read live."""
+        live = self._context.cluster.server(kept.id)
+        if live.statefulset is not None and server_uid(live) == kept.uid:
+            return True
+        values = self._context.releases.current(kept.id)
+        if values is None:
+            return False
+        uid = uid_of_values(values)
+        return uid == kept.uid or (uid is None and live.statefulset is None)
+
+    def _remove_snapshots(self, term: Term, kept: ServerBackups) -> bool:
+        """Delete the VolumeSnapshots of backups and of worlds of before that go; returns whether anything is written."""
+        now, gone, over = self._clock(), set[str](), set[str]()
+        for backup in kept.backups:
+            if backup.state == "deleting" and not self._is_stored(kept, backup) and self._is_removed(term, backup):
+                gone.add(backup.id)
+        for before in kept.befores:
+            if before.where == "snapshot" and self._is_old(before.at, now):
+                with term.step():
+                    if self._snapshots.remove(before.reference):
+                        over.add(before.operation)
+        if not gone and not over:
+            return False
+
+        def change(fresh: ServerBackups) -> ServerBackups:
+            backups = tuple(each for each in fresh.backups if each.id not in gone)
+            befores = tuple(each for each in fresh.befores if each.operation not in over)
+            return replace(fresh, backups=backups, befores=befores)
+
+        self._write(term, kept.uid, change)
+        return True
+
+    def _is_removed(self, term: Term, backup: Backup) -> bool:
+        with term.step():
+            return self._snapshots.remove(backup.snapshot if backup.where == "node" else f"backup-{backup.id}")
+
+    def _is_stored(self, kept: ServerBackups, backup: Backup) -> bool:
+        """Whether the backup, or a part of one that has failed, may be in the store."""
+        return backup.where == "store" or (backup.where is None and kept.repository.made is not None)
+
+    def _make_room(self, term: Term, kept: ServerBackups, objects: Objects | None) -> None:
+        """If the storage takes no further snapshot of the disk, let the oldest backup go that is one."""
+        waiting = next((backup for backup in kept.backups if backup.state == "running"), None)
+        goes = makes_room(kept, self._rules(objects), self._clock())
+        if waiting is None or goes is None or any(backup.state == "deleting" for backup in kept.backups):
+            return
+        if self._snapshots.finds_no_room(f"backup-{waiting.id}"):
+            log.info("backup %s goes to make room for another on its node", goes.id)
+            going = replace(goes, state="deleting")
+            self._write(
+                term, kept.uid, lambda fresh: fresh.with_backup(going) if fresh.backup(goes.id) == goes else fresh
+            )
+
+    def _end(self, term: Term, kept: ServerBackups) -> timedelta:
+        """Delete what is left of a server whose backups are no longer in the store: snapshots, its key, its record."""
+        names = [backup.snapshot for backup in kept.backups if backup.where == "node"]
+        names += [before.reference for before in kept.befores if before.where == "snapshot"]
+        with term.step():
+            if not all([self._snapshots.remove(name) for name in names]):
+                return POLL
+            self._jobs.forget_key(kept.uid)
+            self._backups.delete(kept.uid)
+        log.info("all backups of the deleted server %d (%s) are gone", kept.id, kept.uid)
+        return SOON
+
+    # -- what is known -------------------------------------------------------------------------------------
+
+    def _objects(self, kept: ServerBackups) -> Objects | None:
+        """The server's objects; None if it has no StatefulSet, or another server has its id now."""
+        objects = self._context.cluster.known(kept.id)
+        if objects is None or objects.statefulset is None or server_uid(objects) != kept.uid:
+            return None
+        return objects
+
+    def _disk(self, kept: ServerBackups) -> Disk | None:
+        objects = self._objects(kept)
+        name = "" if objects is None else volume_of(objects.claim)
+        return disk_of(objects, self._context.cluster.volume(name)) if objects is not None and name else None
+
+    def _at_work(self, kept: ServerBackups) -> bool:
+        """Whether a backup or another operation is at work with the server."""
+        if any(backup.unfinished for backup in kept.backups):
+            return True
+        return any(
+            not operation.ended
+            and operation.action in AT_WORK
+            and operation.target is not None
+            and operation.target.uid == kept.uid
+            for operation in self._operations.all()
+        )
+
+    def _is_old(self, at: str, now: datetime) -> bool:
+        return tasks.is_old(at, self._settings, now)
+
+    def _write(self, term: Term, uid: str, change: Callable[[ServerBackups], ServerBackups]) -> None:
+        with term.step(), suppress(KeyError, ServerNotFound):
+            self._backups.change(uid, change)

@@ -47,6 +47,7 @@ GAMESERVER: dict[str, Case] = {
     "server.customer": one("acme", S, "record", '"customer":"acme"'),
     "server.options": one({"motd": "hi"}, S, "record", '"options":{"motd":"hi"}'),
     "server.idleStopMinutes": one(30, S, "record", '"idle_stop_minutes":30'),
+    "server.backupKeep": one({"last": 2, "weekly": 4}, S, "record", '"backup_keep":{"last":2,"weekly":4}'),
     "server.idleStopped": one("2026-11-27T02:00:00Z", S, "record", '"idle_stopped":"2026-11-27T02:00:00Z"'),
     "server.suspended": (
         {"reason": "Überfällig", "since": "2026-11-27T02:00:00Z"},
@@ -56,6 +57,15 @@ GAMESERVER: dict[str, Case] = {
         ]
         + [("Service/server-4711-sftp", "metadata/annotations/gameserver~suspended", "true")],
         {},
+    ),
+    "server.restoring": (
+        "op-" + "4" * 26,
+        [
+            # The server is to run, but not yet.
+            (S, "spec.replicas", 0),
+            *((manifest, "record", f'"restoring":"op-{"4" * 26}"') for manifest in (S, C)),
+        ],
+        {"replicas": 1},
     ),
     "replicas": one(0, S, "spec.replicas"),
     "schedules": one(
@@ -155,6 +165,13 @@ GAMESERVER: dict[str, Case] = {
     "storage.className": one("fast", C, "spec.storageClassName"),
     "storage.mountPath": one("/world", S, GAME + "volumeMounts.0.mountPath"),
     "storage.accessMode": one("ReadWriteMany", C, "spec.accessModes", ["ReadWriteMany"]),
+    "storage.deferred": one(True, C, "kind", "nothing"),
+    "storage.dataSource": one(
+        {"kind": "VolumeSnapshot", "name": "clone-1"},
+        C,
+        "spec.dataSource",
+        {"kind": "VolumeSnapshot", "name": "clone-1", "apiGroup": "snapshot.storage.k8s.io"},
+    ),
     "securityContext.runAsUser": one(2000, S, POD + "securityContext.runAsUser"),
     "securityContext.runAsGroup": one(2000, S, POD + "securityContext.runAsGroup"),
     "securityContext.fsGroup": one(2000, S, POD + "securityContext.fsGroup"),

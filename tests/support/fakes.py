@@ -98,8 +98,8 @@ class World:
             "options": server.get("options", {}),
             "customer": server.get("customer", ""),
         } | {key: server[key] for key in ("uid", "suspended") if server.get(key)}
-        idle = {"idle_stop_minutes": "idleStopMinutes", "idle_stopped": "idleStopped"}
-        record |= {key: server[name] for key, name in idle.items() if server.get(name)}
+        named = {"idle_stop_minutes": "idleStopMinutes", "idle_stopped": "idleStopped", "backup_keep": "backupKeep"}
+        record |= {key: server[name] for key, name in named.items() if server.get(name)}
         replicas = values.get("replicas", 1)
         annotations = {ANNOTATION: json.dumps(record)}
         schedules = {SCHEDULES: json.dumps(values["schedules"])} if values.get("schedules") else {}

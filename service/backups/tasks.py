@@ -15,12 +15,13 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from service.backups.jobs import JobState
 from service.backups.records import MOST, Backup, Repository, ServerBackups
 from service.backups.retention import Rules, going
 from service.kube.times import stamp
 from service.settings import Keep, Settings
 
-FORGET, ERASE, PROVE, CLEAN = "forget", "erase", "prove", "clean"
+FORGET, ERASE, PROVE, CLEAN, INIT = "forget", "erase", "prove", "clean", "init"
 POSTPONED = timedelta(hours=6)
 """When a proof is tried again for which there was no room."""
 DAMAGED = timedelta(days=1)
@@ -32,6 +33,8 @@ DAMAGE = frozenset(
 NO_ROOM = frozenset({"disk-full", "no-room"})
 _MOST_PER_SERVER = 50
 """The largest of the operator's bounds."""
+WAITS = timedelta(minutes=5)
+"""How long a Job may wait for a node and its volumes."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Task:
 
     Attributes:
         kind: `forget`: forget backups, prune and check; `erase`: all of the server's; `prove`: restore one and compare
-            it; `clean`: remove worlds of before from the disk.
+            it; `clean`: remove worlds of before from the disk; `init`: let a new key of the server open the repository.
         name: Unique; the name of its Job begins with it.
         since: When it was recorded (RFC 3339).
         backups: Ids of the backups that are forgotten, or proven.
@@ -78,7 +81,7 @@ def due(last: str, every: timedelta, uid: str, now: datetime) -> bool:
     """
     period = every.total_seconds()
     moment = int.from_bytes(hashlib.sha256(uid.encode()).digest()[:8]) / 2**64 * period
-    return (now.timestamp() - moment) // period > (datetime.fromisoformat(last).timestamp() - moment) // period
+    return (now.timestamp() - moment) // period > (_time(last).timestamp() - moment) // period
 
 
 def is_damaged(kept: ServerBackups) -> bool:
@@ -102,7 +105,7 @@ def is_over(kept: ServerBackups, settings: Settings, now: datetime) -> bool:
     """Whether the server is gone, and its backups have to follow."""
     if kept.deleted is None:
         return False
-    ends = datetime.fromisoformat(kept.deleted) + timedelta(days=settings.backup_days_after_delete)
+    ends = _time(kept.deleted) + timedelta(days=settings.backup_days_after_delete)
     return kept.erase or now >= ends
 
 
@@ -115,8 +118,7 @@ def next_task(kept: ServerBackups, settings: Settings, now: datetime, *, disk: b
         now: The current time.
         disk: Whether the server has a disk.
     """
-    name = f"keep-{hashlib.sha256(f'{kept.uid} {now.timestamp()}'.encode()).hexdigest()[:16]}"
-    begun = Task("", name, stamp(now))
+    begun = _begun(kept, now)
     stored = settings.backup_store is not None and kept.repository.made is not None
     if is_over(kept, settings, now):
         return replace(begun, kind=ERASE) if stored else None
@@ -127,6 +129,11 @@ def next_task(kept: ServerBackups, settings: Settings, now: datetime, *, disk: b
     if stored and disk and kept.deleted is None and (backup := _to_prove(kept, settings, now)):
         return replace(begun, kind=PROVE, backups=(backup.id,))
     return None
+
+
+def _begun(kept: ServerBackups, now: datetime) -> Task:
+    name = hashlib.sha256(f"{kept.uid} {now.timestamp()}".encode()).hexdigest()[:16]
+    return Task("", f"keep-{name}", stamp(now))
 
 
 def _forget(kept: ServerBackups, settings: Settings, begun: Task, now: datetime) -> Task | None:
@@ -149,7 +156,7 @@ def _old_in_disk(kept: ServerBackups, settings: Settings, now: datetime) -> tupl
 
 def is_old(at: str, settings: Settings, now: datetime) -> bool:
     """Whether a world of before that was replaced at `at` is not kept any longer."""
-    return now >= datetime.fromisoformat(at) + timedelta(days=settings.backup_undo_days)
+    return now >= _time(at) + timedelta(days=settings.backup_undo_days)
 
 
 def _to_prove(kept: ServerBackups, settings: Settings, now: datetime) -> Backup | None:
@@ -157,7 +164,7 @@ def _to_prove(kept: ServerBackups, settings: Settings, now: datetime) -> Backup 
     proof, made = kept.repository.proof, kept.repository.made
     if not settings.backup_proof_days:
         return None
-    if (postponed := proof.get("postponed")) and now < datetime.fromisoformat(postponed) + POSTPONED:
+    if (postponed := proof.get("postponed")) and now < _time(postponed) + POSTPONED:
         return None
     damaged = next((each for each in kept.backups if proof.get("found") and each.id == proof.get("backup")), None)
     good = [each for each in kept.backups if each.good and each.where == "store"]
@@ -166,6 +173,29 @@ def _to_prove(kept: ServerBackups, settings: Settings, now: datetime) -> Backup 
     if proof.get("found"):
         every = min(every, DAMAGED)
     return backup if due(proof.get("at") or str(made), every, kept.uid, now) else None
+
+
+def outcome(task: Task, state: JobState, now: datetime) -> tuple[str, str]:
+    """What has become of a task whose Job is in this state, and why.
+
+    Returns:
+        `running`, `done`, `damaged`, `no-room` (of a proof), `wrong-key` (which a task `init` mends), or `failed` (it is
+        tried again later); and the reason in plain words.
+    """
+    if state.state == "missing" or (state.state == "running" and (state.started or now - _time(task.since) <= WAITS)):
+        return "running", ""
+    if state.state == "running":
+        return ("no-room" if task.kind == PROVE else "failed"), state.waits or "Its pod does not start."
+    if task.kind == ERASE and (state.code == "repository-missing" or state.answer.get("error")):
+        error = str(state.answer.get("error") or "")
+        return ("damaged" if error else "done"), error
+    if state.state == "done":
+        return "done", ""
+    if state.code == "wrong-key" and task.kind != INIT:
+        return "wrong-key", state.message
+    if state.code in DAMAGE:
+        return "damaged", state.message
+    return ("no-room" if state.code in NO_ROOM and task.kind == PROVE else "failed"), state.message
 
 
 # -- what follows -------------------------------------------------------------------------------------------
@@ -184,6 +214,8 @@ def after(kept: ServerBackups, task: Task, answer: Mapping[str, Any], now: datet
             return replace(kept, repository=Repository(), backups=tuple(stored))
         case "prove":
             return _proven(kept, task.backups[0], now)
+        case "init":
+            return kept
         case _:
             left = tuple(before for before in kept.befores if before.operation not in task.operations)
             return replace(kept, befores=left)
@@ -214,6 +246,13 @@ def postponed(kept: ServerBackups, task: Task, reason: str, now: datetime) -> Se
 def dropped(kept: ServerBackups, task: Task) -> ServerBackups:
     """What is kept if a task could not be done now, and is decided on again."""
     return with_task(kept, None) if task_of(kept.repository) == task else kept
+
+
+def with_init(kept: ServerBackups, task: Task, now: datetime) -> ServerBackups:
+    """What is kept if the server's key does not open the repository: that is mended next."""
+    if task_of(kept.repository) != task:
+        return kept
+    return with_task(kept, replace(_begun(kept, now), kind=INIT))
 
 
 def _forgotten(kept: ServerBackups, task: Task, answer: Mapping[str, Any], now: datetime) -> ServerBackups:
@@ -251,3 +290,7 @@ def _proven(kept: ServerBackups, id: str, now: datetime) -> ServerBackups:
 
 def _with_fault(repository: Repository, reason: str, at: str) -> Repository:
     return replace(repository, fault=reason, fault_since=repository.fault_since or at, fault_at=at)
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

@@ -19,9 +19,10 @@ from structlog.contextvars import bound_contextvars
 from service.backups import tasks
 from service.backups.jobs import JobSpec, JobState
 from service.backups.records import Backup, ServerBackups
-from service.backups.requests import Disk, disk_of, job_for_clean, job_for_forget, job_for_proof
+from service.backups.requests import Disk, disk_of, job_for_clean, job_for_forget, job_for_init, job_for_proof
 from service.backups.retention import Rules, makes_room, rules
-from service.backups.tasks import CLEAN, DAMAGE, ERASE, FORGET, NO_ROOM, PROVE, Task, task_of
+from service.backups.snapshots import SnapshotState
+from service.backups.tasks import CLEAN, ERASE, FORGET, INIT, PROVE, Task, task_of
 from service.controller.agenda import Agenda
 from service.controller.leader import Deposed, Term
 from service.errors import Problem, ServerNotFound
@@ -35,7 +36,7 @@ from service.servers.spec import server_uid, spec_of_objects, uid_of_values
 log = logging.getLogger(__name__)
 
 WORKERS = 2
-PLACES = {FORGET: 3, ERASE: 3, CLEAN: 3, PROVE: 1}
+PLACES = {FORGET: 3, ERASE: 3, CLEAN: 3, INIT: 3, PROVE: 1}
 """How many Jobs of a kind there may be at once; those that are no proofs share theirs."""
 LOOK = timedelta(hours=1)
 """How often each server's backups are looked at, besides when something has changed."""
@@ -44,8 +45,6 @@ SOON = timedelta(seconds=1)
 NO_PLACE = timedelta(seconds=5)
 PAUSE, LONGEST_PAUSE = timedelta(minutes=5), timedelta(hours=6)
 """When something is tried again that could not be done, such as while the store is away; it grows."""
-WAITS = timedelta(minutes=5)
-"""How long a Job may wait for a node and its volumes."""
 AT_WORK = ("backup", "restore", "undo-restore", "clone")
 """Operations during which nothing is done for the same server."""
 
@@ -53,6 +52,7 @@ AT_WORK = ("backup", "restore", "undo-restore", "clone")
 class Jobs(Protocol):
     """What is needed of `backups/runner.py`."""
 
+    def key(self, uid: str) -> str: ...
     def run(self, spec: JobSpec) -> JobState: ...
     def remove(self, spec: JobSpec) -> bool: ...
     def forget_key(self, uid: str) -> None: ...
@@ -61,11 +61,8 @@ class Jobs(Protocol):
 class Snapshots(Protocol):
     """What is needed of `backups/snapshots.py`."""
 
-    def remove(self, name: str) -> bool:
-        """Delete a VolumeSnapshot; returns whether it is gone already."""
-
-    def finds_no_room(self, name: str) -> bool:
-        """Whether the storage refuses it until an older one of the same disk is deleted."""
+    def look(self, name: str) -> SnapshotState: ...
+    def remove(self, name: str) -> bool: ...
 
 
 class Keep:
@@ -96,6 +93,8 @@ class Keep:
         self._operations = context.operations.watch(self._operation_changed)
         self._lock = threading.Lock()
         self._kept: dict[str, ServerBackups] = {}
+        # The uids of the servers that each unfinished operation is at work with.
+        self._at_work_with: dict[str, set[str]] = {}
         # The task of each server that has a place here.
         self._active: dict[str, Task] = {}
         self._ended: set[str] = set()
@@ -132,8 +131,19 @@ class Keep:
         self.agenda.put(kept.uid, self._clock())
 
     def _operation_changed(self, operation: Operation, deleted: bool) -> None:
-        if operation.target is not None and (operation.ended or deleted):
-            self.agenda.put(operation.target.uid, self._clock())
+        if operation.target is None or operation.action not in AT_WORK:
+            return
+        uids = {operation.target.uid}
+        if operation.action == "clone":
+            uids.add(str(operation.argument["from"]["uid"]))
+        ended = operation.ended or deleted
+        with self._lock:
+            if ended:
+                self._at_work_with.pop(operation.id, None)
+            else:
+                self._at_work_with[operation.id] = uids
+        for uid in uids if ended else ():
+            self.agenda.put(uid, self._clock())
 
     # -- the workers ---------------------------------------------------------------------------------------
 
@@ -254,11 +264,15 @@ class Keep:
         if spec is None:
             return self._finish(term, kept, task, None, tasks.dropped)
         with term.step():
+            if spec.key:
+                self._jobs.key(kept.uid)
             state = self._jobs.run(spec)
         return self._follow(term, kept, task, spec, state)
 
     def _spec(self, kept: ServerBackups, task: Task) -> JobSpec | None:
         """What the task's Job is to be; None if there is nothing left to do it with."""
+        if task.kind == INIT:
+            return job_for_init(self._settings, kept, task.name)
         if task.kind == ERASE:
             return job_for_forget(self._settings, kept, task.name, [], erase=True)
         backups = [backup for id in task.backups if (backup := kept.backup(id)) is not None]
@@ -274,36 +288,31 @@ class Keep:
         return job_for_proof(self._settings, kept, disk, task.name, backups[0].snapshot) if backups else None
 
     def _follow(self, term: Term, kept: ServerBackups, task: Task, spec: JobSpec, state: JobState) -> timedelta:
-        now, why = self._clock(), state.message
-        damage = str(state.answer.get("error") or "") if task.kind == ERASE else ""
-        if state.state == "running":
-            waits = not state.started and now - datetime.fromisoformat(task.since) > WAITS
-            if not waits:
+        """Record what follows from the state of the task's Job."""
+        now = self._clock()
+        outcome, reason = tasks.outcome(task, state, now)
+        match outcome:
+            case "running":
                 return POLL
-            why = state.waits or "Its pod does not start."
-            with term.step():
-                self._jobs.remove(spec)
-            if task.kind == PROVE:
-                return self._finish(term, kept, task, spec, lambda k, t: tasks.postponed(k, t, why, now))
-        elif state.state == "missing":
-            return POLL
-        elif (state.state == "done" and not damage) or (task.kind == ERASE and state.code == "repository-missing"):
-            return self._finish(term, kept, task, spec, lambda k, t: tasks.after(k, t, state.answer, now))
-        elif damage or state.code in DAMAGE:
-            log.error("the backups of server %s are damaged: %s", kept.uid, damage or why)
-            if task.kind == ERASE:
-                self._put_off(kept.uid, now)
-            return self._finish(term, kept, task, spec, lambda k, t: tasks.damaged(k, t, damage or why, now))
-        elif state.code in NO_ROOM and task.kind == PROVE:
-            return self._finish(term, kept, task, spec, lambda k, t: tasks.postponed(k, t, why, now))
-        log.warning("%s for the backups of server %s is tried again later: %s", task.kind, kept.uid, why)
-        self._put_off(kept.uid, now, grows=True)
-        return self._finish(term, kept, task, spec, tasks.dropped)
+            case "done":
+                self._later.pop(kept.uid, None)
+                return self._finish(term, kept, task, spec, lambda k, t: tasks.after(k, t, state.answer, now))
+            case "wrong-key":
+                # Somebody has deleted the server's key. The recovery key lets a new one in.
+                return self._finish(term, kept, task, spec, lambda k, t: tasks.with_init(k, t, now))
+            case "damaged":
+                log.error("the backups of server %s are damaged: %s", kept.uid, reason)
+                self._later[kept.uid] = now + LONGEST_PAUSE, 0
+                return self._finish(term, kept, task, spec, lambda k, t: tasks.damaged(k, t, reason, now))
+            case "no-room":
+                return self._finish(term, kept, task, spec, lambda k, t: tasks.postponed(k, t, reason, now), first=True)
+        log.warning("%s for the backups of server %s is tried again later: %s", task.kind, kept.uid, reason)
+        self._put_off(kept.uid, now)
+        return self._finish(term, kept, task, spec, tasks.dropped, first=True)
 
-    def _put_off(self, uid: str, now: datetime, *, grows: bool = False) -> None:
+    def _put_off(self, uid: str, now: datetime) -> None:
         _, tries = self._later.get(uid, (now, 0))
-        pause = min(LONGEST_PAUSE, PAUSE * 2**tries) if grows else LONGEST_PAUSE
-        self._later[uid] = now + pause, min(tries + 1, 20)
+        self._later[uid] = now + min(LONGEST_PAUSE, PAUSE * 2**tries), min(tries + 1, 20)
 
     def _finish(
         self,
@@ -312,15 +321,17 @@ class Keep:
         task: Task,
         spec: JobSpec | None,
         change: Callable[[ServerBackups, Task], ServerBackups],
+        *,
+        first: bool = False,
     ) -> timedelta:
-        """Record the end of a task, and then delete its Job."""
-        if change is not tasks.dropped and task.kind != ERASE:
-            self._later.pop(kept.uid, None)
-        self._write(term, kept.uid, lambda fresh: change(fresh, task))
-        self._ended.add(task.name)
-        self._release(kept.uid)
-        if spec is not None:
-            with term.step():
+        """Record the end of a task, and then delete its Job; or `first` delete it, because it may still run."""
+        with term.step():
+            if spec is not None and first:
+                self._jobs.remove(spec)
+            self._write(term, kept.uid, lambda fresh: change(fresh, task))
+            self._ended.add(task.name)
+            self._release(kept.uid)
+            if spec is not None and not first:
                 self._jobs.remove(spec)
         return SOON
 
@@ -329,14 +340,14 @@ class Keep:
     def _note_deletion(self, term: Term, kept: ServerBackups, objects: Objects | None) -> bool:
         """Write down that the server is gone, or is there again; returns whether it did."""
         if objects is not None:
-            if kept.deleted is None:
-                return False
             deleted = None
+        elif kept.deleted is not None or self._exists(kept):
+            return False
         else:
-            if kept.deleted is not None or self._exists(kept):
-                return False
             deleted = stamp(self._clock())
-        self._write(term, kept.uid, lambda fresh: replace(fresh, deleted=fresh.deleted and None if deleted is None else fresh.deleted or deleted))
+        if deleted == kept.deleted:
+            return False
+        self._write(term, kept.uid, lambda fresh: replace(fresh, deleted=deleted))
         return True
 
     def _exists(self, kept: ServerBackups) -> bool:
@@ -351,7 +362,7 @@ class Keep:
         return uid == kept.uid or (uid is None and live.statefulset is None)
 
     def _remove_snapshots(self, term: Term, kept: ServerBackups) -> bool:
-        """Delete the VolumeSnapshots of backups and of worlds of before that go; returns whether anything is written."""
+        """Delete the VolumeSnapshots of backups and worlds of before that go; returns whether it has written so."""
         now, gone, over = self._clock(), set[str](), set[str]()
         for backup in kept.backups:
             if backup.state == "deleting" and not self._is_stored(kept, backup) and self._is_removed(term, backup):
@@ -386,7 +397,8 @@ class Keep:
         goes = makes_room(kept, self._rules(objects), self._clock())
         if waiting is None or goes is None or any(backup.state == "deleting" for backup in kept.backups):
             return
-        if self._snapshots.finds_no_room(f"backup-{waiting.id}"):
+        # The code with which a CSI driver says so; ours does when the snapshots of a disk hold as much as they may.
+        if "ResourceExhausted" in self._snapshots.look(f"backup-{waiting.id}").why:
             log.info("backup %s goes to make room for another on its node", goes.id)
             going = replace(goes, state="deleting")
             self._write(
@@ -398,7 +410,8 @@ class Keep:
         names = [backup.snapshot for backup in kept.backups if backup.where == "node"]
         names += [before.reference for before in kept.befores if before.where == "snapshot"]
         with term.step():
-            if not all([self._snapshots.remove(name) for name in names]):
+            gone = [self._snapshots.remove(name) for name in names]
+            if not all(gone):
                 return POLL
             self._jobs.forget_key(kept.uid)
             self._backups.delete(kept.uid)
@@ -423,13 +436,8 @@ class Keep:
         """Whether a backup or another operation is at work with the server."""
         if any(backup.unfinished for backup in kept.backups):
             return True
-        return any(
-            not operation.ended
-            and operation.action in AT_WORK
-            and operation.target is not None
-            and operation.target.uid == kept.uid
-            for operation in self._operations.all()
-        )
+        with self._lock:
+            return any(kept.uid in uids for uids in self._at_work_with.values())
 
     def _is_old(self, at: str, now: datetime) -> bool:
         return tasks.is_old(at, self._settings, now)

@@ -337,7 +337,9 @@ def _with(
     now = datetime.fromisoformat(backup.created)
     since = stamp(now - RECENT)
     # One that was deleted since counts too, by its operation.
-    recent = {each.operation or each.id: each.created for each in kept.backups if each.trigger in ("manual", "schedule")}
+    recent = {
+        each.operation or each.id: each.created for each in kept.backups if each.trigger in ("manual", "schedule")
+    }
     recent |= {
         each.id: each.created
         for each in operations

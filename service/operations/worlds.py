@@ -59,9 +59,7 @@ def accept_operation(
     unfinished = sum(not operation.ended and operation.target is not None for operation in others)
     if unfinished >= MOST_UNFINISHED:
         raise TooManyOperations("There are too many backups and restores already.", retry_after=60)
-    operation = prepare(
-        new_operation(caller, key, action, "now", dict(argument), dict(request), [server]), others
-    )
+    operation = prepare(new_operation(caller, key, action, "now", dict(argument), dict(request), [server]), others)
     created = context.operations.create(operation, [server])
     if created.request != operation.request:
         raise IdempotencyKeyReused

@@ -119,7 +119,8 @@ class Repository:
         fault_since, fault_at: When that was found first, and last (RFC 3339), or None.
         stored_bytes: The packed size of all its backups, or None.
         proof: What proofs said; see `backups/tasks.py`. {} before the first.
-        unlisted: Ids that restic has and no backup here: to be forgotten by the next prune.
+        unlisted: What the next prune forgets: restic's ids of backups that are deleted, and the ids of backups that may
+            have been stored although nobody knows restic's.
         task: What the controller is doing for it now (`controller/keep.py`), written before it begins; {} for nothing.
     """
 

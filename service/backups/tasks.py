@@ -42,19 +42,20 @@ class Task:
     """What is to be done.
 
     Attributes:
-        kind: `forget`: forget backups, prune and check; `erase`: all of the server's; `prove`: restore one and compare
-            it; `clean`: remove worlds of before from the disk; `init`: let a new key of the server open the repository.
+        kind: `forget`: forget what is `unlisted`, prune and check; `erase`: all of the server's; `prove`: restore one
+            and compare it; `clean`: remove worlds of before from the disk; `init`: let a new key of the server open
+            the repository.
         name: Unique; the name of its Job begins with it.
         since: When it was recorded (RFC 3339).
-        backups: Ids of the backups that are forgotten, or proven.
-        unlisted: restic's ids that are forgotten besides.
+        backup: The id of the backup that is proven.
+        unlisted: What is forgotten; see `Repository.unlisted`.
         operations: Operations whose worlds of before are removed.
     """
 
     kind: str
     name: str
     since: str
-    backups: tuple[str, ...] = ()
+    backup: str = ""
     unlisted: tuple[str, ...] = ()
     operations: tuple[str, ...] = ()
 
@@ -64,8 +65,9 @@ def task_of(repository: Repository) -> Task | None:
     values = repository.task
     if not values.get("kind"):
         return None
-    lists = {name: tuple(values.get(name) or ()) for name in ("backups", "unlisted", "operations")}
-    return Task(str(values["kind"]), str(values.get("name")), str(values.get("since")), **lists)
+    kind, name, since, backup = (str(values.get(key) or "") for key in ("kind", "name", "since", "backup"))
+    unlisted, operations = (tuple(values.get(key) or ()) for key in ("unlisted", "operations"))
+    return Task(kind, name, since, backup, unlisted, operations)
 
 
 def with_task(kept: ServerBackups, task: Task | None) -> ServerBackups:
@@ -89,16 +91,34 @@ def is_damaged(kept: ServerBackups) -> bool:
     return kept.repository.fault is not None or bool(kept.repository.proof.get("found"))
 
 
-def with_going(kept: ServerBackups, rules: Rules, now: datetime) -> ServerBackups:
-    """With those marked that are to go.
+def with_going(kept: ServerBackups, rules: Rules | None, now: datetime) -> ServerBackups:
+    """Without the backups that are to go, or with those marked that are snapshots, which have to be deleted first.
 
     From a repository that is damaged nothing goes that need not, because an older backup may be the one that is whole.
+
+    Args:
+        kept: What is kept of a server.
+        rules: The rules for it; None if only those go that are marked.
+        now: The current time.
     """
-    if is_damaged(kept):
+    if rules is not None and is_damaged(kept):
         rules = replace(rules, keep=Keep(last=MOST), most=max(rules.most, _MOST_PER_SERVER), bytes=None)
-    for backup in going(kept, rules, now):
+    for backup in going(kept, rules, now) if rules is not None else ():
         kept = kept.with_backup(replace(backup, state="deleting"))
+    for backup in kept.backups:
+        if backup.state == "deleting" and backup.where != "node":
+            kept = _let_go(kept, backup)
     return kept
+
+
+def _let_go(kept: ServerBackups, backup: Backup) -> ServerBackups:
+    """Without a backup, whose content the next prune removes from the store."""
+    repository, kept = kept.repository, kept.without(backup.id)
+    if backup.where != "store":
+        # It has failed, and its operation has said what it may have left.
+        return kept
+    unlisted = tuple(dict.fromkeys((*repository.unlisted, backup.snapshot or backup.id)))
+    return replace(kept, repository=replace(repository, unlisted=unlisted))
 
 
 def is_over(kept: ServerBackups, settings: Settings, now: datetime) -> bool:
@@ -127,7 +147,7 @@ def next_task(kept: ServerBackups, settings: Settings, now: datetime, *, disk: b
     if disk and (operations := _old_in_disk(kept, settings, now)):
         return replace(begun, kind=CLEAN, operations=operations)
     if stored and disk and kept.deleted is None and (backup := _to_prove(kept, settings, now)):
-        return replace(begun, kind=PROVE, backups=(backup.id,))
+        return replace(begun, kind=PROVE, backup=backup.id)
     return None
 
 
@@ -141,10 +161,9 @@ def _forget(kept: ServerBackups, settings: Settings, begun: Task, now: datetime)
     every = timedelta(hours=settings.backup_prune_hours)
     if is_damaged(kept):
         every = min(every, DAMAGED)
-    marked = tuple(backup.id for backup in kept.backups if backup.state == "deleting" and backup.where != "node")
     last = max(filter(None, (repository.made, repository.pruned_at, repository.fault_at)))
-    if marked or repository.unlisted or due(last, every, kept.uid, now):
-        return replace(begun, kind=FORGET, backups=marked, unlisted=repository.unlisted)
+    if repository.unlisted or due(last, every, kept.uid, now):
+        return replace(begun, kind=FORGET, unlisted=repository.unlisted)
     return None
 
 
@@ -179,8 +198,8 @@ def outcome(task: Task, state: JobState, now: datetime) -> tuple[str, str]:
     """What has become of a task whose Job is in this state, and why.
 
     Returns:
-        `running`, `done`, `damaged`, `no-room` (of a proof), `wrong-key` (which a task `init` mends), or `failed` (it is
-        tried again later); and the reason in plain words.
+        `running`, `done`, `damaged`, `no-room` (of a proof), `wrong-key` (which a task `init` mends), or `failed` (it
+        is tried again later); and the reason in plain words.
     """
     if state.state == "missing" or (state.state == "running" and (state.started or now - _time(task.since) <= WAITS)):
         return "running", ""
@@ -213,7 +232,7 @@ def after(kept: ServerBackups, task: Task, answer: Mapping[str, Any], now: datet
             stored = [backup for backup in kept.backups if backup.where == "node"]
             return replace(kept, repository=Repository(), backups=tuple(stored))
         case "prove":
-            return _proven(kept, task.backups[0], now)
+            return _proven(kept, task.backup, now)
         case "init":
             return kept
         case _:
@@ -228,8 +247,8 @@ def damaged(kept: ServerBackups, task: Task, reason: str, now: datetime) -> Serv
     kept, at = with_task(kept, None), stamp(now)
     if task.kind == PROVE:
         proof = kept.repository.proof
-        since = proof.get("since") if proof.get("backup") == task.backups[0] else None
-        found = {"at": at, "backup": task.backups[0], "found": reason, "since": since or at}
+        since = proof.get("since") if proof.get("backup") == task.backup else None
+        found = {"at": at, "backup": task.backup, "found": reason, "since": since or at}
         return replace(kept, repository=replace(kept.repository, proof=found))
     return replace(kept, repository=_with_fault(kept.repository, reason, at))
 
@@ -256,8 +275,6 @@ def with_init(kept: ServerBackups, task: Task, now: datetime) -> ServerBackups:
 
 
 def _forgotten(kept: ServerBackups, task: Task, answer: Mapping[str, Any], now: datetime) -> ServerBackups:
-    for id in task.backups:
-        kept = kept.without(id)
     at, error = stamp(now), answer.get("error")
     unlisted = tuple(id for id in kept.repository.unlisted if id not in task.unlisted)
     repository = replace(kept.repository, unlisted=unlisted)

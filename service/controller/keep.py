@@ -18,7 +18,8 @@ from structlog.contextvars import bound_contextvars
 
 from service.backups import tasks
 from service.backups.jobs import JobSpec, JobState
-from service.backups.records import Backup, ServerBackups
+from service.backups.records import ID as BACKUP_ID
+from service.backups.records import ServerBackups
 from service.backups.requests import Disk, disk_of, job_for_clean, job_for_forget, job_for_init, job_for_proof
 from service.backups.retention import Rules, makes_room, rules
 from service.backups.snapshots import SnapshotState
@@ -27,6 +28,7 @@ from service.controller.agenda import Agenda
 from service.controller.leader import Deposed, Term
 from service.errors import Problem, ServerNotFound
 from service.kube.times import stamp
+from service.operations.backups import settled
 from service.operations.context import Context
 from service.operations.operation import Operation
 from service.servers.disks import volume_of
@@ -192,9 +194,9 @@ class Keep:
         objects = self._objects(kept)
         if self._note_deletion(term, kept, objects):
             return SOON
-        if self._remove_snapshots(term, kept):
-            return SOON
+        self._remove_snapshots(term, kept)
         if self._at_work(kept):
+            self._settle(term, kept)
             self._make_room(term, kept, objects)
             return POLL if any(each.where == "node" for each in kept.backups) else LOOK
         if tasks.is_over(kept, self._settings, self._clock()) and kept.repository.made is None:
@@ -225,9 +227,10 @@ class Keep:
         return decided if place else tasks.with_task(decided, None)
 
     def _decided(self, kept: ServerBackups, objects: Objects | None, now: datetime) -> ServerBackups:
-        if kept.deleted is None:
-            kept = tasks.with_going(kept, self._rules(objects), now)
-        left = tuple(each for each in kept.befores if each.where != "backup" or not self._is_old(each.at, now))
+        kept = tasks.with_going(kept, None if kept.deleted else self._rules(objects), now)
+        left = tuple(
+            each for each in kept.befores if each.where != "backup" or not tasks.is_old(each.at, self._settings, now)
+        )
         kept = replace(kept, befores=left)
         disk = objects is not None and bool(volume_of(objects.claim))
         return tasks.with_task(kept, tasks.next_task(kept, self._settings, now, disk=disk))
@@ -275,17 +278,17 @@ class Keep:
             return job_for_init(self._settings, kept, task.name)
         if task.kind == ERASE:
             return job_for_forget(self._settings, kept, task.name, [], erase=True)
-        backups = [backup for id in task.backups if (backup := kept.backup(id)) is not None]
         if task.kind == FORGET:
-            known = [*(backup.snapshot for backup in backups if backup.snapshot), *task.unlisted]
-            unknown = [backup.id for backup in backups if not backup.snapshot]
+            unknown = [id for id in task.unlisted if BACKUP_ID.fullmatch(id)]
+            known = [id for id in task.unlisted if id not in unknown]
             return job_for_forget(self._settings, kept, task.name, known, unknown)
         disk = self._disk(kept)
         if disk is None:
             return None
         if task.kind == CLEAN:
             return job_for_clean(self._settings, kept, disk, task.name, task.operations)
-        return job_for_proof(self._settings, kept, disk, task.name, backups[0].snapshot) if backups else None
+        backup = kept.backup(task.backup)
+        return None if backup is None else job_for_proof(self._settings, kept, disk, task.name, backup.snapshot)
 
     def _follow(self, term: Term, kept: ServerBackups, task: Task, spec: JobSpec, state: JobState) -> timedelta:
         """Record what follows from the state of the task's Job."""
@@ -361,35 +364,37 @@ class Keep:
         uid = uid_of_values(values)
         return uid == kept.uid or (uid is None and live.statefulset is None)
 
-    def _remove_snapshots(self, term: Term, kept: ServerBackups) -> bool:
-        """Delete the VolumeSnapshots of backups and worlds of before that go; returns whether it has written so."""
-        now, gone, over = self._clock(), set[str](), set[str]()
-        for backup in kept.backups:
-            if backup.state == "deleting" and not self._is_stored(kept, backup) and self._is_removed(term, backup):
-                gone.add(backup.id)
-        for before in kept.befores:
-            if before.where == "snapshot" and self._is_old(before.at, now):
-                with term.step():
-                    if self._snapshots.remove(before.reference):
-                        over.add(before.operation)
-        if not gone and not over:
-            return False
+    def _remove_snapshots(self, term: Term, kept: ServerBackups) -> None:
+        """Delete the VolumeSnapshots of backups and worlds of before that go, and record those that are gone."""
+        now = self._clock()
+        backups = {each.id: each.snapshot for each in kept.backups if each.state == "deleting" and each.where == "node"}
+        befores = {
+            each.operation: each.reference
+            for each in kept.befores
+            if each.where == "snapshot" and tasks.is_old(each.at, self._settings, now)
+        }
+        if not backups and not befores:
+            return
+        with term.step():
+            gone = {id for id, name in (backups | befores).items() if self._snapshots.remove(name)}
 
         def change(fresh: ServerBackups) -> ServerBackups:
-            backups = tuple(each for each in fresh.backups if each.id not in gone)
-            befores = tuple(each for each in fresh.befores if each.operation not in over)
-            return replace(fresh, backups=backups, befores=befores)
+            return replace(
+                fresh,
+                backups=tuple(each for each in fresh.backups if each.id not in gone),
+                befores=tuple(each for each in fresh.befores if each.operation not in gone),
+            )
 
-        self._write(term, kept.uid, change)
-        return True
+        if gone:
+            self._write(term, kept.uid, change)
+        self.agenda.put(kept.uid, now + NO_PLACE)
 
-    def _is_removed(self, term: Term, backup: Backup) -> bool:
-        with term.step():
-            return self._snapshots.remove(backup.snapshot if backup.where == "node" else f"backup-{backup.id}")
-
-    def _is_stored(self, kept: ServerBackups, backup: Backup) -> bool:
-        """Whether the backup, or a part of one that has failed, may be in the store."""
-        return backup.where == "store" or (backup.where is None and kept.repository.made is not None)
+    def _settle(self, term: Term, kept: ServerBackups) -> None:
+        """Record the end of backups that no operation makes."""
+        if any(backup.unfinished for backup in kept.backups):
+            operations = self._context.operations.all()
+            if settled(kept, operations) != kept:
+                self._write(term, kept.uid, lambda fresh: settled(fresh, operations))
 
     def _make_room(self, term: Term, kept: ServerBackups, objects: Objects | None) -> None:
         """If the storage takes no further snapshot of the disk, let the oldest backup go that is one."""
@@ -438,9 +443,6 @@ class Keep:
             return True
         with self._lock:
             return any(kept.uid in uids for uids in self._at_work_with.values())
-
-    def _is_old(self, at: str, now: datetime) -> bool:
-        return tasks.is_old(at, self._settings, now)
 
     def _write(self, term: Term, uid: str, change: Callable[[ServerBackups], ServerBackups]) -> None:
         with term.step(), suppress(KeyError, ServerNotFound):

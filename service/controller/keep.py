@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,8 +25,11 @@ from service.backups.retention import Rules, makes_room, rules
 from service.backups.snapshots import SnapshotState
 from service.backups.tasks import CLEAN, ERASE, FORGET, INIT, PROVE, Task, task_of
 from service.controller.agenda import Agenda
+from service.controller.backup_events import event_of, events_of
+from service.controller.backup_figures import BackupFigures, figures
 from service.controller.leader import Deposed, Term
 from service.errors import Problem, ServerNotFound
+from service.events.event import Event
 from service.kube.times import stamp
 from service.operations.backups import settled
 from service.operations.context import Context
@@ -34,6 +37,7 @@ from service.operations.operation import Operation
 from service.servers.disks import volume_of
 from service.servers.objects import Objects
 from service.servers.spec import server_uid, spec_of_objects, uid_of_values
+from service.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +51,9 @@ SOON = timedelta(seconds=1)
 NO_PLACE = timedelta(seconds=5)
 PAUSE, LONGEST_PAUSE = timedelta(minutes=5), timedelta(hours=6)
 """When something is tried again that could not be done, such as while the store is away; it grows."""
+TELL_AGAIN = timedelta(minutes=10)
+"""The events of this time are told again when a pod becomes active: the one before may not have written them."""
+MOST_TOLD = 10_000
 AT_WORK = ("backup", "restore", "undo-restore", "clone")
 """Operations during which nothing is done for the same server."""
 
@@ -74,6 +81,7 @@ class Keep:
         context: The collaborators of the operations.
         jobs: Runs the Jobs.
         snapshots: Deletes VolumeSnapshots.
+        tell: Tells an event; see `controller/events.py`.
         clock: Returns the current time.
     """
 
@@ -82,6 +90,7 @@ class Keep:
         context: Context,
         jobs: Jobs,
         snapshots: Snapshots,
+        tell: Callable[[Event], None],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._context = context
@@ -89,6 +98,7 @@ class Keep:
         self._backups = context.backups
         self._jobs = jobs
         self._snapshots = snapshots
+        self._tell_event = tell
         self._clock = clock
         self.agenda: Agenda[str] = Agenda(clock)
         self._watch = self._backups.watch(self._changed)
@@ -102,6 +112,9 @@ class Keep:
         self._ended: set[str] = set()
         # When a server's tasks are tried again, and how often they could not be done.
         self._later: dict[str, tuple[datetime, int]] = {}
+        self._leads_since = ""
+        # The ids of events in the order in which they were told.
+        self._told: dict[str, None] = {}
 
     def start(self) -> None:
         """Watch what is kept, and the operations."""
@@ -109,7 +122,13 @@ class Keep:
         self._operations.start()
 
     def lead(self, term: Term) -> None:
-        """Start the threads."""
+        """Start the threads, and tell the latest events again."""
+        self._leads_since = stamp(self._clock())
+        for kept in self.kept():
+            self._tell(events_of(kept, self._tell_since()))
+        for operation in self._operations.all():
+            self._tell_operation(operation)
+        metrics.show_backups(self._figures)
         for _ in range(WORKERS):
             threading.Thread(target=self._work, args=(term,), name="keep", daemon=True).start()
 
@@ -118,10 +137,8 @@ class Keep:
         with self._lock:
             return list(self._kept.values())
 
-    def tasks(self) -> list[Task]:
-        """What is being done."""
-        with self._lock:
-            return list(self._active.values())
+    def _figures(self) -> BackupFigures:
+        return figures(self.kept(), self._context.cluster.known_servers(), self._settings, self._clock())
 
     def _changed(self, kept: ServerBackups, deleted: bool) -> None:
         with self._lock:
@@ -131,8 +148,10 @@ class Keep:
             else:
                 self._kept[kept.uid] = kept
         self.agenda.put(kept.uid, self._clock())
+        self._tell(() if deleted else events_of(kept, self._tell_since()))
 
     def _operation_changed(self, operation: Operation, deleted: bool) -> None:
+        self._tell_operation(operation)
         if operation.target is None or operation.action not in AT_WORK:
             return
         uids = {operation.target.uid}
@@ -146,6 +165,31 @@ class Keep:
                 self._at_work_with[operation.id] = uids
         for uid in uids if ended else ():
             self.agenda.put(uid, self._clock())
+
+    # -- events --------------------------------------------------------------------------------------------
+
+    def _tell_since(self) -> str:
+        return stamp(self._clock() - TELL_AGAIN)
+
+    def _tell_operation(self, operation: Operation) -> None:
+        event = event_of(operation)
+        if event is not None and event.time >= self._tell_since():
+            self._tell([event])
+
+    def _tell(self, events: Iterable[Event]) -> None:
+        """Tell events that this pod has not told yet, if it is the active one."""
+        if not self._leads_since:
+            return
+        for event in events:
+            with self._lock:
+                if event.id in self._told:
+                    continue
+                self._told[event.id] = None
+                if len(self._told) > MOST_TOLD:
+                    del self._told[next(iter(self._told))]
+            self._tell_event(event)
+            if event.time >= self._leads_since:
+                metrics.count_backup_event(event.type)
 
     # -- the workers ---------------------------------------------------------------------------------------
 

@@ -189,6 +189,7 @@ def run(
     repository: Repository,
     *arguments: str,
     folder: Path | None = None,
+    opened: int | None = None,
     each: Callable[[str], None] | None = None,
     accepted: Sequence[int] = (0,),
     limit: float | None = None,
@@ -202,6 +203,7 @@ def run(
         repository: Which repository.
         arguments: restic's command and its arguments.
         folder: The folder that it runs in.
+        opened: A folder that is open in it too: `/proc/self/fd/<number>` is a path to it that nobody can change.
         each: Is given each line of the output; otherwise they are kept, so they have to be few.
         accepted: Exit codes that are no failure. 3 says that a backup could not read everything.
         limit: Seconds after which it is ended, as `store-unreachable`.
@@ -342,7 +344,8 @@ class _Complaints(threading.Thread):
 
 def _meaning(lines: Sequence[str] | deque[str], places: Places) -> str:
     text = "\n".join(lines)
-    disks = (places.temporary, places.cache, places.world, places.scratch)
+    # A folder that is passed on to restic is open in it.
+    disks = (places.temporary, places.cache, places.world, places.scratch, "/proc/self/fd")
     ours = "|".join(re.escape(str(disk)) for disk in disks)
     if re.search(rf"(?<!\S)(?:{ours})/[^:]*: (?:no space left on device|disk quota exceeded)", text):
         return "disk-full"
@@ -399,11 +402,13 @@ class Node:
         path: From the world's folder, as `as_listed` has it; `.` is the world's folder itself.
         kind: `file`, `dir`, `symlink`, `fifo`, `socket`, `dev` or `chardev`.
         size: Bytes, of a file.
+        mode: Permissions, without the special ones.
     """
 
     path: str
     kind: str
     size: int
+    mode: int = 0
 
 
 def listing(repository: Repository, snapshot: str, each: Callable[[Node], None]) -> None:
@@ -423,7 +428,7 @@ def listing(repository: Repository, snapshot: str, each: Callable[[Node], None])
         # `/world` or `/source`: the disk was mounted there when it was read; `/tmp` has our own files.
         _, top, *rest = value["path"].split("/")
         if top in TREES:
-            each(Node("/".join(rest) or ".", value["type"], value.get("size", 0)))
+            each(Node("/".join(rest) or ".", value["type"], value.get("size", 0), value["mode"] & 0o777))
 
     run(repository, "ls", snapshot, each=read)
     # `restic ls` of an unknown snapshot says so, and ends with 0.

@@ -31,6 +31,8 @@ LOGIN_SECONDS = 5.0
 CHECK_SECONDS = 3.0
 RELEASE_SECONDS = 5.0
 """How long one try to release a game may take. A game that is busy does what it was told later."""
+BUSY_SHARE = 0.25
+"""What share of its time a game may take for all but its last command."""
 LASTS_SECONDS = 60.0
 """How long the copy of a disk may take, unless the caller says so."""
 
@@ -86,10 +88,13 @@ def hold(context: Context, objects: Objects, operation: str, lasts: float = LAST
     except _NotHeld as reason:
         return Held("crash-like", str(reason))
     _owe(context, current, debt)
-    deadline = time.monotonic() + save.seconds
+    began = time.monotonic()
     try:
         with console(min(LOGIN_SECONDS, save.seconds)) as game:
-            _say_all(game, save.hold, deadline)
+            # A game that is slow already is not given the work of saving everything: Minecraft ends itself if that
+            # takes a minute (https://github.com/itzg/docker-mc-backup/issues/220).
+            _say_all(game, save.hold[:-1], began + save.seconds * BUSY_SHARE)
+            _say_all(game, save.hold[-1:], began + save.seconds)
     except ConsoleError as error:
         log.info("the game cannot be held still: %s", error)
         _let_go(context, current, debt)

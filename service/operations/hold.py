@@ -16,7 +16,7 @@ from typing import Literal
 
 from service.console.commands import Command, Console, Save
 from service.console.rcon import ConsoleError, RconConsole, connected
-from service.errors import OperationInProgress, Problem, ServerNotFound
+from service.errors import ClusterUnavailable, OperationInProgress, Problem, ServerNotFound
 from service.operations.context import Context
 from service.servers.accessors import game_container
 from service.servers.names import SAVE_OWED
@@ -36,6 +36,7 @@ BUSY_SHARE = 0.25
 LASTS_SECONDS = 60.0
 """How long the copy of a disk may take, unless the caller says so."""
 
+_Open = Callable[[float], AbstractContextManager[RconConsole]]
 Consistency = Literal["game-saved", "crash-like"]
 
 
@@ -51,6 +52,10 @@ class Held:
 
     consistency: Consistency
     why: str | None = None
+
+
+_told: dict[str, tuple[_Open, Save]] = {}
+"""The consoles of the games that this process has told to hold still, by the operation, until it lets them go."""
 
 
 class _NotHeld(Exception):
@@ -88,6 +93,7 @@ def hold(context: Context, objects: Objects, operation: str, lasts: float = LAST
     except _NotHeld as reason:
         return Held("crash-like", str(reason))
     _owe(context, current, debt)
+    _told[operation] = console, save
     began = time.monotonic()
     try:
         with console(min(LOGIN_SECONDS, save.seconds)) as game:
@@ -114,12 +120,17 @@ def release(context: Context, objects: Objects, operation: str) -> Held:
         Whether the game held still until now: what has been copied since `hold` is `game-saved` only if both say so.
 
     Raises:
-        ClusterUnavailable: Kubernetes does not answer.
+        ClusterUnavailable: Kubernetes does not answer. A game that this process has told to hold still is let go.
     """
+    told = _told.pop(operation, None)
     try:
         current = _again(context, objects)
     except ServerNotFound:
         return Held("crash-like", "The server was deleted while its disk was copied.")
+    except ClusterUnavailable:
+        if told is not None:
+            _let_go_at_once(*told)
+        raise
     debt = save_debt(current)
     if debt is None or debt.operation != operation:
         return Held("crash-like", "The game was let go before the copy was made.")
@@ -161,8 +172,6 @@ def pay(context: Context, objects: Objects, debt: SaveDebt) -> bool:
 
 
 # -- the game -----------------------------------------------------------------------------------------------
-
-_Open = Callable[[float], AbstractContextManager[RconConsole]]
 
 
 def _again(context: Context, objects: Objects) -> Objects:
@@ -233,8 +242,20 @@ def _say_all(game: RconConsole, commands: Sequence[Command], deadline: float) ->
 def _release(context: Context, objects: Objects) -> None:
     """Release the game; raises ConsoleError."""
     console, save = _known_save(context, objects)
+    _send_release(_console(context, objects, console), save)
+
+
+def _let_go_at_once(console: _Open, save: Save) -> None:
+    """Release a game without Kubernetes, which may be away for long. It stays owed: nobody can write that it is not."""
+    try:
+        _send_release(console, save)
+    except ConsoleError as error:
+        log.warning("the game could not be let go while Kubernetes is away: %s", error)
+
+
+def _send_release(console: _Open, save: Save) -> None:
     deadline = time.monotonic() + RELEASE_SECONDS
-    with _console(context, objects, console)(RELEASE_SECONDS) as game:
+    with console(RELEASE_SECONDS) as game:
         _say_all(game, save.release, deadline)
 
 

@@ -71,6 +71,21 @@ def test_nothing_is_said_to_the_game_while_kubernetes_is_away(place: HeldWorld, 
     assert game.clients == 0
 
 
+def test_a_game_does_not_hold_still_for_as_long_as_kubernetes_is_away(place: HeldWorld, game: RconGame) -> None:
+    """Whoever has told it to can let it go. What comes of the backup is found out later."""
+    hold(place.context, place.objects, OPERATION)
+    objects = place.objects
+    place.world.away = True
+    with pytest.raises(ClusterUnavailable):
+        release(place.context, objects, OPERATION)
+    assert game.saving
+    place.world.away = False
+    assert place.debt is not None
+    assert release(place.context, objects, OPERATION).consistency == "crash-like"
+    assert game.saving
+    assert place.debt is None
+
+
 def test_the_same_operation_may_hold_again(place: HeldWorld, game: RconGame) -> None:
     """After a kill between the first command and the record of it."""
     hold(place.context, place.objects, OPERATION)

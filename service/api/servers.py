@@ -220,6 +220,7 @@ def _server_fields(objects: Objects, spec: ServerSpec | None, now: state.State) 
         "operation": vars(waits) if (waits := waiting_operation(objects)) else None,
         "notes": [vars(note) for note in notes_of(objects)],
         "idle_stop_minutes": (spec.idle_stop_minutes or None) if spec else None,
+        "backup_keep": vars(spec.backup_keep) if spec and spec.backup_keep else None,
         "idle": idle_of(objects, spec, now, can_be_asked(context(), spec)),
         "host": ports["primary"]["host"] if "primary" in ports else None,
         "ports": ports,

@@ -6,6 +6,7 @@ backup has a key of its own, its id. All texts are JSON.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -196,6 +197,11 @@ def new_id() -> str:
     return f"b-{secrets.token_hex(10)}"
 
 
+def id_of(operation: str) -> str:
+    """The id of the backup that this operation makes."""
+    return f"b-{hashlib.sha256(operation.encode()).hexdigest()[:20]}"
+
+
 class BackupStore:
     """The records. Thread-safe. Every method may raise ClusterUnavailable.
 
@@ -282,6 +288,10 @@ class BackupWatch:
     def all(self) -> Sequence[ServerBackups]:
         """What is kept of all servers, some moments old, by uid."""
         return [server_backups(record) for record in self._watch.all()]
+
+    def of_backup(self, id: str) -> ServerBackups | None:
+        """What is kept of the server that this is a backup of, some moments old; None if nothing is known."""
+        return next((server_backups(record) for record in self._watch.all() if id in record.data), None)
 
 
 # -- as texts -----------------------------------------------------------------------------------------------

@@ -282,6 +282,7 @@ def test_the_controller_uses_each_right_that_it_has_and_needs_no_other(
         assert server.statefulset is not None
         assert server.claim is not None
         assert len(server.services) == 2
+        assert cluster.rcon_password(1)
         uid = server.statefulset["metadata"]["uid"]
         assert cluster.annotate(1, uid, "gameserver/test", lambda text: "text") == "text"
         for ram in range(2, 6):

@@ -87,17 +87,19 @@ class BackupsQuery(Schema):
     )
 
 
-def _said(*words: str) -> Any:
-    """What a backup says in a word and in plain words; null before it is known."""
-
-    class Said(Schema):
-        slug = fields.String(required=True, validate=one_of(*words))
-        detail = fields.String(required=True)
-
-    return Said
+class Consistency(Schema):
+    slug = fields.String(required=True, validate=one_of(*CONSISTENCIES))
+    detail = fields.String(required=True)
 
 
-Consistency, Place, Suspicion = _said(*CONSISTENCIES), _said(*PLACES), _said(*SUSPICIONS)
+class BackupPlace(Schema):
+    slug = fields.String(required=True, validate=one_of(*PLACES))
+    detail = fields.String(required=True)
+
+
+class Suspicion(Schema):
+    slug = fields.String(required=True, validate=one_of(*SUSPICIONS))
+    detail = fields.String(required=True)
 
 
 class BackedUpServer(Schema):
@@ -130,7 +132,7 @@ class Backup(Schema):
     consistency = fields.Nested(
         Consistency, required=True, allow_none=True, metadata={"description": "What the world in it is like."}
     )
-    where = fields.Nested(Place, required=True, allow_none=True)
+    where = fields.Nested(BackupPlace, required=True, allow_none=True)
     files = fields.Integer(required=True, allow_none=True)
     size_bytes = fields.Integer(required=True, allow_none=True, metadata={"description": "What a restore writes."})
     added_bytes = fields.Integer(

@@ -5,19 +5,18 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flask import Response, jsonify, url_for
+from flask import Response, jsonify
 
 from service import errors
 from service.access import Subject
 from service.api import backup_schemas as schemas
 from service.api.context import caller, context, note, target
-from service.api.operations import operation_answer
+from service.api.operations import accepted
 from service.api.schemas import IdempotencyHeaders, OperationAnswer
 from service.backups.records import Backup, ServerBackups
 from service.backups.retention import stored_bytes
 from service.kube.times import stamp
 from service.operations import backups
-from service.operations.operation import Operation
 from service.operations.restore import restore, undo_restore
 from service.web.parking import parked, require_room
 from service.web.parsing import Blueprint
@@ -65,7 +64,7 @@ def make_backup(body: dict[str, Any], headers: dict[str, Any], id: int) -> Any:
     It answers at once with an operation, whose `backup` is the id of the new backup. The game goes on: it holds still
     for a moment, and so is saved, if its folder says how.
     """
-    return _accepted(backups.make(context(), caller(), target(), body, headers["key"]))
+    return accepted(backups.make(context(), caller(), target(), body, headers["key"]))
 
 
 @blueprint.route("/server/<id:id>/backup/", methods=["GET"])
@@ -122,7 +121,7 @@ def delete_server_backup(id: int, backup: str) -> Any:
     """
     note(backup=backup)
     kept = backups.of_server(context(), target())
-    return _accepted(backups.delete(context(), caller(), kept, backup))
+    return accepted(backups.delete(context(), caller(), kept, backup))
 
 
 @blueprint.route("/server/<id:id>/restore", methods=["POST"])
@@ -138,7 +137,7 @@ def restore_server(body: dict[str, Any], headers: dict[str, Any], id: int) -> An
     that the restore can be undone.
     """
     note(backup=body["backup"])
-    return _accepted(restore(context(), caller(), target(), body, headers["key"]))
+    return accepted(restore(context(), caller(), target(), body, headers["key"]))
 
 
 @blueprint.route("/server/<id:id>/undo-restore", methods=["POST"])
@@ -152,7 +151,7 @@ def undo_server_restore(body: dict[str, Any], headers: dict[str, Any], id: int) 
 
     What the restore has brought is kept in its stead, so an undo can be undone too.
     """
-    return _accepted(undo_restore(context(), caller(), target(), body, headers["key"]))
+    return accepted(undo_restore(context(), caller(), target(), body, headers["key"]))
 
 
 @blueprint.route("/backup/", methods=["GET"])
@@ -203,13 +202,7 @@ def delete_backup(backup: str) -> Any:
     """Delete a backup, also of a deleted server"""
     note(backup=backup)
     found = backups.find(context(), caller(), backup)
-    return _accepted(backups.delete(context(), caller(), found.kept, backup))
-
-
-def _accepted(operation: Operation) -> tuple[Response, int, dict[str, str]]:
-    """An accepted operation, and where to ask how far it is."""
-    note(operation=operation.id)
-    return operation_answer(operation), 202, {"Location": url_for("operations.get_operation", operation=operation.id)}
+    return accepted(backups.delete(context(), caller(), found.kept, backup))
 
 
 def _answer(found: backups.Found) -> dict[str, Any]:

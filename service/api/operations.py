@@ -33,9 +33,8 @@ def bulk_servers(body: dict[str, Any], headers: dict[str, Any]) -> Any:
     same request gives the same operation for at least a day.
     """
     operation = bulk.accept(context(), caller(), body, headers["key"])
-    note(operation=operation.id, bulk=operation.action)
-    location = url_for("operations.get_operation", operation=operation.id)
-    return operation_answer(operation), 202, {"Location": location}
+    note(bulk=operation.action)
+    return accepted(operation)
 
 
 @blueprint.route("/operation/", methods=["GET"])
@@ -85,6 +84,13 @@ def cancel_operation(operation: str) -> Any:
     """
     note(operation=operation if ID.fullmatch(operation) else "")
     return operation_answer(bulk.cancel(context(), caller(), operation))
+
+
+def accepted(operation: Operation) -> tuple[Response, int, dict[str, str]]:
+    """The answer to a call that an operation carries out: the operation, and where to ask how far it is."""
+    note(operation=operation.id)
+    location = url_for("operations.get_operation", operation=operation.id)
+    return operation_answer(operation), 202, {"Location": location}
 
 
 def operation_answer(operation: Operation) -> Response:

@@ -9,6 +9,7 @@ import marshmallow as ma
 from flask import current_app
 from marshmallow import fields, validate
 
+from service.backups.records import ID as BACKUP_ID
 from service.operations.operation import ACTIONS, OUTCOMES, WHEN
 from service.operations.operation import STATES as OPERATION_STATES
 from service.servers.idle import KEEPERS
@@ -79,6 +80,22 @@ _KEEP: dict[str, Any] = {
 }
 
 
+class WorldSource(Schema):
+    """Where the world of a new server comes from: another server, or a backup."""
+
+    server = WholeNumber(validate=validate.Range(1, LARGEST_ID, error="must be a server's id"))
+    backup = Text(
+        validate=validate.Regexp(rf"{BACKUP_ID.pattern}\Z", error="must be a backup's id"),
+        metadata={"pattern": f"^{BACKUP_ID.pattern}$"},
+    )
+
+    @ma.validates_schema
+    def check_one(self, data: Mapping[str, Any], **more: Any) -> None:
+        """It is one of both."""
+        if len(data) != 1:
+            raise ma.ValidationError("must have either `server` or `backup`")
+
+
 class CreateServer(Schema):
     ram_gb = WholeNumber(required=True, validate=_check_size("ram_gb"))
     disk_gb = WholeNumber(required=True, validate=_check_size("disk_gb"))
@@ -90,6 +107,13 @@ class CreateServer(Schema):
     disk = Text(load_default=None, validate=one_of("reuse", "erase"))
     idle_stop_minutes = WholeNumber(**_IDLE_MINUTES)
     backup_keep = fields.Nested(BackupKeep, **_KEEP)
+    from_ = fields.Nested(
+        WorldSource,
+        data_key="from",
+        attribute="from",
+        error_messages={"null": "must not be null", "type": "must be an object"},
+        metadata={"description": "The server or the backup that its world comes from."},
+    )
 
 
 class UpdateServer(Schema):

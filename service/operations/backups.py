@@ -54,8 +54,8 @@ SYNC_SECONDS = 3.0
 GAP_SECONDS = 3.0
 """For how long the watch of the records may be interrupted; the API server ends each now and then."""
 STRAY = timedelta(minutes=1)
-"""A backup without its operation that is older was never begun: the process that made it has ended in between."""
-_NEVER_BEGUN = "It was never begun."
+"""Nothing makes a backup that is older and has no operation: the process that accepted it has ended in between."""
+_NOT_MADE = "Nothing makes it any more."
 _REPLACES_THE_WORLD = ("restore", "undo-restore", "clone")
 
 
@@ -256,7 +256,7 @@ def delete(context: Context, caller: Token, kept: ServerBackups, id: str) -> Ope
 
     def mark(operation: Operation, others: Sequence[Operation]) -> Operation:
         def marked(kept: ServerBackups) -> ServerBackups:
-            current = _found(_settled(kept, others), id).backup
+            current = _found(settled(kept, others), id).backup
             if current.locked:
                 raise BackupLocked
             if current.unfinished:
@@ -316,13 +316,13 @@ def _current_spec(context: Context, caller: Token, target: Target, uid: str) -> 
 def _require_world_at_rest(operations: Sequence[Operation], uid: str) -> None:
     """Raises OperationInProgress, which names it, if an operation replaces the world of this server."""
     for each in operations:
-        if not each.ended and each.target is not None and each.target.uid == uid:
-            if each.action in _REPLACES_THE_WORLD:
-                raise OperationInProgress(
-                    f"The operation {each.id} ({each.action}) is at work with the server's world. Try again when it "
-                    "has ended.",
-                    retry_after=BUSY_SECONDS,
-                )
+        of_it = each.target is not None and each.target.uid == uid
+        if of_it and not each.ended and each.action in _REPLACES_THE_WORLD:
+            raise OperationInProgress(
+                f"The operation {each.id} ({each.action}) is at work with the server's world. Try again when it has "
+                "ended.",
+                retry_after=BUSY_SECONDS,
+            )
 
 
 def _with(
@@ -331,17 +331,15 @@ def _with(
     """What is kept with the new backup; raises TooManyBackups. A repeated call finds it there."""
     if kept.backup(backup.id) is not None:
         return kept
-    kept = _settled(kept, operations)
+    kept = settled(kept, operations)
     if any(each.unfinished for each in kept.backups):
         raise TooManyBackups("A backup of this server is being made.", retry_after=BUSY_SECONDS)
     now = datetime.fromisoformat(backup.created)
     since = stamp(now - RECENT)
+    recent = {each.id: each.created for each in kept.backups if each.trigger in ("manual", "schedule")}
     # One that was deleted since counts too, by its operation.
-    recent = {
-        each.operation or each.id: each.created for each in kept.backups if each.trigger in ("manual", "schedule")
-    }
     recent |= {
-        each.id: each.created
+        id_of(each.id): each.created
         for each in operations
         if each.action == "backup" and each.target is not None and each.target.uid == kept.uid
     }
@@ -361,13 +359,13 @@ def _with(
     return kept.with_backup(backup)
 
 
-def _settled(kept: ServerBackups, operations: Sequence[Operation]) -> ServerBackups:
+def settled(kept: ServerBackups, operations: Sequence[Operation]) -> ServerBackups:
     """What is kept; backups that no operation makes, because the process that made them has ended, have failed."""
     known = {operation.id for operation in operations}
     old = stamp(datetime.now(UTC) - STRAY)
     for backup in kept.backups:
-        if backup.state == "queued" and backup.created < old and backup.operation not in known:
-            kept = kept.with_backup(replace(backup, state="failed", reason=_NEVER_BEGUN, finished=backup.created))
+        if backup.unfinished and backup.created < old and backup.operation not in known:
+            kept = kept.with_backup(replace(backup, state="failed", reason=_NOT_MADE, finished=backup.created))
     return kept
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from service.access import Subject
 from service.backups.records import ServerBackups
-from service.errors import InvalidRequest, ReleaseMissing, ServerExists, ServerNotFound
+from service.errors import BackupNotFound, InvalidRequest, ReleaseMissing, ServerExists, ServerNotFound
+from service.operations import backups
 from service.operations.checks import require_not_restoring, require_not_suspended
 from service.operations.context import Context
 from service.operations.create import install, prepared, require_same
 from service.operations.operation import Operation, Server, digest
 from service.operations.restore import WAIT_SECONDS, usable_backup
-from service.operations.visibility import require_server, spec_of
+from service.operations.visibility import require_server
 from service.operations.worlds import accept_operation, earlier_operation
 from service.servers import values
-from service.servers.spec import server_uid, spec_of_values, suspension_of_claim, uid_of_claim, uid_of_values
+from service.servers.spec import spec_of_values, uid_of_values
 from service.servers.state import exists
 from service.tokens import Token
 
@@ -51,7 +52,7 @@ def clone(context: Context, caller: Token, id: int, request: Mapping[str, Any], 
     with context.releases.locked(id, wait=WAIT_SECONDS):
         objects = context.cluster.server(id)
         if exists(objects):
-            return _repeated(context, caller, id, new, argument, asked, key)
+            return _repeated(context, caller, id, new, argument, asked, request.keys(), key)
         uid = uid_of_values(new) or ""
         server = Server(id, uid, spec.customer)
         # First the operation: a server that waits for one that does not exist would wait for ever.
@@ -73,6 +74,7 @@ def _repeated(
     new: values.Values,
     argument: Mapping[str, Any],
     asked: Mapping[str, Any],
+    named: Set[str],
     key: str | None,
 ) -> Operation:
     """Handle a clone to a server that exists: the same request gets its operation again."""
@@ -82,7 +84,7 @@ def _repeated(
     existing = spec_of_values(current)
     if not caller.may_see(existing.customer, id):
         raise ServerNotFound
-    require_same(id, existing, spec_of_values(new))
+    require_same(id, existing, spec_of_values(new), named)
     uid, wanted = uid_of_values(current), digest(asked)
     for operation in context.operations.all():
         same = operation.target is not None and operation.target.uid == uid and operation.request == wanted
@@ -122,17 +124,11 @@ def _source(context: Context, caller: Token, game: str, named: Mapping[str, Any]
 
 def _of_backup(context: Context, caller: Token, id: str) -> ServerBackups:
     """The record with this backup, if the caller may see it, and may use its server."""
-    for kept in context.backups.all():
-        if kept.backup(id) is not None and caller.may_see(kept.customer, kept.id):
-            break
-    else:
-        raise _unknown("backup")
-    objects = context.cluster.server(kept.id)
-    if server_uid(objects) == kept.uid:
-        spec = spec_of(context, objects)
-        require_not_suspended(caller, spec.suspended if spec else None)
-    elif objects.claim is not None and uid_of_claim(objects.claim) == kept.uid:
-        require_not_suspended(caller, suspension_of_claim(objects.claim))
+    try:
+        kept = backups.find(context, caller, id).kept
+    except BackupNotFound:
+        raise _unknown("backup") from None
+    backups.require_owner_not_suspended(context, caller, kept)
     return kept
 
 

@@ -149,18 +149,14 @@ def _customer_of(token: Token, requested: str | None) -> str:
 def _repeat(
     context: Context, token: Token, objects: Objects, spec: ServerSpec, new: values.Values, named: Set[str]
 ) -> bool:
-    """Handle a create of a server that exists; returns whether this call completed an earlier, failed create.
-
-    What a request may leave out and does not name (`named`) is the operator's default, or was changed since.
-    """
+    """Handle a create of a server that exists; returns whether this call completed an earlier, failed create."""
     current = context.releases.current(objects.id)
     if current is None:
         raise ReleaseMissing
     existing = spec_of_values(current)
     if not token.may_see(existing.customer, objects.id):
         raise ServerNotFound()
-    spec = replace(spec, **{name: getattr(existing, name) for name in _MAY_BE_LEFT_OUT if name not in named})
-    require_same(objects.id, existing, spec)
+    require_same(objects.id, existing, spec, named)
     require_not_restoring(existing)
     statuses = {release.get("labels", {}).get("status") for release in objects.releases}
     complete = bool(statuses & {"deployed", "superseded"})
@@ -175,8 +171,12 @@ def _repeat(
     return changed and not complete
 
 
-def require_same(id: int, existing: ServerSpec, spec: ServerSpec) -> None:
-    """Raises ServerExists, which names the fields, if the existing server differs from the one to create."""
+def require_same(id: int, existing: ServerSpec, spec: ServerSpec, named: Set[str]) -> None:
+    """Raises ServerExists, which names the fields, if the existing server differs from the one to create.
+
+    What a request may leave out and does not name (`named`) is the operator's default, or was changed since.
+    """
+    spec = replace(spec, **{name: getattr(existing, name) for name in _MAY_BE_LEFT_OUT if name not in named})
     if different := existing.difference(spec):
         raise ServerExists(
             f"Server {id} already exists and differs in {', '.join(different)}. Change or delete it.",

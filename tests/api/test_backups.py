@@ -15,7 +15,7 @@ KEEP = {"last": 2, "hourly": 0, "daily": 7, "weekly": 0}
 
 
 def test_how_many_backups_stay_is_set_shown_and_taken_back(client: Client, world: World) -> None:
-    """By create and change. What is not named is 0; null is the operator's default, and leaves nothing in the values."""
+    """By create and change. What is not named is 0; null is the operator's default, and leaves no value."""
     client.post(SERVER, {**SIZES, "backup_keep": {"last": 2, "daily": 7}})
     assert world.values[1]["server"]["backupKeep"] == KEEP
     assert client.get(SERVER).get_json()["backup_keep"] == KEEP

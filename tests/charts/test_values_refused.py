@@ -127,7 +127,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "api",
         backups({**S3, "folder": {"claim": "a"}}),
-        'backups.store.folder.claim is set, but backups.store.kind is "s3"',
+        'folder.claim is set, but backups.store.kind is "s3"',
     ),
     ("api", backups({"existingSecret": "a"}), "backups.store.existingSecret is set, but"),
     ("api", {**TOKENS, "backups": {"store": S3}}, "backups.recoveryKey.existingSecret is required with a store"),

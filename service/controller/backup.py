@@ -183,12 +183,11 @@ class BackUp:
         state = self._jobs.run(spec)
         if state.state not in ("done", "failed"):
             return self._waiting(run, state)
+        # One that failed may be another operation's, of some minutes ago.
+        self._jobs.remove(spec)
         attempt = run.work["attempt"] + 1
-        if state.state == "failed":
-            # It may be another operation's, of some minutes ago.
-            self._jobs.remove(spec)
-            if attempt == TRIES:
-                return _leave_with(run, _reason_of(state))
+        if state.state == "failed" and attempt == TRIES:
+            return _leave_with(run, _reason_of(state))
         return _go(run, "repository", attempt=attempt)
 
     # -- with a snapshot ------------------------------------------------------------------------------------

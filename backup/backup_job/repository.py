@@ -14,7 +14,7 @@ import random
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from backup_job import restic
@@ -50,7 +50,6 @@ def init(request: Request) -> dict[str, Any]:
         JobFailed: `catalogue-missing`; the store cannot be used; `wrong-key`: neither key opens the repository.
     """
     store, places = _store(request), request.places
-    _make(store, request.uid, places, [places.password, places.recovery])
     about = {**request.about, "uid": request.uid}
     repository = _catalogue(store, places)
     try:
@@ -59,6 +58,7 @@ def init(request: Request) -> dict[str, Any]:
         if failed.code == "repository-missing":
             raise JobFailed("catalogue-missing", "The store has no catalogue yet.") from None
         raise
+    _make(store, request.uid, places, [places.password, places.recovery])
     if not entries or _read(repository, entries[-1].id, _ABOUT) != about:
         with _written(places, _ABOUT, about) as file:
             options = ("--host", request.uid, "--tag", f"uid={request.uid}")
@@ -142,8 +142,11 @@ def _first_keys(name: str, places: Places) -> Iterator[list[Path]]:
 def backup(request: Request) -> dict[str, Any]:
     """Bring the world, without the product's own folder, and the server's settings into the store as one snapshot.
 
-    The answer: `snapshot`, `files` (regular ones), `size_bytes`, `added_bytes` (before compression), `unreadable` {`count`, `paths`},
-    `empty`. A snapshot that a killed Job made for this backup is the answer too, with `added_bytes` of 0.
+    If a Job that was killed had made the backup's snapshot already, that is the answer: it was made when the game held
+    still, or earlier. The second one goes with the next `forget`. To look before would cost each backup a second.
+
+    The answer: `snapshot`, `files` (regular ones), `size_bytes`, `added_bytes` (before compression), `unreadable`
+    {`count`, `paths`}, `empty`.
 
     Raises:
         JobFailed: `world-missing`, `repository-missing`, `store-full` and what else a store can have.
@@ -154,8 +157,6 @@ def backup(request: Request) -> dict[str, Any]:
         raise JobFailed("world-missing", "The server's disk is not there.")
     repository = restic.repository(_store(request), request.uid, places)
     tag = f"{'first-pass' if request.first_pass else 'backup'}={request.backup}"
-    if made := restic.snapshots(repository, "--tag", tag):
-        return _made(repository, made[-1].id, tree)
     with _written(places, _SETTINGS, request.settings) as file:
         finished = restic.run(
             repository,
@@ -170,15 +171,25 @@ def backup(request: Request) -> dict[str, Any]:
         settings_bytes = (places.root / file).stat().st_size
     summary = next(json.loads(line) for line in reversed(finished.output) if '"summary"' in line)
     files = summary["total_files_processed"] - 1
-    (snapshot,) = [made.id for made in restic.snapshots(repository, "--tag", tag)]
+    size = summary["total_bytes_processed"] - settings_bytes
+    snapshot = restic.snapshots(repository, "--tag", tag)[0].id
+    if not snapshot.startswith(summary["snapshot_id"]):
+        files, size = _counted(repository, snapshot)
     return {
         "snapshot": snapshot,
         "files": files,
-        "size_bytes": summary["total_bytes_processed"] - settings_bytes,
+        "size_bytes": size,
         "added_bytes": summary["data_added"],
         "unreadable": _unreadable(finished.unreadable, [_inside(path, tree) for path in finished.paths]),
         "empty": files == 0,
     }
+
+
+def _counted(repository: restic.Repository, snapshot: str) -> tuple[int, int]:
+    """How many files a snapshot has, and how many bytes are in them."""
+    sizes: list[int] = []
+    restic.listing(repository, snapshot, lambda node: sizes.append(node.size) if node.kind == "file" else None)
+    return len(sizes), sum(sizes)
 
 
 def _left_out(tree: Path) -> list[Path]:
@@ -217,59 +228,11 @@ def _unreadable(count: int, paths: list[str]) -> dict[str, Any]:
     return {"count": count, "paths": kept}
 
 
-def _made(repository: restic.Repository, snapshot: str, tree: Path) -> dict[str, Any]:
-    """The answer for a snapshot that was there already: counted from its list."""
-    unread = {restic.as_listed(path): path for path in _closed(tree)}
-    files = size = 0
-
-    def count(node: restic.Node) -> None:
-        nonlocal files, size
-        if node.kind == "file":
-            files += 1
-            size += node.size
-        # Unchanged since an earlier backup, it need not be read.
-        unread.pop(node.path, None)
-
-    restic.listing(repository, snapshot, count)
-    return {
-        "snapshot": snapshot,
-        "files": files,
-        "size_bytes": size,
-        "added_bytes": 0,
-        "unreadable": _unreadable(len(unread), list(unread)[:10]),
-        "empty": files == 0,
-    }
-
-
-def _closed(tree: Path) -> Iterator[str]:
-    """The files and folders of a tree that cannot be read, from its folder."""
-    left_out = {str(path) for path in _left_out(tree)}
-
-    def refused(error: OSError) -> None:
-        failed.append(str(error.filename))
-
-    failed: list[str] = []
-    for folder, folders, files in os.walk(tree, onerror=refused):
-        folders[:] = [name for name in folders if f"{folder}/{name}" not in left_out]
-        for name in files:
-            path = f"{folder}/{name}"
-            if path in left_out:
-                continue
-            try:
-                # Not followed, and not waited for: it may be a link or a pipe by now.
-                if stat.S_ISREG(os.lstat(path).st_mode):
-                    os.close(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
-            except OSError as error:
-                refused(error)
-    for path in failed:
-        yield str(PurePosixPath(path).relative_to(tree))
-
-
 def forget(request: Request) -> dict[str, Any]:
     """Forget snapshots, free their space, and check the repository's structure.
 
-    Forgotten are those of `snapshots`, those of `backups`, and those of first passes: no backup is under way now. With
-    `erase` it is all of them, and the catalogue's entry.
+    Forgotten are those of `snapshots`, those of `backups`, those of first passes and those that a repeated Job made a
+    second time: no backup is under way now. With `erase` it is all of them, and the catalogue's entry.
 
     The answer: `stored_bytes` (None if it cannot be told), `checked`, `error` (what the check found, None if nothing).
 
@@ -278,15 +241,9 @@ def forget(request: Request) -> dict[str, Any]:
     """
     store, places = _store(request), request.places
     repository = restic.repository(store, request.uid, places)
-    asked = {*request.snapshots}
-    tags = {f"backup={backup}" for backup in request.backups}
+    made: set[str] = set()
     going = [
-        snapshot.id
-        for snapshot in restic.snapshots(repository)
-        if request.erase
-        or snapshot.id in asked
-        or tags & {*snapshot.tags}
-        or any(tag.startswith("first-pass=") for tag in snapshot.tags)
+        snapshot.id for snapshot in restic.snapshots(repository) if request.erase or _goes(snapshot, request, made)
     ]
     # Dead commands' locks go here, as soon as restic can tell: a backup passes by those that are shared.
     restic.run(repository, "unlock")
@@ -297,6 +254,19 @@ def forget(request: Request) -> dict[str, Any]:
     damage = _damage(repository, "prune") or _damage(repository, "check")
     stored = None if damage else restic.run(repository, "stats", "--mode", "raw-data").json()["total_size"]
     return {"stored_bytes": stored, "checked": True, "error": damage}
+
+
+def _goes(snapshot: restic.Snapshot, request: Request, made: set[str]) -> bool:
+    """Whether a snapshot goes. `made` has the tags of those before, and gets this one's."""
+    tags = {*snapshot.tags}
+    twice = tags & made
+    made |= tags
+    return bool(
+        twice
+        or snapshot.id in request.snapshots
+        or tags & {f"backup={backup}" for backup in request.backups}
+        or any(tag.startswith("first-pass=") for tag in tags)
+    )
 
 
 def _damage(repository: restic.Repository, command: str) -> str | None:

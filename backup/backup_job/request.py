@@ -258,7 +258,10 @@ _COMMANDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
         frozenset({"operation", "to"}),
         frozenset({"store", "uid", "snapshot", "source", "paths"}),
     ),
-    "place": (frozenset({"operation", "from"}), frozenset({"paths"})),
+    "place": (
+        frozenset({"operation", "from"}),
+        frozenset({"store", "uid", "snapshot", "source", "paths"}),
+    ),
     "undo": (frozenset({"operation", "before"}), frozenset()),
     "clean": (frozenset({"operations"}), frozenset()),
     "prove": (_WHICH | {"snapshot"}, frozenset()),

@@ -23,9 +23,11 @@ from backup_job.errors import JobFailed
 from backup_job.places import Places
 from backup_job.request import Store
 
-#: Seconds until a store that does not answer at all is given up at first contact, and until one that fails is.
+#: Seconds until a store that does not answer at all is given up at first contact.
 FIRST_CONTACT = 60.0
-FIRST_PATIENCE = 20.0
+#: Seconds until one is given up that fails from the beginning, which is so early.
+_AWAY = 15.0
+_EARLY = 40.0
 #: Seconds of failing requests in a row until a store is given up. restic itself would go on for 15 minutes.
 PATIENCE = 120.0
 #: restic waits at most 60 s between two tries; after more than this without a complaint the store is back.
@@ -84,7 +86,8 @@ _MEANINGS: tuple[tuple[str, re.Pattern[str]], ...] = (
         "repository-damaged",
         re.compile(
             r"ciphertext verification failed|does not match|not found in (?:index|repository)|invalid data returned"
-            r"|contains errors|damaged|hash mismatch|load(?:ing)? .*index|unexpected pack|pack .* does not exist"
+            r"|contains errors|damaged|missing (?:from the repository|in repo)"
+            r"|hash mismatch|load(?:ing)? .*index|unexpected pack|pack .* does not exist"
             r"|wrong (?:length|hash|data)|no such file or directory|key does not exist|unsupported repository version"
             r"|is too short|truncated|invalid (?:header|length)|failed to load|not contained in|decrypt",
             re.IGNORECASE,
@@ -186,10 +189,10 @@ def run(
     repository: Repository,
     *arguments: str,
     folder: Path | None = None,
+    opened: int | None = None,
     each: Callable[[str], None] | None = None,
     accepted: Sequence[int] = (0,),
     limit: float | None = None,
-    patience: float = PATIENCE,
 ) -> Finished:
     """Run one command of restic, with JSON as its output.
 
@@ -200,10 +203,10 @@ def run(
         repository: Which repository.
         arguments: restic's command and its arguments.
         folder: The folder that it runs in.
+        opened: A folder that is open in it too: `/proc/self/fd/<number>` is a path to it that nobody can change.
         each: Is given each line of the output; otherwise they are kept, so they have to be few.
         accepted: Exit codes that are no failure. 3 says that a backup could not read everything.
         limit: Seconds after which it is ended, as `store-unreachable`.
-        patience: Seconds of failing requests after which the store is given up.
 
     Raises:
         JobFailed: It ended with another code.
@@ -211,11 +214,11 @@ def run(
     until = time.monotonic() + LOCKED
     while True:
         try:
-            return _run(repository, arguments, folder, each, accepted, limit, patience)
+            return _run(repository, arguments, folder, each, accepted, limit)
         except JobFailed as failed:
             if failed.code != "locked" or time.monotonic() > until:
                 raise
-        _run(repository, ("unlock",), None, None, (0,), limit, patience)
+        _run(repository, ("unlock",), None, None, (0,), limit)
         time.sleep(_LOCKED_PAUSE)
 
 
@@ -226,7 +229,6 @@ def _run(
     each: Callable[[str], None] | None,
     accepted: Sequence[int],
     limit: float | None,
-    patience: float,
 ) -> Finished:
     places = repository.places
     command = ["restic", "--json", "--repo", repository.location, "--password-file", str(repository.password)]
@@ -253,7 +255,7 @@ def _run(
         errors="backslashreplace",
     )
     finished = Finished()
-    complaints = _Complaints(process, finished, places, patience)
+    complaints = _Complaints(process, finished, places)
     timer = threading.Timer(limit, complaints.give_up, ["store-unreachable"]) if limit else None
     assert process.stdout is not None
     try:
@@ -280,12 +282,12 @@ def _run(
 class _Complaints(threading.Thread):
     """Reads restic's standard error: files that it could not read, tries that failed, and why it ended."""
 
-    def __init__(self, process: subprocess.Popen[str], finished: Finished, places: Places, patience: float) -> None:
+    def __init__(self, process: subprocess.Popen[str], finished: Finished, places: Places) -> None:
         super().__init__(daemon=True)
         self._process = process
         self._finished = finished
         self._places = places
-        self._patience = patience
+        self._began = time.monotonic()
         self._lines: deque[str] = deque(maxlen=40)
         self._named: set[str] = set()
         self._failing_since = self._failed_at = 0.0
@@ -326,7 +328,7 @@ class _Complaints(threading.Thread):
         # These do not get better by trying again.
         if meaning in ("store-full", "disk-full", "store-refused"):
             self.give_up(meaning)
-        elif now - self._failing_since > self._patience:
+        elif now - self._failing_since > (_AWAY if self._failing_since - self._began < _EARLY else PATIENCE):
             self.give_up(meaning if meaning != "restic-failed" else "store-unreachable")
 
     def give_up(self, code: str) -> None:
@@ -342,7 +344,8 @@ class _Complaints(threading.Thread):
 
 def _meaning(lines: Sequence[str] | deque[str], places: Places) -> str:
     text = "\n".join(lines)
-    disks = (places.temporary, places.cache, places.world, places.scratch)
+    # A folder that is passed on to restic is open in it.
+    disks = (places.temporary, places.cache, places.world, places.scratch, "/proc/self/fd")
     ours = "|".join(re.escape(str(disk)) for disk in disks)
     if re.search(rf"(?<!\S)(?:{ours})/[^:]*: (?:no space left on device|disk quota exceeded)", text):
         return "disk-full"
@@ -384,7 +387,7 @@ def snapshots(repository: Repository, *filters: str) -> list[Snapshot]:
     Without a lock: it reads a list, and what is removed meanwhile is of no harm to it.
     """
     arguments = ("snapshots", "--no-lock", *filters)
-    listed = run(repository, *arguments, limit=FIRST_CONTACT, patience=FIRST_PATIENCE).json() or []
+    listed = run(repository, *arguments, limit=FIRST_CONTACT).json() or []
     read = [
         Snapshot(item["id"], item["time"], tuple(item.get("tags") or ()), item.get("hostname", "")) for item in listed
     ]
@@ -399,11 +402,13 @@ class Node:
         path: From the world's folder, as `as_listed` has it; `.` is the world's folder itself.
         kind: `file`, `dir`, `symlink`, `fifo`, `socket`, `dev` or `chardev`.
         size: Bytes, of a file.
+        mode: Permissions, without the special ones.
     """
 
     path: str
     kind: str
     size: int
+    mode: int = 0
 
 
 def listing(repository: Repository, snapshot: str, each: Callable[[Node], None]) -> None:
@@ -423,7 +428,7 @@ def listing(repository: Repository, snapshot: str, each: Callable[[Node], None])
         # `/world` or `/source`: the disk was mounted there when it was read; `/tmp` has our own files.
         _, top, *rest = value["path"].split("/")
         if top in TREES:
-            each(Node("/".join(rest) or ".", value["type"], value.get("size", 0)))
+            each(Node("/".join(rest) or ".", value["type"], value.get("size", 0), value["mode"] & 0o777))
 
     run(repository, "ls", snapshot, each=read)
     # `restic ls` of an unknown snapshot says so, and ends with 0.

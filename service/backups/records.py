@@ -116,9 +116,11 @@ class Repository:
         pruned_at: When it was last pruned, or None.
         checked_at: When its structure was last found whole, or None.
         fault: What the last check or prune found wrong, or None.
+        fault_since, fault_at: When that was found first, and last (RFC 3339), or None.
         stored_bytes: The packed size of all its backups, or None.
-        proof: What the last proof said: `at`, `backup`, and why it was postponed or what it found; {} before the first.
-        unlisted: Ids that restic has and no backup here: to be forgotten by the next prune.
+        proof: What proofs said; see `backups/tasks.py`. {} before the first.
+        unlisted: What the next prune forgets: restic's ids of backups that are deleted, and the ids of backups that may
+            have been stored although nobody knows restic's.
         task: What the controller is doing for it now (`controller/keep.py`), written before it begins; {} for nothing.
     """
 
@@ -126,6 +128,8 @@ class Repository:
     pruned_at: str | None = None
     checked_at: str | None = None
     fault: str | None = None
+    fault_since: str | None = None
+    fault_at: str | None = None
     stored_bytes: int | None = None
     proof: Mapping[str, Any] = field(default_factory=dict)
     unlisted: tuple[str, ...] = ()

@@ -62,7 +62,7 @@ def going(kept: ServerBackups, rules: Rules, now: datetime) -> list[Backup]:
     chosen += filter(may_go, _beyond_keep(kept, rules.keep))
     ids = {backup.id for backup in chosen}
     chosen += _beyond_most(kept, rules.most, ids, may_go)
-    if not chosen and not any(backup.state == "deleting" for backup in kept.backups):
+    if not chosen and not kept.repository.unlisted and not any(backup.state == "deleting" for backup in kept.backups):
         chosen = _beyond_bytes(kept, rules.bytes, may_go)
     ids = {backup.id for backup in chosen}
     return [backup for backup in kept.backups if backup.id in ids]

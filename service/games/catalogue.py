@@ -315,7 +315,7 @@ def _wrong(path: Path, message: str, *keys: str | int) -> StartupError:
 
 
 def _is_line(text: Any, most: int) -> bool:
-    return isinstance(text, str) and 1 <= len(text.encode()) <= most and text.isprintable() and bool(text.strip())
+    return isinstance(text, str) and text.isprintable() and bool(text.strip()) and len(text.encode()) <= most
 
 
 # -- the template ------------------------------------------------------------------------------------------

@@ -54,8 +54,8 @@ SYNC_SECONDS = 3.0
 GAP_SECONDS = 3.0
 """For how long the watch of the records may be interrupted; the API server ends each now and then."""
 STRAY = timedelta(minutes=1)
-"""A backup without its operation that is older was never begun: the process that made it has ended in between."""
-_NEVER_BEGUN = "It was never begun."
+"""Nothing makes a backup that is older and has no operation: the process that accepted it has ended in between."""
+_NOT_MADE = "Nothing makes it any more."
 _REPLACES_THE_WORLD = ("restore", "undo-restore", "clone")
 
 
@@ -256,7 +256,7 @@ def delete(context: Context, caller: Token, kept: ServerBackups, id: str) -> Ope
 
     def mark(operation: Operation, others: Sequence[Operation]) -> Operation:
         def marked(kept: ServerBackups) -> ServerBackups:
-            current = _found(_settled(kept, others), id).backup
+            current = _found(settled(kept, others), id).backup
             if current.locked:
                 raise BackupLocked
             if current.unfinished:
@@ -331,7 +331,7 @@ def _with(
     """What is kept with the new backup; raises TooManyBackups. A repeated call finds it there."""
     if kept.backup(backup.id) is not None:
         return kept
-    kept = _settled(kept, operations)
+    kept = settled(kept, operations)
     if any(each.unfinished for each in kept.backups):
         raise TooManyBackups("A backup of this server is being made.", retry_after=BUSY_SECONDS)
     now = datetime.fromisoformat(backup.created)
@@ -359,13 +359,13 @@ def _with(
     return kept.with_backup(backup)
 
 
-def _settled(kept: ServerBackups, operations: Sequence[Operation]) -> ServerBackups:
+def settled(kept: ServerBackups, operations: Sequence[Operation]) -> ServerBackups:
     """What is kept; backups that no operation makes, because the process that made them has ended, have failed."""
     known = {operation.id for operation in operations}
     old = stamp(datetime.now(UTC) - STRAY)
     for backup in kept.backups:
-        if backup.state == "queued" and backup.created < old and backup.operation not in known:
-            kept = kept.with_backup(replace(backup, state="failed", reason=_NEVER_BEGUN, finished=backup.created))
+        if backup.unfinished and backup.created < old and backup.operation not in known:
+            kept = kept.with_backup(replace(backup, state="failed", reason=_NOT_MADE, finished=backup.created))
     return kept
 
 

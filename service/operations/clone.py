@@ -52,7 +52,7 @@ def clone(context: Context, caller: Token, id: int, request: Mapping[str, Any], 
     with context.releases.locked(id, wait=WAIT_SECONDS):
         objects = context.cluster.server(id)
         if exists(objects):
-            return _repeated(context, caller, id, new, asked, request.keys())
+            return _repeated(context, caller, id, new, argument, asked, request.keys(), key)
         uid = uid_of_values(new) or ""
         server = Server(id, uid, spec.customer)
         # First the operation: a server that waits for one that does not exist would wait for ever.
@@ -68,7 +68,14 @@ def clone(context: Context, caller: Token, id: int, request: Mapping[str, Any], 
 
 
 def _repeated(
-    context: Context, caller: Token, id: int, new: values.Values, asked: Mapping[str, Any], named: Set[str]
+    context: Context,
+    caller: Token,
+    id: int,
+    new: values.Values,
+    argument: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    named: Set[str],
+    key: str | None,
 ) -> Operation:
     """Handle a clone to a server that exists: the same request gets its operation again."""
     current = context.releases.current(id)
@@ -83,8 +90,17 @@ def _repeated(
         same = operation.target is not None and operation.target.uid == uid and operation.request == wanted
         if same and operation.action == "clone" and (operation.state == "done" or not operation.ended):
             return operation
-    require_not_restoring(existing)
-    raise ServerExists
+    if not existing.restoring:
+        raise ServerExists
+    making = context.operations.get(existing.restoring)
+    if making is not None and not making.ended:
+        require_not_restoring(existing)
+    # The create was broken off, or its operation has failed and could not remove the server.
+    server = Server(id, uid or "", existing.customer)
+    operation = accept_operation(context, caller, key, "clone", server, argument, asked)
+    restoring = values.restoring(values.without_disk(values.with_uid(new, server.uid)), operation.id)
+    context.releases.change(id, lambda current: restoring)
+    return operation
 
 
 def _source(context: Context, caller: Token, game: str, named: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,15 @@ them fails a test.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 
+from backup_job.places import Places
+from backup_job.request import parse
+from service.settings import Settings
 from tests.charts.rendering import CHARTS, Refused, at, leaves, merged, nested, render
 
 DIGEST = "sha256:" + "0" * 64
@@ -206,7 +210,11 @@ TEXTS = {"game": "name: a\n", "values": "{{ options.a | tojson }}\n", "options":
 HPA, POLICY = "HorizontalPodAutoscaler/api", "NetworkPolicy/api"
 RECOVERY = {"existingSecret": "recovery"}
 S3_STORE = {
-    "store": {"kind": "s3", "existingSecret": "store", "s3": {"endpoint": "https://s3.example.com", "bucket": "worlds"}},
+    "store": {
+        "kind": "s3",
+        "existingSecret": "store",
+        "s3": {"endpoint": "https://s3.example.com", "bucket": "worlds"},
+    },
     "recoveryKey": RECOVERY,
 }
 SFTP_STORE = {
@@ -283,8 +291,9 @@ API: dict[str, Case] = {
     "backups.image.repository": one("example.com/backup", D, "env BACKUP_IMAGE", "example.com/backup:0.1.0"),
     "backups.image.tag": one("2", CONTROLLER, "env BACKUP_IMAGE", "localhost/gameserver-backup:2"),
     "backups.image.digest": one(DIGEST, CONTROLLER, "env BACKUP_IMAGE", f"localhost/gameserver-backup@{DIGEST}"),
-    "backups.image.pullPolicy": one("Always", CONTROLLER, "env BACKUP_IMAGE_PULL_POLICY"),
-    "backups.store.kind": stored("folder", {"recoveryKey": RECOVERY, "store": {"folder": {"claim": "a"}}}, kind="folder"),
+    "backups.store.kind": stored(
+        "folder", {"recoveryKey": RECOVERY, "store": {"folder": {"claim": "a"}}}, kind="folder"
+    ),
     "backups.store.existingSecret": one("other", CONTROLLER, "env BACKUP_STORE_SECRET", backups=S3_STORE),
     "backups.store.s3.endpoint": an_s3_store("http://[fd00::7]:9000", endpoint="http://[fd00::7]:9000"),
     "backups.store.s3.bucket": an_s3_store("games.eu", bucket="games.eu"),
@@ -643,6 +652,37 @@ def test_private_rcon_is_in_no_public_service() -> None:
     }
 
 
+@pytest.mark.parametrize("names", [{}, {"nameOverride": "shop-api", "fullnameOverride": "other"}])
+def test_of_all_pods_only_the_controllers_reach_a_private_rcon(names: dict[str, str]) -> None:
+    """Whomever the operator lets in besides: without it no game could be held still. And its policy lets it out."""
+    policy = {"networkPolicy": {"enabled": True}}
+    closed = {"rcon": {"visibility": "private"}, "networkPolicy": {"enabled": True, "rconFrom": []}}
+    server = render("gameserver", closed)
+    rule = server["NetworkPolicy/server-4711"]["spec"]["ingress"][1]
+    assert rule["ports"] == [{"port": 25575, "protocol": "TCP"}]
+    (peer,) = rule["from"]
+    assert peer["namespaceSelector"] == {}
+    manifests = render("api", {**TOKENS, **policy, **names})
+    deployments = [m for m in manifests.values() if m["kind"] == "Deployment"]
+    allowed = peer["podSelector"]["matchLabels"].items()
+    reaching = [m for m in deployments if allowed <= m["spec"]["template"]["metadata"]["labels"].items()]
+    assert [m["metadata"]["labels"]["app.kubernetes.io/component"] for m in reaching] == ["controller"]
+    own = next(
+        m for m in manifests.values() if m["kind"] == "NetworkPolicy" and m["metadata"]["name"].endswith("controller")
+    )
+    pod = server["StatefulSet/server-4711"]["spec"]["template"]["metadata"]["labels"].items()
+    out = [rule for rule in own["spec"]["egress"] if "ports" not in rule]
+    assert [to["podSelector"]["matchLabels"].items() <= pod for rule in out for to in rule["to"]] == [True]
+    assert (
+        len(
+            render("gameserver", {**closed, "rcon": {"enabled": False, "visibility": "private"}})[
+                "NetworkPolicy/server-4711"
+            ]["spec"]["ingress"]
+        )
+        == 1
+    )
+
+
 @pytest.mark.parametrize(
     ("values", "game", "files"),
     [
@@ -700,6 +740,35 @@ def test_the_jobs_of_backups_reach_dns_and_the_port_of_the_store_alone(
             "ingress": [],
             "egress": [{"ports": [{"port": port, "protocol": "TCP"}]}, dns] if port else [],
         }
+
+
+@pytest.mark.parametrize("backups", [{}, S3_STORE, SFTP_STORE, FOLDER_STORE], ids=["none", "s3", "sftp", "folder"])
+def test_the_programs_read_what_the_chart_gives_them(backups: dict[str, Any]) -> None:
+    """API and controller take the same settings, and the Jobs' program takes the store. The defaults are the same."""
+    manifests = render("api", {**TOKENS, "backups": backups})
+    api, controller = (
+        Settings.from_environment({each["name"]: each.get("value", "") for each in at(manifests[name], GAME + "env")})
+        for name in (D, CONTROLLER)
+    )
+    assert controller == replace(api, port=controller.port, drain_seconds=controller.drain_seconds)
+    plain = Settings()
+    for name in (
+        "keep",
+        "job_resources",
+        "gb_per_server",
+        "days_after_delete",
+        "undo_days",
+        "proof_days",
+        "prune_hours",
+    ):
+        assert getattr(api, f"backup_{name}") == getattr(plain, f"backup_{name}")
+    assert (api.backups_per_server, api.backups_at_once) == (plain.backups_per_server, plain.backups_at_once)
+    if backups:
+        request = parse("catalogue", json.dumps({"store": api.backup_store}), Places())
+        assert request.store is not None
+        assert request.store.kind == backups["store"]["kind"]
+    else:
+        assert api.backup_store is None
 
 
 def test_without_a_store_there_is_no_namespace_for_its_jobs() -> None:

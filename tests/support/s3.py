@@ -50,9 +50,9 @@ class S3:
             folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [binaries.s3(), "--quiet", "--port", f"127.0.0.1:{self.port}", "posix"]
+                [str(binaries.s3()), "--quiet", "--port", f"127.0.0.1:{self.port}", "posix"]
                 # Otherwise in extended attributes, which a tmpfs may not have.
-                + ["--sidecar", self.folder / "metadata", self.folder / "objects"],
+                + ["--sidecar", str(self.folder / "metadata"), str(self.folder / "objects")],
                 env={**os.environ, "ROOT_ACCESS_KEY": self.access, "ROOT_SECRET_KEY": self.secret},
                 stdout=log,
                 stderr=log,

@@ -110,6 +110,8 @@ def test_too_much_in_the_store_goes_one_by_one() -> None:
     assert gone(kept, replace(RULES, bytes=20)) == [3]
     going_already = kept.with_backup(replace(kept.backups[3], state="deleting"))
     assert gone(going_already, replace(RULES, bytes=20)) == []
+    unpruned = replace(kept, repository=replace(repository, unlisted=("a" * 64,)))
+    assert gone(unpruned, replace(RULES, bytes=20)) == []
 
 
 def test_what_is_stored_before_the_first_prune() -> None:

@@ -366,7 +366,8 @@ def confined(tmp_path: Path, world: World, settings: Settings) -> Client:
     file = tokens.write(tmp_path / "confined.json", *entries)
     settings = replace(settings, sftp_namespace="gameserver-sftp")
     collaborators = FakeCluster(world), FakeReleases(world), FakeAccounts(), FakeTokens(TokensFile(file))
-    return Client(create_app(build_context(settings, *collaborators)).test_client())
+    records = partial(RecordStore, LabelledKube(), settings.servers_namespace)
+    return Client(create_app(build_context(settings, *collaborators, records=records)).test_client())
 
 
 def test_a_token_for_some_servers_sees_no_others(confined: Client, world: World) -> None:

@@ -49,7 +49,8 @@ class Jobs(Protocol):
     def run(self, spec: JobSpec) -> JobState: ...
     def look(self, spec: JobSpec) -> JobState: ...
     def remove(self, spec: JobSpec) -> bool: ...
-    def key(self, uid: str) -> str: ...
+    def remove_all(self, operation: str) -> bool: ...
+    def has_key(self, uid: str) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,11 @@ class Placing:
         phase = _phase(run)
         if run.operation.cancelling and phase not in self.ends and not run.work.get("placing"):
             return self.back(run, None)
-        return self.phases[phase](run)
+        try:
+            return self.phases[phase](run)
+        except ServerNotFound:
+            final = phase in self.ends or run.work.get("placing")
+            return self._end(run, DELETED) if final else self.back(run, DELETED)
 
     def abandon(self, run: Run, reason: str) -> Next:
         """Go back, or go on trying where there is no way back."""
@@ -117,15 +122,21 @@ class Placing:
             objects = self.context.cluster.server(id)
         return objects if server_uid(objects) == uid else None
 
+    def present(self, run: Run) -> Objects:
+        """The server as it is now; raises ServerNotFound if it is gone."""
+        objects = self.server(run)
+        if objects is None:
+            raise ServerNotFound
+        return objects
+
     def disk(self, objects: Objects) -> Disk | None:
         """The server's disk; None if it has none yet."""
         name = volume_of(objects.claim)
         return disk_of(objects, self.context.cluster.volume(name) if name else None)
 
     def known_disk(self, run: Run) -> Disk:
-        """The server's disk, of which an earlier phase has seen that it is there."""
-        objects = self.server(run)
-        disk = None if objects is None else self.disk(objects)
+        """The server's disk, of which an earlier phase has seen that it is there; raises ServerNotFound."""
+        disk = self.disk(self.present(run))
         if disk is None:
             raise OperationInProgress("The server's disk is not there.")
         return disk
@@ -142,8 +153,7 @@ class Placing:
 
     def current(self, run: Run) -> Values:
         """The values of the server's release; raises ServerNotFound if the server is gone. Asked under its Lease."""
-        if self.server(run) is None:
-            raise ServerNotFound
+        self.present(run)
         current = self.context.releases.current(run.server.id)
         if current is None:
             raise ReleaseMissing
@@ -237,15 +247,11 @@ class Placing:
 
     def _place(self, run: Run) -> Next:
         """Put the world into its place. The Job begins under the server's Lease, so that no delete can be at work."""
-        if self.server(run) is None:
-            return self._end(run, DELETED)
         spec = self.place_spec(run)
         state = self.jobs.look(spec)
         if state.state == "missing":
             with self.context.releases.locked(run.server.id, LEASE_SECONDS):
-                current = self.current(run)
-                objects = self.server(run)
-                if objects is None or objects.pod is not None or restoring_of(current) != run.operation.id:
+                if restoring_of(self.current(run)) != run.operation.id or self.present(run).pod is not None:
                     # Somebody has changed the release by hand.
                     return step_to(run, "stop", attempt=int(run.work.get("attempt", 0)) + 1)
                 state = self.jobs.run(spec)
@@ -286,10 +292,7 @@ class Placing:
 
     def _start(self, run: Run) -> Next:
         """Let the game start, if it was to run."""
-        try:
-            self.change(run, values.restored)
-        except ServerNotFound:
-            return self._end(run, DELETED)
+        self.change(run, values.restored)
         self.placed(run)
         if "tidy" in run.work:
             return step_to(run, "tidy", result=run.work.get("result", "done"))
@@ -300,7 +303,7 @@ class Placing:
 
     def _return(self, run: Run) -> Next:
         """Leave everything as it was."""
-        if not all(list(map(self.jobs.remove, self._unfinished(run)))):
+        if not self.jobs.remove_all(run.operation.id):
             return wait()
         cancel_needed(self.context, run.operation)
         self.forget(run.server.uid, run.operation.id)
@@ -323,12 +326,6 @@ class Placing:
 
         if self.context.backups.of(uid) is not None:
             self.context.backups.change(uid, without)
-
-    def _unfinished(self, run: Run) -> list[JobSpec]:
-        """The Jobs that may still be at work."""
-        attempt, phases = int(run.work.get("last", 0)), ("inspect", "lay-out")
-        numbers = range(max(0, attempt - 1), attempt + 1)
-        return [_named(self.context, job_name(run.operation.id, phase, each)) for phase in phases for each in numbers]
 
     def _tidy(self, run: Run) -> Next:
         """Remove what is laid out, while the game runs; it does no harm if that fails."""
@@ -356,7 +353,7 @@ class Placing:
 
 def step_to(run: Run, phase: str, step: str | None = None, **facts: Any) -> Next:
     """Go to a phase: its Jobs are counted from 0, and its time runs, unless it is the same again."""
-    facts = {"attempt": 0, "since": time.time(), "last": run.work.get("attempt", 0), **facts}
+    facts = {"attempt": 0, "since": time.time(), **facts}
     return go(run, phase, step, **facts)
 
 
@@ -385,8 +382,3 @@ def seconds_of(run: Run) -> float:
 
 def _paths(run: Run) -> tuple[str, ...]:
     return tuple(run.work.get("paths", ()))
-
-
-def _named(context: Context, name: str) -> JobSpec:
-    """A Job, as far as it takes to remove it."""
-    return JobSpec(name, context.settings.servers_namespace, "", {}, 0, "", "")

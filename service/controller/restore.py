@@ -7,19 +7,12 @@ from typing import Any, Protocol
 
 from service.backups.jobs import JobSpec, JobState
 from service.backups.records import Backup, Before, ServerBackups
-from service.backups.requests import job_for_inspect, job_for_lay_out, job_for_undo, job_name
+from service.backups.requests import job_for_init, job_for_inspect, job_for_lay_out, job_for_undo, job_name
 from service.backups.snapshots import SnapshotState
 from service.controller.needed import needed_backup
-from service.controller.placing import (
-    DELETED,
-    Jobs,
-    Placing,
-    Source,
-    seconds_of,
-    step_to,
-)
+from service.controller.placing import Jobs, Placing, Source, seconds_of, step_to
 from service.controller.worlds import Next, Run, failed, wait
-from service.errors import BackupNotFound, BackupNotUsable, OperationInProgress, ServerNotFound
+from service.errors import BackupNotFound, BackupNotUsable, OperationInProgress
 from service.operations.checks import require_not_suspended
 from service.operations.context import Context
 from service.operations.operation import Operation
@@ -62,6 +55,7 @@ class Replacing(Placing):
         self.phases |= {
             "begin": self._begin,
             "disk": self._disk,
+            "open": self._open,
             "inspect": self._inspect,
             "stop": self._stop,
             "gone": self._wait_until_gone,
@@ -75,8 +69,6 @@ class Replacing(Placing):
         raise NotImplementedError
 
     def _begin(self, run: Run) -> Next:
-        if self.server(run) is None:
-            return failed(DELETED)
         if (other := self._earlier(run)) is not None:
             raise OperationInProgress(f"The operation {other.id} is at work with the server's world.")
         try:
@@ -95,9 +87,7 @@ class Replacing(Placing):
 
     def _disk(self, run: Run) -> Next:
         """Have the disk, which the cluster makes for the first pod that uses it."""
-        objects = self.server(run)
-        if objects is None:
-            return self.back(run, DELETED)
+        objects = self.present(run)
         if self.disk(objects) is not None:
             return self.with_disk(run)
         return self.make_disk(run, objects) or wait()
@@ -119,14 +109,14 @@ class Replacing(Placing):
 
     def _inspect(self, run: Run) -> Next:
         """Whether the backup is there, is whole and fits. The game runs on."""
-        if (objects := self.server(run)) is None:
-            return self.back(run, DELETED)
-        if self.disk(objects) is None:
+        if self.disk(self.present(run)) is None:
             return step_to(run, "disk")
         source = self.source(run)
-        if source.stored:
-            self.jobs.key(source.kept.uid)
+        if source.stored and not self.jobs.has_key(source.kept.uid):
+            return step_to(run, "open")
         state = self.jobs.run(self._inspect_spec(run, source))
+        if state.state == "failed" and state.code == "wrong-key" and not run.work.get("opened"):
+            return step_to(run, "open")
         if state.state == "failed":
             return self.again(run, state)
         if state.state != "done":
@@ -136,6 +126,14 @@ class Replacing(Placing):
             return self.back(run, f"The backup does not have {', '.join(missing[:3])}.")
         fits = bool(state.answer.get("fits_beside"))
         return step_to(run, "stop", "is stopping the game", fits=fits, stopped=True)
+
+    def _open(self, run: Run) -> Next:
+        """Let the server's key open the repository: somebody has lost it, but the recovery key opens it too."""
+        attempt = int(run.work.get("attempt", 0))
+        state = self.jobs.run(job_for_init(self.context.settings, self.source(run).kept, run.operation.id, attempt))
+        if state.state == "done":
+            return step_to(run, "inspect", attempt=1, opened=True)
+        return self.again(run, state) if state.state == "failed" else self.waiting(run, state)
 
     def _inspect_spec(self, run: Run, source: Source) -> JobSpec:
         return job_for_inspect(
@@ -158,17 +156,13 @@ class Replacing(Placing):
             return values.restoring(current, run.operation.id)
 
         placing = bool(run.work.get("placing"))
-        try:
-            # Once the disk is changed, a suspension comes too late: it only keeps the game from starting.
-            self.change(run, (lambda current: values.restoring(current, run.operation.id)) if placing else restoring)
-        except ServerNotFound:
-            return self.back(run, DELETED)
+        # Once the disk is changed, a suspension comes too late: it only keeps the game from starting.
+        self.change(run, (lambda current: values.restoring(current, run.operation.id)) if placing else restoring)
         return step_to(run, "gone", attempt=run.work.get("attempt", 0) if placing else 0)
 
     def _wait_until_gone(self, run: Run) -> Next:
         """Nothing is changed under a running game: its pod must really be gone."""
-        if (objects := self.server(run)) is None:
-            return self.back(run, DELETED)
+        objects = self.present(run)
         placing = bool(run.work.get("placing"))
         if objects.pod is None:
             if placing:
@@ -206,8 +200,6 @@ class Replacing(Placing):
 
     def _snapshot(self, run: Run) -> Next:
         """Keep the world of before as a snapshot."""
-        if self.server(run) is None:
-            return self.back(run, DELETED)
         name, disk = before_name(run.operation.id), self.known_disk(run)
         kept = {"where": "snapshot", "reference": name}
         state = self.snapshots.look(name)
@@ -231,6 +223,8 @@ class Replacing(Placing):
             return wait()
         if made.state != "done":
             return self.back(run, f"The world of before could not be kept: {made.reason or made.state}")
+        if made.unreadable.count:
+            return self.back(run, "The world of before could not be kept: the service cannot read all of its files.")
         kept = {"where": "backup", "reference": made.id}
         return step_to(run, "note", way="scratch", laying=True, tidy=[], kept=kept)
 

@@ -62,8 +62,10 @@ class Clone(Replacing):
             return failed("The server was not created.")
 
     def _other(self, run: Run) -> Objects | None:
-        """The server to clone; None if it is gone."""
+        """The server to clone; None if it is gone, or if the world is that of a backup."""
         named = run.operation.argument["from"]
+        if "server" not in named:
+            return None
         objects = self.context.cluster.server(int(named["server"]))
         return objects if server_uid(objects) == named["uid"] else None
 
@@ -126,10 +128,7 @@ class Clone(Replacing):
     def _claim(self, run: Run) -> Next:
         """Let the chart make the claim, now that it is known what the disk is a copy of."""
         snapshot = str(run.work.get("snapshot") or "")
-        try:
-            self.change(run, lambda current: values.with_disk(current, snapshot))
-        except ServerNotFound:
-            return self.back(run, "The server was deleted.")
+        self.change(run, lambda current: values.with_disk(current, snapshot))
         return step_to(run, "disk", "is waiting for the disk")
 
     def make_disk(self, run: Run, objects: Objects, node: str | None = None) -> Next | None:

@@ -95,7 +95,11 @@ class Placing:
         phase = _phase(run)
         if run.operation.cancelling and phase not in self.ends and not run.work.get("placing"):
             return self.back(run, None)
-        return self.phases[phase](run)
+        try:
+            return self.phases[phase](run)
+        except ServerNotFound:
+            final = phase in self.ends or run.work.get("placing")
+            return self._end(run, DELETED) if final else self.back(run, DELETED)
 
     def abandon(self, run: Run, reason: str) -> Next:
         """Go back, or go on trying where there is no way back."""
@@ -117,15 +121,21 @@ class Placing:
             objects = self.context.cluster.server(id)
         return objects if server_uid(objects) == uid else None
 
+    def present(self, run: Run) -> Objects:
+        """The server as it is now; raises ServerNotFound if it is gone."""
+        objects = self.server(run)
+        if objects is None:
+            raise ServerNotFound
+        return objects
+
     def disk(self, objects: Objects) -> Disk | None:
         """The server's disk; None if it has none yet."""
         name = volume_of(objects.claim)
         return disk_of(objects, self.context.cluster.volume(name) if name else None)
 
     def known_disk(self, run: Run) -> Disk:
-        """The server's disk, of which an earlier phase has seen that it is there."""
-        objects = self.server(run)
-        disk = None if objects is None else self.disk(objects)
+        """The server's disk, of which an earlier phase has seen that it is there; raises ServerNotFound."""
+        disk = self.disk(self.present(run))
         if disk is None:
             raise OperationInProgress("The server's disk is not there.")
         return disk
@@ -142,8 +152,7 @@ class Placing:
 
     def current(self, run: Run) -> Values:
         """The values of the server's release; raises ServerNotFound if the server is gone. Asked under its Lease."""
-        if self.server(run) is None:
-            raise ServerNotFound
+        self.present(run)
         current = self.context.releases.current(run.server.id)
         if current is None:
             raise ReleaseMissing
@@ -237,15 +246,11 @@ class Placing:
 
     def _place(self, run: Run) -> Next:
         """Put the world into its place. The Job begins under the server's Lease, so that no delete can be at work."""
-        if self.server(run) is None:
-            return self._end(run, DELETED)
         spec = self.place_spec(run)
         state = self.jobs.look(spec)
         if state.state == "missing":
             with self.context.releases.locked(run.server.id, LEASE_SECONDS):
-                current = self.current(run)
-                objects = self.server(run)
-                if objects is None or objects.pod is not None or restoring_of(current) != run.operation.id:
+                if restoring_of(self.current(run)) != run.operation.id or self.present(run).pod is not None:
                     # Somebody has changed the release by hand.
                     return step_to(run, "stop", attempt=int(run.work.get("attempt", 0)) + 1)
                 state = self.jobs.run(spec)
@@ -286,10 +291,7 @@ class Placing:
 
     def _start(self, run: Run) -> Next:
         """Let the game start, if it was to run."""
-        try:
-            self.change(run, values.restored)
-        except ServerNotFound:
-            return self._end(run, DELETED)
+        self.change(run, values.restored)
         self.placed(run)
         if "tidy" in run.work:
             return step_to(run, "tidy", result=run.work.get("result", "done"))

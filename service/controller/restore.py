@@ -11,7 +11,6 @@ from service.backups.requests import job_for_inspect, job_for_lay_out, job_for_u
 from service.backups.snapshots import SnapshotState
 from service.controller.needed import needed_backup
 from service.controller.placing import (
-    DELETED,
     Jobs,
     Placing,
     Source,
@@ -19,7 +18,7 @@ from service.controller.placing import (
     step_to,
 )
 from service.controller.worlds import Next, Run, failed, wait
-from service.errors import BackupNotFound, BackupNotUsable, OperationInProgress, ServerNotFound
+from service.errors import BackupNotFound, BackupNotUsable, OperationInProgress
 from service.operations.checks import require_not_suspended
 from service.operations.context import Context
 from service.operations.operation import Operation
@@ -75,8 +74,6 @@ class Replacing(Placing):
         raise NotImplementedError
 
     def _begin(self, run: Run) -> Next:
-        if self.server(run) is None:
-            return failed(DELETED)
         if (other := self._earlier(run)) is not None:
             raise OperationInProgress(f"The operation {other.id} is at work with the server's world.")
         try:
@@ -95,9 +92,7 @@ class Replacing(Placing):
 
     def _disk(self, run: Run) -> Next:
         """Have the disk, which the cluster makes for the first pod that uses it."""
-        objects = self.server(run)
-        if objects is None:
-            return self.back(run, DELETED)
+        objects = self.present(run)
         if self.disk(objects) is not None:
             return self.with_disk(run)
         return self.make_disk(run, objects) or wait()
@@ -119,9 +114,7 @@ class Replacing(Placing):
 
     def _inspect(self, run: Run) -> Next:
         """Whether the backup is there, is whole and fits. The game runs on."""
-        if (objects := self.server(run)) is None:
-            return self.back(run, DELETED)
-        if self.disk(objects) is None:
+        if self.disk(self.present(run)) is None:
             return step_to(run, "disk")
         source = self.source(run)
         if source.stored:
@@ -158,17 +151,13 @@ class Replacing(Placing):
             return values.restoring(current, run.operation.id)
 
         placing = bool(run.work.get("placing"))
-        try:
-            # Once the disk is changed, a suspension comes too late: it only keeps the game from starting.
-            self.change(run, (lambda current: values.restoring(current, run.operation.id)) if placing else restoring)
-        except ServerNotFound:
-            return self.back(run, DELETED)
+        # Once the disk is changed, a suspension comes too late: it only keeps the game from starting.
+        self.change(run, (lambda current: values.restoring(current, run.operation.id)) if placing else restoring)
         return step_to(run, "gone", attempt=run.work.get("attempt", 0) if placing else 0)
 
     def _wait_until_gone(self, run: Run) -> Next:
         """Nothing is changed under a running game: its pod must really be gone."""
-        if (objects := self.server(run)) is None:
-            return self.back(run, DELETED)
+        objects = self.present(run)
         placing = bool(run.work.get("placing"))
         if objects.pod is None:
             if placing:
@@ -206,8 +195,6 @@ class Replacing(Placing):
 
     def _snapshot(self, run: Run) -> Next:
         """Keep the world of before as a snapshot."""
-        if self.server(run) is None:
-            return self.back(run, DELETED)
         name, disk = before_name(run.operation.id), self.known_disk(run)
         kept = {"where": "snapshot", "reference": name}
         state = self.snapshots.look(name)

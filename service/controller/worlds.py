@@ -315,4 +315,4 @@ class _Active:
     def pause(self) -> None:
         """Call the machine again after a moment, which grows."""
         self.tries += 1
-        self.due = time.monotonic() + min(LONGEST_PAUSE, 0.5 * 2.0**self.tries)
+        self.due = time.monotonic() + min(LONGEST_PAUSE, 0.5 * 2.0 ** min(self.tries, 10))

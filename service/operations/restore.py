@@ -27,8 +27,6 @@ from service.tokens import Token
 
 WAIT_SECONDS = 10.0
 """How long a call waits for the server's Lease."""
-PLACING = ("keep", "place", "copy", "undo")
-"""The phases of controller/restore.py in which the disk is changed: then it only goes on."""
 MOST_PATHS = 100
 _LONGEST_PATH = 4096
 _OWN_FOLDER = ".gameserver"
@@ -136,12 +134,13 @@ def cancel_restore(context: Context, uid: str) -> None:
     """Cancel what is at work with the server's world, because the server goes. The calling thread must hold its Lease.
 
     Raises:
-        OperationInProgress: A world is on its way into its place. The machine begins that only under the Lease.
+        OperationInProgress: A world is on its way into its place. controller/placing.py writes that down before it
+            begins it, under the Lease.
     """
     for operation in context.operations.all():
         if operation.ended or operation.target is None or operation.target.uid != uid:
             continue
-        if operation.work.get("phase") in PLACING:
+        if operation.work.get("placing"):
             raise OperationInProgress(
                 f"The operation {operation.id} is putting a world into its place, which takes seconds.", retry_after=3
             )

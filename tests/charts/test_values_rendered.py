@@ -291,6 +291,7 @@ API: dict[str, Case] = {
     "backups.image.repository": one("example.com/backup", D, "env BACKUP_IMAGE", "example.com/backup:0.1.0"),
     "backups.image.tag": one("2", CONTROLLER, "env BACKUP_IMAGE", "localhost/gameserver-backup:2"),
     "backups.image.digest": one(DIGEST, CONTROLLER, "env BACKUP_IMAGE", f"localhost/gameserver-backup@{DIGEST}"),
+    "backups.image.pullPolicy": one("Always", CONTROLLER, "env BACKUP_IMAGE_PULL_POLICY"),
     "backups.store.kind": stored(
         "folder", {"recoveryKey": RECOVERY, "store": {"folder": {"claim": "a"}}}, kind="folder"
     ),

@@ -66,6 +66,9 @@ class RconGame:
         self.clients += 1
         with client, suppress(OSError):
             while data := client.recv(1460):
+                # Whatever a client has sent besides would have come in the same read, had the game been slower.
+                time.sleep(0.005)
+                data += _more(client)
                 length, number, kind = struct.unpack("<iii", data[:12])
                 if length != len(data) - 4:
                     return
@@ -82,6 +85,14 @@ class RconGame:
                         client.sendall(packet(number, ANSWER, text[start : start + 4096]))
                 else:
                     client.sendall(packet(number, ANSWER, "Unknown request 0"))
+
+
+def _more(client: socket.socket) -> bytes:
+    """What has come already."""
+    try:
+        return client.recv(1460, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return b""
 
 
 @contextmanager

@@ -92,13 +92,15 @@ def _product(command: str) -> str:
         _in_venv(command)
     from local import deploy
 
-    built = images.project(binaries.ensure())
+    built = {**images.project(binaries.ensure()), "store": images.store()}
     if os.environ.get("CLUSTER") == "current":
         kubeconfig, address, built = existing.kubeconfig(), existing.node_address(), existing.deliver(built)
     else:
         kubeconfig, address = paths.KUBECONFIG, cluster.wanted_nodes()[0].address
         with steps.step("installing the disk driver"):
             deploy.disks(kubeconfig, built)
+    with steps.step("installing the store of the backups"):
+        deploy.store(kubeconfig, built)
     with steps.step("installing the API"):
         deploy.api(kubeconfig, built)
     with steps.step("installing file access"):

@@ -135,10 +135,11 @@ def csi_sanity() -> Path:
 
 
 def addons() -> None:
-    """Compile CoreDNS, the storage provisioner, and what the disk driver needs beside it."""
+    """Compile CoreDNS, the storage provisioner, what the disk driver needs beside it, and the store of backups."""
     coredns()
     csi()
     local_path_provisioner()
+    s3()
 
 
 def _build(

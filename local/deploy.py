@@ -1,5 +1,6 @@
 """The product in the cluster: the API by its chart, and server 1 made through that API."""
 
+import base64
 import hashlib
 import json
 import os
@@ -19,10 +20,15 @@ from local import binaries, cluster, images, paths, steps
 NAMESPACE = "gameserver-system"
 SFTP_NAMESPACE = "gameserver-sftp"
 DISKS_NAMESPACE = "gameserver-disks"
+STORE_NAMESPACE = "gameserver-store"
 NODE_PORT = 30080
 _MANIFESTS = paths.ROOT / "local" / "manifests"
 #: The pods of file access and of the disk driver mount folders of the node, which no stricter level admits.
 _PRIVILEGED = {"pod-security.kubernetes.io/enforce": "privileged"}
+_RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+#: The namespaces of the Jobs of backups, which the chart of the API makes, and the Secrets that they mount there.
+_JOBS_NAMESPACES = ("gameservers", "gameservers-backups")
+_STORE_SECRET, _RECOVERY_SECRET = "backup-store", "recovery-key"
 #: The image of each game that is built in.
 _GAME_IMAGES = {"minecraft": "minecraft", "luanti": "minetest", "teeworlds": "teeworlds"}
 
@@ -42,18 +48,36 @@ def api(kubeconfig: Path, built: dict[str, images.Image]) -> None:
     _kubectl(kubeconfig, ["apply", "-f", "-"], _namespace(NAMESPACE))
     record = {"name": "local", "scopes": ["read", "operate", "admin"], "customer": None}
     record["sha256"] = hashlib.sha256(token().encode()).hexdigest()
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "api-tokens-local", "namespace": NAMESPACE},
-        "stringData": {"tokens.json": json.dumps({"tokens": [record]})},
-    }
-    _kubectl(kubeconfig, ["apply", "-f", "-"], json.dumps(secret))
+    tokens = {"tokens.json": json.dumps({"tokens": [record]})}
+    _kubectl(kubeconfig, ["apply", "-f", "-"], _secret(NAMESPACE, "api-tokens-local", tokens))
     values = yaml.safe_load((_MANIFESTS / "api-values.yaml").read_text())
     values["image"] = _image(built["gameserver-api"])
     for game, image in _GAME_IMAGES.items():
         values["serverValues"]["games"].setdefault(game, {})["image"] = _image(built[image])
+    values["backups"] = {
+        "image": _image(built["gameserver-backup"]),
+        "store": {
+            "kind": "s3",
+            "existingSecret": _STORE_SECRET,
+            "s3": {"endpoint": f"http://store.{STORE_NAMESPACE}.svc.cluster.local:7070", "bucket": "worlds"},
+        },
+        "recoveryKey": {"existingSecret": _RECOVERY_SECRET},
+    }
     _install(kubeconfig, "api", "api", NAMESPACE, values)
+    secret = _kept(kubeconfig, STORE_NAMESPACE, "root")
+    credentials = f"[default]\naws_access_key_id = backups\naws_secret_access_key = {secret}\n"
+    for namespace in _JOBS_NAMESPACES:
+        _kubectl(kubeconfig, ["apply", "-f", "-"], _secret(namespace, _STORE_SECRET, {"credentials": credentials}))
+    _kept(kubeconfig, _JOBS_NAMESPACES[1], _RECOVERY_SECRET)
+
+
+def store(kubeconfig: Path, built: dict[str, images.Image]) -> None:
+    """Install or upgrade the S3 server that keeps the backups, and wait until it serves."""
+    _kubectl(kubeconfig, ["apply", "-f", "-"], _namespace(STORE_NAMESPACE, _RESTRICTED))
+    _kept(kubeconfig, STORE_NAMESPACE, "root")
+    manifest = (_MANIFESTS / "store.yaml").read_text().replace("IMAGE", built["store"].name)
+    _kubectl(kubeconfig, ["apply", "-f", "-"], manifest)
+    _kubectl(kubeconfig, ["-n", STORE_NAMESPACE, "rollout", "status", "deployment/store", "--timeout=120s"])
 
 
 def disks(kubeconfig: Path, built: dict[str, images.Image]) -> None:
@@ -183,8 +207,29 @@ def _namespace(name: str, labels: dict[str, str] | None = None) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
 
-def _kubectl(kubeconfig: Path, arguments: list[str], stdin: str) -> None:
+def _secret(namespace: str, name: str, texts: dict[str, str]) -> str:
+    metadata = {"name": name, "namespace": namespace}
+    return json.dumps({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": texts})
+
+
+def _kept(kubeconfig: Path, namespace: str, name: str) -> str:
+    """The password in a Secret, which is made with a random one if there is none."""
+    found = _kubectl(kubeconfig, ["-n", namespace, "get", "secret", name, "--ignore-not-found", "-o", "json"])
+    if found:
+        return base64.b64decode(json.loads(found)["data"]["password"]).decode()
+    password = secrets.token_urlsafe(32)
+    _kubectl(kubeconfig, ["create", "-f", "-"], _secret(namespace, name, {"password": password}))
+    return password
+
+
+def _kubectl(kubeconfig: Path, arguments: list[str], stdin: str = "") -> str:
+    """What kubectl prints.
+
+    Raises:
+        StepFailed: it failed.
+    """
     command = [str(paths.BIN / "kubectl"), f"--kubeconfig={kubeconfig}", *arguments]
     result = subprocess.run(command, input=stdin, text=True, capture_output=True)
     if result.returncode != 0:
         raise steps.StepFailed(f"kubectl {' '.join(arguments)} failed: {result.stderr.strip()}")
+    return result.stdout

@@ -116,12 +116,18 @@ def every_node(built: Path) -> list[Image]:
 
 
 def addons() -> list[Image]:
-    """The images of CoreDNS, of the storage provisioner, and of what the disk driver needs beside it."""
+    """The images of CoreDNS, of the storage provisioner, of what the disk driver needs beside it, and of the store."""
     return [
+        store(),
         _addon_image("local-path-provisioner:v0.0.30", binaries.local_path_provisioner()),
         _addon_image("coredns:v1.14.3", binaries.coredns()),
         *(_csi_image(f"{name}:{version}", binary) for name, (version, binary) in binaries.csi().items()),
     ]
+
+
+def store() -> Image:
+    """The image of the S3 server that keeps the local cluster's backups."""
+    return _addon_image("versitygw:v1.8.0", binaries.s3())
 
 
 def metrics_server() -> Image:

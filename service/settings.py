@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from service.errors import StartupError
 
@@ -19,11 +21,24 @@ _HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?", re.IGNOREC
 
 
 @dataclass(frozen=True)
+class Keep:
+    """How many backups a schedule keeps: the newest, and the newest of each of so many hours, days and weeks."""
+
+    last: int = 3
+    hourly: int = 0
+    daily: int = 7
+    weekly: int = 4
+
+
+@dataclass(frozen=True)
 class Settings:
     """The settings. Sizes are in GiB; an empty string means "not set"; `helm_processes` 0 means two per CPU.
 
     `idle_stop_…` are minutes, 0 for never. A minute of the idle stop has `idle_minute_seconds`; fewer than 60 are for
     tests.
+
+    `backup_store` says where backups are stored, without secrets, as the Jobs' program reads it (backup/backup_job);
+    None if there is no store. `backup_gb_per_server` 0 means no limit, and `backup_proof_days` 0 no proofs.
     """
 
     port: int = 8080
@@ -63,6 +78,22 @@ class Settings:
     log_format: str = "json"
     drain_seconds: int = 5
     controller_operations_at_once: int = 8
+    backup_store: Mapping[str, Any] | None = None
+    backup_store_secret: str = ""
+    backup_store_claim: str = ""
+    backup_namespace: str = ""
+    backup_image: str = ""
+    backup_image_pull_secrets: tuple[str, ...] = ()
+    backup_recovery_secret: str = ""
+    backup_snapshot_class: str = ""
+    backup_keep: Keep = Keep()
+    backups_per_server: int = 20
+    backup_gb_per_server: int = 0
+    backups_at_once: int = 8
+    backup_days_after_delete: int = 14
+    backup_undo_days: int = 7
+    backup_proof_days: int = 30
+    backup_prune_hours: int = 24
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -139,6 +170,22 @@ class Settings:
             controller_operations_at_once=number(
                 "CONTROLLER_OPERATIONS_AT_ONCE", default.controller_operations_at_once, 1, 100
             ),
+            backup_store=_store(text("BACKUP_STORE", "")),
+            backup_store_secret=text("BACKUP_STORE_SECRET", default.backup_store_secret),
+            backup_store_claim=text("BACKUP_STORE_CLAIM", default.backup_store_claim),
+            backup_namespace=namespace("BACKUP_NAMESPACE", default.backup_namespace),
+            backup_image=text("BACKUP_IMAGE", default.backup_image),
+            backup_image_pull_secrets=tuple(filter(None, text("BACKUP_IMAGE_PULL_SECRETS", "").split(","))),
+            backup_recovery_secret=text("BACKUP_RECOVERY_SECRET", default.backup_recovery_secret),
+            backup_snapshot_class=text("BACKUP_SNAPSHOT_CLASS", default.backup_snapshot_class),
+            backup_keep=_keep(text("BACKUP_KEEP", "")),
+            backups_per_server=number("BACKUPS_PER_SERVER", default.backups_per_server, 1, 50),
+            backup_gb_per_server=number("BACKUP_GB_PER_SERVER", default.backup_gb_per_server),
+            backups_at_once=number("BACKUPS_AT_ONCE", default.backups_at_once, 1, 100),
+            backup_days_after_delete=number("BACKUP_DAYS_AFTER_DELETE", default.backup_days_after_delete, 0, 3650),
+            backup_undo_days=number("BACKUP_UNDO_DAYS", default.backup_undo_days, 0, 365),
+            backup_proof_days=number("BACKUP_PROOF_DAYS", default.backup_proof_days, 0, 365),
+            backup_prune_hours=number("BACKUP_PRUNE_HOURS", default.backup_prune_hours, 1, 720),
         )
         if settings.external_host and not _is_host(settings.external_host):
             raise StartupError(
@@ -161,6 +208,33 @@ class Settings:
         if settings.log_format not in ("json", "console"):
             raise StartupError(f"LOG_FORMAT={settings.log_format!r}: must be json or console")
         return settings
+
+
+def _store(text: str) -> Mapping[str, Any] | None:
+    if not text:
+        return None
+    try:
+        store = json.loads(text)
+    except ValueError as error:
+        raise StartupError(f"BACKUP_STORE: must be JSON: {error}") from error
+    if not isinstance(store, dict) or store.get("kind") not in ("s3", "sftp", "folder"):
+        raise StartupError("BACKUP_STORE: must be a JSON object with `kind` s3, sftp or folder")
+    return store
+
+
+def _keep(text: str) -> Keep:
+    if not text:
+        return Keep()
+    try:
+        numbers = json.loads(text)
+        names = {field.name for field in fields(Keep)}
+        if not isinstance(numbers, dict) or not set(numbers) <= names:
+            raise ValueError(f"it has other fields than {', '.join(sorted(names))}")
+        if any(type(number) is not int or not 0 <= number <= 1000 for number in numbers.values()):
+            raise ValueError("its numbers are from 0 to 1000")
+    except ValueError as error:
+        raise StartupError(f"BACKUP_KEEP: must be a JSON object: {error}") from error
+    return Keep(**numbers)
 
 
 def _is_host(text: str) -> bool:

@@ -16,8 +16,10 @@ from service.controller.deliver import Deliver
 from service.controller.events import Events
 from service.controller.idle import IdleStop
 from service.controller.leader import Leader, Term
+from service.controller.owed import Owed
 from service.controller.part import Part
 from service.controller.schedules import Schedules
+from service.controller.worlds import Machine, Worlds
 from service.errors import StartupError
 from service.files.accounts import SecretAccounts
 from service.helm.releases import HelmReleases
@@ -34,6 +36,11 @@ from service.webhooks.store import SecretWebhooks, secret_webhooks
 log = logging.getLogger("service.controller")
 
 
+def machines_of(context: Context, kube: Kube) -> list[Machine]:
+    """How each operation on a server's world is carried out."""
+    return []
+
+
 def parts_of(context: Context, kube: Kube, webhooks: SecretWebhooks | None) -> list[Part]:
     """All parts, in the order in which they start."""
     events, idle = Events(context.cluster, context.records), IdleStop(context)
@@ -43,6 +50,8 @@ def parts_of(context: Context, kube: Kube, webhooks: SecretWebhooks | None) -> l
         Bulk(context, lambda objects: players(objects) == 0),
         Schedules(context, events.add, players),
         idle,
+        Worlds(context, machines_of(context, kube)),
+        Owed(context),
     ]
     if webhooks is not None and context.events is not None:
         parts.append(Deliver(context.settings, kube, webhooks, context.records(DELIVERIES), context.events))

@@ -146,6 +146,9 @@ class Bulk:
     def _adopt(self, term: Term) -> None:
         """Go on with operations that are new here."""
         for known in self._watch.all():
+            if known.target is not None:
+                # Those with one server's world are carried out by `worlds.py`.
+                continue
             if known.id in self._runs:
                 self._runs[known.id].cancelling |= known.cancelling
             elif not known.ended and (operation := self._store.get(known.id)) is not None and not operation.ended:

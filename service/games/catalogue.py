@@ -1,8 +1,9 @@
 """The catalogue of games, with one folder per game. It is checked as a whole when the service starts.
 
 A folder `<name>/` contains
-    game.yaml             name, title, description; eula: the address of a licence that must be accepted; and query: how
-                          the game says how many players are on it
+    game.yaml             name, title, description; eula: the address of a licence that must be accepted; query: how the
+                          game says how many players are on it; console and save: how it gets commands, and which of
+                          them hold its world still
     values.yaml.j2        Jinja2 → YAML, the values of the gameserver chart; reads `server`, `options` and `taken_back`
     options.schema.json   the JSON Schema of `options`
 A folder that is mounted from a ConfigMap cannot contain folders. There, the files are named `<name>.game.yaml`,
@@ -29,7 +30,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
-from service.configfile import broken, dotted, fast_yaml, nearest, text_of, unknown, yaml_of
+from service.configfile import broken, dotted, fast_yaml, line_of, nearest, text_of, unknown, yaml_of
+from service.console.commands import KINDS, LONGEST_COMMAND, LONGEST_HOLD, Command, Console, Save
 from service.errors import StartupError
 from service.games import options as optionschemas
 from service.players.query import PROTOCOLS, Query
@@ -42,8 +44,22 @@ BUILT_IN = PACKAGE / "games" / "builtin"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 FILES = ("game.yaml", "values.yaml.j2", "options.schema.json")
 _TYPE_NAMES = {str: "a string", list: "a list", dict: "a mapping"}
-_KEYS = {"name": str, "title": str, "description": str, "eula": str, "ports": list, "query": dict}
+_KEYS = {
+    "name": str,
+    "title": str,
+    "description": str,
+    "eula": str,
+    "ports": list,
+    "query": dict,
+    "console": dict,
+    "save": dict,
+}
 _QUERY_KEYS = ("protocol", "port")
+_CONSOLE_KEYS = ("kind", "port")
+_SAVE_KEYS = ("hold", "release", "check", "seconds")
+_COMMAND_KEYS = ("command", "expect")
+_MOST_COMMANDS = 10
+_SHORT_TEXT = 200
 _SERVER_FIELDS = ("id", "ram_gb", "disk_gb", "rcon", "customer")
 
 
@@ -56,6 +72,8 @@ class Game:
         title, description: Texts for the shop.
         eula: The address of a licence that must be accepted; None if there is none.
         query: How the game says how many players are on it; None if it cannot be asked.
+        console: How commands reach it; None if none do.
+        save: How its world is held still; None if it cannot be.
         ports: Its ports, as in the chart's value `ports`.
         schema: The JSON Schema of its options.
         template: The template of its values.
@@ -71,6 +89,8 @@ class Game:
     schema: Mapping[str, Any]
     template: jinja2.Template
     query: Query | None = None
+    console: Console | None = None
+    save: Save | None = None
     shapes: tuple[Mapping[str, Any], ...] = ()
 
     def errors(self, options: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -176,8 +196,15 @@ def _game(name: str, files: Mapping[str, Path], chart: ChartValues) -> Game:
     if metadata.get("ports", ports) != ports:
         raise broken(files["game.yaml"], "ports differ from those in values.yaml.j2", "ports")
     shapes = {as_yaml({**values, "environment": None}): values for values in samples}
-    query = _query(metadata.get("query"), files["game.yaml"], samples)
-    return replace(game, ports=tuple(ports), query=query, shapes=tuple(shapes.values()))
+    about = files["game.yaml"]
+    return replace(
+        game,
+        ports=tuple(ports),
+        query=_query(metadata.get("query"), about, samples),
+        console=_console(metadata.get("console"), about, samples),
+        save=_save(metadata, about),
+        shapes=tuple(shapes.values()),
+    )
 
 
 def _metadata(name: str, path: Path) -> dict[str, Any]:
@@ -216,6 +243,79 @@ def _query(fields: Mapping[str, Any] | None, path: Path, samples: Sequence[Mappi
         if not any(port["name"] == query.port and port["protocol"] in (transport, "both") for port in values["ports"]):
             raise broken(path, f"query.port: the game has no {transport} port named {query.port}", "query")
     return query
+
+
+def _console(fields: Mapping[str, Any] | None, path: Path, samples: Sequence[Mapping[str, Any]]) -> Console | None:
+    """How commands reach the game. RCON has to be on, whatever the options are: its password is the chart's."""
+    if fields is None:
+        return None
+    for key, value in fields.items():
+        if key not in _CONSOLE_KEYS:
+            raise broken(path, f"console.{key} {unknown(key, _CONSOLE_KEYS)}", "console", key)
+        if not isinstance(value, str):
+            raise broken(path, f"console.{key} must be a string", "console", key)
+    if fields.get("kind", "") not in KINDS:
+        raise broken(path, f"console.kind must be one of {', '.join(KINDS)}", "console", "kind")
+    console = Console(**fields)
+    for values in samples:
+        if not (values.get("rcon") or {}).get("enabled", True):
+            raise broken(path, "console: values.yaml.j2 turns rcon off", "console")
+        names = [port["name"] for port in values["ports"] if port["protocol"] in ("TCP", "both")]
+        if console.port not in ("rcon", *names):
+            raise broken(path, f"console.port: the game has no TCP port named {console.port}", "console", "port")
+    return console
+
+
+def _save(metadata: Mapping[str, Any], path: Path) -> Save | None:
+    """How the game's world is held still."""
+    fields = metadata.get("save")
+    if fields is None:
+        return None
+    if "console" not in metadata:
+        raise _wrong(path, "needs console, by which the commands reach the game", "save")
+    for key in fields:
+        if key not in _SAVE_KEYS:
+            raise _wrong(path, unknown(key, _SAVE_KEYS), "save", key)
+    lists = {}
+    for key in ("hold", "release"):
+        if not isinstance(fields.get(key), list) or not 1 <= len(fields[key]) <= _MOST_COMMANDS:
+            raise _wrong(path, f"must be a list of 1 to {_MOST_COMMANDS} commands", "save", key)
+        lists[key] = tuple(_command(each, path, "save", key, number) for number, each in enumerate(fields[key]))
+    if not lists["hold"][-1].expect:
+        last = len(lists["hold"]) - 1
+        raise _wrong(path, "needs expect, because the last command says that all is saved", "save", "hold", last)
+    check = _command(fields["check"], path, "save", "check") if "check" in fields else None
+    if check is not None and not check.expect:
+        raise _wrong(path, "needs expect", "save", "check")
+    seconds = fields.get("seconds", Save.seconds)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= LONGEST_HOLD:
+        raise _wrong(path, f"must be a number from 1 to {LONGEST_HOLD}", "save", "seconds")
+    return Save(**lists, check=check, seconds=seconds)
+
+
+def _command(fields: Any, path: Path, *keys: str | int) -> Command:
+    """A command, and what its answer must contain: a text, or a list of texts of which one is enough."""
+    if not isinstance(fields, dict):
+        raise _wrong(path, "must be a mapping with command and expect", *keys)
+    for key in fields:
+        if key not in _COMMAND_KEYS:
+            raise _wrong(path, unknown(key, _COMMAND_KEYS), *keys, key)
+    line = fields.get("command")
+    if not _is_line(line, LONGEST_COMMAND):
+        raise _wrong(path, f"must be one line of 1 to {LONGEST_COMMAND} bytes", *keys, "command")
+    expect = fields.get("expect", [])
+    texts = [expect] if isinstance(expect, str) else expect
+    if not isinstance(texts, list) or len(texts) > _MOST_COMMANDS or not all(_is_line(t, _SHORT_TEXT) for t in texts):
+        raise _wrong(path, f"must be a text of 1 to {_SHORT_TEXT} bytes, or a list of them", *keys, "expect")
+    return Command(str(line), tuple(texts))
+
+
+def _wrong(path: Path, message: str, *keys: str | int) -> StartupError:
+    return StartupError(f"{path}:{line_of(text_of(path), keys)}: {dotted(keys)} {message}")
+
+
+def _is_line(text: Any, most: int) -> bool:
+    return isinstance(text, str) and text.isprintable() and bool(text.strip()) and len(text.encode()) <= most
 
 
 # -- the template ------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from service.errors import (
@@ -18,6 +19,7 @@ from service.operations.operation import (
     ACTIONS,
     ID,
     WHEN,
+    WORLD_ACTIONS,
     Operation,
     Server,
     digest,
@@ -62,7 +64,7 @@ def accept(context: Context, caller: Token, request: Mapping[str, Any], key: str
     if key is not None and (earlier := context.operations.get(id_of_key(caller, key))) is not None:
         return _same(context, caller, earlier, request)
     servers = list(_servers(context, caller, request))
-    operations = context.operations.all()
+    operations = [operation for operation in context.operations.all() if operation.target is None]
     if (
         sum(not operation.ended for operation in operations) >= MOST_UNFINISHED
         or len(operations) >= MOST_KEPT
@@ -89,6 +91,8 @@ def visible(context: Context, caller: Token) -> list[Operation]:
 
 def servers_of(context: Context, operation: Operation) -> list[Server]:
     """The operation's servers, each with what has become of it."""
+    if operation.target is not None:
+        return [replace(operation.target, outcome=operation.state, reason=operation.reason)]
     return [server for part in context.operations.parts(operation) for server in part.servers]
 
 
@@ -100,7 +104,7 @@ def cancel(context: Context, caller: Token, id: str) -> Operation:
         MissingScope: The token lacks the action's scope, or is confined more than the one that asked for the operation.
     """
     operation = require_operation(context, caller, id)
-    caller.require(ACTIONS.get(operation.action, "server:write"))
+    caller.require({**ACTIONS, **WORLD_ACTIONS}.get(operation.action, "server:write"))
     maker = operation.maker
     within = caller.servers is None or (maker.servers is not None and maker.servers <= caller.servers)
     if caller.customer not in (None, maker.customer) or not within:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.backups.records import KIND as BACKUPS
+from service.backups.records import BackupStore
 from service.events.reader import EventReader
 from service.games.catalogue import Game
 from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
@@ -19,7 +21,8 @@ class Context:
 
     `games` are the games by name. `operator_values` are the chart values from the operator's file. `records(kind)` is
     the store of that kind of record, and `operations` are those that take longer than a call. `events` is the log of
-    events; None without records. `webhooks` is None if there is nowhere to keep them.
+    events; None without records. `webhooks` is None if there is nowhere to keep them. `backups` are the records of
+    backups.
     """
 
     settings: Settings
@@ -36,6 +39,11 @@ class Context:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operations", OperationStore(self.records))
+
+    @property
+    def backups(self) -> BackupStore:
+        """What is kept about backups."""
+        return BackupStore(self.records(BACKUPS))
 
 
 def erase_disk(context: Context, id: int, *, unless_used: bool = False) -> None:

@@ -39,6 +39,14 @@ ACTIONS = {
     "upgrade": "server:write",
 }
 """What can be done in bulk, and the scope that it needs."""
+WORLD_ACTIONS = {
+    "backup": "backup:create",
+    "delete-backup": "backup:create",
+    "restore": "backup:restore",
+    "undo-restore": "backup:restore",
+    "clone": "server:create",
+}
+"""What can be done with one server's world, and the scope that it needs; `controller/worlds.py` does it."""
 WHEN = {"now": tuple(ACTIONS), "idle": ("stop", "restart", "suspend", "upgrade"), "next-stop": ("suspend", "upgrade")}
 """When each server's turn comes, and the actions for which that makes sense."""
 STATES = ("pending", "running", "done", "failed", "cancelled")
@@ -96,9 +104,9 @@ class Operation:
 
     Attributes:
         id: Its id.
-        action: One of ACTIONS.
+        action: One of ACTIONS or WORLD_ACTIONS.
         when: One of WHEN.
-        argument: What the action needs besides the server: the reason of a suspension, or None.
+        argument: What the action needs besides the server, as JSON: the reason of a suspension, or None.
         maker: Who asked for it: the token's name and rights, without its hash.
         request: A hash of what was asked for.
         customer: The customer of all its servers; None if there are several. Without servers, the maker's.
@@ -110,13 +118,15 @@ class Operation:
         finished: When it ended (RFC 3339), or None.
         progress: How far it is, some seconds old.
         cancelling: Whether somebody has asked to cancel it.
+        target: The server of one of WORLD_ACTIONS, which has no parts; None for one in bulk.
+        work: How far one of WORLD_ACTIONS is, as JSON, for the controller.
         record: Its record; None before it is created.
     """
 
     id: str
     action: str
     when: str
-    argument: str | None
+    argument: Any
     maker: Token
     request: str
     customer: str | None
@@ -128,6 +138,8 @@ class Operation:
     reason: str | None = None
     finished: str | None = None
     cancelling: bool = False
+    target: Server | None = None
+    work: Mapping[str, Any] = field(default_factory=dict)
     record: Record | None = field(default=None, compare=False)
 
     @property
@@ -148,7 +160,8 @@ class OperationStore:
         """Keep a new operation, and return it; returns the existing one if there is one with its id."""
         parts = self._parts()
         created = []
-        for name, start in zip(operation.parts, range(0, len(servers), _SERVERS), strict=True):
+        ranges = range(0, len(servers), _SERVERS) if operation.parts else ()
+        for name, start in zip(operation.parts, ranges, strict=True):
             some = [[server.id, server.uid, server.customer] for server in servers[start : start + _SERVERS]]
             created.append(parts.create(name, {"servers": _json(some)}))
         try:
@@ -177,7 +190,7 @@ class OperationStore:
         return sorted(operations, key=lambda operation: (operation.created, operation.id), reverse=True)
 
     def parts(self, operation: Operation) -> list[Part]:
-        """All servers of an operation."""
+        """All servers of an operation in bulk."""
         store = self._parts()
         records = [store.get(name) for name in operation.parts]
         return [_part(record) for record in records if record is not None]
@@ -193,7 +206,7 @@ class OperationStore:
         return operation
 
     def show(self, operation: Operation) -> Operation:
-        """Write what the operation is doing now: state, step, reason, finished and progress; raises Conflict."""
+        """Write what the operation is doing now: state, step, reason, finished, progress, work; raises Conflict."""
         assert operation.record is not None
         return _operation(self._operations().change(operation.record, _now(operation)))
 
@@ -251,7 +264,7 @@ class OperationWatch:
 
 
 def new_operation(
-    maker: Token, key: str | None, action: str, when: str, argument: str | None, request: Any, servers: Sequence[Server]
+    maker: Token, key: str | None, action: str, when: str, argument: Any, request: Any, servers: Sequence[Server]
 ) -> Operation:
     """An operation that is not kept yet.
 
@@ -260,12 +273,13 @@ def new_operation(
         key: Its Idempotency-Key, from which its id follows; None for an id of its own.
         action, when, argument: See `Operation`.
         request: What was asked for, as JSON.
-        servers: Its servers.
+        servers: Its servers; of one of WORLD_ACTIONS the only one.
     """
     id = _id(maker, key)
     # Each attempt to create it has parts of its own, so that two at once do not take each other's.
     attempt = secrets.token_hex(4)
     customers = {server.customer for server in servers}
+    alone = action in WORLD_ACTIONS
     return Operation(
         id=id,
         action=action,
@@ -274,9 +288,10 @@ def new_operation(
         maker=replace(maker, sha256="", expires=None),
         request=digest(request),
         customer=customers.pop() if len(customers) == 1 else maker.customer,
-        parts=tuple(f"{id}-{attempt}-{number}" for number in range(-(-len(servers) // _SERVERS))),
+        parts=() if alone else tuple(f"{id}-{attempt}-{number}" for number in range(-(-len(servers) // _SERVERS))),
         created=now(),
         progress=Progress(len(servers)),
+        target=servers[0] if alone else None,
     )
 
 
@@ -322,20 +337,21 @@ def _about(operation: Operation) -> str:
             "customer": operation.customer,
             "parts": operation.parts,
             "created": operation.created,
+            "target": operation.target and [operation.target.id, operation.target.uid, operation.target.customer],
         }
     )
 
 
 def _now(operation: Operation) -> dict[str, str]:
     fields = {name: getattr(operation, name) for name in ("state", "step", "reason", "finished")}
-    return {"now": _json({**fields, "progress": vars(operation.progress)})}
+    return {"now": _json({**fields, "progress": vars(operation.progress), "work": operation.work})}
 
 
 def _operation(record: Record) -> Operation:
     """The operation of a record. One that somebody has broken by hand has failed."""
     try:
         about, current = json.loads(record.data["about"]), json.loads(record.data["now"])
-        maker = about.pop("maker")
+        maker, target = about.pop("maker"), about.pop("target", None)
         servers = None if maker["servers"] is None else frozenset(maker["servers"])
         return Operation(
             **{**about, "parts": tuple(about["parts"])},
@@ -343,6 +359,7 @@ def _operation(record: Record) -> Operation:
             id=record.name,
             maker=Token(maker["name"], "", frozenset(maker["scopes"]), maker["customer"], servers),
             cancelling="cancel" in record.data,
+            target=None if target is None else Server(*target),
             record=record,
         )
     except (KeyError, TypeError, ValueError):

@@ -328,6 +328,32 @@ def show_schedules(running: Callable[[], float], waiting: Callable[[], float], l
     _schedules_late.set_function(late)
 
 
+_held = Gauge("gameserver_held_games", "Games that were told to hold their world still.", registry=None)
+_held_overdue = Gauge(
+    "gameserver_held_games_overdue_seconds",
+    "For how long the one of them should have been let go that has waited longest; 0 if none should.",
+    registry=None,
+)
+_let_go = Counter(
+    "gameserver_held_games_let_go",
+    "Games that were to be let go because nobody else did, by outcome (success, gone, no-answer).",
+    ["outcome"],
+    registry=None,
+)
+
+
+def show_held_games(count: Callable[[], float], overdue: Callable[[], float]) -> None:
+    """Show how many games hold still, and for how many seconds one of them should not. Adds the metrics."""
+    _add(_held, _held_overdue, _let_go)
+    _held.set_function(count)
+    _held_overdue.set_function(overdue)
+
+
+def count_let_go(outcome: str) -> None:
+    """Count one try to let a game go: `success`, `gone` (it has ended, or was let go meanwhile) or `no-answer`."""
+    _let_go.labels(outcome).inc()
+
+
 def serve(port: int) -> None:
     """Serve /metrics on all addresses at `port`, in threads of its own."""
     start_http_server(port, registry=REGISTRY)

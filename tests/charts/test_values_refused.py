@@ -16,6 +16,16 @@ TOKEN = {"name": "shop", "sha256": "0" * 64, "scopes": ["read"]}
 TOKENS = {"tokens": {"existingSecret": "mine"}}
 TEXTS = {"game": "name: a\n", "values": "{}\n", "options": "{}"}
 
+S3 = {"kind": "s3", "existingSecret": "store", "s3": {"endpoint": "https://s3.example.com", "bucket": "worlds"}}
+SFTP = {"kind": "sftp", "existingSecret": "store", "sftp": {"host": "a.example.com", "user": "b", "path": "c"}}
+RECOVERY = {"existingSecret": "recovery"}
+
+
+def backups(store: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Values of the API's chart with a store."""
+    return {**TOKENS, "backups": {"store": store, "recoveryKey": RECOVERY, **more}}
+
+
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("api", {**TOKENS, "webhooks": {"allowed": ["10.1.2.3"]}}, "at '/webhooks/allowed/0'"),
     ("api", {**TOKENS, "webhooks": {"refused": ["inside"]}}, "at '/webhooks/refused/0'"),
@@ -91,6 +101,31 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         {**TOKENS, "limits": {"minRamGb": 8, "maxRamGb": 4}},
         "limits.minRamGb (8) must not exceed",
     ),
+    ("api", backups({"kind": "ftp"}), "at '/backups/store/kind'"),
+    ("api", backups({"kind": "s3", "s3": S3["s3"]}), "backups.store.existingSecret is required when backups.store.kind is"),
+    ("api", backups({"kind": "s3", "existingSecret": "a"}), "backups.store.s3.endpoint is required"),
+    ("api", backups({**S3, "s3": {"endpoint": "https://s3.example.com"}}), "backups.store.s3.bucket is required"),
+    ("api", backups({**S3, "s3": {"endpoint": "s3.example.com"}}), "at '/backups/store/s3/endpoint'"),
+    ("api", backups({**S3, "s3": {"endpoint": "https://a.example.com/b"}}), "at '/backups/store/s3/endpoint'"),
+    ("api", backups({**S3, "s3": {"endpoint": "https://user:x@a.example.com"}}), "at '/backups/store/s3/endpoint'"),
+    ("api", backups({**S3, "s3": {"bucket": "My_Bucket"}}), "at '/backups/store/s3/bucket'"),
+    ("api", backups({**S3, "s3": {"prefix": "a/../b"}}), "at '/backups/store/s3/prefix'"),
+    ("api", backups({**S3, "s3": {"accessKey": "a"}}), "additional properties 'accessKey' not allowed"),
+    ("api", backups({**SFTP, "existingSecret": ""}), "backups.store.existingSecret is required"),
+    ("api", backups({**SFTP, "sftp": {"host": "a", "user": "b"}}), "backups.store.sftp.path is required"),
+    ("api", backups({**SFTP, "sftp": {"host": "a.example.com:22"}}), "at '/backups/store/sftp/host'"),
+    ("api", backups({**SFTP, "sftp": {"path": "/a/"}}), "at '/backups/store/sftp/path'"),
+    ("api", backups({"kind": "folder"}), "backups.store.folder.claim is required"),
+    ("api", backups({"s3": S3["s3"]}), 'is set, but backups.store.kind is ""'),
+    ("api", backups({**S3, "folder": {"claim": "a"}}), 'backups.store.folder.claim is set, but backups.store.kind is "s3"'),
+    ("api", backups({"existingSecret": "a"}), "backups.store.existingSecret is set, but"),
+    ("api", {**TOKENS, "backups": {"store": S3}}, "backups.recoveryKey.existingSecret is required with a store"),
+    ("api", backups(S3, namespace="gameservers"), "must be a namespace of its own, not gameservers"),
+    ("api", backups(S3, namespace="gameserver-system"), "must be a namespace of its own, not gameserver-system"),
+    ("api", {**backups(S3, namespace="files"), "sftpNamespace": "files"}, "must be a namespace of its own, not files"),
+    ("api", {**backups(S3), "serversNamespace": "s" * 60}, "set backups.namespace"),
+    ("api", backups(S3, perServer=51), "at '/backups/perServer': maximum"),
+    ("api", backups(S3, keep={"dayly": 1}), "additional properties 'dayly' not allowed"),
     ("api", {**TOKENS, "drainSeconds": 60}, "terminationGracePeriodSeconds is 120"),
     ("api", {**TOKENS, "typo": 1}, "additional properties 'typo' not allowed"),
     (

@@ -187,6 +187,39 @@ TOKEN = {"name": "shop", "sha256": "0" * 64, "scopes": ["read"]}
 TOKENS = {"tokens": {"existingSecret": "mine"}}
 TEXTS = {"game": "name: a\n", "values": "{{ options.a | tojson }}\n", "options": "{}"}
 HPA, POLICY = "HorizontalPodAutoscaler/api", "NetworkPolicy/api"
+RECOVERY = {"existingSecret": "recovery"}
+S3_STORE = {
+    "store": {"kind": "s3", "existingSecret": "store", "s3": {"endpoint": "https://s3.example.com", "bucket": "worlds"}},
+    "recoveryKey": RECOVERY,
+}
+SFTP_STORE = {
+    "store": {
+        "kind": "sftp",
+        "existingSecret": "store",
+        "sftp": {"host": "backup.example.com", "user": "worlds", "path": "worlds"},
+    },
+    "recoveryKey": RECOVERY,
+}
+FOLDER_STORE = {"store": {"kind": "folder", "folder": {"claim": "worlds"}}, "recoveryKey": RECOVERY}
+
+
+def stored(value: Any, needs: dict[str, Any], **expected: Any) -> Case:
+    """A value of the store, of which API and controller get `expected`."""
+    store = json.dumps(expected, sort_keys=True, separators=(",", ":"))
+    return value, [(D, "env BACKUP_STORE", store), (CONTROLLER, "env BACKUP_STORE", store)], {"backups": needs}
+
+
+def an_s3_store(value: Any, **expected: Any) -> Case:
+    """A value of an S3 store."""
+    plain = {"kind": "s3", "endpoint": "https://s3.example.com", "bucket": "worlds", "prefix": "", "region": ""}
+    return stored(value, S3_STORE, **plain | expected)
+
+
+def an_sftp_store(value: Any, **expected: Any) -> Case:
+    """A value of an SFTP store."""
+    plain = {"kind": "sftp", "host": "backup.example.com", "port": 22, "user": "worlds", "path": "worlds"}
+    return stored(value, SFTP_STORE, **plain | expected)
+
 
 API: dict[str, Case] = {
     "replicaCount": (
@@ -203,6 +236,7 @@ API: dict[str, Case] = {
         [
             (D, POD + "imagePullSecrets", [{"name": "registry"}, {"name": "mirror"}]),
             (D, "env DISK_IMAGE_PULL_SECRETS", "registry,mirror"),
+            (CONTROLLER, "env BACKUP_IMAGE_PULL_SECRETS", "registry,mirror"),
         ],
         {},
     ),
@@ -229,6 +263,65 @@ API: dict[str, Case] = {
     "idleStop.defaultMinutes": one(30, D, "env IDLE_STOP_DEFAULT", "30"),
     "idleStop.minMinutes": one(5, D, "env IDLE_STOP_MIN", "5"),
     "idleStop.maxMinutes": one(60, D, "env IDLE_STOP_MAX", "60"),
+    "backups.image.repository": one("example.com/backup", D, "env BACKUP_IMAGE", "example.com/backup:0.1.0"),
+    "backups.image.tag": one("2", CONTROLLER, "env BACKUP_IMAGE", "localhost/gameserver-backup:2"),
+    "backups.image.digest": one(DIGEST, CONTROLLER, "env BACKUP_IMAGE", f"localhost/gameserver-backup@{DIGEST}"),
+    "backups.image.pullPolicy": one("Always", CONTROLLER, "env BACKUP_IMAGE_PULL_POLICY"),
+    "backups.store.kind": stored("folder", {"recoveryKey": RECOVERY, "store": {"folder": {"claim": "a"}}}, kind="folder"),
+    "backups.store.existingSecret": one("other", CONTROLLER, "env BACKUP_STORE_SECRET", backups=S3_STORE),
+    "backups.store.s3.endpoint": an_s3_store("http://[fd00::7]:9000", endpoint="http://[fd00::7]:9000"),
+    "backups.store.s3.bucket": an_s3_store("games.eu", bucket="games.eu"),
+    "backups.store.s3.prefix": an_s3_store("games/eu", prefix="games/eu"),
+    "backups.store.s3.region": an_s3_store("eu-1", region="eu-1"),
+    "backups.store.sftp.host": an_sftp_store("192.0.2.7", host="192.0.2.7"),
+    "backups.store.sftp.port": an_sftp_store(2022, port=2022),
+    "backups.store.sftp.user": an_sftp_store("other", user="other"),
+    "backups.store.sftp.path": an_sftp_store("/srv/worlds", path="/srv/worlds"),
+    "backups.store.folder.claim": one("other", CONTROLLER, "env BACKUP_STORE_CLAIM", backups=FOLDER_STORE),
+    "backups.recoveryKey.existingSecret": one("other", CONTROLLER, "env BACKUP_RECOVERY_SECRET", backups=S3_STORE),
+    "backups.namespace": (
+        "other",
+        [
+            ("Namespace/other", "metadata.name", "other"),
+            ("Namespace/gameservers-backups", "kind", "nothing"),
+            ("Role/api-controller-backups", "metadata.namespace", "other"),
+            ("RoleBinding/api-controller-backups", "metadata.namespace", "other"),
+            ("NetworkPolicy/api-backups-recovery", "metadata.namespace", "other"),
+            (CONTROLLER, "env BACKUP_NAMESPACE", "other"),
+        ],
+        {"backups": S3_STORE, "networkPolicy": {"enabled": True}},
+    ),
+    "backups.createNamespace": one(False, "Namespace/gameservers-backups", "kind", "nothing", backups=S3_STORE),
+    "backups.keep.last": one(9, D, "env BACKUP_KEEP", '{"daily":7,"hourly":0,"last":9,"weekly":4}'),
+    "backups.keep.hourly": one(9, D, "env BACKUP_KEEP", '{"daily":7,"hourly":9,"last":3,"weekly":4}'),
+    "backups.keep.daily": one(9, D, "env BACKUP_KEEP", '{"daily":9,"hourly":0,"last":3,"weekly":4}'),
+    "backups.keep.weekly": one(9, D, "env BACKUP_KEEP", '{"daily":7,"hourly":0,"last":3,"weekly":9}'),
+    "backups.perServer": one(9, D, "env BACKUPS_PER_SERVER", "9"),
+    "backups.gbPerServer": one(9, D, "env BACKUP_GB_PER_SERVER", "9"),
+    "backups.atOnce": one(9, CONTROLLER, "env BACKUPS_AT_ONCE", "9"),
+    "backups.daysAfterDelete": one(0, CONTROLLER, "env BACKUP_DAYS_AFTER_DELETE", "0"),
+    "backups.undoDays": one(9, CONTROLLER, "env BACKUP_UNDO_DAYS", "9"),
+    "backups.proofDays": one(0, CONTROLLER, "env BACKUP_PROOF_DAYS", "0"),
+    "backups.pruneHours": one(9, CONTROLLER, "env BACKUP_PRUNE_HOURS", "9"),
+    "backups.snapshotClass": one("fast", CONTROLLER, "env BACKUP_SNAPSHOT_CLASS"),
+    "backups.jobResources.requests.cpu": one(
+        "1",
+        CONTROLLER,
+        "env BACKUP_JOB_RESOURCES",
+        '{"limits":{"memory":"1Gi"},"requests":{"cpu":"1","memory":"64Mi"}}',
+    ),
+    "backups.jobResources.requests.memory": one(
+        "1Gi",
+        CONTROLLER,
+        "env BACKUP_JOB_RESOURCES",
+        '{"limits":{"memory":"1Gi"},"requests":{"cpu":"50m","memory":"1Gi"}}',
+    ),
+    "backups.jobResources.limits.memory": one(
+        "2Gi",
+        CONTROLLER,
+        "env BACKUP_JOB_RESOURCES",
+        '{"limits":{"memory":"2Gi"},"requests":{"cpu":"50m","memory":"64Mi"}}',
+    ),
     "limits.minRamGb": one(2, D, "env MIN_RAM_GB", "2"),
     "limits.maxRamGb": one(32, D, "env MAX_RAM_GB", "32"),
     "limits.minDiskGb": one(5, D, "env MIN_DISK_GB", "5"),
@@ -370,10 +463,11 @@ API: dict[str, Case] = {
             (CONTROLLER, POD + "serviceAccountName", "other"),
             ("RoleBinding/api-controller", "subjects.0.name", "other"),
             ("RoleBinding/api-controller-tokens", "subjects.0.name", "other"),
+            ("RoleBinding/api-controller-backups", "subjects.0.name", "other"),
             ("RoleBinding/api-controller-webhooks", "subjects.0.name", "other"),
             ("ClusterRoleBinding/gameserver-system-api-controller", "subjects.0.name", "other"),
         ],
-        {},
+        {"backups": S3_STORE},
     ),
     "controller.serviceAccount.annotations": one({"a/b": "c"}, "ServiceAccount/api-controller", "metadata.annotations"),
     "serviceAccount.create": one(False, "ServiceAccount/own", "kind", "nothing", serviceAccount={"name": "own"}),
@@ -406,17 +500,24 @@ API: dict[str, Case] = {
                 ("RoleBinding", "api-webhooks"),
                 ("Role", "api-controller-webhooks"),
                 ("RoleBinding", "api-controller-webhooks"),
+                ("Role", "api-controller-backups"),
+                ("RoleBinding", "api-controller-backups"),
                 ("Role", "api-controller-tokens"),
                 ("RoleBinding", "api-controller-tokens"),
                 ("ClusterRole", "gameserver-system-api-controller"),
                 ("ClusterRoleBinding", "gameserver-system-api-controller"),
             )
         ],
-        {},
+        {"backups": S3_STORE},
     ),
     "networkPolicy.enabled": one(True, POLICY, "spec.policyTypes", ["Ingress", "Egress"]),
     "networkPolicy.from": one(PEER, POLICY, "spec.ingress.0.from", networkPolicy={"enabled": True}),
     "networkPolicy.metricsFrom": one(PEER, POLICY, "spec.ingress.1.from", networkPolicy={"enabled": True}),
+    "networkPolicy.storeTo": (
+        PEER,
+        [(f"NetworkPolicy/{name}", "spec.egress.0.to", PEER) for name in ("api-backups", "api-backups-recovery")],
+        {"networkPolicy": {"enabled": True}, "backups": S3_STORE},
+    ),
     "networkPolicy.apiServer": one(
         "192.0.2.1/32", POLICY, "spec.egress.0.to.0.ipBlock.cidr", networkPolicy={"enabled": True}
     ),
@@ -441,7 +542,7 @@ def seen(manifests: dict[str, Any], manifest: str, path: str) -> Any:
     if path == "record":
         return node and node["metadata"]["annotations"]["gameserver/server"]
     if path.startswith("env "):
-        variables = at(node, GAME + "env")
+        variables = at(node, GAME + "env") or []
         node = next((v["value"] for v in variables if v["name"] == path.removeprefix("env ")), None)
     else:
         node = at(node, path)
@@ -553,6 +654,43 @@ def test_tcp_and_udp_on_one_port_are_two_ports_of_the_same_number() -> None:
         {"name": "primary-udp", "port": 7, "targetPort": "primary-udp", "protocol": "UDP"},
     ]
     assert not any("nodePort" in port for port in ports)
+
+
+@pytest.mark.parametrize(
+    ("backups", "port"),
+    [
+        (S3_STORE, 443),
+        (merged(S3_STORE, nested("store.s3.endpoint", "http://s3.example.com")), 80),
+        (merged(S3_STORE, nested("store.s3.endpoint", "http://[fd00::7]:9000")), 9000),
+        (SFTP_STORE, 22),
+        (merged(SFTP_STORE, nested("store.sftp.port", 2022)), 2022),
+        (FOLDER_STORE, None),
+    ],
+)
+def test_the_jobs_of_backups_reach_dns_and_the_port_of_the_store_alone(
+    backups: dict[str, Any], port: int | None
+) -> None:
+    """A folder is mounted by the node, so its Jobs reach nothing. Nothing reaches a Job."""
+    manifests = render("api", {**TOKENS, "backups": backups, "networkPolicy": {"enabled": True}})
+    dns = {
+        "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}],
+        "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}],
+    }
+    for name in ("api-backups", "api-backups-recovery"):
+        assert manifests[f"NetworkPolicy/{name}"]["spec"] == {
+            "podSelector": {"matchLabels": {"app.kubernetes.io/name": "gameserver-backup"}},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [],
+            "egress": [{"ports": [{"port": port, "protocol": "TCP"}]}, dns] if port else [],
+        }
+
+
+def test_without_a_store_there_is_no_namespace_for_its_jobs() -> None:
+    """A backup is then a snapshot. A Job that restores it reaches nothing."""
+    manifests = render("api", {**TOKENS, "networkPolicy": {"enabled": True}})
+    assert seen(manifests, CONTROLLER, "env BACKUP_STORE") == seen(manifests, CONTROLLER, "env BACKUP_NAMESPACE") == ""
+    assert manifests["NetworkPolicy/api-backups"]["spec"]["egress"] == []
+    assert not [name for name in manifests if "backups" in name and name != "NetworkPolicy/api-backups"]
 
 
 def test_a_new_configuration_restarts_the_api_and_new_tokens_do_not() -> None:

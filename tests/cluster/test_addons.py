@@ -1,9 +1,7 @@
 """The local cluster's add-ons: measurements for the autoscaler, and DNS names of Services."""
 
-import inspect
 from collections.abc import Callable
 
-from tests.clients import rcon
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import NAMESPACE, get
 from tests.support.waiting import until
@@ -31,7 +29,7 @@ def test_the_name_of_a_private_rcon_leads_to_the_console(cluster: Cluster, new_s
     assert console["host"] == f"server-{server}-rcon.{SERVERS_NAMESPACE}.svc"
     address = console["host"], console["port"], console["password"]
     # On standard input, because a command line would show the password.
-    program = f"__name__ = 'rcon'\n{inspect.getsource(rcon)}\nprint(command(*{address!r}, 'list'))"
+    program = f"from service.console.rcon import command\nprint(command(*{address!r}, 'list'))"
     pod = ("kubectl", "-n", NAMESPACE, "exec", "-i", "deployment/api", "--")
     assert "players" in cluster.run(*pod, "python3", "-", stdin=program)
     # Pods do not use the machine's own resolver.

@@ -23,7 +23,7 @@ import pytest
 import requests
 
 from local import nodes, paths
-from tests.clients import rcon
+from service.console import rcon
 from tests.cluster import absence
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import NAMESPACE, pods

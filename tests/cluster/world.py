@@ -6,7 +6,7 @@ import subprocess
 from typing import Any
 
 from local.paths import ROOT
-from tests.clients import rcon
+from service.console import rcon
 from tests.cluster.conftest import Cluster
 
 MARK = "gold_block"

@@ -86,6 +86,105 @@ helm.sh/chart: {{ include "gameserver-api.chart" . }}
 {{- end -}}
 {{- end -}}
 
+{{- define "gameserver-api.backupImage" -}}
+{{- with .Values.backups.image -}}
+{{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Where backups are kept, as the Jobs' program reads it (backup/backup_job/request.py), without secrets; empty
+without a store. */ -}}
+{{- define "gameserver-api.store" -}}
+{{- $backups := .Values.backups | default dict -}}
+{{- $store := $backups.store | default dict -}}
+{{- $needed := dict "s3" (list "endpoint" "bucket") "sftp" (list "host" "user" "path") "folder" (list "claim") -}}
+{{- range $kind, $names := $needed -}}
+{{- $given := get $store $kind | default dict -}}
+{{- range $name := $names -}}
+{{- if and (eq $kind ($store.kind | default "")) (not (get $given $name)) -}}
+{{- fail (printf "backups.store.%s.%s is required when backups.store.kind is %s" $kind $name $kind) -}}
+{{- else if and (ne $kind ($store.kind | default "")) (get $given $name) -}}
+{{- fail (printf "backups.store.%s.%s is set, but backups.store.kind is %q" $kind $name ($store.kind | default "")) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if $store.kind -}}
+{{- if and (ne $store.kind "folder") (not $store.existingSecret) -}}
+{{- fail (printf "backups.store.existingSecret is required when backups.store.kind is %s: the Secret with the credentials of the store" $store.kind) -}}
+{{- end -}}
+{{- if not ($backups.recoveryKey).existingSecret -}}
+{{- fail "backups.recoveryKey.existingSecret is required with a store. Without a recovery key, backups could not be opened once the cluster is lost" -}}
+{{- end -}}
+{{- if eq $store.kind "s3" -}}
+{{- merge (dict "kind" "s3") $store.s3 | toJson -}}
+{{- else if eq $store.kind "sftp" -}}
+{{- merge (dict "kind" "sftp" "port" (int ($store.sftp.port | default 22))) $store.sftp | toJson -}}
+{{- else -}}
+{{- dict "kind" "folder" | toJson -}}
+{{- end -}}
+{{- else if $store.existingSecret -}}
+{{- fail "backups.store.existingSecret is set, but backups.store.kind is not" -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The namespace of the Jobs that have the recovery key; empty without a store. The controller may create Jobs there,
+and these may mount each of its Secrets. */ -}}
+{{- define "gameserver-api.backupsNamespace" -}}
+{{- if include "gameserver-api.store" . -}}
+{{- $namespace := .Values.backups.namespace | default (printf "%s-backups" .Values.serversNamespace) -}}
+{{- if gt (len $namespace) 63 -}}
+{{- fail (printf "set backups.namespace: %s is too long for a namespace" $namespace) -}}
+{{- end -}}
+{{- if has $namespace (list .Values.serversNamespace .Values.sftpNamespace .Release.Namespace) -}}
+{{- fail (printf "backups.namespace must be a namespace of its own, not %s" $namespace) -}}
+{{- end -}}
+{{- $namespace -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The port of the store; empty without a store or if it is a folder. */ -}}
+{{- define "gameserver-api.storePort" -}}
+{{- with include "gameserver-api.store" . | fromJson -}}
+{{- if eq .kind "s3" -}}
+{{- regexFind ":[0-9]+$" .endpoint | trimPrefix ":" | default (ternary "80" "443" (hasPrefix "http:" .endpoint)) -}}
+{{- else if eq .kind "sftp" -}}
+{{- int .port -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Labels of the Jobs' pods (service/backups/jobs.py). */ -}}
+{{- define "gameserver-api.backupSelectorLabels" -}}
+app.kubernetes.io/name: gameserver-backup
+{{- end -}}
+
+{{- /* What the Jobs' pods may reach: DNS and the store, and nothing may reach them. */ -}}
+{{- define "gameserver-api.backupPolicy" -}}
+policyTypes: [Ingress, Egress]
+ingress: []
+{{- with include "gameserver-api.storePort" . }}
+egress:
+  - ports:
+      - port: {{ . }}
+        protocol: TCP
+    {{- with $.Values.networkPolicy.storeTo }}
+    to:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+  - ports:
+      - port: 53
+        protocol: UDP
+      - port: 53
+        protocol: TCP
+    to:
+      - namespaceSelector:
+          matchLabels:
+            kubernetes.io/metadata.name: kube-system
+{{- else }}
+egress: []
+{{- end }}
+{{- end -}}
+
 {{- define "gameserver-api.config" -}}
 server-values.yaml: {{ .Values.serverValues | toYaml | quote }}
 {{- end -}}
@@ -172,6 +271,46 @@ server-values.yaml: {{ .Values.serverValues | toYaml | quote }}
   value: {{ int .atOnce | quote }}
 - name: BULK_PER_MINUTE
   value: {{ int .perMinute | quote }}
+{{- end }}
+{{- with .Values.backups }}
+- name: BACKUP_IMAGE
+  value: {{ include "gameserver-api.backupImage" $ | quote }}
+- name: BACKUP_IMAGE_PULL_POLICY
+  value: {{ .image.pullPolicy | quote }}
+{{- with $.Values.imagePullSecrets }}
+- name: BACKUP_IMAGE_PULL_SECRETS
+  value: {{ range $index, $secret := . }}{{ if $index }},{{ end }}{{ $secret.name }}{{ end }}
+{{- end }}
+- name: BACKUP_STORE
+  value: {{ include "gameserver-api.store" $ | quote }}
+- name: BACKUP_STORE_SECRET
+  value: {{ .store.existingSecret | quote }}
+- name: BACKUP_STORE_CLAIM
+  value: {{ .store.folder.claim | quote }}
+- name: BACKUP_NAMESPACE
+  value: {{ include "gameserver-api.backupsNamespace" $ | quote }}
+- name: BACKUP_RECOVERY_SECRET
+  value: {{ .recoveryKey.existingSecret | quote }}
+- name: BACKUP_SNAPSHOT_CLASS
+  value: {{ .snapshotClass | quote }}
+- name: BACKUP_KEEP
+  value: {{ toJson .keep | quote }}
+- name: BACKUPS_PER_SERVER
+  value: {{ int .perServer | quote }}
+- name: BACKUP_GB_PER_SERVER
+  value: {{ int .gbPerServer | quote }}
+- name: BACKUPS_AT_ONCE
+  value: {{ int .atOnce | quote }}
+- name: BACKUP_DAYS_AFTER_DELETE
+  value: {{ int .daysAfterDelete | quote }}
+- name: BACKUP_UNDO_DAYS
+  value: {{ int .undoDays | quote }}
+- name: BACKUP_PROOF_DAYS
+  value: {{ int .proofDays | quote }}
+- name: BACKUP_PRUNE_HOURS
+  value: {{ int .pruneHours | quote }}
+- name: BACKUP_JOB_RESOURCES
+  value: {{ toJson .jobResources | quote }}
 {{- end }}
 - name: LOG_LEVEL
   value: {{ .Values.logLevel | quote }}

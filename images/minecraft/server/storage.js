@@ -49,7 +49,10 @@ class Storage {
     fs.mkdirSync(nether, { recursive: true })
     this.serv.netherworld.storageProvider = new Anvil(nether)
     this.worlds = [this.serv.overworld, this.serv.netherworld]
-    for (const world of this.worlds) world.stopSaving()
+    for (const world of this.worlds) {
+      world.stopSaving()
+      readWithoutWriting(world.storageProvider)
+    }
     this.timer = setInterval(() => this.saving && this.save().catch(() => {}), INTERVAL_MS)
   }
 
@@ -130,6 +133,17 @@ class Storage {
   }
 }
 
+// Who reads a chunk that is not there would create its region's file. While the world is held still (save-off, and then
+// save-all flush), nothing in its folder may change, wherever players go.
+function readWithoutWriting (provider) {
+  const { loadRaw } = provider
+  provider.loadRaw = async (chunkX, chunkZ) => {
+    const name = provider.regionFileName(chunkX, chunkZ)
+    if (!(name in provider.regions) && !fs.existsSync(name)) return null
+    return loadRaw.call(provider, chunkX, chunkZ)
+  }
+}
+
 // A chunk leaves the queue only if it was not queued again meanwhile: each time, it is queued as a new object.
 async function saveWorld (world) {
   const batch = [...world.savingQueue]
@@ -156,4 +170,4 @@ async function saveColumn (provider, { chunkX, chunkZ }, column) {
   }
 }
 
-module.exports = { Storage, prepare }
+module.exports = { Storage, prepare, readWithoutWriting }

@@ -2,9 +2,11 @@
 
 const assert = require('node:assert')
 const { EventEmitter } = require('node:events')
+const fs = require('node:fs')
 const os = require('node:os')
+const path = require('node:path')
 const { test } = require('node:test')
-const { Storage } = require('../server/storage')
+const { Storage, readWithoutWriting } = require('../server/storage')
 
 /** A storage with one world of one chunk; `save` is what its disk does. */
 function storageOf (save) {
@@ -90,4 +92,16 @@ test('a player who was turned away overwrites nothing', async () => {
   serv.emit('newPlayer', player)
   await player.save()
   assert.strictEqual(storage.playersRunning.size, 0)
+})
+
+test('reading a chunk that was never saved writes nothing', async () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'world-'))
+  const { Anvil } = require('prismarine-provider-anvil')
+  const provider = new (Anvil('1.21.4'))(folder)
+  readWithoutWriting(provider)
+  assert.strictEqual(await provider.load(100, 100), null)
+  assert.deepStrictEqual(fs.readdirSync(folder), [])
+  await (await provider.getRegion(100, 100)).file.close()
+  assert.deepStrictEqual(fs.readdirSync(folder), ['r.3.3.mca'])
+  fs.rmSync(folder, { recursive: true })
 })

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from service.console.commands import Command, Console, Save
 from service.errors import StartupError
 from service.games import catalogue
 from service.players.query import Query
@@ -24,6 +25,20 @@ environment:
   TITLE: {{ options.title | tojson }}
 {%- endif %}
 """
+CONSOLE = "console: {kind: rcon}\n"
+SAVE = (
+    CONSOLE
+    + """\
+save:
+  hold:
+    - {command: pause}
+    - {command: write all, expect: [written, nothing to write]}
+  release:
+    - {command: go on, expect: going on}
+  check: {command: is paused, expect: "yes"}
+  seconds: 12.5
+"""
+)
 SCHEMA = {
     "type": "object",
     "additionalProperties": False,
@@ -74,6 +89,30 @@ def test_a_game_says_how_its_players_are_counted(tmp_path: Path) -> None:
     assert built_in == {"minecraft": Query("minecraft"), "teeworlds": Query("teeworlds"), "luanti": None}
 
 
+def test_a_game_says_how_its_world_is_held_still(tmp_path: Path) -> None:
+    """By commands for its console, each with what its answer must contain: a text, or one of several."""
+    game = catalogue.load(folder(tmp_path, METADATA + SAVE))["pong"]
+    assert game.console == Console("rcon", "rcon")
+    assert game.save == Save(
+        hold=(Command("pause"), Command("write all", ("written", "nothing to write"))),
+        release=(Command("go on", ("going on",)),),
+        check=Command("is paused", ("yes",)),
+        seconds=12.5,
+    )
+    built_in = catalogue.load(catalogue.BUILT_IN)
+    assert {name for name, game in built_in.items() if game.save} == {"minecraft"}
+    assert {name for name, game in built_in.items() if game.console} == {"minecraft"}
+
+
+def test_a_game_need_not_say_more_than_its_commands(tmp_path: Path) -> None:
+    """It may have a console without `save`; the check and the time have defaults, and so has the console's port."""
+    short = "console: {kind: rcon, port: primary}\nsave: {hold: [{command: a, expect: b}], release: [{command: c}]}\n"
+    tcp = VALUES.replace("UDP", "both")
+    game = catalogue.load(folder(tmp_path, METADATA + short, tcp))["pong"]
+    assert game.console == Console("rcon", "primary")
+    assert game.save == Save((Command("a", ("b",)),), (Command("c"),), None, 30)
+
+
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "yaml": ({"metadata": "name: pong\ntitle: [\n"}, "game.yaml:3: is not YAML"),
     "unknown key": ({"metadata": METADATA + "colour: red\n"}, "game.yaml:4: unknown key 'colour'"),
@@ -101,6 +140,101 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "a query at a port of the other protocol": (
         {"metadata": METADATA + "query: {protocol: minecraft}\n"},
         "game.yaml:4: query.port: the game has no TCP port named primary",
+    ),
+    "a console of another kind": (
+        {"metadata": METADATA + "console: {kind: telnet}\n"},
+        "game.yaml:4: console.kind must be one of rcon",
+    ),
+    "a console with a typo": (
+        {"metadata": METADATA + "console:\n  kind: rcon\n  prot: rcon\n"},
+        "game.yaml:6: console.prot is unknown; did you mean `port`?",
+    ),
+    "a console with a number": (
+        {"metadata": METADATA + "console: {kind: rcon, port: 1}\n"},
+        "game.yaml:4: console.port must be a string",
+    ),
+    "a console that is turned off": (
+        {"metadata": METADATA + CONSOLE, "values": VALUES + "rcon: {enabled: false}\n"},
+        "game.yaml:4: console: values.yaml.j2 turns rcon off",
+    ),
+    "a console that an option turns off": (
+        {
+            "metadata": METADATA + CONSOLE,
+            "values": VALUES + '{%- if "title" in options %}\nrcon: {enabled: false}\n{%- endif %}\n',
+        },
+        "game.yaml:4: console: values.yaml.j2 turns rcon off",
+    ),
+    "a console at a port that is not there": (
+        {"metadata": METADATA + "console: {kind: rcon, port: primary}\n"},
+        "game.yaml:4: console.port: the game has no TCP port named primary",
+    ),
+    "commands without a console": (
+        {"metadata": METADATA + SAVE.replace(CONSOLE, "")},
+        "game.yaml:4: save needs console",
+    ),
+    "commands with a typo": (
+        {"metadata": METADATA + SAVE.replace("seconds", "secnods")},
+        "game.yaml:12: save.secnods is unknown; did you mean `seconds`?",
+    ),
+    "nothing that holds": (
+        {"metadata": METADATA + CONSOLE + "save: {release: [{command: a}]}\n"},
+        "game.yaml:5: save.hold must be a list of 1 to 10 commands",
+    ),
+    "nothing that lets go": (
+        {"metadata": METADATA + CONSOLE + "save:\n  hold: [{command: a, expect: b}]\n  release: []\n"},
+        "game.yaml:7: save.release must be a list of 1 to 10 commands",
+    ),
+    "nothing that says that all is saved": (
+        {"metadata": METADATA + SAVE.replace(", expect: [written, nothing to write]", "")},
+        "game.yaml:8: save.hold[1] needs expect",
+    ),
+    "a command that is a text": (
+        {"metadata": METADATA + SAVE.replace("{command: pause}", "pause")},
+        "game.yaml:7: save.hold[0] must be a mapping with command and expect",
+    ),
+    "a command with a typo": (
+        {"metadata": METADATA + SAVE.replace("{command: pause}", "{comand: pause}")},
+        "game.yaml:7: save.hold[0].comand is unknown; did you mean `command`?",
+    ),
+    "a command without a command": (
+        {"metadata": METADATA + SAVE.replace("{command: pause}", "{expect: paused}")},
+        "game.yaml:7: save.hold[0].command must be one line of 1 to 1000 bytes",
+    ),
+    "a command of two lines": (
+        {"metadata": METADATA + SAVE.replace("{command: go on,", '{command: "go\\non",')},
+        "game.yaml:10: save.release[0].command must be one line",
+    ),
+    "a command that is too long": (
+        {"metadata": METADATA + SAVE.replace("{command: pause}", "{command: " + "é" * 501 + "}")},
+        "game.yaml:7: save.hold[0].command must be one line of 1 to 1000 bytes",
+    ),
+    "an answer that is a number": (
+        {"metadata": METADATA + SAVE.replace("[written, nothing to write]", "[written, 1]")},
+        "game.yaml:8: save.hold[1].expect must be a text of 1 to 200 bytes, or a list of them",
+    ),
+    "an empty answer": (
+        {"metadata": METADATA + SAVE.replace("going on", '""')},
+        "game.yaml:10: save.release[0].expect must be a text",
+    ),
+    "a check that tells nothing": (
+        {"metadata": METADATA + SAVE.replace('{command: is paused, expect: "yes"}', "{command: is paused}")},
+        "game.yaml:11: save.check needs expect",
+    ),
+    "a check that is none": (
+        {"metadata": METADATA + SAVE.replace('{command: is paused, expect: "yes"}', "null")},
+        "game.yaml:11: save.check must be a mapping",
+    ),
+    "no time": (
+        {"metadata": METADATA + SAVE.replace("12.5", "0.5")},
+        "game.yaml:12: save.seconds must be a number from 1 to 120",
+    ),
+    "a time in words": (
+        {"metadata": METADATA + SAVE.replace("12.5", "true")},
+        "game.yaml:12: save.seconds must be a number from 1 to 120",
+    ),
+    "a time without an end": (
+        {"metadata": METADATA + SAVE.replace("12.5", ".inf")},
+        "game.yaml:12: save.seconds must be a number from 1 to 120",
     ),
     "another name": ({"metadata": METADATA.replace("pong", "ping")}, "game.yaml:1: name is 'ping'"),
     "template syntax": ({"values": VALUES + "\n{% if %}"}, "values.yaml.j2:8:"),

@@ -1,0 +1,1 @@
+"""Commands for a game, by the way in that its folder names."""

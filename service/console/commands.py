@@ -1,0 +1,46 @@
+"""How commands reach a game, and those that hold its world still. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KINDS = ("rcon",)
+"""The kinds of console: `rcon` is Source RCON over TCP, with the password in the server's Secret."""
+LONGEST_COMMAND = 1000
+"""Bytes of a command. Minecraft takes a packet of at most 1,460 bytes."""
+LONGEST_HOLD = 120
+"""Seconds that a game may be given to hold its world still."""
+
+
+@dataclass(frozen=True)
+class Console:
+    """How commands reach a game: the kind, one of KINDS, and the name of its port."""
+
+    kind: str
+    port: str = "rcon"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One line for the console, and what its answer must contain: one of these texts; any answer will do without."""
+
+    command: str
+    expect: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Save:
+    """How a game's world is held still.
+
+    Attributes:
+        hold: The commands after which everything is on the disk and the game writes nothing more, in order.
+        release: The commands that let it go on. To send them twice, or without `hold`, must do no harm.
+        check: A command that tells, while the game should hold still, whether it did all the time; None if there is
+            none. It may make it hold still again, because `release` follows.
+        seconds: How long `hold` may take in all.
+    """
+
+    hold: tuple[Command, ...]
+    release: tuple[Command, ...]
+    check: Command | None = None
+    seconds: float = 30

@@ -1,0 +1,162 @@
+"""Source RCON: commands for a game over TCP.
+
+The protocol: https://developer.valvesoftware.com/wiki/Source_RCON_Protocol. The customer may have changed his game, so
+its answers are a stranger's: all of them are bounded, in bytes and in time.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+LARGEST_ANSWER = 64 * 1024
+"""How many bytes a game may send for one command, headers included."""
+_LARGEST_PACKET = 8 * 1024
+_LOGIN, _LOGIN_ANSWER, _COMMAND, _END = 3, 2, 2, 0
+
+
+class ConsoleError(Exception):
+    """A command did not reach the game, or its answer cannot be understood; the message says why."""
+
+
+class LoginRefused(ConsoleError):
+    """The game does not take this password."""
+
+
+@contextmanager
+def connected(host: str, port: int, password: str, seconds: float) -> Iterator[RconConsole]:
+    """A console that is logged in.
+
+    Args:
+        host: An IP address.
+        port: The port of RCON.
+        password: Its password.
+        seconds: For the connection and the login.
+
+    Raises:
+        LoginRefused: The password is wrong.
+        ConsoleError: Nobody answers there in time, or not as RCON does.
+    """
+    deadline = time.monotonic() + seconds
+    with _as_console_errors():
+        connection = socket.create_connection((host, port), timeout=_left(deadline))
+    with connection:
+        console = RconConsole(connection)
+        with _as_console_errors():
+            console.log_in(password, deadline)
+        yield console
+
+
+def command(host: str, port: int, password: str, line: str, timeout: float = 10) -> str:
+    """Run one command over a connection of its own, within `timeout` seconds; as `RconConsole.run`."""
+    deadline = time.monotonic() + timeout
+    with connected(host, port, password, timeout) as console:
+        return console.run(line, deadline - time.monotonic())
+
+
+class RconConsole:
+    """A console over one connection. Not thread-safe; useless after an error."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._number = 0
+        self._budget = 0
+
+    def log_in(self, password: str, deadline: float) -> None:
+        """Send the password, until a time of the monotonic clock."""
+        self._budget = LARGEST_ANSWER
+        self._send(1, _LOGIN, password, deadline)
+        # Some games send an empty answer before.
+        while (packet := self._receive(deadline))[1] != _LOGIN_ANSWER:
+            pass
+        if packet[0] != 1:
+            raise LoginRefused("its remote console refuses the password")
+        self._number = 1
+
+    def run(self, line: str, seconds: float, enough: Sequence[str] = ()) -> str:
+        """Run a command.
+
+        Args:
+            line: The command.
+            seconds: How long the whole answer may take.
+            enough: Texts, any of which ends the answer.
+
+        Returns:
+            The answer; with `enough`, as much of it as has come until then.
+
+        Raises:
+            ConsoleError: There was no answer in time, or it has more than LARGEST_ANSWER bytes.
+        """
+        deadline = time.monotonic() + seconds
+        self._budget = LARGEST_ANSWER
+        command, end = self._number + 1, self._number + 2
+        self._number = end
+        answer, ended = b"", False
+        with _as_console_errors():
+            self._send(command, _COMMAND, line, deadline)
+            while True:
+                packet, _, body = self._receive(deadline)
+                if packet == end:
+                    return answer.decode(errors="replace")
+                if packet != command:
+                    continue
+                answer += body
+                if any(text in answer.decode(errors="replace") for text in enough):
+                    return answer.decode(errors="replace")
+                if not ended:
+                    # A long answer comes in many packets. The game also answers this packet, whose type it does not
+                    # know, and that marks the end. It must not come with the command: Minecraft ends a connection on
+                    # which it reads two packets at once.
+                    self._send(end, _END, "", deadline)
+                    ended = True
+
+    def _send(self, packet: int, kind: int, body: str, deadline: float) -> None:
+        data = struct.pack("<ii", packet, kind) + body.encode() + b"\0\0"
+        self._connection.settimeout(_left(deadline))
+        self._connection.sendall(struct.pack("<i", len(data)) + data)
+
+    def _receive(self, deadline: float) -> tuple[int, int, bytes]:
+        """The next packet: its number, its type and its text."""
+        (length,) = struct.unpack("<i", self._exactly(4, deadline))
+        if not 10 <= length <= _LARGEST_PACKET:
+            raise ConsoleError("what answers there is no remote console")
+        data = self._exactly(length, deadline)
+        packet, kind = struct.unpack("<ii", data[:8])
+        return packet, kind, data[8:-2]
+
+    def _exactly(self, length: int, deadline: float) -> bytes:
+        self._budget -= length
+        if self._budget < 0:
+            raise ConsoleError("its answer is too long")
+        data = bytearray()
+        while len(data) < length:
+            self._connection.settimeout(_left(deadline))
+            if not (part := self._connection.recv(length - len(data))):
+                raise ConsoleError("it ended the connection")
+            data += part
+        return bytes(data)
+
+
+def _left(deadline: float) -> float:
+    """The seconds until the deadline; raises TimeoutError after it. A socket would take 0 as "do not wait"."""
+    if (seconds := deadline - time.monotonic()) <= 0:
+        raise TimeoutError
+    return seconds
+
+
+@contextmanager
+def _as_console_errors() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise ConsoleError("it did not answer in time") from error
+    except OSError as error:
+        raise ConsoleError(f"its remote console cannot be reached: {error.strerror or type(error).__name__}") from error
+
+
+if __name__ == "__main__":
+    print(command(sys.argv[1], int(sys.argv[2]), sys.argv[3], " ".join(sys.argv[4:])))

@@ -1,0 +1,308 @@
+"""Carries out the operations on servers' worlds: backups, restores, clones.
+
+Each action has a machine. Where it is stands in the operation's record (`work`) before each phase begins, so that the
+controller that takes over calls the same phase again. So each phase must be one that can be repeated.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from service.controller.leader import Deposed, Term
+from service.errors import ClusterUnavailable, OperationInProgress, Problem, ServerNotFound
+from service.kube.client import Conflict
+from service.kube.times import now
+from service.operations.context import Context
+from service.operations.operation import Operation, Progress, Server
+from service.servers.names import OPERATION
+from service.servers.waiting import WaitingOperation, operation_of_text
+from service.telemetry import logs
+
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 900.0
+"""How long a phase that fails is tried again before its machine gives up."""
+THREADS = 16
+TURN_SECONDS = 0.5
+LONGEST_PAUSE = 30.0
+URGENT = ("restore", "undo-restore", "clone")
+"""Actions that people wait for: they do not wait for a place."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """An operation, as its machine gets it.
+
+    Attributes:
+        operation: The operation, with `argument` and `cancelling`.
+        server: Its server: id, uid and customer.
+        work: What the machine has recorded; {} at the beginning.
+        term: The time in which this pod is the active one.
+    """
+
+    operation: Operation
+    server: Server
+    work: Mapping[str, Any]
+    term: Term
+
+
+@dataclass(frozen=True)
+class Next:
+    """What follows a phase.
+
+    Attributes:
+        work: What to record before the machine is called again; None to leave it.
+        step: What the operation is doing, in plain words; None to leave it.
+        seconds: When to call the machine again; 0 for at once.
+        state: `running`, or how the operation ends: `done`, `failed` or `cancelled`.
+        reason: Why it has failed, in plain words.
+    """
+
+    work: Mapping[str, Any] | None = None
+    step: str | None = None
+    seconds: float = 0.0
+    state: str = "running"
+    reason: str | None = None
+
+
+class Machine(Protocol):
+    """How an action is carried out."""
+
+    action: str
+
+    def advance(self, run: Run) -> Next:
+        """Do the phase that `run.work` names.
+
+        It is called by one thread at a time for each operation, within a step of the term. It takes at most some
+        seconds: what takes longer is looked at again (`wait`). A Problem that it raises is tried again.
+        """
+
+    def abandon(self, run: Run, reason: str) -> Next:
+        """What follows if a phase has failed for PATIENCE_SECONDS: how to leave everything as it was."""
+
+
+def go(run: Run, phase: str, step: str | None = None, **facts: Any) -> Next:
+    """Record the next phase and these facts beside the ones that are known, and go on at once."""
+    return Next({**run.work, **facts, "phase": phase}, step)
+
+
+def wait(seconds: float = 1.0) -> Next:
+    """Call the machine again after a moment."""
+    return Next(seconds=seconds)
+
+
+def done() -> Next:
+    """The operation has done what it was asked for."""
+    return Next(state="done")
+
+
+def failed(reason: str) -> Next:
+    """The operation has failed, and has left everything as it was, or as the reason says."""
+    return Next(state="failed", reason=reason)
+
+
+def cancelled() -> Next:
+    """The operation was cancelled before it has changed anything."""
+    return Next(state="cancelled")
+
+
+class Worlds:
+    """The part of the controller.
+
+    Args:
+        context: The collaborators of the operations.
+        machines: The machines, one for each action.
+    """
+
+    def __init__(self, context: Context, machines: Sequence[Machine]) -> None:
+        self._context = context
+        self._machines = {machine.action: machine for machine in machines}
+        self._store = context.operations
+        self._wake = threading.Event()
+        self._watch = self._store.watch(lambda operation, deleted: self._wake.set())
+        self._runs: dict[str, _Active] = {}
+
+    def start(self) -> None:
+        """Watch the operations."""
+        self._watch.start()
+
+    def lead(self, term: Term) -> None:
+        """Carry the operations out, and go on with those that another controller has left."""
+        threading.Thread(target=self._work, args=(term,), name="worlds", daemon=True).start()
+
+    def wake(self) -> None:
+        """Look at the operations soon, because something has changed that they may wait for."""
+        for active in list(self._runs.values()):
+            active.due = min(active.due, time.monotonic())
+        self._wake.set()
+
+    def running(self, operation: str) -> Mapping[str, Any] | None:
+        """The work of an operation that is being carried out here; None if it is not."""
+        active = self._runs.get(operation)
+        return None if active is None else active.operation.work
+
+    def _work(self, term: Term) -> None:
+        with ThreadPoolExecutor(THREADS, "worlds") as pool:
+            while True:
+                try:
+                    self._wake.clear()
+                    self.turn(term, pool)
+                    self._wake.wait(TURN_SECONDS)
+                    term.require()
+                except Deposed:
+                    return
+                except Problem as problem:
+                    log.warning("backups and restores wait: %s", problem.detail)
+                    time.sleep(1)
+                except Exception:
+                    log.exception("backups and restores go on after an unexpected error")
+                    time.sleep(1)
+
+    def turn(self, term: Term, pool: Executor) -> None:
+        """Look at all operations, and call the machines whose moment has come."""
+        self._adopt(term)
+        for active in list(self._runs.values()):
+            if not active.busy and active.due <= time.monotonic():
+                active.busy = True
+                pool.submit(self._advance, term, active)
+
+    def _adopt(self, term: Term) -> None:
+        """Go on with operations that are new here, oldest first, as many as there are places for."""
+        places = self._context.settings.backups_at_once
+        places -= sum(active.operation.action not in URGENT for active in self._runs.values())
+        for known in sorted(self._watch.all(), key=lambda operation: (operation.created, operation.id)):
+            if known.id in self._runs:
+                if known.cancelling:
+                    self._runs[known.id].cancelling = True
+                continue
+            if known.ended or known.target is None or known.action not in self._machines:
+                continue
+            if known.action not in URGENT and places <= 0:
+                continue
+            with term.step():
+                current = self._store.get(known.id)
+                if current is None or current.ended or current.target is None:
+                    continue
+                self._mark(current)
+                places -= known.action not in URGENT
+                self._runs[current.id] = _Active(current, current.cancelling)
+
+    def _mark(self, operation: Operation) -> None:
+        """Write on the server that the operation is at work with it."""
+        target = operation.target
+        assert target is not None
+        text = WaitingOperation(operation.id, operation.action, "is at work").as_text()
+        with suppress(ServerNotFound, OperationInProgress):
+            self._context.cluster.annotate(target.id, target.uid, OPERATION, lambda other: other or text)
+
+    def _unmark(self, operation: Operation) -> None:
+        target = operation.target
+        assert target is not None
+
+        def without(text: str | None) -> str | None:
+            named = operation_of_text(text)
+            return None if named is None or named.id == operation.id else text
+
+        with suppress(ServerNotFound, OperationInProgress):
+            self._context.cluster.annotate(target.id, target.uid, OPERATION, without)
+
+    def _advance(self, term: Term, active: _Active) -> None:
+        operation = active.operation
+        try:
+            with term.step():
+                self._record(active, self._next(term, active))
+        except Deposed:
+            pass
+        except Problem as problem:
+            active.pause()
+            log.info("operation %s (%s) waits: %s", operation.id, operation.action, problem.detail)
+        except Exception:
+            active.pause()
+            log.exception("operation %s (%s) goes on after an unexpected error", operation.id, operation.action)
+        finally:
+            active.busy = False
+            self._wake.set()
+
+    def _next(self, term: Term, active: _Active) -> Next:
+        operation = replace(active.operation, cancelling=active.cancelling)
+        assert operation.target is not None
+        machine, run = self._machines[operation.action], Run(operation, operation.target, operation.work, term)
+        try:
+            next_ = machine.advance(run)
+        except ClusterUnavailable:
+            # Nobody could do it now.
+            active.failing_since = None
+            raise
+        except Exception as error:
+            active.failing_since = active.failing_since or time.monotonic()
+            if time.monotonic() - active.failing_since < PATIENCE_SECONDS:
+                raise
+            log.warning("operation %s (%s) is given up at %s", operation.id, operation.action, run.work, exc_info=True)
+            reason = error.detail if isinstance(error, Problem) else f"An unexpected error: {type(error).__name__}."
+            next_ = machine.abandon(run, reason)
+        active.failing_since, active.tries = None, 0
+        return next_
+
+    def _record(self, active: _Active, next_: Next) -> None:
+        """Write what follows, before it begins."""
+        operation = active.operation
+        ended = next_.state != "running"
+        after = replace(
+            operation,
+            state=next_.state,
+            step=None if ended else next_.step or operation.step,
+            reason=next_.reason,
+            work=operation.work if next_.work is None else next_.work,
+            finished=now() if ended else None,
+            progress=Progress(1, int(next_.state == "done"), int(next_.state == "failed")),
+        )
+        if ended:
+            self._unmark(operation)
+        if after != operation:
+            active.operation = self._written(after)
+        active.due = time.monotonic() + next_.seconds
+        if not ended:
+            return
+        del self._runs[operation.id]
+        assert operation.target is not None
+        logs.audit(
+            token=operation.maker.name,
+            action=operation.action,
+            server=operation.target.id,
+            outcome="ok" if next_.state == "done" else next_.state,
+            operation=operation.id,
+        )
+
+    def _written(self, operation: Operation) -> Operation:
+        try:
+            return self._store.show(operation)
+        except Conflict:
+            # Somebody has asked to cancel it, or the answer to an earlier write was lost.
+            current = self._store.get(operation.id)
+            if current is None:
+                return operation
+            return self._store.show(replace(operation, record=current.record))
+
+
+class _Active:
+    """An operation that is being carried out."""
+
+    def __init__(self, operation: Operation, cancelling: bool) -> None:
+        self.operation = operation
+        self.cancelling = cancelling
+        self.busy = False
+        self.due = 0.0
+        self.tries = 0
+        self.failing_since: float | None = None
+
+    def pause(self) -> None:
+        """Call the machine again after a moment, which grows."""
+        self.tries += 1
+        self.due = time.monotonic() + min(LONGEST_PAUSE, 0.5 * 2.0**self.tries)

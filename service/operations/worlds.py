@@ -1,0 +1,62 @@
+"""Accepts an operation on one server's world: a backup, a restore, a clone. The controller carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.errors import IdempotencyKeyReused, TooManyOperations
+from service.operations.context import Context
+from service.operations.operation import Operation, Server, digest, id_of_key, new_operation
+from service.tokens import Token
+
+MOST_UNFINISHED = 2_000
+"""Operations on worlds that have not ended."""
+
+
+def earlier_operation(context: Context, caller: Token, key: str | None, request: Mapping[str, Any]) -> Operation | None:
+    """The operation that this Idempotency-Key has got before; None if there is none.
+
+    Raises IdempotencyKeyReused if the key was used for something else.
+    """
+    earlier = None if key is None else context.operations.get(id_of_key(caller, key))
+    if earlier is not None and earlier.request != digest(dict(request)):
+        raise IdempotencyKeyReused
+    return earlier
+
+
+def accept_operation(
+    context: Context,
+    caller: Token,
+    key: str | None,
+    action: str,
+    server: Server,
+    argument: Mapping[str, Any],
+    request: Mapping[str, Any],
+) -> Operation:
+    """Accept an operation on a server's world.
+
+    Args:
+        context: The operation's collaborators.
+        caller: The caller, whose rights have been checked.
+        key: The caller's Idempotency-Key; None if the call has none.
+        action: One of WORLD_ACTIONS.
+        server: The server.
+        argument: What the machine of the action needs to know, as JSON.
+        request: What the caller asked for, with the server's id and the action.
+
+    Returns:
+        The operation; with a key that this token has used before, the one that it got then.
+
+    Raises:
+        IdempotencyKeyReused: The key was used for something else.
+        TooManyOperations: There are too many operations already.
+    """
+    unfinished = sum(not operation.ended and operation.target is not None for operation in context.operations.all())
+    if unfinished >= MOST_UNFINISHED:
+        raise TooManyOperations("There are too many backups and restores already.", retry_after=60)
+    operation = new_operation(caller, key, action, "now", dict(argument), dict(request), [server])
+    created = context.operations.create(operation, [server])
+    if created.request != operation.request:
+        raise IdempotencyKeyReused
+    return created

@@ -1,0 +1,138 @@
+"""The part that carries out operations on worlds, with a machine of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.assembly import build_context
+from service.controller import worlds
+from service.controller.leader import Term
+from service.controller.worlds import Next, Run, Worlds, done, failed, go
+from service.errors import OperationInProgress
+from service.games import catalogue
+from service.operations.context import Context
+from service.operations.operation import Operation, Server, new_operation
+from service.records.store import RecordStore
+from service.settings import Settings
+from service.tokens import Token
+from tests.support import tokens
+from tests.support.fakes import FakeCluster, FakeReleases, World
+from tests.support.memory_kube import LabelledKube
+
+SERVER = Server(1, "uid-1", "c1")
+MAKER = Token("shop", "", frozenset({"admin"}))
+
+
+class Inline(Executor):
+    """Calls at once."""
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        call(*args, **kwargs)
+        return Future()
+
+
+class Counting:
+    """Goes through phases and remembers in which work it was called."""
+
+    action = "backup"
+
+    def __init__(self, *phases: str) -> None:
+        self.phases = phases
+        self.seen: list[dict[str, Any]] = []
+        self.problem: Exception | None = None
+        self.abandoned = ""
+
+    def advance(self, run: Run) -> Next:
+        if self.problem is not None:
+            raise self.problem
+        self.seen.append(dict(run.work))
+        at = len(self.seen)
+        return go(run, self.phases[at - 1], f"step {at}", count=at) if at <= len(self.phases) else done()
+
+    def abandon(self, run: Run, reason: str) -> Next:
+        self.abandoned = reason
+        return failed(reason)
+
+
+class Forever:
+    """The Lease of a pod that stays the active one."""
+
+    def remaining(self) -> float:
+        return 10.0
+
+
+@pytest.fixture
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
+    monkeypatch.setattr(catalogue, "load", lambda *folders, chart: {})
+    settings = replace(Settings(), tokens_file=tokens.write(tmp_path / "tokens.json", tokens.entry("shop")))
+    world, records = World(), partial(RecordStore, LabelledKube(), "gameservers")
+    return build_context(settings, FakeCluster(world), FakeReleases(world), records=records)
+
+
+def accepted(context: Context) -> Operation:
+    operation = new_operation(MAKER, None, "backup", "now", {"backup": "b-1"}, {}, [SERVER])
+    return context.operations.create(operation, [SERVER])
+
+
+def turns(part: Worlds, number: int) -> None:
+    part.start()
+    assert part._watch.wait(5)
+    for _ in range(number):
+        part.turn(Term(Forever(), "controller"), Inline())  # type: ignore[arg-type]
+
+
+def test_each_phase_is_recorded_before_it_begins(context: Context) -> None:
+    operation, machine = accepted(context), Counting("holding", "reading")
+    part = Worlds(context, [machine])
+    turns(part, 1)
+    current = context.operations.get(operation.id)
+    assert current is not None
+    assert current.work == {"phase": "holding", "count": 1}
+    assert current.step == "step 1"
+    turns(part, 2)
+    assert machine.seen == [{}, {"phase": "holding", "count": 1}, {"phase": "reading", "count": 2}]
+    current = context.operations.get(operation.id)
+    assert current is not None
+    assert (current.state, current.step, current.progress.done) == ("done", None, 1)
+
+
+def test_the_next_controller_goes_on_at_the_recorded_phase(context: Context) -> None:
+    operation = accepted(context)
+    turns(Worlds(context, [Counting("holding", "reading")]), 2)
+    machine = Counting()
+    turns(Worlds(context, [machine]), 1)
+    assert machine.seen == [{"phase": "reading", "count": 2}]
+    current = context.operations.get(operation.id)
+    assert current is not None
+    assert current.state == "done"
+
+
+def test_what_fails_for_long_is_given_up(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    operation, machine = accepted(context), Counting()
+    machine.problem = OperationInProgress("Somebody works on it.")
+    part = Worlds(context, [machine])
+    turns(part, 1)
+    assert not machine.abandoned
+    monkeypatch.setattr(worlds, "PATIENCE_SECONDS", 0.0)
+    part._runs[operation.id].due = 0
+    turns(part, 1)
+    current = context.operations.get(operation.id)
+    assert current is not None
+    assert (current.state, current.reason) == ("failed", "Somebody works on it.")
+
+
+def test_only_so_many_backups_at_once(context: Context) -> None:
+    object.__setattr__(context.settings, "backups_at_once", 2)
+    for _ in range(3):
+        accepted(context)
+    machine = Counting("a", "b", "c")
+    part = Worlds(context, [machine])
+    turns(part, 1)
+    assert len(machine.seen) == 2

@@ -50,7 +50,6 @@ def init(request: Request) -> dict[str, Any]:
         JobFailed: `catalogue-missing`; the store cannot be used; `wrong-key`: neither key opens the repository.
     """
     store, places = _store(request), request.places
-    _make(store, request.uid, places, [places.password, places.recovery])
     about = {**request.about, "uid": request.uid}
     repository = _catalogue(store, places)
     try:
@@ -59,6 +58,7 @@ def init(request: Request) -> dict[str, Any]:
         if failed.code == "repository-missing":
             raise JobFailed("catalogue-missing", "The store has no catalogue yet.") from None
         raise
+    _make(store, request.uid, places, [places.password, places.recovery])
     if not entries or _read(repository, entries[-1].id, _ABOUT) != about:
         with _written(places, _ABOUT, about) as file:
             options = ("--host", request.uid, "--tag", f"uid={request.uid}")

@@ -86,7 +86,8 @@ _MEANINGS: tuple[tuple[str, re.Pattern[str]], ...] = (
         "repository-damaged",
         re.compile(
             r"ciphertext verification failed|does not match|not found in (?:index|repository)|invalid data returned"
-            r"|contains errors|damaged|hash mismatch|load(?:ing)? .*index|unexpected pack|pack .* does not exist"
+            r"|contains errors|damaged|missing (?:from the repository|in repo)"
+            r"|hash mismatch|load(?:ing)? .*index|unexpected pack|pack .* does not exist"
             r"|wrong (?:length|hash|data)|no such file or directory|key does not exist|unsupported repository version"
             r"|is too short|truncated|invalid (?:header|length)|failed to load|not contained in|decrypt",
             re.IGNORECASE,

@@ -7,10 +7,14 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 
 from service.assembly import build_context
+from service.backups.runner import JobRunner
+from service.backups.snapshots import VolumeSnapshots
 from service.cluster.reader import ClusterReader
+from service.controller.backup import BackUp, DeleteBackup
 from service.controller.bulk import Bulk
 from service.controller.deliver import Deliver
 from service.controller.events import Events
@@ -25,6 +29,7 @@ from service.files.accounts import SecretAccounts
 from service.helm.releases import HelmReleases
 from service.kube.client import Kube
 from service.kube.leases import Leases
+from service.kube.watch import Watch
 from service.operations.context import Context
 from service.records.store import RecordStore
 from service.settings import Settings
@@ -38,7 +43,19 @@ log = logging.getLogger("service.controller")
 
 def machines_of(context: Context, kube: Kube) -> list[Machine]:
     """How each operation on a server's world is carried out."""
-    return []
+    settings = context.settings
+    snapshots = VolumeSnapshots(kube, settings.servers_namespace, settings.backup_snapshot_class)
+    return [BackUp(context, _jobs(settings, kube), snapshots), DeleteBackup(context, snapshots)]
+
+
+def watches_of(settings: Settings, kube: Kube, wake: Callable[[], None]) -> list[Watch]:
+    """The watches of the Jobs that operations on worlds wait for."""
+    namespaces = filter(None, (settings.servers_namespace, settings.backup_namespace))
+    return [_jobs(settings, kube).watch(namespace, wake) for namespace in namespaces]
+
+
+def _jobs(settings: Settings, kube: Kube) -> JobRunner:
+    return JobRunner(kube, settings.servers_namespace, settings.backup_namespace)
 
 
 def parts_of(context: Context, kube: Kube, webhooks: SecretWebhooks | None) -> list[Part]:
@@ -50,7 +67,7 @@ def parts_of(context: Context, kube: Kube, webhooks: SecretWebhooks | None) -> l
         Bulk(context, lambda objects: players(objects) == 0),
         Schedules(context, events.add, players),
         idle,
-        Worlds(context, machines_of(context, kube)),
+        Worlds(context, machines_of(context, kube), partial(watches_of, context.settings, kube)),
         Owed(context),
     ]
     if webhooks is not None and context.events is not None:

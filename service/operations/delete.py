@@ -7,6 +7,7 @@ from service.errors import ReleaseMissing
 from service.kube.times import now
 from service.operations.checks import require_not_suspended
 from service.operations.context import Context, erase_disk
+from service.operations.restore import cancel_restore
 from service.operations.visibility import require_server
 from service.servers.spec import suspension_of_claim
 from service.servers.state import exists
@@ -21,6 +22,7 @@ def delete(context: Context, caller: Token, id: int, *, erase: bool) -> None:
         MissingScope: With `erase`, the token lacks `disk:erase`.
         ReleaseMissing: The server exists, but someone has deleted its release.
         Suspended: The server is suspended, or was when it was deleted.
+        OperationInProgress: A restore is putting a world into its place, which takes seconds.
     """
     if erase:
         caller.require("disk:erase")
@@ -34,6 +36,8 @@ def delete(context: Context, caller: Token, id: int, *, erase: bool) -> None:
         live = objects.statefulset is not None and "deletionTimestamp" not in objects.statefulset["metadata"]
         if live and context.releases.current(id) is None:
             raise ReleaseMissing()
+        if target.uid is not None:
+            cancel_restore(context, target.uid)
         # Before everything else, because a repeated DELETE that finds neither server nor disk would not get here.
         context.accounts.remove(id)
         if exists(objects):

@@ -71,6 +71,20 @@ OPERATION_CALLS = {
 }
 """The calls about operations, which need the scope of the action too; test_operations.py tests them."""
 
+BACKUP_CALLS = {
+    "GET /api/v1/server/1/backup/": "backup:read",
+    "POST /api/v1/server/1/backup/": "backup:create",
+    "GET /api/v1/server/1/backup/b-0": "backup:read",
+    "PATCH /api/v1/server/1/backup/b-0": "backup:create",
+    "DELETE /api/v1/server/1/backup/b-0": "backup:create",
+    "POST /api/v1/server/1/restore": "backup:restore",
+    "POST /api/v1/server/1/undo-restore": "backup:restore",
+    "GET /api/v1/backup/": "backup:read",
+    "GET /api/v1/backup/b-0": "backup:read",
+    "DELETE /api/v1/backup/b-0": "backup:create",
+}
+"""The calls about backups; test_backups.py tests them."""
+
 WEBHOOK_CALLS = {
     "GET /api/v1/webhook": "webhook",
     "GET /api/v1/webhook/<webhook:name>": "webhook",
@@ -111,7 +125,7 @@ def send(client: Client, call: str, token: str = "shop", id: int = 1, **more: An
 
 def test_the_table_of_calls_is_complete(client: Client) -> None:
     """It has every route and method that needs a token, with the scope."""
-    names = {"<id:id>": "1", "<name:name>": "nightly"}
+    names = {"<id:id>": "1", "<name:name>": "nightly", "<backup:backup>": "b-0"}
 
     def shown(rule: str) -> str:
         return re.sub(
@@ -124,7 +138,7 @@ def test_the_table_of_calls_is_complete(client: Client) -> None:
         if route.access.scope is not None
         for method in route.methods
     }
-    assert declared == CALLS | OPERATION_CALLS | SCHEDULE_CALLS | TOKEN_CALLS | WEBHOOK_CALLS
+    assert declared == CALLS | BACKUP_CALLS | OPERATION_CALLS | SCHEDULE_CALLS | TOKEN_CALLS | WEBHOOK_CALLS
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -154,7 +168,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
 @pytest.mark.parametrize(
     "call",
     [
-        *(*CALLS, *TOKEN_CALLS, *OPERATION_CALLS, *WEBHOOK_CALLS),
+        *(*CALLS, *BACKUP_CALLS, *TOKEN_CALLS, *OPERATION_CALLS, *WEBHOOK_CALLS),
         *("GET /nope", "PUT /api/v1/server/1/", "GET /api/v1/server/0/"),
     ],
 )

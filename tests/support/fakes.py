@@ -66,6 +66,8 @@ class World:
         self.away = False
         self.password_since = TIME
         self.expandable = False
+        # Whether the storage can make snapshots.
+        self.snapshots = False
         # Whether the storage grows a disk at once; otherwise its claim stays as it is.
         self.grows = True
         # What the agents say about the disks, by server.
@@ -98,8 +100,8 @@ class World:
             "options": server.get("options", {}),
             "customer": server.get("customer", ""),
         } | {key: server[key] for key in ("uid", "suspended") if server.get(key)}
-        idle = {"idle_stop_minutes": "idleStopMinutes", "idle_stopped": "idleStopped"}
-        record |= {key: server[name] for key, name in idle.items() if server.get(name)}
+        named = {"idle_stop_minutes": "idleStopMinutes", "idle_stopped": "idleStopped", "backup_keep": "backupKeep"}
+        record |= {key: server[name] for key, name in named.items() if server.get(name)}
         replicas = values.get("replicas", 1)
         annotations = {ANNOTATION: json.dumps(record)}
         schedules = {SCHEDULES: json.dumps(values["schedules"])} if values.get("schedules") else {}
@@ -340,6 +342,10 @@ class FakeCluster:
             self.world.claims[id]["metadata"]["deletionTimestamp"] = TIME
         else:
             self.world.claims.pop(id, None)
+
+    def disk_has_snapshots(self, claim: Object) -> bool:
+        self.world.check()
+        return self.world.snapshots
 
     def disk_class_expandable(self, claim: Object) -> bool:
         self.world.check()

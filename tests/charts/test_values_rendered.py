@@ -189,7 +189,11 @@ TEXTS = {"game": "name: a\n", "values": "{{ options.a | tojson }}\n", "options":
 HPA, POLICY = "HorizontalPodAutoscaler/api", "NetworkPolicy/api"
 RECOVERY = {"existingSecret": "recovery"}
 S3_STORE = {
-    "store": {"kind": "s3", "existingSecret": "store", "s3": {"endpoint": "https://s3.example.com", "bucket": "worlds"}},
+    "store": {
+        "kind": "s3",
+        "existingSecret": "store",
+        "s3": {"endpoint": "https://s3.example.com", "bucket": "worlds"},
+    },
     "recoveryKey": RECOVERY,
 }
 SFTP_STORE = {
@@ -267,7 +271,9 @@ API: dict[str, Case] = {
     "backups.image.tag": one("2", CONTROLLER, "env BACKUP_IMAGE", "localhost/gameserver-backup:2"),
     "backups.image.digest": one(DIGEST, CONTROLLER, "env BACKUP_IMAGE", f"localhost/gameserver-backup@{DIGEST}"),
     "backups.image.pullPolicy": one("Always", CONTROLLER, "env BACKUP_IMAGE_PULL_POLICY"),
-    "backups.store.kind": stored("folder", {"recoveryKey": RECOVERY, "store": {"folder": {"claim": "a"}}}, kind="folder"),
+    "backups.store.kind": stored(
+        "folder", {"recoveryKey": RECOVERY, "store": {"folder": {"claim": "a"}}}, kind="folder"
+    ),
     "backups.store.existingSecret": one("other", CONTROLLER, "env BACKUP_STORE_SECRET", backups=S3_STORE),
     "backups.store.s3.endpoint": an_s3_store("http://[fd00::7]:9000", endpoint="http://[fd00::7]:9000"),
     "backups.store.s3.bucket": an_s3_store("games.eu", bucket="games.eu"),

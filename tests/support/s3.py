@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,10 +25,12 @@ class S3:
     Attributes:
         folder: Where it keeps objects, below the bucket's name, and what else it writes.
         access, secret: Its credentials.
+        by: A command that runs it, such as one that gives it a small disk.
         port: Its port on 127.0.0.1.
     """
 
     folder: Path
+    by: Sequence[str] = ()
     access: str = "backups"
     secret: str = field(default_factory=lambda: secrets.token_hex(16))
     port: int = field(default_factory=lambda: free_ports(1)[0])
@@ -50,7 +52,7 @@ class S3:
             folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(binaries.s3()), "--quiet", "--port", f"127.0.0.1:{self.port}", "posix"]
+                [*self.by, str(binaries.s3()), "--quiet", "--port", f"127.0.0.1:{self.port}", "posix"]
                 # Otherwise in extended attributes, which a tmpfs may not have.
                 + ["--sidecar", str(self.folder / "metadata"), str(self.folder / "objects")],
                 env={**os.environ, "ROOT_ACCESS_KEY": self.access, "ROOT_SECRET_KEY": self.secret},
@@ -80,9 +82,9 @@ class S3:
 
 
 @contextmanager
-def s3(folder: Path) -> Iterator[S3]:
-    """A running S3 server that keeps its objects in `folder`."""
-    server = S3(folder)
+def s3(folder: Path, by: Sequence[str] = ()) -> Iterator[S3]:
+    """A running S3 server that keeps its objects in `folder`, run by a command if there is one."""
+    server = S3(folder, by)
     try:
         server.start()
         yield server

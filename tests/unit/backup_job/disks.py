@@ -46,7 +46,9 @@ class Ground:
     def own(self) -> Path:
         return self.world / ".gameserver"
 
-    def job(self, command: str, *, kill_at: int = 0, meddle: Callable[[int, str], None] | None = None, **request: Any) -> Any:
+    def job(
+        self, command: str, *, kill_at: int = 0, meddle: Callable[[int, str], None] | None = None, **request: Any
+    ) -> Any:
         """Run a command, and return its answer.
 
         Args:

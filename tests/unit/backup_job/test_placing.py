@@ -105,9 +105,7 @@ def test_a_file_where_a_folder_has_to_be(disk: Ground) -> None:
         with ground() as other:
             old, _new = lay(other, old={"a": blocked}, new={"a": {"b": {"c": "new"}}}, paths=["a/b/c"])
             other.job("place", operation="one", origin="beside", paths=["a/b/c"])
-            assert look(other.world) == {
-                "a": {"mode": 0o755, "in": {"b": {"mode": 0o755, "in": _texts({"c": "new"})}}}
-            }
+            assert look(other.world) == {"a": {"mode": 0o755, "in": {"b": {"mode": 0o755, "in": _texts({"c": "new"})}}}}
             assert look(other.own / "before-one/world") == old
             other.job("undo", operation="two", before="one")
             assert look(other.world) == old

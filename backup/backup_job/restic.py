@@ -57,7 +57,7 @@ _MEANINGS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "store-refused",
         re.compile(
-            r"Access ?Denied|InvalidAccessKeyId|SignatureDoesNotMatch|Permission denied \(|Host key verification failed"
+            r"Access ?Denied|access ?key|signature|Permission denied \(|Host key verification failed"
             r"|No ED25519 host key|AuthorizationHeaderMalformed|403 Forbidden|UNPROTECTED PRIVATE KEY|Load key"
             r"|certificate|: permission denied",
             re.IGNORECASE,
@@ -80,7 +80,8 @@ _MEANINGS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
     (
         "repository-missing",
-        re.compile(r"Is there a repository at the following location|does not exist: config|NoSuchBucket"),
+        # Only what says so: a store that refuses its credentials has no repository to show either.
+        re.compile(r"unable to open config file: .*(?:no such file or directory|does not exist)"),
     ),
     (
         "repository-damaged",

@@ -45,6 +45,9 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("gameserver", {"server": {"suspended": {"reason": "x", "since": "now"}}}, "at '/server/suspended/since'"),
     ("gameserver", {"server": {"suspended": {"reason": ""}}}, "at '/server/suspended/reason'"),
     ("gameserver", {"server": {"suspended": {"because": "x"}}}, "additional properties 'because'"),
+    ("gameserver", {"server": {"restoring": "true"}}, "at '/server/restoring'"),
+    ("gameserver", {"storage": {"dataSource": {"name": "clone-1"}}}, "at '/storage/dataSource'"),
+    ("gameserver", {"storage": {"dataSource": {"kind": "Pod", "name": "x"}}}, "at '/storage/dataSource/kind'"),
     ("gameserver", {"rcon": {"visibility": "secret"}}, "at '/rcon/visibility'"),
     ("gameserver", {"environment": {"A B": "x"}}, "invalid propertyName 'A B'"),
     ("gameserver", {"environment": {"A": 1}}, "at '/environment/A': got number, want string"),
@@ -124,7 +127,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "api",
         backups({**S3, "folder": {"claim": "a"}}),
-        'backups.store.folder.claim is set, but backups.store.kind is "s3"',
+        'folder.claim is set, but backups.store.kind is "s3"',
     ),
     ("api", backups({"existingSecret": "a"}), "backups.store.existingSecret is set, but"),
     ("api", {**TOKENS, "backups": {"store": S3}}, "backups.recoveryKey.existingSecret is required with a store"),

@@ -157,7 +157,7 @@ def test_a_full_folder_store_is_said_to_be_full(tmp_path: Path, template: Path) 
 def test_a_full_s3_store_is_said_to_be_full(tmp_path: Path, template: Path) -> None:
     folder = tmp_path / "s3"
     shutil.copytree(template, S3(folder).objects)
-    with s3(folder, on_small_disk(folder, 20)) as server:
+    with s3(folder, within=on_small_disk(folder, 20)) as server:
         pod = Pod(tmp_path / "pod", server.store())
         pod.credentials({"credentials": server.credentials()})
         (pod.world / "big").write_bytes(os.urandom(40_000_000))

@@ -167,6 +167,7 @@ def backup(request: Request) -> dict[str, Any]:
             folder=places.root,
             # Some of it could not be read; the rest is a backup nevertheless.
             accepted=(0, 3),
+            limit=restic.FIRST_CONTACT,
         )
         settings_bytes = (places.root / file).stat().st_size
     summary = next(json.loads(line) for line in reversed(finished.output) if '"summary"' in line)

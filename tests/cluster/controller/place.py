@@ -107,9 +107,20 @@ class Place:
         return "".join(file.read_text() for file in (*sorted(self.folder.glob("*.log")), self.api.log))
 
 
+def new_name() -> str:
+    """A name for a namespace."""
+    return f"controller-{uuid.uuid4().hex[:8]}"
+
+
 @contextmanager
 def place_of(
-    cluster: Cluster, folder: Path, *, secrets: tuple[str, ...] = (), on_node: bool = True, **settings: str
+    cluster: Cluster,
+    folder: Path,
+    *,
+    secrets: tuple[str, ...] = (),
+    on_node: bool = True,
+    name: str = "",
+    **settings: str,
 ) -> Iterator[Place]:
     """A place.
 
@@ -118,9 +129,10 @@ def place_of(
         folder: For files and logs.
         secrets: Secrets to create without data.
         on_node: Whether its controllers are in the network of a node: the games' addresses lead nowhere else.
+        name: Its namespace; a new name by default.
         settings: Variables in the environment of its API and its controllers.
     """
-    name = f"controller-{uuid.uuid4().hex[:8]}"
+    name = name or new_name()
     # The games' images, which the local cluster has.
     values = json.loads(cluster.run("helm", "-n", API_NAMESPACE, "get", "values", "api", "-o", "json"))["serverValues"]
     (folder / "server-values.yaml").write_text(json.dumps(values))

@@ -41,14 +41,18 @@ class Place:
     def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """The answer to a call, sent again while the API asks for it."""
         for _ in range(60):
-            answer = requests.request(
-                method, f"{self.api.url}/api/v1{path}", json=body, headers={"Authorization": "Bearer test"}, timeout=60
-            )
+            answer = self.send(method, path, body)
             if "Retry-After" not in answer.headers:
                 break
             time.sleep(1)
         assert answer.ok, answer.text
         return dict(answer.json())
+
+    def send(self, method: str, path: str, body: Any = None) -> requests.Response:
+        """The response to a call, which is sent once."""
+        return requests.request(
+            method, f"{self.api.url}/api/v1{path}", json=body, headers={"Authorization": "Bearer test"}, timeout=60
+        )
 
     def events(self) -> list[dict[str, Any]]:
         """All events so far."""

@@ -82,6 +82,12 @@ class Worlds:
         assert found is not None
         return found
 
+    def found(self, id: str) -> Operation:
+        """The operation with this id."""
+        found = self._operations.get(id)
+        assert found is not None
+        return found
+
     def cancel(self, operation: Operation) -> None:
         self._operations.cancel(self.operation(operation))
 

@@ -16,12 +16,15 @@ from service.backups.snapshots import VolumeSnapshots
 from service.cluster.reader import ClusterReader
 from service.controller.backup import BackUp, DeleteBackup
 from service.controller.bulk import Bulk
+from service.controller.clone import Clone
 from service.controller.deliver import Deliver
 from service.controller.events import Events
 from service.controller.idle import IdleStop
+from service.controller.keep import Keep
 from service.controller.leader import Leader, Term
 from service.controller.owed import Owed
 from service.controller.part import Part
+from service.controller.restore import Restore, UndoRestore
 from service.controller.schedules import Schedules
 from service.controller.worlds import Machine, Worlds
 from service.errors import StartupError
@@ -43,9 +46,14 @@ log = logging.getLogger("service.controller")
 
 def machines_of(context: Context, kube: Kube) -> list[Machine]:
     """How each operation on a server's world is carried out."""
-    settings = context.settings
-    snapshots = VolumeSnapshots(kube, settings.servers_namespace, settings.backup_snapshot_class)
-    return [BackUp(context, _jobs(settings, kube), snapshots), DeleteBackup(context, snapshots)]
+    jobs, snapshots = _jobs(context.settings, kube), _snapshots(context.settings, kube)
+    return [
+        BackUp(context, jobs, snapshots),
+        DeleteBackup(context, snapshots),
+        Restore(context, jobs, snapshots),
+        UndoRestore(context, jobs, snapshots),
+        Clone(context, jobs, snapshots),
+    ]
 
 
 def watches_of(settings: Settings, kube: Kube, wake: Callable[[], None]) -> list[Watch]:
@@ -56,6 +64,10 @@ def watches_of(settings: Settings, kube: Kube, wake: Callable[[], None]) -> list
 
 def _jobs(settings: Settings, kube: Kube) -> JobRunner:
     return JobRunner(kube, settings.servers_namespace, settings.backup_namespace)
+
+
+def _snapshots(settings: Settings, kube: Kube) -> VolumeSnapshots:
+    return VolumeSnapshots(kube, settings.servers_namespace, settings.backup_snapshot_class)
 
 
 def parts_of(context: Context, kube: Kube, webhooks: SecretWebhooks | None) -> list[Part]:
@@ -69,6 +81,7 @@ def parts_of(context: Context, kube: Kube, webhooks: SecretWebhooks | None) -> l
         idle,
         Worlds(context, machines_of(context, kube), partial(watches_of, context.settings, kube)),
         Owed(context),
+        Keep(context, _jobs(context.settings, kube), _snapshots(context.settings, kube), events.add),
     ]
     if webhooks is not None and context.events is not None:
         parts.append(Deliver(context.settings, kube, webhooks, context.records(DELIVERIES), context.events))

@@ -71,6 +71,8 @@ OPERATION_CALLS = {
 }
 """The calls about operations, which need the scope of the action too; test_operations.py tests them."""
 
+RECOVERY_CALLS = {"POST /api/v1/server/<id:id>/_recover": "recover"}
+"""The call that brings a server back, which no bundle allows; test_recovery.py tests it."""
 BACKUP_CALLS = {
     "GET /api/v1/server/1/backup/": "backup:read",
     "POST /api/v1/server/1/backup/": "backup:create",
@@ -142,7 +144,9 @@ def test_the_table_of_calls_is_complete(client: Client) -> None:
         if route.access.scope is not None
         for method in route.methods
     }
-    assert declared == CALLS | BACKUP_CALLS | OPERATION_CALLS | SCHEDULE_CALLS | TOKEN_CALLS | WEBHOOK_CALLS
+    assert declared == (
+        CALLS | BACKUP_CALLS | OPERATION_CALLS | SCHEDULE_CALLS | TOKEN_CALLS | RECOVERY_CALLS | WEBHOOK_CALLS
+    )
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -101,6 +101,7 @@ def _with(record: ServerBackups, backups: list[Backup]) -> ServerBackups:
 
 def _portable(given: Mapping[str, Any]) -> Values:
     """The values without what was about the lost cluster: its snapshots, operations and revisions."""
-    kept = values.restored(values.with_disk(given))
+    kept = values.restored(given)
     kept.pop("keepPodInRevision", None)
-    return kept
+    storage = {name: value for name, value in (kept.get("storage") or {}).items() if name != "dataSource"}
+    return {**kept, "storage": storage}

@@ -71,7 +71,7 @@ OPERATION_CALLS = {
 }
 """The calls about operations, which need the scope of the action too; test_operations.py tests them."""
 
-RECOVERY_CALLS = {"POST /api/v1/server/<id:id>/_recover": "recover"}
+RECOVERY_CALLS = {"POST /api/v1/server/1/_recover": "recover"}
 """The call that brings a server back, which no bundle allows; test_recovery.py tests it."""
 BACKUP_CALLS = {
     "GET /api/v1/server/1/backup/": "backup:read",

@@ -38,9 +38,9 @@ def accounts() -> FakeAccounts:
 def client(tmp_path: Path, world: World, settings: Settings, accounts: FakeAccounts) -> Client:
     """A client of an API with file access, and acme's server 1, which runs.
 
-    The token `acme` is the customer's, with every scope but `server:suspend`. The token `shop` may do everything.
+    The token `acme` is the customer's, with every scope but `server:suspend` and `recover`. The token `shop` may do everything.
     """
-    scopes = sorted(set(SCOPES) - BUNDLES - {"server:suspend"})
+    scopes = sorted(set(SCOPES) - BUNDLES - {"server:suspend", "recover"})
     entries = [
         tokens.entry("shop", "shop-secret"),
         tokens.entry("acme", "acme-secret", customer="acme", scopes=scopes),

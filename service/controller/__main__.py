@@ -20,6 +20,7 @@ from service.controller.clone import Clone
 from service.controller.deliver import Deliver
 from service.controller.events import Events
 from service.controller.idle import IdleStop
+from service.controller.keep import Keep
 from service.controller.leader import Leader, Term
 from service.controller.owed import Owed
 from service.controller.part import Part
@@ -45,9 +46,7 @@ log = logging.getLogger("service.controller")
 
 def machines_of(context: Context, kube: Kube) -> list[Machine]:
     """How each operation on a server's world is carried out."""
-    settings = context.settings
-    snapshots = VolumeSnapshots(kube, settings.servers_namespace, settings.backup_snapshot_class)
-    jobs = _jobs(settings, kube)
+    jobs, snapshots = _jobs(context.settings, kube), _snapshots(context.settings, kube)
     return [
         BackUp(context, jobs, snapshots),
         DeleteBackup(context, snapshots),
@@ -67,6 +66,10 @@ def _jobs(settings: Settings, kube: Kube) -> JobRunner:
     return JobRunner(kube, settings.servers_namespace, settings.backup_namespace)
 
 
+def _snapshots(settings: Settings, kube: Kube) -> VolumeSnapshots:
+    return VolumeSnapshots(kube, settings.servers_namespace, settings.backup_snapshot_class)
+
+
 def parts_of(context: Context, kube: Kube, webhooks: SecretWebhooks | None) -> list[Part]:
     """All parts, in the order in which they start."""
     events, idle = Events(context.cluster, context.records), IdleStop(context)
@@ -78,6 +81,7 @@ def parts_of(context: Context, kube: Kube, webhooks: SecretWebhooks | None) -> l
         idle,
         Worlds(context, machines_of(context, kube), partial(watches_of, context.settings, kube)),
         Owed(context),
+        Keep(context, _jobs(context.settings, kube), _snapshots(context.settings, kube), events.add),
     ]
     if webhooks is not None and context.events is not None:
         parts.append(Deliver(context.settings, kube, webhooks, context.records(DELIVERIES), context.events))

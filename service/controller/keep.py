@@ -31,7 +31,7 @@ from service.controller.leader import Deposed, Term
 from service.errors import Problem, ServerNotFound
 from service.events.event import Event
 from service.kube.times import stamp
-from service.operations.backups import settled
+from service.operations.backups import STRAY, settled
 from service.operations.context import Context
 from service.operations.operation import Operation
 from service.servers.disks import volume_of
@@ -112,6 +112,8 @@ class Keep:
         self._ended: set[str] = set()
         # When a server's tasks are tried again, and how often they could not be done.
         self._later: dict[str, tuple[datetime, int]] = {}
+        # The unfinished backups of each server, and since when they are the same.
+        self._unfinished: dict[str, tuple[frozenset[str], datetime]] = {}
         self._leads_since = ""
         # The ids of events in the order in which they were told.
         self._told: dict[str, None] = {}
@@ -145,6 +147,7 @@ class Keep:
             if deleted:
                 self._kept.pop(kept.uid, None)
                 self._later.pop(kept.uid, None)
+                self._unfinished.pop(kept.uid, None)
             else:
                 self._kept[kept.uid] = kept
         self.agenda.put(kept.uid, self._clock())
@@ -434,8 +437,14 @@ class Keep:
         self.agenda.put(kept.uid, now + NO_PLACE)
 
     def _settle(self, term: Term, kept: ServerBackups) -> None:
-        """Record the end of backups that no operation makes."""
-        if any(backup.unfinished for backup in kept.backups):
+        """Record the end of backups that no operation makes, and that none has begun to make for a minute."""
+        now, unfinished = self._clock(), frozenset(each.id for each in kept.backups if each.unfinished)
+        seen, since = self._unfinished.get(kept.uid, (frozenset(), now))
+        if seen != unfinished:
+            self._unfinished[kept.uid] = unfinished, now
+        if unfinished and (seen != unfinished or now - since < STRAY):
+            self.agenda.put(kept.uid, now + STRAY)
+        elif unfinished:
             operations = self._context.operations.all()
             if settled(kept, operations) != kept:
                 self._write(term, kept.uid, lambda fresh: settled(fresh, operations))

@@ -435,6 +435,7 @@ class _Backups(Collector):
 
 
 _backups = _Backups()
+_BACKUP_EVENTS = ("backup-done", "backup-failed", "backup-suspicious", "restored", "restore-failed", "proof-failed")
 _backup_events = Counter(
     "gameserver_backup_events",
     "What has happened to backups, by the type of the event.",
@@ -447,6 +448,9 @@ def show_backups(figures: Callable[[], BackupFigures]) -> None:
     """Add the metrics of the backups, which only the active controller has."""
     _backups.figures = figures
     _add(_backups, _backup_events)
+    # The first of a type must be seen to add something.
+    for type_ in _BACKUP_EVENTS:
+        _backup_events.labels(type_)
 
 
 def count_backup_event(type: str) -> None:

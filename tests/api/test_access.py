@@ -103,6 +103,10 @@ BODIES = {
     "PUT /api/v1/server/1/sftp": {"password": True},
     "PATCH /api/v1/server/1/": {},
     "PATCH /api/v1/server/1/suspend": {"reason": "The invoice is overdue."},
+    "POST /api/v1/server/1/backup/": {},
+    f"PATCH /api/v1/server/1/backup/b-{'0' * 20}": {"name": "mine"},
+    "POST /api/v1/server/1/restore": {"backup": f"b-{'0' * 20}"},
+    "POST /api/v1/server/1/undo-restore": {},
 }
 READ = {"server:read"}
 OPERATE = {"server:create", "server:write", "server:power", "rcon:read", "files"}
@@ -406,7 +410,8 @@ def test_a_token_for_some_servers_sees_no_others(confined: Client, world: World)
 
 def _path_of(rule: str) -> str:
     """A path that matches the rule, with `{}` in place of a server's id."""
-    return re.sub("<[^>]*>", "some", re.sub("<any[^>]*>", "primary", rule.replace("<id:id>", "{}")))
+    rule = rule.replace("<id:id>", "{}").replace("<backup:backup>", f"b-{'0' * 20}")
+    return re.sub("<[^>]*>", "some", re.sub("<any[^>]*>", "primary", rule))
 
 
 def test_a_token_for_servers_of_a_customer_does_not_see_them_at_another_customer(confined: Client) -> None:

@@ -652,37 +652,6 @@ def test_private_rcon_is_in_no_public_service() -> None:
     }
 
 
-@pytest.mark.parametrize("names", [{}, {"nameOverride": "shop-api", "fullnameOverride": "other"}])
-def test_of_all_pods_only_the_controllers_reach_a_private_rcon(names: dict[str, str]) -> None:
-    """Whomever the operator lets in besides: without it no game could be held still. And its policy lets it out."""
-    policy = {"networkPolicy": {"enabled": True}}
-    closed = {"rcon": {"visibility": "private"}, "networkPolicy": {"enabled": True, "rconFrom": []}}
-    server = render("gameserver", closed)
-    rule = server["NetworkPolicy/server-4711"]["spec"]["ingress"][1]
-    assert rule["ports"] == [{"port": 25575, "protocol": "TCP"}]
-    (peer,) = rule["from"]
-    assert peer["namespaceSelector"] == {}
-    manifests = render("api", {**TOKENS, **policy, **names})
-    deployments = [m for m in manifests.values() if m["kind"] == "Deployment"]
-    allowed = peer["podSelector"]["matchLabels"].items()
-    reaching = [m for m in deployments if allowed <= m["spec"]["template"]["metadata"]["labels"].items()]
-    assert [m["metadata"]["labels"]["app.kubernetes.io/component"] for m in reaching] == ["controller"]
-    own = next(
-        m for m in manifests.values() if m["kind"] == "NetworkPolicy" and m["metadata"]["name"].endswith("controller")
-    )
-    pod = server["StatefulSet/server-4711"]["spec"]["template"]["metadata"]["labels"].items()
-    out = [rule for rule in own["spec"]["egress"] if "ports" not in rule]
-    assert [to["podSelector"]["matchLabels"].items() <= pod for rule in out for to in rule["to"]] == [True]
-    assert (
-        len(
-            render("gameserver", {**closed, "rcon": {"enabled": False, "visibility": "private"}})[
-                "NetworkPolicy/server-4711"
-            ]["spec"]["ingress"]
-        )
-        == 1
-    )
-
-
 @pytest.mark.parametrize(
     ("values", "game", "files"),
     [

@@ -312,6 +312,9 @@ def test_a_backup_that_nothing_makes_any_more_has_failed(rig: Rig) -> None:
     lost = backup(9, state="running", where=None, finished=None, operation="op-lost", snapshot="")
     rig.keep(server(uid, lost))
     rig.settle()
+    # Who makes one may be about to write down its operation.
+    assert rig.kept(uid).backups[0].state == "running"
+    rig.settle(timedelta(minutes=1))
     assert rig.kept(uid).backups[0].state == "failed"
 
 

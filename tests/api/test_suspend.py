@@ -171,7 +171,11 @@ ALLOWED = {
     "PATCH /api/v1/server/<id:id>/stop": "it is stopped",
 }
 """What a customer may still call, and why. Everything else is refused."""
-SUSPENDERS = {"PATCH /api/v1/server/<id:id>/suspend", "PATCH /api/v1/server/<id:id>/unsuspend"}
+SUSPENDERS = {
+    "PATCH /api/v1/server/<id:id>/suspend",
+    "PATCH /api/v1/server/<id:id>/unsuspend",
+    "POST /api/v1/server/<id:id>/_recover",
+}
 
 
 def test_the_customer_can_do_nothing_with_it_on_any_route(suspended: Client, world: World) -> None:

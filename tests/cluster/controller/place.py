@@ -41,14 +41,18 @@ class Place:
     def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """The answer to a call, sent again while the API asks for it."""
         for _ in range(60):
-            answer = requests.request(
-                method, f"{self.api.url}/api/v1{path}", json=body, headers={"Authorization": "Bearer test"}, timeout=60
-            )
+            answer = self.send(method, path, body)
             if "Retry-After" not in answer.headers:
                 break
             time.sleep(1)
         assert answer.ok, answer.text
         return dict(answer.json())
+
+    def send(self, method: str, path: str, body: Any = None) -> requests.Response:
+        """The response to a call, which is sent once."""
+        return requests.request(
+            method, f"{self.api.url}/api/v1{path}", json=body, headers={"Authorization": "Bearer test"}, timeout=60
+        )
 
     def events(self) -> list[dict[str, Any]]:
         """All events so far."""
@@ -107,9 +111,20 @@ class Place:
         return "".join(file.read_text() for file in (*sorted(self.folder.glob("*.log")), self.api.log))
 
 
+def new_name() -> str:
+    """A name for a namespace."""
+    return f"controller-{uuid.uuid4().hex[:8]}"
+
+
 @contextmanager
 def place_of(
-    cluster: Cluster, folder: Path, *, secrets: tuple[str, ...] = (), on_node: bool = True, **settings: str
+    cluster: Cluster,
+    folder: Path,
+    *,
+    secrets: tuple[str, ...] = (),
+    on_node: bool = True,
+    name: str = "",
+    **settings: str,
 ) -> Iterator[Place]:
     """A place.
 
@@ -118,9 +133,10 @@ def place_of(
         folder: For files and logs.
         secrets: Secrets to create without data.
         on_node: Whether its controllers are in the network of a node: the games' addresses lead nowhere else.
+        name: Its namespace; a new name by default.
         settings: Variables in the environment of its API and its controllers.
     """
-    name = f"controller-{uuid.uuid4().hex[:8]}"
+    name = name or new_name()
     # The games' images, which the local cluster has.
     values = json.loads(cluster.run("helm", "-n", API_NAMESPACE, "get", "values", "api", "-o", "json"))["serverValues"]
     (folder / "server-values.yaml").write_text(json.dumps(values))

@@ -20,7 +20,7 @@ from service.servers.objects import ServerObjects
 from service.servers.spec import server_uid
 from service.tokens import Token
 from tests.cluster.conftest import Cluster
-from tests.cluster.controller.place import API_NAMESPACE, Place, place_of
+from tests.cluster.controller.place import API_NAMESPACE, Place, new_name, place_of
 from tests.support.s3 import S3, s3
 from tests.support.waiting import until
 
@@ -79,6 +79,12 @@ class Worlds:
     def operation(self, operation: Operation) -> Operation:
         """The operation as it is now."""
         found = self._operations.get(operation.id)
+        assert found is not None
+        return found
+
+    def found(self, id: str) -> Operation:
+        """The operation with this id."""
+        found = self._operations.get(id)
         assert found is not None
         return found
 
@@ -196,15 +202,15 @@ def worlds_of(
     with s3(folder / "s3", nodes.Node(number).address, ("nsenter", f"--net=/proc/{process}/ns/net", "--")) as store:
         about = {"BACKUP_STORE": json.dumps(store.store()), "BACKUP_IMAGE": image(cluster)}
         secrets = {"BACKUP_STORE_SECRET": "store", "BACKUP_RECOVERY_SECRET": "recovery"}
-        with place_of(cluster, folder, on_node=on_node, **about, **secrets, **settings) as place:
-            jobs = f"{place.namespace}-backups"
+        jobs = f"{(name := new_name())}-backups"
+        about["BACKUP_NAMESPACE"] = jobs
+        with place_of(cluster, folder, on_node=on_node, name=name, **about, **secrets, **settings) as place:
             cluster.run("kubectl", "create", "namespace", jobs)
             try:
                 cluster.run("kubectl", "label", "namespace", jobs, "pod-security.kubernetes.io/enforce=restricted")
                 for namespace in (place.namespace, jobs):
                     give(cluster, namespace, "store", credentials=store.credentials())
                 give(cluster, jobs, "recovery", password=RECOVERY)
-                place.environment["BACKUP_NAMESPACE"] = jobs
                 yield Worlds(place, store)
             finally:
                 cluster.run("kubectl", "delete", "namespace", jobs, "--wait=false")

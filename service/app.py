@@ -8,7 +8,20 @@ from flask import Flask
 from flask_smorest import Api  # type: ignore[import-untyped]
 
 from service import __version__
-from service.api import backups, disks, document, events, files, games, health, operations, ports, schedules, servers
+from service.api import (
+    backups,
+    disks,
+    document,
+    events,
+    files,
+    games,
+    health,
+    operations,
+    ports,
+    recovery,
+    schedules,
+    servers,
+)
 from service.api import tokens as tokens_api
 from service.api import webhooks as webhooks_api
 from service.api.converters import (
@@ -73,7 +86,7 @@ def _register_routes(app: Flask, context: Context) -> None:
     # The ports share the blueprint of the servers.
     modules = (
         *(health, servers, ports, files, disks, games),
-        *(operations, events, schedules, backups, webhooks_api, tokens_api),
+        *(operations, events, schedules, backups, recovery, webhooks_api, tokens_api),
     )
     for blueprint in dict.fromkeys(module.blueprint for module in modules):
         api.register_blueprint(blueprint)

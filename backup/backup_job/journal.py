@@ -21,7 +21,7 @@ _NEW = "journal.new"
 #: A name has at most 255 bytes, and 1,530 characters in JSON. The largest worlds have thousands of topmost entries.
 _MOST_BYTES = 1 << 28
 #: In this order. With `from: scratch` there is no room for both worlds, so the old one goes out and is removed first.
-PHASES = ("out", "remove", "copy", "in")
+PHASES = ("open-out", "out", "remove", "copy", "open", "in")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Journal:
         phase: One of `PHASES`.
         paths: What was asked for; empty for the whole world.
         units: What moves in this phase.
-        modes: Permissions of folders that have to be writable to be moved, by their inode numbers.
+        modes: Permissions of folders that their owner had closed, by their inode numbers: they are opened to be moved.
     """
 
     operation: str

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 
-from backup_job import changes, journal, own_folder
+from backup_job import changes, journal, own_folder, permissions
 from backup_job.errors import JobFailed
 from backup_job.journal import Journal, Unit
 from backup_job.own_folder import WORLD
@@ -45,7 +44,7 @@ def copied(own: int, operation: str) -> bool:
         found = journal.read(folder)
     finally:
         os.close(folder)
-    return found is not None and found.operation == operation and found.phase == "in"
+    return found is not None and found.operation == operation and found.phase in ("open", "in")
 
 
 def finished(own: int, operation: str, kind: str = "before") -> bool:
@@ -116,14 +115,17 @@ def swap(root: int, folder: int, operation: str, paths: tuple[str, ...]) -> None
     """Let the world and `world` in an open `restore-…` folder change places, whole or in some paths."""
     with changes.opened(WORLD, folder) as side:
         found = journal.read(folder)
-        if found is None or found.operation != operation or found.phase != "in":
-            units = tuple(_units(root, side, paths))
-            found = Journal(operation, "in", paths, units, closed(root, side, units))
+        if found is None or found.operation != operation:
+            found = Journal(operation, "open", paths)
+        if found.phase != "in":
+            found = permissions.open_up(root, side, folder, replace(found, phase="open", units=()))
+            found = replace(found, phase="in", units=tuple(_units(root, side, paths)))
             journal.write(folder, found)
         _reserve(folder)
+        permissions.open_known(root, side, found)
         for unit in found.units:
             found = _with_room(root, side, folder, unit, found)
-        reopen(root, side, found)
+        permissions.close_again(root, side, found)
         changes.remove(folder, _RESERVE)
         changes.sync_disk(root)
 
@@ -180,80 +182,14 @@ def inode(root: int, path: str) -> int | None:
         return None
 
 
-def closed(root: int, side: int, units: Iterable[Unit]) -> dict[int, int]:
-    """The folders among the units that their owner cannot write to: a folder must be writable to move."""
-    modes: dict[int, int] = {}
-    for unit in units:
-        for top in (root, side):
-            try:
-                with changes.parent_of(top, unit.path) as (folder, name):
-                    seen = changes.look(folder, name)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            if seen is None or not changes.is_folder(seen):
-                continue
-            if seen.st_uid != os.geteuid() and not _writable(top, unit.path):
-                raise JobFailed("not-ours", "A folder on the disk belongs to another user.")
-            if seen.st_uid == os.geteuid() and not seen.st_mode & 0o200:
-                modes[seen.st_ino] = seen.st_mode & 0o7777
-    return modes
-
-
-def _writable(top: int, path: str) -> bool:
-    with changes.parent_of(top, path) as (folder, name):
-        return os.access(name, os.W_OK, dir_fd=folder, effective_ids=True, follow_symlinks=False)
-
-
-def open_units(root: int, side: int, found: Journal) -> None:
-    """Make the folders writable that have to be moved."""
-    if found.modes:
-        for unit in found.units:
-            _open(root, side, unit, found.modes)
-
-
-def _open(root: int, side: int, unit: Unit, modes: Mapping[int, int]) -> None:
-    for top in (root, side):
-        try:
-            with changes.parent_of(top, unit.path) as (folder, name):
-                seen = changes.look(folder, name)
-                if changes.is_folder(seen) and seen is not None and seen.st_ino in modes:
-                    changes.open_to_us(folder, name)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-
-
-def reopen(root: int, side: int, found: Journal) -> None:
-    """Give the moved folders the permissions that they had."""
-    if not found.modes:
-        return
-    for unit in found.units:
-        for top in (root, side):
-            try:
-                with changes.parent_of(top, unit.path) as (folder, name):
-                    seen = changes.look(folder, name)
-                    if seen is not None and changes.is_folder(seen) and seen.st_ino in found.modes:
-                        changes.change_mode(folder, name, partial(_closed_again, found.modes[seen.st_ino]))
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-
-
-def _closed_again(was: int, mode: int) -> int:
-    # Unless a customer has changed it since.
-    return was if mode == was | 0o700 else mode
-
-
 def _with_room(root: int, side: int, folder: int, unit: Unit, found: Journal) -> Journal:
-    """Move a unit; make room or a folder writable where that is what it takes."""
-    if found.modes:
-        _open(root, side, unit, found.modes)
+    """Move a unit; make room or open folders where that is what it takes."""
     try:
         move_unit(root, side, unit)
     except OSError as failed:
         if failed.errno == errno.EACCES:
-            # A customer has closed it since.
-            found = replace(found, modes={**found.modes, **closed(root, side, [unit])})
-            journal.write(folder, found)
-            _open(root, side, unit, found.modes)
+            # A customer has closed a folder since.
+            found = permissions.open_up(root, side, folder, found)
         elif failed.errno in (errno.ENOSPC, errno.EDQUOT):
             changes.remove(folder, _RESERVE)
         else:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 
-from backup_job import changes, journal, own_folder, placing, tree
+from backup_job import changes, journal, own_folder, permissions, placing, tree
 from backup_job.errors import JobFailed
 from backup_job.journal import Journal, Unit
 from backup_job.own_folder import WORLD
@@ -48,16 +48,18 @@ def place(root: int, own: int, laid_out: int, operation: str, paths: tuple[str, 
 def _place(root: int, folder: int, laid_out: int, operation: str, paths: tuple[str, ...]) -> None:
     found = journal.read(folder)
     if found is None or found.operation != operation:
+        found = Journal(operation, "open-out", paths)
+    if found.phase == "open-out":
         own_folder.make_empty(folder, _OLD)
-        going = _going(root, laid_out, paths)
-        _fits(root, laid_out, going)
         with changes.opened(_OLD, folder) as old:
-            modes = placing.closed(root, old, going)
-        found = _next(folder, Journal(operation, "out", paths, tuple(going), modes))
+            found = permissions.open_up(root, old, folder, found)
+        going = _going(root, paths)
+        _fits(root, laid_out, going)
+        found = _next(folder, replace(found, phase="out", units=tuple(going)))
     if found.phase == "out":
         with changes.opened(_OLD, folder) as old:
             _out(root, old, found)
-        found = _next(folder, replace(found, phase="remove", units=(), modes={}))
+        found = _next(folder, replace(found, phase="remove", units=()))
     if found.phase == "remove":
         changes.remove(folder, _OLD)
         found = _next(folder, replace(found, phase="copy"))
@@ -77,7 +79,7 @@ def _next(folder: int, found: Journal) -> Journal:
     return found
 
 
-def _going(root: int, laid_out: int, paths: tuple[str, ...]) -> list[Unit]:
+def _going(root: int, paths: tuple[str, ...]) -> list[Unit]:
     """What goes out."""
     if paths:
         going: Iterable[str] = placing.uppermost(root, paths)
@@ -89,7 +91,7 @@ def _going(root: int, laid_out: int, paths: tuple[str, ...]) -> list[Unit]:
 
 def _out(root: int, old: int, found: Journal) -> None:
     """Move out what stood there when it was planned. What a customer has put there since stays."""
-    placing.open_units(root, old, found)
+    permissions.open_known(root, old, found)
     for unit in found.units:
         try:
             with changes.parent_of(root, unit.path) as (here, name):

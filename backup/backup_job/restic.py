@@ -214,11 +214,11 @@ def run(
     until = time.monotonic() + LOCKED
     while True:
         try:
-            return _run(repository, arguments, folder, each, accepted, limit)
+            return _run(repository, arguments, folder, opened, each, accepted, limit)
         except JobFailed as failed:
             if failed.code != "locked" or time.monotonic() > until:
                 raise
-        _run(repository, ("unlock",), None, None, (0,), limit)
+        _run(repository, ("unlock",), None, None, None, (0,), limit)
         time.sleep(_LOCKED_PAUSE)
 
 
@@ -226,6 +226,7 @@ def _run(
     repository: Repository,
     arguments: Sequence[str],
     folder: Path | None,
+    opened: int | None,
     each: Callable[[str], None] | None,
     accepted: Sequence[int],
     limit: float | None,
@@ -250,6 +251,7 @@ def _run(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        pass_fds=() if opened is None else (opened,),
         # Names in what it says may be of any bytes.
         encoding="utf-8",
         errors="backslashreplace",

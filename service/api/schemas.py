@@ -149,6 +149,11 @@ class SuspendServer(Schema):
 
 class DeleteQuery(Schema):
     disk = Text(load_default="keep", validate=one_of("keep", "erase"))
+    backups = Text(
+        load_default="keep",
+        validate=one_of("keep", "erase"),
+        metadata={"description": "`erase`: delete all its backups, locked ones too. Only with `disk=erase`."},
+    )
 
 
 class ListQuery(Schema):

@@ -141,9 +141,13 @@ def update_server(body: dict[str, Any], id: int) -> dict[str, Any]:
 def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
     """Delete a server; its disk is kept unless `disk=erase`
 
-    This works on a kept disk too. It answers 404 only if there is neither a server nor a kept disk.
+    This works on a kept disk too. It answers 404 only if there is neither a server nor a kept disk. Its backups stay
+    for some days, unless `backups=erase`.
     """
-    delete(context(), caller(), id, erase=query["disk"] == "erase")
+    erase, erase_backups = query["disk"] == "erase", query["backups"] == "erase"
+    if erase_backups and not erase:
+        raise errors.InvalidRequest(errors={"backups": ["can be erase only with disk=erase"]})
+    delete(context(), caller(), id, erase=erase, erase_backups=erase_backups)
     return _SUCCESS
 
 

@@ -16,6 +16,7 @@ from service.backups.snapshots import VolumeSnapshots
 from service.cluster.reader import ClusterReader
 from service.controller.backup import BackUp, DeleteBackup
 from service.controller.bulk import Bulk
+from service.controller.clone import Clone
 from service.controller.deliver import Deliver
 from service.controller.events import Events
 from service.controller.idle import IdleStop
@@ -23,6 +24,7 @@ from service.controller.keep import Keep
 from service.controller.leader import Leader, Term
 from service.controller.owed import Owed
 from service.controller.part import Part
+from service.controller.restore import Restore, UndoRestore
 from service.controller.schedules import Schedules
 from service.controller.worlds import Machine, Worlds
 from service.errors import StartupError
@@ -45,7 +47,13 @@ log = logging.getLogger("service.controller")
 def machines_of(context: Context, kube: Kube) -> list[Machine]:
     """How each operation on a server's world is carried out."""
     jobs, snapshots = _jobs(context.settings, kube), _snapshots(context.settings, kube)
-    return [BackUp(context, jobs, snapshots), DeleteBackup(context, snapshots)]
+    return [
+        BackUp(context, jobs, snapshots),
+        DeleteBackup(context, snapshots),
+        Restore(context, jobs, snapshots),
+        UndoRestore(context, jobs, snapshots),
+        Clone(context, jobs, snapshots),
+    ]
 
 
 def watches_of(settings: Settings, kube: Kube, wake: Callable[[], None]) -> list[Watch]:

@@ -161,7 +161,6 @@ class BackUp:
         made = kept.repository.made and not run.work.get("renew")
         if made and self._jobs.has_key(run.server.uid):
             return self._with_repository(run)
-        attempt = run.work.get("attempt", 0)
 
         def answered(answer: Mapping[str, Any]) -> Next:
             self._context.backups.change(
@@ -171,7 +170,7 @@ class BackUp:
             return self._with_repository(run)
 
         return self._job(
-            run, lambda n: requests.job_for_init(self._settings, kept, run.operation.id, n), answered, attempt
+            run, lambda number: requests.job_for_init(self._settings, kept, run.operation.id, number), answered
         )
 
     def _with_repository(self, run: Run) -> Next:
@@ -183,12 +182,11 @@ class BackUp:
         state = self._jobs.run(spec)
         if state.state not in ("done", "failed"):
             return self._waiting(run, state)
+        # One that failed may be another operation's, of some minutes ago.
+        self._jobs.remove(spec)
         attempt = run.work["attempt"] + 1
-        if state.state == "failed":
-            # It may be another operation's, of some minutes ago.
-            self._jobs.remove(spec)
-            if attempt == TRIES:
-                return _leave_with(run, _reason_of(state))
+        if state.state == "failed" and attempt == TRIES:
+            return _leave_with(run, _reason_of(state))
         return _go(run, "repository", attempt=attempt)
 
     # -- with a snapshot ------------------------------------------------------------------------------------
@@ -269,7 +267,7 @@ class BackUp:
         if objects is None:
             return _leave_with(run, _DELETED)
         attempt = run.work.get("attempt", 0)
-        if attempt and not self._jobs.remove(self._reading(run)(attempt - 1)):
+        if attempt and not self._jobs.remove(self._reading(run)(_number(run, attempt - 1))):
             return wait(0.5)
         if _stopped(objects):
             return _go(run, "read", "copies the world", attempt=attempt, stopped=_generation(objects))
@@ -366,23 +364,21 @@ class BackUp:
         run: Run,
         spec: Callable[[int], JobSpec],
         answered: Callable[[Mapping[str, Any]], Next],
-        attempt: int | None = None,
         back: str | None = None,
     ) -> Next:
         """Run the Job of a phase.
 
         Args:
             run: The operation.
-            spec: The Job of an attempt, which are counted from 0.
+            spec: The Job of an attempt with this number.
             answered: What follows its answer.
-            attempt: The number of the attempt; None for the one in the work.
             back: The phase to begin again with after a failure; None for this one.
         """
-        attempt = run.work.get("attempt", 0) if attempt is None else attempt
-        if attempt and not self._jobs.remove(spec(attempt - 1)):
+        attempt = run.work.get("attempt", 0)
+        if attempt and not self._jobs.remove(spec(_number(run, attempt - 1))):
             # Two at once might each bring one snapshot to the store.
             return wait(0.5)
-        state = self._jobs.run(spec(attempt))
+        state = self._jobs.run(spec(_number(run, attempt)))
         if state.state == "done":
             return answered(state.answer)
         if state.state != "failed":
@@ -554,6 +550,11 @@ def _backup_of(run: Run) -> str:
 
 def _disk_of(run: Run) -> Disk:
     return Disk(**run.work["disk"])
+
+
+def _number(run: Run, attempt: int) -> int:
+    """The number of a Job: when the repository was set up again, all begins anew."""
+    return attempt + (TRIES if run.work.get("renewed") else 0)
 
 
 def _seconds_in(run: Run) -> float:

@@ -49,7 +49,8 @@ class Jobs(Protocol):
     def run(self, spec: JobSpec) -> JobState: ...
     def look(self, spec: JobSpec) -> JobState: ...
     def remove(self, spec: JobSpec) -> bool: ...
-    def key(self, uid: str) -> str: ...
+    def remove_all(self, operation: str) -> bool: ...
+    def has_key(self, uid: str) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -302,7 +303,7 @@ class Placing:
 
     def _return(self, run: Run) -> Next:
         """Leave everything as it was."""
-        if not all(list(map(self.jobs.remove, self._unfinished(run)))):
+        if not self.jobs.remove_all(run.operation.id):
             return wait()
         cancel_needed(self.context, run.operation)
         self.forget(run.server.uid, run.operation.id)
@@ -325,12 +326,6 @@ class Placing:
 
         if self.context.backups.of(uid) is not None:
             self.context.backups.change(uid, without)
-
-    def _unfinished(self, run: Run) -> list[JobSpec]:
-        """The Jobs that may still be at work."""
-        attempt, phases = int(run.work.get("last", 0)), ("inspect", "lay-out")
-        numbers = range(max(0, attempt - 1), attempt + 1)
-        return [_named(self.context, job_name(run.operation.id, phase, each)) for phase in phases for each in numbers]
 
     def _tidy(self, run: Run) -> Next:
         """Remove what is laid out, while the game runs; it does no harm if that fails."""
@@ -358,7 +353,7 @@ class Placing:
 
 def step_to(run: Run, phase: str, step: str | None = None, **facts: Any) -> Next:
     """Go to a phase: its Jobs are counted from 0, and its time runs, unless it is the same again."""
-    facts = {"attempt": 0, "since": time.time(), "last": run.work.get("attempt", 0), **facts}
+    facts = {"attempt": 0, "since": time.time(), **facts}
     return go(run, phase, step, **facts)
 
 
@@ -387,8 +382,3 @@ def seconds_of(run: Run) -> float:
 
 def _paths(run: Run) -> tuple[str, ...]:
     return tuple(run.work.get("paths", ()))
-
-
-def _named(context: Context, name: str) -> JobSpec:
-    """A Job, as far as it takes to remove it."""
-    return JobSpec(name, context.settings.servers_namespace, "", {}, 0, "", "")

@@ -7,16 +7,10 @@ from typing import Any, Protocol
 
 from service.backups.jobs import JobSpec, JobState
 from service.backups.records import Backup, Before, ServerBackups
-from service.backups.requests import job_for_inspect, job_for_lay_out, job_for_undo, job_name
+from service.backups.requests import job_for_init, job_for_inspect, job_for_lay_out, job_for_undo, job_name
 from service.backups.snapshots import SnapshotState
 from service.controller.needed import needed_backup
-from service.controller.placing import (
-    Jobs,
-    Placing,
-    Source,
-    seconds_of,
-    step_to,
-)
+from service.controller.placing import Jobs, Placing, Source, seconds_of, step_to
 from service.controller.worlds import Next, Run, failed, wait
 from service.errors import BackupNotFound, BackupNotUsable, OperationInProgress
 from service.operations.checks import require_not_suspended
@@ -61,6 +55,7 @@ class Replacing(Placing):
         self.phases |= {
             "begin": self._begin,
             "disk": self._disk,
+            "open": self._open,
             "inspect": self._inspect,
             "stop": self._stop,
             "gone": self._wait_until_gone,
@@ -117,9 +112,11 @@ class Replacing(Placing):
         if self.disk(self.present(run)) is None:
             return step_to(run, "disk")
         source = self.source(run)
-        if source.stored:
-            self.jobs.key(source.kept.uid)
+        if source.stored and not self.jobs.has_key(source.kept.uid):
+            return step_to(run, "open")
         state = self.jobs.run(self._inspect_spec(run, source))
+        if state.state == "failed" and state.code == "wrong-key" and not run.work.get("opened"):
+            return step_to(run, "open")
         if state.state == "failed":
             return self.again(run, state)
         if state.state != "done":
@@ -129,6 +126,14 @@ class Replacing(Placing):
             return self.back(run, f"The backup does not have {', '.join(missing[:3])}.")
         fits = bool(state.answer.get("fits_beside"))
         return step_to(run, "stop", "is stopping the game", fits=fits, stopped=True)
+
+    def _open(self, run: Run) -> Next:
+        """Let the server's key open the repository: somebody has lost it, but the recovery key opens it too."""
+        attempt = int(run.work.get("attempt", 0))
+        state = self.jobs.run(job_for_init(self.context.settings, self.source(run).kept, run.operation.id, attempt))
+        if state.state == "done":
+            return step_to(run, "inspect", attempt=1, opened=True)
+        return self.again(run, state) if state.state == "failed" else self.waiting(run, state)
 
     def _inspect_spec(self, run: Run, source: Source) -> JobSpec:
         return job_for_inspect(
@@ -218,6 +223,8 @@ class Replacing(Placing):
             return wait()
         if made.state != "done":
             return self.back(run, f"The world of before could not be kept: {made.reason or made.state}")
+        if made.unreadable.count:
+            return self.back(run, "The world of before could not be kept: the service cannot read all of its files.")
         kept = {"where": "backup", "reference": made.id}
         return step_to(run, "note", way="scratch", laying=True, tidy=[], kept=kept)
 

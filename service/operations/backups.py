@@ -257,13 +257,13 @@ def delete(context: Context, caller: Token, kept: ServerBackups, id: str) -> Ope
     def mark(operation: Operation, others: Sequence[Operation]) -> Operation:
         def marked(kept: ServerBackups) -> ServerBackups:
             current = _found(settled(kept, others), id).backup
-            if current.locked:
-                raise BackupLocked
             if current.unfinished:
                 raise OperationInProgress(
                     f"The backup is being made. Wait until the operation {current.operation} has ended, or cancel it.",
                     retry_after=BUSY_SECONDS,
                 )
+            if current.locked:
+                raise BackupLocked
             return kept.with_backup(replace(current, state="deleting", operation=operation.id))
 
         try:

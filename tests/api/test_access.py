@@ -71,6 +71,8 @@ OPERATION_CALLS = {
 }
 """The calls about operations, which need the scope of the action too; test_operations.py tests them."""
 
+RECOVERY_CALLS = {"POST /api/v1/server/<id:id>/_recover": "recover"}
+"""The call that brings a server back, which no bundle allows; test_recovery.py tests it."""
 BACKUP_CALLS = {
     "GET /api/v1/server/1/backup/": "backup:read",
     "POST /api/v1/server/1/backup/": "backup:create",
@@ -101,6 +103,10 @@ BODIES = {
     "PUT /api/v1/server/1/sftp": {"password": True},
     "PATCH /api/v1/server/1/": {},
     "PATCH /api/v1/server/1/suspend": {"reason": "The invoice is overdue."},
+    "POST /api/v1/server/1/backup/": {},
+    f"PATCH /api/v1/server/1/backup/b-{'0' * 20}": {"name": "mine"},
+    "POST /api/v1/server/1/restore": {"backup": f"b-{'0' * 20}"},
+    "POST /api/v1/server/1/undo-restore": {},
 }
 READ = {"server:read"}
 OPERATE = {"server:create", "server:write", "server:power", "rcon:read", "files"}
@@ -138,7 +144,9 @@ def test_the_table_of_calls_is_complete(client: Client) -> None:
         if route.access.scope is not None
         for method in route.methods
     }
-    assert declared == CALLS | BACKUP_CALLS | OPERATION_CALLS | SCHEDULE_CALLS | TOKEN_CALLS | WEBHOOK_CALLS
+    assert declared == (
+        CALLS | BACKUP_CALLS | OPERATION_CALLS | SCHEDULE_CALLS | TOKEN_CALLS | RECOVERY_CALLS | WEBHOOK_CALLS
+    )
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -362,7 +370,8 @@ def confined(tmp_path: Path, world: World, settings: Settings) -> Client:
     file = tokens.write(tmp_path / "confined.json", *entries)
     settings = replace(settings, sftp_namespace="gameserver-sftp")
     collaborators = FakeCluster(world), FakeReleases(world), FakeAccounts(), FakeTokens(TokensFile(file))
-    return Client(create_app(build_context(settings, *collaborators)).test_client())
+    records = partial(RecordStore, LabelledKube(), settings.servers_namespace)
+    return Client(create_app(build_context(settings, *collaborators, records=records)).test_client())
 
 
 def test_a_token_for_some_servers_sees_no_others(confined: Client, world: World) -> None:
@@ -401,7 +410,8 @@ def test_a_token_for_some_servers_sees_no_others(confined: Client, world: World)
 
 def _path_of(rule: str) -> str:
     """A path that matches the rule, with `{}` in place of a server's id."""
-    return re.sub("<[^>]*>", "some", re.sub("<any[^>]*>", "primary", rule.replace("<id:id>", "{}")))
+    rule = rule.replace("<id:id>", "{}").replace("<backup:backup>", f"b-{'0' * 20}")
+    return re.sub("<[^>]*>", "some", re.sub("<any[^>]*>", "primary", rule))
 
 
 def test_a_token_for_servers_of_a_customer_does_not_see_them_at_another_customer(confined: Client) -> None:

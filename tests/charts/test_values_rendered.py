@@ -291,7 +291,6 @@ API: dict[str, Case] = {
     "backups.image.repository": one("example.com/backup", D, "env BACKUP_IMAGE", "example.com/backup:0.1.0"),
     "backups.image.tag": one("2", CONTROLLER, "env BACKUP_IMAGE", "localhost/gameserver-backup:2"),
     "backups.image.digest": one(DIGEST, CONTROLLER, "env BACKUP_IMAGE", f"localhost/gameserver-backup@{DIGEST}"),
-    "backups.image.pullPolicy": one("Always", CONTROLLER, "env BACKUP_IMAGE_PULL_POLICY"),
     "backups.store.kind": stored(
         "folder", {"recoveryKey": RECOVERY, "store": {"folder": {"claim": "a"}}}, kind="folder"
     ),
@@ -651,37 +650,6 @@ def test_private_rcon_is_in_no_public_service() -> None:
     assert at(manifests["NetworkPolicy/server-4711"], "spec.ingress.0") == {
         "ports": [{"port": 25565, "protocol": "TCP"}]
     }
-
-
-@pytest.mark.parametrize("names", [{}, {"nameOverride": "shop-api", "fullnameOverride": "other"}])
-def test_of_all_pods_only_the_controllers_reach_a_private_rcon(names: dict[str, str]) -> None:
-    """Whomever the operator lets in besides: without it no game could be held still. And its policy lets it out."""
-    policy = {"networkPolicy": {"enabled": True}}
-    closed = {"rcon": {"visibility": "private"}, "networkPolicy": {"enabled": True, "rconFrom": []}}
-    server = render("gameserver", closed)
-    rule = server["NetworkPolicy/server-4711"]["spec"]["ingress"][1]
-    assert rule["ports"] == [{"port": 25575, "protocol": "TCP"}]
-    (peer,) = rule["from"]
-    assert peer["namespaceSelector"] == {}
-    manifests = render("api", {**TOKENS, **policy, **names})
-    deployments = [m for m in manifests.values() if m["kind"] == "Deployment"]
-    allowed = peer["podSelector"]["matchLabels"].items()
-    reaching = [m for m in deployments if allowed <= m["spec"]["template"]["metadata"]["labels"].items()]
-    assert [m["metadata"]["labels"]["app.kubernetes.io/component"] for m in reaching] == ["controller"]
-    own = next(
-        m for m in manifests.values() if m["kind"] == "NetworkPolicy" and m["metadata"]["name"].endswith("controller")
-    )
-    pod = server["StatefulSet/server-4711"]["spec"]["template"]["metadata"]["labels"].items()
-    out = [rule for rule in own["spec"]["egress"] if "ports" not in rule]
-    assert [to["podSelector"]["matchLabels"].items() <= pod for rule in out for to in rule["to"]] == [True]
-    assert (
-        len(
-            render("gameserver", {**closed, "rcon": {"enabled": False, "visibility": "private"}})[
-                "NetworkPolicy/server-4711"
-            ]["spec"]["ingress"]
-        )
-        == 1
-    )
 
 
 @pytest.mark.parametrize(

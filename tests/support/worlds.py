@@ -30,6 +30,7 @@ class Storage:
         answers: What Jobs of a command answer instead, in order: a code, or "" for an answer that is lost.
         kills: How probable it is that a Job is killed.
         stuck: Whether no node runs a Job's pod.
+        keys: The uids of the servers whose key opens their repository.
     """
 
     def __init__(self, world: World) -> None:
@@ -42,6 +43,7 @@ class Storage:
         self.answers: dict[str, list[str]] = {}
         self.kills = 0.0
         self.stuck = False
+        self.keys: set[str] = {"uid-1"}
         self.jobs: dict[str, JobSpec] = {}
         self.states: dict[str, JobState] = {}
         self.commands: list[str] = []
@@ -85,8 +87,13 @@ class FakeJobs:
         self._write(lambda: self._storage.jobs.pop(spec.name, None))
         return False
 
-    def key(self, uid: str) -> str:
-        return f"backup-key-{uid}"
+    def remove_all(self, operation: str) -> bool:
+        found = [name for name, spec in self._storage.jobs.items() if spec.operation == operation]
+        self._write(lambda: [self._storage.jobs.pop(name, None) for name in found])
+        return not found
+
+    def has_key(self, uid: str) -> bool:
+        return uid in self._storage.keys
 
     def _create(self, spec: JobSpec) -> None:
         self._storage.jobs[spec.name] = spec
@@ -152,7 +159,7 @@ class _Program:
     def __init__(self, storage: Storage, spec: JobSpec, kills: float) -> None:
         self._storage, self._spec, self._kills = storage, spec, kills
         self._claim, self._request = spec.world, spec.request
-        self._disk = storage.disks[spec.world]
+        self._disk = storage.disks.get(spec.world, {})
 
     def run(self) -> dict[str, Any]:
         command: Callable[[], dict[str, Any]] = getattr(self, "_" + self._spec.command.replace("-", "_"))
@@ -165,6 +172,8 @@ class _Program:
     def _content(self) -> str:
         if self._spec.source is not None:
             return self._storage.snapshots[self._spec.source.snapshot]
+        if self._request["uid"] not in self._storage.keys:
+            raise _Failed("wrong-key")
         snapshot = self._request.get("snapshot", "")
         if snapshot not in self._storage.store:
             raise _Failed("snapshot-missing")
@@ -174,6 +183,10 @@ class _Program:
         self._content()
         missing = [path for path in self._request.get("paths", []) if path == "missing"]
         return {"fits_beside": self._storage.fits, "missing_paths": missing}
+
+    def _init(self) -> dict[str, Any]:
+        self._storage.keys.add(self._spec.uid)
+        return {}
 
     def _lay_out(self) -> dict[str, Any]:
         operation = self._request["operation"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -197,15 +196,15 @@ def worlds_of(
     with s3(folder / "s3", nodes.Node(number).address, ("nsenter", f"--net=/proc/{process}/ns/net", "--")) as store:
         about = {"BACKUP_STORE": json.dumps(store.store()), "BACKUP_IMAGE": image(cluster)}
         secrets = {"BACKUP_STORE_SECRET": "store", "BACKUP_RECOVERY_SECRET": "recovery"}
-        jobs = f"backups-{uuid.uuid4().hex[:8]}"
-        about["BACKUP_NAMESPACE"] = jobs
         with place_of(cluster, folder, on_node=on_node, **about, **secrets, **settings) as place:
+            jobs = f"{place.namespace}-backups"
             cluster.run("kubectl", "create", "namespace", jobs)
             try:
                 cluster.run("kubectl", "label", "namespace", jobs, "pod-security.kubernetes.io/enforce=restricted")
                 for namespace in (place.namespace, jobs):
                     give(cluster, namespace, "store", credentials=store.credentials())
                 give(cluster, jobs, "recovery", password=RECOVERY)
+                place.environment["BACKUP_NAMESPACE"] = jobs
                 yield Worlds(place, store)
             finally:
                 cluster.run("kubectl", "delete", "namespace", jobs, "--wait=false")

@@ -312,6 +312,19 @@ def test_a_jobs_lost_answer_is_asked_for_again(cluster: Cluster, command: str) -
     cluster.check("old")
 
 
+def test_a_lost_key_is_made_again(cluster: Cluster) -> None:
+    cluster.create()
+    cluster.storage.keys.clear()
+    cluster.run(operation := cluster.restore())
+    assert cluster.get(operation).state == "done"
+    assert cluster.storage.commands[0] == "init"
+    cluster.storage.answers["inspect"] = ["wrong-key"]
+    cluster.run(operation := cluster.restore())
+    assert cluster.get(operation).state == "done"
+    assert cluster.storage.commands.count("init") == 2
+    cluster.check("old")
+
+
 def test_what_is_laid_out_and_removed_again_is_not_placed(cluster: Cluster) -> None:
     """A customer can reach the folder."""
     cluster.create()

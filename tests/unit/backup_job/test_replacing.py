@@ -1,0 +1,97 @@
+"""A world comes from a scratch disk, because the server's disk has no room for two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from backup_job.errors import JobFailed
+
+from tests.unit.backup_job.disks import Ground, Killed, ground, look, make, texts
+from tests.unit.backup_job.test_placing import NEW, OLD, PATHS, lay
+
+PLACE: dict[str, Any] = {"command": "place", "operation": "one", "origin": "scratch"}
+
+
+@pytest.fixture(name="disk")
+def _disk() -> Iterator[Ground]:
+    with ground() as made:
+        yield made
+
+
+def prepare(disk: Ground, paths: list[str]) -> tuple[Any, Any]:
+    """The two worlds, and the new one on the scratch disk; what the old and the placed one look like."""
+    make(disk.world, OLD)
+    make(disk.places.source, NEW)
+    disk.job("lay-out", operation="one", to="scratch", source="/source", paths=paths)
+    if not paths:
+        return look(disk.world), look(disk.places.source)
+    with ground() as other:
+        lay(other, paths=paths)
+        other.job("place", operation="one", origin="beside", paths=paths)
+        return look(disk.world), look(other.world)
+
+
+@pytest.mark.parametrize("paths", [[], PATHS], ids=["world", "paths"])
+def test_killed_at_every_step(paths: list[str]) -> None:
+    """A repeated Job ends as one that was not killed; with an empty scratch disk too, if it is told what to lay out."""
+    step, killed = 0, True
+    while killed:
+        step += 1
+        with ground() as disk:
+            _old, placed = prepare(disk, paths)
+            try:
+                disk.job(**PLACE, paths=paths, kill_at=step)
+                killed = False
+            except Killed:
+                pass
+            if step % 2:
+                make_empty(disk)
+                disk.job(**PLACE, paths=paths, source="/source")
+            assert disk.job(**PLACE, paths=paths) == {"before": False}
+            assert look(disk.world) == placed, step
+            assert [path.name for path in disk.own.iterdir()] == ["placed-one"]
+            disk.job("clean", operations=["one"])
+            assert list(disk.own.iterdir()) == []
+    assert step > 20
+
+
+def make_empty(disk: Ground) -> None:
+    """As a new pod has its scratch disk."""
+    with ground() as other:
+        other.places.scratch.rename(other.root / "gone")
+        disk.places.scratch.rename(other.places.scratch)
+        (other.root / "gone").rename(disk.places.scratch)
+
+
+def test_nothing_laid_out(disk: Ground) -> None:
+    """With an empty scratch disk nothing of the world is touched."""
+    make(disk.world, OLD)
+    old = look(disk.world)
+    with pytest.raises(JobFailed, match="nothing-laid-out"):
+        disk.job(**PLACE)
+    assert look(disk.world) == old
+
+
+def test_customer_writes_meanwhile() -> None:
+    """What he puts on the disk at any step is kept: in its place, or beside if it collides with what comes."""
+    step, changes = 0, 1
+    while step < changes:
+        step += 4
+        with ground() as disk:
+            prepare(disk, [])
+
+            def meddle(number: int, _word: str, disk: Ground = disk, step: int = step) -> None:
+                if number == step:
+                    for name in ("both.txt", "mine.txt"):
+                        (disk.world / ".part").write_text(f"mine {name}")
+                        (disk.world / ".part").rename(disk.world / name)
+
+            disk.job(**PLACE, meddle=meddle)
+            changes = max(changes, disk.changes)
+            left = texts(disk.world)
+            assert {text for text in texts(disk.places.source) if text.startswith("new")} <= left.keys(), step
+            # What he puts there before anything is planned is the world of before, which goes.
+            if 3 < step <= disk.changes:
+                assert {"mine both.txt", "mine mine.txt"} <= left.keys(), step

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.backups.records import ServerBackups
+from service.backups.records import Backup, ServerBackups
 from service.kube.times import stamp
 from service.operations.operation import Server
 from service.settings import Keep
@@ -24,19 +24,24 @@ pytestmark = [pytest.mark.cluster, pytest.mark.own_namespace]
 @pytest.fixture(scope="module")
 def worlds(shared_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
     """A place with a store, and its controller."""
-    rules = {"BACKUP_KEEP": json.dumps(vars(Keep(1, 0, 0, 0))), "BACKUP_PROOF_DAYS": "365"}
-    with (
-        worlds_of(shared_cluster, tmp_path_factory.mktemp("worlds"), **rules) as worlds,
-        worlds.place.controller("one") as process,
-    ):
-        yield worlds
-        process.terminate()
-        process.wait(30)
+    with worlds_of(shared_cluster, tmp_path_factory.mktemp("worlds")) as worlds:
+        worlds.place.environment |= {"BACKUP_KEEP": json.dumps(vars(Keep(1, 0, 0, 0))), "BACKUP_PROOF_DAYS": "365"}
+        with worlds.place.controller("one") as process:
+            yield worlds
+            process.terminate()
+            process.wait(30)
 
 
 def long_ago() -> str:
     """A time at which everything was done last that is due now."""
     return stamp(datetime.now(UTC) - timedelta(days=1000))
+
+
+def backed_up(worlds: Worlds, server: Server) -> Backup:
+    """A new backup of the server."""
+    ended = worlds.ended(worlds.accept(server))
+    assert ended.state == "done", f"{ended} {worlds.place.logged()}"
+    return worlds.backup(ended)
 
 
 def changed(worlds: Worlds, server: Server, **repository: Any) -> None:
@@ -54,7 +59,7 @@ def until_kept(
 
 def test_backups_are_kept(worlds: Worlds) -> None:
     server = worlds.create(1)
-    first, second = worlds.backed_up(server), worlds.backed_up(server)
+    first, second = backed_up(worlds, server), backed_up(worlds, server)
 
     # What the schedule does not keep is forgotten, and the rest is checked.
     def scheduled(kept: ServerBackups) -> ServerBackups:
@@ -75,8 +80,6 @@ def test_backups_are_kept(worlds: Worlds) -> None:
     # A backup is restored on trial.
     changed(worlds, server, made=long_ago())
     kept = until_kept(worlds, server, lambda kept: kept.repository.proof.get("at"))
-    worlds.kubectl("get", "jobs")
-    print(worlds.kubectl("logs", "-l", "gameserver/backup-job", "--tail=100"))
     assert kept.repository.proof == {"at": kept.backups[0].proven_at, "backup": second.id}
 
     # Without room for another disk that is postponed, and said.
@@ -103,12 +106,12 @@ def test_backups_are_kept(worlds: Worlds) -> None:
     kept = until_kept(worlds, server, lambda kept: kept.repository.fault)
     until(lambda: "proof-failed" in worlds.place.types(), 20, worlds.place.logged)
     assert [event["uid"] for event in worlds.place.events() if event["type"] == "proof-failed"] == [server.uid]
-    worlds.until_tidy()
+    until(lambda: not [job for job in worlds.jobs() if "/keep-" in job], 60, lambda: f"{worlds.jobs()}")
 
 
 def test_a_deleted_servers_backups_go_after_their_days(worlds: Worlds) -> None:
     server = worlds.create(2)
-    worlds.backed_up(server)
+    backed_up(worlds, server)
     worlds.place.call("DELETE", "/server/2/?disk=erase")
     kept = until_kept(worlds, server, lambda kept: kept.deleted)
     assert len(kept.backups) == len(worlds.stored(server)) == 1

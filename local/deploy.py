@@ -55,7 +55,7 @@ def api(kubeconfig: Path, built: dict[str, images.Image]) -> None:
     for game, image in _GAME_IMAGES.items():
         values["serverValues"]["games"].setdefault(game, {})["image"] = _image(built[image])
     values["backups"] = {
-        "image": _image(built["gameserver-backup"]),
+        "image": {key: text for key, text in _image(built["gameserver-backup"]).items() if key != "pullPolicy"},
         "store": {
             "kind": "s3",
             "existingSecret": _STORE_SECRET,

@@ -8,10 +8,32 @@ from flask import Flask
 from flask_smorest import Api  # type: ignore[import-untyped]
 
 from service import __version__
-from service.api import disks, document, events, files, games, health, operations, ports, schedules, servers
+from service.api import (
+    backups,
+    disks,
+    document,
+    events,
+    files,
+    games,
+    health,
+    operations,
+    ports,
+    recovery,
+    schedules,
+    servers,
+)
 from service.api import tokens as tokens_api
 from service.api import webhooks as webhooks_api
-from service.api.converters import Name, ServerId, WebhookName, id_schema, name_schema, webhook_name_schema
+from service.api.converters import (
+    BackupId,
+    Name,
+    ServerId,
+    WebhookName,
+    backup_id_schema,
+    id_schema,
+    name_schema,
+    webhook_name_schema,
+)
 from service.operations.context import Context
 from service.operations.visibility import require_server
 from service.web import hooks, problems, reference, routes
@@ -39,6 +61,7 @@ def create_app(context: Context) -> Flask:
     app.url_map.converters["id"] = ServerId
     app.url_map.converters["name"] = Name
     app.url_map.converters["webhook"] = WebhookName
+    app.url_map.converters["backup"] = BackupId
     app.extensions["gameserver"] = context
     problems.register(app)
     _register_routes(app, context)
@@ -57,12 +80,13 @@ def _register_routes(app: Flask, context: Context) -> None:
     api.register_converter(ServerId, id_schema)
     api.register_converter(Name, name_schema)
     api.register_converter(WebhookName, webhook_name_schema)
+    api.register_converter(BackupId, backup_id_schema)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     api.spec.components.schema("ProblemAnswer", schema=ProblemAnswer)
     # The ports share the blueprint of the servers.
     modules = (
         *(health, servers, ports, files, disks, games),
-        *(operations, events, schedules, webhooks_api, tokens_api),
+        *(operations, events, schedules, backups, recovery, webhooks_api, tokens_api),
     )
     for blueprint in dict.fromkeys(module.blueprint for module in modules):
         api.register_blueprint(blueprint)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NoReturn
 
+from service.backups.records import KIND as BACKUPS
+from service.backups.records import BackupStore
 from service.configfile import unknown
 from service.errors import OperationFailed, StartupError
 from service.events.reader import EventReader
@@ -56,6 +58,7 @@ def build_context(
         records=records or _no_records,
         events=None if records is None else EventReader(records(EVENTS)),
         webhooks=webhooks,
+        backup_watch=None if records is None else BackupStore(records(BACKUPS)).watch(),
     )
 
 

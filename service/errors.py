@@ -203,6 +203,33 @@ class ObjectMissing(Problem):
     )
 
 
+class BackupLocked(Problem):
+    slug = "backup-locked"
+    status = 409
+    title = "The backup is locked"
+    explanation = "Somebody has locked it so that it stays. Unlock it first."
+
+
+class BackupsNotPossible(Problem):
+    slug = "backups-not-possible"
+    status = 409
+    title = "This server cannot be backed up"
+    explanation = (
+        "The operator has no store for backups, and the storage of the server's disk cannot make snapshots. One of "
+        "them is needed: see Backups in docs/operations.md."
+    )
+
+
+class TooManyBackups(Problem):
+    slug = "too-many-backups"
+    status = 429
+    title = "There are too many backups of this server"
+    explanation = (
+        "One is being made, two were created within 10 minutes, or the server has as many as it may and none of them "
+        "may go. `detail` says which; with `Retry-After`, waiting helps."
+    )
+
+
 class ReleaseMissing(Problem):
     slug = "release-missing"
     status = 409
@@ -318,6 +345,27 @@ class OperationInProgress(Problem):
     title = "Another operation on this server is in progress"
     explanation = _TRY_AGAIN
     default_retry_after = 1
+
+
+class BackupNotFound(Problem):
+    slug = "backup-not-found"
+    status = 404
+    title = "There is no such backup"
+    explanation = "There is no backup with this id, or your token may not see it."
+
+
+class BackupNotUsable(Problem):
+    slug = "backup-not-usable"
+    status = 409
+    title = "The backup cannot be restored"
+    explanation = "It is not finished, has failed, or is being deleted. `detail` says which."
+
+
+class NothingToUndo(Problem):
+    slug = "nothing-to-undo"
+    status = 409
+    title = "There is no restore to undo"
+    explanation = "The world of before a restore is kept for some days. Afterwards the restore cannot be undone."
 
 
 class IdempotencyKeyReused(Problem):

@@ -6,7 +6,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class Settings:
     tests.
 
     `backup_store` says where backups are stored, without secrets, as the Jobs' program reads it (backup/backup_job);
-    None if there is no store. `backup_gb_per_server` 0 means no limit, and `backup_proof_days` 0 no proofs.
+    None if there is no store. `backup_job_resources` are those of a Job's container. `backup_gb_per_server` 0 means no
+    limit, and `backup_proof_days` 0 no proofs.
     """
 
     port: int = 8080
@@ -84,6 +85,9 @@ class Settings:
     backup_namespace: str = ""
     backup_image: str = ""
     backup_image_pull_secrets: tuple[str, ...] = ()
+    backup_job_resources: Mapping[str, Any] = field(
+        default_factory=lambda: {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
+    )
     backup_recovery_secret: str = ""
     backup_snapshot_class: str = ""
     backup_keep: Keep = Keep()
@@ -176,6 +180,8 @@ class Settings:
             backup_namespace=namespace("BACKUP_NAMESPACE", default.backup_namespace),
             backup_image=text("BACKUP_IMAGE", default.backup_image),
             backup_image_pull_secrets=tuple(filter(None, text("BACKUP_IMAGE_PULL_SECRETS", "").split(","))),
+            backup_job_resources=_object("BACKUP_JOB_RESOURCES", text("BACKUP_JOB_RESOURCES", ""))
+            or default.backup_job_resources,
             backup_recovery_secret=text("BACKUP_RECOVERY_SECRET", default.backup_recovery_secret),
             backup_snapshot_class=text("BACKUP_SNAPSHOT_CLASS", default.backup_snapshot_class),
             backup_keep=_keep(text("BACKUP_KEEP", "")),
@@ -203,6 +209,10 @@ class Settings:
             raise StartupError(f"IDLE_STOP_MIN={shortest} is larger than IDLE_STOP_MAX={longest}")
         if idle and not shortest <= idle <= longest:
             raise StartupError(f"IDLE_STOP_DEFAULT={idle}: must be 0, or from {shortest} to {longest}")
+        if settings.backup_store:
+            for name in ("BACKUP_IMAGE", "BACKUP_NAMESPACE", "BACKUP_RECOVERY_SECRET"):
+                if not text(name, ""):
+                    raise StartupError(f"{name} is needed with a BACKUP_STORE")
         if settings.log_level not in ("debug", "info", "warning", "error"):
             raise StartupError(f"LOG_LEVEL={settings.log_level!r}: must be debug, info, warning or error")
         if settings.log_format not in ("json", "console"):
@@ -211,29 +221,30 @@ class Settings:
 
 
 def _store(text: str) -> Mapping[str, Any] | None:
-    if not text:
-        return None
-    try:
-        store = json.loads(text)
-    except ValueError as error:
-        raise StartupError(f"BACKUP_STORE: must be JSON: {error}") from error
-    if not isinstance(store, dict) or store.get("kind") not in ("s3", "sftp", "folder"):
+    store = _object("BACKUP_STORE", text)
+    if store and store.get("kind") not in ("s3", "sftp", "folder"):
         raise StartupError("BACKUP_STORE: must be a JSON object with `kind` s3, sftp or folder")
-    return store
+    return store or None
+
+
+def _object(name: str, text: str) -> Mapping[str, Any]:
+    """The JSON object in a variable; {} if it is empty."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError as error:
+        raise StartupError(f"{name}: must be JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise StartupError(f"{name}: must be a JSON object")
+    return value
 
 
 def _keep(text: str) -> Keep:
-    if not text:
-        return Keep()
-    try:
-        numbers = json.loads(text)
-        names = {field.name for field in fields(Keep)}
-        if not isinstance(numbers, dict) or not set(numbers) <= names:
-            raise ValueError(f"it has other fields than {', '.join(sorted(names))}")
-        if any(type(number) is not int or not 0 <= number <= 1000 for number in numbers.values()):
-            raise ValueError("its numbers are from 0 to 1000")
-    except ValueError as error:
-        raise StartupError(f"BACKUP_KEEP: must be a JSON object: {error}") from error
+    numbers = _object("BACKUP_KEEP", text)
+    names = {one.name for one in fields(Keep)}
+    if not set(numbers) <= names:
+        raise StartupError(f"BACKUP_KEEP: it has other fields than {', '.join(sorted(names))}")
+    if any(type(number) is not int or not 0 <= number <= 1000 for number in numbers.values()):
+        raise StartupError("BACKUP_KEEP: its numbers are from 0 to 1000")
     return Keep(**numbers)
 
 

@@ -48,6 +48,8 @@ _ACTIONS = (
     "files",
     "disk:erase",
     *_LATER,
+    # In no bundle: who has it installs any values.
+    "recover",
 )
 BUNDLES = {
     "read": frozenset({"server:read"}),

@@ -32,6 +32,11 @@ class Places:
         return self.root / "run/gameserver/recovery/password"
 
     @property
+    def token(self) -> Path:
+        """The token for the API, in the Job that brings all servers back alone."""
+        return self.root / "run/gameserver/api/token"
+
+    @property
     def store(self) -> Path:
         """The folder of the store's credentials."""
         return self.root / "run/gameserver/store"

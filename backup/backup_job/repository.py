@@ -306,27 +306,23 @@ def catalogued(store: Store, places: Places) -> list[dict[str, Any]]:
     return [_read(repository, snapshot, _ABOUT) for snapshot in newest.values()]
 
 
-def newest(store: Store, uid: str, places: Places) -> tuple[restic.Snapshot, dict[str, Any]] | None:
-    """A server's newest backup in the store, with the settings in it; None if there is none. With the recovery key.
+def stored_backups(store: Store, uid: str, places: Places) -> list[restic.Snapshot]:
+    """A server's backups in the store, the oldest first. With the recovery key.
 
     Raises:
         JobFailed: as for restic.run.
     """
-    repository = restic.repository(store, uid, places, places.recovery)
-    backups = [
-        snapshot for snapshot in restic.snapshots(repository) if any(tag.startswith("backup=") for tag in snapshot.tags)
-    ]
-    return (backups[-1], _read(repository, backups[-1].id, _SETTINGS)) if backups else None
+    snapshots = restic.snapshots(restic.repository(store, uid, places, places.recovery))
+    return [snapshot for snapshot in snapshots if any(tag.startswith("backup=") for tag in snapshot.tags)]
 
 
-def add_key(store: Store, uid: str, places: Places, key: Path) -> None:
-    """Let the password in the file `key` open a server's repository. With the recovery key.
+def stored_settings(store: Store, uid: str, snapshot: str, places: Places) -> dict[str, Any]:
+    """The values of the server's release when this backup was made. With the recovery key.
 
     Raises:
         JobFailed: as for restic.run.
     """
-    if _refusal(restic.repository(store, uid, places, key)) is not None:
-        _add_keys(restic.repository(store, uid, places, places.recovery), [key])
+    return _read(restic.repository(store, uid, places, places.recovery), snapshot, _SETTINGS)
 
 
 def _store(request: Request) -> Store:

@@ -56,6 +56,7 @@ class Request:
     Attributes:
         command: Its word, as in `lay-out`.
         store: The store.
+        api: The address of the API, as in `http://api.gameserver-system.svc`.
         uid: The server's uid: the name of its repository.
         about: What the catalogue says of the server: id, customer, game.
         backup: The backup's id.
@@ -74,6 +75,7 @@ class Request:
 
     command: str
     store: Store | None = None
+    api: str = ""
     uid: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
     backup: str = ""
@@ -224,6 +226,7 @@ _id = _text(_SNAPSHOT)
 
 _READERS: dict[str, Callable[[str, Any], Any]] = {
     "store": _store,
+    "api": _text(_ENDPOINT),
     "uid": _name,
     "about": _mapping,
     "backup": _name,
@@ -252,7 +255,7 @@ _COMMANDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "backup": (_WHICH | {"backup", "settings", "source"}, frozenset({"first_pass"})),
     "forget": (_WHICH | {"snapshots"}, frozenset({"backups", "erase"})),
     "settings": (_WHICH | {"snapshot"}, frozenset()),
-    "recover": (frozenset({"store"}), frozenset()),
+    "recover": (frozenset({"store", "api"}), frozenset()),
     "inspect": (frozenset(), frozenset({"store", "uid", "snapshot", "source", "paths"})),
     "lay-out": (
         frozenset({"operation", "to"}),

@@ -1,4 +1,4 @@
-"""The URL converters for server ids, and for the names of schedules and webhooks."""
+"""The URL converters for the ids of servers and backups, and for the names of schedules and webhooks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from werkzeug.routing import BaseConverter
 
+from service.backups.records import ID as BACKUP_ID
 from service.schedules.spec import NAME as SCHEDULE_NAME
 from service.servers.names import LARGEST_ID
 from service.tokens import CUSTOMER
@@ -52,6 +53,17 @@ class Name(BaseConverter):
 def name_schema(converter: Any) -> dict[str, Any]:
     """The OpenAPI schema of a schedule's name."""
     return {"type": "string", "pattern": f"^{SCHEDULE_NAME.pattern}$"}
+
+
+class BackupId(BaseConverter):
+    """A backup's id in a path."""
+
+    regex = BACKUP_ID.pattern
+
+
+def backup_id_schema(converter: Any) -> dict[str, Any]:
+    """The OpenAPI schema of a backup's id."""
+    return {"type": "string", "pattern": f"^{BACKUP_ID.pattern}$"}
 
 
 class WebhookName(BaseConverter):

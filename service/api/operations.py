@@ -33,9 +33,8 @@ def bulk_servers(body: dict[str, Any], headers: dict[str, Any]) -> Any:
     same request gives the same operation for at least a day.
     """
     operation = bulk.accept(context(), caller(), body, headers["key"])
-    note(operation=operation.id, bulk=operation.action)
-    location = url_for("operations.get_operation", operation=operation.id)
-    return _answer(operation), 202, {"Location": location}
+    note(bulk=operation.action)
+    return accepted(operation)
 
 
 @blueprint.route("/operation/", methods=["GET"])
@@ -59,7 +58,7 @@ def get_operation(query: dict[str, Any], operation: str) -> Any:
     """Get an operation: how far it is, and what has become of each of its servers"""
     found = bulk.require_operation(context(), caller(), operation)
     if query["wait"] is None or found.ended or draining.is_set():
-        return _answer(found)
+        return operation_answer(found)
     require_room()
     operations = context().operations
 
@@ -68,7 +67,7 @@ def get_operation(query: dict[str, Any], operation: str) -> Any:
         return known is not None and known.ended
 
     def answer() -> Any:
-        return _answer(bulk.require_operation(context(), caller(), operation))
+        return operation_answer(bulk.require_operation(context(), caller(), operation))
 
     return parked(ready, answer, query["wait"])
 
@@ -84,11 +83,18 @@ def cancel_operation(operation: str) -> Any:
     is.
     """
     note(operation=operation if ID.fullmatch(operation) else "")
-    return _answer(bulk.cancel(context(), caller(), operation))
+    return operation_answer(bulk.cancel(context(), caller(), operation))
 
 
-def _answer(operation: Operation) -> Response:
-    """An operation in the shape of schemas.OperationAnswer."""
+def accepted(operation: Operation) -> tuple[Response, int, dict[str, str]]:
+    """The answer to a call that an operation carries out: the operation, and where to ask how far it is."""
+    note(operation=operation.id)
+    location = url_for("operations.get_operation", operation=operation.id)
+    return operation_answer(operation), 202, {"Location": location}
+
+
+def operation_answer(operation: Operation) -> Response:
+    """The answer in the shape of schemas.OperationAnswer."""
     servers = bulk.servers_of(context(), operation)
     fields = [{"id": server.id, "outcome": server.outcome, "reason": server.reason} for server in servers]
     # What the operation itself says of its progress is some seconds old.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import marshmallow as ma
 from flask import current_app
 from marshmallow import fields, validate
 
+from service.backups.records import ID as BACKUP_ID
 from service.operations.operation import ACTIONS, OUTCOMES, WHEN
 from service.operations.operation import STATES as OPERATION_STATES
 from service.servers.idle import KEEPERS
@@ -52,6 +54,48 @@ _IDLE_MINUTES: dict[str, Any] = {
 }
 
 
+class BackupKeep(Schema):
+    """How many backups that schedules make stay."""
+
+    last = WholeNumber(load_default=0, validate=validate.Range(min=0, error="must not be negative"))
+    hourly = WholeNumber(load_default=0, validate=validate.Range(min=0, error="must not be negative"))
+    daily = WholeNumber(load_default=0, validate=validate.Range(min=0, error="must not be negative"))
+    weekly = WholeNumber(load_default=0, validate=validate.Range(min=0, error="must not be negative"))
+
+    @ma.validates_schema
+    def check_sum(self, data: Mapping[str, int], **more: Any) -> None:
+        """At least one stays, and no more than a server may have."""
+        most = current_app.extensions["gameserver"].settings.backups_per_server
+        if not 1 <= sum(data.values()) <= most:
+            raise ma.ValidationError(f"must keep from 1 to {most} in all")
+
+
+_KEEP: dict[str, Any] = {
+    "allow_none": True,
+    "error_messages": {"type": "must be an object"},
+    "metadata": {
+        "description": "How many of the backups that schedules make stay: the newest, and the newest of each of so "
+        "many hours, days and weeks. null: the operator's default."
+    },
+}
+
+
+class WorldSource(Schema):
+    """Where the world of a new server comes from: another server, or a backup."""
+
+    server = WholeNumber(validate=validate.Range(1, LARGEST_ID, error="must be a server's id"))
+    backup = Text(
+        validate=validate.Regexp(rf"{BACKUP_ID.pattern}\Z", error="must be a backup's id"),
+        metadata={"pattern": f"^{BACKUP_ID.pattern}$"},
+    )
+
+    @ma.validates_schema
+    def check_one(self, data: Mapping[str, Any], **more: Any) -> None:
+        """It is one of both."""
+        if len(data) != 1:
+            raise ma.ValidationError("must have either `server` or `backup`")
+
+
 class CreateServer(Schema):
     ram_gb = WholeNumber(required=True, validate=_check_size("ram_gb"))
     disk_gb = WholeNumber(required=True, validate=_check_size("disk_gb"))
@@ -62,6 +106,14 @@ class CreateServer(Schema):
     customer = Text(load_default=None, validate=check_customer, metadata={"pattern": f"^{CUSTOMER.pattern}$"})
     disk = Text(load_default=None, validate=one_of("reuse", "erase"))
     idle_stop_minutes = WholeNumber(**_IDLE_MINUTES)
+    backup_keep = fields.Nested(BackupKeep, **_KEEP)
+    from_ = fields.Nested(
+        WorldSource,
+        data_key="from",
+        attribute="from",
+        error_messages={"null": "must not be null", "type": "must be an object"},
+        metadata={"description": "The server or the backup that its world comes from."},
+    )
 
 
 class UpdateServer(Schema):
@@ -71,6 +123,7 @@ class UpdateServer(Schema):
         metadata={"description": "Only those that you send change. null resets one to the game's default."}
     )
     idle_stop_minutes = WholeNumber(**_IDLE_MINUTES)
+    backup_keep = fields.Nested(BackupKeep, **_KEEP)
 
 
 _LONGEST_REASON = 500
@@ -96,6 +149,11 @@ class SuspendServer(Schema):
 
 class DeleteQuery(Schema):
     disk = Text(load_default="keep", validate=one_of("keep", "erase"))
+    backups = Text(
+        load_default="keep",
+        validate=one_of("keep", "erase"),
+        metadata={"description": "`erase`: delete all its backups, locked ones too. Only with `disk=erase`."},
+    )
 
 
 class ListQuery(Schema):
@@ -210,6 +268,13 @@ class WaitingOperation(Schema):
     step = fields.String(required=True)
 
 
+class KeptBackups(Schema):
+    last = fields.Integer(required=True)
+    hourly = fields.Integer(required=True)
+    daily = fields.Integer(required=True)
+    weekly = fields.Integer(required=True)
+
+
 class Server(Schema):
     id = fields.Integer(required=True)
     game = fields.String(required=True, allow_none=True)
@@ -232,6 +297,9 @@ class Server(Schema):
     )
     notes = fields.List(fields.Nested(Note), required=True)
     idle_stop_minutes = fields.Integer(required=True, allow_none=True, metadata={"description": "Null for never."})
+    backup_keep = fields.Nested(
+        KeptBackups, required=True, allow_none=True, metadata={"description": "Null for the operator's default."}
+    )
     idle = fields.Nested(
         Idle,
         required=True,
@@ -389,6 +457,7 @@ class OperationServer(Schema):
 class ListedOperation(Schema):
     id = fields.String(required=True)
     action = fields.String(required=True)
+    backup = fields.String(metadata={"description": "The backup that it makes, restores or deletes."})
     when = fields.String(required=True)
     state = fields.String(required=True, validate=one_of(*OPERATION_STATES))
     step = fields.String(required=True, allow_none=True)

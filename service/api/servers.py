@@ -10,10 +10,12 @@ from service import errors
 from service.access import Subject
 from service.api import schemas
 from service.api.context import caller, context, target
+from service.api.operations import accepted
 from service.api.states import require_room_to_wait, started, state_now
 from service.operations import power
 from service.operations.addresses import endpoint_of
 from service.operations.change import change
+from service.operations.clone import clone
 from service.operations.create import create
 from service.operations.delete import delete
 from service.operations.idle import can_be_asked
@@ -73,10 +75,12 @@ def list_servers(query: dict[str, Any]) -> Response:
 @access("server:create", Subject.NEW, audited=True)
 @blueprint.arguments(schemas.CreateServer)
 @blueprint.arguments(schemas.WaitQuery, location="query")
+@blueprint.arguments(schemas.IdempotencyHeaders, location="headers")
 @blueprint.response(201, schemas.Started)
 @blueprint.alt_response(
     200, schema=schemas.Started, description="The server already existed; or it does not run yet, and the time is over"
 )
+@blueprint.alt_response(202, schema=schemas.OperationAnswer, description="With `from`: its world is being brought")
 @problems(
     *WRITE_PROBLEMS,
     errors.ServerExists,
@@ -87,12 +91,19 @@ def list_servers(query: dict[str, Any]) -> Response:
     errors.DiskCannotShrink,
     errors.DiskCannotGrow,
     errors.Suspended,
+    errors.BackupNotUsable,
+    errors.IdempotencyKeyReused,
 )
-def create_server(body: dict[str, Any], query: dict[str, Any], id: int) -> Any:
+def create_server(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any], id: int) -> Any:
     """Create a server
 
-    Sending the same request again changes nothing, even if the server has been stopped since.
+    Sending the same request again changes nothing, even if the server has been stopped since. With `from`, the answer
+    is an operation, and the server starts when it has its world.
     """
+    if "from" in body:
+        if query["wait"]:
+            raise errors.InvalidRequest(errors={"wait": ["does not go with `from`: wait for the operation"]})
+        return accepted(clone(context(), caller(), id, body, headers["key"]))
     require_room_to_wait(query)
     created = create(context(), caller(), id, body)
     return started(query, id, 201 if created else 200)
@@ -130,9 +141,13 @@ def update_server(body: dict[str, Any], id: int) -> dict[str, Any]:
 def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
     """Delete a server; its disk is kept unless `disk=erase`
 
-    This works on a kept disk too. It answers 404 only if there is neither a server nor a kept disk.
+    This works on a kept disk too. It answers 404 only if there is neither a server nor a kept disk. Its backups stay
+    for some days, unless `backups=erase`.
     """
-    delete(context(), caller(), id, erase=query["disk"] == "erase")
+    erase, erase_backups = query["disk"] == "erase", query["backups"] == "erase"
+    if erase_backups and not erase:
+        raise errors.InvalidRequest(errors={"backups": ["can be erase only with disk=erase"]})
+    delete(context(), caller(), id, erase=erase, erase_backups=erase_backups)
     return _SUCCESS
 
 
@@ -220,6 +235,7 @@ def _server_fields(objects: Objects, spec: ServerSpec | None, now: state.State) 
         "operation": vars(waits) if (waits := waiting_operation(objects)) else None,
         "notes": [vars(note) for note in notes_of(objects)],
         "idle_stop_minutes": (spec.idle_stop_minutes or None) if spec else None,
+        "backup_keep": vars(spec.backup_keep) if spec and spec.backup_keep else None,
         "idle": idle_of(objects, spec, now, can_be_asked(context(), spec)),
         "host": ports["primary"]["host"] if "primary" in ports else None,
         "ports": ports,

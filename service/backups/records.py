@@ -6,6 +6,7 @@ backup has a key of its own, its id. All texts are JSON.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -115,18 +116,24 @@ class Repository:
         pruned_at: When it was last pruned, or None.
         checked_at: When its structure was last found whole, or None.
         fault: What the last check or prune found wrong, or None.
+        fault_since, fault_at: When that was found first, and last (RFC 3339), or None.
         stored_bytes: The packed size of all its backups, or None.
-        proof: What the last proof said: `at`, `backup`, and why it was postponed or what it found; {} before the first.
-        unlisted: Ids that restic has and no backup here: to be forgotten by the next prune.
+        proof: What proofs said; see `backups/tasks.py`. {} before the first.
+        unlisted: What the next prune forgets: restic's ids of backups that are deleted, and the ids of backups that may
+            have been stored although nobody knows restic's.
+        task: What the controller is doing for it now (`controller/keep.py`), written before it begins; {} for nothing.
     """
 
     made: str | None = None
     pruned_at: str | None = None
     checked_at: str | None = None
     fault: str | None = None
+    fault_since: str | None = None
+    fault_at: str | None = None
     stored_bytes: int | None = None
     proof: Mapping[str, Any] = field(default_factory=dict)
     unlisted: tuple[str, ...] = ()
+    task: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,7 @@ class ServerBackups:
     Attributes:
         uid, id, customer, game: The server.
         deleted: When the server was deleted (RFC 3339), or None.
+        erase: Whether somebody has asked to erase all of them once the server is deleted.
         repository: Its repository.
         backups: Its backups, oldest first.
         befores: Worlds of before restores, oldest first.
@@ -165,6 +173,7 @@ class ServerBackups:
     customer: str
     game: str = ""
     deleted: str | None = None
+    erase: bool = False
     repository: Repository = Repository()
     backups: tuple[Backup, ...] = ()
     befores: tuple[Before, ...] = ()
@@ -190,6 +199,11 @@ Change = Callable[[ServerBackups], ServerBackups]
 def new_id() -> str:
     """An id for a backup."""
     return f"b-{secrets.token_hex(10)}"
+
+
+def id_of(operation: str) -> str:
+    """The id of the backup that this operation makes."""
+    return f"b-{hashlib.sha256(operation.encode()).hexdigest()[:20]}"
 
 
 class BackupStore:
@@ -279,12 +293,18 @@ class BackupWatch:
         """What is kept of all servers, some moments old, by uid."""
         return [server_backups(record) for record in self._watch.all()]
 
+    def of_backup(self, id: str) -> ServerBackups | None:
+        """What is kept of the server that this is a backup of, some moments old; None if nothing is known."""
+        return next((server_backups(record) for record in self._watch.all() if id in record.data), None)
+
 
 # -- as texts -----------------------------------------------------------------------------------------------
 
 
 def _texts(kept: ServerBackups) -> dict[str, str]:
-    server = {"id": kept.id, "customer": kept.customer, "game": kept.game, "deleted": kept.deleted}
+    server: dict[str, Any] = {"id": kept.id, "customer": kept.customer, "game": kept.game, "deleted": kept.deleted}
+    if kept.erase:
+        server["erase"] = True
     texts = {"server": _json(server), "repository": _json(asdict(kept.repository))}
     if kept.befores:
         texts["befores"] = _json([asdict(before) for before in kept.befores])
@@ -302,6 +322,7 @@ def server_backups(record: Record) -> ServerBackups:
         customer=str(server.get("customer") or ""),
         game=str(server.get("game") or ""),
         deleted=server.get("deleted") or None,
+        erase=server.get("erase") is True,
         repository=_made(Repository, _mapping(record, "repository")) or Repository(),
     )
     befores = _value(record, "befores") or []

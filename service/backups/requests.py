@@ -22,7 +22,6 @@ WORLD, SOURCE = "/world", "/source"
 """Where the server's disk is in a Job's pod, and where a copy of a snapshot of it is."""
 SHORT_SECONDS = 900
 """The deadline of what moves no customer's data."""
-_RESOURCES: Mapping[str, Any] = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
 
 
 @dataclass(frozen=True)
@@ -304,7 +303,7 @@ def _job(
         pull_secrets=settings.backup_image_pull_secrets,
         node=disk.node,
         pod=disk.pod or {},
-        resources=_RESOURCES,
+        resources=settings.backup_job_resources,
     )
     if not stored:
         return spec
@@ -316,7 +315,7 @@ def _with_store(settings: Settings, spec: JobSpec) -> JobSpec:
     return replace(
         spec,
         pull_secrets=settings.backup_image_pull_secrets,
-        resources=_RESOURCES,
+        resources=settings.backup_job_resources,
         store_secret=settings.backup_store_secret,
         store_claim=settings.backup_store_claim,
     )

@@ -17,6 +17,7 @@ from contextlib import suppress
 
 from service.backups.jobs import (
     LABEL,
+    OPERATION_LABEL,
     JobSpec,
     JobState,
     job,
@@ -40,11 +41,13 @@ class JobRunner:
     Args:
         kube: The Kubernetes client.
         servers_namespace: The servers' namespace, which has their keys.
+        backup_namespace: The backups' namespace; "" without a store.
     """
 
-    def __init__(self, kube: Kube, servers_namespace: str) -> None:
+    def __init__(self, kube: Kube, servers_namespace: str, backup_namespace: str) -> None:
         self._kube = kube
         self._servers_namespace = servers_namespace
+        self._backup_namespace = backup_namespace
 
     def run(self, spec: JobSpec) -> JobState:
         """Create the Job unless it is there, and return what has become of it. It can be called again and again.
@@ -78,12 +81,30 @@ class JobRunner:
         return self._state(spec, self._kube.get(self._job(spec)))
 
     def remove(self, spec: JobSpec) -> bool:
-        """Delete the Job with its pod and Secret; returns whether it is gone already."""
-        found = self._kube.get(self._job(spec))
-        if found is None:
-            return True
-        self._kube.delete(self._job(spec), uid=found["metadata"]["uid"])
-        return False
+        """Delete the Job with its pod and Secrets; returns whether it and its pod are gone already."""
+        if (found := self._kube.get(self._job(spec))) is not None:
+            self._delete(spec.namespace, found)
+        return found is None and not self._pods(spec)
+
+    def remove_all(self, operation: str) -> bool:
+        """Delete all Jobs of an operation; returns whether they and their pods are gone already."""
+        left = 0
+        for namespace in filter(None, (self._servers_namespace, self._backup_namespace)):
+            selector = f"{OPERATION_LABEL}={operation}"
+            found = self._kube.all(path(_BATCH, namespace, "jobs"), labelSelector=selector)
+            for each in found:
+                self._delete(namespace, each)
+            left += len(found) + len(self._kube.all(path("v1", namespace, "pods"), labelSelector=selector))
+        return not left
+
+    def _delete(self, namespace: str, found: Object) -> None:
+        with suppress(Conflict):
+            name, uid = found["metadata"]["name"], found["metadata"]["uid"]
+            self._kube.delete(path(_BATCH, namespace, "jobs", name), uid=uid)
+
+    def has_key(self, uid: str) -> bool:
+        """Whether there is a password of the server's repository."""
+        return self._kube.get(path("v1", self._servers_namespace, "secrets", key_name(uid)), metadata=True) is not None
 
     def key(self, uid: str) -> str:
         """The name of the Secret with the password of the server's repository; it is made if there is none."""
@@ -113,8 +134,11 @@ class JobRunner:
     def _state(self, spec: JobSpec, found: Object | None) -> JobState:
         if found is None:
             return job_state(None, [])
+        return job_state(found, self._pods(spec))
+
+    def _pods(self, spec: JobSpec) -> list[Object]:
         selector = f"batch.kubernetes.io/job-name={spec.name}"
-        return job_state(found, self._kube.all(path("v1", spec.namespace, "pods"), labelSelector=selector))
+        return self._kube.all(path("v1", spec.namespace, "pods"), labelSelector=selector)
 
     @staticmethod
     def _job(spec: JobSpec) -> str:

@@ -17,6 +17,7 @@ Rights that this needs:
         nodes                                   list
         persistentvolumes                       get
         storageclasses (storage.k8s.io)         get
+        volumesnapshotclasses (snapshot.storage.k8s.io)  list
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class ClusterReader:
 
     def __init__(self, settings: Settings, kube: Kube | None = None) -> None:
         self._namespace = settings.servers_namespace
+        self._snapshot_class = settings.backup_snapshot_class
         self._kube = kube or Kube()
         self._revisions = Revisions(self._kube, self._namespace)
         self.nodes = Nodes(self._kube)
@@ -253,6 +255,17 @@ class ClusterReader:
                 # A server has begun to use it.
                 return
             raise OperationInProgress from conflict
+
+    def disk_has_snapshots(self, claim: Object) -> bool:
+        """Whether the storage of the claim's volume can make snapshots of it: a CSI driver with a class of them."""
+        name = claim.get("spec", {}).get("volumeName")
+        volume = self.volume(name) if name else None
+        driver = ((volume or {}).get("spec", {}).get("csi") or {}).get("driver")
+        if not driver or self._snapshot_class:
+            return bool(driver)
+        # Kubernetes knows no such classes unless somebody has installed snapshots.
+        classes = self._kube.get("/apis/snapshot.storage.k8s.io/v1/volumesnapshotclasses") or {}
+        return any(each.get("driver") == driver for each in classes.get("items") or [])
 
     def disk_class_expandable(self, claim: Object) -> bool:
         """Whether the claim's StorageClass allows disks to grow."""

@@ -37,7 +37,7 @@ class Save:
         release: The commands that let it go on. To send them twice, or without `hold`, must do no harm.
         check: A command that tells, while the game should hold still, whether it did all the time; None if there is
             none. It may make it hold still again, because `release` follows.
-        seconds: How long `hold` may take in all.
+        seconds: How long `hold` may take in all; all but its last command only a quarter of it.
     """
 
     hold: tuple[Command, ...]

@@ -7,17 +7,24 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 
 from service.assembly import build_context
+from service.backups.runner import JobRunner
+from service.backups.snapshots import VolumeSnapshots
 from service.cluster.reader import ClusterReader
+from service.controller.backup import BackUp, DeleteBackup
 from service.controller.bulk import Bulk
+from service.controller.clone import Clone
 from service.controller.deliver import Deliver
 from service.controller.events import Events
 from service.controller.idle import IdleStop
+from service.controller.keep import Keep
 from service.controller.leader import Leader, Term
 from service.controller.owed import Owed
 from service.controller.part import Part
+from service.controller.restore import Restore, UndoRestore
 from service.controller.schedules import Schedules
 from service.controller.worlds import Machine, Worlds
 from service.errors import StartupError
@@ -25,6 +32,7 @@ from service.files.accounts import SecretAccounts
 from service.helm.releases import HelmReleases
 from service.kube.client import Kube
 from service.kube.leases import Leases
+from service.kube.watch import Watch
 from service.operations.context import Context
 from service.records.store import RecordStore
 from service.settings import Settings
@@ -38,7 +46,28 @@ log = logging.getLogger("service.controller")
 
 def machines_of(context: Context, kube: Kube) -> list[Machine]:
     """How each operation on a server's world is carried out."""
-    return []
+    jobs, snapshots = _jobs(context.settings, kube), _snapshots(context.settings, kube)
+    return [
+        BackUp(context, jobs, snapshots),
+        DeleteBackup(context, snapshots),
+        Restore(context, jobs, snapshots),
+        UndoRestore(context, jobs, snapshots),
+        Clone(context, jobs, snapshots),
+    ]
+
+
+def watches_of(settings: Settings, kube: Kube, wake: Callable[[], None]) -> list[Watch]:
+    """The watches of the Jobs that operations on worlds wait for."""
+    namespaces = filter(None, (settings.servers_namespace, settings.backup_namespace))
+    return [_jobs(settings, kube).watch(namespace, wake) for namespace in namespaces]
+
+
+def _jobs(settings: Settings, kube: Kube) -> JobRunner:
+    return JobRunner(kube, settings.servers_namespace, settings.backup_namespace)
+
+
+def _snapshots(settings: Settings, kube: Kube) -> VolumeSnapshots:
+    return VolumeSnapshots(kube, settings.servers_namespace, settings.backup_snapshot_class)
 
 
 def parts_of(context: Context, kube: Kube, webhooks: SecretWebhooks | None) -> list[Part]:
@@ -50,8 +79,9 @@ def parts_of(context: Context, kube: Kube, webhooks: SecretWebhooks | None) -> l
         Bulk(context, lambda objects: players(objects) == 0),
         Schedules(context, events.add, players),
         idle,
-        Worlds(context, machines_of(context, kube)),
+        Worlds(context, machines_of(context, kube), partial(watches_of, context.settings, kube)),
         Owed(context),
+        Keep(context, _jobs(context.settings, kube), _snapshots(context.settings, kube), events.add),
     ]
     if webhooks is not None and context.events is not None:
         parts.append(Deliver(context.settings, kube, webhooks, context.records(DELIVERIES), context.events))

@@ -27,24 +27,26 @@ from service.errors import (
     Problem,
     SchedulePaused,
     ServerNotFound,
+    TooManyBackups,
     TooManyOperations,
 )
 from service.events.event import Event, event_id
 from service.kube.times import stamp
 from service.kube.types import Object
-from service.operations import power
+from service.operations import backups, power
 from service.operations.context import Context
 from service.operations.schedules import Standing, runs_of, schedules_of
-from service.operations.visibility import require_server
+from service.operations.visibility import Target, require_server
 from service.schedules import runs
 from service.schedules.runs import Run
-from service.schedules.spec import Schedule, Step
+from service.schedules.spec import ACTIONS, Schedule, Step
 from service.servers.accessors import annotation, created_at
 from service.servers.names import SCHEDULE_RUNS, SCHEDULES
 from service.servers.objects import Objects
 from service.servers.spec import server_uid, spec_of_objects
 from service.servers.state import state_of
 from service.telemetry import logs, metrics
+from service.tokens import Token
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,8 @@ CATCH_UP = timedelta(minutes=5)
 RETRY = timedelta(seconds=2)
 """The pause before what could not be written is written again, and before a step is tried again; see LONGEST_RETRY."""
 LONGEST_RETRY = timedelta(seconds=30)
+BACKUP_LOOK = timedelta(seconds=2)
+"""How often a run looks whether its backup is done."""
 LOOK_AGAIN_SECONDS = 300.0
 """How often all schedules are looked at, besides when they are due or change."""
 TOKENS_FOR = timedelta(seconds=5)
@@ -78,6 +82,7 @@ class _Active:
         done: How many steps are done.
         began: When the next step was begun first; None if it was not.
         resume: Until when it waits; None if it does not.
+        backup: The operation that makes its backup; None if it waits for none.
         hindrance: Why the last try of the step did not begin; "" if there was none.
         ending: The outcome and the reason with which it ends, once that is known.
     """
@@ -92,6 +97,7 @@ class _Active:
     done: int = 0
     began: datetime | None = None
     resume: datetime | None = None
+    backup: str | None = None
     hindrance: str = ""
     ending: tuple[str, str | None] | None = None
 
@@ -367,6 +373,9 @@ class Schedules:
             if run.resume is not None and run.step.action == "wait":
                 run.done, run.began, run.resume = run.done + 1, None, None
                 continue
+            if run.backup is not None:
+                self._look_at_backup(run, run.backup, now)
+                continue
             self._do(term, run, now)
 
     def _undisturbed(self, term: Term, run: _Active, objects: Objects | None) -> bool:
@@ -380,6 +389,18 @@ class Schedules:
         except runs.Aborted:
             return False
         return True
+
+    def _look_at_backup(self, run: _Active, id: str, now: datetime) -> None:
+        """Go on if the backup is done; wait on while it is made. This sends no request."""
+        operation = self._context.operations.known(id)
+        if operation is None or not operation.ended:
+            run.resume = now + BACKUP_LOOK
+            return
+        run.backup, run.resume = None, None
+        if operation.state == "done":
+            run.done, run.began, run.hindrance = run.done + 1, None, ""
+        else:
+            run.ending = ("failed", f"The backup has not been made: {operation.reason or operation.state}")
 
     def _do(self, term: Term, run: _Active, now: datetime) -> None:
         """Begin the next step and do it, unless it is a wait."""
@@ -399,11 +420,18 @@ class Schedules:
             # Neither has done anything.
             run.hindrance = problem.detail
             run.resume = self._clock() + _pause(problem)
+        except TooManyBackups as problem:
+            # Waiting helps if one is being made, and not if all are locked.
+            if "Retry-After" in problem.headers:
+                run.hindrance = problem.detail
+                run.resume = self._clock() + _pause(problem)
+            else:
+                run.ending = ("failed", problem.detail)
         except ServerNotFound:
             raise
         except ClusterUnavailable as problem:
-            # Nobody knows whether it was done. A restart at the same time is done only once.
-            if run.step.action == "restart":
+            # Nobody knows whether it was done. A restart at the same time is done only once, and so is a backup.
+            if run.step.action in ("restart", "backup"):
                 run.hindrance = problem.detail
                 run.resume = self._clock() + _pause(problem)
             else:
@@ -411,7 +439,8 @@ class Schedules:
         except Problem as problem:
             run.ending = ("failed", problem.detail)
         else:
-            run.done, run.began, run.hindrance = run.done + 1, None, ""
+            if run.backup is None:
+                run.done, run.began, run.hindrance = run.done + 1, None, ""
 
     def _act(self, run: _Active) -> None:
         """Do a step with the rights that the run has now, by the same verb as the API."""
@@ -421,8 +450,10 @@ class Schedules:
             target = require_server(self._context, caller, run.id, Subject.SERVER)
             if target.uid != run.uid:
                 raise ServerNotFound()
-            caller.require("server:power")
-            if action == "start":
+            caller.require(ACTIONS[action] or "")
+            if action == "backup":
+                run.backup = self._back_up(caller, target, run)
+            elif action == "start":
                 power.start(self._context, caller, target)
             elif action == "stop":
                 power.stop(self._context, target)
@@ -433,6 +464,12 @@ class Schedules:
             raise
         finally:
             logs.audit(token=token, action=f"{action}_server", server=run.id, outcome=outcome, schedule=run.name)
+
+    def _back_up(self, caller: Token, target: Target, run: _Active) -> str:
+        """Accept the backup of this step; returns the id of its operation, which is the same for each try."""
+        key = f"schedule {run.uid} {run.name} {stamp(run.due, micro=True)} {run.done}"
+        request = {"name": run.name, "note": "", "locked": False}
+        return backups.make(self._context, caller, target, request, key, "schedule").id
 
     def _end(self, term: Term, run: _Active, outcome: str, reason: str | None) -> None:
         now = self._clock()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,6 +19,7 @@ from service.controller.leader import Deposed, Term
 from service.errors import ClusterUnavailable, OperationInProgress, Problem, ServerNotFound
 from service.kube.client import Conflict
 from service.kube.times import now
+from service.kube.watch import Watch
 from service.operations.context import Context
 from service.operations.operation import Operation, Progress, Server
 from service.servers.names import OPERATION
@@ -119,19 +120,28 @@ class Worlds:
     Args:
         context: The collaborators of the operations.
         machines: The machines, one for each action.
+        watches: Makes the watches of what the machines wait for; they call what it is called with.
     """
 
-    def __init__(self, context: Context, machines: Sequence[Machine]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        machines: Sequence[Machine],
+        watches: Callable[[Callable[[], None]], Sequence[Watch]] = lambda wake: (),
+    ) -> None:
         self._context = context
         self._machines = {machine.action: machine for machine in machines}
         self._store = context.operations
         self._wake = threading.Event()
         self._watch = self._store.watch(lambda operation, deleted: self._wake.set())
         self._runs: dict[str, _Active] = {}
+        self._watches = watches(self.wake)
 
     def start(self) -> None:
-        """Watch the operations."""
+        """Watch the operations, and what their machines wait for."""
         self._watch.start()
+        for watch in self._watches:
+            watch.start()
 
     def lead(self, term: Term) -> None:
         """Carry the operations out, and go on with those that another controller has left."""
@@ -305,4 +315,4 @@ class _Active:
     def pause(self) -> None:
         """Call the machine again after a moment, which grows."""
         self.tries += 1
-        self.due = time.monotonic() + min(LONGEST_PAUSE, 0.5 * 2.0**self.tries)
+        self.due = time.monotonic() + min(LONGEST_PAUSE, 0.5 * 2.0 ** min(self.tries, 10))

@@ -25,6 +25,12 @@ Type = Literal[
     "deleted",
     "schedule-failed",
     "node-lost",
+    "backup-done",
+    "backup-failed",
+    "backup-suspicious",
+    "restored",
+    "restore-failed",
+    "proof-failed",
     "dropped",
 ]
 TYPES: tuple[str, ...] = get_args(Type)

@@ -144,7 +144,9 @@ class Kube:
             Conflict: The object has another uid or version.
         """
         preconditions = {key: value for key, value in (("uid", uid), ("resourceVersion", version)) if value}
-        self._json("DELETE", path, {}, {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions})
+        # The default of most kinds, but a Job would leave its pods and Secrets behind.
+        options = {"propagationPolicy": "Background", "preconditions": preconditions}
+        self._json("DELETE", path, {}, {"apiVersion": "v1", "kind": "DeleteOptions", **options})
 
     def watch(self, path: str, version: str, *, metadata: bool, seconds: int, **query: str | int) -> Iterator[Object]:
         """Yield the events after `version`, until the server ends the watch after `seconds`.

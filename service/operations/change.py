@@ -1,4 +1,4 @@
-"""Change a server's memory, disk size, options and idle stop."""
+"""Change a server's memory, disk size, options, idle stop and how many backups stay."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
-from service.operations.checks import check_growth, check_options, known_game, require_not_suspended
+from service.operations.checks import check_growth, check_options, keep_of, known_game, require_not_suspended
 from service.operations.context import Context
 from service.operations.visibility import Target
 from service.servers import values
@@ -15,7 +15,7 @@ from service.tokens import Token
 
 
 def change(context: Context, caller: Token, target: Target, request: Mapping[str, Any]) -> bool:
-    """Change the server's sizes, options and idle stop.
+    """Change the server's sizes, options, idle stop and how many backups stay.
 
     Args:
         context: The operation's collaborators.
@@ -55,6 +55,7 @@ def _change_spec(before: ServerSpec, request: Mapping[str, Any]) -> ServerSpec:
         disk_gb=request.get("disk_gb", before.disk_gb),
         options={name: value for name, value in options.items() if value is not None},
         idle_stop_minutes=request.get("idle_stop_minutes", before.idle_stop_minutes) or 0,
+        backup_keep=keep_of(request["backup_keep"]) if "backup_keep" in request else before.backup_keep,
     )
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from service.errors import DiskCannotGrow, DiskCannotShrink, InvalidRequest, Suspended
+from service.errors import DiskCannotGrow, DiskCannotShrink, InvalidRequest, OperationInProgress, Suspended
 from service.games.catalogue import Game
 from service.operations.context import Context
 from service.servers.disks import growth_of
-from service.servers.spec import Suspension
+from service.servers.spec import ServerSpec, Suspension
+from service.settings import Keep
 from service.tokens import Token
+
+RESTORE_SECONDS = 10
+"""When to try again what a restore does not allow."""
 
 
 def require_not_suspended(caller: Token, suspension: Suspension | None) -> None:
@@ -24,11 +28,28 @@ def require_not_suspended(caller: Token, suspension: Suspension | None) -> None:
         raise Suspended(f"The server is suspended{reason}")
 
 
+def require_not_restoring(spec: ServerSpec) -> None:
+    """Raises OperationInProgress, which names the operation, while the server's world is being restored.
+
+    Every verb asks this that would start the game; it asks under the server's Lease, about the values that it changes.
+    """
+    if spec.restoring:
+        raise OperationInProgress(
+            f"The operation {spec.restoring} is restoring the server's world. Try again when it has ended.",
+            retry_after=RESTORE_SECONDS,
+        )
+
+
 def known_game(games: Mapping[str, Game], name: str) -> Game:
     """The game with this name; raises InvalidRequest if there is none."""
     if name not in games:
         raise InvalidRequest(errors={"game": [f"is unknown; expected one of {', '.join(games)}"]})
     return games[name]
+
+
+def keep_of(numbers: Mapping[str, int] | None) -> Keep | None:
+    """How many backups stay, as a request says it; None for the operator's default."""
+    return None if numbers is None else Keep(**numbers)
 
 
 def check_options(game: Game, options: Mapping[str, Any]) -> None:

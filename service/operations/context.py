@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.backups.records import KIND as BACKUPS
-from service.backups.records import BackupStore
+from service.backups.records import BackupStore, BackupWatch
 from service.events.reader import EventReader
 from service.games.catalogue import Game
 from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
@@ -22,7 +22,7 @@ class Context:
     `games` are the games by name. `operator_values` are the chart values from the operator's file. `records(kind)` is
     the store of that kind of record, and `operations` are those that take longer than a call. `events` is the log of
     events; None without records. `webhooks` is None if there is nowhere to keep them. `backups` are the records of
-    backups.
+    backups, and `backup_watch` the same in memory, None without records.
     """
 
     settings: Settings
@@ -35,6 +35,7 @@ class Context:
     records: RecordStores
     events: EventReader | None
     webhooks: Webhooks | None
+    backup_watch: BackupWatch | None = None
     operations: OperationStore = field(init=False)
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,14 @@ from service.errors import (
 )
 from service.kube.times import now
 from service.kube.types import Object
-from service.operations.checks import check_growth, check_options, known_game, require_not_suspended
+from service.operations.checks import (
+    check_growth,
+    check_options,
+    keep_of,
+    known_game,
+    require_not_restoring,
+    require_not_suspended,
+)
 from service.operations.context import Context, erase_disk
 from service.operations.power import ensure_running
 from service.servers import values
@@ -34,6 +41,7 @@ from service.servers.spec import (
     ServerSpec,
     customer_of_claim,
     never_used,
+    restoring_of_claim,
     spec_of_values,
     suspension_of_claim,
     uid_of_values,
@@ -45,6 +53,7 @@ log = logging.getLogger(__name__)
 
 # Kubernetes deletes a claim that no pod uses within this time. A claim in use stays until its pod has ended.
 _ERASE_SECONDS = 3.0
+_MAY_BE_LEFT_OUT = ("idle_stop_minutes", "backup_keep")
 
 
 def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) -> bool:
@@ -69,7 +78,19 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
             with this id, or one that a person restored.
         ReleaseMissing: The server exists, but someone has deleted its release.
         Suspended: The disk is that of a server that was suspended when it was deleted.
+        OperationInProgress: The server exists, and its world is being restored.
     """
+    spec, new = prepared(context, token, id, request)
+    with context.releases.locked(id):
+        objects = context.cluster.server(id)
+        if exists(objects):
+            return _repeat(context, token, objects, spec, new, request.keys())
+        install(context, token, objects, spec, new, request["disk"])
+        return True
+
+
+def prepared(context: Context, token: Token, id: int, request: Mapping[str, Any]) -> tuple[ServerSpec, values.Values]:
+    """The spec and the values of the new server, with a uid of its own; see `create` for what it raises."""
     if not token.reaches(id):
         raise ServerNotFound()
     if request["disk"] == "erase":
@@ -84,6 +105,7 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
         customer=_customer_of(token, request["customer"]),
         rcon=request["rcon"],
         idle_stop_minutes=request.get("idle_stop_minutes", context.settings.idle_stop_default) or 0,
+        backup_keep=keep_of(request.get("backup_keep")),
     )
     if game.eula and game.name not in context.settings.accepted_eulas:
         raise EulaNotAccepted(
@@ -92,20 +114,29 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
         )
     rendered = values.values_of(id, spec, game.render(id, spec, new=True), context.operator_values)
     new = values.reachable(values.started(rendered, request["start"]), context.settings.external_host)
-    new = values.with_uid(new, str(uuid.uuid4()))
-    with context.releases.locked(id):
-        objects = context.cluster.server(id)
-        if exists(objects):
-            return _repeat(context, token, objects, spec, new, "idle_stop_minutes" in request)
-        reused = _settle_disk(context, token, objects, spec, request["disk"])
-        # An operator may have removed an earlier server by hand. Its SFTP account must not reach this server's files.
-        context.accounts.remove(id)
-        try:
-            context.releases.install(id, new)
-        except NoNodePortLeft:
-            _undo(context, id, reused)
-            raise
-        return True
+    return spec, values.with_uid(new, str(uuid.uuid4()))
+
+
+def install(
+    context: Context, token: Token, objects: Objects, spec: ServerSpec, new: values.Values, disk: str | None
+) -> None:
+    """Install a server that does not exist; see `create` for what it raises. The calling thread must hold its Lease.
+
+    Args:
+        context, token: As for `create`.
+        objects: What there is under the id: perhaps a kept disk.
+        spec, new: The new server, as `prepared` returns it.
+        disk: What is to become of a kept disk.
+    """
+    id = objects.id
+    reused = _settle_disk(context, token, objects, spec, disk)
+    # An operator may have removed an earlier server by hand. Its SFTP account must not reach this server's files.
+    context.accounts.remove(id)
+    try:
+        context.releases.install(id, new)
+    except NoNodePortLeft:
+        _undo(context, id, reused)
+        raise
 
 
 def _customer_of(token: Token, requested: str | None) -> str:
@@ -116,24 +147,17 @@ def _customer_of(token: Token, requested: str | None) -> str:
 
 
 def _repeat(
-    context: Context, token: Token, objects: Objects, spec: ServerSpec, new: values.Values, names_idle: bool
+    context: Context, token: Token, objects: Objects, spec: ServerSpec, new: values.Values, named: Set[str]
 ) -> bool:
-    """Handle a create of a server that exists; returns whether this call completed an earlier, failed create.
-
-    A request that does not name `idle_stop_minutes` (`names_idle`) got the operator's default, which may have changed.
-    """
+    """Handle a create of a server that exists; returns whether this call completed an earlier, failed create."""
     current = context.releases.current(objects.id)
     if current is None:
         raise ReleaseMissing
     existing = spec_of_values(current)
     if not token.may_see(existing.customer, objects.id):
         raise ServerNotFound()
-    spec = spec if names_idle else replace(spec, idle_stop_minutes=existing.idle_stop_minutes)
-    if different := existing.difference(spec):
-        raise ServerExists(
-            f"Server {objects.id} already exists and differs in {', '.join(different)}. Change or delete it.",
-            errors={field: ["differs from the existing server"] for field in different},
-        )
+    require_same(objects.id, existing, spec, named)
+    require_not_restoring(existing)
     statuses = {release.get("labels", {}).get("status") for release in objects.releases}
     complete = bool(statuses & {"deployed", "superseded"})
     if complete and values.runs(current) and existing.suspended is None:
@@ -145,6 +169,19 @@ def _repeat(
     stays = complete or existing.suspended is not None
     changed = context.releases.change(objects.id, lambda current: current if stays else new)
     return changed and not complete
+
+
+def require_same(id: int, existing: ServerSpec, spec: ServerSpec, named: Set[str]) -> None:
+    """Raises ServerExists, which names the fields, if the existing server differs from the one to create.
+
+    What a request may leave out and does not name (`named`) is the operator's default, or was changed since.
+    """
+    spec = replace(spec, **{name: getattr(existing, name) for name in _MAY_BE_LEFT_OUT if name not in named})
+    if different := existing.difference(spec):
+        raise ServerExists(
+            f"Server {id} already exists and differs in {', '.join(different)}. Change or delete it.",
+            errors={field: ["differs from the existing server"] for field in different},
+        )
 
 
 def _undo(context: Context, id: int, reused: bool) -> None:
@@ -168,9 +205,9 @@ def _settle_disk(context: Context, token: Token, objects: Objects, spec: ServerS
     claim = objects.claim
     if claim is None:
         return False
-    if never_used(claim):
+    if never_used(claim) or _clone_has_failed(context, claim):
         # The disk holds nothing, and has the size and storage class of a server that no longer exists.
-        _erase_and_wait(context, objects.id, unless_used=True)
+        _erase_and_wait(context, objects.id, unless_used=never_used(claim))
         return False
     if not token.may_see(customer_of_claim(claim), objects.id):
         raise ServerNotFound("The kept disk with this id belongs to another customer.")
@@ -197,6 +234,13 @@ def _settle_disk(context: Context, token: Token, objects: Objects, spec: ServerS
         )
     _erase_and_wait(context, objects.id, unless_used=False)
     return False
+
+
+def _clone_has_failed(context: Context, claim: Object) -> bool:
+    """Whether the disk is what a clone that has failed has left: no game has ever run with it."""
+    operation = restoring_of_claim(claim)
+    clone = context.operations.get(operation) if operation else None
+    return clone is not None and clone.action == "clone" and clone.ended
 
 
 def _check_usable(context: Context, claim: Object, id: int) -> None:

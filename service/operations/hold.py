@@ -16,7 +16,7 @@ from typing import Literal
 
 from service.console.commands import Command, Console, Save
 from service.console.rcon import ConsoleError, RconConsole, connected
-from service.errors import OperationInProgress, Problem, ServerNotFound
+from service.errors import ClusterUnavailable, OperationInProgress, Problem, ServerNotFound
 from service.operations.context import Context
 from service.servers.accessors import game_container
 from service.servers.names import SAVE_OWED
@@ -31,9 +31,12 @@ LOGIN_SECONDS = 5.0
 CHECK_SECONDS = 3.0
 RELEASE_SECONDS = 5.0
 """How long one try to release a game may take. A game that is busy does what it was told later."""
+BUSY_SHARE = 0.25
+"""What share of its time a game may take for all but its last command."""
 LASTS_SECONDS = 60.0
 """How long the copy of a disk may take, unless the caller says so."""
 
+_Open = Callable[[float], AbstractContextManager[RconConsole]]
 Consistency = Literal["game-saved", "crash-like"]
 
 
@@ -49,6 +52,10 @@ class Held:
 
     consistency: Consistency
     why: str | None = None
+
+
+_told: dict[str, tuple[_Open, Save]] = {}
+"""The consoles of the games that this process has told to hold still, by the operation, until it lets them go."""
 
 
 class _NotHeld(Exception):
@@ -86,10 +93,14 @@ def hold(context: Context, objects: Objects, operation: str, lasts: float = LAST
     except _NotHeld as reason:
         return Held("crash-like", str(reason))
     _owe(context, current, debt)
-    deadline = time.monotonic() + save.seconds
+    _told[operation] = console, save
+    began = time.monotonic()
     try:
         with console(min(LOGIN_SECONDS, save.seconds)) as game:
-            _say_all(game, save.hold, deadline)
+            # A game that is slow already is not given the work of saving everything: Minecraft ends itself if that
+            # takes a minute (https://github.com/itzg/docker-mc-backup/issues/220).
+            _say_all(game, save.hold[:-1], began + save.seconds * BUSY_SHARE)
+            _say_all(game, save.hold[-1:], began + save.seconds)
     except ConsoleError as error:
         log.info("the game cannot be held still: %s", error)
         _let_go(context, current, debt)
@@ -109,12 +120,17 @@ def release(context: Context, objects: Objects, operation: str) -> Held:
         Whether the game held still until now: what has been copied since `hold` is `game-saved` only if both say so.
 
     Raises:
-        ClusterUnavailable: Kubernetes does not answer.
+        ClusterUnavailable: Kubernetes does not answer. A game that this process has told to hold still is let go.
     """
+    told = _told.pop(operation, None)
     try:
         current = _again(context, objects)
     except ServerNotFound:
         return Held("crash-like", "The server was deleted while its disk was copied.")
+    except ClusterUnavailable:
+        if told is not None:
+            _let_go_at_once(*told)
+        raise
     debt = save_debt(current)
     if debt is None or debt.operation != operation:
         return Held("crash-like", "The game was let go before the copy was made.")
@@ -156,8 +172,6 @@ def pay(context: Context, objects: Objects, debt: SaveDebt) -> bool:
 
 
 # -- the game -----------------------------------------------------------------------------------------------
-
-_Open = Callable[[float], AbstractContextManager[RconConsole]]
 
 
 def _again(context: Context, objects: Objects) -> Objects:
@@ -228,8 +242,20 @@ def _say_all(game: RconConsole, commands: Sequence[Command], deadline: float) ->
 def _release(context: Context, objects: Objects) -> None:
     """Release the game; raises ConsoleError."""
     console, save = _known_save(context, objects)
+    _send_release(_console(context, objects, console), save)
+
+
+def _let_go_at_once(console: _Open, save: Save) -> None:
+    """Release a game without Kubernetes, which may be away for long. It stays owed: nobody can write that it is not."""
+    try:
+        _send_release(console, save)
+    except ConsoleError as error:
+        log.warning("the game could not be let go while Kubernetes is away: %s", error)
+
+
+def _send_release(console: _Open, save: Save) -> None:
     deadline = time.monotonic() + RELEASE_SECONDS
-    with _console(context, objects, console)(RELEASE_SECONDS) as game:
+    with console(RELEASE_SECONDS) as game:
         _say_all(game, save.release, deadline)
 
 

@@ -118,6 +118,9 @@ class Cluster(Protocol):
             OperationInProgress: Someone else is writing to the claim.
         """
 
+    def disk_has_snapshots(self, claim: Object) -> bool:
+        """Whether the storage of the claim's volume can make snapshots of it."""
+
     def disk_class_expandable(self, claim: Object) -> bool:
         """Whether the claim's storage class allows its volumes to grow."""
 

@@ -404,4 +404,6 @@ def _shortened(reason: str | None) -> str | None:
 def shown(operation: Operation) -> Mapping[str, Any]:
     """The operation in the shape of schemas.Operation, without its servers."""
     names = ("id", "action", "when", "state", "step", "reason", "created", "finished")
-    return {**{name: getattr(operation, name) for name in names}, "progress": vars(operation.progress)}
+    fields = {**{name: getattr(operation, name) for name in names}, "progress": vars(operation.progress)}
+    backup = operation.argument.get("backup") if isinstance(operation.argument, Mapping) else None
+    return fields if backup is None else {**fields, "backup": backup}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from service.operations.checks import require_not_suspended
+from service.operations.checks import require_not_restoring, require_not_suspended
 from service.operations.context import Context
 from service.operations.visibility import Target
 from service.servers import values
@@ -15,7 +15,10 @@ from service.tokens import Token
 
 
 def start(context: Context, caller: Token, target: Target) -> bool:
-    """Start the server; a running server keeps running, which returns False. May raise Suspended."""
+    """Start the server; a running server keeps running, which returns False.
+
+    May raise Suspended, and OperationInProgress while its world is being restored.
+    """
     with context.releases.locked(target.id):
         return ensure_running(context, caller, context.cluster.server(target.id))
 
@@ -26,7 +29,9 @@ def stop(context: Context, target: Target) -> bool:
 
 
 def restart(context: Context, caller: Token, target: Target, at: datetime | None = None) -> bool:
-    """Restart the server with a new pod; a stopped server starts. May raise Suspended.
+    """Restart the server with a new pod; a stopped server starts.
+
+    May raise Suspended, and OperationInProgress while its world is being restored.
 
     Args:
         context: The operation's collaborators.
@@ -40,7 +45,9 @@ def restart(context: Context, caller: Token, target: Target, at: datetime | None
     """
 
     def new_values(current: values.Values) -> values.Values:
-        require_not_suspended(caller, spec_of_values(current).suspended)
+        spec = spec_of_values(current)
+        require_not_suspended(caller, spec.suspended)
+        require_not_restoring(spec)
         if at is not None and values.restarted_since(current, at):
             return current
         return values.reachable(values.restarted(current, at or datetime.now(UTC)), context.settings.external_host)
@@ -56,7 +63,9 @@ def ensure_running(context: Context, caller: Token, objects: Objects) -> bool:
     waits = in_backoff(objects)
 
     def new_values(current: values.Values) -> values.Values:
-        require_not_suspended(caller, spec_of_values(current).suspended)
+        spec = spec_of_values(current)
+        require_not_suspended(caller, spec.suspended)
+        require_not_restoring(spec)
         running = values.started(current, True)
         new = values.restarted(running, datetime.now(UTC)) if waits else running
         return values.reachable(new, context.settings.external_host) if new != current else current

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from service.errors import IdempotencyKeyReused, TooManyOperations
@@ -33,6 +33,7 @@ def accept_operation(
     server: Server,
     argument: Mapping[str, Any],
     request: Mapping[str, Any],
+    prepare: Callable[[Operation, Sequence[Operation]], Operation] = lambda operation, others: operation,
 ) -> Operation:
     """Accept an operation on a server's world.
 
@@ -44,6 +45,8 @@ def accept_operation(
         server: The server.
         argument: What the machine of the action needs to know, as JSON.
         request: What the caller asked for, with the server's id and the action.
+        prepare: Writes down what has to be there before the operation is. It gets the operation and all others, and
+            returns the one to keep. With a key it may be called again for the same operation.
 
     Returns:
         The operation; with a key that this token has used before, the one that it got then.
@@ -52,10 +55,11 @@ def accept_operation(
         IdempotencyKeyReused: The key was used for something else.
         TooManyOperations: There are too many operations already.
     """
-    unfinished = sum(not operation.ended and operation.target is not None for operation in context.operations.all())
+    others = context.operations.all()
+    unfinished = sum(not operation.ended and operation.target is not None for operation in others)
     if unfinished >= MOST_UNFINISHED:
         raise TooManyOperations("There are too many backups and restores already.", retry_after=60)
-    operation = new_operation(caller, key, action, "now", dict(argument), dict(request), [server])
+    operation = prepare(new_operation(caller, key, action, "now", dict(argument), dict(request), [server]), others)
     created = context.operations.create(operation, [server])
     if created.request != operation.request:
         raise IdempotencyKeyReused

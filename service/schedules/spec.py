@@ -17,7 +17,13 @@ MOST_SCHEDULES, MOST_STEPS = 20, 20
 SHORTEST_TIMEOUT, DEFAULT_TIMEOUT, LONGEST_TIMEOUT = 60, 3600, 21600
 """For how many seconds a run may last."""
 ONLY_WHEN = ("running", "stopped", "empty")
-ACTIONS = {"restart": "server:power", "start": "server:power", "stop": "server:power", "wait": None}
+ACTIONS = {
+    "backup": "backup:create",
+    "restart": "server:power",
+    "start": "server:power",
+    "stop": "server:power",
+    "wait": None,
+}
 """Each step, and the scope that it needs."""
 
 

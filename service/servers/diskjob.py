@@ -23,6 +23,7 @@ from service.servers import reasons
 from service.servers.accessors import CONTAINER, condition, game_container, uid
 from service.servers.names import ID, disk_job_name, server_name
 from service.servers.objects import Objects
+from service.servers.volumes import HOSTNAME
 
 DEADLINE_SECONDS = 120
 """How long the Job may take, with the time that its pod waits for a node. Then it is over, and the next call makes a
@@ -45,7 +46,7 @@ _PLACE = (
 )
 
 
-def disk_job(id: int, statefulset: Object, image: str, pull_secrets: Sequence[str]) -> Object:
+def disk_job(id: int, statefulset: Object, image: str, pull_secrets: Sequence[str], node: str | None = None) -> Object:
     """The manifest of the Job.
 
     Args:
@@ -53,6 +54,7 @@ def disk_job(id: int, statefulset: Object, image: str, pull_secrets: Sequence[st
         statefulset: The server's StatefulSet, as it is in the cluster.
         image: An image with the program `true`.
         pull_secrets: The names of Secrets for pulling it, in addition to the game's.
+        node: The only node on which the disk can be made, if it is a copy of what is on that node.
     """
     name, namespace = disk_job_name(id), statefulset["metadata"]["namespace"]
     labels = {
@@ -71,7 +73,7 @@ def disk_job(id: int, statefulset: Object, image: str, pull_secrets: Sequence[st
     template = {
         # Without the label of the server's id, by which the API finds a server's pods.
         "metadata": {"labels": labels},
-        "spec": _pod_spec(id, statefulset["spec"]["template"]["spec"], image, pull_secrets),
+        "spec": _pod_spec(id, statefulset["spec"]["template"]["spec"], image, pull_secrets, node),
     }
     return {
         "apiVersion": "batch/v1",
@@ -91,8 +93,10 @@ def disk_job(id: int, statefulset: Object, image: str, pull_secrets: Sequence[st
     }
 
 
-def _pod_spec(id: int, game: Mapping[str, Any], image: str, pull_secrets: Sequence[str]) -> Object:
+def _pod_spec(id: int, game: Mapping[str, Any], image: str, pull_secrets: Sequence[str], node: str | None) -> Object:
     place = {key: game[key] for key in _PLACE if key in game}
+    if node is not None:
+        place["nodeSelector"] = {**place.get("nodeSelector", {}), HOSTNAME: node}
     secrets = [*place.pop("imagePullSecrets", []), *({"name": secret} for secret in pull_secrets)]
     return {
         **place,

@@ -13,6 +13,7 @@ from typing import Any
 
 from service.servers.names import SERVER
 from service.servers.objects import Objects
+from service.settings import Keep
 
 
 def own_uid(objects: Objects) -> str | None:
@@ -24,6 +25,12 @@ def own_uid(objects: Objects) -> str | None:
 def uid_of_values(values: Mapping[str, Any]) -> str | None:
     """The same from a release's values."""
     uid: str | None = _mapping(values.get("server")).get("uid")
+    return uid or None
+
+
+def uid_of_claim(claim: Mapping[str, Any]) -> str | None:
+    """The uid of the server whose disk this is, also of a deleted one; None if it had none of its own."""
+    uid: str | None = (_annotation(claim) or {}).get("uid")
     return uid or None
 
 
@@ -66,8 +73,11 @@ class ServerSpec:
         customer: The customer; "" for none.
         rcon: "public" or "private".
         idle_stop_minutes: The server stops when nobody has played for so long; 0 for never.
+        backup_keep: How many of its schedules' backups stay; None for the operator's default.
         suspended: Set while the server is suspended. A create says nothing about it, so it does not count as a
             difference.
+        restoring: The id of the operation that restores its world or fills its new disk; "" for none. Meanwhile it
+            does not run. It does not count as a difference either.
     """
 
     game: str
@@ -77,7 +87,9 @@ class ServerSpec:
     customer: str = ""
     rcon: str = "public"
     idle_stop_minutes: int = 0
+    backup_keep: Keep | None = None
     suspended: Suspension | None = field(default=None, compare=False)
+    restoring: str = field(default="", compare=False)
 
     def difference(self, other: ServerSpec) -> list[str]:
         """The names of the fields in which `other` differs."""
@@ -121,7 +133,9 @@ def spec_of_values(values: Mapping[str, Any]) -> ServerSpec:
         customer=str(server.get("customer") or ""),
         rcon=str(_mapping(values.get("rcon")).get("visibility") or "public"),
         idle_stop_minutes=max(0, _number(server.get("idleStopMinutes"))),
+        backup_keep=_keep(server.get("backupKeep")),
         suspended=_suspension(server.get("suspended")),
+        restoring=str(server.get("restoring") or ""),
     )
 
 
@@ -140,6 +154,12 @@ def suspension_of_claim(claim: Mapping[str, Any]) -> Suspension | None:
     """The suspension of the server whose disk this is; on a kept disk, that of the deleted server."""
     spec = _annotated(claim)
     return None if spec is None else spec.suspended
+
+
+def restoring_of_claim(claim: Mapping[str, Any]) -> str:
+    """The id of the operation that was restoring the world on this disk, on a kept one at its deletion; or ""."""
+    spec = _annotated(claim)
+    return "" if spec is None else spec.restoring
 
 
 def never_used(claim: Mapping[str, Any]) -> bool:
@@ -172,7 +192,9 @@ def _annotated(object_: Mapping[str, Any] | None) -> ServerSpec | None:
         options=_options(record.get("options")),
         customer=str(record.get("customer") or ""),
         idle_stop_minutes=max(0, _number(record.get("idle_stop_minutes"))),
+        backup_keep=_keep(record.get("backup_keep")),
         suspended=_suspension(record.get("suspended")),
+        restoring=str(record.get("restoring") or ""),
     )
 
 
@@ -186,6 +208,12 @@ def _suspension(value: Any) -> Suspension | None:
         return None
     parts = _mapping(value)
     return Suspension(str(parts.get("reason") or ""), str(parts.get("since") or "") or None)
+
+
+def _keep(value: Any) -> Keep | None:
+    numbers = {part.name: max(0, _number(_mapping(value).get(part.name))) for part in fields(Keep)}
+    # One that keeps nothing is an operator's mistake: a new backup must never be the one that goes.
+    return Keep(**numbers) if any(numbers.values()) else None
 
 
 def _options(value: Any) -> Mapping[str, Any]:

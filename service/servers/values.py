@@ -17,7 +17,7 @@ Values = dict[str, Any]
 
 # If only these values change, the pod template stays the same; all others may be part of it.
 _NOT_IN_POD = {"server", "schedules", "diskGb", "service", "sftp", "networkPolicy", "test"}
-_PARTLY_NOT_IN_POD = {"rcon": {"visibility"}, "storage": {"className", "accessMode"}}
+_PARTLY_NOT_IN_POD = {"rcon": {"visibility"}, "storage": {"className", "accessMode", "dataSource", "deferred"}}
 
 
 def deep_merge(*layers: Mapping[str, Any]) -> Values:
@@ -42,7 +42,9 @@ def values_of(id: int, spec: ServerSpec, rendered: Mapping[str, Any], operator: 
             override the template's.
     """
     games = operator.get("games") or {}
-    idle = {"idleStopMinutes": spec.idle_stop_minutes} if spec.idle_stop_minutes else {}
+    more: Values = {"idleStopMinutes": spec.idle_stop_minutes} if spec.idle_stop_minutes else {}
+    if spec.backup_keep is not None:
+        more["backupKeep"] = vars(spec.backup_keep)
     return deep_merge(
         operator.get("all") or {},
         rendered,
@@ -55,7 +57,7 @@ def values_of(id: int, spec: ServerSpec, rendered: Mapping[str, Any], operator: 
             "rcon": {"visibility": spec.rcon},
         },
         # Replace the options instead of merging them, so that removed options disappear.
-    ) | {"server": {"id": str(id), "customer": spec.customer, "options": stored_options(spec.options), **idle}}
+    ) | {"server": {"id": str(id), "customer": spec.customer, "options": stored_options(spec.options), **more}}
 
 
 def with_uid(values: Mapping[str, Any], uid: str) -> Values:
@@ -95,6 +97,36 @@ def unsuspended(values: Mapping[str, Any]) -> Values:
     return result
 
 
+def restoring(values: Mapping[str, Any], operation: str) -> Values:
+    """The same values, for a server that does not run while this operation restores its world."""
+    return deep_merge(values, {"server": {"restoring": operation}})
+
+
+def restored(values: Mapping[str, Any]) -> Values:
+    """The same values, for a server whose world is in its place again; it runs if it was to run."""
+    result = deepcopy(dict(values))
+    if isinstance(server := result.get("server"), dict):
+        server.pop("restoring", None)
+    return result
+
+
+def without_disk(values: Mapping[str, Any]) -> Values:
+    """The same values, for a server whose disk is not made yet."""
+    return deep_merge(values, {"storage": {"deferred": True}})
+
+
+def with_disk(values: Mapping[str, Any], snapshot: str = "") -> Values:
+    """The same values, for a server whose disk is a copy of this VolumeSnapshot, or empty."""
+    result = deepcopy(dict(values))
+    storage = {name: value for name, value in (result.get("storage") or {}).items() if name != "deferred"}
+    if snapshot:
+        storage["dataSource"] = {"kind": "VolumeSnapshot", "name": snapshot}
+    return {
+        **{key: value for key, value in result.items() if key != "storage"},
+        **({"storage": storage} if storage else {}),
+    }
+
+
 def restarted_since(values: Mapping[str, Any], moment: datetime) -> bool:
     """Whether the server was restarted at `moment` (in whole seconds) or later; an operator's own text is no time."""
     try:
@@ -123,8 +155,8 @@ def changed(current: Mapping[str, Any], before: Mapping[str, Any], after: Mappin
 
 
 def runs(values: Mapping[str, Any]) -> bool:
-    """Whether the server should run."""
-    return bool(values.get("replicas", 1) != 0)
+    """Whether the server should run now."""
+    return bool(values.get("replicas", 1) != 0) and not (values.get("server") or {}).get("restoring")
 
 
 def completed(current: Mapping[str, Any], without: Mapping[str, Any], whole: Mapping[str, Any]) -> Values:

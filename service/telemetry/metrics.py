@@ -357,3 +357,102 @@ def count_let_go(outcome: str) -> None:
 def serve(port: int) -> None:
     """Serve /metrics on all addresses at `port`, in threads of its own."""
     start_http_server(port, registry=REGISTRY)
+
+
+class BackupFigures(Protocol):
+    """What is shown of the backups; see `controller.backup_figures.BackupFigures`."""
+
+    @property
+    def states(self) -> Mapping[str, int]: ...
+    @property
+    def stored_bytes(self) -> int: ...
+    @property
+    def overdue(self) -> Mapping[str, float]: ...
+    @property
+    def damaged(self) -> int: ...
+    @property
+    def postponed(self) -> int: ...
+    @property
+    def tasks(self) -> Mapping[str, int]: ...
+
+
+class _Backups(Collector):
+    """Shows how the backups are, at each scrape."""
+
+    def __init__(self) -> None:
+        self.figures: Callable[[], BackupFigures] | None = None
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return self._families()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        states, stored, overdue, damaged, postponed, jobs = families = self._families()
+        if self.figures is None:
+            return
+        try:
+            found = self.figures()
+        except Exception:
+            log.warning("could not count the backups for /metrics", exc_info=True)
+            return
+        for state in ("queued", "running", "done", "failed", "deleting"):
+            states.add_metric([state], found.states.get(state, 0))
+        for what, seconds in found.overdue.items():
+            overdue.add_metric([what], max(0.0, seconds))
+        stored.add_metric([], found.stored_bytes)
+        damaged.add_metric([], found.damaged)
+        postponed.add_metric([], found.postponed)
+        for kind in ("forget", "prove", "clean", "erase", "init"):
+            jobs.add_metric([kind], found.tasks.get(kind, 0))
+        yield from families
+
+    @staticmethod
+    def _families() -> tuple[GaugeMetricFamily, ...]:
+        return (
+            GaugeMetricFamily("gameserver_backups", "Backups by state.", labels=["state"]),
+            GaugeMetricFamily(
+                "gameserver_backups_stored_bytes",
+                "What the backups take in the store, as it was measured after each repository's last prune.",
+            ),
+            GaugeMetricFamily(
+                "gameserver_backups_overdue_seconds",
+                "For how long the server has waited that has waited longest: for a good backup that a schedule should "
+                "have made (backup), to have one proven (proof), to have its repository pruned and checked (prune).",
+                labels=["what"],
+            ),
+            GaugeMetricFamily(
+                "gameserver_backups_damaged", "Servers in whose backups the last check or proof has found damage."
+            ),
+            GaugeMetricFamily(
+                "gameserver_backups_proofs_postponed", "Servers whose last proof had to be postponed for want of room."
+            ),
+            GaugeMetricFamily(
+                "gameserver_backups_jobs",
+                "Jobs that keep the backups, by what they do: forget, prune and check (forget), restore one on trial "
+                "(prove), remove worlds of before from disks (clean), erase, or let a new key in (init).",
+                labels=["kind"],
+            ),
+        )
+
+
+_backups = _Backups()
+_BACKUP_EVENTS = ("backup-done", "backup-failed", "backup-suspicious", "restored", "restore-failed", "proof-failed")
+_backup_events = Counter(
+    "gameserver_backup_events",
+    "What has happened to backups, by the type of the event.",
+    ["type"],
+    registry=None,
+)
+
+
+def show_backups(figures: Callable[[], BackupFigures]) -> None:
+    """Add the metrics of the backups, which only the active controller has."""
+    _backups.figures = figures
+    _add(_backups, _backup_events)
+    # The first of a type must be seen to add something.
+    for type_ in _BACKUP_EVENTS:
+        _backup_events.labels(type_)
+
+
+def count_backup_event(type: str) -> None:
+    """Count something that has happened to a backup, by the type of its event."""
+    _backup_events.labels(type).inc()

@@ -71,6 +71,22 @@ OPERATION_CALLS = {
 }
 """The calls about operations, which need the scope of the action too; test_operations.py tests them."""
 
+RECOVERY_CALLS = {"POST /api/v1/server/<id:id>/_recover": "recover"}
+"""The call that brings a server back, which no bundle allows; test_recovery.py tests it."""
+BACKUP_CALLS = {
+    "GET /api/v1/server/1/backup/": "backup:read",
+    "POST /api/v1/server/1/backup/": "backup:create",
+    "GET /api/v1/server/1/backup/b-0": "backup:read",
+    "PATCH /api/v1/server/1/backup/b-0": "backup:create",
+    "DELETE /api/v1/server/1/backup/b-0": "backup:create",
+    "POST /api/v1/server/1/restore": "backup:restore",
+    "POST /api/v1/server/1/undo-restore": "backup:restore",
+    "GET /api/v1/backup/": "backup:read",
+    "GET /api/v1/backup/b-0": "backup:read",
+    "DELETE /api/v1/backup/b-0": "backup:create",
+}
+"""The calls about backups; test_backups.py tests them."""
+
 WEBHOOK_CALLS = {
     "GET /api/v1/webhook": "webhook",
     "GET /api/v1/webhook/<webhook:name>": "webhook",
@@ -87,6 +103,10 @@ BODIES = {
     "PUT /api/v1/server/1/sftp": {"password": True},
     "PATCH /api/v1/server/1/": {},
     "PATCH /api/v1/server/1/suspend": {"reason": "The invoice is overdue."},
+    "POST /api/v1/server/1/backup/": {},
+    f"PATCH /api/v1/server/1/backup/b-{'0' * 20}": {"name": "mine"},
+    "POST /api/v1/server/1/restore": {"backup": f"b-{'0' * 20}"},
+    "POST /api/v1/server/1/undo-restore": {},
 }
 READ = {"server:read"}
 OPERATE = {"server:create", "server:write", "server:power", "rcon:read", "files"}
@@ -111,7 +131,7 @@ def send(client: Client, call: str, token: str = "shop", id: int = 1, **more: An
 
 def test_the_table_of_calls_is_complete(client: Client) -> None:
     """It has every route and method that needs a token, with the scope."""
-    names = {"<id:id>": "1", "<name:name>": "nightly"}
+    names = {"<id:id>": "1", "<name:name>": "nightly", "<backup:backup>": "b-0"}
 
     def shown(rule: str) -> str:
         return re.sub(
@@ -124,7 +144,9 @@ def test_the_table_of_calls_is_complete(client: Client) -> None:
         if route.access.scope is not None
         for method in route.methods
     }
-    assert declared == CALLS | OPERATION_CALLS | SCHEDULE_CALLS | TOKEN_CALLS | WEBHOOK_CALLS
+    assert declared == (
+        CALLS | BACKUP_CALLS | OPERATION_CALLS | SCHEDULE_CALLS | TOKEN_CALLS | RECOVERY_CALLS | WEBHOOK_CALLS
+    )
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -154,7 +176,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
 @pytest.mark.parametrize(
     "call",
     [
-        *(*CALLS, *TOKEN_CALLS, *OPERATION_CALLS, *WEBHOOK_CALLS),
+        *(*CALLS, *BACKUP_CALLS, *TOKEN_CALLS, *OPERATION_CALLS, *WEBHOOK_CALLS),
         *("GET /nope", "PUT /api/v1/server/1/", "GET /api/v1/server/0/"),
     ],
 )
@@ -348,7 +370,8 @@ def confined(tmp_path: Path, world: World, settings: Settings) -> Client:
     file = tokens.write(tmp_path / "confined.json", *entries)
     settings = replace(settings, sftp_namespace="gameserver-sftp")
     collaborators = FakeCluster(world), FakeReleases(world), FakeAccounts(), FakeTokens(TokensFile(file))
-    return Client(create_app(build_context(settings, *collaborators)).test_client())
+    records = partial(RecordStore, LabelledKube(), settings.servers_namespace)
+    return Client(create_app(build_context(settings, *collaborators, records=records)).test_client())
 
 
 def test_a_token_for_some_servers_sees_no_others(confined: Client, world: World) -> None:
@@ -387,7 +410,8 @@ def test_a_token_for_some_servers_sees_no_others(confined: Client, world: World)
 
 def _path_of(rule: str) -> str:
     """A path that matches the rule, with `{}` in place of a server's id."""
-    return re.sub("<[^>]*>", "some", re.sub("<any[^>]*>", "primary", rule.replace("<id:id>", "{}")))
+    rule = rule.replace("<id:id>", "{}").replace("<backup:backup>", f"b-{'0' * 20}")
+    return re.sub("<[^>]*>", "some", re.sub("<any[^>]*>", "primary", rule))
 
 
 def test_a_token_for_servers_of_a_customer_does_not_see_them_at_another_customer(confined: Client) -> None:

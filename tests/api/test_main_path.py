@@ -47,6 +47,7 @@ def test_a_server_from_creation_to_deletion(client: Client, world: World) -> Non
         "operation": None,
         "notes": [],
         "idle_stop_minutes": None,
+        "backup_keep": None,
         "idle": None,
         "host": "203.0.113.7",
         "ports": {

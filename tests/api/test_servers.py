@@ -306,6 +306,7 @@ def test_a_deleted_server_is_visible_until_its_game_has_ended(client: Client, wo
         "operation": None,
         "notes": [],
         "idle_stop_minutes": None,
+        "backup_keep": None,
         "idle": None,
         "host": None,
         "ports": {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import pytest
 from service.app import create_app
 from service.assembly import build_context
 from service.errors import OperationFailed
+from service.records.store import RecordStore
 from service.settings import Settings
 from service.tokens import SCOPES
 from tests.api.conftest import SIZES, Client
 from tests.support import tokens
 from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, World
+from tests.support.memory_kube import LabelledKube
 
 SERVER = "/api/v1/server/1/"
 SUSPEND, UNSUSPEND = f"{SERVER}suspend", f"{SERVER}unsuspend"
@@ -43,10 +46,16 @@ def client(tmp_path: Path, world: World, settings: Settings, accounts: FakeAccou
         tokens.entry("acme", "acme-secret", customer="acme", scopes=scopes),
     ]
     settings = replace(
-        settings, tokens_file=tokens.write(tmp_path / "own.json", *entries), sftp_namespace="gameserver-sftp"
+        settings,
+        tokens_file=tokens.write(tmp_path / "own.json", *entries),
+        sftp_namespace="gameserver-sftp",
+        backup_store={"kind": "folder"},
     )
+    records = partial(RecordStore, LabelledKube(), settings.servers_namespace)
     client = Client(
-        create_app(build_context(settings, FakeCluster(world), FakeReleases(world), accounts)).test_client()
+        create_app(
+            build_context(settings, FakeCluster(world), FakeReleases(world), accounts, records=records)
+        ).test_client()
     )
     assert client.post(SERVER, ACME, token="acme").status_code == 201
     return client
@@ -144,6 +153,10 @@ BODIES: dict[str, Any] = {
     "PUT /api/v1/server/<id:id>/sftp": {"password": True},
     "PATCH /api/v1/server/<id:id>/suspend": REASON,
     "PUT /api/v1/server/<id:id>/schedule/<name:name>": {"cron": "H 4 * * *", "steps": [{"stop": {}}]},
+    "POST /api/v1/server/<id:id>/backup/": {},
+    "PATCH /api/v1/server/<id:id>/backup/<backup:backup>": {"name": "mine"},
+    "POST /api/v1/server/<id:id>/restore": {"backup": f"b-{'0' * 20}"},
+    "POST /api/v1/server/<id:id>/undo-restore": {},
 }
 ALLOWED = {
     "GET /api/v1/server/<id:id>/": "read",
@@ -152,6 +165,8 @@ ALLOWED = {
     "GET /api/v1/server/<id:id>/sftp": "read",
     "GET /api/v1/server/<id:id>/schedule/": "read",
     "GET /api/v1/server/<id:id>/schedule/<name:name>": "read",
+    "GET /api/v1/server/<id:id>/backup/": "read",
+    "GET /api/v1/server/<id:id>/backup/<backup:backup>": "read",
     "POST /api/v1/server/<id:id>/": "the same create: nothing changes",
     "PATCH /api/v1/server/<id:id>/stop": "it is stopped",
 }
@@ -163,6 +178,7 @@ def test_the_customer_can_do_nothing_with_it_on_any_route(suspended: Client, wor
     """A new route is refused too, or is named in ALLOWED. The refusal has the reason, and changes nothing."""
     schedule = "PUT /api/v1/server/<id:id>/schedule/<name:name>"
     assert suspended.call("PUT", f"{SERVER}schedule/some", BODIES[schedule]).status_code == 201
+    backup = suspended.post(f"{SERVER}backup", {}).get_json()["backup"]
     world.history.clear()
     before = world.values[1]
     for route in suspended.flask.application.extensions["routes"]:
@@ -170,7 +186,8 @@ def test_the_customer_can_do_nothing_with_it_on_any_route(suspended: Client, wor
             continue
         for method in sorted(route.methods):
             call = f"{method} {route.rule}"
-            path = re.sub("<any[^>]*>", "primary", route.rule.replace("<id:id>", "1"))
+            path = route.rule.replace("<id:id>", "1").replace("<backup:backup>", backup)
+            path = re.sub("<any[^>]*>", "primary", path)
             answer = suspended.call(method, re.sub("<[^>]*>", "some", path), BODIES.get(call), token="acme")
             assert answer.json is not None
             if call in ALLOWED:

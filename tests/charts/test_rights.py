@@ -1,4 +1,4 @@
-"""The chart gives the API exactly the rights that it uses."""
+"""The chart gives the API and the controller exactly the rights that they use."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ import pytest
 import yaml
 
 from local.paths import ROOT
+from service.backups.jobs import JobSpec
+from service.backups.runner import JobRunner
+from service.backups.snapshots import VolumeSnapshots
 from service.cluster.reader import ClusterReader
 from service.errors import ClusterUnavailable
 from service.files.accounts import SecretAccounts
@@ -32,6 +35,7 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
 Rights = set[tuple[str, str, str]]
+VOLUMES = "/api/v1/persistentvolumes"
 CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 VALUES = {
@@ -125,7 +129,21 @@ def servers_of(component: str) -> Iterator[Servers]:
         "provisioner": "no-such-driver.example.com",
     }
     kube.create(CLASSES, storage_class)
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "capacity": {"storage": "1Gi"},
+            "csi": {"driver": "no-such-driver.example.com", "volumeHandle": name},
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": name,
+        },
+    }
+    kube.create(VOLUMES, volume)
     yield Servers(kube, name, role, cluster_role)
+    kube.delete(f"{VOLUMES}/{name}")
     kube.delete(f"{CLASSES}/{name}")
     kube.delete(f"{RBAC}/clusterrolebindings/{name}")
     kube.delete(f"{RBAC}/clusterroles/{name}")
@@ -177,6 +195,20 @@ def kill_in_operation(kube: Kube, namespace: str, revision: str, status: str) ->
     kube.create(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases", lease)
 
 
+def a_job(namespace: str, **more: Any) -> JobSpec:
+    """A Job of an operation, which comes to nothing: there is no such image."""
+    return JobSpec(
+        name="op-1-init",
+        namespace=namespace,
+        command="init",
+        request={},
+        server=1,
+        operation="op-1",
+        image="localhost/no-such-image:1",
+        **more,
+    )
+
+
 def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
     servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +239,7 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         assert cluster.rcon_password(1)
         assert cluster.disk_class_expandable(server.claim) is (server.claim["spec"]["storageClassName"] != "local-path")
         assert cluster.volume("none") is None
+        assert not cluster.disk_has_snapshots({"spec": {"volumeName": namespace}})
         # Of a server that does not exist, so that it makes no disk.
         cluster.make_disk(disk_job(2, server.statefulset, "localhost/no-such-image:1", []))
         cluster.disk_job(2)
@@ -249,6 +282,7 @@ def test_the_controller_uses_each_right_that_it_has_and_needs_no_other(
         assert server.statefulset is not None
         assert server.claim is not None
         assert len(server.services) == 2
+        assert cluster.rcon_password(1)
         uid = server.statefulset["metadata"]["uid"]
         assert cluster.annotate(1, uid, "gameserver/test", lambda text: "text") == "text"
         for ram in range(2, 6):
@@ -257,6 +291,16 @@ def test_the_controller_uses_each_right_that_it_has_and_needs_no_other(
         records.delete(records.change(records.create("one", {"a": "1"}), {"a": "2"}))
         with Leases(Kube(), namespace, "rights").hold("gameserver-controller") as lease:
             lease.extend(lease.held, 0)
+        assert cluster.volume("none") is None
+        jobs = JobRunner(Kube(), namespace, "")
+        jobs.watch(namespace, lambda: None).start()
+        until(lambda: proxy.watched("jobs"))
+        jobs.run(a_job(namespace))
+        until(lambda: jobs.remove_all("op-1"))
+        snapshots = VolumeSnapshots(Kube(), namespace)
+        assert snapshots.class_for("no-such-driver.example.com") is None
+        snapshots.take("backup-1", "server-1", "none", uid, {})
+        until(lambda: snapshots.remove("backup-1"))
         kill_in_operation(kube, namespace, "sh.helm.release.v1.server-1.v5", "uninstalling")
         with releases.locked(1):
             pass
@@ -265,6 +309,60 @@ def test_the_controller_uses_each_right_that_it_has_and_needs_no_other(
     assert used([*proxy.requests, *proxy.watches]) == granted(controllers_servers.role) | granted(
         controllers_servers.cluster_role
     )
+
+
+@contextmanager
+def namespaces() -> Iterator[tuple[Kube, str, Manifest]]:
+    """The servers' namespace and that of the backups, `<name>-backups`, and the controller's role in the second.
+
+    The operator's recovery key is in the second. The account `api` of the first has the controller's roles in both.
+    """
+    with servers_of("api-controller") as servers:
+        kube, name = servers.kube, servers.namespace
+        backups = f"{name}-backups"
+        store = {"kind": "folder", "folder": {"claim": "unused"}}
+        values = {"backups": {"store": store, "recoveryKey": {"existingSecret": "recovery"}}}
+        manifests = render("api", {"serversNamespace": name, "tokens": {"existingSecret": "unused"}, **values})
+        role, binding = (manifests[f"{kind}/api-controller-backups"] for kind in ("Role", "RoleBinding"))
+        binding["subjects"][0] |= {"name": "api", "namespace": name}
+        kube.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": backups}})
+        kube.create(f"{RBAC}/namespaces/{backups}/roles", role)
+        kube.create(f"{RBAC}/namespaces/{backups}/rolebindings", binding)
+        recovery = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "recovery"}}
+        kube.create(f"/api/v1/namespaces/{backups}/secrets", recovery)
+        yield kube, name, role
+        kube.delete(f"/api/v1/namespaces/{backups}")
+
+
+def test_in_the_namespace_of_the_backups_the_controller_runs_jobs_and_reads_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives a Job a copy of a server's key there, and cannot read the recovery key."""
+    with namespaces() as (kube, namespace, role):
+        backups = f"{namespace}-backups"
+        proxy = Proxy(str(as_account(kube, namespace, tmp_path)))
+        with proxy.running():
+            monkeypatch.setenv("KUBECONFIG", proxy.kubeconfig(tmp_path))
+            mine, secrets_there = Kube(), f"/api/v1/namespaces/{backups}/secrets"
+            jobs = JobRunner(mine, namespace, backups)
+            jobs.watch(backups, lambda: None).start()
+            until(lambda: proxy.watched("jobs"))
+            jobs.run(a_job(backups, uid="uid-1", key="op-1-init-key", recovery="recovery"))
+            copied = kube.get(f"{secrets_there}/op-1-init-key")
+            assert copied
+            assert copied["data"]["password"]
+            until(lambda: jobs.remove_all("op-1"))
+            there = [request for request in [*proxy.requests, *proxy.watches] if f"/namespaces/{backups}/" in request]
+            assert used(there) == granted(role)
+            for refused in (
+                lambda: mine.get(f"{secrets_there}/recovery"),
+                lambda: mine.all(secrets_there),
+                lambda: mine.merge(f"{secrets_there}/recovery", {"data": {}}),
+                lambda: mine.delete(f"{secrets_there}/recovery"),
+                lambda: mine.create(f"/api/v1/namespaces/{backups}/pods", {}),
+            ):
+                with pytest.raises(ClusterUnavailable, match="denies"):
+                    refused()
 
 
 @pytest.fixture

@@ -89,6 +89,21 @@ def test_an_earlier_charts_release_can_be_suspended_and_stays_so(tmp_path: Path)
                 assert written.get("gameserver/suspended") == ("true" if more else None), name
 
 
+def test_an_earlier_charts_release_does_not_run_while_its_world_is_restored(tmp_path: Path) -> None:
+    """`helm upgrade --reuse-values --set replicas=1` by hand too: the chart lets no game run under a restore."""
+    earlier, operation = installed.read("gameserver"), f"op-{'4' * 26}"
+    folder = copied("gameserver", tmp_path)
+    for name, release in earlier["releases"].items():
+        for restoring in ({}, {"restoring": operation}):
+            values = merged(release["values"], {"replicas": 1, "server": restoring})
+            (folder / "values.yaml").write_text(json.dumps(merged(earlier["defaults"], values)))
+            manifests = render("gameserver", values, release=release["release"], folder=folder)
+            statefulset = manifests[f"StatefulSet/{release['release']}"]
+            assert statefulset["spec"]["replicas"] == (0 if restoring else 1), name
+            record = json.loads(statefulset["metadata"]["annotations"][SERVER])
+            assert record.get("restoring") == restoring.get("restoring"), name
+
+
 @pytest.mark.parametrize("file", CI_FILES, ids=case)
 def test_nothing_but_one_label_has_the_charts_name(file: Path, tmp_path: Path) -> None:
     """A chart with another name renders the same objects except for `helm.sh/chart`, which no pod has."""

@@ -7,11 +7,15 @@ them fails a test.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 
+from backup_job.places import Places
+from backup_job.request import parse
+from service.settings import Settings
 from tests.charts.rendering import CHARTS, Refused, at, leaves, merged, nested, render
 
 DIGEST = "sha256:" + "0" * 64
@@ -47,6 +51,7 @@ GAMESERVER: dict[str, Case] = {
     "server.customer": one("acme", S, "record", '"customer":"acme"'),
     "server.options": one({"motd": "hi"}, S, "record", '"options":{"motd":"hi"}'),
     "server.idleStopMinutes": one(30, S, "record", '"idle_stop_minutes":30'),
+    "server.backupKeep": one({"last": 2, "weekly": 4}, S, "record", '"backup_keep":{"last":2,"weekly":4}'),
     "server.idleStopped": one("2026-11-27T02:00:00Z", S, "record", '"idle_stopped":"2026-11-27T02:00:00Z"'),
     "server.suspended": (
         {"reason": "Überfällig", "since": "2026-11-27T02:00:00Z"},
@@ -56,6 +61,15 @@ GAMESERVER: dict[str, Case] = {
         ]
         + [("Service/server-4711-sftp", "metadata/annotations/gameserver~suspended", "true")],
         {},
+    ),
+    "server.restoring": (
+        "op-" + "4" * 26,
+        [
+            # The server is to run, but not yet.
+            (S, "spec.replicas", 0),
+            *((manifest, "record", f'"restoring":"op-{"4" * 26}"') for manifest in (S, C)),
+        ],
+        {"replicas": 1},
     ),
     "replicas": one(0, S, "spec.replicas"),
     "schedules": one(
@@ -155,6 +169,13 @@ GAMESERVER: dict[str, Case] = {
     "storage.className": one("fast", C, "spec.storageClassName"),
     "storage.mountPath": one("/world", S, GAME + "volumeMounts.0.mountPath"),
     "storage.accessMode": one("ReadWriteMany", C, "spec.accessModes", ["ReadWriteMany"]),
+    "storage.deferred": one(True, C, "kind", "nothing"),
+    "storage.dataSource": one(
+        {"kind": "VolumeSnapshot", "name": "clone-1"},
+        C,
+        "spec.dataSource",
+        {"kind": "VolumeSnapshot", "name": "clone-1", "apiGroup": "snapshot.storage.k8s.io"},
+    ),
     "securityContext.runAsUser": one(2000, S, POD + "securityContext.runAsUser"),
     "securityContext.runAsGroup": one(2000, S, POD + "securityContext.runAsGroup"),
     "securityContext.fsGroup": one(2000, S, POD + "securityContext.fsGroup"),
@@ -189,7 +210,11 @@ TEXTS = {"game": "name: a\n", "values": "{{ options.a | tojson }}\n", "options":
 HPA, POLICY = "HorizontalPodAutoscaler/api", "NetworkPolicy/api"
 RECOVERY = {"existingSecret": "recovery"}
 S3_STORE = {
-    "store": {"kind": "s3", "existingSecret": "store", "s3": {"endpoint": "https://s3.example.com", "bucket": "worlds"}},
+    "store": {
+        "kind": "s3",
+        "existingSecret": "store",
+        "s3": {"endpoint": "https://s3.example.com", "bucket": "worlds"},
+    },
     "recoveryKey": RECOVERY,
 }
 SFTP_STORE = {
@@ -266,8 +291,9 @@ API: dict[str, Case] = {
     "backups.image.repository": one("example.com/backup", D, "env BACKUP_IMAGE", "example.com/backup:0.1.0"),
     "backups.image.tag": one("2", CONTROLLER, "env BACKUP_IMAGE", "localhost/gameserver-backup:2"),
     "backups.image.digest": one(DIGEST, CONTROLLER, "env BACKUP_IMAGE", f"localhost/gameserver-backup@{DIGEST}"),
-    "backups.image.pullPolicy": one("Always", CONTROLLER, "env BACKUP_IMAGE_PULL_POLICY"),
-    "backups.store.kind": stored("folder", {"recoveryKey": RECOVERY, "store": {"folder": {"claim": "a"}}}, kind="folder"),
+    "backups.store.kind": stored(
+        "folder", {"recoveryKey": RECOVERY, "store": {"folder": {"claim": "a"}}}, kind="folder"
+    ),
     "backups.store.existingSecret": one("other", CONTROLLER, "env BACKUP_STORE_SECRET", backups=S3_STORE),
     "backups.store.s3.endpoint": an_s3_store("http://[fd00::7]:9000", endpoint="http://[fd00::7]:9000"),
     "backups.store.s3.bucket": an_s3_store("games.eu", bucket="games.eu"),
@@ -683,6 +709,35 @@ def test_the_jobs_of_backups_reach_dns_and_the_port_of_the_store_alone(
             "ingress": [],
             "egress": [{"ports": [{"port": port, "protocol": "TCP"}]}, dns] if port else [],
         }
+
+
+@pytest.mark.parametrize("backups", [{}, S3_STORE, SFTP_STORE, FOLDER_STORE], ids=["none", "s3", "sftp", "folder"])
+def test_the_programs_read_what_the_chart_gives_them(backups: dict[str, Any]) -> None:
+    """API and controller take the same settings, and the Jobs' program takes the store. The defaults are the same."""
+    manifests = render("api", {**TOKENS, "backups": backups})
+    api, controller = (
+        Settings.from_environment({each["name"]: each.get("value", "") for each in at(manifests[name], GAME + "env")})
+        for name in (D, CONTROLLER)
+    )
+    assert controller == replace(api, port=controller.port, drain_seconds=controller.drain_seconds)
+    plain = Settings()
+    for name in (
+        "keep",
+        "job_resources",
+        "gb_per_server",
+        "days_after_delete",
+        "undo_days",
+        "proof_days",
+        "prune_hours",
+    ):
+        assert getattr(api, f"backup_{name}") == getattr(plain, f"backup_{name}")
+    assert (api.backups_per_server, api.backups_at_once) == (plain.backups_per_server, plain.backups_at_once)
+    if backups:
+        request = parse("catalogue", json.dumps({"store": api.backup_store}), Places())
+        assert request.store is not None
+        assert request.store.kind == backups["store"]["kind"]
+    else:
+        assert api.backup_store is None
 
 
 def test_without_a_store_there_is_no_namespace_for_its_jobs() -> None:

@@ -77,6 +77,7 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
         ("curl -X POST -H \"Authorization: Bearer $API_TOKEN\" -H 'Content-Type: application/json' \\",
          REAL + "test_the_api_is_called_as_written"),
         ("serverValues:", HERE + "test_server_values_are_taken"),
+        ("console: {kind: rcon}", HERE + "test_minecraft_is_held_still_as_written"),
         ("# my-games.yaml", GAMES + "test_an_operators_game_needs_nothing_but_the_charts_values"),
         ("helm upgrade api charts/api -n gameserver-system --reuse-values --values my-games.yaml",
          REAL + "test_what_is_installed_is_changed_as_written"),

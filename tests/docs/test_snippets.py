@@ -74,6 +74,13 @@ def test_server_values_are_taken(tmp_path: Path) -> None:
     assert operator_values.load(path, games.load(games.BUILT_IN, chart=CHART), CHART) == written
 
 
+def test_minecraft_is_held_still_as_written() -> None:
+    """The block is what the built-in game has."""
+    written = yaml.safe_load(block("docs/games.md", "console: {kind: rcon}"))
+    metadata = yaml.safe_load((games.BUILT_IN / "minecraft" / "game.yaml").read_text())
+    assert written == {key: metadata[key] for key in ("console", "save")}
+
+
 @pytest.mark.tools
 def test_minecraft_by_host_name(tmp_path: Path) -> None:
     """The line, in the built-in game's template: the Service takes no node port, and has the name for mc-router."""

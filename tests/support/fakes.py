@@ -43,6 +43,13 @@ ANNOTATION = "gameserver/server"
 FINGERPRINT = "SHA256:5wMa5f3+SChKrHuo9dV1OICOElmgHT9h7Mkkb4uyCoQ"
 
 
+_FIXED = ("dataSource", "volumeName")
+
+
+def _defers(values: Values) -> bool:
+    return bool(values.get("storage", {}).get("deferred"))
+
+
 class World:
     """The objects of the in-memory cluster, and what a test may do to it."""
 
@@ -66,6 +73,8 @@ class World:
         self.away = False
         self.password_since = TIME
         self.expandable = False
+        # Whether the storage can make snapshots.
+        self.snapshots = False
         # Whether the storage grows a disk at once; otherwise its claim stays as it is.
         self.grows = True
         # What the agents say about the disks, by server.
@@ -97,10 +106,10 @@ class World:
             "disk_gb": values.get("diskGb", 10),
             "options": server.get("options", {}),
             "customer": server.get("customer", ""),
-        } | {key: server[key] for key in ("uid", "suspended") if server.get(key)}
-        idle = {"idle_stop_minutes": "idleStopMinutes", "idle_stopped": "idleStopped"}
-        record |= {key: server[name] for key, name in idle.items() if server.get(name)}
-        replicas = values.get("replicas", 1)
+        } | {key: server[key] for key in ("uid", "suspended", "restoring") if server.get(key)}
+        named = {"idle_stop_minutes": "idleStopMinutes", "idle_stopped": "idleStopped", "backup_keep": "backupKeep"}
+        record |= {key: server[name] for key, name in named.items() if server.get(name)}
+        replicas = 0 if server.get("restoring") else values.get("replicas", 1)
         annotations = {ANNOTATION: json.dumps(record)}
         schedules = {SCHEDULES: json.dumps(values["schedules"])} if values.get("schedules") else {}
         # Helm leaves annotations alone that others have written.
@@ -117,14 +126,20 @@ class World:
             "spec": {"replicas": replicas, "template": {"spec": {"containers": [{"name": "game"}]}}},
             "status": {},
         }
-        self.claims[id] = {
-            "metadata": {**metadata, "annotations": annotations},
-            "spec": {
-                "accessModes": ["ReadWriteOnce"],
-                "resources": {"requests": {"storage": f"{record['disk_gb']}Gi"}},
-            },
-            "status": self._claim_status(id, f"{record['disk_gb']}Gi", runs=bool(replicas)),
-        }
+        storage, existing = values.get("storage", {}), self.claims.get(id, {}).get("spec")
+        if existing is not None or not storage.get("deferred"):
+            # What cannot be changed stays.
+            source = {"dataSource": storage["dataSource"]} if storage.get("dataSource") else {}
+            fixed = source if existing is None else {k: existing[k] for k in _FIXED if k in existing}
+            self.claims[id] = {
+                "metadata": {**metadata, "annotations": annotations},
+                "spec": {
+                    "accessModes": ["ReadWriteOnce"],
+                    "resources": {"requests": {"storage": f"{record['disk_gb']}Gi"}},
+                    **fixed,
+                },
+                "status": self._claim_status(id, f"{record['disk_gb']}Gi", runs=bool(replicas)),
+            }
         public = values.get("rcon", {}).get("visibility", "public") == "public"
         ports = values.get("ports", [{"name": "primary", "port": 25565, "protocol": "TCP"}])
         listed = [*ports, {"name": "rcon", "port": 25575, "protocol": "TCP"}] if public else ports
@@ -341,6 +356,10 @@ class FakeCluster:
         else:
             self.world.claims.pop(id, None)
 
+    def disk_has_snapshots(self, claim: Object) -> bool:
+        self.world.check()
+        return self.world.snapshots
+
     def disk_class_expandable(self, claim: Object) -> bool:
         self.world.check()
         return self.world.expandable
@@ -421,7 +440,7 @@ class FakeReleases:
             return []
         services = world.made_services[id]
         return [
-            *([] if id in world.claims else [f"PersistentVolumeClaim {name}"]),
+            *([] if id in world.claims or _defers(world.values[id]) else [f"PersistentVolumeClaim {name}"]),
             *(f"Service {service}" for service in services if service not in world.services),
             *([] if id in world.statefulsets else [f"StatefulSet {name}"]),
         ]

@@ -31,6 +31,7 @@ class RconGame:
         said: The commands that it has got, in order.
         answers: Its answer to a command, where that is not Minecraft's; None for no answer at all.
         pause: Seconds before each answer.
+        reads_after: Seconds before it reads on: what a client has sent meanwhile comes in the same read.
         before: Called with each command before it is carried out.
     """
 
@@ -39,7 +40,7 @@ class RconGame:
         self.saving, self.flushed = True, 0
         self.said: list[str] = []
         self.answers: dict[str, str | None] = {}
-        self.pause = 0.0
+        self.pause = self.reads_after = 0.0
         self.password = PASSWORD
         self.before: Callable[[str], None] = lambda command: None
         self.clients = 0
@@ -66,6 +67,9 @@ class RconGame:
         self.clients += 1
         with client, suppress(OSError):
             while data := client.recv(1460):
+                if self.reads_after:
+                    time.sleep(self.reads_after)
+                    data += _more(client)
                 length, number, kind = struct.unpack("<iii", data[:12])
                 if length != len(data) - 4:
                     return
@@ -82,6 +86,14 @@ class RconGame:
                         client.sendall(packet(number, ANSWER, text[start : start + 4096]))
                 else:
                     client.sendall(packet(number, ANSWER, "Unknown request 0"))
+
+
+def _more(client: socket.socket) -> bytes:
+    """What has come already."""
+    try:
+        return client.recv(1460, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return b""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""versitygw, an S3 server over a folder, on loopback: the store of backups in tests."""
+"""versitygw, an S3 server over a folder, on loopback unless a pod must reach it: the store of backups in tests."""
 
 from __future__ import annotations
 
@@ -25,19 +25,23 @@ class S3:
     Attributes:
         folder: Where it keeps objects, below the bucket's name, and what else it writes.
         access, secret: Its credentials.
-        port: Its port on 127.0.0.1.
+        port: Its port.
+        host: Its address.
+        within: The command that runs it, such as one that enters another network.
     """
 
     folder: Path
     access: str = "backups"
     secret: str = field(default_factory=lambda: secrets.token_hex(16))
     port: int = field(default_factory=lambda: free_ports(1)[0])
+    host: str = "127.0.0.1"
+    within: tuple[str, ...] = ()
     _process: subprocess.Popen[bytes] | None = None
 
     @property
     def endpoint(self) -> str:
         """Its URL."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def objects(self) -> Path:
@@ -50,7 +54,7 @@ class S3:
             folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(binaries.s3()), "--quiet", "--port", f"127.0.0.1:{self.port}", "posix"]
+                [*self.within, str(binaries.s3()), "--quiet", "--port", f"{self.host}:{self.port}", "posix"]
                 # Otherwise in extended attributes, which a tmpfs may not have.
                 + ["--sidecar", str(self.folder / "metadata"), str(self.folder / "objects")],
                 env={**os.environ, "ROOT_ACCESS_KEY": self.access, "ROOT_SECRET_KEY": self.secret},
@@ -61,7 +65,7 @@ class S3:
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+            return probe.connect_ex((self.host, self.port)) == 0
 
     def stop(self) -> None:
         """End it, as a kill does."""
@@ -80,9 +84,9 @@ class S3:
 
 
 @contextmanager
-def s3(folder: Path) -> Iterator[S3]:
-    """A running S3 server that keeps its objects in `folder`."""
-    server = S3(folder)
+def s3(folder: Path, host: str = "127.0.0.1", within: tuple[str, ...] = ()) -> Iterator[S3]:
+    """A running S3 server that keeps its objects in `folder`; see S3."""
+    server = S3(folder, host=host, within=within)
     try:
         server.start()
         yield server

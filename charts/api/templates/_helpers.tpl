@@ -275,8 +275,6 @@ server-values.yaml: {{ .Values.serverValues | toYaml | quote }}
 {{- with .Values.backups }}
 - name: BACKUP_IMAGE
   value: {{ include "gameserver-api.backupImage" $ | quote }}
-- name: BACKUP_IMAGE_PULL_POLICY
-  value: {{ .image.pullPolicy | quote }}
 {{- with $.Values.imagePullSecrets }}
 - name: BACKUP_IMAGE_PULL_SECRETS
   value: {{ range $index, $secret := . }}{{ if $index }},{{ end }}{{ $secret.name }}{{ end }}

@@ -146,7 +146,9 @@ capabilities:
 {{- with .Values.server.uid }}{{ $_ := set $record "uid" . }}{{ end -}}
 {{- with .Values.server.idleStopMinutes }}{{ $_ := set $record "idle_stop_minutes" (int .) }}{{ end -}}
 {{- with .Values.server.idleStopped }}{{ $_ := set $record "idle_stopped" . }}{{ end -}}
+{{- with .Values.server.backupKeep }}{{ $_ := set $record "backup_keep" . }}{{ end -}}
 {{- with .Values.server.suspended }}{{ $_ := set $record "suspended" . }}{{ end -}}
+{{- with .Values.server.restoring }}{{ $_ := set $record "restoring" . }}{{ end -}}
 {{- $record | toJson -}}
 {{- end -}}
 

@@ -51,21 +51,17 @@ def test_init_again_changes_nothing(pod: Pod) -> None:
     assert repository.catalogued(FOLDER, pod.places) == [{**ABOUT, "customer": "new", "uid": UID}]
 
 
-def test_the_recovery_key_alone_finds_each_server_and_gives_it_a_new_key(pod: Pod) -> None:
-    assert repository.newest(FOLDER, UID, pod.places) is None
+def test_the_recovery_key_alone_finds_each_server(pod: Pod) -> None:
+    """Its backups, and the settings in them; a first pass is no backup."""
+    assert repository.stored_backups(FOLDER, UID, pod.places) == []
     snapshot = pod.done("backup", backup())["snapshot"]
     pod.done("backup", backup(2, first_pass=True))
     pod.places.password.unlink()
     (entry,) = repository.catalogued(FOLDER, pod.places)
     assert entry == {**ABOUT, "uid": UID}
-    found = repository.newest(FOLDER, entry["uid"], pod.places)
-    assert found
-    assert (found[0].id, found[1]) == (snapshot, SETTINGS)
-    pod.key("a new key")
-    repository.add_key(FOLDER, UID, pod.places, pod.places.password)
-    repository.add_key(FOLDER, UID, pod.places, pod.places.password)
-    assert snapshots(pod)[0] == snapshot
-    assert len(json.loads(pod.restic("key", "list", "--json"))) == 3
+    (found,) = repository.stored_backups(FOLDER, entry["uid"], pod.places)
+    assert (found.id, found.tags) == (snapshot, ("backup=b-1",))
+    assert repository.stored_settings(FOLDER, UID, found.id, pod.places) == SETTINGS
 
 
 def test_a_lost_key_is_replaced_by_init(pod: Pod) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import StartupError
-from service.settings import Settings
+from service.settings import Keep, Settings
 
 
 def test_without_variables_the_defaults_apply() -> None:
@@ -27,6 +27,12 @@ def test_every_variable_is_read() -> None:
         "WEBHOOKS_SECRET": "p", "WEBHOOK_SECRETS_SECRET": "q", "WEBHOOKS_FOR_CUSTOMERS": "true",
         "WEBHOOK_ALLOWED": "10.1.2.0/24, fd00::/64", "WEBHOOK_REFUSED": "8.8.8.0/24",
         "LOG_FORMAT": "console", "DISK_IMAGE": "m", "DISK_IMAGE_PULL_SECRETS": "n,o",
+        "BACKUP_STORE": '{"kind": "s3", "bucket": "worlds"}', "BACKUP_STORE_SECRET": "r", "BACKUP_STORE_CLAIM": "s",
+        "BACKUP_NAMESPACE": "t", "BACKUP_IMAGE": "u", "BACKUP_IMAGE_PULL_SECRETS": "n,o", "BACKUP_RECOVERY_SECRET": "v",
+        "BACKUP_JOB_RESOURCES": '{"limits": {"memory": "1Gi"}}', "BACKUP_SNAPSHOT_CLASS": "w",
+        "BACKUP_KEEP": '{"last": 1, "hourly": 2, "daily": 3, "weekly": 4}', "BACKUPS_PER_SERVER": "5",
+        "BACKUP_GB_PER_SERVER": "6", "BACKUPS_AT_ONCE": "7", "BACKUP_DAYS_AFTER_DELETE": "8", "BACKUP_UNDO_DAYS": "9",
+        "BACKUP_PROOF_DAYS": "10", "BACKUP_PRUNE_HOURS": "11",
         "IDLE_STOP_DEFAULT": "20", "IDLE_STOP_MIN": "15", "IDLE_STOP_MAX": "30", "IDLE_MINUTE_SECONDS": "1",
     }  # fmt: skip
     assert Settings.from_environment(environment) == Settings(
@@ -39,6 +45,12 @@ def test_every_variable_is_read() -> None:
         webhook_allowed=(ip_network("10.1.2.0/24"), ip_network("fd00::/64")),
         webhook_refused=(ip_network("8.8.8.0/24"),),
         log_format="console", disk_image="m", disk_image_pull_secrets=("n", "o"),
+        backup_store={"kind": "s3", "bucket": "worlds"}, backup_store_secret="r", backup_store_claim="s",
+        backup_namespace="t", backup_image="u", backup_image_pull_secrets=("n", "o"), backup_recovery_secret="v",
+        backup_job_resources={"limits": {"memory": "1Gi"}}, backup_snapshot_class="w",
+        backup_keep=Keep(last=1, hourly=2, daily=3, weekly=4), backups_per_server=5,
+        backup_gb_per_server=6, backups_at_once=7, backup_days_after_delete=8, backup_undo_days=9,
+        backup_proof_days=10, backup_prune_hours=11,
         idle_stop_default=20, idle_stop_min=15, idle_stop_max=30, idle_minute_seconds=1,
     )  # fmt: skip
 
@@ -56,6 +68,14 @@ def test_every_variable_is_read() -> None:
         ({"WEBHOOKS_FOR_CUSTOMERS": "yes"}, "WEBHOOKS_FOR_CUSTOMERS='yes': must be true or false"),
         ({"WEBHOOK_ALLOWED": "10.0.0.1/8"}, "WEBHOOK_ALLOWED: must be ranges of addresses .*10.0.0.1/8 has host bits"),
         ({"WEBHOOK_REFUSED": "inside"}, "WEBHOOK_REFUSED: must be"),
+        ({"BACKUP_STORE": "s3"}, "BACKUP_STORE: must be JSON"),
+        ({"BACKUP_STORE": '["s3"]'}, "BACKUP_STORE: must be a JSON object"),
+        ({"BACKUP_STORE": '{"kind": "ftp"}'}, "BACKUP_STORE: must be a JSON object with `kind` s3, sftp or folder"),
+        ({"BACKUP_STORE": '{"kind": "s3"}', "BACKUP_IMAGE": "a", "BACKUP_NAMESPACE": "b"}, "BACKUP_RECOVERY_SECRET is"),
+        ({"BACKUP_KEEP": '{"dayly": 1}'}, "BACKUP_KEEP: it has other fields than daily, hourly, last, weekly"),
+        ({"BACKUP_KEEP": '{"daily": true}'}, "BACKUP_KEEP: its numbers are from 0 to 1000"),
+        ({"BACKUP_JOB_RESOURCES": "1Gi"}, "BACKUP_JOB_RESOURCES: must be JSON"),
+        ({"BACKUPS_PER_SERVER": "51"}, "BACKUPS_PER_SERVER='51': must be a whole number from 1 to 50"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL='loud'"),
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT='xml': must be json or console"),
         ({"PORT": "80800"}, "PORT='80800': must be a whole number from 1 to 65535"),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,11 +17,14 @@ from hypothesis import strategies as st
 
 from service import errors
 from service.assembly import build_context
+from service.backups.records import Backup, ServerBackups, new_id
 from service.controller.leader import Deposed, Term
 from service.controller.schedules import Schedules
 from service.events.event import Event
 from service.games import catalogue
-from service.operations import power
+from service.kube.times import now
+from service.operations import backups, power
+from service.records.store import RecordStore
 from service.schedules import runs, spec
 from service.schedules.runs import Run
 from service.schedules.spec import Schedule, SetBy, Step
@@ -30,7 +34,9 @@ from service.settings import Settings
 from service.telemetry import logs
 from service.telemetry.metrics import REGISTRY
 from service.tokens import Token
-from tests.support.fakes import FakeCluster, FakeReleases, FakeTokens, World
+from tests.support.fakes import NAMESPACE, FakeCluster, FakeReleases, FakeTokens, World
+from tests.support.memory_kube import LabelledKube
+from tests.support.waiting import until
 
 DUE = datetime(2026, 6, 2, 4, 0, tzinfo=UTC)
 NIGHTLY = Schedule(
@@ -79,7 +85,7 @@ class Tokens(FakeTokens):
 class Setting:
     """A cluster with servers, a clock, and the controllers that run its schedules one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
         self.world = World()
         self.now = DUE - timedelta(hours=1)
         self.tokens = Tokens()
@@ -88,7 +94,8 @@ class Setting:
         self.players: int | None = None
         self.events: list[Event] = []
         self.terms = 0
-        self.context = build_context(Settings(), self.cluster, self.releases, None, self.tokens)
+        records = partial(RecordStore, LabelledKube(), NAMESPACE)
+        self.context = build_context(settings or Settings(), self.cluster, self.releases, None, self.tokens, records)
         self.new_controller()
 
     def new_controller(self) -> None:
@@ -411,6 +418,120 @@ def test_what_was_asked_for_without_a_controller_is_missed(setting: Setting) -> 
 
 def abort(setting: Setting) -> None:
     setting.change_run(lambda run: runs.aborted(run, NIGHTLY.created, setting.now))
+
+
+BACKED_UP = replace(
+    NIGHTLY,
+    steps=(Step("backup"), Step("stop")),
+    by=replace(NIGHTLY.by, scopes=frozenset({"server:power", "backup:create"})),
+)
+
+
+@pytest.fixture
+def stored() -> Setting:
+    """A setting with a store for backups, and a server whose schedule makes one and then stops it."""
+    setting = Setting(Settings(backup_store={"kind": "folder"}))
+    setting.server(1, nightly=BACKED_UP)
+    return setting
+
+
+def end_backup(setting: Setting, state: str, reason: str | None = None) -> None:
+    """End the one operation, as the part of the controller does that makes backups."""
+    [operation] = setting.context.operations.all()
+    setting.context.operations.show(replace(operation, state=state, reason=reason))
+
+    def known() -> bool:
+        seen = setting.context.operations.known(operation.id)
+        return seen is not None and seen.ended
+
+    until(known)
+
+
+def test_a_backup_is_waited_for(stored: Setting) -> None:
+    """No worker is held meanwhile. It is the schedule's, and has its name; the step after it begins when it is done."""
+    stored.work(DUE + timedelta(minutes=5))
+    [operation] = stored.context.operations.all()
+    kept = stored.context.backups.of("u")
+    assert kept is not None
+    [backup] = kept.backups
+    assert (backup.trigger, backup.name, backup.operation) == ("schedule", "nightly", operation.id)
+    assert operation.maker.actions == {"backup:create", "server:power"}
+    run = stored.run()
+    assert run is not None
+    assert (run.step, run.action, run.finished) == (1, "backup", None)
+    assert 1 in stored.world.pods
+    end_backup(stored, "done")
+    stored.work(DUE + timedelta(minutes=5, seconds=5))
+    assert outcome(stored) == ("succeeded", 2, None)
+    assert 1 not in stored.world.pods
+
+
+@pytest.mark.parametrize(("state", "why"), [("failed", "The store is full."), ("cancelled", "cancelled")])
+def test_a_backup_that_fails_ends_the_run(stored: Setting, state: str, why: str) -> None:
+    """The steps after it are not done, and someone hears of it."""
+    stored.work(DUE + timedelta(seconds=5))
+    end_backup(stored, state, "The store is full." if state == "failed" else None)
+    stored.work(DUE + timedelta(seconds=10))
+    assert outcome(stored) == ("failed", 1, f"The backup has not been made: {why}")
+    assert [(event.type, event.data["outcome"]) for event in stored.events] == [("schedule-failed", "failed")]
+    assert 1 in stored.world.pods
+
+
+def test_a_backup_waits_for_another_one(stored: Setting) -> None:
+    """While one is made, there is no second; if all are locked, waiting does not help."""
+    other = Backup(new_id(), now(), operation="op-other")
+    nothing = ServerBackups("u", 1, "acme")
+    stored.context.backups.change("u", lambda kept: kept.with_backup(other), nothing)
+    stored.work(DUE + timedelta(minutes=2))
+    assert stored.context.operations.all() == []
+    run = stored.run()
+    assert run is not None
+    assert run.finished is None
+    long_ago = "2026-01-01T00:00:00Z"
+    locked = tuple(Backup(new_id(), long_ago, state="done", locked=True) for _ in range(20))
+    stored.context.backups.change("u", lambda kept: replace(kept, backups=locked))
+    stored.work(DUE + timedelta(minutes=3))
+    assert "all are locked" in str(outcome(stored)[2])
+
+
+def test_a_backup_needs_its_scope_at_the_run(stored: Setting) -> None:
+    """As every step."""
+    stored.tokens.all = [replace(SHOP, scopes=frozenset({"server:power"}))]
+    stored.work(DUE + timedelta(seconds=5))
+    run = stored.run()
+    assert run is not None
+    assert run.outcome == "skipped"
+    assert "backup:create" in str(run.reason)
+    assert stored.context.operations.all() == []
+
+
+def test_an_abort_ends_the_wait_for_a_backup(stored: Setting) -> None:
+    """The backup itself goes on."""
+    stored.work(DUE + timedelta(seconds=5))
+    stored.change_run(lambda run: runs.aborted(run, BACKED_UP.created, stored.now))
+    stored.work(DUE + timedelta(seconds=10))
+    assert outcome(stored)[:2] == ("aborted", 1)
+    [operation] = stored.context.operations.all()
+    assert not operation.cancelling
+
+
+def test_a_backup_whose_answer_was_lost_is_made_once(stored: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step is tried again, and finds it."""
+    make, lost = backups.make, [True]
+
+    def with_loss(*args: Any, **more: Any) -> Any:
+        operation = make(*args, **more)
+        if lost:
+            lost.pop()
+            raise errors.ClusterUnavailable
+        return operation
+
+    monkeypatch.setattr(backups, "make", with_loss)
+    stored.work(DUE + timedelta(seconds=20))
+    assert len(stored.context.operations.all()) == 1
+    end_backup(stored, "done")
+    stored.work(DUE + timedelta(seconds=30))
+    assert outcome(stored) == ("succeeded", 2, None)
 
 
 def test_an_abort_in_a_wait(setting: Setting) -> None:

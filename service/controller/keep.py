@@ -1,0 +1,502 @@
+"""Keeps backups: lets old ones go, prunes and checks the repositories, proves one backup of each server now and then.
+
+It also removes worlds of before that are not kept any longer, and everything of a server that was deleted long ago.
+What it does with a Job stands in the server's record before it begins (`backups/tasks.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from structlog.contextvars import bound_contextvars
+
+from service.backups import tasks
+from service.backups.jobs import JobSpec, JobState
+from service.backups.records import ID as BACKUP_ID
+from service.backups.records import ServerBackups
+from service.backups.requests import Disk, disk_of, job_for_clean, job_for_forget, job_for_init, job_for_proof
+from service.backups.retention import Rules, makes_room, rules
+from service.backups.snapshots import SnapshotState
+from service.backups.tasks import CLEAN, ERASE, FORGET, INIT, PROVE, Task, task_of
+from service.controller.agenda import Agenda
+from service.controller.backup_events import event_of, events_of
+from service.controller.backup_figures import BackupFigures, figures
+from service.controller.leader import Deposed, Term
+from service.errors import Problem, ServerNotFound
+from service.events.event import Event
+from service.kube.times import stamp
+from service.operations.backups import STRAY, settled
+from service.operations.context import Context
+from service.operations.operation import Operation
+from service.servers.disks import volume_of
+from service.servers.objects import Objects
+from service.servers.spec import server_uid, spec_of_objects, uid_of_values
+from service.telemetry import metrics
+
+log = logging.getLogger(__name__)
+
+WORKERS = 2
+PLACES = {FORGET: 3, ERASE: 3, CLEAN: 3, INIT: 3, PROVE: 1}
+"""How many Jobs of a kind there may be at once; those that are no proofs share theirs."""
+LOOK = timedelta(hours=1)
+"""How often each server's backups are looked at, besides when something has changed."""
+POLL = timedelta(seconds=2)
+SOON = timedelta(seconds=1)
+NO_PLACE = timedelta(seconds=5)
+PAUSE, LONGEST_PAUSE = timedelta(minutes=5), timedelta(hours=6)
+"""When something is tried again that could not be done, such as while the store is away; it grows."""
+TELL_AGAIN = timedelta(minutes=10)
+"""The events of this time are told again when a pod becomes active: the one before may not have written them."""
+MOST_TOLD = 10_000
+AT_WORK = ("backup", "restore", "undo-restore", "clone")
+"""Operations during which nothing is done for the same server."""
+
+
+class Jobs(Protocol):
+    """What is needed of `backups/runner.py`."""
+
+    def key(self, uid: str) -> str: ...
+    def run(self, spec: JobSpec) -> JobState: ...
+    def remove(self, spec: JobSpec) -> bool: ...
+    def forget_key(self, uid: str) -> None: ...
+
+
+class Snapshots(Protocol):
+    """What is needed of `backups/snapshots.py`."""
+
+    def look(self, name: str) -> SnapshotState: ...
+    def remove(self, name: str) -> bool: ...
+
+
+class Keep:
+    """The part of the controller.
+
+    Args:
+        context: The collaborators of the operations.
+        jobs: Runs the Jobs.
+        snapshots: Deletes VolumeSnapshots.
+        tell: Tells an event; see `controller/events.py`.
+        clock: Returns the current time.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        jobs: Jobs,
+        snapshots: Snapshots,
+        tell: Callable[[Event], None],
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._context = context
+        self._settings = context.settings
+        self._backups = context.backups
+        self._jobs = jobs
+        self._snapshots = snapshots
+        self._tell_event = tell
+        self._clock = clock
+        self.agenda: Agenda[str] = Agenda(clock)
+        self._watch = self._backups.watch(self._changed)
+        self._operations = context.operations.watch(self._operation_changed)
+        self._lock = threading.Lock()
+        self._kept: dict[str, ServerBackups] = {}
+        # The uids of the servers that each unfinished operation is at work with.
+        self._at_work_with: dict[str, set[str]] = {}
+        # The task of each server that has a place here.
+        self._active: dict[str, Task] = {}
+        self._ended: set[str] = set()
+        # When a server's tasks are tried again, and how often they could not be done.
+        self._later: dict[str, tuple[datetime, int]] = {}
+        # The unfinished backups of each server, and since when they are the same.
+        self._unfinished: dict[str, tuple[frozenset[str], datetime]] = {}
+        self._leads_since = ""
+        # The ids of events in the order in which they were told.
+        self._told: dict[str, None] = {}
+
+    def start(self) -> None:
+        """Watch what is kept, and the operations."""
+        self._watch.start()
+        self._operations.start()
+
+    def lead(self, term: Term) -> None:
+        """Start the threads, and tell the latest events again."""
+        self._leads_since = stamp(self._clock())
+        for kept in self.kept():
+            self._tell(events_of(kept, self._tell_since()))
+        for operation in self._operations.all():
+            self._tell_operation(operation)
+        metrics.show_backups(self._figures)
+        for _ in range(WORKERS):
+            threading.Thread(target=self._work, args=(term,), name="keep", daemon=True).start()
+
+    def kept(self) -> list[ServerBackups]:
+        """What is kept of all servers, some moments old."""
+        with self._lock:
+            return list(self._kept.values())
+
+    def _figures(self) -> BackupFigures:
+        return figures(self.kept(), self._context.cluster.known_servers(), self._settings, self._clock())
+
+    def _changed(self, kept: ServerBackups, deleted: bool) -> None:
+        with self._lock:
+            if deleted:
+                self._kept.pop(kept.uid, None)
+                self._later.pop(kept.uid, None)
+                self._unfinished.pop(kept.uid, None)
+            else:
+                self._kept[kept.uid] = kept
+        self.agenda.put(kept.uid, self._clock())
+        self._tell(() if deleted else events_of(kept, self._tell_since()))
+
+    def _operation_changed(self, operation: Operation, deleted: bool) -> None:
+        self._tell_operation(operation)
+        if operation.target is None or operation.action not in AT_WORK:
+            return
+        uids = {operation.target.uid}
+        if operation.action == "clone":
+            uids.add(str(operation.argument["from"]["uid"]))
+        ended = operation.ended or deleted
+        with self._lock:
+            if ended:
+                self._at_work_with.pop(operation.id, None)
+            else:
+                self._at_work_with[operation.id] = uids
+        for uid in uids if ended else ():
+            self.agenda.put(uid, self._clock())
+
+    # -- events --------------------------------------------------------------------------------------------
+
+    def _tell_since(self) -> str:
+        return stamp(self._clock() - TELL_AGAIN)
+
+    def _tell_operation(self, operation: Operation) -> None:
+        event = event_of(operation)
+        if event is not None and event.time >= self._tell_since():
+            self._tell([event])
+
+    def _tell(self, events: Iterable[Event]) -> None:
+        """Tell events that this pod has not told yet, if it is the active one."""
+        if not self._leads_since:
+            return
+        for event in events:
+            with self._lock:
+                if event.id in self._told:
+                    continue
+                self._told[event.id] = None
+                if len(self._told) > MOST_TOLD:
+                    del self._told[next(iter(self._told))]
+            self._tell_event(event)
+            if event.time >= self._leads_since:
+                metrics.count_backup_event(event.type)
+
+    # -- the workers ---------------------------------------------------------------------------------------
+
+    def _work(self, term: Term) -> None:
+        while True:
+            uid = self.agenda.take()
+            if uid is not None and not self.handle(term, uid):
+                return
+
+    def turn(self, term: Term) -> bool:
+        """Look at one server that is due; False if there is none. For tests, which have no threads."""
+        uid = self.agenda.take(wait=False)
+        return uid is not None and self.handle(term, uid)
+
+    def handle(self, term: Term, uid: str) -> bool:
+        """Look at the backups of a server; False if this pod is no longer the active one."""
+        after = PAUSE
+        try:
+            with self._lock:
+                kept = self._kept.get(uid)
+            if kept is None:
+                after = timedelta.max
+                self._release(uid)
+            else:
+                with bound_contextvars(server=kept.id):
+                    after = self._look(term, kept)
+        except Deposed:
+            return False
+        except Problem as problem:
+            log.warning("the backups of server %s are looked at again soon: %s", uid, problem.detail)
+            after = POLL
+        except Exception:
+            log.exception("the backups of server %s could not be looked at", uid)
+        finally:
+            if after < timedelta.max:
+                self.agenda.put(uid, self._clock() + after)
+            self.agenda.done(uid)
+        return True
+
+    def _look(self, term: Term, kept: ServerBackups) -> timedelta:
+        """Do what there is to do for a server; returns when to look again."""
+        task = task_of(kept.repository)
+        if task is not None:
+            # The watch may not have seen yet that it has ended.
+            return SOON if task.name in self._ended else self._go_on(term, kept, task)
+        objects = self._objects(kept)
+        if self._note_deletion(term, kept, objects):
+            return SOON
+        self._remove_snapshots(term, kept)
+        if self._at_work(kept):
+            self._settle(term, kept)
+            self._make_room(term, kept, objects)
+            return POLL if any(each.where == "node" for each in kept.backups) else LOOK
+        if tasks.is_over(kept, self._settings, self._clock()) and kept.repository.made is None:
+            return self._end(term, kept)
+        return self._begin(term, kept, objects)
+
+    # -- what is to be done --------------------------------------------------------------------------------
+
+    def _begin(self, term: Term, kept: ServerBackups, objects: Objects | None) -> timedelta:
+        """Mark the backups that go, and record the task that is due, if there is a place for it."""
+        now = self._clock()
+        due, _ = self._later.get(kept.uid, (now, 0))
+        decided = self._decided(kept, objects, now)
+        task = task_of(decided.repository)
+        has_place = task is not None and due <= now and self._take_place(kept.uid, task)
+        if task is not None and not has_place:
+            decided = tasks.with_task(decided, None)
+        if decided != kept:
+            self._write(term, kept.uid, lambda fresh: self._decided_again(fresh, objects, now, has_place))
+        if has_place:
+            return SOON
+        return LOOK if task is None else max(NO_PLACE, due - now)
+
+    def _decided_again(self, kept: ServerBackups, objects: Objects | None, now: datetime, place: bool) -> ServerBackups:
+        if any(backup.unfinished for backup in kept.backups) or task_of(kept.repository) is not None:
+            return kept
+        decided = self._decided(kept, objects, now)
+        return decided if place else tasks.with_task(decided, None)
+
+    def _decided(self, kept: ServerBackups, objects: Objects | None, now: datetime) -> ServerBackups:
+        kept = tasks.with_going(kept, None if kept.deleted else self._rules(objects), now)
+        left = tuple(
+            each for each in kept.befores if each.where != "backup" or not tasks.is_old(each.at, self._settings, now)
+        )
+        kept = replace(kept, befores=left)
+        disk = objects is not None and bool(volume_of(objects.claim))
+        return tasks.with_task(kept, tasks.next_task(kept, self._settings, now, disk=disk))
+
+    def _rules(self, objects: Objects | None) -> Rules:
+        spec = None if objects is None else spec_of_objects(objects)
+        return rules(self._settings, None if spec is None else spec.backup_keep)
+
+    def _take_place(self, uid: str, task: Task) -> bool:
+        with self._lock:
+            proof = task.kind == PROVE
+            taken = sum((each.kind == PROVE) == proof for each in self._active.values())
+            if taken >= PLACES[task.kind]:
+                return False
+            self._active[uid] = task
+            return True
+
+    def _release(self, uid: str) -> None:
+        with self._lock:
+            self._active.pop(uid, None)
+
+    # -- a task --------------------------------------------------------------------------------------------
+
+    def _go_on(self, term: Term, kept: ServerBackups, task: Task) -> timedelta:
+        """Run the task's Job, and record what it has answered."""
+        if self._active.get(kept.uid) != task:
+            # Another controller has begun it, and may have ended it.
+            live = self._backups.of(kept.uid)
+            if live is None or task_of(live.repository) != task:
+                return SOON
+            with self._lock:
+                self._active[kept.uid] = task
+        spec = self._spec(kept, task)
+        if spec is None:
+            return self._finish(term, kept, task, None, tasks.dropped)
+        with term.step():
+            if spec.key:
+                self._jobs.key(kept.uid)
+            state = self._jobs.run(spec)
+        return self._follow(term, kept, task, spec, state)
+
+    def _spec(self, kept: ServerBackups, task: Task) -> JobSpec | None:
+        """What the task's Job is to be; None if there is nothing left to do it with."""
+        if task.kind == INIT:
+            return job_for_init(self._settings, kept, task.name)
+        if task.kind == ERASE:
+            return job_for_forget(self._settings, kept, task.name, [], erase=True)
+        if task.kind == FORGET:
+            unknown = [id for id in task.unlisted if BACKUP_ID.fullmatch(id)]
+            known = [id for id in task.unlisted if id not in unknown]
+            return job_for_forget(self._settings, kept, task.name, known, unknown)
+        disk = self._disk(kept)
+        if disk is None:
+            return None
+        if task.kind == CLEAN:
+            return job_for_clean(self._settings, kept, disk, task.name, task.operations)
+        backup = kept.backup(task.backup)
+        return None if backup is None else job_for_proof(self._settings, kept, disk, task.name, backup.snapshot)
+
+    def _follow(self, term: Term, kept: ServerBackups, task: Task, spec: JobSpec, state: JobState) -> timedelta:
+        """Record what follows from the state of the task's Job."""
+        now = self._clock()
+        outcome, reason = tasks.outcome(task, state, now)
+        match outcome:
+            case "running":
+                return POLL
+            case "done":
+                self._later.pop(kept.uid, None)
+                return self._finish(term, kept, task, spec, lambda k, t: tasks.after(k, t, state.answer, now))
+            case "wrong-key":
+                # Somebody has deleted the server's key. The recovery key lets a new one in.
+                return self._finish(term, kept, task, spec, lambda k, t: tasks.with_init(k, t, now))
+            case "damaged":
+                log.error("the backups of server %s are damaged: %s", kept.uid, reason)
+                self._later[kept.uid] = now + LONGEST_PAUSE, 0
+                return self._finish(term, kept, task, spec, lambda k, t: tasks.damaged(k, t, reason, now))
+            case "no-room":
+                return self._finish(term, kept, task, spec, lambda k, t: tasks.postponed(k, t, reason, now), first=True)
+        log.warning("%s for the backups of server %s is tried again later: %s", task.kind, kept.uid, reason)
+        self._put_off(kept.uid, now)
+        return self._finish(term, kept, task, spec, tasks.dropped, first=True)
+
+    def _put_off(self, uid: str, now: datetime) -> None:
+        _, tries = self._later.get(uid, (now, 0))
+        self._later[uid] = now + min(LONGEST_PAUSE, PAUSE * 2**tries), min(tries + 1, 20)
+
+    def _finish(
+        self,
+        term: Term,
+        kept: ServerBackups,
+        task: Task,
+        spec: JobSpec | None,
+        change: Callable[[ServerBackups, Task], ServerBackups],
+        *,
+        first: bool = False,
+    ) -> timedelta:
+        """Record the end of a task, and then delete its Job; or `first` delete it, because it may still run."""
+        with term.step():
+            if spec is not None and first:
+                self._jobs.remove(spec)
+            self._write(term, kept.uid, lambda fresh: change(fresh, task))
+            self._ended.add(task.name)
+            self._release(kept.uid)
+            if spec is not None and not first:
+                self._jobs.remove(spec)
+        return SOON
+
+    # -- what needs no Job ---------------------------------------------------------------------------------
+
+    def _note_deletion(self, term: Term, kept: ServerBackups, objects: Objects | None) -> bool:
+        """Write down that the server is gone, or is there again; returns whether it did."""
+        if objects is not None:
+            deleted = None
+        elif kept.deleted is not None or self._exists(kept):
+            return False
+        else:
+            deleted = stamp(self._clock())
+        if deleted == kept.deleted:
+            return False
+        self._write(term, kept.uid, lambda fresh: replace(fresh, deleted=deleted))
+        return True
+
+    def _exists(self, kept: ServerBackups) -> bool:
+        """Whether the server has a StatefulSet, or a release that brings it back; read live."""
+        live = self._context.cluster.server(kept.id)
+        if live.statefulset is not None and server_uid(live) == kept.uid:
+            return True
+        values = self._context.releases.current(kept.id)
+        if values is None:
+            return False
+        uid = uid_of_values(values)
+        return uid == kept.uid or (uid is None and live.statefulset is None)
+
+    def _remove_snapshots(self, term: Term, kept: ServerBackups) -> None:
+        """Delete the VolumeSnapshots of backups and worlds of before that go, and record those that are gone."""
+        now = self._clock()
+        backups = {each.id: each.snapshot for each in kept.backups if each.state == "deleting" and each.where == "node"}
+        befores = {
+            each.operation: each.reference
+            for each in kept.befores
+            if each.where == "snapshot" and tasks.is_old(each.at, self._settings, now)
+        }
+        if not backups and not befores:
+            return
+        with term.step():
+            gone = {id for id, name in (backups | befores).items() if self._snapshots.remove(name)}
+
+        def change(fresh: ServerBackups) -> ServerBackups:
+            return replace(
+                fresh,
+                backups=tuple(each for each in fresh.backups if each.id not in gone),
+                befores=tuple(each for each in fresh.befores if each.operation not in gone),
+            )
+
+        if gone:
+            self._write(term, kept.uid, change)
+        self.agenda.put(kept.uid, now + NO_PLACE)
+
+    def _settle(self, term: Term, kept: ServerBackups) -> None:
+        """Record the end of backups that no operation makes, and that none has begun to make for a minute."""
+        now, unfinished = self._clock(), frozenset(each.id for each in kept.backups if each.unfinished)
+        seen, since = self._unfinished.get(kept.uid, (frozenset(), now))
+        if seen != unfinished:
+            self._unfinished[kept.uid] = unfinished, now
+        if unfinished and (seen != unfinished or now - since < STRAY):
+            self.agenda.put(kept.uid, now + STRAY)
+        elif unfinished:
+            operations = self._context.operations.all()
+            if settled(kept, operations) != kept:
+                self._write(term, kept.uid, lambda fresh: settled(fresh, operations))
+
+    def _make_room(self, term: Term, kept: ServerBackups, objects: Objects | None) -> None:
+        """If the storage takes no further snapshot of the disk, let the oldest backup go that is one."""
+        waiting = next((backup for backup in kept.backups if backup.state == "running"), None)
+        goes = makes_room(kept, self._rules(objects), self._clock())
+        if waiting is None or goes is None or any(backup.state == "deleting" for backup in kept.backups):
+            return
+        # The code with which a CSI driver says so; ours does when the snapshots of a disk hold as much as they may.
+        if "ResourceExhausted" in self._snapshots.look(f"backup-{waiting.id}").why:
+            log.info("backup %s goes to make room for another on its node", goes.id)
+            going = replace(goes, state="deleting")
+            self._write(
+                term, kept.uid, lambda fresh: fresh.with_backup(going) if fresh.backup(goes.id) == goes else fresh
+            )
+
+    def _end(self, term: Term, kept: ServerBackups) -> timedelta:
+        """Delete what is left of a server whose backups are no longer in the store: snapshots, its key, its record."""
+        names = [backup.snapshot for backup in kept.backups if backup.where == "node"]
+        names += [before.reference for before in kept.befores if before.where == "snapshot"]
+        with term.step():
+            gone = [self._snapshots.remove(name) for name in names]
+            if not all(gone):
+                return POLL
+            self._jobs.forget_key(kept.uid)
+            self._backups.delete(kept.uid)
+        log.info("all backups of the deleted server %d (%s) are gone", kept.id, kept.uid)
+        return SOON
+
+    # -- what is known -------------------------------------------------------------------------------------
+
+    def _objects(self, kept: ServerBackups) -> Objects | None:
+        """The server's objects; None if it has no StatefulSet, or another server has its id now."""
+        objects = self._context.cluster.known(kept.id)
+        if objects is None or objects.statefulset is None or server_uid(objects) != kept.uid:
+            return None
+        return objects
+
+    def _disk(self, kept: ServerBackups) -> Disk | None:
+        objects = self._objects(kept)
+        name = "" if objects is None else volume_of(objects.claim)
+        return disk_of(objects, self._context.cluster.volume(name)) if objects is not None and name else None
+
+    def _at_work(self, kept: ServerBackups) -> bool:
+        """Whether a backup or another operation is at work with the server."""
+        if any(backup.unfinished for backup in kept.backups):
+            return True
+        with self._lock:
+            return any(kept.uid in uids for uids in self._at_work_with.values())
+
+    def _write(self, term: Term, uid: str, change: Callable[[ServerBackups], ServerBackups]) -> None:
+        with term.step(), suppress(KeyError, ServerNotFound):
+            self._backups.change(uid, change)

@@ -1,0 +1,172 @@
+"""Accepts a restore of a server's world from a backup, and its undo. The controller carries them out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from service.backups.records import Backup, Before, ServerBackups
+from service.errors import (
+    BackupNotFound,
+    BackupNotUsable,
+    InvalidRequest,
+    NothingToUndo,
+    OperationInProgress,
+    ReleaseMissing,
+    ServerNotFound,
+)
+from service.kube.times import stamp
+from service.operations.checks import RESTORE_SECONDS, require_not_suspended
+from service.operations.context import Context
+from service.operations.operation import Operation, Server
+from service.operations.visibility import Target
+from service.operations.worlds import accept_operation, earlier_operation
+from service.servers.spec import own_uid, spec_of_values, uid_of_values
+from service.tokens import Token
+
+WAIT_SECONDS = 10.0
+"""How long a call waits for the server's Lease."""
+MOST_PATHS = 100
+_LONGEST_PATH = 4096
+_OWN_FOLDER = ".gameserver"
+_WHY_NOT = {
+    "queued": "The backup has not been made yet.",
+    "running": "The backup is still being made.",
+    "failed": "The backup has failed, so there is nothing to restore.",
+    "deleting": "The backup is being deleted.",
+}
+
+
+def restore(context: Context, caller: Token, target: Target, request: Mapping[str, Any], key: str | None) -> Operation:
+    """Accept a restore of the server's world.
+
+    Args:
+        context: The operation's collaborators.
+        caller: The caller.
+        target: The server.
+        request: `backup`, the backup's id; and `paths`, the files and folders to restore, all if there are none.
+        key: The caller's Idempotency-Key; None if the call has none.
+
+    Returns:
+        The operation; with a key that this token has used before, the one that it got then.
+
+    Raises:
+        ServerNotFound: The server is gone; there may be another one with its id.
+        ReleaseMissing: Someone has deleted its release.
+        Suspended: The server is suspended.
+        OperationInProgress: An operation is at work with its world.
+        BackupNotFound, BackupNotUsable: The server has no such backup, or it is not done.
+        InvalidRequest: A path is not one that can be in a world.
+        IdempotencyKeyReused, TooManyOperations: See `accept_operation`.
+    """
+    backup, paths = str(request["backup"]), list(request.get("paths") or ())
+    asked = {"action": "restore", "server": target.id, "backup": backup, "paths": paths}
+    if (earlier := earlier_operation(context, caller, key, asked)) is not None:
+        return earlier
+    check_paths(paths)
+    with context.releases.locked(target.id, wait=WAIT_SECONDS):
+        server = _idle_server(context, caller, target)
+        usable_backup(context.backups.of(server.uid), backup)
+        argument = {"backup": backup, "paths": paths}
+        return accept_operation(context, caller, key, "restore", server, argument, asked)
+
+
+def undo_restore(
+    context: Context, caller: Token, target: Target, request: Mapping[str, Any], key: str | None
+) -> Operation:
+    """Accept the undo of a restore: the world of before comes back, and the restored one is kept in its stead.
+
+    Args:
+        context, caller, target, key: As for `restore`.
+        request: `restore`, the id of the restore (or of an undo); the latest by default.
+
+    Raises:
+        NothingToUndo: No world of before is kept, or not any more.
+        ServerNotFound, ReleaseMissing, Suspended, OperationInProgress, IdempotencyKeyReused, TooManyOperations: As for
+            `restore`.
+    """
+    wanted = request.get("restore")
+    asked = {"action": "undo-restore", "server": target.id, "restore": wanted}
+    if (earlier := earlier_operation(context, caller, key, asked)) is not None:
+        return earlier
+    with context.releases.locked(target.id, wait=WAIT_SECONDS):
+        server = _idle_server(context, caller, target)
+        before = latest_before(context, context.backups.of(server.uid), wanted)
+        return accept_operation(context, caller, key, "undo-restore", server, {"restore": before.operation}, asked)
+
+
+def usable_backup(kept: ServerBackups | None, id: str) -> Backup:
+    """The backup with this id; raises BackupNotFound, or BackupNotUsable if it cannot be restored."""
+    backup = None if kept is None else kept.backup(id)
+    if backup is None:
+        raise BackupNotFound
+    if backup.state != "done":
+        raise BackupNotUsable(_WHY_NOT.get(backup.state))
+    return backup
+
+
+def latest_before(context: Context, kept: ServerBackups | None, operation: str | None) -> Before:
+    """The newest world of before that is still kept, or that of this operation; raises NothingToUndo."""
+    oldest = stamp(datetime.now(UTC) - timedelta(days=context.settings.backup_undo_days))
+    befores = [before for before in (kept.befores if kept else ()) if before.at >= oldest]
+    found = [before for before in befores if operation in (None, before.operation)]
+    if not found:
+        raise NothingToUndo
+    return found[-1]
+
+
+def require_nothing_at_work(context: Context, uid: str) -> None:
+    """Raises OperationInProgress, which names it, if an operation on the world of the server has not ended.
+
+    Asked under the server's Lease, as every restore, undo and clone does, no two of them can be accepted at once.
+    """
+    for operation in context.operations.all():
+        if not operation.ended and operation.target is not None and operation.target.uid == uid:
+            raise OperationInProgress(
+                f"The operation {operation.id} ({operation.action}) is at work with the server's world. Try again when "
+                "it has ended.",
+                retry_after=RESTORE_SECONDS,
+            )
+
+
+def cancel_restore(context: Context, uid: str) -> None:
+    """Cancel what is at work with the server's world, because the server goes. The calling thread must hold its Lease.
+
+    Raises:
+        OperationInProgress: A world is on its way into its place. controller/placing.py writes that down before it
+            begins it, under the Lease.
+    """
+    for operation in context.operations.all():
+        if operation.ended or operation.target is None or operation.target.uid != uid:
+            continue
+        if operation.work.get("placing"):
+            raise OperationInProgress(
+                f"The operation {operation.id} is putting a world into its place, which takes seconds.", retry_after=3
+            )
+        context.operations.cancel(operation)
+
+
+def check_paths(paths: Sequence[str]) -> None:
+    """Raises InvalidRequest unless all are relative paths that can be in a world."""
+    if len(paths) > MOST_PATHS:
+        raise InvalidRequest(errors={"paths": [f"must be at most {MOST_PATHS}"]})
+    for path in paths:
+        parts = path.split("/")
+        if any(part in ("", ".", "..") for part in parts) or "\0" in path or len(path.encode()) > _LONGEST_PATH:
+            raise InvalidRequest(errors={"paths": ["must be relative, such as world/region, without . and .."]})
+        if parts[0] == _OWN_FOLDER:
+            raise InvalidRequest(errors={"paths": [f"must not be in {_OWN_FOLDER}, which belongs to the service"]})
+
+
+def _idle_server(context: Context, caller: Token, target: Target) -> Server:
+    """The server, with which nothing is at work. The calling thread must hold its Lease."""
+    current = context.releases.current(target.id)
+    if current is None:
+        raise ReleaseMissing
+    if target.uid is None or uid_of_values(current) != own_uid(target.objects):
+        raise ServerNotFound
+    spec = spec_of_values(current)
+    require_not_suspended(caller, spec.suspended)
+    require_nothing_at_work(context, target.uid)
+    return Server(target.id, target.uid, spec.customer)

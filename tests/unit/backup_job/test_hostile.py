@@ -308,10 +308,8 @@ def _code(disk: Ground, meddle: Callable[[int, str], None], paths: list[str]) ->
 
 @pytest.mark.parametrize("paths", [[], PATHS], ids=["world", "paths"])
 @pytest.mark.parametrize("meddling", MEDDLING, ids=lambda meddling: meddling.__name__)
-def test_customer_writes_meanwhile(
-    disk: Ground, outside: Path, meddling: Callable[[Path], None], paths: list[str]
-) -> None:
-    """Whatever he does at whichever step: no file is lost, his own neither, nothing leads outside; a repeat ends well."""
+def test_customer_writes_meanwhile(outside: Path, meddling: Callable[[Path], None], paths: list[str]) -> None:
+    """Whatever he does at whichever step: no file is lost, nothing leads outside, and a repeat ends well."""
     step, changes = MEDDLING.index(meddling) % STRIDE, STRIDE + 1
     while step + STRIDE <= changes:
         step += STRIDE

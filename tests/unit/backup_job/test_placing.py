@@ -171,14 +171,12 @@ CASES: dict[str, Case] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("case", "stride"),
-    [
-        ("place", 1),
-        *((case, 3) for case in CASES if case != "place"),
-        *(pytest.param(case, 1, marks=pytest.mark.long) for case in CASES),
-    ],
-)
+#: `make test` kills at every step where it matters most, and at every third elsewhere.
+STEPS = [("place", 1), *((case, 3) for case in CASES if case != "place")]
+EVERY_STEP = [pytest.param(case, 1, marks=pytest.mark.long) for case in CASES if case != "place"]
+
+
+@pytest.mark.parametrize(("case", "stride"), [*STEPS, *EVERY_STEP])
 def test_killed_at_a_step(case: str, stride: int) -> None:
     """Whatever a kill leaves: no file is lost, and a repeated Job ends as one that was not killed."""
     prepare, job = CASES[case]

@@ -40,7 +40,7 @@ def inspect(request: Request) -> dict[str, Any]:
         free, everything = own_folder.free(root)
     total, missing = Content(request).measure()
     needed = total.space + round(total.space * _SPARE) + _SPARE_BYTES
-    if needed > everything:
+    if total.space > everything:
         raise JobFailed("too-large", "The backup is larger than the disk.")
     return {
         "found": True,

@@ -342,7 +342,7 @@ def test_customer_writes_meanwhile(outside: Path, meddling: Callable[[Path], Non
 
 
 def test_a_folder_of_another_user_is_found_before_anything_changes(disk: Ground) -> None:
-    """It could not be moved, so the restore is refused while the game still runs. In a part of the world it may stay."""
+    """It cannot be moved, so the restore is refused while the game runs. Beside a part that is restored it may stay."""
     make(disk.world, {"world": {"level.dat": "level"}, "copied\nby-root": {}})
     os.chown(disk.world / "copied\nby-root", 0, 0)
     make(disk.places.source, {"world": {"level.dat": "another"}})

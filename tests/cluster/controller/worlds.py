@@ -144,7 +144,7 @@ class Worlds:
         """The Jobs of backups in both namespaces, and their pods."""
         selector = "app.kubernetes.io/name=gameserver-backup"
         found = []
-        for namespace in (self.place.namespace, self.place.environment["BACKUP_NAMESPACE"]):
+        for namespace in filter(None, (self.place.namespace, self.place.environment.get("BACKUP_NAMESPACE"))):
             command = ("kubectl", "-n", namespace, "get", "jobs,pods", "-l", selector, "-o", "name")
             found += self.place.cluster.run(*command).split()
         return found

@@ -191,7 +191,9 @@ def test_deep_trees(disk: Ground) -> None:
     assert list(disk.own.iterdir()) == []
 
 
-NAMES = ["-rf", "--", "a\nb", "*", "[x]?", "\\", "'\"$(x)", "\udcff\udcfe", "ü", "~0", " ", "x" * 255, ".", "\u202e"][:-2]
+NAMES = ["-rf", "--", "a\nb", "*", "[x]?", "\\", "'\"$(x)", "\udcff\udcfe", "ü", "~0", " ", "x" * 255, ".", "\u202e"][
+    :-2
+]
 
 
 def test_names(disk: Ground) -> None:
@@ -293,7 +295,9 @@ MEDDLING: list[Callable[[Path], None]] = [_overwrite, _replace_folder, _remove, 
 
 @pytest.mark.parametrize("paths", [[], PATHS], ids=["world", "paths"])
 @pytest.mark.parametrize("meddling", MEDDLING, ids=lambda meddling: meddling.__name__)
-def test_customer_writes_meanwhile(disk: Ground, outside: Path, meddling: Callable[[Path], None], paths: list[str]) -> None:
+def test_customer_writes_meanwhile(
+    disk: Ground, outside: Path, meddling: Callable[[Path], None], paths: list[str]
+) -> None:
     """Whatever he does at whichever step: no file is lost, his own neither, nothing leads outside; a repeat ends well."""
     step, changes = MEDDLING.index(meddling) % STRIDE, STRIDE + 1
     while step + STRIDE <= changes:
@@ -324,6 +328,8 @@ def test_customer_writes_meanwhile(disk: Ground, outside: Path, meddling: Callab
             if meddling is _overwrite and other.changes >= step:
                 # He has replaced these himself, where he found them.
                 lost -= {"old both", "new both", "old only", "new only"}
-                assert {f"mine {name}" for name in ("both.txt", "new-only.txt", "old-only.txt", "mine.txt")} <= left.keys()
+                assert {
+                    f"mine {name}" for name in ("both.txt", "new-only.txt", "old-only.txt", "mine.txt")
+                } <= left.keys()
             assert not lost, step
             assert look(other.root / "outside") == look(outside)

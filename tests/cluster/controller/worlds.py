@@ -142,7 +142,8 @@ class Worlds:
         for namespace in filter(None, (self.place.namespace, self.place.environment.get("BACKUP_NAMESPACE"))):
             command = ("kubectl", "-n", namespace, "get", "jobs,pods", "-l", selector, "-o", "name")
             found += self.place.cluster.run(*command).split()
-        return found
+        # The Job that makes the catalogue is no operation's, and ends by itself.
+        return [name for name in found if "/backup-catalogue" not in name]
 
     def snapshots(self) -> list[str]:
         """The VolumeSnapshots."""

@@ -38,6 +38,10 @@ _LOCKED_PAUSE = 1.0
 #: Seconds that restic has to remove its lock when it is ended. The pod has ten in all.
 _TIDY = 7.0
 _UNREADABLE_MOST = 10
+#: The store answers, and a file of it is shorter than it was. A store that dies leaves other words at the next try.
+_CUT_SHORT = re.compile(
+    r"Load\(<data/\w+>, \d+, \d+\) .*: (?:ReadFull: )?(?:unexpected )?EOF$|range is not satisfiable"
+)
 _RETRY = re.compile(r"returned error, retrying after")
 _log = logging.getLogger("backup_job")
 
@@ -334,7 +338,9 @@ class _Complaints(threading.Thread):
         if meaning in ("store-full", "disk-full", "store-refused"):
             self.give_up(meaning)
         elif now - self._failing_since > (_AWAY if self._failing_since - self._began < _EARLY else PATIENCE):
-            self.give_up(meaning if meaning != "restic-failed" else "store-unreachable")
+            damaged = _CUT_SHORT.search(line) is not None
+            reason = meaning if meaning != "restic-failed" else "store-unreachable"
+            self.give_up("repository-damaged" if damaged else reason)
 
     def give_up(self, code: str) -> None:
         """End restic, for this reason."""

@@ -42,14 +42,18 @@ class Place:
     def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """The answer to a call, sent again while the API asks for it."""
         for _ in range(60):
-            answer = requests.request(
-                method, f"{self.api.url}/api/v1{path}", json=body, headers={"Authorization": "Bearer test"}, timeout=60
-            )
+            answer = self.send(method, path, body)
             if "Retry-After" not in answer.headers:
                 break
             time.sleep(1)
         assert answer.ok, answer.text
         return dict(answer.json())
+
+    def send(self, method: str, path: str, body: Any = None) -> requests.Response:
+        """The response to a call, which is sent once."""
+        return requests.request(
+            method, f"{self.api.url}/api/v1{path}", json=body, headers={"Authorization": "Bearer test"}, timeout=60
+        )
 
     def events(self) -> list[dict[str, Any]]:
         """All events so far."""
@@ -108,7 +112,7 @@ class Place:
         return "".join(file.read_text() for file in (*sorted(self.folder.glob("*.log")), self.api.log))
 
 
-def any_name() -> str:
+def new_name() -> str:
     """A name for a namespace."""
     return f"controller-{uuid.uuid4().hex[:8]}"
 
@@ -135,7 +139,7 @@ def place_of(
         values: The operator's values for all servers, besides the games' images.
         settings: Variables in the environment of its API and its controllers.
     """
-    name = name or any_name()
+    name = name or new_name()
     # The games' images, which the local cluster has.
     images = json.loads(cluster.run("helm", "-n", API_NAMESPACE, "get", "values", "api", "-o", "json"))["serverValues"]
     (folder / "server-values.yaml").write_text(json.dumps({**images, "all": {**images.get("all", {}), **values}}))

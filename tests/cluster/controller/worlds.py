@@ -21,8 +21,7 @@ from service.servers.objects import ServerObjects
 from service.servers.spec import server_uid
 from service.tokens import Token
 from tests.cluster.conftest import Cluster
-from tests.cluster.controller.place import Place, any_name, place_of
-from tests.cluster.replicas import NAMESPACE as API_NAMESPACE
+from tests.cluster.controller.place import API_NAMESPACE, Place, new_name, place_of
 from tests.support.s3 import S3, s3
 from tests.support.waiting import until
 
@@ -84,6 +83,12 @@ class Worlds:
         assert found is not None
         return found
 
+    def found(self, id: str) -> Operation:
+        """The operation with this id."""
+        found = self._operations.get(id)
+        assert found is not None
+        return found
+
     def cancel(self, operation: Operation) -> None:
         self._operations.cancel(self.operation(operation))
 
@@ -104,6 +109,12 @@ class Worlds:
             lambda: f"{self.operation(operation)} {self.jobs()} {self.place.logged()}",
         )
         return self.operation(operation)
+
+    def backed_up(self, server: Server, seconds: float = 180) -> Backup:
+        """A new backup of the server."""
+        operation = self.ended(self.accept(server), seconds)
+        assert operation.state == "done", f"{operation} {self.place.logged()}"
+        return self.backup(operation)
 
     def backup(self, operation: Operation) -> Backup:
         """The backup of an operation."""
@@ -179,41 +190,37 @@ def image(cluster: Cluster) -> str:
 
 @contextmanager
 def worlds_of(
-    cluster: Cluster, folder: Path, *, stored: bool = True, values: Mapping[str, Any] = MappingProxyType({})
+    cluster: Cluster,
+    folder: Path,
+    *,
+    stored: bool = True,
+    on_node: bool = True,
+    values: Mapping[str, Any] = MappingProxyType({}),
+    **settings: str,
 ) -> Iterator[Worlds]:
     """A place with backups; with a store that pods reach, or none. See `place_of`."""
+    variables: dict[str, Any] = {"ACCEPTED_EULAS": "minecraft", "BACKUP_IMAGE": image(cluster), **settings}
     if not stored:
-        with place_of(cluster, folder, values=values, BACKUP_IMAGE=image(cluster)) as place:
+        with place_of(cluster, folder, on_node=on_node, values=values, **variables) as place:
             yield Worlds(place, None)
         return
     # Pods reach the address of a node, and not that of this machine.
     number, process = next(iter(nodes.running().items()))
-    name = any_name()
+    name = new_name()
     jobs = f"{name}-backups"
-    with (
-        s3(folder / "s3", nodes.Node(number).address, ("nsenter", f"--net=/proc/{process}/ns/net", "--")) as store,
-        place_of(
-            cluster,
-            folder,
-            name=name,
-            values=values,
-            BACKUP_NAMESPACE=jobs,
-            BACKUP_IMAGE=image(cluster),
-            BACKUP_STORE=json.dumps(store.store()),
-            BACKUP_STORE_SECRET="store",
-            BACKUP_RECOVERY_SECRET="recovery",
-            ACCEPTED_EULAS="minecraft",
-        ) as place,
-    ):
-        cluster.run("kubectl", "create", "namespace", jobs)
-        try:
-            cluster.run("kubectl", "label", "namespace", jobs, "pod-security.kubernetes.io/enforce=restricted")
-            for namespace in (name, jobs):
-                give(cluster, namespace, "store", credentials=store.credentials())
-            give(cluster, jobs, "recovery", password=RECOVERY)
-            yield Worlds(place, store)
-        finally:
-            cluster.run("kubectl", "delete", "namespace", jobs, "--wait=false")
+    with s3(folder / "s3", nodes.Node(number).address, ("nsenter", f"--net=/proc/{process}/ns/net", "--")) as store:
+        variables |= {"BACKUP_STORE": json.dumps(store.store()), "BACKUP_NAMESPACE": jobs}
+        variables |= {"BACKUP_STORE_SECRET": "store", "BACKUP_RECOVERY_SECRET": "recovery"}
+        with place_of(cluster, folder, on_node=on_node, name=name, values=values, **variables) as place:
+            cluster.run("kubectl", "create", "namespace", jobs)
+            try:
+                cluster.run("kubectl", "label", "namespace", jobs, "pod-security.kubernetes.io/enforce=restricted")
+                for namespace in (name, jobs):
+                    give(cluster, namespace, "store", credentials=store.credentials())
+                give(cluster, jobs, "recovery", password=RECOVERY)
+                yield Worlds(place, store)
+            finally:
+                cluster.run("kubectl", "delete", "namespace", jobs, "--wait=false")
 
 
 def give(cluster: Cluster, namespace: str, name: str, **texts: str) -> None:

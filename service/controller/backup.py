@@ -189,9 +189,10 @@ class BackUp:
         state = self._jobs.run(spec)
         if state.state not in ("done", "failed"):
             return self._waiting(run, state)
-        # One that failed may be another operation's, of some minutes ago.
-        self._jobs.remove(spec)
         attempt = run.work["attempt"] + 1
+        # It may be another operation's, of some minutes ago: one that failed, or for a store that is gone.
+        if state.state == "failed" or attempt > 1:
+            self._jobs.remove(spec)
         if state.state == "failed" and attempt == TRIES:
             return _leave_with(run, _reason_of(state))
         return _go(run, "repository", attempt=attempt)

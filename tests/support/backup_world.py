@@ -311,7 +311,7 @@ class BackupWorld:
     def backup(self) -> Backup:
         """The backup."""
         kept = self.context.backups.of(SERVER.uid)
-        backup = kept and kept.backup(BACKUP)
+        backup = None if kept is None else kept.backup(BACKUP)
         assert backup is not None
         return backup
 
@@ -321,6 +321,7 @@ class BackupWorld:
         return [each for each in self.store.repositories.get(SERVER.uid, []) if each.tag == f"backup={BACKUP}"]
 
     def left(self, *kinds: str) -> list[str]:
-        """The objects of these kinds, as settled."""
+        """The objects of these kinds, as settled, without the Job that makes the catalogue, which is no operation's."""
         self.settle()
-        return [name for name in self.kube.objects if any(f"/{kind}/" in name for kind in kinds)]
+        found = [name for name in self.kube.objects if "/backup-catalogue" not in name]
+        return [name for name in found if any(f"/{kind}/" in name for kind in kinds)]

@@ -136,13 +136,13 @@ def place_of(
         name: The namespace; "" for any name.
         secrets: Secrets to create without data.
         on_node: Whether its controllers are in the network of a node: the games' addresses lead nowhere else.
-        values: What the operator's values for servers have besides the games' images.
+        values: The operator's values for all servers, besides the games' images.
         settings: Variables in the environment of its API and its controllers.
     """
     name = name or new_name()
     # The games' images, which the local cluster has.
     images = json.loads(cluster.run("helm", "-n", API_NAMESPACE, "get", "values", "api", "-o", "json"))["serverValues"]
-    (folder / "server-values.yaml").write_text(json.dumps({**images, **values}))
+    (folder / "server-values.yaml").write_text(json.dumps({**images, "all": {**images.get("all", {}), **values}}))
     cluster.run("kubectl", "create", "namespace", name)
     try:
         cluster.run("kubectl", "label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")

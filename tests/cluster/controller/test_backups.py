@@ -203,10 +203,10 @@ def test_twenty_at_once_and_those_whose_server_goes(worlds: Worlds) -> None:
     with worlds.place.controller("one") as process:
         operations = [worlds.accept(servers[number % 4]) for number in range(20)]
         worlds.cancel(operations[-1])
-        worlds.until_phase(operations[0], "copy")
+        worlds.until_phase(operations[0], "copy", seconds=900)
         for pod in worlds.kubectl("get", "pods", "-l", "gameserver/backup-job=1", "-o", "name").split():
             worlds.kubectl("delete", pod, "--grace-period=0", "--force", "--wait=false")
-        worlds.until_phase(operations[3], "copy")
+        worlds.until_phase(operations[3], "copy", seconds=900)
         worlds.place.call("DELETE", "/server/4/?disk=erase")
         states = [worlds.ended(operation, 900).state for operation in operations]
         assert states[-1] == "cancelled"

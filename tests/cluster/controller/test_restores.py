@@ -25,7 +25,7 @@ def worlds(shared_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
     """A place with a store, and its controller."""
     folder = tmp_path_factory.mktemp("worlds")
     with (
-        worlds_of(shared_cluster, folder, ACCEPTED_EULAS="minecraft") as worlds,
+        worlds_of(shared_cluster, folder) as worlds,
         worlds.place.controller("one") as process,
     ):
         yield worlds

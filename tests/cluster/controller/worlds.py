@@ -110,6 +110,12 @@ class Worlds:
         )
         return self.operation(operation)
 
+    def backed_up(self, server: Server, seconds: float = 180) -> Backup:
+        """A new backup of the server."""
+        operation = self.ended(self.accept(server), seconds)
+        assert operation.state == "done", f"{operation} {self.place.logged()}"
+        return self.backup(operation)
+
     def backup(self, operation: Operation) -> Backup:
         """The backup of an operation."""
         assert operation.target is not None
@@ -147,7 +153,8 @@ class Worlds:
         for namespace in filter(None, (self.place.namespace, self.place.environment.get("BACKUP_NAMESPACE"))):
             command = ("kubectl", "-n", namespace, "get", "jobs,pods", "-l", selector, "-o", "name")
             found += self.place.cluster.run(*command).split()
-        return found
+        # The Job that makes the catalogue is no operation's, and ends by itself.
+        return [name for name in found if "/backup-catalogue" not in name]
 
     def snapshots(self) -> list[str]:
         """The VolumeSnapshots."""
@@ -204,24 +211,21 @@ def worlds_of(
     **settings: str,
 ) -> Iterator[Worlds]:
     """A place with backups; with a store that pods reach (a new one, unless there is `store`), or none."""
-    settings = {"ACCEPTED_EULAS": "minecraft", **settings}
+    variables: dict[str, Any] = {"ACCEPTED_EULAS": "minecraft", "BACKUP_IMAGE": image(cluster), **settings}
     if not stored:
-        image_of_jobs = {"BACKUP_IMAGE": image(cluster)}
-        with place_of(cluster, folder, on_node=on_node, values=values, **image_of_jobs, **settings) as place:
+        with place_of(cluster, folder, on_node=on_node, values=values, **variables) as place:
             yield Worlds(place, None)
         return
+    name = new_name()
+    jobs = f"{name}-backups"
     with nullcontext(store) if store else store_on_node(folder / "s3") as store:
-        about = {"BACKUP_STORE": json.dumps(store.store()), "BACKUP_IMAGE": image(cluster)}
-        secrets = {"BACKUP_STORE_SECRET": "store", "BACKUP_RECOVERY_SECRET": "recovery"}
-        jobs = f"{(name := new_name())}-backups"
-        about["BACKUP_NAMESPACE"] = jobs
-        with place_of(
-            cluster, folder, on_node=on_node, name=name, values=values, **about, **secrets, **settings
-        ) as place:
+        variables |= {"BACKUP_STORE": json.dumps(store.store()), "BACKUP_NAMESPACE": jobs}
+        variables |= {"BACKUP_STORE_SECRET": "store", "BACKUP_RECOVERY_SECRET": "recovery"}
+        with place_of(cluster, folder, on_node=on_node, name=name, values=values, **variables) as place:
             cluster.run("kubectl", "create", "namespace", jobs)
             try:
                 cluster.run("kubectl", "label", "namespace", jobs, "pod-security.kubernetes.io/enforce=restricted")
-                for namespace in (place.namespace, jobs):
+                for namespace in (name, jobs):
                     give(cluster, namespace, "store", credentials=store.credentials())
                 give(cluster, jobs, "recovery", password=RECOVERY)
                 yield Worlds(place, store)

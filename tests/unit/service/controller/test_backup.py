@@ -111,7 +111,7 @@ def _points(make: Callable[[], BackupWorld], **options: Any) -> Iterator[int]:
     yield from range(calls)
 
 
-CASES = {
+CASES: dict[str, Callable[[], BackupWorld]] = {
     **WORLDS,
     "stopped": lambda: stopped(BackupWorld()),
     "stopped, no snapshots": lambda: stopped(BackupWorld(snapshots=False)),
@@ -142,7 +142,8 @@ def test_a_cluster_that_is_away_at_any_call_is_waited_for(world: BackupWorld, re
     """The same machine goes on when Kubernetes answers again."""
     case = request.node.callspec.params["world"]
     for call in _points(WORLDS[case]):
-        world, failed = WORLDS[case](), []
+        world = WORLDS[case]()
+        failed: list[bool] = []
         kill = world.kill_at(call)
 
         def away(method: str, path: str, before: Any = world.kube.before, failed: list[bool] = failed) -> None:
@@ -153,12 +154,12 @@ def test_a_cluster_that_is_away_at_any_call_is_waited_for(world: BackupWorld, re
                 raise ClusterUnavailable from None
 
         world.kube.before = away
-        operation, work = world.operation(), {}
+        operation = world.operation()
         try:
             world.run(operation)
         except ClusterUnavailable:
             world.kube.before = lambda method, path: None
-            assert world.run(operation, work=work).state == "done", call
+            assert world.run(operation).state == "done", call
         assert kill()
         is_done(world, "game-saved", "crash-like")
 
@@ -264,9 +265,12 @@ def test_a_server_that_is_deleted_meanwhile_ends_cleanly(snapshots: bool) -> Non
     phases = {"snapshots": ["begin", "repository", "snapshot", "ready", "copy", "record", "tidy"]}
     for phase in phases["snapshots"] if snapshots else ["begin", "first-pass", "hold", "read"]:
         world = BackupWorld(snapshots=snapshots)
-        ended = world.run(
-            world.operation(), between=lambda now, world=world, phase=phase: world.delete() if now == phase else None
-        )
+
+        def between(now: str, world: BackupWorld = world, phase: str = phase) -> None:
+            if now == phase:
+                world.delete()
+
+        ended = world.run(world.operation(), between=between)
         if phase in ("ready", "copy", "record", "tidy"):
             assert ended.state == "done", phase
             is_done(world)
@@ -367,7 +371,7 @@ def test_a_suspicious_backup_is_recorded_as_one() -> None:
 def _delete(world: BackupWorld) -> None:
     from service.backups.snapshots import VolumeSnapshots
 
-    world.machine = DeleteBackup(world.context, VolumeSnapshots(world.kube, "gameservers"))  # type: ignore[arg-type]
+    world.machine = DeleteBackup(world.context, VolumeSnapshots(world.kube, "gameservers"))
     assert world.run(world.operation()).state == "done"
 
 

@@ -10,13 +10,13 @@ from typing import Any
 from service.errors import DiskNotMade, DiskNotNodeLocal, DiskNotReady, InvalidRequest
 from service.files import credentials
 from service.files.accounts import Account
-from service.operations.checks import require_not_suspended
+from service.operations.checks import RESTORE_SECONDS, require_not_suspended
 from service.operations.context import Context
 from service.operations.interfaces import Accounts
 from service.operations.visibility import Target
 from service.servers.diskjob import disk_is_made, disk_is_missing, disk_job, hindrance
 from service.servers.objects import Objects
-from service.servers.spec import own_uid
+from service.servers.spec import own_uid, spec_of_objects
 from service.tokens import Token
 
 WAIT_SECONDS, PATIENCE_SECONDS = 8.0, 2.0
@@ -125,6 +125,10 @@ def _ensure_disk(context: Context, objects: Objects) -> None:
         DiskNotNodeLocal: The disk is there now, and SFTP cannot reach it.
     """
     claim, statefulset = objects.claim, objects.statefulset
+    spec = spec_of_objects(objects)
+    if spec is not None and spec.restoring and not (claim or {}).get("spec", {}).get("volumeName"):
+        # A clone's disk may have to be made on the node that has its snapshot: only the controller knows.
+        raise DiskNotReady("The server's disk is being filled.", retry_after=RESTORE_SECONDS)
     phase = (claim or {}).get("status", {}).get("phase")
     stopped = statefulset is not None and not statefulset.get("spec", {}).get("replicas", 1)
     if statefulset is None or not stopped or phase not in ("Pending", "Bound") or not context.settings.disk_image:

@@ -24,6 +24,7 @@ from service.controller.worlds import Next, Run, Worlds, done, failed
 from service.errors import (
     BackupNotFound,
     BackupNotUsable,
+    DiskNotReady,
     NothingToUndo,
     OperationInProgress,
     Suspended,
@@ -32,7 +33,9 @@ from service.games import catalogue
 from service.operations import power, restore
 from service.operations.clone import clone
 from service.operations.context import Context
+from service.operations.create import create
 from service.operations.delete import delete
+from service.operations.file_access import change
 from service.operations.operation import Operation
 from service.operations.suspend import suspend
 from service.operations.visibility import Target
@@ -42,7 +45,7 @@ from service.servers.values import Values
 from service.settings import Settings
 from service.tokens import BUNDLES, Token
 from tests.support import tokens
-from tests.support.fakes import FakeCluster, World
+from tests.support.fakes import FakeAccounts, FakeCluster, World
 from tests.support.memory_kube import LabelledKube
 from tests.support.worlds import FakeJobs, FakeSnapshots, Storage
 from tests.unit.service.controller.test_bulk import Killed, Life, MortalKube, MortalReleases
@@ -127,7 +130,9 @@ class Cluster:
     def context(self, life: Life) -> Context:
         records = partial(RecordStore, MortalKube(self.kube, life), "gameservers")
         releases = MortalReleases(self.world, life, self.releases)
-        return build_context(self.settings, DiskCluster(self.world, self.storage), releases, records=records)
+        return build_context(
+            self.settings, DiskCluster(self.world, self.storage), releases, FakeAccounts(), records=records
+        )
 
     def create(self, *, running: bool = True) -> None:
         """A server with a world, and a backup of an older one."""
@@ -207,6 +212,7 @@ def cluster(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     file = tokens.write(tmp_path / "tokens.json", tokens.entry("shop"))
     settings = replace(
         Settings(), tokens_file=file, backup_image="backup", disk_image="disk", backup_store={"kind": "folder"},
+        sftp_namespace="gameserver-sftp",
         accepted_eulas=frozenset({"minecraft"}),
     )  # fmt: skip
     return Cluster(settings)
@@ -574,3 +580,21 @@ def test_a_suspended_server_is_not_cloned(cluster: Cluster) -> None:
     with pytest.raises(Suspended):
         cloned(cluster, backup="b-" + "0" * 20)
     assert 2 not in cluster.world.revisions
+
+
+def test_nobody_else_makes_the_disk_of_a_clone(cluster: Cluster) -> None:
+    """It may have to be made on the node that has the snapshot."""
+    cluster.create()
+    cluster.run(cloned(cluster, server=1), phase="claim")
+    with pytest.raises(DiskNotReady):
+        change(cluster.api, ACME, cluster.target(2), {"password": True})
+    assert ("make disk", 2) not in cluster.world.history
+
+
+def test_the_same_create_does_not_start_a_clone_without_its_world(cluster: Cluster) -> None:
+    cluster.create()
+    operation = cloned(cluster, server=1)
+    with pytest.raises(OperationInProgress, match=operation.id):
+        create(cluster.api, ACME, 2, {**GAME, "disk": None, "start": True})
+    with pytest.raises(OperationInProgress, match=operation.id):
+        cloned(cluster, backup="b-" + "0" * 20)

@@ -20,6 +20,10 @@ _OLD = "old"
 _SPARE = 0.02
 
 
+class _DoesNotFit(Exception):
+    """The world does not fit, and nothing has been moved."""
+
+
 def place(root: int, own: int, laid_out: int, operation: str, paths: tuple[str, ...]) -> None:
     """Replace the world, or some paths of it, by what is laid out on the scratch disk.
 
@@ -40,6 +44,9 @@ def place(root: int, own: int, laid_out: int, operation: str, paths: tuple[str, 
         folder = changes.open_folder(name, own)
     try:
         _place(root, folder, laid_out, operation, paths)
+    except _DoesNotFit as failed:
+        changes.remove(own, name)
+        raise JobFailed("too-large", "The disk has no room for the backup.") from failed
     finally:
         os.close(folder)
     placing.finish(own, name, f"placed-{operation}")
@@ -53,8 +60,10 @@ def _place(root: int, folder: int, laid_out: int, operation: str, paths: tuple[s
         own_folder.make_empty(folder, _OLD)
         with changes.opened(_OLD, folder) as old:
             found = permissions.open_up(root, old, folder, found)
-        going = _going(root, paths)
-        _fits(root, laid_out, going)
+            going = _going(root, paths)
+            if not _fits(root, laid_out, going):
+                permissions.close_again(root, old, found)
+                raise _DoesNotFit
         found = _next(folder, replace(found, phase="out", units=tuple(going)))
     if found.phase == "out":
         with changes.opened(_OLD, folder) as old:
@@ -104,13 +113,12 @@ def _out(root: int, old: int, found: Journal) -> None:
             continue
 
 
-def _fits(root: int, laid_out: int, going: Iterable[Unit]) -> None:
+def _fits(root: int, laid_out: int, going: Iterable[Unit]) -> bool:
     free, _all = own_folder.free(root)
     for unit in going:
         free += _used(root, unit.path)
     needed = sum(tree.space(entry.kind, entry.seen.st_blocks * 512) for entry in tree.walk(laid_out))
-    if needed * (1 + _SPARE) > free:
-        raise JobFailed("too-large", "The disk has no room for the backup.")
+    return needed * (1 + _SPARE) <= free
 
 
 def _used(root: int, path: str) -> int:

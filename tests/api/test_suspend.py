@@ -38,7 +38,8 @@ def accounts() -> FakeAccounts:
 def client(tmp_path: Path, world: World, settings: Settings, accounts: FakeAccounts) -> Client:
     """A client of an API with file access, and acme's server 1, which runs.
 
-    The token `acme` is the customer's, with every scope but `server:suspend` and `recover`. The token `shop` may do everything.
+    The token `acme` is the customer's, with every scope but `server:suspend` and `recover`. The token `shop` may do
+    everything.
     """
     scopes = sorted(set(SCOPES) - BUNDLES - {"server:suspend", "recover"})
     entries = [

@@ -28,7 +28,7 @@ SCHEDULE = {
     "by": {"customer": "acme", "scopes": ["server:power"], "since": "2026-06-01T00:00:00Z", "token": "shop"},
     "cron": "H 4 * * *",
     "enabled": True,
-    "steps": [{"stop": {}}, {"wait": 60}, {"start": {}}],
+    "steps": [{"backup": {}}, {"stop": {}}, {"wait": 60}, {"start": {}}],
     "timezone": "Europe/Berlin",
 }
 PEER = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]

@@ -8,10 +8,11 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import requests
@@ -121,9 +122,10 @@ def place_of(
     cluster: Cluster,
     folder: Path,
     *,
+    name: str = "",
     secrets: tuple[str, ...] = (),
     on_node: bool = True,
-    name: str = "",
+    values: Mapping[str, Any] = MappingProxyType({}),
     **settings: str,
 ) -> Iterator[Place]:
     """A place.
@@ -131,15 +133,16 @@ def place_of(
     Args:
         cluster: The cluster.
         folder: For files and logs.
+        name: The namespace; "" for any name.
         secrets: Secrets to create without data.
         on_node: Whether its controllers are in the network of a node: the games' addresses lead nowhere else.
-        name: Its namespace; a new name by default.
+        values: What the operator's values for servers have besides the games' images.
         settings: Variables in the environment of its API and its controllers.
     """
     name = name or new_name()
     # The games' images, which the local cluster has.
-    values = json.loads(cluster.run("helm", "-n", API_NAMESPACE, "get", "values", "api", "-o", "json"))["serverValues"]
-    (folder / "server-values.yaml").write_text(json.dumps(values))
+    images = json.loads(cluster.run("helm", "-n", API_NAMESPACE, "get", "values", "api", "-o", "json"))["serverValues"]
+    (folder / "server-values.yaml").write_text(json.dumps({**images, **values}))
     cluster.run("kubectl", "create", "namespace", name)
     try:
         cluster.run("kubectl", "label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")

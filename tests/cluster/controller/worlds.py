@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from local import nodes
@@ -109,13 +110,6 @@ class Worlds:
         )
         return self.operation(operation)
 
-    def backed_up(self, server: Server, seconds: float = 180) -> Backup:
-        """A new backup of the server."""
-        operation = self.accept(server)
-        ended = self.ended(operation, seconds)
-        assert ended.state == "done", f"{ended} {self.place.logged()}"
-        return self.backup(ended)
-
     def backup(self, operation: Operation) -> Backup:
         """The backup of an operation."""
         assert operation.target is not None
@@ -123,11 +117,10 @@ class Worlds:
         assert backup is not None
         return backup
 
-    def files(self, server: Server, backup: Backup) -> list[str]:
-        """The files of a backup in the store, below the world's folder."""
-        listed = self.restic(server, "ls", backup.snapshot)
-        nodes = [node for node in map(json.loads, listed.splitlines()) if node.get("struct_type") == "node"]
-        return [node["path"].partition("/")[2].partition("/")[2] for node in nodes if node["type"] == "file"]
+    def files(self, server: Server, snapshot: str) -> list[str]:
+        """The paths of the files in a snapshot of the store."""
+        listed = [json.loads(line) for line in self.restic(server, "ls", snapshot).splitlines()]
+        return [node["path"] for node in listed if node.get("type") == "file"]
 
     def stored(self, server: Server, tag: str = "") -> list[dict[str, Any]]:
         """The server's snapshots in the store."""
@@ -151,7 +144,7 @@ class Worlds:
         """The Jobs of backups in both namespaces, and their pods."""
         selector = "app.kubernetes.io/name=gameserver-backup"
         found = []
-        for namespace in (self.place.namespace, self.place.environment["BACKUP_NAMESPACE"]):
+        for namespace in filter(None, (self.place.namespace, self.place.environment.get("BACKUP_NAMESPACE"))):
             command = ("kubectl", "-n", namespace, "get", "jobs,pods", "-l", selector, "-o", "name")
             found += self.place.cluster.run(*command).split()
         return found
@@ -207,11 +200,14 @@ def worlds_of(
     stored: bool = True,
     on_node: bool = True,
     store: S3 | None = None,
+    values: Mapping[str, Any] = MappingProxyType({}),
     **settings: str,
 ) -> Iterator[Worlds]:
     """A place with backups; with a store that pods reach (a new one, unless there is `store`), or none."""
+    settings = {"ACCEPTED_EULAS": "minecraft", **settings}
     if not stored:
-        with place_of(cluster, folder, on_node=on_node, BACKUP_IMAGE=image(cluster), **settings) as place:
+        image_of_jobs = {"BACKUP_IMAGE": image(cluster)}
+        with place_of(cluster, folder, on_node=on_node, values=values, **image_of_jobs, **settings) as place:
             yield Worlds(place, None)
         return
     with nullcontext(store) if store else store_on_node(folder / "s3") as store:
@@ -219,7 +215,9 @@ def worlds_of(
         secrets = {"BACKUP_STORE_SECRET": "store", "BACKUP_RECOVERY_SECRET": "recovery"}
         jobs = f"{(name := new_name())}-backups"
         about["BACKUP_NAMESPACE"] = jobs
-        with place_of(cluster, folder, on_node=on_node, name=name, **about, **secrets, **settings) as place:
+        with place_of(
+            cluster, folder, on_node=on_node, name=name, values=values, **about, **secrets, **settings
+        ) as place:
             cluster.run("kubectl", "create", "namespace", jobs)
             try:
                 cluster.run("kubectl", "label", "namespace", jobs, "pod-security.kubernetes.io/enforce=restricted")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import json
 import os
 import resource
@@ -86,6 +85,14 @@ class Ground:
         told = as_customer(run)
         self.changes = told["changes"]
         return told["answer"]
+
+    def is_killed(self, job: dict[str, Any], step: int) -> bool:
+        """Whether a Job that is killed before this change of the disk comes to that point."""
+        try:
+            self.job(kill_at=step, **job)
+        except Killed:
+            return True
+        return False
 
 
 @contextmanager

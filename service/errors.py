@@ -361,6 +361,13 @@ class BackupNotUsable(Problem):
     explanation = "It is not finished, has failed, or is being deleted. `detail` says which."
 
 
+class OtherGame(Problem):
+    slug = "other-game"
+    status = 409
+    title = "The world is of another game"
+    explanation = "A new server can have the world of a server or a backup of the same game only."
+
+
 class NothingToUndo(Problem):
     slug = "nothing-to-undo"
     status = 409

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from backup_job import changes, own_folder, placing, replacing
+from backup_job import changes, own_folder, permissions, placing, replacing
 from backup_job.content import Content
 from backup_job.errors import JobFailed
 from backup_job.own_folder import WORLD
@@ -34,10 +34,11 @@ def inspect(request: Request) -> dict[str, Any]:
         `total_bytes` of the server's disk, `fits_beside`, and the first of the paths that are not in the backup.
 
     Raises:
-        JobFailed: `backup-missing`, `backup-damaged`, `too-large` (even if the disk had nothing else).
+        JobFailed: `backup-missing`, `backup-damaged`, `too-large` (even if the disk had nothing else), `not-ours`.
     """
     with own_folder.told(), changes.opened(str(request.places.world)) as root:
         free, everything = own_folder.free(root)
+        permissions.require_ours(root, request.paths)
     total, missing = Content(request).measure()
     needed = total.space + round(total.space * _SPARE) + _SPARE_BYTES
     if total.space > everything:

@@ -32,6 +32,16 @@ def open_up(root: int, side: int, folder: int, found: Journal) -> Journal:
     return found
 
 
+def require_ours(root: int, paths: tuple[str, ...]) -> None:
+    """Check before anything is changed that what has to move can be moved.
+
+    Raises:
+        JobFailed: `not-ours`, with the folder's name: it belongs to another user, and does not let us.
+    """
+    for _inode, _mode in _closed(root, root, Journal("", "open", paths)):
+        pass
+
+
 def open_known(root: int, side: int, found: Journal) -> None:
     """Open the folders that the journal knows."""
     if found.modes:
@@ -59,7 +69,9 @@ def _closed(root: int, side: int, found: Journal) -> Iterator[tuple[int, int]]:
             if seen.st_mode & _OWNERS != _OWNERS:
                 yield seen.st_ino, stat.S_IMODE(seen.st_mode)
         elif not os.access(name, os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True, follow_symlinks=False):
-            raise JobFailed("not-ours", "A folder on the disk belongs to another user.")
+            raise JobFailed(
+                "not-ours", f"The folder {name[:100]!r} on the disk belongs to another user than the game's."
+            )
 
 
 def _folders(

@@ -13,7 +13,7 @@ import os
 import random
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,9 @@ def _make(store: Store, name: str, places: Places, keys: list[Path]) -> None:
             begun = _opened(restic.repository(store, name, places, key) for key in first)
         _add_keys(begun, keys)
         (own,) = [key["id"] for key in restic.run(begun, "key", "list").json() if key["current"]]
-        restic.run(restic.repository(store, name, places, keys[0]), "key", "remove", own)
+        # It is in nobody's way where nothing can be deleted.
+        with suppress(JobFailed):
+            restic.run(restic.repository(store, name, places, keys[0]), "key", "remove", own)
 
 
 def _opened(repositories: Iterable[restic.Repository]) -> restic.Repository:
@@ -167,6 +169,7 @@ def backup(request: Request) -> dict[str, Any]:
             folder=places.root,
             # Some of it could not be read; the rest is a backup nevertheless.
             accepted=(0, 3),
+            limit=restic.FIRST_CONTACT,
         )
         settings_bytes = (places.root / file).stat().st_size
     summary = next(json.loads(line) for line in reversed(finished.output) if '"summary"' in line)

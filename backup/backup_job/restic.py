@@ -23,8 +23,8 @@ from backup_job.errors import JobFailed
 from backup_job.places import Places
 from backup_job.request import Store
 
-#: Seconds until a store that does not answer at all is given up at first contact.
-FIRST_CONTACT = 60.0
+#: Seconds until a store that does not answer at all is given up. In these restic reads the repository's index too.
+FIRST_CONTACT = 120.0
 #: Seconds until one is given up that fails from the beginning, which is so early.
 _AWAY = 15.0
 _EARLY = 40.0
@@ -35,8 +35,8 @@ _BACK = 90.0
 #: Seconds for which a command is tried again while another one holds the lock. restic 0.14 has no `--retry-lock`.
 LOCKED = 60.0
 _LOCKED_PAUSE = 1.0
-#: Seconds that restic has to remove its lock when it is ended.
-_TIDY = 10.0
+#: Seconds that restic has to remove its lock when it is ended. The pod has ten in all.
+_TIDY = 7.0
 _UNREADABLE_MOST = 10
 #: The store answers, and a file of it is shorter than it was. A store that dies leaves other words at the next try.
 _CUT_SHORT = re.compile(
@@ -61,8 +61,8 @@ _MEANINGS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "store-refused",
         re.compile(
-            r"Access ?Denied|InvalidAccessKeyId|SignatureDoesNotMatch|Permission denied \(|Host key verification failed"
-            r"|No ED25519 host key|AuthorizationHeaderMalformed|403 Forbidden|UNPROTECTED PRIVATE KEY"
+            r"Access ?Denied|access ?key|signature|Permission denied \(|Host key verification failed"
+            r"|No ED25519 host key|AuthorizationHeaderMalformed|403 Forbidden|UNPROTECTED PRIVATE KEY|Load key"
             r"|certificate|: permission denied",
             re.IGNORECASE,
         ),
@@ -84,7 +84,8 @@ _MEANINGS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
     (
         "repository-missing",
-        re.compile(r"Is there a repository at the following location|does not exist: config|NoSuchBucket"),
+        # Only what says so: a store that refuses its credentials has no repository to show either.
+        re.compile(r"unable to open config file: .*(?:no such file or directory|does not exist)"),
     ),
     (
         "repository-damaged",
@@ -210,7 +211,7 @@ def run(
         opened: A folder that is open in it too: `/proc/self/fd/<number>` is a path to it that nobody can change.
         each: Is given each line of the output; otherwise they are kept, so they have to be few.
         accepted: Exit codes that are no failure. 3 says that a backup could not read everything.
-        limit: Seconds after which it is ended, as `store-unreachable`.
+        limit: Seconds after which it is ended, as `store-unreachable`, if it has had no output by then.
 
     Raises:
         JobFailed: It ended with another code.
@@ -269,6 +270,8 @@ def _run(
         if timer:
             timer.start()
         for line in process.stdout:
+            if timer:
+                timer.cancel()
             if each:
                 each(line)
             else:
@@ -361,7 +364,7 @@ def _meaning(lines: Sequence[str] | deque[str], places: Places) -> str:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End restic: on SIGINT it removes its lock; it is given ten seconds for that."""
+    """End restic: on SIGINT it removes its lock; it has a few seconds for that."""
     if process.poll() is not None:
         return
     process.send_signal(signal.SIGINT)
@@ -438,7 +441,7 @@ def listing(repository: Repository, snapshot: str, each: Callable[[Node], None])
         if top in TREES:
             each(Node("/".join(rest) or ".", value["type"], value.get("size", 0), value["mode"] & 0o777))
 
-    run(repository, "ls", snapshot, each=read)
+    run(repository, "ls", snapshot, each=read, limit=FIRST_CONTACT)
     # `restic ls` of an unknown snapshot says so, and ends with 0.
     if not found:
         raise JobFailed("snapshot-missing", _SENTENCES["snapshot-missing"])

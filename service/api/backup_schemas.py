@@ -17,6 +17,8 @@ LONGEST_NAME, LONGEST_NOTE = 64, 200
 MOST_PATHS = 100
 # Printable characters; a server's backups are one record of 64 KiB, so they are few.
 _PRINTABLE = r"[^\u0000-\u001f\u007f-\u009f\ufffe\uffff]"
+# Relative, without empty parts, `.` and `..`, and not in the folder that is the service's own; see `check_paths`.
+_PATH = r"^(?!\.gameserver(/|$))(?!\.{1,2}(/|$))[^\u0000/]+(/(?!\.{1,2}(/|$))[^\u0000/]+)*$"
 _UID = r"[0-9A-Za-z-]{1,63}"
 
 
@@ -45,7 +47,7 @@ class Restore(Schema):
         metadata={"pattern": f"^{BACKUP_ID.pattern}$"},
     )
     paths = fields.List(
-        Text(),
+        Text(metadata={"pattern": _PATH}),
         load_default=list,
         validate=validate.Length(max=MOST_PATHS, error=f"must have at most {MOST_PATHS} paths"),
         error_messages={"null": "must not be null", "invalid": "must be a list"},

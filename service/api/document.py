@@ -57,6 +57,7 @@ def complete(
             schemas[name]["properties"][size] = {"type": "integer", **limits, "description": "GiB"}
         minutes = {"type": "integer", "minimum": settings.idle_stop_min, "maximum": settings.idle_stop_max}
         schemas[name]["properties"]["idle_stop_minutes"]["anyOf"] = [{"enum": [0, None]}, minutes]
+    _describe_backups(schemas, settings)
     _describe_options(schemas, games)
     _describe_bulk(schemas)
     return result
@@ -124,6 +125,15 @@ def _describe_options(schemas: Document, games: Mapping[str, Game]) -> None:
         "type": "object",
         "anyOf": [_nullable(game.schema) for game in games.values()],
     }
+
+
+def _describe_backups(schemas: Document, settings: Settings) -> None:
+    """Give what a server keeps the operator's limit, and a new server one source of its world. Changes in place."""
+    keep = schemas["BackupKeep"]
+    for number in keep["properties"].values():
+        number |= {"minimum": 0, "maximum": settings.backups_per_server}
+    keep["anyOf"] = [{"required": [name], "properties": {name: {"minimum": 1}}} for name in keep["properties"]]
+    schemas["WorldSource"] |= {"minProperties": 1, "maxProperties": 1}
 
 
 def _describe_bulk(schemas: Document) -> None:

@@ -54,20 +54,25 @@ _IDLE_MINUTES: dict[str, Any] = {
 }
 
 
+def _check_kept(value: int) -> None:
+    most = current_app.extensions["gameserver"].settings.backups_per_server
+    if not 0 <= value <= most:
+        raise ma.ValidationError(f"must be from 0 to {most}")
+
+
 class BackupKeep(Schema):
     """How many backups that schedules make stay."""
 
-    last = WholeNumber(load_default=0, validate=validate.Range(min=0, error="must not be negative"))
-    hourly = WholeNumber(load_default=0, validate=validate.Range(min=0, error="must not be negative"))
-    daily = WholeNumber(load_default=0, validate=validate.Range(min=0, error="must not be negative"))
-    weekly = WholeNumber(load_default=0, validate=validate.Range(min=0, error="must not be negative"))
+    last = WholeNumber(load_default=0, validate=_check_kept)
+    hourly = WholeNumber(load_default=0, validate=_check_kept)
+    daily = WholeNumber(load_default=0, validate=_check_kept)
+    weekly = WholeNumber(load_default=0, validate=_check_kept)
 
     @ma.validates_schema
-    def check_sum(self, data: Mapping[str, int], **more: Any) -> None:
-        """At least one stays, and no more than a server may have."""
-        most = current_app.extensions["gameserver"].settings.backups_per_server
-        if not 1 <= sum(data.values()) <= most:
-            raise ma.ValidationError(f"must keep from 1 to {most} in all")
+    def check_any(self, data: Mapping[str, int], **more: Any) -> None:
+        """Otherwise a new backup would be the one that goes."""
+        if not any(data.values()):
+            raise ma.ValidationError("must keep at least one")
 
 
 _KEEP: dict[str, Any] = {
@@ -152,7 +157,7 @@ class DeleteQuery(Schema):
     backups = Text(
         load_default="keep",
         validate=one_of("keep", "erase"),
-        metadata={"description": "`erase`: delete all its backups, locked ones too. Only with `disk=erase`."},
+        metadata={"description": "`erase`: delete all its backups, locked ones too."},
     )
 
 

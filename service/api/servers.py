@@ -91,18 +91,18 @@ def list_servers(query: dict[str, Any]) -> Response:
     errors.DiskCannotShrink,
     errors.DiskCannotGrow,
     errors.Suspended,
+    errors.BackupNotFound,
     errors.BackupNotUsable,
+    errors.OtherGame,
     errors.IdempotencyKeyReused,
 )
 def create_server(body: dict[str, Any], query: dict[str, Any], headers: dict[str, Any], id: int) -> Any:
     """Create a server
 
     Sending the same request again changes nothing, even if the server has been stopped since. With `from`, the answer
-    is an operation, and the server starts when it has its world.
+    is an operation at once, whatever `wait` says, and the server starts when it has its world.
     """
     if "from" in body:
-        if query["wait"]:
-            raise errors.InvalidRequest(errors={"wait": ["does not go with `from`: wait for the operation"]})
         return accepted(clone(context(), caller(), id, body, headers["key"]))
     require_room_to_wait(query)
     created = create(context(), caller(), id, body)
@@ -144,10 +144,7 @@ def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
     This works on a kept disk too. It answers 404 only if there is neither a server nor a kept disk. Its backups stay
     for some days, unless `backups=erase`.
     """
-    erase, erase_backups = query["disk"] == "erase", query["backups"] == "erase"
-    if erase_backups and not erase:
-        raise errors.InvalidRequest(errors={"backups": ["can be erase only with disk=erase"]})
-    delete(context(), caller(), id, erase=erase, erase_backups=erase_backups)
+    delete(context(), caller(), id, erase=query["disk"] == "erase", erase_backups=query["backups"] == "erase")
     return _SUCCESS
 
 

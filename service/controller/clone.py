@@ -11,7 +11,7 @@ from typing import Any
 from service.backups.jobs import JobState
 from service.backups.requests import Disk
 from service.controller.needed import needed_backup
-from service.controller.placing import Jobs, restoring_of, seconds_of, step_to
+from service.controller.placing import LEASE_SECONDS, Jobs, restoring_of, seconds_of, step_to
 from service.controller.restore import SNAPSHOT_SECONDS, Replacing, Snapshots, source_of
 from service.controller.worlds import Next, Run, failed, wait
 from service.errors import ServerNotFound
@@ -22,7 +22,7 @@ from service.operations.restore import usable_backup
 from service.servers import values
 from service.servers.objects import Objects
 from service.servers.saveowed import save_debt
-from service.servers.spec import server_uid
+from service.servers.spec import server_uid, spec_of_objects
 
 _FAILED = "The clone was not made, and the new server is removed: "
 
@@ -38,7 +38,7 @@ class Clone(Replacing):
 
     def choose(self, run: Run) -> Next:
         """The create that has made the server holds its Lease until it is complete."""
-        with self.context.releases.locked(run.server.id):
+        with self.context.releases.locked(run.server.id, LEASE_SECONDS):
             if restoring_of(self.current(run)) != run.operation.id:
                 return failed("The server was not created.")
         named = run.operation.argument["from"]
@@ -87,6 +87,9 @@ class Clone(Replacing):
         disk = None if source is None else self.disk(source)
         if source is None or disk is None:
             return self.back(run, "The server to clone was deleted.")
+        spec = spec_of_objects(source)
+        if spec is not None and spec.restoring:
+            return self.back(run, "The world of the server to clone is being restored.")
         if seconds_of(run) > SNAPSHOT_SECONDS:
             return self.back(run, state.why or "The storage has taken no snapshot.")
         if state.state == "missing":
@@ -160,7 +163,7 @@ class Clone(Replacing):
         """Remove the server: a repeated create must not find one without its world, and take it for done."""
         self._release(run)
         self.snapshots.remove(clone_name(run.operation.id))
-        with self.context.releases.locked(run.server.id, 5.0):
+        with self.context.releases.locked(run.server.id, LEASE_SECONDS):
             if restoring_of(self.current(run)) == run.operation.id:
                 self.context.cluster.keep_disk(run.server.id, now())
                 self.context.releases.uninstall(run.server.id)

@@ -31,6 +31,7 @@ from service.controller.leader import Deposed, Term
 from service.errors import Problem, ServerNotFound
 from service.events.event import Event
 from service.kube.times import stamp
+from service.kube.types import Object
 from service.operations.backups import STRAY, settled
 from service.operations.context import Context
 from service.operations.operation import Operation
@@ -120,6 +121,7 @@ class Keep:
 
     def start(self) -> None:
         """Watch what is kept, and the operations."""
+        self._context.cluster.subscribe(self._server_changed)
         self._watch.start()
         self._operations.start()
 
@@ -168,6 +170,13 @@ class Keep:
                 self._at_work_with[operation.id] = uids
         for uid in uids if ended else ():
             self.agenda.put(uid, self._clock())
+
+    def _server_changed(self, id: int, kind: str, before: Object | None, now: Object, deleted: bool) -> None:
+        """Look soon at the backups of a server that may be gone."""
+        if deleted and kind in ("statefulset", "release"):
+            for kept in self.kept():
+                if kept.id == id:
+                    self.agenda.put(kept.uid, self._clock() + SOON)
 
     # -- events --------------------------------------------------------------------------------------------
 
@@ -353,12 +362,14 @@ class Keep:
             case "damaged":
                 log.error("the backups of server %s are damaged: %s", kept.uid, reason)
                 self._later[kept.uid] = now + LONGEST_PAUSE, 0
-                return self._finish(term, kept, task, spec, lambda k, t: tasks.damaged(k, t, reason, now))
+                # The Job stays for some minutes: its log says more.
+                return self._finish(term, kept, task, None, lambda k, t: tasks.damaged(k, t, reason, now))
             case "no-room":
                 return self._finish(term, kept, task, spec, lambda k, t: tasks.postponed(k, t, reason, now), first=True)
         log.warning("%s for the backups of server %s is tried again later: %s", task.kind, kept.uid, reason)
         self._put_off(kept.uid, now)
-        return self._finish(term, kept, task, spec, tasks.dropped, first=True)
+        stuck = spec if state.state == "running" else None
+        return self._finish(term, kept, task, stuck, tasks.dropped, first=True)
 
     def _put_off(self, uid: str, now: datetime) -> None:
         _, tries = self._later.get(uid, (now, 0))

@@ -6,6 +6,7 @@ long as it takes. docs/architecture.md has the phases.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from service.servers.disks import volume_of
 from service.servers.objects import Objects
 from service.servers.spec import server_uid, spec_of_values, uid_of_values
 from service.servers.values import Values
+
+log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 5.0
 """How long a phase waits for the server's Lease; it comes before those who do not wait."""
@@ -182,10 +185,16 @@ class Placing:
 
     def again(self, run: Run, state: JobState) -> Next:
         """The Job has failed: run another one if that may help, or go back."""
+        self.tell(run, state)
         attempt = int(run.work.get("attempt", 0)) + 1
         if state.code in _PASSING and attempt < TRIES:
             return later(step_to(run, _phase(run), attempt=attempt), attempt)
         return self.back(run, state.message)
+
+    @staticmethod
+    def tell(run: Run, state: JobState) -> None:
+        """Log that a Job has failed."""
+        log.warning("a Job of the operation %s failed (%s): %s", run.operation.id, state.code, state.message)
 
     def back(self, run: Run, reason: str | None) -> Next:
         """Leave everything as it was, and end: failed for this reason, or cancelled if it is None."""
@@ -265,6 +274,7 @@ class Placing:
         if state.state != "failed":
             stuck = run.work.get("way") == "scratch" and not state.started and seconds_of(run) > WAITS_SECONDS
             return step_to(run, "probe", problem=f"There is no scratch disk. {state.waits}") if stuck else wait()
+        self.tell(run, state)
         if state.code == "before-missing" or (state.code == "nothing-laid-out" and attempt == 1):
             # It has not begun: somebody has removed what was to be placed.
             return step_to(replace(run, work={**run.work, "placing": False}), "return", why=state.message)
@@ -345,6 +355,8 @@ class Placing:
         return replace(spec, name=job_name(run.operation.id, phase, attempt))
 
     def _end(self, run: Run, reason: str | None = None) -> Next:
+        # What they were asked for is in Secrets, which go with them.
+        self.jobs.remove_all(run.operation.id)
         reason = reason or run.work.get("why")
         if reason is not None:
             return failed(str(reason))

@@ -130,7 +130,10 @@ class Replacing(Placing):
     def _open(self, run: Run) -> Next:
         """Let the server's key open the repository: somebody has lost it, but the recovery key opens it too."""
         attempt = int(run.work.get("attempt", 0))
-        state = self.jobs.run(job_for_init(self.context.settings, self.source(run).kept, run.operation.id, attempt))
+        source = self.source(run).kept
+        # The catalogue has the id of the server that was backed up, which a clone does not have.
+        kept = self.context.backups.of(source.uid) or source
+        state = self.jobs.run(job_for_init(self.context.settings, kept, run.operation.id, attempt))
         if state.state == "done":
             return step_to(run, "inspect", attempt=1, opened=True)
         return self.again(run, state) if state.state == "failed" else self.waiting(run, state)

@@ -7,7 +7,7 @@ from typing import Any
 
 from service.access import Subject
 from service.backups.records import ServerBackups
-from service.errors import BackupNotFound, InvalidRequest, ReleaseMissing, ServerExists, ServerNotFound
+from service.errors import OtherGame, ReleaseMissing, ServerExists, ServerNotFound
 from service.operations import backups
 from service.operations.checks import require_not_restoring, require_not_suspended
 from service.operations.context import Context
@@ -38,7 +38,8 @@ def clone(context: Context, caller: Token, id: int, request: Mapping[str, Any], 
         The operation that brings the world. The same request again gets the same operation, as long as it is at work.
 
     Raises:
-        InvalidRequest: There is no such server or backup for the caller, or it is of another game.
+        ServerNotFound, BackupNotFound: There is no such server or backup for the caller.
+        OtherGame: Its world is of another game.
         BackupNotUsable: The backup is not done.
         Suspended: The other server is suspended.
         OperationInProgress: The other server's world is being restored.
@@ -107,35 +108,32 @@ def _source(context: Context, caller: Token, game: str, named: Mapping[str, Any]
     """What the clone's machine needs to know about where the world comes from."""
     if "backup" in named:
         kept = _of_backup(context, caller, str(named["backup"]))
-        _require_game(game, kept.game, "backup")
+        _require_game(game, kept.game)
         usable_backup(kept, str(named["backup"]))
         return {"from": {"backup": named["backup"], "uid": kept.uid}}
     try:
         source = require_server(context, caller, int(named["server"]), Subject.SERVER)
     except ServerNotFound:
-        raise _unknown("server") from None
+        raise _no_source(named) from None
     if source.spec is None or source.uid is None:
-        raise _unknown("server")
+        raise _no_source(named)
     require_not_suspended(caller, source.spec.suspended)
     require_not_restoring(source.spec)
-    _require_game(game, source.spec.game, "server")
+    _require_game(game, source.spec.game)
     return {"from": {"server": source.id, "uid": source.uid, "customer": source.spec.customer}}
 
 
 def _of_backup(context: Context, caller: Token, id: str) -> ServerBackups:
     """The record with this backup, if the caller may see it, and may use its server."""
-    try:
-        kept = backups.find(context, caller, id).kept
-    except BackupNotFound:
-        raise _unknown("backup") from None
+    kept = backups.find(context, caller, id).kept
     backups.require_owner_not_suspended(context, caller, kept)
     return kept
 
 
-def _require_game(game: str, of_world: str, kind: str) -> None:
+def _no_source(named: Mapping[str, Any]) -> ServerNotFound:
+    return ServerNotFound(f"There is no server {named['server']} to clone, or your token may not see it.")
+
+
+def _require_game(game: str, of_world: str) -> None:
     if of_world and of_world != game:
-        raise InvalidRequest(errors={"from": [f"is a {kind} of the game {of_world}, not of {game}"]})
-
-
-def _unknown(kind: str) -> InvalidRequest:
-    return InvalidRequest(errors={"from": [f"names no {kind} that this token may see"]})
+        raise OtherGame(f"The world is of the game {of_world}, and cannot be one of {game}.")

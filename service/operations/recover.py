@@ -53,7 +53,7 @@ def recover(context: Context, caller: Token, id: int, request: Mapping[str, Any]
         raise InvalidRequest(errors={"values": ["are those of another server"]})
     if context.settings.backup_store is None:
         raise BackupsNotPossible("This cluster has no store for backups.")
-    spec = replace(spec_of_values(given), suspended=None)
+    spec = spec_of_values(given)
     backups = [_backup(each) for each in request["backups"]]
     with context.releases.locked(id, wait=WAIT_SECONDS):
         objects = context.cluster.server(id)
@@ -68,7 +68,9 @@ def recover(context: Context, caller: Token, id: int, request: Mapping[str, Any]
         context.backups.change(uid, lambda record: _with(record, backups), kept)
         argument = {"from": {"backup": backups[-1].id, "uid": uid}}
         asked = {"action": "recover", "server": id, "uid": uid}
-        operation = accept_operation(context, caller, None, "clone", Server(id, uid, spec.customer), argument, asked)
+        # A suspended server comes back too, and stays suspended.
+        maker = replace(caller, scopes=caller.scopes | {"server:suspend"})
+        operation = accept_operation(context, maker, None, "clone", Server(id, uid, spec.customer), argument, asked)
         try:
             new = values.restoring(values.without_disk(_portable(given)), operation.id)
             install(context, caller, objects, spec, new, None)
@@ -101,6 +103,7 @@ def _with(record: ServerBackups, backups: list[Backup]) -> ServerBackups:
 
 def _portable(given: Mapping[str, Any]) -> Values:
     """The values without what was about the lost cluster: its snapshots, operations and revisions."""
-    kept = values.restored(values.with_disk(given))
+    kept = values.restored(given)
     kept.pop("keepPodInRevision", None)
-    return kept
+    storage = {name: value for name, value in (kept.get("storage") or {}).items() if name != "dataSource"}
+    return {**kept, "storage": storage}

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
 
+from flask import Flask
+
 from local.paths import ROOT
 from service.app import create_app
 from service.assembly import build_context
+from service.backups.records import Backup
 from service.kube.times import now
 from service.records.store import RecordStore
 from service.schedules import runs, spec
@@ -23,6 +27,7 @@ from service.tokens import TokensFile
 from tests.api.conftest import SIZES, Client
 from tests.docs.snippets import block
 from tests.support.fakes import FakeAccounts, FakeCluster, FakeReleases, FakeTokens, World
+from tests.support.waiting import until
 from tests.support.webhooks import Place
 
 
@@ -195,3 +200,34 @@ def test_a_webhook_is_answered_as_written(world: World, settings: Settings) -> N
 def _tokens(settings: Settings) -> FakeTokens:
     assert settings.tokens_file
     return FakeTokens(TokensFile(settings.tokens_file))
+
+
+def test_a_backup_is_made_and_restored_as_written(make_app: Callable[..., Flask]) -> None:
+    """The API takes the calls in docs/api.md, and shows a backup as it says."""
+    app = make_app(backup_store={"kind": "folder"})
+    client, context = Client(app.test_client()), app.extensions["gameserver"]
+
+    def sent(first: str) -> Any:
+        method, path, body = block("docs/api.md", first).split(maxsplit=2)
+        return client.call(method, path, json.loads(body))
+
+    client.post("/api/v1/server/4711/", {**SIZES, "customer": "acme"})
+    keep = sent('PATCH /api/v1/server/4711/   {"backup_keep"')
+    assert keep.get_json() == {"success": True, "restarting": False}
+    made = sent("POST /api/v1/server/4711/backup")
+    assert (made.status_code, made.get_json()["action"]) == (202, "backup")
+    context.operations.show(replace(context.operations.all()[0], state="done"))
+    # The documented backup, as the controller records it.
+    _, path, body = block("docs/api.md", "GET /api/v1/server/4711/backup/b-").split(maxsplit=2)
+    documented = json.loads(body)
+    uid = context.releases.current(4711)["server"]["uid"]
+    names = set(documented) - {"success", "server", "consistency", "where", "unreadable"}
+    backup = Backup(**{name: documented[name] for name in names}, consistency="game-saved", where="store")
+    context.backups.change(uid, lambda kept: replace(kept, backups=(backup,)))
+    documented["server"]["uid"] = uid
+    assert client.get(path).get_json() == documented
+    _, path = block("docs/api.md", "GET /api/v1/backup/?").split()
+    until(lambda: [each["id"] for each in client.get(path).get_json()["backups"]] == [backup.id])
+    assert sent("POST /api/v1/server/4712/").get_json()["action"] == "clone"
+    context.operations.show(replace(context.operations.all()[0], state="done"))
+    assert sent("POST /api/v1/server/4711/restore").get_json()["backup"] == backup.id

@@ -177,6 +177,22 @@ def test_the_steps_scopes_are_needed(world: World, settings: Settings) -> None:
     assert client.post(f"{PATH}/abort", token="timer").status_code == 200
 
 
+def test_a_backup_needs_the_scope_of_backups(world: World, settings: Settings) -> None:
+    """Which the run gets, and nothing else."""
+    scopes = ["schedule", "server:power", "server:create"]
+    entries = [
+        tokens.entry("power", "power-secret", scopes=scopes),
+        tokens.entry("backs-up", "backs-up-secret", scopes=["schedule", "backup:create"]),
+    ]
+    client = make(world, settings, *entries)
+    client.post("/api/v1/server/1/", SIZES, token="power")
+    answer = put(client, token="power", steps=[{"backup": {}}])
+    assert (answer.status_code, answer.get_json()["type"]) == (403, "/problems/missing-scope")
+    answer = put(client, token="backs-up", steps=[{"backup": {}}])
+    assert (answer.status_code, answer.get_json()["steps"]) == (201, [{"backup": {}}])
+    assert world.values[1]["schedules"]["nightly"]["by"]["scopes"] == ["backup:create"]
+
+
 def test_each_call_needs_its_scope(world: World, settings: Settings) -> None:
     """`schedule`, whatever else the token may do; no bundle but `admin` has it."""
     client = make(world, settings, tokens.entry("operator", "operator-secret", scopes=["read", "operate"]))

@@ -38,9 +38,10 @@ def accounts() -> FakeAccounts:
 def client(tmp_path: Path, world: World, settings: Settings, accounts: FakeAccounts) -> Client:
     """A client of an API with file access, and acme's server 1, which runs.
 
-    The token `acme` is the customer's, with every scope but `server:suspend`. The token `shop` may do everything.
+    The token `acme` is the customer's, with every scope but `server:suspend` and `recover`. The token `shop` may do
+    everything.
     """
-    scopes = sorted(set(SCOPES) - BUNDLES - {"server:suspend"})
+    scopes = sorted(set(SCOPES) - BUNDLES - {"server:suspend", "recover"})
     entries = [
         tokens.entry("shop", "shop-secret"),
         tokens.entry("acme", "acme-secret", customer="acme", scopes=scopes),
@@ -171,7 +172,11 @@ ALLOWED = {
     "PATCH /api/v1/server/<id:id>/stop": "it is stopped",
 }
 """What a customer may still call, and why. Everything else is refused."""
-SUSPENDERS = {"PATCH /api/v1/server/<id:id>/suspend", "PATCH /api/v1/server/<id:id>/unsuspend"}
+SUSPENDERS = {
+    "PATCH /api/v1/server/<id:id>/suspend",
+    "PATCH /api/v1/server/<id:id>/unsuspend",
+    "POST /api/v1/server/<id:id>/_recover",
+}
 
 
 def test_the_customer_can_do_nothing_with_it_on_any_route(suspended: Client, world: World) -> None:

@@ -244,7 +244,8 @@ def test_the_number_of_records_is_limited(client: Client, store: FakeTokens, mon
 def test_the_largest_record_is_small(client: Client, store: FakeTokens) -> None:
     """A thousand of them fit into a Secret, which holds at most 1 MiB."""
     servers = list(range(2**63 - 20, 2**63))
-    issue(client, "n" * 63, scopes=list(SCOPES), customer="c" * 63, servers=servers, expires_in_s=10**8)
+    scopes = [scope for scope in SCOPES if scope != "recover"]  # Which the shop lacks.
+    issue(client, "n" * 63, scopes=scopes, customer="c" * 63, servers=servers, expires_in_s=10**8)
     (largest,) = all_of(store.records).values()
     text = written(replace(largest, made_by="m" * 63, last_used=largest.created))
     assert len(text) * operations.MAX_RECORDS < 2**20

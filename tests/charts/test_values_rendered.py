@@ -28,7 +28,7 @@ SCHEDULE = {
     "by": {"customer": "acme", "scopes": ["server:power"], "since": "2026-06-01T00:00:00Z", "token": "shop"},
     "cron": "H 4 * * *",
     "enabled": True,
-    "steps": [{"stop": {}}, {"wait": 60}, {"start": {}}],
+    "steps": [{"backup": {}}, {"stop": {}}, {"wait": 60}, {"start": {}}],
     "timezone": "Europe/Berlin",
 }
 PEER = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
@@ -304,6 +304,12 @@ API: dict[str, Case] = {
     "backups.store.sftp.user": an_sftp_store("other", user="other"),
     "backups.store.sftp.path": an_sftp_store("/srv/worlds", path="/srv/worlds"),
     "backups.store.folder.claim": one("other", CONTROLLER, "env BACKUP_STORE_CLAIM", backups=FOLDER_STORE),
+    "backups.recovery.tokenSecret": one(
+        "other",
+        "CronJob/api-recovery",
+        "spec.jobTemplate.spec.template.spec.volumes.2.secret.secretName",
+        backups=S3_STORE,
+    ),
     "backups.recoveryKey.existingSecret": one("other", CONTROLLER, "env BACKUP_RECOVERY_SECRET", backups=S3_STORE),
     "backups.namespace": (
         "other",
@@ -313,6 +319,9 @@ API: dict[str, Case] = {
             ("Role/api-controller-backups", "metadata.namespace", "other"),
             ("RoleBinding/api-controller-backups", "metadata.namespace", "other"),
             ("NetworkPolicy/api-backups-recovery", "metadata.namespace", "other"),
+            ("NetworkPolicy/api-recovery", "metadata.namespace", "other"),
+            ("CronJob/api-recovery", "metadata.namespace", "other"),
+            ("ConfigMap/api-recovery", "metadata.namespace", "other"),
             (CONTROLLER, "env BACKUP_NAMESPACE", "other"),
         ],
         {"backups": S3_STORE, "networkPolicy": {"enabled": True}},
@@ -734,6 +743,9 @@ def test_the_programs_read_what_the_chart_gives_them(backups: dict[str, Any]) ->
     assert (api.backups_per_server, api.backups_at_once) == (plain.backups_per_server, plain.backups_at_once)
     if backups:
         request = parse("catalogue", json.dumps({"store": api.backup_store}), Places())
+        recovery = parse("recover", manifests["ConfigMap/api-recovery"]["data"]["request.json"], Places())
+        assert recovery.store == request.store
+        assert recovery.api == "http://api.gameserver-system.svc:80"
         assert request.store is not None
         assert request.store.kind == backups["store"]["kind"]
     else:
@@ -745,7 +757,8 @@ def test_without_a_store_there_is_no_namespace_for_its_jobs() -> None:
     manifests = render("api", {**TOKENS, "networkPolicy": {"enabled": True}})
     assert seen(manifests, CONTROLLER, "env BACKUP_STORE") == seen(manifests, CONTROLLER, "env BACKUP_NAMESPACE") == ""
     assert manifests["NetworkPolicy/api-backups"]["spec"]["egress"] == []
-    assert not [name for name in manifests if "backups" in name and name != "NetworkPolicy/api-backups"]
+    own = [name for name in manifests if "backups" in name or "recovery" in name]
+    assert own == ["NetworkPolicy/api-backups"]
 
 
 def test_a_new_configuration_restarts_the_api_and_new_tokens_do_not() -> None:

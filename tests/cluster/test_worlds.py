@@ -1,4 +1,4 @@
-"""Worlds that outlive mistakes, by the installed API, controller and store: backed up under play, destroyed, restored."""
+"""Worlds that outlive mistakes, by the installed API, controller and store."""
 
 from __future__ import annotations
 

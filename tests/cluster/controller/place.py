@@ -8,10 +8,11 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import requests
@@ -41,14 +42,18 @@ class Place:
     def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """The answer to a call, sent again while the API asks for it."""
         for _ in range(60):
-            answer = requests.request(
-                method, f"{self.api.url}/api/v1{path}", json=body, headers={"Authorization": "Bearer test"}, timeout=60
-            )
+            answer = self.send(method, path, body)
             if "Retry-After" not in answer.headers:
                 break
             time.sleep(1)
         assert answer.ok, answer.text
         return dict(answer.json())
+
+    def send(self, method: str, path: str, body: Any = None) -> requests.Response:
+        """The response to a call, which is sent once."""
+        return requests.request(
+            method, f"{self.api.url}/api/v1{path}", json=body, headers={"Authorization": "Bearer test"}, timeout=60
+        )
 
     def events(self) -> list[dict[str, Any]]:
         """All events so far."""
@@ -107,23 +112,37 @@ class Place:
         return "".join(file.read_text() for file in (*sorted(self.folder.glob("*.log")), self.api.log))
 
 
+def new_name() -> str:
+    """A name for a namespace."""
+    return f"controller-{uuid.uuid4().hex[:8]}"
+
+
 @contextmanager
 def place_of(
-    cluster: Cluster, folder: Path, *, secrets: tuple[str, ...] = (), on_node: bool = True, **settings: str
+    cluster: Cluster,
+    folder: Path,
+    *,
+    name: str = "",
+    secrets: tuple[str, ...] = (),
+    on_node: bool = True,
+    values: Mapping[str, Any] = MappingProxyType({}),
+    **settings: str,
 ) -> Iterator[Place]:
     """A place.
 
     Args:
         cluster: The cluster.
         folder: For files and logs.
+        name: The namespace; "" for any name.
         secrets: Secrets to create without data.
         on_node: Whether its controllers are in the network of a node: the games' addresses lead nowhere else.
+        values: What the operator's values for servers have besides the games' images.
         settings: Variables in the environment of its API and its controllers.
     """
-    name = f"controller-{uuid.uuid4().hex[:8]}"
+    name = name or new_name()
     # The games' images, which the local cluster has.
-    values = json.loads(cluster.run("helm", "-n", API_NAMESPACE, "get", "values", "api", "-o", "json"))["serverValues"]
-    (folder / "server-values.yaml").write_text(json.dumps(values))
+    images = json.loads(cluster.run("helm", "-n", API_NAMESPACE, "get", "values", "api", "-o", "json"))["serverValues"]
+    (folder / "server-values.yaml").write_text(json.dumps({**images, **values}))
     cluster.run("kubectl", "create", "namespace", name)
     try:
         cluster.run("kubectl", "label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")

@@ -26,9 +26,16 @@ CONFIG, SECRETS = "webhooks", "webhook-secrets"
 @pytest.fixture
 def place(cluster: Cluster, tmp_path: Path) -> Iterator[Place]:
     """The receivers listen on this machine's loopback address, so the controllers are in its network."""
-    settings = {"WEBHOOKS_SECRET": CONFIG, "WEBHOOK_SECRETS_SECRET": SECRETS, "WEBHOOK_ALLOWED": "127.0.0.0/8"}
-    eulas = {"ACCEPTED_EULAS": "minecraft"}
-    with place_of(cluster, tmp_path, secrets=(CONFIG, SECRETS), on_node=False, **settings, **eulas) as place:
+    with place_of(
+        cluster,
+        tmp_path,
+        secrets=(CONFIG, SECRETS),
+        on_node=False,
+        WEBHOOKS_SECRET=CONFIG,
+        WEBHOOK_SECRETS_SECRET=SECRETS,
+        WEBHOOK_ALLOWED="127.0.0.0/8",
+        ACCEPTED_EULAS="minecraft",
+    ) as place:
         yield place
 
 

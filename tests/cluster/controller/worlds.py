@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from local import nodes
@@ -20,7 +21,7 @@ from service.servers.objects import ServerObjects
 from service.servers.spec import server_uid
 from service.tokens import Token
 from tests.cluster.conftest import Cluster
-from tests.cluster.controller.place import API_NAMESPACE, Place, place_of
+from tests.cluster.controller.place import API_NAMESPACE, Place, new_name, place_of
 from tests.support.s3 import S3, s3
 from tests.support.waiting import until
 
@@ -82,6 +83,12 @@ class Worlds:
         assert found is not None
         return found
 
+    def found(self, id: str) -> Operation:
+        """The operation with this id."""
+        found = self._operations.get(id)
+        assert found is not None
+        return found
+
     def cancel(self, operation: Operation) -> None:
         self._operations.cancel(self.operation(operation))
 
@@ -103,13 +110,6 @@ class Worlds:
         )
         return self.operation(operation)
 
-    def backed_up(self, server: Server, seconds: float = 180) -> Backup:
-        """A new backup of the server."""
-        operation = self.accept(server)
-        ended = self.ended(operation, seconds)
-        assert ended.state == "done", f"{ended} {self.place.logged()}"
-        return self.backup(ended)
-
     def backup(self, operation: Operation) -> Backup:
         """The backup of an operation."""
         assert operation.target is not None
@@ -117,11 +117,10 @@ class Worlds:
         assert backup is not None
         return backup
 
-    def files(self, server: Server, backup: Backup) -> list[str]:
-        """The files of a backup in the store, below the world's folder."""
-        listed = self.restic(server, "ls", backup.snapshot)
-        nodes = [node for node in map(json.loads, listed.splitlines()) if node.get("struct_type") == "node"]
-        return [node["path"].partition("/")[2].partition("/")[2] for node in nodes if node["type"] == "file"]
+    def files(self, server: Server, snapshot: str) -> list[str]:
+        """The paths of the files in a snapshot of the store."""
+        listed = [json.loads(line) for line in self.restic(server, "ls", snapshot).splitlines()]
+        return [node["path"] for node in listed if node.get("type") == "file"]
 
     def stored(self, server: Server, tag: str = "") -> list[dict[str, Any]]:
         """The server's snapshots in the store."""
@@ -184,11 +183,19 @@ def image(cluster: Cluster) -> str:
 
 @contextmanager
 def worlds_of(
-    cluster: Cluster, folder: Path, *, stored: bool = True, on_node: bool = True, **settings: str
+    cluster: Cluster,
+    folder: Path,
+    *,
+    stored: bool = True,
+    on_node: bool = True,
+    values: Mapping[str, Any] = MappingProxyType({}),
+    **settings: str,
 ) -> Iterator[Worlds]:
-    """A place with backups; with a store that pods reach, or none."""
+    """A place with backups; with a store that pods reach, or none. See `place_of`."""
+    settings = {"ACCEPTED_EULAS": "minecraft", **settings}
     if not stored:
-        with place_of(cluster, folder, on_node=on_node, BACKUP_IMAGE=image(cluster), **settings) as place:
+        image_of_jobs = {"BACKUP_IMAGE": image(cluster)}
+        with place_of(cluster, folder, on_node=on_node, values=values, **image_of_jobs, **settings) as place:
             yield Worlds(place, None)
         return
     # Pods reach the address of a node, and not that of this machine.
@@ -196,15 +203,17 @@ def worlds_of(
     with s3(folder / "s3", nodes.Node(number).address, ("nsenter", f"--net=/proc/{process}/ns/net", "--")) as store:
         about = {"BACKUP_STORE": json.dumps(store.store()), "BACKUP_IMAGE": image(cluster)}
         secrets = {"BACKUP_STORE_SECRET": "store", "BACKUP_RECOVERY_SECRET": "recovery"}
-        with place_of(cluster, folder, on_node=on_node, **about, **secrets, **settings) as place:
-            jobs = f"{place.namespace}-backups"
+        jobs = f"{(name := new_name())}-backups"
+        about["BACKUP_NAMESPACE"] = jobs
+        with place_of(
+            cluster, folder, on_node=on_node, name=name, values=values, **about, **secrets, **settings
+        ) as place:
             cluster.run("kubectl", "create", "namespace", jobs)
             try:
                 cluster.run("kubectl", "label", "namespace", jobs, "pod-security.kubernetes.io/enforce=restricted")
                 for namespace in (place.namespace, jobs):
                     give(cluster, namespace, "store", credentials=store.credentials())
                 give(cluster, jobs, "recovery", password=RECOVERY)
-                place.environment["BACKUP_NAMESPACE"] = jobs
                 yield Worlds(place, store)
             finally:
                 cluster.run("kubectl", "delete", "namespace", jobs, "--wait=false")

@@ -339,3 +339,15 @@ def test_customer_writes_meanwhile(outside: Path, meddling: Callable[[Path], Non
                 } <= left.keys()
             assert not lost, step
             assert look(other.root / "outside") == look(outside)
+
+
+def test_a_folder_of_another_user_is_found_before_anything_changes(disk: Ground) -> None:
+    """It cannot be moved, so the restore is refused while the game runs. Beside a part that is restored it may stay."""
+    make(disk.world, {"world": {"level.dat": "level"}, "copied\nby-root": {}})
+    os.chown(disk.world / "copied\nby-root", 0, 0)
+    make(disk.places.source, {"world": {"level.dat": "another"}})
+    before = look(disk.world)
+    with pytest.raises(JobFailed, match="not-ours"):
+        disk.job("inspect", source="/source")
+    assert look(disk.world) == before
+    assert disk.job("inspect", source="/source", paths=["world"])["fits_beside"]

@@ -50,6 +50,9 @@ def _rename(source: int, name: str, target: int, as_name: str, flag: int) -> Non
     before("rename")
     if _libc.renameat2(source, os.fsencode(name), target, os.fsencode(as_name), flag):
         number = ctypes.get_errno()
+        if number == errno.EINVAL:
+            # A lay-out finds it, with its first rename.
+            raise JobFailed("file-system", "The disk's file system cannot rename as a restore needs it.")
         raise OSError(number, os.strerror(number), name)
 
 

@@ -1,7 +1,9 @@
 """What comes back: the world in a snapshot of restic, or in a copy of a storage's snapshot; whole, or some paths of it.
 
-Whatever it comes from, it is compared after it was brought: a snapshot's files with their contents (`restic restore
---verify`) and everything with the snapshot's list; a copy with its source, by contents.
+Whatever it comes from, it is compared after it was brought: a snapshot's world with the snapshot's list, a copy with
+its source, by contents. restic compares each part of a file with its SHA-256 as it comes from the store, and says at
+its end whether all could be written. A proof reads the files once more (`--verify`); a server that stands still does
+not wait for that, since it takes as long as the restore itself.
 """
 
 from __future__ import annotations
@@ -103,8 +105,8 @@ class Content:
             folder = f"/proc/self/fd/{target}"
             restic.run(
                 self._repository(),
-                *("restore", self._request.snapshot, "--target", folder, "--verify"),
-                *patterns,
+                *("restore", self._request.snapshot, "--target", folder, *patterns),
+                *(["--verify"] if self._request.command == "prove" else []),
                 opened=target,
                 each=lambda _line: None,
             )

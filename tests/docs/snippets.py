@@ -85,6 +85,7 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
     "docs/architecture.md": [
         ("web shop ── HTTP ──> API (Flask, N replicas, HPA)", PICTURE),
         ("wsgi", "tests/docs/test_architecture.py::test_the_picture_shows_the_layers_that_lint_holds"),
+        ("/                            the world", PICTURE),
     ],
     "docs/games.md": [
         ("curl -X POST -H \"Authorization: Bearer $API_TOKEN\" -H 'Content-Type: application/json' \\",

@@ -169,9 +169,10 @@ def test_damage(shop: Shop, damage: Callable[[Path], None], which: int, monkeypa
     if which == -1:
         with pytest.raises(JobFailed, match="backup-damaged"):
             shop.disk.job("inspect", **shop.what)
-    for run in (shop.lay_out, lambda: shop.lay_out(to="scratch"), lambda: shop.disk.job("prove", **shop.what)):
+    jobs = [{"command": "lay-out", "operation": "one", "to": to} for to in ("beside", "scratch")]
+    for job in (*jobs, {"command": "prove"}):
         with pytest.raises(JobFailed, match="backup-damaged"):
-            run()
+            shop.disk.job(**job, **shop.what)
     assert look(shop.disk.world) == shop.today
     assert list(shop.disk.own.iterdir()) == []
     assert list(shop.disk.places.scratch.iterdir()) == []

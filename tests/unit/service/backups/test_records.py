@@ -15,7 +15,7 @@ NEW = ServerBackups("uid-1", 4711, "c1", "minecraft")
 
 @pytest.fixture
 def records() -> RecordStore:
-    return RecordStore(LabelledKube(), "gameservers", KIND)  # type: ignore[arg-type]
+    return RecordStore(LabelledKube(), "gameservers", KIND)
 
 
 def test_everything_comes_back(records: RecordStore) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,7 +133,7 @@ def test_a_server_is_full_only_of_locked_ones() -> None:
 
 
 def test_room_for_a_snapshot_is_made_by_the_oldest_on_the_node() -> None:
-    node = {"where": "node", "trigger": "manual"}
+    node: dict[str, Any] = {"where": "node", "trigger": "manual"}
     kept = server(
         backup(9), backup(4, locked=True, **node), backup(3, **node), backup(2, **node), backup(0, state="running")
     )

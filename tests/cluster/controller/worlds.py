@@ -21,7 +21,8 @@ from service.servers.objects import ServerObjects
 from service.servers.spec import server_uid
 from service.tokens import Token
 from tests.cluster.conftest import Cluster
-from tests.cluster.controller.place import API_NAMESPACE, Place, new_name, place_of
+from tests.cluster.controller.place import Place, new_name, place_of
+from tests.cluster.replicas import NAMESPACE as API_NAMESPACE
 from tests.support.s3 import S3, s3
 from tests.support.waiting import until
 

@@ -97,8 +97,8 @@ def test_every_server_comes_back_with_its_settings(shared_cluster: Cluster, tmp_
             assert answer == {"ok": True, "created": 1, "there": 0, "without_backup": 0, "older": 0}
             until(lambda: worlds.place.call("GET", "/server/1/")["state"] == "running", 180, worlds.place.logged)
             assert worlds.server(1) == server
-            shown = worlds.place.call("GET", "/server/1/")
-            assert (shown["customer"], shown["idle_stop_minutes"]) == ("acme", 30)
+            spec = json.loads(worlds.get("statefulset", "server-1")["metadata"]["annotations"]["gameserver/server"])
+            assert (spec["customer"], spec["idle_stop_minutes"]) == ("acme", 30)
             assert worlds.kubectl("exec", "server-1-0", "--", "cat", "/data/mark") == "mine\n"
             assert [backup.id for backup in worlds.kept(server).backups] == backups
             # The new cluster has a key of its own, so backups go on.

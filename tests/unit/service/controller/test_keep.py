@@ -126,7 +126,7 @@ class FakeSnapshots:
         return SnapshotState("missing") if why is None else SnapshotState("taking" if why else "ready", why)
 
     def remove(self, name: str) -> bool:
-        return self._life.write(lambda: self._store.snapshots.pop(name, None)) is None  # type: ignore[no-any-return]
+        return self._life.write(lambda: self._store.snapshots.pop(name, None)) is None
 
 
 class Rig:
@@ -548,7 +548,8 @@ def test_worlds_of_before_go_after_their_days(rig: Rig) -> None:
 
 def test_the_oldest_snapshot_goes_if_the_storage_takes_no_further_one(settings: Settings) -> None:
     rig = Rig(replace(settings, backup_store=None))
-    uid, node = rig.create(1), {"where": "node", "trigger": "manual"}
+    uid = rig.create(1)
+    node: dict[str, Any] = {"where": "node", "trigger": "manual"}
     olds = [
         backup(number, 10 - number, snapshot=f"backup-{number}", locked=number == 1, **node) for number in (1, 2, 3)
     ]

@@ -170,7 +170,8 @@ def test_damage(shop: Shop, damage: Callable[[Path], None], which: int, monkeypa
         with pytest.raises(JobFailed, match="backup-damaged"):
             shop.disk.job("inspect", **shop.what)
     jobs: list[dict[str, Any]] = [{"command": "lay-out", "operation": "one", "to": to} for to in ("beside", "scratch")]
-    for job in (*jobs, {"command": "prove"}):
+    jobs.append({"command": "prove"})
+    for job in jobs:
         with pytest.raises(JobFailed, match="backup-damaged"):
             shop.disk.job(**job, **shop.what)
     assert look(shop.disk.world) == shop.today

@@ -9,7 +9,6 @@ from marshmallow import fields, validate
 from service.api.schemas import DEFAULT_LIMIT, LARGEST_LIMIT, KeptBackups, check_customer
 from service.backups.records import CONSISTENCIES, PLACES, STATES, SUSPICIONS, TRIGGERS
 from service.backups.records import ID as BACKUP_ID
-from service.servers.names import LARGEST_ID
 from service.tokens import CUSTOMER
 from service.web.fields import Flag, QueryNumber, Schema, Success, Text, one_of
 
@@ -18,7 +17,8 @@ MOST_PATHS = 100
 # Printable characters; a server's backups are one record of 64 KiB, so they are few.
 _PRINTABLE = r"[^\u0000-\u001f\u007f-\u009f\ufffe\uffff]"
 # Relative, without empty parts, `.` and `..`, and not in the folder that is the service's own; see `check_paths`.
-_PATH = r"^(?!\.gameserver(/|$))(?!\.{1,2}(/|$))[^\u0000/]+(/(?!\.{1,2}(/|$))[^\u0000/]+)*$"
+_PART = _PRINTABLE.replace("]", "/]")
+_PATH = rf"^(?!\.gameserver(/|$))(?!\.{{1,2}}(/|$)){_PART}+(/(?!\.{{1,2}}(/|$)){_PART}+)*$"
 _UID = r"[0-9A-Za-z-]{1,63}"
 
 
@@ -66,10 +66,10 @@ class UndoRestore(Schema):
 
 class BackupsQuery(Schema):
     customer = Text(load_default=None, validate=check_customer, metadata={"pattern": f"^{CUSTOMER.pattern}$"})
-    server = QueryNumber(
+    server = Text(
         load_default=None,
-        validate=validate.Range(1, LARGEST_ID, error="must be a server's id"),
-        metadata={"description": "Of all servers that had this id."},
+        validate=validate.Regexp(r"[1-9][0-9]{0,18}\Z", error="must be a server's id"),
+        metadata={"pattern": "^[1-9][0-9]{0,18}$", "description": "Of all servers that have or had this id."},
     )
     uid = Text(
         load_default=None,

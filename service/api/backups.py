@@ -168,7 +168,7 @@ def list_backups(query: dict[str, Any]) -> Response:
         context(),
         caller(),
         customer=query["customer"],
-        server=query["server"],
+        server=None if query["server"] is None else int(query["server"]),
         uid=query["uid"],
         limit=query["limit"],
         after=query["continue_"],

@@ -24,6 +24,7 @@ from service.backups.records import Backup, ServerBackups, Unreadable
 from service.backups.requests import Disk, disk_of
 from service.backups.runner import JobRunner
 from service.backups.snapshots import SnapshotState, VolumeSnapshots
+from service.backups.tasks import ERASE, FORGET
 from service.controller.worlds import Next, Run, cancelled, done, failed, go, wait
 from service.errors import ServerNotFound
 from service.kube.times import now
@@ -51,6 +52,8 @@ TIDY_SECONDS = 60.0
 """How long to wait until Jobs and snapshots are gone; Kubernetes goes on without us."""
 TRIES = 3
 """How often a Job is tried that the next one may do better."""
+LOCKED_TRIES = 16
+"""The same for a repository that is locked: a prune that was killed leaves a lock that is dead after 30 minutes."""
 PAUSE_SECONDS = 10.0
 
 _AGAIN = ("no-answer", "stopped", "locked", "store-unreachable", "restic-failed")
@@ -139,6 +142,10 @@ class BackUp:
     # -- before anything is copied --------------------------------------------------------------------------
 
     def _begin(self, run: Run) -> Next:
+        kept = self._context.backups.of(run.server.uid)
+        if kept is not None and kept.repository.task.get("kind") in (FORGET, ERASE):
+            # A prune locks the repository. No other one begins now: this backup is in the record and unfinished.
+            return wait(2.0)
         objects = self._server(run)
         spec = None if objects is None else spec_of_objects(objects)
         self._change(run, lambda backup: replace(backup, state="running"), spec.game if spec else "")
@@ -393,7 +400,7 @@ class BackUp:
         if state.code in _RENEW and phase != "repository" and not run.work.get("renewed"):
             # Somebody has lost the key, or has emptied the store.
             return _go(run, "repository", renew=True, renewed=back or phase)
-        if state.code in _AGAIN and attempt + 1 < TRIES:
+        if state.code in _AGAIN and attempt + 1 < (LOCKED_TRIES if state.code == "locked" else TRIES):
             again = _go(run, back or phase, attempt=attempt + 1)
             return replace(again, seconds=PAUSE_SECONDS * attempt)
         return _leave_with(run, _reason_of(state))
@@ -555,7 +562,7 @@ def _disk_of(run: Run) -> Disk:
 
 def _number(run: Run, attempt: int) -> int:
     """The number of a Job: when the repository was set up again, all begins anew."""
-    return attempt + (TRIES if run.work.get("renewed") else 0)
+    return attempt + (LOCKED_TRIES if run.work.get("renewed") else 0)
 
 
 def _seconds_in(run: Run) -> float:

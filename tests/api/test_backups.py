@@ -362,6 +362,7 @@ def test_all_backups_are_listed_in_pages(client: Client, context: Context) -> No
     assert pages == expected
     [one, _] = client.get("/api/v1/backup/?server=3").get_json()["backups"]
     assert one["server"]["uid"] == "uid-2"
+    assert client.get(f"/api/v1/backup/?server={2**63 - 1}").get_json()["backups"] == []
 
 
 def test_a_new_backup_is_seen_at_once_by_every_replica(make_app: Callable[..., Flask], server: str) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +50,17 @@ def changed(worlds: Worlds, server: Server, **repository: Any) -> None:
     worlds._backups.change(server.uid, lambda kept: replace(kept, repository=replace(kept.repository, **repository)))
 
 
+def packs(worlds: Worlds, server: Server) -> list[Path]:
+    """The files in the store that have the server's worlds."""
+    assert worlds.store is not None
+    return [file for file in (worlds.store.objects / server.uid / "data").rglob("*") if file.is_file()]
+
+
+def jobs(worlds: Worlds) -> list[str]:
+    """The Jobs that keep backups, and their pods."""
+    return [job for job in worlds.jobs() if "/keep-" in job]
+
+
 def until_kept(
     worlds: Worlds, server: Server, wanted: Callable[[ServerBackups], object], seconds: float = 120
 ) -> ServerBackups:
@@ -72,10 +84,8 @@ def test_backups_are_kept(worlds: Worlds) -> None:
     assert first.snapshot != second.snapshot
     assert kept.repository.fault is None
     assert kept.repository.checked_at == kept.backups[0].checked_at is not None
-    data = sum(
-        file.stat().st_size for file in (worlds.store.objects / server.uid / "data").rglob("*") if file.is_file()
-    )
-    assert 0 < (kept.repository.stored_bytes or 0) <= data * 1.1
+    stored = sum(pack.stat().st_size for pack in packs(worlds, server))
+    assert 0 < (kept.repository.stored_bytes or 0) <= stored * 1.1
 
     # A backup is restored on trial.
     changed(worlds, server, made=long_ago())
@@ -92,7 +102,7 @@ def test_backups_are_kept(worlds: Worlds) -> None:
     worlds.kubectl("apply", "-f", "-", stdin=json.dumps(quota))
     until(lambda: worlds.get("resourcequota", "full").get("status", {}).get("used"), 30)
     changed(worlds, server, proof={**kept.repository.proof, "at": long_ago()})
-    kept = until_kept(worlds, server, lambda kept: worlds.jobs())
+    kept = until_kept(worlds, server, lambda kept: kept.repository.task and jobs(worlds))
     changed(worlds, server, task={**kept.repository.task, "since": long_ago()})
     kept = until_kept(worlds, server, lambda kept: kept.repository.proof.get("postponed"))
     assert kept.repository.proof["reason"]
@@ -100,13 +110,12 @@ def test_backups_are_kept(worlds: Worlds) -> None:
     worlds.kubectl("delete", "resourcequota", "full")
 
     # Damage is found.
-    pack = max((worlds.store.objects / server.uid / "data").rglob("*"), key=lambda file: file.is_file())
-    pack.unlink()
+    packs(worlds, server)[0].unlink()
     changed(worlds, server, pruned_at=long_ago())
-    kept = until_kept(worlds, server, lambda kept: kept.repository.fault)
+    until_kept(worlds, server, lambda kept: kept.repository.fault)
     until(lambda: "proof-failed" in worlds.place.types(), 20, worlds.place.logged)
     assert [event["uid"] for event in worlds.place.events() if event["type"] == "proof-failed"] == [server.uid]
-    until(lambda: not [job for job in worlds.jobs() if "/keep-" in job], 60, lambda: f"{worlds.jobs()}")
+    until(lambda: not jobs(worlds), 60, lambda: f"{worlds.jobs()}")
 
 
 def test_a_deleted_servers_backups_go_after_their_days(worlds: Worlds) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -189,6 +189,17 @@ def image(cluster: Cluster) -> str:
     return f"{found['repository']}:{found['tag']}"
 
 
+def on_a_node() -> tuple[str, tuple[str, ...]]:
+    """The address of a node, which pods reach, and what runs a command in its network."""
+    number, process = next(iter(nodes.running().items()))
+    return nodes.Node(number).address, ("nsenter", f"--net=/proc/{process}/ns/net", "--")
+
+
+def store_on_node(folder: Path) -> AbstractContextManager[S3]:
+    """A store that pods reach."""
+    return s3(folder, *on_a_node())
+
+
 @contextmanager
 def worlds_of(
     cluster: Cluster,
@@ -196,20 +207,19 @@ def worlds_of(
     *,
     stored: bool = True,
     on_node: bool = True,
+    store: S3 | None = None,
     values: Mapping[str, Any] = MappingProxyType({}),
     **settings: str,
 ) -> Iterator[Worlds]:
-    """A place with backups; with a store that pods reach, or none. See `place_of`."""
+    """A place with backups; with a store that pods reach (a new one, unless there is `store`), or none."""
     variables: dict[str, Any] = {"ACCEPTED_EULAS": "minecraft", "BACKUP_IMAGE": image(cluster), **settings}
     if not stored:
         with place_of(cluster, folder, on_node=on_node, values=values, **variables) as place:
             yield Worlds(place, None)
         return
-    # Pods reach the address of a node, and not that of this machine.
-    number, process = next(iter(nodes.running().items()))
     name = new_name()
     jobs = f"{name}-backups"
-    with s3(folder / "s3", nodes.Node(number).address, ("nsenter", f"--net=/proc/{process}/ns/net", "--")) as store:
+    with nullcontext(store) if store else store_on_node(folder / "s3") as store:
         variables |= {"BACKUP_STORE": json.dumps(store.store()), "BACKUP_NAMESPACE": jobs}
         variables |= {"BACKUP_STORE_SECRET": "store", "BACKUP_RECOVERY_SECRET": "recovery"}
         with place_of(cluster, folder, on_node=on_node, name=name, values=values, **variables) as place:

@@ -21,7 +21,8 @@ from service.servers.objects import ServerObjects
 from service.servers.spec import server_uid
 from service.tokens import Token
 from tests.cluster.conftest import Cluster
-from tests.cluster.controller.place import API_NAMESPACE, Place, new_name, place_of
+from tests.cluster.controller.place import Place, new_name, place_of
+from tests.cluster.replicas import NAMESPACE as API_NAMESPACE
 from tests.support.s3 import S3, s3
 from tests.support.waiting import until
 
@@ -204,20 +205,16 @@ def worlds_of(
     **settings: str,
 ) -> Iterator[Worlds]:
     """A place with backups; with a store that pods reach (a new one, unless there is `store`), or none."""
-    settings = {"ACCEPTED_EULAS": "minecraft", **settings}
+    environment: dict[str, Any] = {"ACCEPTED_EULAS": "minecraft", "BACKUP_IMAGE": image(cluster), **settings}
     if not stored:
-        image_of_jobs = {"BACKUP_IMAGE": image(cluster)}
-        with place_of(cluster, folder, on_node=on_node, values=values, **image_of_jobs, **settings) as place:
+        with place_of(cluster, folder, on_node=on_node, values=values, **environment) as place:
             yield Worlds(place, None)
         return
     with nullcontext(store) if store else store_on_node(folder / "s3") as store:
-        about = {"BACKUP_STORE": json.dumps(store.store()), "BACKUP_IMAGE": image(cluster)}
-        secrets = {"BACKUP_STORE_SECRET": "store", "BACKUP_RECOVERY_SECRET": "recovery"}
         jobs = f"{(name := new_name())}-backups"
-        about["BACKUP_NAMESPACE"] = jobs
-        with place_of(
-            cluster, folder, on_node=on_node, name=name, values=values, **about, **secrets, **settings
-        ) as place:
+        environment |= {"BACKUP_STORE": json.dumps(store.store()), "BACKUP_NAMESPACE": jobs}
+        environment |= {"BACKUP_STORE_SECRET": "store", "BACKUP_RECOVERY_SECRET": "recovery"}
+        with place_of(cluster, folder, on_node=on_node, name=name, values=values, **environment) as place:
             cluster.run("kubectl", "create", "namespace", jobs)
             try:
                 cluster.run("kubectl", "label", "namespace", jobs, "pod-security.kubernetes.io/enforce=restricted")

@@ -12,7 +12,7 @@ import pytest
 
 from local.paths import ROOT
 from service.backups.records import Backup
-from service.operations.operation import Operation
+from service.operations.operation import Operation, Server
 from tests.cluster.conftest import Cluster
 from tests.cluster.controller.worlds import Worlds, worlds_of
 from tests.support.waiting import until
@@ -52,6 +52,13 @@ def accepted(worlds: Worlds, path: str, body: dict[str, Any], seconds: float = 2
     return operation
 
 
+def world_backed_up(worlds: Worlds, server: Server) -> Backup:
+    """A new backup of the server."""
+    ended = worlds.ended(worlds.accept(server))
+    assert (ended.state, ended.reason) == ("done", None)
+    return worlds.backup(ended)
+
+
 def until_running(worlds: Worlds, id: int) -> None:
     until(
         lambda: worlds.place.call("GET", f"/server/{id}/")["state"] == "running",
@@ -77,7 +84,7 @@ def test_what_was_built_comes_back_and_goes_again(worlds: Worlds) -> None:
     worlds.place.call("POST", "/server/1/", {"game": "minecraft", "ram_gb": 1, "disk_gb": 1})
     until_running(worlds, 1)
     build(worlds, 1, "gold_block")
-    backup = worlds.backed_up(worlds.server(1))
+    backup = world_backed_up(worlds, worlds.server(1))
     assert backup.consistency == "game-saved"
     build(worlds, 1, "stone")
     began = time.monotonic()
@@ -108,7 +115,7 @@ def backed_up(worlds: Worlds) -> Backup:
     """A server with a world `new`, and a backup of a world `old`."""
     server = worlds.create(2)
     write(worlds, 2, "old")
-    backup = worlds.backed_up(server)
+    backup = world_backed_up(worlds, server)
     write(worlds, 2, "new")
     return backup
 
@@ -204,7 +211,7 @@ def killed(cluster: Cluster, folder: Path, rounds: int) -> None:
         process = controllers.enter_context(worlds.place.controller("one"))
         server = worlds.create(1)
         write(worlds, 1, "old")
-        backup = worlds.backed_up(server)
+        backup = world_backed_up(worlds, server)
         write(worlds, 1, "new")
         for _ in range(rounds):
             for path, body, world in (

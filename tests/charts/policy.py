@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.charts.rendering import CHARTS, CI_FILES, RELEASES, case, chart_of, helm
 
 ALL_WORKLOADS = {
-    "api/Deployment", "api/Pod", "gameserver/StatefulSet", "gameserver/Pod", "sftp-daemonset/DaemonSet",
+    "api/Deployment", "api/Pod", "api/CronJob", "gameserver/StatefulSet", "gameserver/Pod", "sftp-daemonset/DaemonSet",
     "sftp-daemonset/Job", "disk-driver/DaemonSet",
 }  # fmt: skip
 #: check → (the reason, the "chart/Kind" pairs in which it is accepted). https://github.com/zegl/kube-score/blob/master/README_CHECKS.md
@@ -21,7 +21,7 @@ ACCEPTED: dict[str, tuple[str, set[str]]] = {
     "container-resources": ("a CPU limit throttles; memory is limited everywhere", ALL_WORKLOADS),
     "container-ephemeral-storage-request-and-limit": ("optional: games' logs differ in size", ALL_WORKLOADS),
     "container-image-pull-policy": ("tags do not move; a node can start pods without the registry", ALL_WORKLOADS),
-    "pod-networkpolicy": ("optional: it needs a network plugin that enforces it", ALL_WORKLOADS),
+    "pod-networkpolicy": ("optional: it needs a network plugin that enforces it", ALL_WORKLOADS - {"api/CronJob"}),
     "pod-probes": (
         "no liveness probe: a game that is busy with its world must not be killed for being slow; a test pod just ends",
         {"gameserver/StatefulSet", "gameserver/Pod"},
@@ -32,8 +32,12 @@ ACCEPTED: dict[str, tuple[str, set[str]]] = {
     ),
     "container-security-context-user-group-id": (
         "in itzg's images, user 1000 owns the files; sshd needs root to switch to its users, and the driver to mount",
-        {"gameserver/StatefulSet", "gameserver/Pod", "sftp-daemonset/DaemonSet", "disk-driver/DaemonSet"},
+        {
+            *("gameserver/StatefulSet", "gameserver/Pod", "api/CronJob"),
+            *("sftp-daemonset/DaemonSet", "disk-driver/DaemonSet"),
+        },
     ),
+    "networkpolicy-targets-pod": ("the controller makes the Jobs of backups", {"api/NetworkPolicy"}),
     "container-security-context-privileged": (
         "Kubernetes lets only privileged containers mount something that appears on the node",
         {"disk-driver/DaemonSet"},

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from service.backups.records import Backup
+from service.operations.operation import Server
 from tests.charts.rendering import render
 from tests.cluster.conftest import Cluster
 from tests.cluster.controller.worlds import Worlds, give, image, on_a_node, store_on_node, worlds_of
@@ -50,11 +52,7 @@ def recovered(worlds: Worlds, api: str) -> str:
         "serversNamespace": worlds.place.namespace,
         "backups": {
             "image": dict(zip(("repository", "tag"), image(cluster).rsplit(":", 1), strict=True)),
-            "store": {
-                "kind": "s3",
-                "existingSecret": "store",
-                "s3": {"endpoint": worlds.store.endpoint, "bucket": "worlds"},
-            },
+            "store": {"kind": "s3", "existingSecret": "store", "s3": s3},
             "recoveryKey": {"existingSecret": "recovery"},
         },
     }
@@ -76,8 +74,15 @@ def recovered(worlds: Worlds, api: str) -> str:
     return cluster.run(*kubectl, "logs", "job/recovery").splitlines()[-1]
 
 
+def backed_up(worlds: Worlds, server: Server) -> Backup:
+    """A new backup of the server."""
+    ended = worlds.ended(worlds.accept(server))
+    assert ended.state == "done", f"{ended} {worlds.place.logged()}"
+    return worlds.backup(ended)
+
+
 def test_every_server_comes_back_with_its_settings(shared_cluster: Cluster, tmp_path: Path) -> None:
-    """An empty namespace gets a running server and a stopped one back, with uid, customer, world and backups."""
+    """An empty namespace gets the server back: with its uid, customer, settings, world and backups, and it runs."""
     lost, new = tmp_path / "lost", tmp_path / "new"
     lost.mkdir()
     new.mkdir()
@@ -86,7 +91,7 @@ def test_every_server_comes_back_with_its_settings(shared_cluster: Cluster, tmp_
             server = worlds.create(1, customer="acme")
             worlds.kubectl("exec", "server-1-0", "--", "sh", "-c", "echo mine > /data/mark")
             worlds.place.call("PATCH", "/server/1/", {"idle_stop_minutes": 30})
-            backups = [worlds.backed_up(server).id, worlds.backed_up(server).id]
+            made = backed_up(worlds, server)
         # Nothing but the store and the recovery key is left.
         with worlds_of(shared_cluster, new, store=store) as worlds, worlds.place.controller("two"):
             entries = tokens.entry("test"), tokens.entry("recovery", scopes=["recover"])
@@ -100,6 +105,5 @@ def test_every_server_comes_back_with_its_settings(shared_cluster: Cluster, tmp_
             spec = json.loads(worlds.get("statefulset", "server-1")["metadata"]["annotations"]["gameserver/server"])
             assert (spec["customer"], spec["idle_stop_minutes"]) == ("acme", 30)
             assert worlds.kubectl("exec", "server-1-0", "--", "cat", "/data/mark") == "mine\n"
-            assert [backup.id for backup in worlds.kept(server).backups] == backups
-            # The new cluster has a key of its own, so backups go on.
-            assert worlds.backed_up(server).where == "store"
+            (kept,) = worlds.kept(server).backups
+            assert (kept.id, kept.snapshot, kept.where) == (made.id, made.snapshot, "store")

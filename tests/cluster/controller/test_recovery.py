@@ -47,6 +47,7 @@ def recovered(worlds: Worlds, api: str) -> str:
     """Run the chart's Job in the backups' namespace; its pod's answer."""
     assert worlds.store is not None
     jobs, cluster = worlds.place.environment["BACKUP_NAMESPACE"], worlds.place.cluster
+    s3 = {"endpoint": worlds.store.endpoint, "bucket": "worlds"}
     values = {
         "tokens": {"existingSecret": "unused"},
         "serversNamespace": worlds.place.namespace,

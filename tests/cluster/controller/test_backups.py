@@ -87,6 +87,7 @@ def _through_kills(worlds: Worlds, kills: int, servers: int) -> None:
         worlds.until_tidy()
 
 
+@pytest.mark.long
 @pytest.mark.own_namespace
 def test_a_game_is_saved_and_goes_on_at_once(worlds: Worlds) -> None:
     """Minecraft holds still for less than two seconds, and what was built before is in the backup."""

@@ -118,6 +118,7 @@ def test_backups_are_kept(worlds: Worlds) -> None:
     until(lambda: not jobs(worlds), 60, lambda: f"{worlds.jobs()}")
 
 
+@pytest.mark.long
 def test_a_deleted_servers_backups_go_after_their_days(worlds: Worlds) -> None:
     server = worlds.create(2)
     backed_up(worlds, server)

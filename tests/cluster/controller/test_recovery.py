@@ -82,6 +82,7 @@ def backed_up(worlds: Worlds, server: Server) -> Backup:
     return worlds.backup(ended)
 
 
+@pytest.mark.long
 def test_every_server_comes_back_with_its_settings(shared_cluster: Cluster, tmp_path: Path) -> None:
     """An empty namespace gets the server back: with its uid, customer, settings, world and backups, and it runs."""
     lost, new = tmp_path / "lost", tmp_path / "new"

@@ -79,6 +79,7 @@ def build(worlds: Worlds, id: int, kind: str) -> None:
     assert inside(worlds, id, "rcon-cli", "setblock", "1", "70", "0", kind).startswith("Changed the block")
 
 
+@pytest.mark.long
 def test_what_was_built_comes_back_and_goes_again(worlds: Worlds) -> None:
     """Build, back up under play, destroy, restore, see it; undo, and see the destruction."""
     worlds.place.call("POST", "/server/1/", {"game": "minecraft", "ram_gb": 1, "disk_gb": 1})
@@ -120,6 +121,7 @@ def backed_up(worlds: Worlds) -> Backup:
     return backup
 
 
+@pytest.mark.long
 def test_a_clone_has_the_world_and_ports_of_its_own(worlds: Worlds, backed_up: Backup) -> None:
     """Of a server by a copy of its disk, in seconds; of a backup from the store."""
     body = {"ram_gb": 1, "disk_gb": 1, "game": "teeworlds"}
@@ -196,6 +198,7 @@ def kill_at_each_phase(worlds: Worlds, operation: Operation, controllers: ExitSt
     return process
 
 
+@pytest.mark.long
 def test_no_world_is_lost_at_any_kill(shared_cluster: Cluster, tmp_path: Path) -> None:
     """A restore and its undo, with a kill at each of their phases."""
     killed(shared_cluster, tmp_path, 1)

@@ -70,6 +70,7 @@ def backup(pod: Pod, uid: str, number: int) -> str:
     return str(pod.done("backup", request)["snapshot"])
 
 
+@pytest.mark.long
 def test_each_server_of_the_catalogue_is_created_with_its_backups(pod: Pod, api: Api) -> None:
     """Its uid, its settings at the newest backup, and all its backups; the caller is the operator's token."""
     pod.places.token.parent.mkdir(parents=True)
@@ -101,6 +102,7 @@ def test_each_server_of_the_catalogue_is_created_with_its_backups(pod: Pod, api:
     assert other[0] == "/api/v1/server/2/_recover"
 
 
+@pytest.mark.long
 def test_one_that_cannot_be_created_does_not_keep_the_others(pod: Pod, api: Api) -> None:
     """It is named in the end."""
     pod.places.token.parent.mkdir(parents=True)
@@ -116,6 +118,7 @@ def test_one_that_cannot_be_created_does_not_keep_the_others(pod: Pod, api: Api)
     assert len(api.calls) == 2
 
 
+@pytest.mark.long
 def test_the_recovery_key_is_replaced_as_written(pod: Pod) -> None:
     """By docs/operations.md: in each repository, and the old one opens none of them any more."""
     shutil.copy(pod.places.recovery, pod.root / "recovery-key")

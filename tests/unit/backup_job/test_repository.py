@@ -222,7 +222,8 @@ def test_a_living_commands_lock_is_respected(pod: Pod, monkeypatch: pytest.Monke
 
 
 def test_an_ended_job_removes_its_lock_and_says_so(pod: Pod) -> None:
-    (pod.world / "big").write_bytes(os.urandom(30_000_000))
+    # So much that restic is surely not done when it is ended.
+    (pod.world / "big").write_bytes(os.urandom(400_000_000))
     locks = pod.places.repositories / UID / "locks"
     process = pod.start("backup", backup())
     until(lambda: files(pod, "data"), 60)

@@ -292,8 +292,12 @@ def test_a_cordoned_node_that_holds_the_disk_is_named(cluster: Cluster, new_serv
         cluster.done("PATCH", f"/api/v1/server/{server}/restart")
         cluster.until_state(server, "failed")
         reason = f"The node that holds the disk, {node}, cannot take the server: it is cordoned. "
-        # The API reads the nodes every 5 seconds.
-        until(lambda: cluster.status(server)["reason"].startswith(reason), 10, lambda: str(cluster.status(server)))
+        # Each replica reads the nodes every 5 seconds, at moments of its own.
+        until(
+            lambda: all(cluster.status(server)["reason"].startswith(reason) for _ in range(8)),
+            15,
+            lambda: str(cluster.status(server)),
+        )
         everywhere(cluster, server, cluster.status(server))
     finally:
         cluster.run("kubectl", "uncordon", node)

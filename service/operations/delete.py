@@ -8,10 +8,11 @@ from service.kube.times import now
 from service.operations.backups import erase_all
 from service.operations.checks import require_not_suspended
 from service.operations.context import Context, erase_disk
-from service.operations.restore import cancel_restore
+from service.operations.restore import RESTORES, cancel_restore
 from service.operations.visibility import require_server
 from service.servers.spec import suspension_of_claim, uid_of_claim
 from service.servers.state import exists
+from service.servers.waiting import waiting_operation
 from service.tokens import Token
 
 
@@ -42,7 +43,9 @@ def delete(context: Context, caller: Token, id: int, *, erase: bool, erase_backu
         live = objects.statefulset is not None and "deletionTimestamp" not in objects.statefulset["metadata"]
         if live and context.releases.current(id) is None:
             raise ReleaseMissing()
-        if target.uid is not None:
+        waits = waiting_operation(objects)
+        restoring = target.spec is not None and target.spec.restoring
+        if target.uid is not None and (restoring or (waits is not None and waits.action in RESTORES)):
             cancel_restore(context, target.uid)
         # Before everything else, because a repeated DELETE that finds neither server nor disk would not get here.
         context.accounts.remove(id)

@@ -27,6 +27,8 @@ from service.tokens import Token
 
 WAIT_SECONDS = 10.0
 """How long a call waits for the server's Lease."""
+RESTORES = ("restore", "undo-restore", "clone")
+"""Operations that bring a world to a server's disk."""
 MOST_PATHS = 100
 _LONGEST_PATH = 4096
 _OWN_FOLDER = ".gameserver"

@@ -206,7 +206,8 @@ def test_a_disk_grows_while_the_game_runs_and_a_growth_without_room_is_taken_bac
     cluster.done("PATCH", f"{path}stop")
     cluster.until_state(server, "stopped")
     cluster.done("PATCH", path, {"disk_gb": 21})
-    until(lambda: slugs(cluster, server) == ["disk-grows-at-next-start"], 60, lambda: str(cluster.status(server)))
+    # After the growth that failed, the resizer waits before it tries again, up to minutes.
+    until(lambda: slugs(cluster, server) == ["disk-grows-at-next-start"], 300, lambda: str(cluster.status(server)))
     cluster.done("PATCH", f"{path}start")
     until(lambda: size() == 21, 180, lambda: str(cluster.status(server)))
     assert slugs(cluster, server) == []

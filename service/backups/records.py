@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
@@ -272,30 +272,22 @@ class BackupStore:
 
     def watch(self, listener: Callable[[ServerBackups, bool], None] = lambda backups, deleted: None) -> BackupWatch:
         """What is kept, in memory and up to date; the listener gets each change, and whether it was deleted."""
-        return BackupWatch(self._records.watch(lambda record, deleted: listener(server_backups(record), deleted)))
+        return BackupWatch(self._records.watch_as(server_backups, listener))
 
 
 class BackupWatch:
-    """What is kept of all servers, in memory. Thread-safe."""
+    """What is kept of all servers, by uid, in memory and so some moments old. Thread-safe."""
 
-    def __init__(self, watch: RecordWatch) -> None:
-        self._watch = watch
+    def __init__(self, watch: RecordWatch[ServerBackups]) -> None:
         self.start = watch.start
         self.wait = watch.wait
         self.lost_for = watch.lost_for
-
-    def of(self, uid: str) -> ServerBackups | None:
-        """What is kept of a server, some moments old; None if nothing is known."""
-        record = self._watch.get(uid)
-        return None if record is None else server_backups(record)
-
-    def all(self) -> Sequence[ServerBackups]:
-        """What is kept of all servers, some moments old, by uid."""
-        return [server_backups(record) for record in self._watch.all()]
+        self.of = watch.get
+        self.all = watch.all
 
     def of_backup(self, id: str) -> ServerBackups | None:
         """What is kept of the server that this is a backup of, some moments old; None if nothing is known."""
-        return next((server_backups(record) for record in self._watch.all() if id in record.data), None)
+        return next((kept for kept in self.all() if kept.backup(id) is not None), None)
 
 
 # -- as texts -----------------------------------------------------------------------------------------------

@@ -148,6 +148,10 @@ class Operation:
         return self.state in FINAL
 
 
+OperationWatch = RecordWatch[Operation]
+"""The operations in memory, some moments old, without their servers."""
+
+
 class OperationStore:
     """The records of operations. Thread-safe. Every method may raise ClusterUnavailable."""
 
@@ -236,31 +240,13 @@ class OperationStore:
 
     def watch(self, listener: Callable[[Operation, bool], None] = lambda operation, deleted: None) -> OperationWatch:
         """The operations in memory, kept up to date; the listener gets each change, and whether it was deleted."""
-        return OperationWatch(self._operations().watch(lambda record, deleted: listener(_operation(record), deleted)))
+        return self._operations().watch_as(_operation, listener)
 
     def _operations(self) -> RecordStore:
         return self._records(_OPERATION)
 
     def _parts(self) -> RecordStore:
         return self._records(_PART)
-
-
-class OperationWatch:
-    """The operations in memory, without their servers. Thread-safe."""
-
-    def __init__(self, watch: RecordWatch) -> None:
-        self._watch = watch
-        self.start = watch.start
-        self.wait = watch.wait
-
-    def get(self, id: str) -> Operation | None:
-        """The operation with this id, some moments old; None if none is known."""
-        record = self._watch.get(id)
-        return None if record is None else _operation(record)
-
-    def all(self) -> list[Operation]:
-        """All operations, some moments old."""
-        return [_operation(record) for record in self._watch.all()]
 
 
 def new_operation(

@@ -14,6 +14,7 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from service.kube.client import Conflict, Kube, path
 from service.kube.types import Object
@@ -29,6 +30,7 @@ LARGEST = 64 * 1024
 # The watch groups objects by server; records belong to none.
 _ALL = 0
 _MAX_RECORDS = 100_000
+T = TypeVar("T")
 
 
 class RecordTooLarge(ValueError):
@@ -112,17 +114,22 @@ class RecordStore:
         """Delete a record; one that is gone is no error. Raises Conflict if it is no longer at `record.version`."""
         self._kube.delete(self._path(record.name), version=record.version)
 
-    def watch(self, listener: Callable[[Record, bool], None] = lambda record, deleted: None) -> RecordWatch:
-        """A watch of all records of this kind, which is not started yet.
+    def watch(self, listener: Callable[[Record, bool], None] = lambda record, deleted: None) -> RecordWatch[Record]:
+        """A watch of all records of this kind; see `watch_as`."""
+        return self.watch_as(lambda record: record, listener)
+
+    def watch_as(self, read: Callable[[Record], T], listener: Callable[[T, bool], None]) -> RecordWatch[T]:
+        """A watch of what all records of this kind say, which is not started yet.
 
         Args:
-            listener: Called with each record that the watch receives, and whether it was deleted. It must return
-                quickly, because the watch waits for it.
+            read: Reads a record; called once for each change of it.
+            listener: Called with what each record says that the watch receives, and whether it was deleted. It must
+                return quickly, because the watch waits for it.
         """
         kind = Kind(
             self._path(),
             f"{LABEL}={self._kind}",
-            lambda secret: {"metadata": {"name": secret["metadata"]["name"]}, "record": self._record(secret)},
+            lambda secret: {"metadata": {"name": secret["metadata"]["name"]}, "record": read(self._record(secret))},
             lambda secret: _ALL,
             max_objects=_MAX_RECORDS,
         )
@@ -147,8 +154,8 @@ class RecordStore:
         return f"{self._kind}-{name}"
 
 
-class RecordWatch:
-    """The records of one kind in memory, kept up to date by a watch. Thread-safe."""
+class RecordWatch(Generic[T]):
+    """What the records of one kind say, in memory, kept up to date by a watch. Thread-safe."""
 
     def __init__(self, watch: Watch, prefix: str) -> None:
         self._watch = watch
@@ -166,15 +173,15 @@ class RecordWatch:
         """For how many seconds the watch has been interrupted; 0 while it works."""
         return self._watch.lost_for()
 
-    def get(self, name: str) -> Record | None:
-        """The record with this name; None if the watch knows none."""
+    def get(self, name: str) -> T | None:
+        """What the record with this name says; None if the watch knows none."""
         item = self._watch.of(_ALL).get(f"{self._prefix}{name}")
         return None if item is None else item["record"]
 
-    def all(self) -> list[Record]:
-        """All records, by name."""
+    def all(self) -> list[T]:
+        """What all records say, by their names."""
         items = self._watch.of(_ALL)
-        return sorted((item["record"] for item in items.values()), key=lambda record: record.name)
+        return [items[name]["record"] for name in sorted(items)]
 
 
 def _check_size(data: Mapping[str, str]) -> None:

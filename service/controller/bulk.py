@@ -18,7 +18,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from service.access import Subject
-from service.controller.leader import Deposed, Term
+from service.controller.leader import Deposed, Term, repeat
+from service.controller.marks import mark, unmark
 from service.errors import (
     ClusterContended,
     ClusterUnavailable,
@@ -36,11 +37,10 @@ from service.operations.operation import ENDED, Operation, OperationStore, Part,
 from service.operations.suspend import suspend, unsuspend
 from service.operations.upgrade import upgrade
 from service.operations.visibility import Target, require_server
-from service.servers.names import OPERATION
 from service.servers.objects import Objects
 from service.servers.spec import server_uid
 from service.servers.state import state_of
-from service.servers.waiting import WaitingOperation, operation_of_text, waiting_operation
+from service.servers.waiting import WaitingOperation, waiting_operation
 from service.telemetry import logs, metrics
 from service.tokens import Token
 
@@ -103,7 +103,7 @@ class Bulk:
                 self.turn(term, pool)
                 self._wake.wait(min(TURN_SECONDS, max(0.01, self._next - time.monotonic())))
 
-            _repeat(turn)
+            repeat(turn, "operations")
 
     def _look(self, term: Term) -> None:
         """Look again and again which servers have no players."""
@@ -113,7 +113,7 @@ class Bulk:
                 term.sleep(LOOK_SECONDS)
                 self.look(pool)
 
-            _repeat(look)
+            repeat(look, "operations")
 
     # -- one turn ------------------------------------------------------------------------------------------
 
@@ -159,13 +159,13 @@ class Bulk:
         left = [server for server in run.servers() if server.outcome in OPEN and server.id not in run.busy]
         waiting = [server for server in left if server.outcome == "waiting"][:_ANNOTATIONS]
         for server in waiting:
-            self._clear(run.operation.id, server)
+            unmark(self._context, server, run.operation.id)
         pending = [server for server in left if server.outcome == "pending"]
         run.note([replace(server, outcome="cancelled") for server in waiting + pending])
 
     def _wait_for_moments(self, run: _Run) -> None:
         """Look which servers do not run, and let the others wait, with an annotation that says so."""
-        text = WaitingOperation(run.operation.id, run.operation.action, _WAITS[run.operation.when]).as_text()
+        waits = WaitingOperation(run.operation.id, run.operation.action, _WAITS[run.operation.when])
         waiting, unmarked = [], []
         for server in run.unready():
             objects = self._known(server)
@@ -178,8 +178,7 @@ class Bulk:
                 unmarked.append(server)
         run.note(waiting)
         for server in unmarked[:_ANNOTATIONS]:
-            with suppress(ServerNotFound, OperationInProgress):
-                self._context.cluster.annotate(server.id, server.uid, OPERATION, lambda other: other or text)
+            mark(self._context, server, waits)
 
     def look(self, pool: Executor) -> None:
         """Ask the games of the servers that wait until nobody plays on them."""
@@ -256,7 +255,7 @@ class Bulk:
             # It was done before the controller changed, or by a try that it heard no answer of.
             outcome = "done"
         if operation.when != "now":
-            self._clear(operation.id, server)
+            unmark(self._context, server, operation.id)
         run.note([replace(server, outcome=outcome, reason=reason)])
         metrics.count_bulk_step(operation.action, outcome)
         audited = "ok" if outcome in ("done", "unchanged") else outcome
@@ -281,16 +280,6 @@ class Bulk:
     def _still_idle(self, server: Server) -> bool:
         objects = self._known(server)
         return objects is None or state_of(objects).state == "stopped" or self._idle(objects)
-
-    def _clear(self, operation: str, server: Server) -> None:
-        """Remove the annotation that names the operation."""
-
-        def without(text: str | None) -> str | None:
-            named = operation_of_text(text)
-            return None if named is None or named.id == operation else text
-
-        with suppress(ServerNotFound):
-            self._context.cluster.annotate(server.id, server.uid, OPERATION, without)
 
     # -- what others see -----------------------------------------------------------------------------------
 
@@ -319,7 +308,7 @@ class Bulk:
         running = {operation.id for operation in operations if not operation.ended}
         for objects in self._context.cluster.known_servers():
             if (waits := waiting_operation(objects)) and waits.id not in running:
-                self._clear(waits.id, Server(objects.id, server_uid(objects) or "", ""))
+                unmark(self._context, Server(objects.id, server_uid(objects) or "", ""), waits.id)
 
     def _measure(self) -> None:
         count = Counter(server.outcome for run in self._runs.values() for server in run.servers())
@@ -407,28 +396,7 @@ class _Run:
 
     def show(self, shown: Operation) -> None:
         """Write how far the operation is."""
-        try:
-            self.operation = self._store.show(shown)
-        except Conflict:
-            # Somebody has asked to cancel it, or has deleted it.
-            self._require()
-            if (current := self._store.get(shown.id)) is not None:
-                self.operation = self._store.show(replace(shown, record=current.record))
-
-
-def _repeat(work: Callable[[], None]) -> None:
-    """Do the work again and again, until this pod is no longer the active one."""
-    while True:
-        try:
-            work()
-        except Deposed:
-            return
-        except Problem as problem:
-            log.warning("operations wait: %s", problem.detail)
-            time.sleep(1)
-        except Exception:
-            log.exception("operations go on after an unexpected error")
-            time.sleep(1)
+        self.operation = self._store.show(shown, self._require)
 
 
 def _do(context: Context, maker: Token, target: Target, operation: Operation, at: datetime) -> bool:

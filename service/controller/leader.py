@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -90,6 +91,26 @@ class Term:
     def held(self) -> bool:
         """Whether the Lease is still held."""
         return self._lease.remaining() > 0
+
+
+def repeat(work: Callable[[], None], what: str) -> None:
+    """Do the work again and again, until this pod is no longer the active one.
+
+    Args:
+        work: One turn of it. It raises Deposed if this pod is not the active one.
+        what: Whose work it is, in the plural, for the log.
+    """
+    while True:
+        try:
+            work()
+        except Deposed:
+            return
+        except Problem as problem:
+            log.warning("%s wait: %s", what, problem.detail)
+            time.sleep(1)
+        except Exception:
+            log.exception("%s go on after an unexpected error", what)
+            time.sleep(1)
 
 
 class Leader:

@@ -15,15 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from service.controller.leader import Deposed, Term
-from service.errors import ClusterUnavailable, OperationInProgress, Problem, ServerNotFound
-from service.kube.client import Conflict
+from service.controller.leader import Deposed, Term, repeat
+from service.controller.marks import mark, unmark
+from service.errors import ClusterUnavailable, OperationInProgress, Problem
 from service.kube.times import now
 from service.kube.watch import Watch
 from service.operations.context import Context
 from service.operations.operation import Operation, Progress, Server
-from service.servers.names import OPERATION
-from service.servers.waiting import WaitingOperation, operation_of_text
+from service.servers.waiting import WaitingOperation
 from service.telemetry import logs
 
 log = logging.getLogger(__name__)
@@ -160,20 +159,14 @@ class Worlds:
 
     def _work(self, term: Term) -> None:
         with ThreadPoolExecutor(THREADS, "worlds") as pool:
-            while True:
-                try:
-                    self._wake.clear()
-                    self.turn(term, pool)
-                    self._wake.wait(TURN_SECONDS)
-                    term.require()
-                except Deposed:
-                    return
-                except Problem as problem:
-                    log.warning("backups and restores wait: %s", problem.detail)
-                    time.sleep(1)
-                except Exception:
-                    log.exception("backups and restores go on after an unexpected error")
-                    time.sleep(1)
+
+            def turn() -> None:
+                self._wake.clear()
+                self.turn(term, pool)
+                self._wake.wait(TURN_SECONDS)
+                term.require()
+
+            repeat(turn, "backups and restores")
 
     def turn(self, term: Term, pool: Executor) -> None:
         """Look at all operations, and call the machines whose moment has come."""
@@ -200,34 +193,16 @@ class Worlds:
                 current = self._store.get(known.id)
                 if current is None or current.ended or current.target is None:
                     continue
-                self._mark(current)
+                waits = WaitingOperation(current.id, current.action, "is at work")
+                mark(self._context, current.target, waits)
                 places -= known.action not in URGENT
                 self._runs[current.id] = _Active(current, current.cancelling)
-
-    def _mark(self, operation: Operation) -> None:
-        """Write on the server that the operation is at work with it."""
-        target = operation.target
-        assert target is not None
-        text = WaitingOperation(operation.id, operation.action, "is at work").as_text()
-        with suppress(ServerNotFound, OperationInProgress):
-            self._context.cluster.annotate(target.id, target.uid, OPERATION, lambda other: other or text)
-
-    def _unmark(self, operation: Operation) -> None:
-        target = operation.target
-        assert target is not None
-
-        def without(text: str | None) -> str | None:
-            named = operation_of_text(text)
-            return None if named is None or named.id == operation.id else text
-
-        with suppress(ServerNotFound, OperationInProgress):
-            self._context.cluster.annotate(target.id, target.uid, OPERATION, without)
 
     def _advance(self, term: Term, active: _Active) -> None:
         operation = active.operation
         try:
             with term.step():
-                self._record(active, self._next(term, active))
+                self._record(term, active, self._next(term, active))
         except Deposed:
             pass
         except Problem as problem:
@@ -260,9 +235,10 @@ class Worlds:
         active.failing_since, active.tries = None, 0
         return next_
 
-    def _record(self, active: _Active, next_: Next) -> None:
+    def _record(self, term: Term, active: _Active, next_: Next) -> None:
         """Write what follows, before it begins."""
         operation = active.operation
+        assert operation.target is not None
         ended = next_.state != "running"
         after = replace(
             operation,
@@ -274,14 +250,15 @@ class Worlds:
             progress=Progress(1, int(next_.state == "done"), int(next_.state == "failed")),
         )
         if ended:
-            self._unmark(operation)
+            # What stays because others write there, `bulk.py` takes away.
+            with suppress(OperationInProgress):
+                unmark(self._context, operation.target, operation.id)
         if after != operation:
-            active.operation = self._written(after)
+            active.operation = self._store.show(after, term.require)
         active.due = time.monotonic() + next_.seconds
         if not ended:
             return
         del self._runs[operation.id]
-        assert operation.target is not None
         logs.audit(
             token=operation.maker.name,
             action=operation.action,
@@ -289,16 +266,6 @@ class Worlds:
             outcome="ok" if next_.state == "done" else next_.state,
             operation=operation.id,
         )
-
-    def _written(self, operation: Operation) -> Operation:
-        try:
-            return self._store.show(operation)
-        except Conflict:
-            # Somebody has asked to cancel it, or the answer to an earlier write was lost.
-            current = self._store.get(operation.id)
-            if current is None:
-                return operation
-            return self._store.show(replace(operation, record=current.record))
 
 
 class _Active:

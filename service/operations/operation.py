@@ -209,8 +209,23 @@ class OperationStore:
                 operation = self.get(operation.id) or replace(operation, state="done")
         return operation
 
-    def show(self, operation: Operation) -> Operation:
-        """Write what the operation is doing now: state, step, reason, finished, progress, work; raises Conflict."""
+    def show(self, operation: Operation, require: Callable[[], None]) -> Operation:
+        """Write what the operation is doing now: state, step, reason, finished, progress, work.
+
+        Args:
+            operation: The operation.
+            require: Raises if this process may not write it any more; called before it is written over another write.
+        """
+        try:
+            return self._show(operation)
+        except Conflict:
+            # Somebody has asked to cancel it, or has deleted it; the answer to an earlier write was lost; or this pod
+            # has been frozen, and another one writes here.
+            require()
+            current = self.get(operation.id)
+            return operation if current is None else self._show(replace(operation, record=current.record))
+
+    def _show(self, operation: Operation) -> Operation:
         assert operation.record is not None
         return _operation(self._operations().change(operation.record, _now(operation)))
 

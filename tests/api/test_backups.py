@@ -118,7 +118,7 @@ def finish(context: Context, uid: str, **fields: Any) -> None:
     """Finish all backups of a server and their operations, as the controller does."""
     for operation in context.operations.all():
         if not operation.ended:
-            context.operations.show(replace(operation, state="done"))
+            context.operations.show(replace(operation, state="done"), lambda: None)
     done = {"state": "done", "where": "store", "consistency": "stopped", "finished": "2026-11-27T07:00:00Z", **fields}
     context.backups.change(
         uid,

@@ -216,7 +216,7 @@ def test_a_backup_is_made_and_restored_as_written(make_app: Callable[..., Flask]
     assert keep.get_json() == {"success": True, "restarting": False}
     made = sent("POST /api/v1/server/4711/backup")
     assert (made.status_code, made.get_json()["action"]) == (202, "backup")
-    context.operations.show(replace(context.operations.all()[0], state="done"))
+    context.operations.show(replace(context.operations.all()[0], state="done"), lambda: None)
     # The documented backup, as the controller records it.
     _, path, body = block("docs/api.md", "GET /api/v1/server/4711/backup/b-").split(maxsplit=2)
     documented = json.loads(body)
@@ -229,5 +229,5 @@ def test_a_backup_is_made_and_restored_as_written(make_app: Callable[..., Flask]
     _, path = block("docs/api.md", "GET /api/v1/backup/?").split()
     until(lambda: [each["id"] for each in client.get(path).get_json()["backups"]] == [backup.id])
     assert sent("POST /api/v1/server/4712/").get_json()["action"] == "clone"
-    context.operations.show(replace(context.operations.all()[0], state="done"))
+    context.operations.show(replace(context.operations.all()[0], state="done"), lambda: None)
     assert sent("POST /api/v1/server/4711/restore").get_json()["backup"] == backup.id

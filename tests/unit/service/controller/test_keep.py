@@ -302,7 +302,7 @@ def test_nothing_is_done_while_a_backup_or_a_restore_is_at_work(rig: Rig) -> Non
     rig.keep(server(uid, *old))
     rig.settle(HOUR)
     assert (ids(rig.kept(uid)), rig.store.done) == ([0, 1, 2, 3, 4], [])
-    rig.admin.operations.show(replace(operation, state="done", finished=stamp(rig.now)))
+    rig.admin.operations.show(replace(operation, state="done", finished=stamp(rig.now)), lambda: None)
     rig.settle(HOUR)
     assert ids(rig.kept(uid)) == [3, 4]
 
@@ -601,7 +601,7 @@ def test_the_end_of_a_restore_is_told(rig: Rig, state: str, type_: str) -> None:
     target = Server(1, rig.create(1), "acme")
     operation = new_operation(Token("shop", "", frozenset({"admin"})), None, "restore", "now", {}, {}, [target])
     operation = rig.admin.operations.create(operation, [target])
-    rig.admin.operations.show(replace(operation, state=state, finished=stamp(rig.now), reason=None))
+    rig.admin.operations.show(replace(operation, state=state, finished=stamp(rig.now), reason=None), lambda: None)
 
     until(lambda: any(each.ended for each in rig.part._operations.all()))
     assert [event.type for event in rig.events] == ([type_] if type_ else [])

@@ -54,7 +54,7 @@ class Play:
 
     def end(self) -> None:
         """The operation ends."""
-        self.place.context.operations.show(replace(self.operation, state="failed", reason="?"))
+        self.place.context.operations.show(replace(self.operation, state="failed", reason="?"), lambda: None)
 
 
 @pytest.fixture

@@ -438,7 +438,7 @@ def stored() -> Setting:
 def end_backup(setting: Setting, state: str, reason: str | None = None) -> None:
     """End the one operation, as the part of the controller does that makes backups."""
     [operation] = setting.context.operations.all()
-    setting.context.operations.show(replace(operation, state=state, reason=reason))
+    setting.context.operations.show(replace(operation, state=state, reason=reason), lambda: None)
 
     def known() -> bool:
         seen = setting.context.operations.known(operation.id)

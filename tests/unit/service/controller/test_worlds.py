@@ -136,3 +136,30 @@ def test_only_so_many_backups_at_once(context: Context) -> None:
     part = Worlds(context, [machine])
     turns(part, 1)
     assert len(machine.seen) == 2
+
+
+def test_a_pod_that_was_frozen_writes_over_nobody(context: Context) -> None:
+    """Another one has become the active pod meanwhile, and has recorded how far the operation is."""
+    operation, other = accepted(context), {"phase": "reading"}
+
+    class Frozen(Counting):
+        def advance(self, run: Run) -> Next:
+            current = context.operations.get(operation.id)
+            assert current is not None
+            context.operations.show(replace(current, work=other), lambda: None)
+            lease.over = True
+            return super().advance(run)
+
+    class Ending(Forever):
+        over = False
+
+        def remaining(self) -> float:
+            return 0.0 if self.over else 10.0
+
+    lease, part = Ending(), Worlds(context, [Frozen("holding")])
+    part.start()
+    assert part._watch.wait(5)
+    part.turn(Term(lease, "controller"), Inline())  # type: ignore[arg-type]
+    current = context.operations.get(operation.id)
+    assert current is not None
+    assert current.work == other

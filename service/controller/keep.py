@@ -34,7 +34,7 @@ from service.kube.times import stamp
 from service.kube.types import Object
 from service.operations.backups import STRAY, settled
 from service.operations.context import Context
-from service.operations.operation import Operation
+from service.operations.operation import RESTORES, Operation
 from service.servers.disks import volume_of
 from service.servers.objects import Objects
 from service.servers.spec import server_uid, spec_of_objects, uid_of_values
@@ -55,7 +55,7 @@ PAUSE, LONGEST_PAUSE = timedelta(minutes=5), timedelta(hours=6)
 TELL_AGAIN = timedelta(minutes=10)
 """The events of this time are told again when a pod becomes active: the one before may not have written them."""
 MOST_TOLD = 10_000
-AT_WORK = ("backup", "restore", "undo-restore", "clone")
+AT_WORK = ("backup", *RESTORES)
 """Operations during which nothing is done for the same server."""
 
 
@@ -105,7 +105,6 @@ class Keep:
         self._watch = self._backups.watch(self._changed)
         self._operations = context.operations.watch(self._operation_changed)
         self._lock = threading.Lock()
-        self._kept: dict[str, ServerBackups] = {}
         # The uids of the servers that each unfinished operation is at work with.
         self._at_work_with: dict[str, set[str]] = {}
         # The task of each server that has a place here.
@@ -138,20 +137,16 @@ class Keep:
 
     def kept(self) -> list[ServerBackups]:
         """What is kept of all servers, some moments old."""
-        with self._lock:
-            return list(self._kept.values())
+        return self._watch.all()
 
     def _figures(self) -> BackupFigures:
         return figures(self.kept(), self._context.cluster.known_servers(), self._settings, self._clock())
 
     def _changed(self, kept: ServerBackups, deleted: bool) -> None:
-        with self._lock:
-            if deleted:
-                self._kept.pop(kept.uid, None)
+        if deleted:
+            with self._lock:
                 self._later.pop(kept.uid, None)
                 self._unfinished.pop(kept.uid, None)
-            else:
-                self._kept[kept.uid] = kept
         self.agenda.put(kept.uid, self._clock())
         self._tell(() if deleted else events_of(kept, self._tell_since()))
 
@@ -220,8 +215,7 @@ class Keep:
         """Look at the backups of a server; False if this pod is no longer the active one."""
         after = PAUSE
         try:
-            with self._lock:
-                kept = self._kept.get(uid)
+            kept = self._watch.of(uid)
             if kept is None:
                 after = timedelta.max
                 self._release(uid)

@@ -17,6 +17,7 @@ from service.operations.checks import require_not_suspended
 from service.operations.context import Context
 from service.operations.operation import Operation
 from service.operations.restore import usable_backup
+from service.operations.worlds import at_work_with
 from service.servers import values
 from service.servers.diskjob import disk_is_made, disk_is_missing, disk_job, hindrance
 from service.servers.objects import Objects
@@ -79,11 +80,8 @@ class Replacing(Placing):
     def _earlier(self, run: Run) -> Operation | None:
         """An operation on the same world that was accepted before, and has not ended."""
         ours = (run.operation.created, run.operation.id)
-        for other in self.context.operations.all():
-            same = other.target is not None and other.target.uid == run.server.uid and not other.ended
-            if same and (other.created, other.id) < ours:
-                return other
-        return None
+        others = at_work_with(self.context.operations.all(), run.server.uid)
+        return next((other for other in others if (other.created, other.id) < ours), None)
 
     def _disk(self, run: Run) -> Next:
         """Have the disk, which the cluster makes for the first pod that uses it."""

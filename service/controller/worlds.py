@@ -21,7 +21,7 @@ from service.errors import ClusterUnavailable, OperationInProgress, Problem
 from service.kube.times import now
 from service.kube.watch import Watch
 from service.operations.context import Context
-from service.operations.operation import Operation, Progress, Server
+from service.operations.operation import RESTORES, Operation, Progress, Server
 from service.servers.waiting import WaitingOperation
 from service.telemetry import logs
 
@@ -32,7 +32,7 @@ PATIENCE_SECONDS = 900.0
 THREADS = 16
 TURN_SECONDS = 0.5
 LONGEST_PAUSE = 30.0
-URGENT = ("restore", "undo-restore", "clone")
+URGENT = RESTORES
 """Actions that people wait for: they do not wait for a place."""
 
 

@@ -28,9 +28,9 @@ from service.kube.times import stamp
 from service.operations.bulk import uid_of
 from service.operations.checks import require_not_suspended
 from service.operations.context import Context
-from service.operations.operation import Operation, Server
+from service.operations.operation import RESTORES, Operation, Server
 from service.operations.visibility import Target, spec_of
-from service.operations.worlds import accept_operation, earlier_operation
+from service.operations.worlds import WAIT_SECONDS, accept_operation, earlier_operation, require_at_rest
 from service.records.store import RecordTooLarge
 from service.servers.objects import Objects
 from service.servers.spec import (
@@ -45,8 +45,6 @@ from service.tokens import Token
 
 MOST_RECENT, RECENT = 2, timedelta(minutes=10)
 """So many backups of a server may be created within so long."""
-WAIT_SECONDS = 10.0
-"""How long a call waits for the server's Lease."""
 BUSY_SECONDS = 30
 """When to try again what has to wait for a backup."""
 SYNC_SECONDS = 3.0
@@ -56,7 +54,6 @@ GAP_SECONDS = 3.0
 STRAY = timedelta(minutes=1)
 """Nothing makes a backup that is older and has no operation: the process that accepted it has ended in between."""
 _NOT_MADE = "Nothing makes it any more."
-_REPLACES_THE_WORLD = ("restore", "undo-restore", "clone")
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ def make(
         spec = _current_spec(context, caller, target, uid)
 
         def keep(operation: Operation, others: Sequence[Operation]) -> Operation:
-            _require_world_at_rest(others, uid)
+            require_at_rest(others, uid, BUSY_SECONDS, RESTORES)
             fields = {name: request[name] for name in ("name", "note", "locked")}
             backup = Backup(id_of(operation.id), operation.created, operation=operation.id, trigger=trigger, **fields)
             rules = retention.rules(context.settings, spec.backup_keep)
@@ -311,18 +308,6 @@ def _current_spec(context: Context, caller: Token, target: Target, uid: str) -> 
     spec = spec_of_values(current)
     require_not_suspended(caller, spec.suspended)
     return spec
-
-
-def _require_world_at_rest(operations: Sequence[Operation], uid: str) -> None:
-    """Raises OperationInProgress, which names it, if an operation replaces the world of this server."""
-    for each in operations:
-        of_it = each.target is not None and each.target.uid == uid
-        if of_it and not each.ended and each.action in _REPLACES_THE_WORLD:
-            raise OperationInProgress(
-                f"The operation {each.id} ({each.action}) is at work with the server's world. Try again when it has "
-                "ended.",
-                retry_after=BUSY_SECONDS,
-            )
 
 
 def _with(

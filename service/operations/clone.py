@@ -13,9 +13,9 @@ from service.operations.checks import require_not_restoring, require_not_suspend
 from service.operations.context import Context
 from service.operations.create import install, prepared, require_same
 from service.operations.operation import Operation, Server, digest
-from service.operations.restore import WAIT_SECONDS, usable_backup
+from service.operations.restore import usable_backup
 from service.operations.visibility import require_server
-from service.operations.worlds import accept_operation, earlier_operation
+from service.operations.worlds import WAIT_SECONDS, accept_operation, earlier_operation
 from service.servers import values
 from service.servers.spec import spec_of_values, uid_of_values
 from service.servers.state import exists

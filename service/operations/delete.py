@@ -8,7 +8,8 @@ from service.kube.times import now
 from service.operations.backups import erase_all
 from service.operations.checks import require_not_suspended
 from service.operations.context import Context, erase_disk
-from service.operations.restore import RESTORES, cancel_restore
+from service.operations.operation import RESTORES
+from service.operations.restore import cancel_restore
 from service.operations.visibility import require_server
 from service.servers.spec import suspension_of_claim, uid_of_claim
 from service.servers.state import exists

@@ -47,6 +47,8 @@ WORLD_ACTIONS = {
     "clone": "server:create",
 }
 """What can be done with one server's world, and the scope that it needs; `controller/worlds.py` does it."""
+RESTORES = ("restore", "undo-restore", "clone")
+"""Those of them that bring a world to the server's disk."""
 WHEN = {"now": tuple(ACTIONS), "idle": ("stop", "restart", "suspend", "upgrade"), "next-stop": ("suspend", "upgrade")}
 """When each server's turn comes, and the actions for which that makes sense."""
 STATES = ("pending", "running", "done", "failed", "cancelled")

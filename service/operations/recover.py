@@ -12,8 +12,7 @@ from service.kube.times import now
 from service.operations.context import Context
 from service.operations.create import install
 from service.operations.operation import Operation, Server
-from service.operations.restore import WAIT_SECONDS
-from service.operations.worlds import accept_operation
+from service.operations.worlds import WAIT_SECONDS, accept_operation
 from service.servers import values
 from service.servers.spec import spec_of_values, uid_of_values
 from service.servers.state import exists

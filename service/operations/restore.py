@@ -21,14 +21,10 @@ from service.operations.checks import RESTORE_SECONDS, require_not_suspended
 from service.operations.context import Context
 from service.operations.operation import Operation, Server
 from service.operations.visibility import Target
-from service.operations.worlds import accept_operation, earlier_operation
+from service.operations.worlds import WAIT_SECONDS, accept_operation, at_work_with, earlier_operation, require_at_rest
 from service.servers.spec import own_uid, spec_of_values, uid_of_values
 from service.tokens import Token
 
-WAIT_SECONDS = 10.0
-"""How long a call waits for the server's Lease."""
-RESTORES = ("restore", "undo-restore", "clone")
-"""Operations that bring a world to a server's disk."""
 MOST_PATHS = 100
 _LONGEST_PATH = 4096
 _OWN_FOLDER = ".gameserver"
@@ -118,20 +114,6 @@ def latest_before(context: Context, kept: ServerBackups | None, operation: str |
     return found[-1]
 
 
-def require_nothing_at_work(context: Context, uid: str) -> None:
-    """Raises OperationInProgress, which names it, if an operation on the world of the server has not ended.
-
-    Asked under the server's Lease, as every restore, undo and clone does, no two of them can be accepted at once.
-    """
-    for operation in context.operations.all():
-        if not operation.ended and operation.target is not None and operation.target.uid == uid:
-            raise OperationInProgress(
-                f"The operation {operation.id} ({operation.action}) is at work with the server's world. Try again when "
-                "it has ended.",
-                retry_after=RESTORE_SECONDS,
-            )
-
-
 def cancel_restore(context: Context, uid: str) -> None:
     """Cancel what is at work with the server's world, because the server goes. The calling thread must hold its Lease.
 
@@ -139,9 +121,7 @@ def cancel_restore(context: Context, uid: str) -> None:
         OperationInProgress: A world is on its way into its place. controller/placing.py writes that down before it
             begins it, under the Lease.
     """
-    for operation in context.operations.all():
-        if operation.ended or operation.target is None or operation.target.uid != uid:
-            continue
+    for operation in at_work_with(context.operations.all(), uid):
         if operation.work.get("placing"):
             raise OperationInProgress(
                 f"The operation {operation.id} is putting a world into its place, which takes seconds.", retry_after=3
@@ -170,5 +150,5 @@ def _idle_server(context: Context, caller: Token, target: Target) -> Server:
         raise ServerNotFound
     spec = spec_of_values(current)
     require_not_suspended(caller, spec.suspended)
-    require_nothing_at_work(context, target.uid)
+    require_at_rest(context.operations.all(), target.uid, RESTORE_SECONDS)
     return Server(target.id, target.uid, spec.customer)

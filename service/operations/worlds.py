@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from service.errors import IdempotencyKeyReused, TooManyOperations
+from service.errors import IdempotencyKeyReused, OperationInProgress, TooManyOperations
 from service.operations.context import Context
-from service.operations.operation import Operation, Server, digest, id_of_key, new_operation
+from service.operations.operation import WORLD_ACTIONS, Operation, Server, digest, id_of_key, new_operation
 from service.tokens import Token
 
 MOST_UNFINISHED = 2_000
 """Operations on worlds that have not ended."""
+WAIT_SECONDS = 10.0
+"""How long a call waits for the server's Lease."""
+
+
+def at_work_with(operations: Iterable[Operation], uid: str) -> list[Operation]:
+    """Those of the operations that are at work with the world of the server with this uid, or will be."""
+    return [each for each in operations if each.target is not None and each.target.uid == uid and not each.ended]
+
+
+def require_at_rest(
+    operations: Iterable[Operation], uid: str, retry_after: int, actions: Container[str] = WORLD_ACTIONS
+) -> None:
+    """Raises OperationInProgress, which names it, if one of these actions is at work with the world of the server.
+
+    Asked under the server's Lease, as every backup, restore, undo and clone does, no two that exclude each other can be
+    accepted at once.
+    """
+    for operation in at_work_with(operations, uid):
+        if operation.action in actions:
+            raise OperationInProgress(
+                f"The operation {operation.id} ({operation.action}) is at work with the server's world. Try again when "
+                "it has ended.",
+                retry_after=retry_after,
+            )
 
 
 def earlier_operation(context: Context, caller: Token, key: str | None, request: Mapping[str, Any]) -> Operation | None:

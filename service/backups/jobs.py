@@ -18,6 +18,7 @@ from typing import Any
 
 from service.kube.types import Object
 from service.servers.accessors import condition
+from service.servers.restricted import restricted_container, restricted_pod
 from service.servers.volumes import HOSTNAME
 
 LABEL = "gameserver/backup-job"
@@ -161,19 +162,12 @@ def _labels(spec: JobSpec) -> dict[str, str]:
 def _pod_spec(spec: JobSpec) -> Object:
     volumes, mounts = _volumes(spec)
     like = {key: spec.pod[key] for key in _OF_THE_GAME if spec.pod.get(key)}
-    secrets = [*spec.pod.get("imagePullSecrets", []), *({"name": name} for name in spec.pull_secrets)]
     return {
         **like,
         **({"affinity": _affinity(spec.node)} if spec.node else {}),
-        **({"imagePullSecrets": secrets} if secrets else {}),
-        "securityContext": {
-            **(like.get("securityContext") or DEFAULT_SECURITY),
-            "runAsNonRoot": True,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "restartPolicy": "Never",
+        **restricted_pod(
+            like.get("securityContext") or DEFAULT_SECURITY, spec.pod.get("imagePullSecrets", []), spec.pull_secrets
+        ),
         "terminationGracePeriodSeconds": 10,
         "containers": [
             {
@@ -182,11 +176,7 @@ def _pod_spec(spec: JobSpec) -> Object:
                 "imagePullPolicy": "IfNotPresent",
                 "args": [spec.command],
                 "resources": dict(spec.resources),
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
+                "securityContext": restricted_container(),
                 "volumeMounts": mounts,
             }
         ],

@@ -23,6 +23,7 @@ from service.servers import reasons
 from service.servers.accessors import CONTAINER, condition, game_container, uid
 from service.servers.names import ID, disk_job_name, server_name
 from service.servers.objects import Objects
+from service.servers.restricted import restricted_container, restricted_pod
 from service.servers.volumes import HOSTNAME
 
 DEADLINE_SECONDS = 120
@@ -97,19 +98,9 @@ def _pod_spec(id: int, game: Mapping[str, Any], image: str, pull_secrets: Sequen
     place = {key: game[key] for key in _PLACE if key in game}
     if node is not None:
         place["nodeSelector"] = {**place.get("nodeSelector", {}), HOSTNAME: node}
-    secrets = [*place.pop("imagePullSecrets", []), *({"name": secret} for secret in pull_secrets)]
     return {
         **place,
-        **({"imagePullSecrets": secrets} if secrets else {}),
-        # What the Pod Security Standard "restricted" requires.
-        "securityContext": {
-            **(place.get("securityContext") or {}),
-            "runAsNonRoot": True,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "restartPolicy": "Never",
+        **restricted_pod(place.get("securityContext") or {}, place.get("imagePullSecrets") or [], pull_secrets),
         "terminationGracePeriodSeconds": 1,
         "containers": [
             {
@@ -119,11 +110,7 @@ def _pod_spec(id: int, game: Mapping[str, Any], image: str, pull_secrets: Sequen
                 "imagePullPolicy": "IfNotPresent",
                 "command": ["true"],
                 "resources": game_container({"spec": game}).get("resources") or {},
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
+                "securityContext": restricted_container(),
                 "volumeMounts": [{"name": "data", "mountPath": "/disk"}],
             }
         ],

@@ -25,7 +25,7 @@ from service.backups.requests import Disk, disk_of
 from service.backups.runner import JobRunner
 from service.backups.snapshots import SnapshotState, VolumeSnapshots
 from service.backups.tasks import ERASE, FORGET
-from service.controller.worlds import Next, Run, cancelled, done, failed, go, wait
+from service.controller.worlds import Next, Run, cancelled, done, failed, go, seconds_in, wait
 from service.errors import ServerNotFound
 from service.kube.times import now
 from service.operations.context import Context
@@ -161,7 +161,7 @@ class BackUp:
                 run, "There is nowhere to back it up: no store is set up, and its storage takes no snapshots."
             )
         facts = {"disk": asdict(disk), "claim": uid(objects.claim), "class": class_name}
-        return _go(run, "repository" if stored else "snapshot", "prepares", **facts)
+        return go(run, "repository" if stored else "snapshot", "prepares", **facts)
 
     def _repository(self, run: Run) -> Next:
         kept = self._kept(run)
@@ -181,7 +181,7 @@ class BackUp:
         )
 
     def _with_repository(self, run: Run) -> Next:
-        return _go(run, run.work.get("renewed") or ("snapshot" if run.work["class"] else "first-pass"), renew=False)
+        return go(run, run.work.get("renewed") or ("snapshot" if run.work["class"] else "first-pass"), renew=False)
 
     def _catalogue(self, run: Run) -> Next:
         """Make the catalogue of the store, which is made once. Two Jobs with its name cannot be there at once."""
@@ -195,7 +195,7 @@ class BackUp:
             self._jobs.remove(spec)
         if state.state == "failed" and attempt == TRIES:
             return _leave_with(run, _reason_of(state))
-        return _go(run, "repository", attempt=attempt)
+        return go(run, "repository", attempt=attempt)
 
     # -- with a snapshot ------------------------------------------------------------------------------------
 
@@ -213,7 +213,7 @@ class BackUp:
             return self._without_snapshots(run, state.why or "it did not answer in time")
         if not self._is_same_disk(run):
             return _leave_with(run, _DELETED)
-        return _go(run, "ready", "takes a snapshot", consistency=held.consistency, why=held.why)
+        return go(run, "ready", "takes a snapshot", consistency=held.consistency, why=held.why)
 
     def _taken(self, run: Run, objects: Objects, name: str) -> tuple[SnapshotState, _Copied]:
         """Take the snapshot while the game holds still; how far it is, and what it has of the world."""
@@ -234,10 +234,10 @@ class BackUp:
     def _ready(self, run: Run) -> Next:
         state = self._snapshots.look(snapshot_name(_backup_of(run)))
         if state.state == "ready":
-            return _go(run, "copy" if self._settings.backup_store else "record", "copies the world")
+            return go(run, "copy" if self._settings.backup_store else "record", "copies the world")
         if state.state == "missing":
-            return _go(run, "snapshot")
-        if _seconds_in(run) > READY_SECONDS:
+            return go(run, "snapshot")
+        if seconds_in(run) > READY_SECONDS:
             self._snapshots.remove(snapshot_name(_backup_of(run)))
             return self._without_snapshots(run, state.why or "it was not ready in time")
         return wait(0.5)
@@ -246,7 +246,7 @@ class BackUp:
         log.warning("the storage took no snapshot for the operation %s: %s", run.operation.id, why)
         if self._settings.backup_store is None:
             return _leave_with(run, "The storage took no snapshot of the server's disk.")
-        return _go(run, "first-pass", **{"class": None})
+        return go(run, "first-pass", **{"class": None})
 
     def _copy(self, run: Run) -> Next:
         kept, values = self._kept(run), self._values(run)
@@ -257,7 +257,7 @@ class BackUp:
                 snapshot=snapshot_name(_backup_of(run)), attempt=attempt,
             )  # fmt: skip
 
-        return self._job(run, spec, lambda answer: _go(run, "record", answer=dict(answer)))
+        return self._job(run, spec, lambda answer: go(run, "record", answer=dict(answer)))
 
     # -- without snapshots ----------------------------------------------------------------------------------
 
@@ -266,9 +266,9 @@ class BackUp:
         if objects is None:
             return _leave_with(run, _DELETED)
         if _stopped(objects):
-            return _go(run, "hold")
+            return go(run, "hold")
         spec = self._reading(run, first_pass=True)
-        return self._job(run, spec, lambda answer: _go(run, "hold"))
+        return self._job(run, spec, lambda answer: go(run, "hold"))
 
     def _hold_still(self, run: Run) -> Next:
         objects = self._server(run)
@@ -278,9 +278,9 @@ class BackUp:
         if attempt and not self._jobs.remove(self._reading(run)(_number(run, attempt - 1))):
             return wait(0.5)
         if _stopped(objects):
-            return _go(run, "read", "copies the world", attempt=attempt, stopped=_generation(objects))
+            return go(run, "read", "copies the world", attempt=attempt, stopped=_generation(objects))
         held = self._hold(self._context, objects, run.operation.id, READ_SECONDS)
-        return _go(run, "read", "copies the world", attempt=attempt, stopped=None, held=asdict(held))
+        return go(run, "read", "copies the world", attempt=attempt, stopped=None, held=asdict(held))
 
     def _read(self, run: Run) -> Next:
         if not self._is_same_disk(run):
@@ -295,7 +295,7 @@ class BackUp:
             after = None if held is None else self._release(self._context, objects, run.operation.id)
             same = stopped is not None and stopped == _generation(objects)
             copied = self._copied(run, same, held, after)
-            return _go(run, "record", answer=dict(answer), consistency=copied.consistency, why=copied.why)
+            return go(run, "record", answer=dict(answer), consistency=copied.consistency, why=copied.why)
 
         return self._job(run, self._reading(run), answered, back="hold")
 
@@ -343,7 +343,7 @@ class BackUp:
             return kept.with_backup(finished if answer is None else _stored(kept, finished, answer))
 
         self._context.backups.change(run.server.uid, change)
-        return _go(run, "tidy")
+        return go(run, "tidy")
 
     def _tidy(self, run: Run) -> Next:
         """Leave nothing behind but the backup."""
@@ -351,7 +351,7 @@ class BackUp:
         gone = self._jobs.remove_all(run.operation.id)
         if run.work.get("answer") is not None:
             gone &= self._snapshots.remove(snapshot_name(_backup_of(run)))
-        return done() if gone or _seconds_in(run) > TIDY_SECONDS else wait()
+        return done() if gone or seconds_in(run) > TIDY_SECONDS else wait()
 
     def _leave(self, run: Run) -> Next:
         """Leave everything as it was before the backup, and say why there is none."""
@@ -359,7 +359,7 @@ class BackUp:
         self._let_go(run)
         gone = self._jobs.remove_all(run.operation.id)
         gone &= self._snapshots.remove(snapshot_name(_backup_of(run)))
-        if not gone and _seconds_in(run) < TIDY_SECONDS:
+        if not gone and seconds_in(run) < TIDY_SECONDS:
             return wait(0.5)
         reason = run.work["reason"]
         self._change(run, lambda backup: replace(backup, state="failed", finished=now(), reason=reason))
@@ -396,12 +396,12 @@ class BackUp:
         if back is not None:
             self._let_go(run)
         if state.code == "catalogue-missing" and attempt + 1 < TRIES:
-            return _go(run, "catalogue", attempt=attempt)
+            return go(run, "catalogue", attempt=attempt)
         if state.code in _RENEW and phase != "repository" and not run.work.get("renewed"):
             # Somebody has lost the key, or has emptied the store.
-            return _go(run, "repository", renew=True, renewed=back or phase)
+            return go(run, "repository", renew=True, renewed=back or phase)
         if state.code in _AGAIN and attempt + 1 < (LOCKED_TRIES if state.code == "locked" else TRIES):
-            again = _go(run, back or phase, attempt=attempt + 1)
+            again = go(run, back or phase, attempt=attempt + 1)
             return replace(again, seconds=PAUSE_SECONDS * attempt)
         return _leave_with(run, _reason_of(state))
 
@@ -409,7 +409,7 @@ class BackUp:
         """What follows a Job that has not ended."""
         if self._is_lost(run):
             return _leave_with(run, "The node that has the server's disk does not answer.")
-        if not state.started and _seconds_in(run) > START_SECONDS:
+        if not state.started and seconds_in(run) > START_SECONDS:
             log.warning("a Job of the operation %s does not start: %s", run.operation.id, state.waits)
             return _leave_with(run, "The Job that makes the backup could not start in time.")
         return wait()
@@ -543,13 +543,8 @@ class _Copied:
     why: str | None = None
 
 
-def _go(run: Run, phase: str, step: str | None = None, **facts: Any) -> Next:
-    """As `worlds.go`, for a phase whose time and attempts begin now."""
-    return go(run, phase, step, **{"attempt": 0, "since": now(), **facts})
-
-
 def _leave_with(run: Run, reason: str, *, cancelled: bool = False) -> Next:
-    return _go(run, "leave", "tidies up", reason=reason, cancelled=cancelled)
+    return go(run, "leave", "tidies up", reason=reason, cancelled=cancelled)
 
 
 def _backup_of(run: Run) -> str:
@@ -563,11 +558,6 @@ def _disk_of(run: Run) -> Disk:
 def _number(run: Run, attempt: int) -> int:
     """The number of a Job: when the repository was set up again, all begins anew."""
     return attempt + (LOCKED_TRIES if run.work.get("renewed") else 0)
-
-
-def _seconds_in(run: Run) -> float:
-    """For how long this phase has been the current one."""
-    return _age(run.work["since"])
 
 
 def _age(time: str) -> float:

@@ -11,9 +11,9 @@ from typing import Any
 from service.backups.jobs import JobState
 from service.backups.requests import Disk
 from service.controller.needed import needed_backup
-from service.controller.placing import LEASE_SECONDS, Jobs, restoring_of, seconds_of, step_to
+from service.controller.placing import LEASE_SECONDS, Jobs, restoring_of
 from service.controller.restore import SNAPSHOT_SECONDS, Replacing, Snapshots, source_of
-from service.controller.worlds import Next, Run, failed, wait
+from service.controller.worlds import Next, Run, failed, go, seconds_in, wait
 from service.errors import ServerNotFound
 from service.kube.times import now
 from service.operations.hold import hold, release
@@ -44,16 +44,16 @@ class Clone(Replacing):
         named = run.operation.argument["from"]
         if "backup" in named:
             backup = usable_backup(self.context.backups.of(named["uid"]), named["backup"])
-            return step_to(run, "claim", source=source_of(named["uid"], backup), stopped=True)
+            return go(run, "claim", source=source_of(named["uid"], backup), stopped=True)
         source = self._other(run)
         disk = None if source is None else self.disk(source)
         if disk is None:
             return self.back(run, "The server to clone is gone, or has no world yet.")
         if self.snapshots.class_for(disk.driver) is not None and self._same_storage(run, disk):
-            return step_to(run, "cut", "is taking a snapshot", node=disk.node, stopped=True)
+            return go(run, "cut", "is taking a snapshot", node=disk.node, stopped=True)
         if self.context.settings.backup_store is None:
             return self.back(run, "The storage cannot copy the disk of the server to clone, and there is no store.")
-        return step_to(run, "read", "is backing the other server up", stopped=True)
+        return go(run, "read", "is backing the other server up", stopped=True)
 
     def _begin(self, run: Run) -> Next:
         try:
@@ -82,7 +82,7 @@ class Clone(Replacing):
         name = clone_name(run.operation.id)
         state = self.snapshots.look(name)
         if state.taken:
-            return step_to(run, "let-go")
+            return go(run, "let-go")
         source = self._other(run)
         disk = None if source is None else self.disk(source)
         if source is None or disk is None:
@@ -90,7 +90,7 @@ class Clone(Replacing):
         spec = spec_of_objects(source)
         if spec is not None and spec.restoring:
             return self.back(run, "The world of the server to clone is being restored.")
-        if seconds_of(run) > SNAPSHOT_SECONDS:
+        if seconds_in(run) > SNAPSHOT_SECONDS:
             return self.back(run, state.why or "The storage has taken no snapshot.")
         if state.state == "missing":
             class_name = self.snapshots.class_for(disk.driver)
@@ -105,7 +105,7 @@ class Clone(Replacing):
     def _let_go(self, run: Run) -> Next:
         """The other game goes on."""
         self._release(run)
-        return step_to(run, "claim", "is copying the disk", snapshot=clone_name(run.operation.id))
+        return go(run, "claim", "is copying the disk", snapshot=clone_name(run.operation.id))
 
     def _release(self, run: Run) -> None:
         source = self._other(run)
@@ -124,7 +124,7 @@ class Clone(Replacing):
             return wait()
         if made.state != "done":
             return self.back(run, f"The other server could not be backed up: {made.reason or made.state}")
-        return step_to(run, "claim", source=source_of(named["uid"], made))
+        return go(run, "claim", source=source_of(named["uid"], made))
 
     # -- the disk ------------------------------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ class Clone(Replacing):
         """Let the chart make the claim, now that it is known what the disk is a copy of."""
         snapshot = str(run.work.get("snapshot") or "")
         self.change(run, lambda current: values.with_disk(current, snapshot))
-        return step_to(run, "disk", "is waiting for the disk")
+        return go(run, "disk", "is waiting for the disk")
 
     def make_disk(self, run: Run, objects: Objects, node: str | None = None) -> Next | None:
         return super().make_disk(run, objects, run.work.get("node"))
@@ -142,14 +142,14 @@ class Clone(Replacing):
             # What the other server has kept of its own worlds of before is not this one's.
             source = self.context.backups.of(run.operation.argument["from"]["uid"])
             befores = [before.operation for before in (source.befores if source else ())]
-            return step_to(run, "start", "is starting the game", placing=True, tidy=befores)
-        return step_to(run, "inspect", "is looking at the backup")
+            return go(run, "start", "is starting the game", placing=True, tidy=befores)
+        return go(run, "inspect", "is looking at the backup")
 
     def stopped(self, run: Run) -> Next:
         """The game has never run, so there is no world of before."""
         if not run.work.get("fits"):
             return self.back(run, "The disk is too small for this world.")
-        return step_to(run, "lay-out", "is laying the world out", laying=True, way="beside", tidy=[])
+        return go(run, "lay-out", "is laying the world out", laying=True, way="beside", tidy=[])
 
     def no_room(self, run: Run, state: JobState) -> Next:
         return self.back(run, state.message)

@@ -7,7 +7,6 @@ long as it takes. docs/architecture.md has the phases.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -16,7 +15,7 @@ from service.backups.jobs import JobSpec, JobState
 from service.backups.records import Before, ServerBackups
 from service.backups.requests import Disk, disk_of, job_for_clean, job_for_lay_out, job_for_place, job_name
 from service.controller.needed import cancel_needed
-from service.controller.worlds import Next, Run, cancelled, done, failed, go, wait
+from service.controller.worlds import Next, Run, cancelled, done, failed, go, seconds_in, wait
 from service.errors import OperationInProgress, ReleaseMissing, ServerNotFound
 from service.kube.times import now
 from service.operations.context import Context
@@ -178,7 +177,7 @@ class Placing:
 
     def waiting(self, run: Run, state: JobState) -> Next:
         """The Job is not done: wait, but not for ever if its pod does not run."""
-        if not state.started and seconds_of(run) > WAITS_SECONDS:
+        if not state.started and seconds_in(run) > WAITS_SECONDS:
             why = f" {state.waits}" if state.waits else ""
             return self.back(run, f"The Job's pod has not run for {round(WAITS_SECONDS / 60)} minutes.{why}")
         return wait()
@@ -188,7 +187,7 @@ class Placing:
         self.tell(run, state)
         attempt = int(run.work.get("attempt", 0)) + 1
         if state.code in _PASSING and attempt < TRIES:
-            return later(step_to(run, _phase(run), attempt=attempt), attempt)
+            return later(go(run, _phase(run), attempt=attempt), attempt)
         return self.back(run, state.message)
 
     @staticmethod
@@ -198,7 +197,7 @@ class Placing:
 
     def back(self, run: Run, reason: str | None) -> Next:
         """Leave everything as it was, and end: failed for this reason, or cancelled if it is None."""
-        return step_to(run, "return", "is going back", why=reason)
+        return go(run, "return", "is going back", why=reason)
 
     # -- the phases ----------------------------------------------------------------------------------------
 
@@ -206,7 +205,7 @@ class Placing:
         """Bring the world beside the one that is there, and compare it."""
         state = self.jobs.run(self._lay_out_spec(run))
         if state.state == "done":
-            return step_to(run, "note")
+            return go(run, "note")
         if state.state != "failed":
             return self.waiting(run, state)
         if state.code == "disk-full":
@@ -241,7 +240,7 @@ class Placing:
                 return replace(record, befores=(*others, before))
 
             self.context.backups.change(run.server.uid, with_before, self.kept(run))
-        return step_to(run, "place", "is putting the world into its place", placing=True)
+        return go(run, "place", "is putting the world into its place", placing=True)
 
     def place_spec(self, run: Run) -> JobSpec:
         """The Job that puts the world into its place."""
@@ -262,28 +261,28 @@ class Placing:
             with self.context.releases.locked(run.server.id, LEASE_SECONDS):
                 if restoring_of(self.current(run)) != run.operation.id or self.present(run).pod is not None:
                     # Somebody has changed the release by hand.
-                    return step_to(run, "stop", attempt=int(run.work.get("attempt", 0)) + 1)
+                    return go(run, "stop", attempt=int(run.work.get("attempt", 0)) + 1)
                 state = self.jobs.run(spec)
         if state.state == "done":
-            return step_to(run, "start", "is starting the game as it was")
+            return go(run, "start", "is starting the game as it was")
         return self.not_placed(run, state)
 
     def not_placed(self, run: Run, state: JobState) -> Next:
         """The Job that places is not done: it is tried again, for as long as it takes."""
         attempt = int(run.work.get("attempt", 0)) + 1
         if state.state != "failed":
-            stuck = run.work.get("way") == "scratch" and not state.started and seconds_of(run) > WAITS_SECONDS
-            return step_to(run, "probe", problem=f"There is no scratch disk. {state.waits}") if stuck else wait()
+            stuck = run.work.get("way") == "scratch" and not state.started and seconds_in(run) > WAITS_SECONDS
+            return go(run, "probe", problem=f"There is no scratch disk. {state.waits}") if stuck else wait()
         self.tell(run, state)
         if state.code == "before-missing" or (state.code == "nothing-laid-out" and attempt == 1):
             # It has not begun: somebody has removed what was to be placed.
-            return step_to(replace(run, work={**run.work, "placing": False}), "return", why=state.message)
+            return go(replace(run, work={**run.work, "placing": False}), "return", why=state.message)
         if run.work.get("way") == "scratch" and state.code not in _PASSING | _MEDDLED:
-            return step_to(run, "probe", problem=state.message)
+            return go(run, "probe", problem=state.message)
         if state.code in _MEDDLED and attempt >= CUSTOMER_TRIES:
             # Only he can help himself who has files there. The game starts with what there is.
-            return step_to(run, "start", result="failed", why=f"{state.message} Its parts are in .gameserver.")
-        return later(step_to(run, "place", attempt=attempt), attempt)
+            return go(run, "start", result="failed", why=f"{state.message} Its parts are in .gameserver.")
+        return later(go(run, "place", attempt=attempt), attempt)
 
     def _probe(self, run: Run) -> Next:
         """A Job that places from a scratch disk has failed: go back if it had not begun to change the disk."""
@@ -293,11 +292,11 @@ class Placing:
         spec = self._clean_spec(run, "probe", attempt)
         state = self.jobs.run(spec)
         if state.state == "done":
-            return step_to(run, "return", placing=False, why=run.work.get("problem"))
+            return go(run, "return", placing=False, why=run.work.get("problem"))
         if state.state == "failed" and state.code == "placing-began":
-            return later(step_to(run, "place", attempt=attempt + 1), attempt + 1)
+            return later(go(run, "place", attempt=attempt + 1), attempt + 1)
         if state.state == "failed":
-            return later(step_to(run, "probe", attempt=attempt + 1), attempt + 1)
+            return later(go(run, "probe", attempt=attempt + 1), attempt + 1)
         return wait()
 
     def _start(self, run: Run) -> Next:
@@ -305,7 +304,7 @@ class Placing:
         self.change(run, values.restored)
         self.placed(run)
         if "tidy" in run.work:
-            return step_to(run, "tidy", result=run.work.get("result", "done"))
+            return go(run, "tidy", result=run.work.get("result", "done"))
         return self._end(run)
 
     def placed(self, run: Run) -> None:
@@ -321,7 +320,7 @@ class Placing:
             self.let_go(run)
         except ServerNotFound:
             return self._end(run)
-        return step_to(run, "tidy", result="failed") if run.work.get("laying") else self._end(run)
+        return go(run, "tidy", result="failed") if run.work.get("laying") else self._end(run)
 
     def let_go(self, run: Run) -> None:
         """Let the game start as it was, or undo what the operation has made; raises ServerNotFound if it is gone."""
@@ -343,7 +342,7 @@ class Placing:
         if objects is None or self.disk(objects) is None:
             return self._end(run)
         state = self.jobs.run(self._clean_spec(run, "tidy", int(run.work.get("attempt", 0))))
-        if state.state in ("done", "failed") or seconds_of(run) > TIDY_SECONDS:
+        if state.state in ("done", "failed") or seconds_in(run) > TIDY_SECONDS:
             return self._end(run)
         return wait()
 
@@ -363,12 +362,6 @@ class Placing:
         return done() if run.work.get("placing") else cancelled()
 
 
-def step_to(run: Run, phase: str, step: str | None = None, **facts: Any) -> Next:
-    """Go to a phase: its Jobs are counted from 0, and its time runs, unless it is the same again."""
-    facts = {"attempt": 0, "since": time.time(), **facts}
-    return go(run, phase, step, **facts)
-
-
 def later(next_: Next, attempt: int) -> Next:
     """The same after a pause, which grows with the attempts."""
     return replace(next_, seconds=min(RETRY_SECONDS * 3, 2.0 * attempt))
@@ -385,11 +378,6 @@ def _released(current: Values, operation: str) -> Values:
 
 def _phase(run: Run) -> str:
     return str(run.work.get("phase") or "begin")
-
-
-def seconds_of(run: Run) -> float:
-    """For how long the phase has been at work."""
-    return time.time() - float(run.work.get("since", time.time()))
 
 
 def _paths(run: Run) -> tuple[str, ...]:

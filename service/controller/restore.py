@@ -10,8 +10,8 @@ from service.backups.records import Backup, Before, ServerBackups
 from service.backups.requests import job_for_init, job_for_inspect, job_for_lay_out, job_for_undo, job_name
 from service.backups.snapshots import SnapshotState
 from service.controller.needed import needed_backup
-from service.controller.placing import Jobs, Placing, Source, seconds_of, step_to
-from service.controller.worlds import Next, Run, failed, wait
+from service.controller.placing import Jobs, Placing, Source
+from service.controller.worlds import Next, Run, failed, go, seconds_in, wait
 from service.errors import BackupNotFound, BackupNotUsable, OperationInProgress
 from service.operations.checks import require_not_suspended
 from service.operations.context import Context
@@ -92,7 +92,7 @@ class Replacing(Placing):
 
     def with_disk(self, run: Run) -> Next:
         """What follows once the disk is there."""
-        return step_to(run, "inspect", "is looking at the backup")
+        return go(run, "inspect", "is looking at the backup")
 
     def make_disk(self, run: Run, objects: Objects, node: str | None = None) -> Next | None:
         """Let the cluster make the disk, on this node if it matters; None while it does."""
@@ -101,20 +101,20 @@ class Replacing(Placing):
             image = settings.disk_image or settings.backup_image
             manifest = disk_job(run.server.id, objects.statefulset, image, settings.disk_image_pull_secrets, node)
             self.context.cluster.make_disk(manifest)
-        elif not disk_is_made(made) and seconds_of(run) > DISK_SECONDS:
+        elif not disk_is_made(made) and seconds_in(run) > DISK_SECONDS:
             return self.back(run, hindrance(made) or "The cluster has not made the disk.")
         return None
 
     def _inspect(self, run: Run) -> Next:
         """Whether the backup is there, is whole and fits. The game runs on."""
         if self.disk(self.present(run)) is None:
-            return step_to(run, "disk")
+            return go(run, "disk")
         source = self.source(run)
         if source.stored and not self.jobs.has_key(source.kept.uid):
-            return step_to(run, "open")
+            return go(run, "open")
         state = self.jobs.run(self._inspect_spec(run, source))
         if state.state == "failed" and state.code == "wrong-key" and not run.work.get("opened"):
-            return step_to(run, "open")
+            return go(run, "open")
         if state.state == "failed":
             return self.again(run, state)
         if state.state != "done":
@@ -123,7 +123,7 @@ class Replacing(Placing):
         if missing:
             return self.back(run, f"The backup does not have {', '.join(missing[:3])}.")
         fits = bool(state.answer.get("fits_beside"))
-        return step_to(run, "stop", "is stopping the game", fits=fits, stopped=True)
+        return go(run, "stop", "is stopping the game", fits=fits, stopped=True)
 
     def _open(self, run: Run) -> Next:
         """Let the server's key open the repository: somebody has lost it, but the recovery key opens it too."""
@@ -133,7 +133,7 @@ class Replacing(Placing):
         kept = self.context.backups.of(source.uid) or source
         state = self.jobs.run(job_for_init(self.context.settings, kept, run.operation.id, attempt))
         if state.state == "done":
-            return step_to(run, "inspect", attempt=1, opened=True)
+            return go(run, "inspect", attempt=1, opened=True)
         return self.again(run, state) if state.state == "failed" else self.waiting(run, state)
 
     def _inspect_spec(self, run: Run, source: Source) -> JobSpec:
@@ -159,7 +159,7 @@ class Replacing(Placing):
         placing = bool(run.work.get("placing"))
         # Once the disk is changed, a suspension comes too late: it only keeps the game from starting.
         self.change(run, (lambda current: values.restoring(current, run.operation.id)) if placing else restoring)
-        return step_to(run, "gone", attempt=run.work.get("attempt", 0) if placing else 0)
+        return go(run, "gone", attempt=run.work.get("attempt", 0) if placing else 0)
 
     def _wait_until_gone(self, run: Run) -> Next:
         """Nothing is changed under a running game: its pod must really be gone."""
@@ -167,16 +167,16 @@ class Replacing(Placing):
         placing = bool(run.work.get("placing"))
         if objects.pod is None:
             if placing:
-                return step_to(run, "place", attempt=run.work.get("attempt", 0))
+                return go(run, "place", attempt=run.work.get("attempt", 0))
             return self.stopped(run)
         grace = float(objects.pod.get("spec", {}).get("terminationGracePeriodSeconds") or 30)
-        if not placing and seconds_of(run) > grace + GONE_SECONDS:
+        if not placing and seconds_in(run) > grace + GONE_SECONDS:
             return self.back(run, "Whether the game has stopped is unknown, because its node does not answer.")
         return wait()
 
     def stopped(self, run: Run) -> Next:
         """What follows once the game stands still."""
-        return step_to(run, "keep", "is keeping the world of before")
+        return go(run, "keep", "is keeping the world of before")
 
     # -- the world of before -------------------------------------------------------------------------------
 
@@ -186,18 +186,18 @@ class Replacing(Placing):
             return self._laid_beside(run)
         disk = self.known_disk(run)
         if not run.work.get("uncut") and self.snapshots.class_for(disk.driver) is not None:
-            return step_to(run, "snapshot")
+            return go(run, "snapshot")
         if self.context.settings.backup_store is not None:
-            return step_to(run, "backup")
+            return go(run, "backup")
         return self.back(run, "The disk has no room for the backup beside the world, and there is no other place.")
 
     def _laid_beside(self, run: Run) -> Next:
         step = "is laying the backup out"
-        return step_to(run, "lay-out", step, laying=True, way="beside", kept={"where": "disk"})
+        return go(run, "lay-out", step, laying=True, way="beside", kept={"where": "disk"})
 
     def no_room(self, run: Run, state: JobState) -> Next:
         """The disk has less room than before the game stopped."""
-        return step_to(run, "keep", fits=False)
+        return go(run, "keep", fits=False)
 
     def _snapshot(self, run: Run) -> Next:
         """Keep the world of before as a snapshot."""
@@ -205,16 +205,16 @@ class Replacing(Placing):
         kept = {"where": "snapshot", "reference": name}
         state = self.snapshots.look(name)
         if state.state == "ready":
-            return step_to(run, "note", way="scratch", laying=True, tidy=[], kept=kept)
+            return go(run, "note", way="scratch", laying=True, tidy=[], kept=kept)
         if state.state == "missing":
             class_name = self.snapshots.class_for(disk.driver)
             if class_name is None:
-                return step_to(run, "keep", uncut=True)
+                return go(run, "keep", uncut=True)
             labels = {"app.kubernetes.io/part-of": "gameserver-cluster", "gameserver/operation": run.operation.id}
             self.snapshots.take(name, disk.claim, class_name, run.server.uid, labels)
-        if seconds_of(run) > SNAPSHOT_SECONDS:
+        if seconds_in(run) > SNAPSHOT_SECONDS:
             self.snapshots.remove(name)
-            return step_to(run, "keep", uncut=True)
+            return go(run, "keep", uncut=True)
         return wait(0.5)
 
     def _backup(self, run: Run) -> Next:
@@ -227,7 +227,7 @@ class Replacing(Placing):
         if made.unreadable.count:
             return self.back(run, "The world of before could not be kept: the service cannot read all of its files.")
         kept = {"where": "backup", "reference": made.id}
-        return step_to(run, "note", way="scratch", laying=True, tidy=[], kept=kept)
+        return go(run, "note", way="scratch", laying=True, tidy=[], kept=kept)
 
     def place_spec(self, run: Run) -> JobSpec:
         """Where there was no room, the Job lays the world out itself: its scratch disk ends with its pod."""
@@ -264,7 +264,7 @@ class Restore(Replacing):
     def choose(self, run: Run) -> Next:
         argument = run.operation.argument
         backup = usable_backup(self.context.backups.of(run.server.uid), argument["backup"])
-        return step_to(run, "disk", source=source_of(run.server.uid, backup), paths=list(argument.get("paths") or ()))
+        return go(run, "disk", source=source_of(run.server.uid, backup), paths=list(argument.get("paths") or ()))
 
 
 class UndoRestore(Replacing):
@@ -279,16 +279,16 @@ class UndoRestore(Replacing):
             return failed("The world of before is not kept any more.")
         facts: dict[str, Any] = {"paths": list(before.paths), "undoes": before.operation}
         if before.where == "disk":
-            return step_to(run, "stop", "is stopping the game", way="disk", stopped=True, **facts)
+            return go(run, "stop", "is stopping the game", way="disk", stopped=True, **facts)
         if before.where == "snapshot":
             source = {"uid": run.server.uid, "snapshot": before.reference}
         else:
             source = source_of(run.server.uid, usable_backup(kept, before.reference))
-        return step_to(run, "disk", source=source, **facts)
+        return go(run, "disk", source=source, **facts)
 
     def stopped(self, run: Run) -> Next:
         if run.work.get("way") == "disk":
-            return step_to(run, "note", kept={"where": "disk"})
+            return go(run, "note", kept={"where": "disk"})
         return super().stopped(run)
 
     def place_spec(self, run: Run) -> JobSpec:

@@ -89,8 +89,16 @@ class Machine(Protocol):
 
 
 def go(run: Run, phase: str, step: str | None = None, **facts: Any) -> Next:
-    """Record the next phase and these facts beside the ones that are known, and go on at once."""
-    return Next({**run.work, **facts, "phase": phase}, step)
+    """Record the next phase and these facts beside the ones that are known, and go on at once.
+
+    Its attempts are counted from 0 and its time runs from now, unless the facts say otherwise.
+    """
+    return Next({**run.work, "attempt": 0, "since": time.time(), **facts, "phase": phase}, step)
+
+
+def seconds_in(run: Run) -> float:
+    """For how long the recorded phase has been at work."""
+    return time.time() - float(run.work.get("since", time.time()))
 
 
 def wait(seconds: float = 1.0) -> Next:

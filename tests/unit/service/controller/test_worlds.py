@@ -14,7 +14,7 @@ import pytest
 from service.assembly import build_context
 from service.controller import worlds
 from service.controller.leader import Term
-from service.controller.worlds import Next, Run, Worlds, done, failed, go
+from service.controller.worlds import Next, Run, Worlds, done, failed
 from service.errors import OperationInProgress
 from service.games import catalogue
 from service.operations.context import Context
@@ -54,7 +54,9 @@ class Counting:
             raise self.problem
         self.seen.append(dict(run.work))
         at = len(self.seen)
-        return go(run, self.phases[at - 1], f"step {at}", count=at) if at <= len(self.phases) else done()
+        if at > len(self.phases):
+            return done()
+        return Next({"phase": self.phases[at - 1], "count": at}, f"step {at}")
 
     def abandon(self, run: Run, reason: str) -> Next:
         self.abandoned = reason

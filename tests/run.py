@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-WITHOUT_CLUSTER = ("-m", "not long and not cluster", "-n", "2")
-ALONE = ("-m", "not long and alone")
-OWN_NAMESPACE = ("-m", "not long and own_namespace", "--durations=10", "--durations-min=5")
+WITHOUT_CLUSTER = ("-m", "not long and not cluster", "-n", "2", "--durations=20", "--durations-min=5")
+ALONE = ("-m", "not long and alone", "--durations=20", "--durations-min=5")
+OWN_NAMESPACE = ("-m", "not long and own_namespace", "--durations=40", "--durations-min=5")
 _DISKS = ("tests/cluster/disks", "tests/cluster/files")
 DISKS = (*_DISKS, "-m", "not long and not alone", "--durations=20", "--durations-min=5")
 SHARED = (

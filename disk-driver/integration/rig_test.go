@@ -123,6 +123,11 @@ func (r *rig) start() {
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	r.must(err)
 	r.ControllerClient, r.node = csi.NewControllerClient(r.connection), csi.NewNodeClient(r.connection)
+	// The log and the sockets of the driver before may look as if this one served already.
+	probe, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	_, err = csi.NewIdentityClient(r.connection).Probe(probe, &csi.ProbeRequest{}, grpc.WaitForReady(true))
+	r.must(err)
 }
 
 // kill ends the driver as a power cut would.

@@ -426,6 +426,10 @@ class Bulk(Schema):
     )
 
 
+#: HTTP takes spaces around a header's value away.
+_KEY = r"[!-~]([ -~]{0,253}[!-~])?"
+
+
 class IdempotencyHeaders(Schema):
     class Meta:
         unknown = ma.EXCLUDE
@@ -433,7 +437,8 @@ class IdempotencyHeaders(Schema):
     key = Text(
         data_key="Idempotency-Key",
         load_default=None,
-        validate=validate.Regexp(r"[\x20-\x7e]{1,255}\Z", error="must be 1 to 255 printable ASCII characters"),
+        validate=validate.Regexp(rf"{_KEY}\Z", error="must be 1 to 255 printable ASCII characters"),
+        metadata={"pattern": f"^{_KEY}$"},
     )
 
 

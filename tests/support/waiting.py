@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 def until(
     reached: Callable[[], object],
-    seconds: float = 10,
+    seconds: float = 30,
     message: Callable[[], str] | str = "not reached in time",
     *,
     not_yet: tuple[type[Exception], ...] = (),

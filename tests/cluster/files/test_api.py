@@ -133,7 +133,7 @@ def test_deleting_the_server_ends_its_sessions_and_its_access(call: Call, port: 
             try:
                 connection = await connect(port, client_keys=[key])
                 break
-            except (asyncssh.PermissionDenied, asyncssh.ConnectionLost, ConnectionResetError):
+            except (asyncssh.PermissionDenied, asyncssh.ConnectionLost, ConnectionResetError, BrokenPipeError):
                 # The new key is not there yet; or it is, which ended this connection with those of the earlier key.
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.1)

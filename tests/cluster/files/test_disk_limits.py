@@ -6,9 +6,11 @@ Two servers have their disks in the same node's pool: what happens to one of the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -215,11 +217,8 @@ def test_a_hostile_tree_is_told_and_erased_whole_and_nothing_else_is(pair: tuple
         with server.openssh_session() as session:
             server.stop()
             kubectl("delete", "-n", SERVERS, f"pvc/{server.user}", "--wait")
-            # OpenSSH's sftp notices the end of its connection at the next command.
-            assert session.stdin
-            session.stdin.write(b"pwd\nls\n")
-            session.stdin.flush()
-            assert session.wait(10) != 0
+            eventually(lambda: _ended_after_a_command(session), 30, "the session has ended")
+            assert session.returncode != 0
         eventually(lambda: on_node(server.node, devices) == "", 30, "the loop device is free")
         left = f"ls -d {folder} /var/lib/gameserver-disks/*/{volume} 2>/dev/null || true"
         eventually(lambda: on_node(server.node, left) == "", 30, "nothing is left of the disk")
@@ -229,6 +228,15 @@ def test_a_hostile_tree_is_told_and_erased_whole_and_nothing_else_is(pair: tuple
     finally:
         server.create()
         eventually(server.reachable, 20, "the server has access again")
+
+
+def _ended_after_a_command(session: subprocess.Popen[bytes]) -> bool:
+    """OpenSSH's sftp notices the end of its connection only when it is asked for something after it."""
+    assert session.stdin
+    with contextlib.suppress(BrokenPipeError):
+        session.stdin.write(b"ls\n")
+        session.stdin.flush()
+    return session.poll() is not None
 
 
 async def _names(server: Server) -> set[bytes]:

@@ -171,9 +171,9 @@ CASES: dict[str, Case] = {
 }
 
 
-#: `make test` kills at every step where it matters most, and at every third elsewhere.
-STEPS = [("place", 1), *((case, 3) for case in CASES if case != "place")]
-EVERY_STEP = [pytest.param(case, 1, marks=pytest.mark.long) for case in CASES if case != "place"]
+#: `make test` kills at every third step, `make test-long` at each.
+STEPS = [(case, 3) for case in CASES]
+EVERY_STEP = [pytest.param(case, 1, marks=pytest.mark.long) for case in CASES]
 
 
 @pytest.mark.parametrize(("case", "stride"), [*STEPS, *EVERY_STEP])
@@ -199,6 +199,7 @@ def _worlds(files: dict[str, int]) -> dict[str, int]:
     return {text: number for text, number in files.items() if text.startswith(("old", "new"))}
 
 
+@pytest.mark.long
 def test_killed_again_and_again() -> None:
     """Kills at random, of the repeated Jobs too, of worlds made at random; then an undo in the same way."""
     chance = random.Random(17)

@@ -51,6 +51,7 @@ def test_init_again_changes_nothing(pod: Pod) -> None:
     assert repository.catalogued(FOLDER, pod.places) == [{**ABOUT, "customer": "new", "uid": UID}]
 
 
+@pytest.mark.long
 def test_the_recovery_key_alone_finds_each_server(pod: Pod) -> None:
     """Its backups, and the settings in them; a first pass is no backup."""
     assert repository.stored_backups(FOLDER, UID, pod.places) == []
@@ -64,6 +65,7 @@ def test_the_recovery_key_alone_finds_each_server(pod: Pod) -> None:
     assert repository.stored_settings(FOLDER, UID, found.id, pod.places) == SETTINGS
 
 
+@pytest.mark.long
 def test_a_lost_key_is_replaced_by_init(pod: Pod) -> None:
     pod.key("another key, since the first one is lost")
     assert pod.run("backup", backup())["code"] == "wrong-key"
@@ -122,6 +124,7 @@ def test_servers_are_made_at_once(template: Path, bare: Callable[..., Pod]) -> N
     assert listed == [UID, *(f"u-{number}" for number in range(5))]
 
 
+@pytest.mark.long
 def test_what_is_forgotten_frees_its_space(pod: Pod) -> None:
     (pod.world / "big").write_bytes(os.urandom(2_000_000))
     first = pod.done("backup", backup(1))["snapshot"]
@@ -197,6 +200,7 @@ def test_a_killed_backups_lock_is_in_nobodys_way(pod: Pod) -> None:
     assert not list((pod.places.repositories / UID / "locks").iterdir())
 
 
+@pytest.mark.long
 def test_a_killed_prunes_lock_is_in_nobodys_way(pod: Pod) -> None:
     snapshot = pod.done("backup", backup())["snapshot"]
     kill_with_lock(pod, "forget", {"uid": UID, "snapshots": [snapshot]})

@@ -157,7 +157,14 @@ def _remove(pack: Path) -> None:
     pack.unlink()
 
 
-@pytest.mark.parametrize("damage", [_flip, _cut, _remove], ids=["flipped", "cut", "gone"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(_flip, id="flipped"),
+        pytest.param(_cut, id="cut", marks=pytest.mark.long),
+        pytest.param(_remove, id="gone", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("which", [0, -1], ids=["contents", "folders"])
 def test_damage(shop: Shop, damage: Callable[[Path], None], which: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Damage on purpose is found by a lay-out and by a proof; nothing is left, and today's world is untouched."""
@@ -179,6 +186,7 @@ def test_damage(shop: Shop, damage: Callable[[Path], None], which: int, monkeypa
     assert list(shop.disk.places.scratch.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_restore_that_differs(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """What restic has not brought, or brought otherwise, is found; whatever it says of itself."""
     run = restic.run
@@ -214,6 +222,7 @@ def test_a_restore_that_differs(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> 
         assert list(shop.disk.own.iterdir()) == []
 
 
+@pytest.mark.long
 def test_killed_while_laying_out(template: tuple[Path, str, Any]) -> None:
     """After a kill at any step, and at any time while restic runs, a repeated Job lays the same out."""
     step, killed = -1, True

@@ -118,6 +118,7 @@ def test_a_store_that_does_not_answer_is_given_up(pod: Pod, monkeypatch: pytest.
         assert in_this_process(pod, backup()) == "store-unreachable"
 
 
+@pytest.mark.long
 def test_a_store_that_comes_back_takes_the_rest(pod: Pod, server: S3) -> None:
     (pod.world / "big").write_bytes(os.urandom(60_000_000))
     data = server.objects / "a" / "prefix" / UID / "data"

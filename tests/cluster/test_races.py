@@ -126,12 +126,12 @@ def test_a_create_survives_the_death_of_its_replica(cluster: Cluster, new_server
     release = path("v1", SERVERS_NAMESPACE, "secrets", f"sh.helm.release.v1.server-{server}.v1")
     with ThreadPoolExecutor(1) as pool:
         creating: Future[requests.Response] = pool.submit(cluster.call, "POST", address, {"ram_gb": 1, "disk_gb": 1})
+        while (held := kube.get(lease)) is None or not held["spec"].get("holderIdentity"):
+            assert not creating.done()
+        dying = held["spec"]["holderIdentity"].split("/")[0]
         # The release's Secret is the first sign that helm runs.
         while kube.get(release, metadata=True) is None:
             assert not creating.done()
-        held = kube.get(lease)
-        assert held is not None
-        dying = held["spec"]["holderIdentity"].split("/")[0]
         # Like the kernel when memory runs out.
         os.kill(processes[dying], signal.SIGKILL)
     assert isinstance(creating.exception(), requests.ConnectionError)

@@ -130,6 +130,7 @@ def test_a_test_that_fails_twice_fails_the_run(checkout: Checkout) -> None:
     assert output.count("1 passed, 4 deselected") == 1
 
 
+@pytest.mark.long
 def test_four_flaky_tests_are_too_many(checkout: Checkout) -> None:
     """All four are named, though each passes the second time."""
     checkout.write("tests/test_a.py", GOOD + "".join(ONCE.format(number) for number in range(4)))
@@ -183,6 +184,7 @@ def test_a_cluster_that_does_not_start_fails_the_run(checkout: Checkout) -> None
     assert "passed" not in output
 
 
+@pytest.mark.long
 def test_make_test_runs_nothing_again(checkout: Checkout) -> None:
     """`make test` runs all sessions and reports the failures."""
     checkout.write("tests/test_a.py", ONCE.format("here"))
@@ -193,6 +195,7 @@ def test_make_test_runs_nothing_again(checkout: Checkout) -> None:
     assert "once more" not in output
 
 
+@pytest.mark.long
 def test_many_failures_are_not_run_again(checkout: Checkout) -> None:
     """Running a whole suite again would take too long."""
     checkout.write("tests/test_a.py", GOOD + "".join(ONCE.format(number) for number in range(11)))

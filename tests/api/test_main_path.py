@@ -48,6 +48,7 @@ def test_a_server_from_creation_to_deletion(client: Client, world: World) -> Non
         "notes": [],
         "idle_stop_minutes": None,
         "backup_keep": None,
+        "players": None,
         "idle": None,
         "host": "203.0.113.7",
         "ports": {

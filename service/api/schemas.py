@@ -276,6 +276,12 @@ class Players(Schema):
     as_of = fields.String(required=True, metadata={"description": "When the game said so."})
 
 
+class Usage(Schema):
+    memory_gb = fields.Float(required=True, metadata={"description": "GiB."})
+    cpu = fields.Float(required=True, metadata={"description": "CPUs, on average over the last moments."})
+    as_of = fields.String(required=True, metadata={"description": "When it was measured."})
+
+
 class Suspension(Schema):
     reason = fields.String(required=True)
     since = fields.String(required=True, allow_none=True)
@@ -324,6 +330,12 @@ class Server(Schema):
         required=True,
         allow_none=True,
         metadata={"description": "As last known; null if unknown, and while the server does not run."},
+    )
+    usage = fields.Nested(
+        Usage,
+        required=True,
+        allow_none=True,
+        metadata={"description": "What the game uses, as last measured; null if unknown."},
     )
     idle = fields.Nested(
         Idle,

@@ -11,6 +11,7 @@ from flask import Flask
 
 from service.players import known
 from service.players.query import Crowd
+from service.servers.consumption import Consumption
 from tests.api.conftest import SIZES, Client
 from tests.docs.snippets import block
 from tests.support.fakes import World
@@ -72,6 +73,17 @@ def test_who_plays_is_shown_as_written(
     runs(client, world)
     until(lambda: client.get(PATH).get_json()["players"] is not None, 20)
     assert shown(client) == documented
+
+
+def test_what_the_game_uses_is_shown(client: Client, world: World) -> None:
+    """As docs/api.md shows it; null while it is unknown."""
+    documented = json.loads("{" + block("docs/api.md", '"usage": {"memory_gb"') + "}")["usage"]
+    runs(client, world)
+    for stored, expected in ((None, None), (Consumption(**documented), documented)):
+        if stored is not None:
+            world.consumption[4] = stored
+        [listed] = client.get("/api/v1/server/").get_json()["servers"]
+        assert client.get(PATH).get_json()["usage"] == listed["usage"] == expected
 
 
 def test_a_game_that_does_not_answer_is_unknown(client: Client, world: World) -> None:

@@ -308,6 +308,7 @@ def test_a_deleted_server_is_visible_until_its_game_has_ended(client: Client, wo
         "idle_stop_minutes": None,
         "backup_keep": None,
         "players": None,
+        "usage": None,
         "idle": None,
         "host": None,
         "ports": {},

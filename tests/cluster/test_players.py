@@ -1,4 +1,4 @@
-"""Who plays is shown on the real cluster, of real games."""
+"""Who plays, and what that takes, is shown on the real cluster, of real games."""
 
 import json
 import os
@@ -50,6 +50,9 @@ def test_who_plays_is_shown_while_another_game_hangs(place: Place) -> None:
         until(lambda id=id: shown(place, id)["state"] == "running", 60, place.logged)  # type: ignore[misc]
         until_shown(place, id, 20, online=0, names=[])
         assert shown(place, id)["players"]["max"] > 0
+    # The metrics-server measures every ten seconds, and needs two measurements.
+    until(lambda: shown(place, PLAYED)["usage"], 90, place.logged)
+    assert shown(place, PLAYED)["usage"]["memory_gb"] > 0
     pod = json.loads(
         place.cluster.run("kubectl", "-n", place.namespace, "get", "pod", f"server-{HUNG}-0", "-o", "json")
     )
@@ -67,3 +70,4 @@ def test_who_plays_is_shown_while_another_game_hangs(place: Place) -> None:
         os.kill(game, signal.SIGCONT)
     place.call("PATCH", f"/server/{PLAYED}/stop")
     assert shown(place, PLAYED)["players"] is None
+    until(lambda: shown(place, PLAYED)["usage"] is None, 60, place.logged)

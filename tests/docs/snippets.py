@@ -46,6 +46,8 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
          "tests/api/test_events.py::test_the_answer_is_as_documented"),
         ('"players": {"online"',
          "tests/api/test_players.py::test_who_plays_is_shown_as_written"),
+        ('"usage": {"memory_gb"',
+         "tests/api/test_players.py::test_what_the_game_uses_is_shown"),
         ('PATCH /api/v1/server/4711/   {"idle_stop_minutes": 30}',
          "tests/api/test_documented.py::test_idle_stop_is_shown_as_written"),
         ('"idle_stop_minutes": 30, "idle"',

@@ -262,6 +262,26 @@ class Idle(Schema):
     )
 
 
+class Players(Schema):
+    online = fields.Integer(required=True, metadata={"description": "How many, those who only watch included."})
+    max = fields.Integer(
+        required=True, allow_none=True, metadata={"description": "How many may play; null if the game does not say."}
+    )
+    names = fields.List(
+        fields.String(),
+        required=True,
+        allow_none=True,
+        metadata={"description": "Who plays; the game may leave some out. null if it does not say."},
+    )
+    as_of = fields.String(required=True, metadata={"description": "When the game said so."})
+
+
+class Usage(Schema):
+    memory_gb = fields.Float(required=True, metadata={"description": "GiB."})
+    cpu = fields.Float(required=True, metadata={"description": "CPUs, on average over the last moments."})
+    as_of = fields.String(required=True, metadata={"description": "When it was measured."})
+
+
 class Suspension(Schema):
     reason = fields.String(required=True)
     since = fields.String(required=True, allow_none=True)
@@ -304,6 +324,18 @@ class Server(Schema):
     idle_stop_minutes = fields.Integer(required=True, allow_none=True, metadata={"description": "Null for never."})
     backup_keep = fields.Nested(
         KeptBackups, required=True, allow_none=True, metadata={"description": "Null for the operator's default."}
+    )
+    players = fields.Nested(
+        Players,
+        required=True,
+        allow_none=True,
+        metadata={"description": "As last known; null if unknown, and while the server does not run."},
+    )
+    usage = fields.Nested(
+        Usage,
+        required=True,
+        allow_none=True,
+        metadata={"description": "What the game uses, as last measured; null if unknown."},
     )
     idle = fields.Nested(
         Idle,

@@ -214,6 +214,8 @@ def unsuspend_server(id: int) -> dict[str, Any]:
 
 def _server_fields(objects: Objects, spec: ServerSpec | None, now: state.State) -> dict[str, Any]:
     """A server in the shape of schemas.Server."""
+    players = context().players.of(objects, running=now.state == "running")
+    usage = context().cluster.consumption(objects)
     names = PORTS if context().settings.sftp_namespace else ("primary", "rcon")
     endpoints = {name: endpoint_of(context(), objects, name) for name in names}
     ports = {name: vars(endpoint) for name, endpoint in endpoints.items() if endpoint is not None}
@@ -233,6 +235,8 @@ def _server_fields(objects: Objects, spec: ServerSpec | None, now: state.State) 
         "notes": [vars(note) for note in notes_of(objects)],
         "idle_stop_minutes": (spec.idle_stop_minutes or None) if spec else None,
         "backup_keep": vars(spec.backup_keep) if spec and spec.backup_keep else None,
+        "players": vars(players) if players else None,
+        "usage": vars(usage) if usage else None,
         "idle": idle_of(objects, spec, now, can_be_asked(context(), spec)),
         "host": ports["primary"]["host"] if "primary" in ports else None,
         "ports": ports,

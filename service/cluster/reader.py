@@ -13,6 +13,7 @@ Rights that this needs:
         secrets                                 get list watch
         events, configmaps                      list watch
         pods/log                                get
+        pods (metrics.k8s.io)                   list
     in the whole cluster
         nodes                                   list
         persistentvolumes                       get
@@ -29,6 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from urllib.parse import quote
 
+from service.cluster.consumption import PodConsumption
 from service.cluster.hosts import Hosts
 from service.cluster.index import Listener, ServerIndex
 from service.cluster.live import LiveDiskJob, LiveServer
@@ -39,6 +41,7 @@ from service.helm.revisions import Revisions, status
 from service.kube.client import Conflict, Kube, path
 from service.kube.types import Object
 from service.servers.accessors import annotation, sorted_events, trimmed_event
+from service.servers.consumption import Consumption
 from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, pod_name, rcon_name, server_name
 from service.servers.objects import Objects, RconPassword, ServerObjects
 from service.servers.reasons import READ_EVENTS
@@ -64,6 +67,7 @@ class ClusterReader:
         self._revisions = Revisions(self._kube, self._namespace)
         self.nodes = Nodes(self._kube)
         self._usage = DiskUsage(self._kube, self._namespace)
+        self._consumption = PodConsumption(self._kube, self._namespace)
         self._index = ServerIndex(self._kube, self._namespace, self.nodes, self._usage)
         self._hosts = Hosts(self._kube)
         self._answered_at = float("-inf")
@@ -156,6 +160,10 @@ class ClusterReader:
         if secret is None or not (encoded := (secret.get("data") or {}).get("password")):
             return None
         return RconPassword(base64.b64decode(encoded).decode(), secret["metadata"]["creationTimestamp"])
+
+    def consumption(self, objects: Objects) -> Consumption | None:
+        """What the server's game uses, as last measured; None if that is unknown. This waits for nothing."""
+        return self._consumption.of(objects.pod)
 
     def pod_log_tail(self, id: int, lines: int, previous: bool) -> str:
         """The last lines of the game's log; with `previous`, of the previous container's. "" if there is none."""

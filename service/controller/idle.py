@@ -23,7 +23,7 @@ from service.errors import Problem, ServerNotFound
 from service.kube.client import Conflict
 from service.kube.times import stamp
 from service.operations.context import Context
-from service.operations.idle import can_be_asked, player_counts, stop_idle
+from service.operations.idle import can_be_asked, stop_idle
 from service.players.query import Unknown
 from service.schedules import runs
 from service.schedules.spec import next_due
@@ -64,7 +64,7 @@ class IdleStop:
         self._context = context
         self._clock = clock
         self._pace = Pace(timedelta(seconds=context.settings.idle_minute_seconds))
-        self.counts = player_counts(context)
+        self.counts = context.counts
         self._records = context.records("idle")
         self._lock = threading.Lock()
         self._answers: dict[int, Answers] = {}

@@ -7,13 +7,18 @@ from decimal import ROUND_CEILING, Decimal
 from kubernetes.utils.quantity import parse_quantity
 
 
+def number_of(quantity: str) -> Decimal:
+    """A quantity as a number. Raises ValueError if `quantity` is not one."""
+    number: Decimal = parse_quantity(quantity)  # type: ignore[no-untyped-call]
+    return number
+
+
 def bytes_of(quantity: str) -> int:
     """A quantity of bytes as a number, rounded up. Raises ValueError if `quantity` is not one.
 
     https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
     """
-    size: Decimal = parse_quantity(quantity)  # type: ignore[no-untyped-call]
-    return int(size.to_integral_value(rounding=ROUND_CEILING))
+    return int(number_of(quantity).to_integral_value(rounding=ROUND_CEILING))
 
 
 def gib_of(quantity: str, *, ignoring: int = 0) -> int:

@@ -12,6 +12,8 @@ from service.events.reader import EventReader
 from service.games.catalogue import Game
 from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
 from service.operations.operation import OperationStore
+from service.players.counts import PlayerCounts
+from service.players.known import LastPlayers
 from service.settings import Settings
 
 
@@ -22,7 +24,8 @@ class Context:
     `games` are the games by name. `operator_values` are the chart values from the operator's file. `records(kind)` is
     the store of that kind of record, and `operations` are those that take longer than a call. `events` is the log of
     events; None without records. `webhooks` is None if there is nowhere to keep them. `backups` are the records of
-    backups, and `backup_watch` the same in memory, None without records.
+    backups, and `backup_watch` the same in memory, None without records. `counts` asks games for their players, and
+    `players` is who plays, as last known.
     """
 
     settings: Settings
@@ -37,9 +40,14 @@ class Context:
     webhooks: Webhooks | None
     backup_watch: BackupWatch | None = None
     operations: OperationStore = field(init=False)
+    counts: PlayerCounts = field(init=False)
+    players: LastPlayers = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operations", OperationStore(self.records))
+        queries = {name: game.query for name, game in self.games.items() if game.query is not None}
+        object.__setattr__(self, "counts", PlayerCounts(self.cluster.known, queries))
+        object.__setattr__(self, "players", LastPlayers(self.counts))
 
     @property
     def backups(self) -> BackupStore:

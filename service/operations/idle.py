@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import datetime
 
 from service.operations.context import Context
-from service.players.counts import PlayerCounts
 from service.servers import values
 from service.servers.objects import Objects
 from service.servers.spec import ServerSpec, server_uid
@@ -16,12 +15,6 @@ def can_be_asked(context: Context, spec: ServerSpec | None) -> bool:
     """Whether the server's game can be asked for its players."""
     game = context.games.get(spec.game) if spec else None
     return game is not None and game.query is not None
-
-
-def player_counts(context: Context) -> PlayerCounts:
-    """Counts the players of servers, as far as their games can be asked."""
-    queries = {name: game.query for name, game in context.games.items() if game.query is not None}
-    return PlayerCounts(context.cluster.known, queries)
 
 
 def stop_idle(context: Context, id: int, uid: str, confirm: Callable[[Objects], bool], now: datetime) -> bool:

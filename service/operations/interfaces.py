@@ -14,6 +14,7 @@ from service.files.accounts import Account
 from service.kube.types import Object
 from service.records.secret import Change, Records
 from service.records.store import RecordStore
+from service.servers.consumption import Consumption
 from service.servers.objects import Objects, RconPassword
 from service.servers.usage import Usage
 from service.servers.values import Values
@@ -126,6 +127,9 @@ class Cluster(Protocol):
 
     def host(self, objects: Objects) -> str | None:
         """An address of the node that has the server's disk, or None while no node has it."""
+
+    def consumption(self, objects: Objects) -> Consumption | None:
+        """What the server's game uses, as last measured; None if that is unknown. This waits for no request."""
 
     def pod_log_tail(self, id: int, lines: int, previous: bool) -> str:
         """The last lines of the game's log, or with `previous` of the container before the current one."""

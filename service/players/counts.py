@@ -6,6 +6,7 @@ Where the pod is, the watches know; so this sends no request to Kubernetes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from service.players.query import PROTOCOLS, Query, Unknown, players
 from service.servers.accessors import game_container
@@ -14,6 +15,14 @@ from service.servers.spec import spec_of_objects
 from service.servers.state import state_of
 
 ASK_SECONDS = 2.0
+
+
+class Door(NamedTuple):
+    """Where a game is asked, and how: a protocol of `query`, the pod's IP address and the game's port."""
+
+    protocol: str
+    address: str
+    port: int
 
 
 class PlayerCounts:
@@ -36,11 +45,21 @@ class PlayerCounts:
 
     def on(self, objects: Objects) -> int:
         """The same of the server with these objects."""
+        # A pod that is ending, or was not replaced yet, is not the server that players reach next.
+        door = self.door(objects, running=state_of(objects).state == "running")
+        return players(*door, ASK_SECONDS)
+
+    def door(self, objects: Objects, *, running: bool) -> Door:
+        """Where the server's game is asked; raises Unknown, whose message says why, if it cannot be asked.
+
+        Args:
+            objects: The server's objects.
+            running: Whether its state is `running`.
+        """
         spec = spec_of_objects(objects)
         if (query := self._queries.get(spec.game if spec else "")) is None:
             raise Unknown("its game cannot be asked")
-        # A pod that is ending, or was not replaced yet, is not the server that players reach next.
-        if objects.pod is None or state_of(objects).state != "running":
+        if objects.pod is None or not running:
             raise Unknown("it is not running")
         address = objects.pod.get("status", {}).get("podIP")
         transport = PROTOCOLS[query.protocol].transport
@@ -48,7 +67,7 @@ class PlayerCounts:
             if port.get("name") in (query.port, f"{query.port}-udp") and port.get("protocol", "TCP") == transport:
                 if not address:
                     break
-                return players(query.protocol, address, port["containerPort"], ASK_SECONDS)
+                return Door(query.protocol, address, port["containerPort"])
         raise Unknown("it has no address")
 
     def if_known(self, objects: Objects) -> int | None:

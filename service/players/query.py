@@ -1,7 +1,8 @@
-"""Asks a game how many players are on it, by the game's own protocol.
+"""Asks a game who plays on it, by the game's own protocol.
 
 An answer is a stranger's text: the customer may have changed the game. So all of it is bounded, in bytes, in depth and
-in time, and what is not a plain count counts as no answer. No answer never counts as 0.
+in time, and what is not a plain count counts as no answer. No answer never counts as 0. What it says besides the count
+(how many may play, and who plays) is left out where it cannot be understood.
 """
 
 from __future__ import annotations
@@ -11,21 +12,40 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
 LARGEST_ANSWER = 64 * 1024
 LARGEST_COUNT = 1_000_000
 DEEPEST = 64
-"""How many bytes an answer may have, how many players it may name, and how deep its JSON may be."""
+"""How many bytes an answer may have, how many players it may count, and how deep its JSON may be."""
+MOST_NAMES = 100
+LONGEST_NAME = 64
+"""How many players are named, and with how many characters."""
 _MOST_DATAGRAMS = 64
 _AGAIN_SECONDS = 0.5
 
 
 class Unknown(Exception):
     """How many players are on the server is unknown; the message says why."""
+
+
+class Crowd(NamedTuple):
+    """Who plays on a server, as its game says.
+
+    Attributes:
+        online: How many players are on it, those who only watch included.
+        max: How many may be on it; None if the game does not say.
+        names: Who is on it, without control characters; None if the game does not say. The game may leave some out.
+    """
+
+    online: int
+    max: int | None = None
+    names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -36,8 +56,8 @@ class Query:
     port: str = "primary"
 
 
-def players(protocol: str, host: str, port: int, timeout: float) -> int:
-    """How many players are on the game at this IP address and port, those who only watch included.
+def crowd(protocol: str, host: str, port: int, timeout: float) -> Crowd:
+    """Who plays on the game at this IP address and port.
 
     Args:
         protocol: One of PROTOCOLS.
@@ -46,17 +66,28 @@ def players(protocol: str, host: str, port: int, timeout: float) -> int:
         timeout: Seconds for all of it.
 
     Raises:
-        Unknown: The game did not say so in time, or not in a way that can be understood.
+        Unknown: The game did not say how many play in time, or not in a way that can be understood.
     """
     try:
-        count = PROTOCOLS[protocol].ask(host, port, time.monotonic() + timeout)
+        said = PROTOCOLS[protocol].ask(host, port, time.monotonic() + timeout)
     except TimeoutError as error:
         raise Unknown("it did not answer in time") from error
     except OSError as error:
         raise Unknown(f"it cannot be reached: {error.strerror or type(error).__name__}") from error
-    if not 0 <= count <= LARGEST_COUNT:
-        raise Unknown(f"it says that {str(count)[:20]} players are on it")
-    return count
+    if not 0 <= said.online <= LARGEST_COUNT:
+        raise Unknown(f"it says that {str(said.online)[:20]} players are on it")
+    return said if said.max is None or 0 <= said.max <= LARGEST_COUNT else said._replace(max=None)
+
+
+def players(protocol: str, host: str, port: int, timeout: float) -> int:
+    """How many players are on the game; see `crowd`."""
+    return crowd(protocol, host, port, timeout).online
+
+
+def _cleaned(names: Iterable[str]) -> tuple[str, ...]:
+    """The names without what no name needs, such as control characters, and those that change a line's direction."""
+    clean = ("".join(each for each in name if unicodedata.category(each)[0] != "C").strip() for name in names)
+    return tuple(name[:LONGEST_NAME] for name in islice(filter(None, clean), MOST_NAMES))
 
 
 def _left(deadline: float) -> float:
@@ -70,7 +101,7 @@ def _left(deadline: float) -> float:
 # https://minecraft.wiki/w/Java_Edition_protocol/Server_List_Ping
 
 
-def _minecraft(host: str, port: int, deadline: float) -> int:
+def _minecraft(host: str, port: int, deadline: float) -> Crowd:
     with socket.create_connection((host, port), timeout=_left(deadline)) as connection:
         name = host.encode()
         # Version -1: a client that only asks. 1: the next packet asks for the status.
@@ -89,7 +120,7 @@ def _minecraft(host: str, port: int, deadline: float) -> int:
         length = _varint(read)
         if length > LARGEST_ANSWER:
             raise Unknown("its answer is too long")
-        return _minecraft_count(read(length))
+        return _minecraft_crowd(read(length))
 
 
 def _varint(read: Callable[[int], bytes]) -> int:
@@ -103,8 +134,8 @@ def _varint(read: Callable[[int], bytes]) -> int:
     raise Unknown("its answer begins with no length")
 
 
-def _minecraft_count(packet: bytes) -> int:
-    """The count in a status packet: 0, the length of the text, and the text, which is JSON."""
+def _minecraft_crowd(packet: bytes) -> Crowd:
+    """The players in a status packet: 0, the length of the text, and the text, which is JSON."""
     position = 0
 
     def read(length: int) -> bytes:
@@ -125,9 +156,18 @@ def _minecraft_count(packet: bytes) -> int:
         raise Unknown("its answer is not JSON") from error
     counts = status.get("players") if isinstance(status, dict) else None
     count = counts.get("online") if isinstance(counts, dict) else None
-    if type(count) is not int:
+    if not isinstance(counts, dict) or type(count) is not int:
         raise Unknown("its answer has no number of players")
-    return count
+    most = counts.get("max")
+    return Crowd(count, most if type(most) is int else None, _sample(count, counts.get("sample")))
+
+
+def _sample(count: int, sample: object) -> tuple[str, ...] | None:
+    """The names in a status. The game names some of its players; a server may be set to name none."""
+    if not isinstance(sample, list) or not sample:
+        return None if count else ()
+    named = (entry.get("name") for entry in sample if isinstance(entry, dict))
+    return _cleaned(name for name in named if isinstance(name, str))
 
 
 def _depth(text: bytes) -> int:
@@ -153,7 +193,7 @@ _ASK_INFO, _INFO = b"\xff\xff\xff\xffgie3", b"\xff\xff\xff\xffinf3"
 _TOKEN_REQUEST_BYTES = 520
 
 
-def _teeworlds(host: str, port: int, deadline: float) -> int:
+def _teeworlds(host: str, port: int, deadline: float) -> Crowd:
     """Ask for a token and then, with it, for the server's info.
 
     A datagram from another address never arrives, because the socket is connected. One with a forged address lacks
@@ -178,7 +218,7 @@ def _teeworlds(host: str, port: int, deadline: float) -> int:
             lambda got: got[9:] if got.startswith(start) and got[9:].startswith(_INFO + _packed(number)) else None,
             deadline,
         )
-    return _teeworlds_count(info[len(_INFO + _packed(number)) :])
+    return _teeworlds_crowd(info[len(_INFO + _packed(number)) :])
 
 
 def _answer(
@@ -203,9 +243,9 @@ def _answer(
         _left(deadline)
 
 
-def _teeworlds_count(info: bytes) -> int:
-    """The count in a server's info: version, name, host name, map and game type; flags, skill level, players,
-    places, clients and places for clients. A client that is no player watches, or is joining."""
+def _teeworlds_crowd(info: bytes) -> Crowd:
+    """The clients in a server's info: version, name, host name, map and game type; flags, skill level, players,
+    places, clients and places for clients; the clients. A client that is no player watches, or is joining."""
     *texts, numbers = info.split(b"\0", 5)
     if len(texts) < 5:
         raise Unknown("its answer is too short")
@@ -213,7 +253,21 @@ def _teeworlds_count(info: bytes) -> int:
     for _ in range(6):
         count, numbers = _unpacked(numbers)
         counts.append(count)
-    return counts[4]
+    return Crowd(counts[4], counts[5], _clients(counts[4], numbers))
+
+
+def _clients(count: int, data: bytes) -> tuple[str, ...] | None:
+    """The names of the clients: each has name and clan, country, score, and whether it watches."""
+    names = []
+    try:
+        for _ in range(min(count, MOST_NAMES)):
+            name, _clan, data = data.split(b"\0", 2)
+            names.append(name.decode(errors="replace"))
+            for _ in range(3):
+                _number, data = _unpacked(data)
+    except (ValueError, Unknown):
+        return None
+    return _cleaned(names)
 
 
 def _packed(number: int) -> bytes:
@@ -236,10 +290,10 @@ def _unpacked(data: bytes) -> tuple[int, bytes]:
 
 
 class Protocol(NamedTuple):
-    """A protocol: TCP or UDP, and what counts the players at an address and port until a deadline (monotonic)."""
+    """A protocol: TCP or UDP, and what asks the game at an address and port until a deadline (monotonic)."""
 
     transport: str
-    ask: Callable[[str, int, float], int]
+    ask: Callable[[str, int, float], Crowd]
 
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(

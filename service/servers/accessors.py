@@ -24,12 +24,12 @@ def condition(object_: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def game_container(pod: Object) -> Mapping[str, Any]:
     """The game's container in the pod's spec; {} if there is none."""
-    return _named(pod.get("spec", {}).get("containers") or [])
+    return named_game(pod.get("spec", {}).get("containers") or [])
 
 
 def game_status(pod: Object) -> Object | None:
     """The status of the game's container; None before the kubelet has reported one."""
-    return dict(_named(pod.get("status", {}).get("containerStatuses") or [])) or None
+    return dict(named_game(pod.get("status", {}).get("containerStatuses") or [])) or None
 
 
 def termination(pod: Object) -> Mapping[str, Any] | None:
@@ -125,5 +125,6 @@ def readable_size(text: str) -> str:
     return f"{parts[1]} {parts[2]}B" if parts else text
 
 
-def _named(containers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def named_game(containers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The one of the game among containers; {} if there is none."""
     return next((container for container in containers if container.get("name") == CONTAINER), {})

@@ -48,6 +48,8 @@ def test_a_server_from_creation_to_deletion(client: Client, world: World) -> Non
         "notes": [],
         "idle_stop_minutes": None,
         "backup_keep": None,
+        "players": None,
+        "usage": None,
         "idle": None,
         "host": "203.0.113.7",
         "ports": {

@@ -307,6 +307,8 @@ def test_a_deleted_server_is_visible_until_its_game_has_ended(client: Client, wo
         "notes": [],
         "idle_stop_minutes": None,
         "backup_keep": None,
+        "players": None,
+        "usage": None,
         "idle": None,
         "host": None,
         "ports": {},

@@ -28,6 +28,7 @@ from service.files.accounts import Account
 from service.kube.types import Object
 from service.operations.interfaces import Listener
 from service.records.secret import Change, Records
+from service.servers.consumption import Consumption
 from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, SCHEDULES
 from service.servers.objects import Objects, RconPassword, ServerObjects
 from service.servers.restored import taken_up
@@ -79,6 +80,8 @@ class World:
         self.grows = True
         # What the agents say about the disks, by server.
         self.usage: dict[int, Usage] = {}
+        # What the games use, by server.
+        self.consumption: dict[int, Consumption] = {}
         self.node_port, self.last_node_port = 31000, 32767
         # Who has subscribed; a test that changes something calls `tell`.
         self.listeners: list[Listener] = []
@@ -368,6 +371,9 @@ class FakeCluster:
         self.world.check()
         bound = (objects.claim or {}).get("status", {}).get("phase") == "Bound"
         return "203.0.113.7" if bound else None
+
+    def consumption(self, objects: Objects) -> Consumption | None:
+        return self.world.consumption.get(objects.id) if objects.pod else None
 
     def pod_log_tail(self, id: int, lines: int, previous: bool) -> str:
         self.world.check()

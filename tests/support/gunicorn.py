@@ -38,20 +38,31 @@ class Served:
     log: Path
 
     @classmethod
-    def start(cls, folder: Path, variables: Mapping[str, str], app: str = "service.wsgi:app") -> Self:
-        """Start gunicorn with only these environment variables, and write its log to the folder."""
+    def start(
+        cls,
+        folder: Path,
+        variables: Mapping[str, str],
+        app: str = "service.wsgi:app",
+        *,
+        within: tuple[str, ...] = (),
+        host: str = "127.0.0.1",
+    ) -> Self:
+        """Start gunicorn with only these environment variables, and write its log to the folder.
+
+        With `within`, a command that runs it, such as one that enters another network, it is reached at `host`.
+        """
         port, metrics = free_ports(2)
         log = folder / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--config", "service/serving/gunicorn.conf.py", app],
+                [*within, sys.executable, "-m", "gunicorn", "--config", "service/serving/gunicorn.conf.py", app],
                 cwd=ROOT,
                 env={"PATH": os.environ["PATH"], "PORT": str(port), "METRICS_PORT": str(metrics), **variables},
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
-        return cls(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics}/metrics", log)
+        return cls(process, f"http://{host}:{port}", f"http://{host}:{metrics}/metrics", log)
 
     @property
     def port(self) -> int:

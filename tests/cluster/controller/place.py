@@ -125,6 +125,7 @@ def place_of(
     name: str = "",
     secrets: tuple[str, ...] = (),
     on_node: bool = True,
+    api_on_node: bool = False,
     values: Mapping[str, Any] = MappingProxyType({}),
     **settings: str,
 ) -> Iterator[Place]:
@@ -136,6 +137,7 @@ def place_of(
         name: The namespace; "" for any name.
         secrets: Secrets to create without data.
         on_node: Whether its controllers are in the network of a node: the games' addresses lead nowhere else.
+        api_on_node: Whether its API is there too.
         values: The operator's values for all servers, besides the games' images.
         settings: Variables in the environment of its API and its controllers.
     """
@@ -159,12 +161,13 @@ def place_of(
             "DRAIN_SECONDS": "1",
             **settings,
         }
-        api = Served.start(folder, environment)
+        number, process = next(iter(nodes.running().items()))
+        node_network = ("nsenter", f"--net=/proc/{process}/ns/net", "--")
+        where: dict[str, Any] = {"within": node_network, "host": nodes.Node(number).address} if api_on_node else {}
+        api = Served.start(folder, environment, **where)
         try:
             api.until_alive()
-            network = f"--net=/proc/{next(iter(nodes.running().values()))}/ns/net"
-            within = ("nsenter", network, "--") if on_node else ()
-            yield Place(cluster, name, environment, folder, api, within)
+            yield Place(cluster, name, environment, folder, api, node_network if on_node else ())
         finally:
             api.kill()
     finally:

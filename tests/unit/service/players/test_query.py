@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.players import query
-from service.players.query import Unknown, players
+from service.players.query import Crowd, Unknown, crowd, players
 
 HERE = "127.0.0.1"
 
@@ -157,9 +157,9 @@ def test_a_closed_port_is_unknown(protocol: str) -> None:
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_count_or_unknown(data: bytes) -> None:
     """Neither parser raises anything else."""
-    for parse in (query._minecraft_count, query._teeworlds_count):
+    for parse in (query._minecraft_crowd, query._teeworlds_crowd):
         with suppress(Unknown):
-            assert isinstance(parse(data), int)
+            assert isinstance(parse(data).online, int)
 
 
 # -- Teeworlds ----------------------------------------------------------------------------------------------
@@ -307,3 +307,66 @@ def test_what_teeworlds_cannot_mean_is_unknown(clients: bytes, why: str) -> None
 def test_a_number_survives_its_packing(number: int) -> None:
     """In Teeworlds' form."""
     assert query._unpacked(query._packed(number) + b"rest") == (number, b"rest")
+
+
+# -- who plays ----------------------------------------------------------------------------------------------
+
+
+def said_by_minecraft(counts: object) -> Crowd:
+    with minecraft(status(json.dumps({"players": counts}))) as (port, _):
+        return crowd("minecraft", HERE, port, 2)
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"online": 0, "max": 20}, Crowd(0, 20, ())),
+        ({"online": 0, "max": 20, "sample": []}, Crowd(0, 20, ())),
+        (
+            {"online": 2, "max": 20, "sample": [{"name": "Alex", "id": "1"}, {"name": "Sté"}]},
+            Crowd(2, 20, ("Alex", "Sté")),
+        ),
+        # A server that hides its players.
+        ({"online": 2, "max": 20}, Crowd(2, 20, None)),
+        ({"online": 2, "max": 20, "sample": "Alex"}, Crowd(2, 20, None)),
+        ({"online": 1, "max": -1}, Crowd(1, None, None)),
+        ({"online": 0, "max": "20"}, Crowd(0, None, ())),
+        ({"online": 0, "max": 10**30}, Crowd(0, None, ())),
+        ({"online": 3, "sample": [7, {"name": 7}, {"name": "a"}]}, Crowd(3, None, ("a",))),
+    ],
+)
+def test_minecraft_says_who_plays(counts: object, expected: Crowd) -> None:
+    """As far as its answer can be understood; what cannot is unknown."""
+    assert said_by_minecraft(counts) == expected
+
+
+def test_hostile_names_are_cleaned() -> None:
+    """No terminal escape, no change of direction, no half of a character, and not too much of anything."""
+    names = ["\x1b[2Jevil\r\n", "\u202egnp.exe", "\ud800half", "\0", " \u200b ", "x" * 1000]
+    said = said_by_minecraft({"online": 6, "max": 6, "sample": [{"name": name} for name in names]})
+    assert said.names == ("[2Jevil", "gnp.exe", "half", "x" * query.LONGEST_NAME)
+    many = said_by_minecraft({"online": 500, "sample": [{"name": f"n{number}"} for number in range(500)]})
+    assert many.names is not None
+    assert len(many.names) == query.MOST_NAMES
+
+
+CLIENT = b"tee\0clan\0\x01\x05\0"
+
+
+@pytest.mark.parametrize(
+    ("clients", "expected"),
+    [
+        (b"\0\x10", Crowd(0, 16, ())),
+        (
+            b"\x02\x10" + CLIENT + b"\x1bzo\xc3\xab\xff\0\0\x41\x80\x01\x01",
+            Crowd(2, 16, ("tee", "zoë\N{REPLACEMENT CHARACTER}")),
+        ),
+        (b"\x02\x10" + CLIENT, Crowd(2, 16, None)),
+        (b"\x01\x10tee\0clan", Crowd(1, 16, None)),
+        (b"\x01\x41" + CLIENT, Crowd(1, None, ("tee",))),
+    ],
+)
+def test_teeworlds_says_who_plays(clients: bytes, expected: Crowd) -> None:
+    """A list that is cut names nobody."""
+    with teeworlds(genuine(clients)) as (port, _):
+        assert crowd("teeworlds", HERE, port, 2) == expected

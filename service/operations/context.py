@@ -8,6 +8,7 @@ from typing import Any
 
 from service.backups.records import KIND as BACKUPS
 from service.backups.records import BackupStore, BackupWatch
+from service.console.turns import Turns
 from service.events.reader import EventReader
 from service.games.catalogue import Game
 from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
@@ -22,7 +23,7 @@ class Context:
     `games` are the games by name. `operator_values` are the chart values from the operator's file. `records(kind)` is
     the store of that kind of record, and `operations` are those that take longer than a call. `events` is the log of
     events; None without records. `webhooks` is None if there is nowhere to keep them. `backups` are the records of
-    backups, and `backup_watch` the same in memory, None without records.
+    backups, and `backup_watch` the same in memory, None without records. `turns` are those of commands for the games.
     """
 
     settings: Settings
@@ -36,6 +37,7 @@ class Context:
     events: EventReader | None
     webhooks: Webhooks | None
     backup_watch: BackupWatch | None = None
+    turns: Turns = field(default_factory=Turns)
     operations: OperationStore = field(init=False)
 
     def __post_init__(self) -> None:

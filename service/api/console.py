@@ -20,8 +20,6 @@ blueprint = Blueprint("console", __name__, url_prefix="/api/v1/server", descript
 
 _QUICK_SECONDS = 0.1
 """How long a call holds its thread. Games answer within a tick, or else the call waits without a thread."""
-_SPARE_SECONDS = 5.0
-"""How much longer than the command a call waits: Kubernetes is read before."""
 
 
 @blueprint.route("/<id:id>/command", methods=["POST"])
@@ -49,10 +47,7 @@ def send_command(body: dict[str, Any], id: int) -> Any:
     wait([sent], _QUICK_SECONDS)
 
     def answer() -> Any:
-        try:
-            output = sent.result(console.SECONDS)
-        except TimeoutError as error:
-            raise errors.GameDoesNotAnswer() from error
+        output = console.output_of(sent)
         return jsonify({"success": True, "output": output.text, "truncated": output.truncated})
 
-    return answer() if sent.done() else parked(sent.done, answer, console.SECONDS + _SPARE_SECONDS)
+    return answer() if sent.done() else parked(sent.done, answer, console.LONGEST_SECONDS)

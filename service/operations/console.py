@@ -24,6 +24,8 @@ from service.tokens import Token
 
 SECONDS = 10.0
 """How long a command may take, with the time that it waits for its turn."""
+LONGEST_SECONDS = SECONDS + 15
+"""How long to wait for the answer at most: Kubernetes is read before the command is sent."""
 LONGEST_OUTPUT = 64 * 1024
 """Bytes of UTF-8."""
 
@@ -61,6 +63,14 @@ def send(context: Context, caller: Token, target: Target, command: str) -> Futur
     deadline = time.monotonic() + SECONDS
     _check(context, caller, target.objects)
     return context.turns.take((target.id, target.uid), lambda: _sent(context, caller, target, command, deadline))
+
+
+def output_of(sent: Future[Output]) -> Output:
+    """Wait for the output of a command that was sent; raises what `send` says."""
+    try:
+        return sent.result(LONGEST_SECONDS)
+    except TimeoutError as error:
+        raise GameDoesNotAnswer() from error
 
 
 def opened(context: Context, objects: Objects, console: Console) -> Open:

@@ -14,8 +14,9 @@ from werkzeug.test import TestResponse
 from service.operations import console
 from tests.api.conftest import SIZES, Client
 from tests.docs.snippets import block
-from tests.support.fakes import TIME, World
-from tests.support.rcon_game import HERE, RconGame, rcon_game
+from tests.support.fakes import World
+from tests.support.held_world import console_at
+from tests.support.rcon_game import RconGame, rcon_game
 
 PATH = "/api/v1/server/1/command"
 
@@ -30,19 +31,8 @@ def game() -> Iterator[RconGame]:
 def server(client: Client, world: World, game: RconGame) -> Client:
     """A client, and a Minecraft server whose RCON is `game`."""
     assert client.post("/api/v1/server/1/", SIZES).status_code == 201
-    runs_at(world, game.port)
+    console_at(world, 1, game.port)
     return client
-
-
-def runs_at(world: World, port: int, id: int = 1, **state: Any) -> None:
-    """The server's game runs, or has another state, and its RCON is at a port of this machine."""
-    world.run(id)
-    pod = world.pods[id]
-    pod["metadata"]["uid"] = "pod-1"
-    pod["spec"]["containers"][0]["ports"] = [{"name": "rcon", "containerPort": port, "protocol": "TCP"}]
-    running = {"running": {"startedAt": TIME}}
-    status = {"name": "game", "containerID": "containerd://1", "state": state or running}
-    pod["status"] |= {"podIP": HERE, "containerStatuses": [status]}
 
 
 def say(client: Client, command: Any = "say hi", **more: Any) -> TestResponse:
@@ -78,7 +68,7 @@ def test_a_long_answer_is_cut_and_says_so(server: Client, game: RconGame) -> Non
 def test_a_command_is_answered_as_written(client: Client, world: World, game: RconGame) -> None:
     """The API takes the call in docs/api.md, and answers as it shows."""
     assert client.post("/api/v1/server/4711/", SIZES).status_code == 201
-    runs_at(world, game.port, 4711)
+    console_at(world, 4711, game.port)
     game.password, game.answers["say hi"] = "password-4711", ""
     method, path, body = block("docs/api.md", "POST /api/v1/server/4711/command").split(maxsplit=2)
     expected = json.loads(block("docs/api.md", '{"success": true, "output"'))
@@ -115,7 +105,7 @@ def test_ten_at_once_and_then_others_wait(server: Client, game: RconGame, monkey
 
 def test_a_game_that_does_not_run_takes_no_command(server: Client, world: World, game: RconGame) -> None:
     """Neither does one that has crashed or is stopped."""
-    runs_at(world, game.port, terminated={"exitCode": 1})
+    console_at(world, 1, game.port, terminated={"exitCode": 1})
     assert problem(say(server)) == (409, "server-not-running")
     del world.pods[1]
     assert problem(say(server)) == (409, "server-not-running")
@@ -127,7 +117,7 @@ def test_a_game_that_does_not_run_takes_no_command(server: Client, world: World,
 def test_a_game_that_is_not_ready_yet_does_not_run(server: Client, world: World) -> None:
     """Nobody listens at its RCON. If it is ready all the same, its console is broken."""
     with rcon_game() as ended:
-        runs_at(world, ended.port)
+        console_at(world, 1, ended.port)
     assert problem(say(server)) == (502, "console-failed")
     world.pods[1]["status"]["conditions"][0]["status"] = "False"
     assert problem(say(server)) == (409, "server-not-running")
@@ -156,11 +146,11 @@ def test_the_password_must_be_right(server: Client, game: RconGame) -> None:
 def test_a_game_without_a_way_in_says_so(client: Client, world: World, game: RconGame) -> None:
     """By its folder, or because RCON is turned off for this server."""
     assert client.post("/api/v1/server/1/", {**SIZES, "game": "luanti"}).status_code == 201
-    runs_at(world, game.port)
+    console_at(world, 1, game.port)
     assert problem(say(client)) == (501, "no-console")
     assert client.delete("/api/v1/server/1/?disk=erase").status_code == 200
     assert client.post("/api/v1/server/1/", SIZES).status_code == 201
-    runs_at(world, game.port)
+    console_at(world, 1, game.port)
     world.pods[1]["spec"]["containers"][0]["ports"] = []
     assert problem(say(client)) == (501, "no-console")
 

@@ -10,6 +10,7 @@ from flask_smorest import Api  # type: ignore[import-untyped]
 from service import __version__
 from service.api import (
     backups,
+    console,
     disks,
     document,
     events,
@@ -85,7 +86,7 @@ def _register_routes(app: Flask, context: Context) -> None:
     api.spec.components.schema("ProblemAnswer", schema=ProblemAnswer)
     # The ports share the blueprint of the servers.
     modules = (
-        *(health, servers, ports, files, disks, games),
+        *(health, servers, ports, console, files, disks, games),
         *(operations, events, schedules, backups, recovery, webhooks_api, tokens_api),
     )
     for blueprint in dict.fromkeys(module.blueprint for module in modules):

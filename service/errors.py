@@ -547,6 +547,42 @@ class NoNodePortLeft(Problem):
     default_retry_after = 60
 
 
+class TooManyCommands(Problem):
+    slug = "too-many-commands"
+    status = 429
+    title = "There are too many commands for this server"
+    explanation = f"A server takes ten commands at once, and one a second after that. {_TRY_AGAIN}"
+    default_retry_after = 1
+
+
+class ServerNotRunning(Problem):
+    slug = "server-not-running"
+    status = 409
+    title = "The game does not run"
+    explanation = "Only a running game takes commands. `state` and `reason` of the server say what it does."
+
+
+class NoConsole(Problem):
+    slug = "no-console"
+    status = 501
+    title = "The game takes no commands"
+    explanation = "This game has no way in for commands, or the operator has turned it off."
+
+
+class ConsoleFailed(Problem):
+    slug = "console-failed"
+    status = 502
+    title = "The game's console does not work"
+    explanation = "The game runs, but its console does not answer as it should. `detail` says what is wrong."
+
+
+class GameDoesNotAnswer(Problem):
+    slug = "game-does-not-answer"
+    status = 504
+    title = "The game does not answer"
+    explanation = "The game did not answer the command in time. Nobody knows whether it has carried it out."
+
+
 class PortNotReady(Problem):
     slug = "port-not-ready"
     status = 503

@@ -8,6 +8,7 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import fields, validate
 
+from service.console.commands import LONGEST_COMMAND, mistake_in
 from service.schedules import times
 from service.schedules.runs import OUTCOMES
 from service.schedules.spec import (
@@ -22,7 +23,14 @@ from service.web.fields import Flag, Schema, Success, Text, WholeNumber, one_of
 
 _NOTHING = {"type": "object", "maxProperties": 0}
 _STEPS = dict.fromkeys(ACTIONS, _NOTHING) | {
-    "wait": {"type": "integer", "minimum": 1, "maximum": LONGEST_TIMEOUT, "description": "Seconds."}
+    "command": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": LONGEST_COMMAND,
+        "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$",
+        "description": "One line for the game's console.",
+    },
+    "wait": {"type": "integer", "minimum": 1, "maximum": LONGEST_TIMEOUT, "description": "Seconds."},
 }
 
 
@@ -44,11 +52,12 @@ class Step(fields.Raw):
         if not isinstance(value, dict) or len(value) != 1:
             raise ma.ValidationError(f"must be an object with one of {', '.join(ACTIONS)}")
         [(action, content)] = value.items()
-        if action == "command":
-            raise ma.ValidationError("cannot be a command: this version has no console")
         if action not in ACTIONS:
             raise ma.ValidationError(f"is unknown; expected one of {', '.join(ACTIONS)}")
-        if action != "wait":
+        if action == "command":
+            if mistake := mistake_in(content) if isinstance(content, str) else "must be a string":
+                raise ma.ValidationError(f"`command` {mistake}")
+        elif action != "wait":
             if content != {}:
                 raise ma.ValidationError(f"`{action}` must be {{}}")
         elif not isinstance(content, int) or isinstance(content, bool) or not 1 <= content <= LONGEST_TIMEOUT:

@@ -43,7 +43,8 @@ def list_schedules(id: int) -> dict[str, Any]:
 def put_schedule(body: dict[str, Any], id: int, name: str) -> tuple[dict[str, Any], int]:
     """Set a schedule
 
-    You need the scope of each step too: `server:power` for `restart`, `start` and `stop`. A running game keeps running.
+    You need the scope of each step too: `server:power` for `restart`, `start` and `stop`, `console:write` for
+    `command`. A running game keeps running.
     """
     note(schedule=name)
     view, created = schedules.put(context(), caller(), target(), name, body)
@@ -104,7 +105,7 @@ def _fields(view: View) -> dict[str, Any]:
         "name": view.name,
         "cron": schedule.cron,
         "timezone": schedule.timezone,
-        "steps": [{step.action: step.seconds if step.action == "wait" else {}} for step in schedule.steps],
+        "steps": [step.value for step in schedule.steps],
         "only_when": schedule.only_when,
         "enabled": schedule.enabled,
         "timeout_s": schedule.timeout_s,

@@ -10,6 +10,7 @@ from flask import current_app
 from marshmallow import fields, validate
 
 from service.backups.records import ID as BACKUP_ID
+from service.console.commands import LONGEST_COMMAND, mistake_in
 from service.operations.operation import ACTIONS, OUTCOMES, WHEN
 from service.operations.operation import STATES as OPERATION_STATES
 from service.servers.idle import KEEPERS
@@ -221,6 +222,29 @@ class RconAnswer(Success):
     host = fields.String(required=True, allow_none=True, metadata={"description": _HOST})
     port = fields.Integer(required=True)
     password = fields.String(required=True)
+
+
+def _check_command(value: str) -> None:
+    if mistake := mistake_in(value):
+        raise ma.ValidationError(mistake)
+
+
+class SendCommand(Schema):
+    command = Text(
+        required=True,
+        validate=_check_command,
+        metadata={
+            "minLength": 1,
+            "maxLength": LONGEST_COMMAND,
+            "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$",
+            "description": f"One line of at most {LONGEST_COMMAND} bytes in UTF-8.",
+        },
+    )
+
+
+class CommandAnswer(Success):
+    output = fields.String(required=True, metadata={"description": "What the game said; at most 64 KiB."})
+    truncated = fields.Boolean(required=True, metadata={"description": "Whether the output is cut."})
 
 
 class DiskUsage(Schema):

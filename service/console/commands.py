@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 KINDS = ("rcon",)
@@ -10,6 +11,17 @@ LONGEST_COMMAND = 1000
 """Bytes of a command. Minecraft takes a packet of at most 1,460 bytes."""
 LONGEST_HOLD = 120
 """Seconds that a game may be given to hold its world still."""
+
+
+def mistake_in(command: str) -> str | None:
+    """What is wrong with a command; None if nothing is."""
+    if not command.strip():
+        return "must not be empty"
+    if any(unicodedata.category(each) in ("Cc", "Cs") for each in command):
+        return "must be one line without control characters"
+    if len(command.encode()) > LONGEST_COMMAND:
+        return f"must have at most {LONGEST_COMMAND} bytes"
+    return None
 
 
 @dataclass(frozen=True)

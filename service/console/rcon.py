@@ -10,7 +10,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 LARGEST_ANSWER = 64 * 1024
@@ -21,6 +21,14 @@ _LOGIN, _LOGIN_ANSWER, _COMMAND, _END = 3, 2, 2, 0
 
 class ConsoleError(Exception):
     """A command did not reach the game, or its answer cannot be understood; the message says why."""
+
+
+class NoAnswer(ConsoleError):
+    """The game did not answer in time. Nobody knows whether it did what it was told."""
+
+
+class _TooLong(ConsoleError):
+    pass
 
 
 class LoginRefused(ConsoleError):
@@ -91,28 +99,59 @@ class RconConsole:
         Raises:
             ConsoleError: There was no answer in time, or it has more than LARGEST_ANSWER bytes.
         """
-        deadline = time.monotonic() + seconds
+        parts: list[bytes] = []
+
+        def is_enough() -> bool:
+            answer = b"".join(parts).decode(errors="replace")
+            return any(text in answer for text in enough)
+
+        self._answer(line, time.monotonic() + seconds, parts, is_enough)
+        return b"".join(parts).decode(errors="replace")
+
+    def ask(self, line: str, seconds: float) -> tuple[str, bool]:
+        """Run a command whose answer may be cut, for somebody who reads it.
+
+        Args:
+            line: The command.
+            seconds: How long the whole answer may take.
+
+        Returns:
+            The answer, and whether it is cut: at LARGEST_ANSWER bytes, or at what had come when the time was over.
+
+        Raises:
+            NoAnswer: Nothing came in time.
+            ConsoleError: The connection broke, or what answers there is no remote console.
+        """
+        parts: list[bytes] = []
+        try:
+            self._answer(line, time.monotonic() + seconds, parts, lambda: False)
+        except (NoAnswer, _TooLong):
+            if not parts:
+                raise
+            return b"".join(parts).decode(errors="replace"), True
+        return b"".join(parts).decode(errors="replace"), False
+
+    def _answer(self, line: str, deadline: float, parts: list[bytes], is_enough: Callable[[], bool]) -> None:
+        """Run a command, and put the texts of its answer into `parts` until it ends, or they are enough."""
         self._budget = LARGEST_ANSWER
         command, end = self._number + 1, self._number + 2
         self._number = end
-        answer, ended = b"", False
         with _as_console_errors():
             self._send(command, _COMMAND, line, deadline)
             while True:
                 packet, _, body = self._receive(deadline)
                 if packet == end:
-                    return answer.decode(errors="replace")
+                    return
                 if packet != command:
                     continue
-                answer += body
-                if any(text in answer.decode(errors="replace") for text in enough):
-                    return answer.decode(errors="replace")
-                if not ended:
+                parts.append(body)
+                if is_enough():
+                    return
+                if len(parts) == 1:
                     # A long answer comes in many packets. The game also answers this packet, whose type it does not
                     # know, and that marks the end. It must not come with the command: Minecraft ends a connection on
                     # which it reads two packets at once.
                     self._send(end, _END, "", deadline)
-                    ended = True
 
     def _send(self, packet: int, kind: int, body: str, deadline: float) -> None:
         data = struct.pack("<ii", packet, kind) + body.encode() + b"\0\0"
@@ -131,7 +170,7 @@ class RconConsole:
     def _exactly(self, length: int, deadline: float) -> bytes:
         self._budget -= length
         if self._budget < 0:
-            raise ConsoleError("its answer is too long")
+            raise _TooLong("its answer is too long")
         data = bytearray()
         while len(data) < length:
             self._connection.settimeout(_left(deadline))
@@ -153,7 +192,7 @@ def _as_console_errors() -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        raise ConsoleError("it did not answer in time") from error
+        raise NoAnswer("it did not answer in time") from error
     except OSError as error:
         raise ConsoleError(f"its remote console cannot be reached: {error.strerror or type(error).__name__}") from error
 

@@ -28,12 +28,13 @@ from service.errors import (
     SchedulePaused,
     ServerNotFound,
     TooManyBackups,
+    TooManyCommands,
     TooManyOperations,
 )
 from service.events.event import Event, event_id
 from service.kube.times import stamp
 from service.kube.types import Object
-from service.operations import backups, power
+from service.operations import backups, console, power
 from service.operations.context import Context
 from service.operations.schedules import Standing, runs_of, schedules_of
 from service.operations.visibility import Target, require_server
@@ -416,8 +417,8 @@ class Schedules:
         try:
             with term.step():
                 self._act(run)
-        except (OperationInProgress, TooManyOperations) as problem:
-            # Neither has done anything.
+        except (OperationInProgress, TooManyOperations, TooManyCommands) as problem:
+            # None has done anything.
             run.hindrance = problem.detail
             run.resume = self._clock() + _pause(problem)
         except TooManyBackups as problem:
@@ -445,6 +446,7 @@ class Schedules:
     def _act(self, run: _Active) -> None:
         """Do a step with the rights that the run has now, by the same verb as the API."""
         action, outcome, token = run.step.action, "ok", run.schedule.by.token
+        fields = {"command": run.step.text} if run.step.text and self._context.settings.audit_commands else {}
         try:
             caller = self._standing().token_of(run.schedule, run.customer, run.id)
             target = require_server(self._context, caller, run.id, Subject.SERVER)
@@ -455,6 +457,8 @@ class Schedules:
                 run.backup = self._back_up(caller, target, run)
             elif action == "start":
                 power.start(self._context, caller, target)
+            elif action == "command":
+                console.output_of(console.send(self._context, caller, target, run.step.text))
             elif action == "stop":
                 power.stop(self._context, target)
             else:
@@ -463,7 +467,9 @@ class Schedules:
             outcome = problem.slug
             raise
         finally:
-            logs.audit(token=token, action=f"{action}_server", server=run.id, outcome=outcome, schedule=run.name)
+            logs.audit(
+                token=token, action=f"{action}_server", server=run.id, outcome=outcome, schedule=run.name, **fields
+            )
 
     def _back_up(self, caller: Token, target: Target, run: _Active) -> str:
         """Accept the backup of this step; returns the id of its operation, which is the same for each try."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from service.backups.records import KIND as BACKUPS
 from service.backups.records import BackupStore, BackupWatch
+from service.console.turns import Turns
 from service.events.reader import EventReader
 from service.games.catalogue import Game
 from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
@@ -25,7 +26,7 @@ class Context:
     the store of that kind of record, and `operations` are those that take longer than a call. `events` is the log of
     events; None without records. `webhooks` is None if there is nowhere to keep them. `backups` are the records of
     backups, and `backup_watch` the same in memory, None without records. `counts` asks games for their players, and
-    `players` is who plays, as last known.
+    `players` is who plays, as last known. `turns` are those of commands for the games.
     """
 
     settings: Settings
@@ -39,6 +40,7 @@ class Context:
     events: EventReader | None
     webhooks: Webhooks | None
     backup_watch: BackupWatch | None = None
+    turns: Turns = field(default_factory=Turns)
     operations: OperationStore = field(init=False)
     counts: PlayerCounts = field(init=False)
     players: LastPlayers = field(init=False)

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from service.console.commands import Command, Console, Save
-from service.console.rcon import ConsoleError, RconConsole, connected
+from service.console.rcon import ConsoleError, RconConsole
 from service.errors import ClusterUnavailable, OperationInProgress, Problem, ServerNotFound
+from service.operations.console import Open, opened
 from service.operations.context import Context
-from service.servers.accessors import game_container
 from service.servers.names import SAVE_OWED
 from service.servers.objects import Objects
 from service.servers.saveowed import SaveDebt, debt_of_text, running_game, save_debt
@@ -36,7 +36,6 @@ BUSY_SHARE = 0.25
 LASTS_SECONDS = 60.0
 """How long the copy of a disk may take, unless the caller says so."""
 
-_Open = Callable[[float], AbstractContextManager[RconConsole]]
 Consistency = Literal["game-saved", "crash-like"]
 
 
@@ -54,7 +53,7 @@ class Held:
     why: str | None = None
 
 
-_told: dict[str, tuple[_Open, Save]] = {}
+_told: dict[str, tuple[Open, Save]] = {}
 """The consoles of the games that this process has told to hold still, by the operation, until it lets them go."""
 
 
@@ -197,7 +196,7 @@ def _save_of(context: Context, objects: Objects) -> tuple[Console, Save] | None:
     return game.console, game.save
 
 
-def _prepared(context: Context, objects: Objects, operation: str, lasts: float) -> tuple[Save, SaveDebt, _Open]:
+def _prepared(context: Context, objects: Objects, operation: str, lasts: float) -> tuple[Save, SaveDebt, Open]:
     """What holding still takes: the commands, what will be owed, and the console. Raises _NotHeld."""
     if (found := _save_of(context, objects)) is None:
         raise _NotHeld("This game has no command that makes it hold still.")
@@ -207,23 +206,9 @@ def _prepared(context: Context, objects: Objects, operation: str, lasts: float) 
     console, save = found
     until = datetime.now(UTC) + timedelta(seconds=save.seconds + lasts)
     try:
-        return save, SaveDebt(operation, *running, until), _console(context, objects, console)
+        return save, SaveDebt(operation, *running, until), opened(context, objects, console)
     except ConsoleError as error:
         raise _NotHeld(f"The game could not be told to save: {error}.") from error
-
-
-def _console(context: Context, objects: Objects, console: Console) -> _Open:
-    """What opens the console of the pod; raises ConsoleError."""
-    pod = objects.pod or {}
-    ports = game_container(pod).get("ports") or []
-    port = next((each["containerPort"] for each in ports if each.get("name") == console.port), None)
-    if port is None:
-        raise ConsoleError("its remote console is turned off")
-    if not (address := pod.get("status", {}).get("podIP")):
-        raise ConsoleError("it has no address")
-    if (password := context.cluster.rcon_password(objects.id)) is None:
-        raise ConsoleError("its remote console has no password")
-    return lambda seconds: connected(address, port, password.text, seconds)
 
 
 def _say(game: RconConsole, command: Command, seconds: float) -> None:
@@ -242,10 +227,10 @@ def _say_all(game: RconConsole, commands: Sequence[Command], deadline: float) ->
 def _release(context: Context, objects: Objects) -> None:
     """Release the game; raises ConsoleError."""
     console, save = _known_save(context, objects)
-    _send_release(_console(context, objects, console), save)
+    _send_release(opened(context, objects, console), save)
 
 
-def _let_go_at_once(console: _Open, save: Save) -> None:
+def _let_go_at_once(console: Open, save: Save) -> None:
     """Release a game without Kubernetes, which may be away for long. It stays owed: nobody can write that it is not."""
     try:
         _send_release(console, save)
@@ -253,7 +238,7 @@ def _let_go_at_once(console: _Open, save: Save) -> None:
         log.warning("the game could not be let go while Kubernetes is away: %s", error)
 
 
-def _send_release(console: _Open, save: Save) -> None:
+def _send_release(console: Open, save: Save) -> None:
     deadline = time.monotonic() + RELEASE_SECONDS
     with console(RELEASE_SECONDS) as game:
         _say_all(game, save.release, deadline)
@@ -264,7 +249,7 @@ def _lasted(context: Context, objects: Objects) -> bool:
     try:
         console, save = _known_save(context, objects)
         if save.check is not None:
-            with _console(context, objects, console)(CHECK_SECONDS) as game:
+            with opened(context, objects, console)(CHECK_SECONDS) as game:
                 _say(game, save.check, CHECK_SECONDS)
     except ConsoleError as error:
         log.info("whether the game held still is not known: %s", error)

@@ -129,9 +129,7 @@ def put(context: Context, caller: Token, target: Target, name: str, request: Map
     wanted = Schedule(
         cron=request["cron"],
         timezone=request["timezone"],
-        steps=tuple(
-            Step(action, value if action == "wait" else 0) for s in request["steps"] for action, value in s.items()
-        ),
+        steps=tuple(Step.of(step) for step in request["steps"]),
         only_when=request["only_when"],
         enabled=request["enabled"],
         timeout_s=request["timeout_s"],

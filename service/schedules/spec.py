@@ -19,6 +19,7 @@ SHORTEST_TIMEOUT, DEFAULT_TIMEOUT, LONGEST_TIMEOUT = 60, 3600, 21600
 ONLY_WHEN = ("running", "stopped", "empty")
 ACTIONS = {
     "backup": "backup:create",
+    "command": "console:write",
     "restart": "server:power",
     "start": "server:power",
     "stop": "server:power",
@@ -29,10 +30,26 @@ ACTIONS = {
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a schedule: one of ACTIONS; `seconds` is for `wait`."""
+    """One step of a schedule: one of ACTIONS; `seconds` is for `wait`, `text` for `command`."""
 
     action: str
     seconds: int = 0
+    text: str = ""
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Step:
+        """The step in an object with one key; raises ValueError if it is unknown."""
+        [(action, content)] = value.items()
+        if action not in ACTIONS:
+            raise ValueError("unknown step")
+        if action == "command":
+            return cls(action, text=str(content))
+        return cls(action, int(content) if action == "wait" else 0)
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """The same as an object with one key."""
+        return {self.action: {"wait": self.seconds, "command": self.text}.get(self.action, {})}
 
 
 @dataclass(frozen=True)
@@ -97,7 +114,7 @@ def values_of(schedule: Schedule) -> dict[str, Any]:
     return {
         "cron": schedule.cron,
         "timezone": schedule.timezone,
-        "steps": [{step.action: step.seconds if step.action == "wait" else {}} for step in schedule.steps],
+        "steps": [step.value for step in schedule.steps],
         "onlyWhen": schedule.only_when or "",
         "enabled": schedule.enabled,
         "timeoutSeconds": schedule.timeout_s,
@@ -146,7 +163,7 @@ def next_due(text: str | None, id: int, now: datetime) -> datetime | None:
 
 
 def _schedule(value: Mapping[str, Any]) -> Schedule:
-    steps = tuple(_step(step) for step in value["steps"])
+    steps = tuple(Step.of(step) for step in value["steps"])
     by = value["by"]
     only_when = value.get("onlyWhen") or None
     if only_when not in (None, *ONLY_WHEN):
@@ -170,13 +187,6 @@ def _schedule(value: Mapping[str, Any]) -> Schedule:
             servers=None if servers is None else frozenset(map(int, servers)),
         ),
     )
-
-
-def _step(value: Mapping[str, Any]) -> Step:
-    [(action, content)] = value.items()
-    if action not in ACTIONS:
-        raise ValueError("unknown step")
-    return Step(action, int(content) if action == "wait" else 0)
 
 
 def _time(text: str) -> datetime:

@@ -87,6 +87,9 @@ BACKUP_CALLS = {
 }
 """The calls about backups; test_backups.py tests them."""
 
+CONSOLE_CALLS = {"POST /api/v1/server/1/command": "console:write"}
+"""The calls about a game's console; test_console.py tests them."""
+
 WEBHOOK_CALLS = {
     "GET /api/v1/webhook": "webhook",
     "GET /api/v1/webhook/<webhook:name>": "webhook",
@@ -104,6 +107,7 @@ BODIES = {
     "PATCH /api/v1/server/1/": {},
     "PATCH /api/v1/server/1/suspend": {"reason": "The invoice is overdue."},
     "POST /api/v1/server/1/backup/": {},
+    "POST /api/v1/server/1/command": {"command": "list"},
     f"PATCH /api/v1/server/1/backup/b-{'0' * 20}": {"name": "mine"},
     "POST /api/v1/server/1/restore": {"backup": f"b-{'0' * 20}"},
     "POST /api/v1/server/1/undo-restore": {},
@@ -145,7 +149,14 @@ def test_the_table_of_calls_is_complete(client: Client) -> None:
         for method in route.methods
     }
     assert declared == (
-        CALLS | BACKUP_CALLS | OPERATION_CALLS | SCHEDULE_CALLS | TOKEN_CALLS | RECOVERY_CALLS | WEBHOOK_CALLS
+        CALLS
+        | BACKUP_CALLS
+        | CONSOLE_CALLS
+        | OPERATION_CALLS
+        | SCHEDULE_CALLS
+        | TOKEN_CALLS
+        | RECOVERY_CALLS
+        | WEBHOOK_CALLS
     )
 
 
@@ -176,7 +187,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
 @pytest.mark.parametrize(
     "call",
     [
-        *(*CALLS, *BACKUP_CALLS, *TOKEN_CALLS, *OPERATION_CALLS, *WEBHOOK_CALLS),
+        *(*CALLS, *BACKUP_CALLS, *CONSOLE_CALLS, *TOKEN_CALLS, *OPERATION_CALLS, *WEBHOOK_CALLS),
         *("GET /nope", "PUT /api/v1/server/1/", "GET /api/v1/server/0/"),
     ],
 )

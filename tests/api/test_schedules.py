@@ -100,6 +100,13 @@ def test_what_is_kept(client: Client, world: World) -> None:
     assert "sha256" not in json.dumps(world.values[1]["schedules"])
 
 
+def test_a_command_is_kept_as_it_is(client: Client) -> None:
+    """Whatever the line is. It needs the scope of the call that sends a command."""
+    steps = [{"command": "say ${x} {{ y }} '\"\\ 😀"}, {"wait": 60}, {"command": "ä" * 500}]
+    assert put(client, steps=steps).get_json()["steps"] == steps
+    assert client.get(PATH).get_json()["steps"] == steps
+
+
 def test_a_change_keeps_a_running_game(client: Client, world: World) -> None:
     """Schedules are no part of the pod."""
     before = dict(world.values[1])
@@ -120,7 +127,10 @@ def test_a_change_keeps_a_running_game(client: Client, world: World) -> None:
         ({"steps": [{"restart": {}}] * 21}, "steps"),
         ({"steps": [{"restart": {}, "stop": {}}]}, "steps.0"),
         ({"steps": [{"restart": {"now": True}}]}, "steps.0"),
-        ({"steps": [{"stop": {}}, {"command": "say hi"}]}, "steps.1"),
+        ({"steps": [{"stop": {}}, {"command": "say hi\nstop"}]}, "steps.1"),
+        ({"steps": [{"command": ""}]}, "steps.0"),
+        ({"steps": [{"command": "ä" * 501}]}, "steps.0"),
+        ({"steps": [{"command": {}}]}, "steps.0"),
         ({"steps": [{"wait": 0}]}, "steps.0"),
         ({"steps": [{"wait": True}]}, "steps.0"),
         ({"steps": [{"wait": 1.0}]}, "steps.0"),

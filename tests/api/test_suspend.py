@@ -155,6 +155,7 @@ BODIES: dict[str, Any] = {
     "PATCH /api/v1/server/<id:id>/suspend": REASON,
     "PUT /api/v1/server/<id:id>/schedule/<name:name>": {"cron": "H 4 * * *", "steps": [{"stop": {}}]},
     "POST /api/v1/server/<id:id>/backup/": {},
+    "POST /api/v1/server/<id:id>/command": {"command": "list"},
     "PATCH /api/v1/server/<id:id>/backup/<backup:backup>": {"name": "mine"},
     "POST /api/v1/server/<id:id>/restore": {"backup": f"b-{'0' * 20}"},
     "POST /api/v1/server/<id:id>/undo-restore": {},

@@ -285,6 +285,7 @@ API: dict[str, Case] = {
     ),
     "tokens.hashes": one([TOKEN], "Secret/api-tokens", "kind", "Secret", tokens={"existingSecret": ""}),
     "acceptedEulas": one(["minecraft", "other"], D, "env ACCEPTED_EULAS", "minecraft,other"),
+    "console.auditCommands": one(True, D, "env AUDIT_COMMANDS", "true"),
     "idleStop.defaultMinutes": one(30, D, "env IDLE_STOP_DEFAULT", "30"),
     "idleStop.minMinutes": one(5, D, "env IDLE_STOP_MIN", "5"),
     "idleStop.maxMinutes": one(60, D, "env IDLE_STOP_MAX", "60"),

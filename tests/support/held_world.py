@@ -27,6 +27,17 @@ def minecraft() -> Save:
     return cast(Save, load(BUILT_IN)["minecraft"].save)
 
 
+def console_at(world: World, id: int, port: int, **state: Any) -> None:
+    """The server's game runs, or has another state, and its RCON is at a port of this machine."""
+    world.run(id)
+    pod = world.pods[id]
+    pod["metadata"]["uid"] = f"pod-{id}"
+    pod["spec"]["containers"][0]["ports"] = [{"name": "rcon", "containerPort": port, "protocol": "TCP"}]
+    running = {"running": {"startedAt": TIME}}
+    status = {"name": "game", "containerID": f"containerd://{id}", "state": state or running}
+    pod["status"] |= {"podIP": HERE, "containerStatuses": [status]}
+
+
 class HeldWorld:
     """A cluster with one server, 1, whose game listens at a port of this machine."""
 

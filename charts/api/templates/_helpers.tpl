@@ -253,6 +253,8 @@ server-values.yaml: {{ .Values.serverValues | toYaml | quote }}
   value: {{ int ($idle.minMinutes | default 10) | quote }}
 - name: IDLE_STOP_MAX
   value: {{ int ($idle.maxMinutes | default 1440) | quote }}
+- name: AUDIT_COMMANDS
+  value: {{ (.Values.console).auditCommands | default false | quote }}
 - name: EXTERNAL_HOST
   value: {{ .Values.externalHost | quote }}
 - name: DISK_IMAGE

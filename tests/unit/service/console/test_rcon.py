@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service.console.rcon import LARGEST_ANSWER, ConsoleError, LoginRefused, command, connected
+from service.console.rcon import LARGEST_ANSWER, ConsoleError, LoginRefused, NoAnswer, command, connected
 from tests.support.rcon_game import ANSWER, COMMAND, HERE, PASSWORD, packet, rcon_game, stranger
 
 Talk = Callable[[socket.socket], None]
@@ -171,3 +171,18 @@ def test_a_slow_answer_has_its_own_time() -> None:
         game.pause = 0.3
         with pytest.raises(ConsoleError, match="in time"):
             console.run("save-all flush", 0.1)
+
+
+def test_an_answer_for_a_reader_may_be_cut() -> None:
+    """At the bound, or when the time is over; with nothing at all there is no answer."""
+    with rcon_game() as game:
+        game.answers |= {"short": "abc", "long": "x" * 2 * LARGEST_ANSWER, "none": None}
+        for line, expected in (("short", ("abc", False)), ("", ("Unknown or incomplete command: ", False))):
+            with connected(HERE, game.port, PASSWORD, 2) as console:
+                assert console.ask(line, 5) == expected
+        with connected(HERE, game.port, PASSWORD, 2) as console:
+            text, cut = console.ask("long", 5)
+            assert (cut, set(text)) == (True, {"x"})
+            assert LARGEST_ANSWER - 8192 < len(text) <= LARGEST_ANSWER
+        with connected(HERE, game.port, PASSWORD, 2) as console, pytest.raises(NoAnswer):
+            console.ask("none", 0.2)

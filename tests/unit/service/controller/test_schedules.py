@@ -35,7 +35,9 @@ from service.telemetry import logs
 from service.telemetry.metrics import REGISTRY
 from service.tokens import Token
 from tests.support.fakes import NAMESPACE, FakeCluster, FakeReleases, FakeTokens, World
+from tests.support.held_world import console_at
 from tests.support.memory_kube import LabelledKube
+from tests.support.rcon_game import rcon_game
 from tests.support.waiting import until
 
 DUE = datetime(2026, 6, 2, 4, 0, tzinfo=UTC)
@@ -49,6 +51,7 @@ NIGHTLY = Schedule(
     created="2026-06-01T05:00:00.000000Z",
     by=SetBy("shop", datetime(2026, 6, 1, 5, tzinfo=UTC), frozenset({"server:power"})),
 )
+CONSOLE = replace(NIGHTLY.by, scopes=frozenset({"server:power", "console:write"}))
 STEPS = (Step("stop"), Step("wait", 60), Step("start"))
 SHOP = Token("shop", "", frozenset({"read", "operate", "admin"}))
 
@@ -178,6 +181,36 @@ def test_a_run_does_its_steps_in_order(setting: Setting) -> None:
     assert setting.events == []
     setting.work(DUE + timedelta(hours=1))
     assert [kind for kind, _ in setting.world.history] == ["change", "change"]
+
+
+def test_a_command_reaches_the_game(setting: Setting) -> None:
+    """The step ends when the game has answered; if it cannot be sent, the run fails and says why."""
+    commands = replace(NIGHTLY, steps=(Step("command", text="say bye"), Step("stop")), by=CONSOLE)
+    setting.server(1, nightly=commands)
+    with rcon_game() as game:
+        console_at(setting.world, 1, game.port)
+        setting.work(DUE)
+        assert game.said == ["say bye"]
+    assert outcome(setting) == ("succeeded", 2, None)
+    assert setting.world.values[1]["replicas"] == 0
+    setting.world.pods.pop(1, None)
+    setting.now = DUE + timedelta(days=1)
+    setting.work()
+    assert outcome(setting) == ("failed", 1, errors.ServerNotRunning.explanation)
+
+
+def test_a_command_waits_while_there_are_too_many(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is sent once, when the game takes it."""
+    monkeypatch.setattr(setting.context.turns, "_clock", lambda: setting.now.timestamp())
+    commands = tuple(Step("command", text=f"say {number}") for number in range(12))
+    setting.server(1, nightly=replace(NIGHTLY, steps=commands, by=CONSOLE))
+    with rcon_game() as game:
+        console_at(setting.world, 1, game.port)
+        setting.work(DUE)
+        assert game.said == [f"say {number}" for number in range(10)]
+        setting.work(DUE + timedelta(seconds=30))
+        assert game.said == [f"say {number}" for number in range(12)]
+    assert outcome(setting) == ("succeeded", 12, None)
 
 
 def test_a_restart_is_the_one_of_the_api(setting: Setting) -> None:

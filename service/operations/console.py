@@ -1,0 +1,129 @@
+"""Commands for a server's game."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from service.console.commands import Console
+from service.console.plain import plain, shortened
+from service.console.rcon import ConsoleError, NoAnswer, RconConsole, connected
+from service.errors import ConsoleFailed, GameDoesNotAnswer, NoConsole, ServerNotFound, ServerNotRunning
+from service.operations.checks import require_not_suspended
+from service.operations.context import Context
+from service.operations.visibility import Target
+from service.servers.accessors import game_container
+from service.servers.objects import Objects
+from service.servers.saveowed import running_game
+from service.servers.spec import server_uid, spec_of_objects
+from service.servers.state import state_of
+from service.tokens import Token
+
+SECONDS = 10.0
+"""How long a command may take, with the time that it waits for its turn."""
+LONGEST_SECONDS = SECONDS + 15
+"""How long to wait for the answer at most: Kubernetes is read before the command is sent."""
+LONGEST_OUTPUT = 64 * 1024
+"""Bytes of UTF-8."""
+
+Open = Callable[[float], AbstractContextManager[RconConsole]]
+"""What opens a console; takes the seconds that this may take."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a game said to a command: the text, without control characters, and whether it is cut."""
+
+    text: str
+    truncated: bool
+
+
+def send(context: Context, caller: Token, target: Target, command: str) -> Future[Output]:
+    """Send a command to the game once it is its turn.
+
+    Args:
+        context: The operation's collaborators.
+        caller: Who sends it.
+        target: The server.
+        command: One line.
+
+    Returns:
+        What will have the output within SECONDS; or else ConsoleFailed, GameDoesNotAnswer, ServerNotFound,
+        ServerNotRunning, NoConsole, Suspended or ClusterUnavailable.
+
+    Raises:
+        Suspended: The server is suspended.
+        NoConsole: The game has no way in.
+        ServerNotRunning: The game does not run.
+        TooManyCommands: The server has got too many.
+    """
+    deadline = time.monotonic() + SECONDS
+    _check(context, caller, target.objects)
+    return context.turns.take((target.id, target.uid), lambda: _sent(context, caller, target, command, deadline))
+
+
+def output_of(sent: Future[Output]) -> Output:
+    """Wait for the output of a command that was sent; raises what `send` says."""
+    try:
+        return sent.result(LONGEST_SECONDS)
+    except TimeoutError as error:
+        raise GameDoesNotAnswer() from error
+
+
+def opened(context: Context, objects: Objects, console: Console) -> Open:
+    """What opens the console of the server's pod; raises ConsoleError.
+
+    The pod must have been read just now: an earlier one could lead a password to another customer's pod.
+    """
+    pod = objects.pod or {}
+    ports = game_container(pod).get("ports") or []
+    port = next((each["containerPort"] for each in ports if each.get("name") == console.port), None)
+    if port is None:
+        raise ConsoleError("its remote console is turned off")
+    if not (address := pod.get("status", {}).get("podIP")):
+        raise ConsoleError("it has no address")
+    if (password := context.cluster.rcon_password(objects.id)) is None:
+        raise ConsoleError("its remote console has no password")
+    return lambda seconds: connected(address, port, password.text, seconds)
+
+
+def _sent(context: Context, caller: Token, target: Target, command: str, deadline: float) -> Output:
+    """Send the command now; raises what `send` says."""
+    objects = context.cluster.server(target.id)
+    if server_uid(objects) != target.uid:
+        raise ServerNotFound()
+    console = _check(context, caller, objects)
+    if time.monotonic() >= deadline:
+        raise GameDoesNotAnswer("The game was still busy with earlier commands. This one has not been sent.")
+    sent = False
+    try:
+        with opened(context, objects, console)(deadline - time.monotonic()) as game:
+            sent = True
+            text, cut = game.ask(command, deadline - time.monotonic())
+    except ConsoleError as error:
+        if not sent and state_of(objects).state != "running":
+            raise ServerNotRunning(f"The game is not ready yet: {error}.") from error
+        if isinstance(error, NoAnswer):
+            raise GameDoesNotAnswer(
+                None if sent else "The game does not answer. It has not got the command."
+            ) from error
+        raise ConsoleFailed(f"The command failed: {error}.") from error
+    text, too_long = shortened(plain(text), LONGEST_OUTPUT)
+    return Output(text, cut or too_long)
+
+
+def _check(context: Context, caller: Token, objects: Objects) -> Console:
+    """The way into the game; raises Suspended, NoConsole or ServerNotRunning."""
+    spec = spec_of_objects(objects)
+    require_not_suspended(caller, spec.suspended if spec else None)
+    game = context.games.get(spec.game) if spec else None
+    if game is None or game.console is None:
+        raise NoConsole()
+    if objects.pod is None or running_game(objects) is None:
+        raise ServerNotRunning()
+    if not any(port.get("name") == game.console.port for port in game_container(objects.pod).get("ports") or []):
+        raise NoConsole("The console of this server is turned off.")
+    return game.console

@@ -38,6 +38,7 @@ class ChangeBackup(Schema):
     name = _text(LONGEST_NAME)
     note = _text(LONGEST_NOTE)
     locked = Flag()
+    accepted = Flag(metadata={"description": "A suspicious one is as it should be, and counts as a good one."})
 
 
 class Restore(Schema):
@@ -145,6 +146,9 @@ class Backup(Schema):
     )
     suspicious = fields.Nested(
         Suspicion, required=True, allow_none=True, metadata={"description": "Why it may not be what you expect."}
+    )
+    accepted = fields.Boolean(
+        required=True, metadata={"description": "Whether somebody said that it is as it should be nevertheless."}
     )
     checked_at = fields.String(
         required=True, allow_none=True, metadata={"description": "When the store was last found whole."}

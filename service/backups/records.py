@@ -70,6 +70,7 @@ class Backup:
         added_bytes: What it added to the store, packed; None for one on the node.
         unreadable: What it lacks.
         suspicious: One of SUSPICIONS, or None.
+        accepted: Whether its owner has said that it is as it should be, although it is suspicious.
         checked_at: When the structure of its repository was last found whole (RFC 3339), or None.
         proven_at: When it was last restored and compared with its list (RFC 3339), or None.
     """
@@ -93,6 +94,7 @@ class Backup:
     added_bytes: int | None = None
     unreadable: Unreadable = Unreadable()
     suspicious: str | None = None
+    accepted: bool = False
     checked_at: str | None = None
     proven_at: str | None = None
 
@@ -102,9 +104,14 @@ class Backup:
         return self.state in STATES[:2]
 
     @property
+    def doubtful(self) -> bool:
+        """Whether it is suspicious, and its owner has not accepted it."""
+        return self.suspicious is not None and not self.accepted
+
+    @property
     def good(self) -> bool:
-        """Whether it is done, and nothing about it is suspicious."""
-        return self.state == "done" and self.suspicious is None
+        """Whether it is done, and not doubtful."""
+        return self.state == "done" and not self.doubtful
 
 
 @dataclass(frozen=True)

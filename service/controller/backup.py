@@ -607,17 +607,25 @@ def _stored(kept: ServerBackups, backup: Backup, answer: Mapping[str, Any]) -> B
 def suspicion(kept: ServerBackups, id: str, answer: Mapping[str, Any]) -> str | None:
     """Why a backup may not be what its server's owner wants to have back; None if nothing looks like it.
 
+    One that is as the last one that the owner has accepted is not suspicious.
+
     Args:
         kept: The server's backups.
         id: The backup's id.
         answer: What its Job has answered.
     """
+    good = [each for each in kept.backups if each.good and each.id != id and each.size_bytes is not None]
+    last = good[-1] if good else None
     if answer["empty"]:
-        return "empty"
-    sizes = [each.size_bytes for each in kept.backups if each.good and each.id != id and each.size_bytes is not None]
-    if sizes and answer["size_bytes"] < sizes[-1] / 2:
+        return None if last is not None and last.files == 0 else "empty"
+    if last is not None and answer["size_bytes"] < (last.size_bytes or 0) / 2:
         return "smaller"
-    return "incomplete" if answer["unreadable"]["count"] else None
+    lacks = answer["unreadable"]
+    known = last.unreadable if last is not None else Unreadable()
+    if lacks["count"] <= known.count and set(lacks["paths"]) <= set(known.paths):
+        # Nothing, or what the last good one lacks too: its owner has accepted that.
+        return None
+    return "incomplete"
 
 
 def _reason_of(state: JobState) -> str:

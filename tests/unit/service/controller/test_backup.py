@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.backups.records import Backup, Repository, ServerBackups
+from service.backups.records import Backup, Repository, ServerBackups, Unreadable
 from service.controller import backup as machine
 from service.controller.backup import DeleteBackup, deleted, suspicion
 from service.errors import ClusterUnavailable
@@ -354,6 +354,30 @@ def _kept(*sizes: int | None, suspicious: str | None = None) -> ServerBackups:
 )
 def test_what_looks_wrong_is_said(kept: ServerBackups, answer: dict[str, Any], said: str | None) -> None:
     assert suspicion(kept, BACKUP, answer) == said
+
+
+def test_what_its_owner_has_accepted_is_not_suspicious_again() -> None:
+    """A world that really became small, lost files, or is empty; anything further is said."""
+
+    def after(accepted: bool, suspicious: str, size: int, *lacks: str) -> ServerBackups:
+        kept = _kept(100, size)
+        lacking = Unreadable(len(lacks), lacks)
+        odd = replace(kept.backups[1], suspicious=suspicious, accepted=accepted, unreadable=lacking)
+        return kept.with_backup(replace(odd, files=0 if size == 0 else 1))
+
+    def answer(size: int, *lacks: str) -> dict[str, Any]:
+        return {"empty": not size, "size_bytes": size, "unreadable": {"count": len(lacks), "paths": list(lacks)}}
+
+    def said(accepted: bool, suspicious: str, size: int, now: dict[str, Any], *lacks: str) -> str | None:
+        return suspicion(after(accepted, suspicious, size, *lacks), BACKUP, now)
+
+    assert [said(accepted, "smaller", 10, answer(9)) for accepted in (False, True)] == ["smaller", None]
+    assert said(True, "smaller", 10, answer(4)) == "smaller"
+    assert [said(accepted, "empty", 0, answer(0)) for accepted in (False, True)] == ["empty", None]
+    lacking = [said(accepted, "incomplete", 90, answer(90, "a"), "a", "b") for accepted in (False, True)]
+    assert lacking == ["incomplete", None]
+    assert said(True, "incomplete", 90, answer(90, "c"), "a", "b") == "incomplete"
+    assert said(True, "incomplete", 90, answer(90, "a", "b"), "a") == "incomplete"
 
 
 def test_a_suspicious_backup_is_recorded_as_one() -> None:

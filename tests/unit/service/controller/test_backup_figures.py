@@ -55,6 +55,7 @@ def backup(at: str, **fields: Any) -> Backup:
         (server(1, ago(hours=4)), [], 3.5),
         (server(1, ago(hours=4)), [backup(ago(hours=1.4))], 0.5),
         (server(1, ago(hours=4)), [backup(ago(hours=1.4), suspicious="empty")], 3.5),
+        (server(1, ago(hours=4)), [backup(ago(hours=1.4), suspicious="empty", accepted=True)], 0.5),
         (server(1, ago(hours=4)), [backup(ago(hours=1.4), state="failed")], 3.5),
         (server(1, ago(hours=4)), [backup(ago(minutes=10))], 0.0),
         (server(1, ago(hours=4), suspended=True), [], 0.0),

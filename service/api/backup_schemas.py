@@ -131,7 +131,7 @@ class Backup(Schema):
         required=True, allow_none=True, metadata={"description": "What makes or deletes it, or has; kept for a day."}
     )
     state = fields.String(required=True, validate=one_of(*STATES))
-    reason = fields.String(required=True, allow_none=True, metadata={"description": "Why it has failed."})
+    reason = fields.String(required=True, allow_none=True, metadata={"description": "Why there is none."})
     consistency = fields.Nested(
         Consistency, required=True, allow_none=True, metadata={"description": "What the world in it is like."}
     )

@@ -23,7 +23,7 @@ from service.settings import Keep, Settings
 SUSPICIOUS_KEPT = 3
 """So many suspicious ones stay: the newest."""
 FAILED_KEPT = 5
-"""So many failed ones are shown: the newest."""
+"""So many failed and cancelled ones are shown: the newest."""
 FAILED_DAYS = 7
 CLONE_DAYS = 1
 """How long a backup stays that was made to clone the server."""
@@ -121,7 +121,7 @@ def _may_go(kept: ServerBackups, rules: Rules, now: datetime) -> Callable[[Backu
 
 
 def _failed(kept: ServerBackups, now: datetime) -> Iterator[Backup]:
-    failed = [backup for backup in kept.backups if backup.state == "failed"]
+    failed = [backup for backup in kept.backups if backup.not_made]
     old = _ago(now, FAILED_DAYS)
     for number, backup in enumerate(reversed(failed)):
         if number >= FAILED_KEPT or (backup.finished or backup.created) < old:

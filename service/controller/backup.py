@@ -362,8 +362,9 @@ class BackUp:
         if not gone and seconds_in(run) < TIDY_SECONDS:
             return wait(0.5)
         reason = run.work["reason"]
-        self._change(run, lambda backup: replace(backup, state="failed", finished=now(), reason=reason))
-        return cancelled() if run.work.get("cancelled") else failed(reason)
+        state = "cancelled" if run.work.get("cancelled") else "failed"
+        self._change(run, lambda backup: replace(backup, state=state, finished=now(), reason=reason))
+        return cancelled() if state == "cancelled" else failed(reason)
 
     # -- Jobs -----------------------------------------------------------------------------------------------
 
@@ -463,7 +464,7 @@ class BackUp:
                 return kept
             after = change(backup)
             repository = kept.repository
-            if after.state == "failed" and self._settings.backup_store and run.work.get("disk"):
+            if after.not_made and self._settings.backup_store and run.work.get("disk"):
                 # A Job may have brought it to the store nevertheless.
                 repository = replace(repository, unlisted=tuple(dict.fromkeys((*repository.unlisted, backup.id))))
             return replace(kept.with_backup(after), game=game or kept.game, repository=repository)

@@ -32,6 +32,7 @@ _WHY_NOT = {
     "queued": "The backup has not been made yet.",
     "running": "The backup is still being made.",
     "failed": "The backup has failed, so there is nothing to restore.",
+    "cancelled": "The backup was cancelled, so there is nothing to restore.",
     "deleting": "The backup is being deleted.",
 }
 

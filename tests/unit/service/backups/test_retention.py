@@ -92,6 +92,7 @@ def test_accepted_ones_push_the_older_out() -> None:
 def test_failed_ones_are_shown_for_a_week_and_five_at_most() -> None:
     assert gone(server(backup(24 * 7 + 1, state="failed"), backup(24 * 7 - 1, state="failed"))) == [0]
     assert gone(server(*(backup(hours, state="failed") for hours in range(7)))) == [0, 1]
+    assert gone(server(*(backup(hours, state="cancelled") for hours in range(7)))) == [0, 1]
 
 
 def test_the_world_of_before_a_restore_stays_as_long_as_it_can_be_had_back() -> None:
@@ -159,7 +160,7 @@ _backups = st.builds(
     backup,
     st.integers(0, 24 * 60),
     trigger=st.sampled_from(["manual", "schedule", "before-restore", "clone"]),
-    state=st.sampled_from(["done"] * 6 + ["failed", "deleting"]),
+    state=st.sampled_from(["done"] * 6 + ["failed", "cancelled", "deleting"]),
     locked=st.booleans(),
     where=st.sampled_from(["store", "node"]),
     suspicious=st.sampled_from([None, None, None, "empty", "smaller", "incomplete"]),
@@ -183,7 +184,7 @@ def test_what_must_stay_stays(kept: ServerBackups, rules: Rules) -> None:
     """Locked ones, the last good one, good ones without a newer good one; and the newest suspicious ones by number."""
     leaving = going(kept, rules, NOW)
     rest = [each for each in kept.backups if each not in leaving]
-    assert all(each.state in ("done", "failed") and not (each.state == "done" and each.locked) for each in leaving)
+    assert all(each.not_made or (each.state == "done" and not each.locked) for each in leaving)
     good, good_left = ([each for each in some if each.good] for some in (kept.backups, rest))
     assert bool(good_left) == bool(good)
     for each in leaving:

@@ -307,7 +307,7 @@ def test_a_cancelled_one_ends_before_it_is_recorded(request: pytest.FixtureReque
             is_done(world)
             continue
         assert ended.state == "cancelled"
-        assert (world.backup.state, world.backup.reason) == ("failed", "It was cancelled.")
+        assert (world.backup.state, world.backup.reason) == ("cancelled", "It was cancelled.")
         assert world.still == ""
         assert world.left("jobs", "pods", "volumesnapshots") == []
 

@@ -261,6 +261,26 @@ def test_a_restore_and_its_undo(cluster: Cluster, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_a_restore_of_paths_that_were_not_there_is_undone(cluster: Cluster, way: str) -> None:
+    """However the world of before is kept: it does not have them, which is what the undo brings back."""
+    cluster.create()
+    cluster.storage.fits, cluster.storage.cuts = WAYS[way]
+    cluster.run(cluster.restore(paths=["added"]))
+    cluster.check("old")
+    # It may be kept elsewhere, and there may be room for it now.
+    for fits in (cluster.storage.fits, True):
+        cluster.storage.fits = fits
+        undo = cluster.undo()
+        cluster.run(undo)
+        assert (cluster.get(undo).state, cluster.get(undo).reason) == ("done", None)
+        cluster.check("new")
+        again = cluster.undo(restore=undo.id)
+        cluster.run(again)
+        assert (cluster.get(again).state, cluster.get(again).reason) == ("done", None)
+        cluster.check("old")
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("running", [True, False])
 def test_no_world_is_lost_whoever_dies(cluster: Cluster, way: str, running: bool) -> None:
     """The controller dies before or after any of its writes, the Jobs' pods at each of their steps."""

@@ -36,7 +36,7 @@ from service.operations.context import Context
 from service.operations.create import create
 from service.operations.delete import delete
 from service.operations.file_access import change
-from service.operations.operation import Operation
+from service.operations.operation import Operation, OperationStore
 from service.operations.suspend import suspend
 from service.operations.visibility import Target
 from service.records.store import RecordStore
@@ -490,6 +490,25 @@ def test_a_server_that_has_the_id_since_keeps_its_world(cluster: Cluster) -> Non
     assert cluster.get(operation).reason == "The server was deleted."
     assert cluster.world.history == before
     assert cluster.storage.disks["server-1"]["world"] == "another customer's"
+
+
+def test_all_operations_are_read_once_for_a_restore(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be thousands."""
+    cluster.create()
+    reads: list[OperationStore] = []
+    read = OperationStore.all
+
+    def counted(store: OperationStore) -> list[Operation]:
+        reads.append(store)
+        return read(store)
+
+    monkeypatch.setattr(OperationStore, "all", counted)
+    first = cluster.restore()
+    assert len(reads) == 1
+    cluster.run(first)
+    reads.clear()
+    cluster.undo()
+    assert len(reads) == 1
 
 
 def test_two_at_once_are_refused(cluster: Cluster) -> None:

@@ -30,6 +30,7 @@ from service.errors import ServerNotFound
 from service.kube.times import now
 from service.operations.context import Context
 from service.operations.hold import Held, hold, release
+from service.operations.worlds import at_work_with
 from service.servers.accessors import condition, uid
 from service.servers.disks import volume_of
 from service.servers.objects import Objects
@@ -148,7 +149,8 @@ class BackUp:
             return wait(2.0)
         objects = self._server(run)
         spec = None if objects is None else spec_of_objects(objects)
-        self._change(run, lambda backup: replace(backup, state="running"), spec.game if spec else "")
+        if not self._begun(run, spec.game if spec else ""):
+            return wait(2.0)
         if objects is None:
             return _leave_with(run, _DELETED)
         disk = disk_of(objects, self._context.cluster.volume(volume_of(objects.claim)))
@@ -162,6 +164,21 @@ class BackUp:
             )
         facts = {"disk": asdict(disk), "claim": uid(objects.claim), "class": class_name}
         return go(run, "repository" if stored else "snapshot", "prepares", **facts)
+
+    def _begun(self, run: Run, game: str) -> bool:
+        """Say in the record that this backup is being made; False while another one of the server is.
+
+        Two at once would make the server's repository twice, and each would break the other's.
+        """
+        others = {each.id for each in at_work_with(self._context.operations.all(), run.server.uid)}
+
+        def running(kept: ServerBackups, backup: Backup) -> Backup:
+            at_work = {each.operation for each in kept.backups if each.state == "running" and each.id != backup.id}
+            return backup if at_work & others and backup.state != "running" else replace(backup, state="running")
+
+        kept = self._change(run, running, game)
+        backup = kept.backup(_backup_of(run))
+        return backup is None or backup.state != "queued"
 
     def _repository(self, run: Run) -> Next:
         kept = self._kept(run)
@@ -363,7 +380,7 @@ class BackUp:
             return wait(0.5)
         reason = run.work["reason"]
         state = "cancelled" if run.work.get("cancelled") else "failed"
-        self._change(run, lambda backup: replace(backup, state=state, finished=now(), reason=reason))
+        self._change(run, lambda kept, backup: replace(backup, state=state, finished=now(), reason=reason))
         return cancelled() if state == "cancelled" else failed(reason)
 
     # -- Jobs -----------------------------------------------------------------------------------------------
@@ -455,21 +472,21 @@ class BackUp:
     def _kept(self, run: Run) -> ServerBackups:
         return self._context.backups.of(run.server.uid) or _nothing(run)
 
-    def _change(self, run: Run, change: Callable[[Backup], Backup], game: str = "") -> None:
-        """Change the backup in the record, which is made if there is none."""
+    def _change(self, run: Run, change: Callable[[ServerBackups, Backup], Backup], game: str = "") -> ServerBackups:
+        """Change the backup in the record, which is made if there is none; what is kept then."""
 
         def changed(kept: ServerBackups) -> ServerBackups:
             backup = kept.backup(_backup_of(run)) or _new(run)
             if not backup.unfinished:
                 return kept
-            after = change(backup)
+            after = change(kept, backup)
             repository = kept.repository
             if after.not_made and self._settings.backup_store and run.work.get("disk"):
                 # A Job may have brought it to the store nevertheless.
                 repository = replace(repository, unlisted=tuple(dict.fromkeys((*repository.unlisted, backup.id))))
             return replace(kept.with_backup(after), game=game or kept.game, repository=repository)
 
-        self._context.backups.change(run.server.uid, changed, _nothing(run))
+        return self._context.backups.change(run.server.uid, changed, _nothing(run))
 
 
 class DeleteBackup:

@@ -12,7 +12,8 @@ from service.backups.records import Backup, Repository, ServerBackups, Unreadabl
 from service.controller import backup as machine
 from service.controller.backup import DeleteBackup, deleted, suspicion
 from service.errors import ClusterUnavailable
-from service.operations.operation import Operation
+from service.operations.operation import Operation, new_operation
+from service.tokens import Token
 from tests.support.backup_world import BACKUP, SERVER, SETTINGS, BackupWorld, Killed
 
 NO_STORE = replace(SETTINGS, backup_store=None, backup_namespace="")
@@ -310,6 +311,27 @@ def test_a_cancelled_one_ends_before_it_is_recorded(request: pytest.FixtureReque
         assert (world.backup.state, world.backup.reason) == ("cancelled", "It was cancelled.")
         assert world.still == ""
         assert world.left("jobs", "pods", "volumesnapshots") == []
+
+
+def test_one_of_a_server_is_made_at_a_time(world: BackupWorld) -> None:
+    """A clone's may be asked for while another is made. Two at once would both make the server's repository."""
+    other = new_operation(Token("shop", "", frozenset({"admin"})), None, "backup", "now", {}, {}, [SERVER])
+    other = world.context.operations.create(other, [SERVER])
+    running = Backup(f"b-{'2' * 20}", other.created, state="running", operation=other.id)
+    nothing = ServerBackups(SERVER.uid, SERVER.id, "alice")
+    world.context.backups.change(SERVER.uid, lambda kept: kept.with_backup(running), nothing)
+    calls = iter(range(400))
+
+    def until_the_other_ends(phase: str) -> None:
+        call = next(calls)
+        if call <= 5:
+            assert (phase, world.jobs_run) == ("begin", [])
+        if call == 5:
+            world.context.operations.show(replace(other, state="done"), lambda: None)
+
+    assert world.run(world.operation(), between=until_the_other_ends).state == "done"
+    assert next(calls) > 6
+    is_done(world)
 
 
 def test_a_phase_that_is_given_up_leaves_nothing_behind(world: BackupWorld) -> None:

@@ -41,8 +41,11 @@ class Content:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._paths = request.paths
-        self._listed = {as_listed(path): path for path in request.paths}
+        self._ask_for(request.paths)
+
+    def _ask_for(self, paths: tuple[str, ...]) -> None:
+        self._paths = paths
+        self._listed = {as_listed(path): path for path in paths}
 
     def measure(self) -> tuple[Sum, list[str]]:
         """What it takes, and which of the paths are not in it."""
@@ -66,9 +69,17 @@ class Content:
     def bring(self, target: int) -> tuple[str, Sum]:
         """Bring it into a folder; the name it has there, and what it is.
 
+        With `absent`, paths that it does not have are left out, even if that is all of them.
+
         Raises:
             JobFailed: `backup-missing`, `backup-damaged`, `path-missing`, `restore-differs`, `disk-full`.
         """
+        if self._request.absent and self._paths:
+            _total, missing = self.measure()
+            self._ask_for(tuple(path for path in self._paths if path not in missing))
+            if not self._paths:
+                changes.make_folder(target, WORLD)
+                return WORLD, Sum()
         if self._request.source:
             return WORLD, self._copy(target)
         return self._restore(target)

@@ -67,6 +67,7 @@ class Request:
         backups: Backups, by their ids, whose snapshots nobody knows: those of Jobs that were killed.
         erase: Whether all that the store has of the server goes.
         paths: Which files and folders; all if empty. Relative, without `..`.
+        absent: Whether paths that the backup does not have go: an undo brings back that they were not there.
         operation, before, operations: Operations, by their ids.
         to: Where a world is laid out: `beside` or `scratch`.
         origin: From where it is placed (`from` in the request): `beside` or `scratch`.
@@ -87,6 +88,7 @@ class Request:
     backups: tuple[str, ...] = ()
     erase: bool = False
     paths: tuple[str, ...] = ()
+    absent: bool = False
     operation: str = ""
     before: str = ""
     operations: tuple[str, ...] = ()
@@ -238,6 +240,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "backups": _list(_name, _NAMES_MOST),
     "erase": _flag,
     "paths": _list(_path, _PATHS_MOST),
+    "absent": _flag,
     "operation": _name,
     "before": _name,
     "operations": _list(_name, _NAMES_MOST),
@@ -259,11 +262,11 @@ _COMMANDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "inspect": (frozenset(), frozenset({"store", "uid", "snapshot", "source", "paths"})),
     "lay-out": (
         frozenset({"operation", "to"}),
-        frozenset({"store", "uid", "snapshot", "source", "paths"}),
+        frozenset({"store", "uid", "snapshot", "source", "paths", "absent"}),
     ),
     "place": (
         frozenset({"operation", "from"}),
-        frozenset({"store", "uid", "snapshot", "source", "paths"}),
+        frozenset({"store", "uid", "snapshot", "source", "paths", "absent"}),
     ),
     "undo": (frozenset({"operation", "before"}), frozenset()),
     "clean": (frozenset({"operations"}), frozenset()),

@@ -38,6 +38,7 @@ class ChangeBackup(Schema):
     name = _text(LONGEST_NAME)
     note = _text(LONGEST_NOTE)
     locked = Flag()
+    accepted = Flag(metadata={"description": "A suspicious one is as it should be, and counts as a good one."})
 
 
 class Restore(Schema):
@@ -130,7 +131,7 @@ class Backup(Schema):
         required=True, allow_none=True, metadata={"description": "What makes or deletes it, or has; kept for a day."}
     )
     state = fields.String(required=True, validate=one_of(*STATES))
-    reason = fields.String(required=True, allow_none=True, metadata={"description": "Why it has failed."})
+    reason = fields.String(required=True, allow_none=True, metadata={"description": "Why there is none."})
     consistency = fields.Nested(
         Consistency, required=True, allow_none=True, metadata={"description": "What the world in it is like."}
     )
@@ -145,6 +146,9 @@ class Backup(Schema):
     )
     suspicious = fields.Nested(
         Suspicion, required=True, allow_none=True, metadata={"description": "Why it may not be what you expect."}
+    )
+    accepted = fields.Boolean(
+        required=True, metadata={"description": "Whether somebody said that it is as it should be nevertheless."}
     )
     checked_at = fields.String(
         required=True, allow_none=True, metadata={"description": "When the store was last found whole."}

@@ -99,11 +99,12 @@ def get_server_backup(id: int, backup: str) -> dict[str, Any]:
 @access("backup:create", Subject.SERVER, audited=True)
 @blueprint.arguments(schemas.ChangeBackup)
 @blueprint.response(200, schemas.BackupAnswer)
-@problems(*_BACKUP_PROBLEMS, errors.TooManyBackups, *_READ_PROBLEMS)
+@problems(errors.InvalidRequest, *_BACKUP_PROBLEMS, errors.TooManyBackups, *_READ_PROBLEMS)
 def change_server_backup(body: dict[str, Any], id: int, backup: str) -> dict[str, Any]:
-    """Rename, annotate, lock or unlock a backup
+    """Rename, annotate, lock, unlock or accept a backup
 
-    A locked one is deleted neither by a call nor to make room for others.
+    A locked one is deleted neither by a call nor to make room for others. A suspicious one that is accepted counts as a
+    good one, so that older ones go for it.
     """
     note(backup=backup)
     kept = backups.of_server(context(), target())
@@ -221,6 +222,7 @@ def _fields(kept: ServerBackups, backup: Backup) -> dict[str, Any]:
         "where": _said(backup.where, _PLACES),
         "unreadable": {"count": backup.unreadable.count, "paths": list(backup.unreadable.paths)},
         "suspicious": _said(backup.suspicious, _SUSPICIONS),
+        "accepted": backup.accepted,
     }
 
 

@@ -27,7 +27,7 @@ ID = re.compile(r"b-[0-9a-f]{20}")
 """A backup's id."""
 TRIGGERS = ("manual", "schedule", "before-restore", "clone")
 """Why a backup was made: a call, a schedule, to keep the world that a restore replaces, or to clone the server."""
-STATES = ("queued", "running", "done", "failed", "deleting")
+STATES = ("queued", "running", "done", "failed", "cancelled", "deleting")
 CONSISTENCIES = ("game-saved", "stopped", "crash-like")
 """What the world is like in the backup: the game had saved it and held still, or was stopped, or neither."""
 PLACES = ("store", "node")
@@ -60,8 +60,8 @@ class Backup:
         locked: Whether only its owner may delete it.
         operation: The id of the operation that makes it; None if it is not kept any more.
         state: One of STATES.
-        reason: Why it has failed, or None.
-        finished: When it was done or failed (RFC 3339), or None.
+        reason: Why there is none, or None.
+        finished: When it was done, failed or cancelled (RFC 3339), or None.
         consistency: One of CONSISTENCIES, or None before it is known.
         why: Why it is only crash-like, in plain words, or None.
         where: One of PLACES, or None before it is known.
@@ -70,6 +70,7 @@ class Backup:
         added_bytes: What it added to the store, packed; None for one on the node.
         unreadable: What it lacks.
         suspicious: One of SUSPICIONS, or None.
+        accepted: Whether its owner has said that it is as it should be, although it is suspicious.
         checked_at: When the structure of its repository was last found whole (RFC 3339), or None.
         proven_at: When it was last restored and compared with its list (RFC 3339), or None.
     """
@@ -93,6 +94,7 @@ class Backup:
     added_bytes: int | None = None
     unreadable: Unreadable = Unreadable()
     suspicious: str | None = None
+    accepted: bool = False
     checked_at: str | None = None
     proven_at: str | None = None
 
@@ -102,9 +104,19 @@ class Backup:
         return self.state in STATES[:2]
 
     @property
+    def not_made(self) -> bool:
+        """Whether there is none: it has failed, or somebody has cancelled it."""
+        return self.state in ("failed", "cancelled")
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it is suspicious, and its owner has not accepted it."""
+        return self.suspicious is not None and not self.accepted
+
+    @property
     def good(self) -> bool:
-        """Whether it is done, and nothing about it is suspicious."""
-        return self.state == "done" and self.suspicious is None
+        """Whether it is done, and not doubtful."""
+        return self.state == "done" and not self.doubtful
 
 
 @dataclass(frozen=True)

@@ -207,10 +207,16 @@ def job_for_lay_out(
     *,
     stored: str = "",
     snapshot: str = "",
+    absent: bool = False,
     attempt: int = 0,
 ) -> JobSpec:
-    """Lay a backup out `beside` the world, or in `scratch`; see `job_for_inspect`."""
+    """Lay a backup out `beside` the world, or in `scratch`; see `job_for_inspect`.
+
+    `absent` says that paths which the backup does not have are no mistake: they go when it is placed.
+    """
     request = {"operation": operation, "to": to, "paths": list(paths), **_from(stored)}
+    if absent:
+        request["absent"] = True
     spec = _job(
         settings, server, disk, operation, job_name(operation, "lay-out", attempt), "lay-out", request, bool(stored)
     )

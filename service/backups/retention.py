@@ -6,7 +6,8 @@ takes in the store shows only once another is gone, because they share what has 
 one goes at a time, and the store is measured after each.
 
 Nothing goes while a backup is under way, so that the new one is there first; and never the last good one, a locked one
-or one that holds the world of before a restore. Suspicious ones are counted apart, so that they push no good one out.
+or one that holds the world of before a restore. Suspicious ones are counted apart, so that they push no good one out,
+until their owner has accepted them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from service.settings import Keep, Settings
 SUSPICIOUS_KEPT = 3
 """So many suspicious ones stay: the newest."""
 FAILED_KEPT = 5
-"""So many failed ones are shown: the newest."""
+"""So many failed and cancelled ones are shown: the newest."""
 FAILED_DAYS = 7
 CLONE_DAYS = 1
 """How long a backup stays that was made to clone the server."""
@@ -120,7 +121,7 @@ def _may_go(kept: ServerBackups, rules: Rules, now: datetime) -> Callable[[Backu
 
 
 def _failed(kept: ServerBackups, now: datetime) -> Iterator[Backup]:
-    failed = [backup for backup in kept.backups if backup.state == "failed"]
+    failed = [backup for backup in kept.backups if backup.not_made]
     old = _ago(now, FAILED_DAYS)
     for number, backup in enumerate(reversed(failed)):
         if number >= FAILED_KEPT or (backup.finished or backup.created) < old:
@@ -136,11 +137,7 @@ def _outlived(kept: ServerBackups, rules: Rules, now: datetime) -> Iterator[Back
 
 
 def _suspicious(kept: ServerBackups) -> Sequence[Backup]:
-    found = [
-        backup
-        for backup in kept.backups
-        if backup.state == "done" and backup.suspicious is not None and not backup.locked
-    ]
+    found = [backup for backup in kept.backups if backup.state == "done" and backup.doubtful and not backup.locked]
     return found[:-SUSPICIOUS_KEPT]
 
 
@@ -162,7 +159,7 @@ def _counted(kept: ServerBackups) -> list[Backup]:
     return [
         backup
         for backup in kept.backups
-        if backup.state == "done" and backup.trigger in _OWN and (backup.suspicious is None or backup.locked)
+        if backup.state == "done" and backup.trigger in _OWN and (not backup.doubtful or backup.locked)
     ]
 
 
@@ -170,7 +167,7 @@ def _in_turn(kept: ServerBackups, may_go: Callable[[Backup], bool]) -> list[Back
     """Those that may go, in the order in which they go: suspicious ones, a schedule's, others; each oldest first."""
     return sorted(
         filter(may_go, kept.backups),
-        key=lambda backup: (backup.suspicious is None, backup.trigger in _OWN, backup.trigger != "schedule"),
+        key=lambda backup: (not backup.doubtful, backup.trigger in _OWN, backup.trigger != "schedule"),
     )
 
 

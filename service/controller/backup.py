@@ -30,6 +30,7 @@ from service.errors import ServerNotFound
 from service.kube.times import now
 from service.operations.context import Context
 from service.operations.hold import Held, hold, release
+from service.operations.worlds import at_work_with
 from service.servers.accessors import condition, uid
 from service.servers.disks import volume_of
 from service.servers.objects import Objects
@@ -148,7 +149,8 @@ class BackUp:
             return wait(2.0)
         objects = self._server(run)
         spec = None if objects is None else spec_of_objects(objects)
-        self._change(run, lambda backup: replace(backup, state="running"), spec.game if spec else "")
+        if not self._begun(run, spec.game if spec else ""):
+            return wait(2.0)
         if objects is None:
             return _leave_with(run, _DELETED)
         disk = disk_of(objects, self._context.cluster.volume(volume_of(objects.claim)))
@@ -162,6 +164,21 @@ class BackUp:
             )
         facts = {"disk": asdict(disk), "claim": uid(objects.claim), "class": class_name}
         return go(run, "repository" if stored else "snapshot", "prepares", **facts)
+
+    def _begun(self, run: Run, game: str) -> bool:
+        """Say in the record that this backup is being made; False while another one of the server is.
+
+        Two at once would make the server's repository twice, and each would break the other's.
+        """
+        others = {each.id for each in at_work_with(self._context.operations.all(), run.server.uid)}
+
+        def running(kept: ServerBackups, backup: Backup) -> Backup:
+            at_work = {each.operation for each in kept.backups if each.state == "running" and each.id != backup.id}
+            return backup if at_work & others and backup.state != "running" else replace(backup, state="running")
+
+        kept = self._change(run, running, game)
+        backup = kept.backup(_backup_of(run))
+        return backup is None or backup.state != "queued"
 
     def _repository(self, run: Run) -> Next:
         kept = self._kept(run)
@@ -362,8 +379,9 @@ class BackUp:
         if not gone and seconds_in(run) < TIDY_SECONDS:
             return wait(0.5)
         reason = run.work["reason"]
-        self._change(run, lambda backup: replace(backup, state="failed", finished=now(), reason=reason))
-        return cancelled() if run.work.get("cancelled") else failed(reason)
+        state = "cancelled" if run.work.get("cancelled") else "failed"
+        self._change(run, lambda kept, backup: replace(backup, state=state, finished=now(), reason=reason))
+        return cancelled() if state == "cancelled" else failed(reason)
 
     # -- Jobs -----------------------------------------------------------------------------------------------
 
@@ -454,21 +472,21 @@ class BackUp:
     def _kept(self, run: Run) -> ServerBackups:
         return self._context.backups.of(run.server.uid) or _nothing(run)
 
-    def _change(self, run: Run, change: Callable[[Backup], Backup], game: str = "") -> None:
-        """Change the backup in the record, which is made if there is none."""
+    def _change(self, run: Run, change: Callable[[ServerBackups, Backup], Backup], game: str = "") -> ServerBackups:
+        """Change the backup in the record, which is made if there is none; what is kept then."""
 
         def changed(kept: ServerBackups) -> ServerBackups:
             backup = kept.backup(_backup_of(run)) or _new(run)
             if not backup.unfinished:
                 return kept
-            after = change(backup)
+            after = change(kept, backup)
             repository = kept.repository
-            if after.state == "failed" and self._settings.backup_store and run.work.get("disk"):
+            if after.not_made and self._settings.backup_store and run.work.get("disk"):
                 # A Job may have brought it to the store nevertheless.
                 repository = replace(repository, unlisted=tuple(dict.fromkeys((*repository.unlisted, backup.id))))
             return replace(kept.with_backup(after), game=game or kept.game, repository=repository)
 
-        self._context.backups.change(run.server.uid, changed, _nothing(run))
+        return self._context.backups.change(run.server.uid, changed, _nothing(run))
 
 
 class DeleteBackup:
@@ -607,17 +625,25 @@ def _stored(kept: ServerBackups, backup: Backup, answer: Mapping[str, Any]) -> B
 def suspicion(kept: ServerBackups, id: str, answer: Mapping[str, Any]) -> str | None:
     """Why a backup may not be what its server's owner wants to have back; None if nothing looks like it.
 
+    One that is as the last one that the owner has accepted is not suspicious.
+
     Args:
         kept: The server's backups.
         id: The backup's id.
         answer: What its Job has answered.
     """
+    good = [each for each in kept.backups if each.good and each.id != id and each.size_bytes is not None]
+    last = good[-1] if good else None
     if answer["empty"]:
-        return "empty"
-    sizes = [each.size_bytes for each in kept.backups if each.good and each.id != id and each.size_bytes is not None]
-    if sizes and answer["size_bytes"] < sizes[-1] / 2:
+        return None if last is not None and last.files == 0 else "empty"
+    if last is not None and answer["size_bytes"] < (last.size_bytes or 0) / 2:
         return "smaller"
-    return "incomplete" if answer["unreadable"]["count"] else None
+    lacks = answer["unreadable"]
+    known = last.unreadable if last is not None else Unreadable()
+    if lacks["count"] <= known.count and set(lacks["paths"]) <= set(known.paths):
+        # Nothing, or what the last good one lacks too: its owner has accepted that.
+        return None
+    return "incomplete"
 
 
 def _reason_of(state: JobState) -> str:

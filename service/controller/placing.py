@@ -227,6 +227,7 @@ class Placing:
             run.work.get("paths", ()),
             stored=source.stored,
             snapshot=source.snapshot,
+            absent=bool(run.work.get("absent")),
             attempt=int(run.work.get("attempt", 0)),
         )
 

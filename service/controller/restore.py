@@ -120,7 +120,7 @@ class Replacing(Placing):
         if state.state != "done":
             return self.waiting(run, state)
         missing = [str(path) for path in state.answer.get("missing_paths") or ()]
-        if missing:
+        if missing and not run.work.get("absent"):
             return self.back(run, f"The backup does not have {', '.join(missing[:3])}.")
         fits = bool(state.answer.get("fits_beside"))
         return go(run, "stop", "is stopping the game", fits=fits, stopped=True)
@@ -243,6 +243,7 @@ class Replacing(Placing):
             paths,
             stored=source.stored,
             snapshot=source.snapshot,
+            absent=bool(run.work.get("absent")),
             attempt=attempt,
         )
         request = {key: value for key, value in spec.request.items() if key != "to"}
@@ -284,7 +285,8 @@ class UndoRestore(Replacing):
             source = {"uid": run.server.uid, "snapshot": before.reference}
         else:
             source = source_of(run.server.uid, usable_backup(kept, before.reference))
-        return go(run, "disk", source=source, **facts)
+        # What was not there before the restore goes again.
+        return go(run, "disk", source=source, absent=bool(before.paths), **facts)
 
     def stopped(self, run: Run) -> Next:
         if run.work.get("way") == "disk":

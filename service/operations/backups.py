@@ -18,6 +18,7 @@ from service.errors import (
     BackupsNotPossible,
     ClusterUnavailable,
     DiskNotMade,
+    InvalidRequest,
     OperationFailed,
     OperationInProgress,
     ReleaseMissing,
@@ -207,9 +208,10 @@ def page(
 
 
 def change(context: Context, caller: Token, kept: ServerBackups, id: str, request: Mapping[str, Any]) -> Found:
-    """Change a backup's name, note or lock; what the request does not name stays.
+    """Change a backup's name, note or lock, or accept it; what the request does not name stays.
 
     Raises:
+        InvalidRequest: There is nothing to accept, because the backup is not suspicious.
         Suspended: Its server is suspended.
         BackupNotFound: It is gone.
         OperationInProgress: It is being deleted.
@@ -220,6 +222,9 @@ def change(context: Context, caller: Token, kept: ServerBackups, id: str, reques
         backup = _found(kept, id).backup
         if backup.state == "deleting":
             raise OperationInProgress("The backup is being deleted.")
+        if request.get("accepted") and backup.suspicious is None:
+            # Nobody accepts a backup that is still being made: what is in it is not known yet.
+            raise InvalidRequest(errors={"accepted": ["can be true only of a backup that is suspicious"]})
         return kept.with_backup(replace(backup, **request))
 
     try:

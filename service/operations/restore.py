@@ -32,6 +32,7 @@ _WHY_NOT = {
     "queued": "The backup has not been made yet.",
     "running": "The backup is still being made.",
     "failed": "The backup has failed, so there is nothing to restore.",
+    "cancelled": "The backup was cancelled, so there is nothing to restore.",
     "deleting": "The backup is being deleted.",
 }
 
@@ -64,10 +65,11 @@ def restore(context: Context, caller: Token, target: Target, request: Mapping[st
         return earlier
     check_paths(paths)
     with context.releases.locked(target.id, wait=WAIT_SECONDS):
-        server = _idle_server(context, caller, target)
+        others = context.operations.all()
+        server = _idle_server(context, caller, target, others)
         usable_backup(context.backups.of(server.uid), backup)
         argument = {"backup": backup, "paths": paths}
-        return accept_operation(context, caller, key, "restore", server, argument, asked)
+        return accept_operation(context, caller, key, "restore", server, argument, asked, others=others)
 
 
 def undo_restore(
@@ -89,9 +91,11 @@ def undo_restore(
     if (earlier := earlier_operation(context, caller, key, asked)) is not None:
         return earlier
     with context.releases.locked(target.id, wait=WAIT_SECONDS):
-        server = _idle_server(context, caller, target)
+        others = context.operations.all()
+        server = _idle_server(context, caller, target, others)
         before = latest_before(context, context.backups.of(server.uid), wanted)
-        return accept_operation(context, caller, key, "undo-restore", server, {"restore": before.operation}, asked)
+        argument = {"restore": before.operation}
+        return accept_operation(context, caller, key, "undo-restore", server, argument, asked, others=others)
 
 
 def usable_backup(kept: ServerBackups | None, id: str) -> Backup:
@@ -141,8 +145,8 @@ def check_paths(paths: Sequence[str]) -> None:
             raise InvalidRequest(errors={"paths": [f"must not be in {_OWN_FOLDER}, which belongs to the service"]})
 
 
-def _idle_server(context: Context, caller: Token, target: Target) -> Server:
-    """The server, with which nothing is at work. The calling thread must hold its Lease."""
+def _idle_server(context: Context, caller: Token, target: Target, operations: Sequence[Operation]) -> Server:
+    """The server, with which none of the operations is at work. The calling thread must hold its Lease."""
     current = context.releases.current(target.id)
     if current is None:
         raise ReleaseMissing
@@ -150,5 +154,5 @@ def _idle_server(context: Context, caller: Token, target: Target) -> Server:
         raise ServerNotFound
     spec = spec_of_values(current)
     require_not_suspended(caller, spec.suspended)
-    require_at_rest(context.operations.all(), target.uid, RESTORE_SECONDS)
+    require_at_rest(operations, target.uid, RESTORE_SECONDS)
     return Server(target.id, target.uid, spec.customer)

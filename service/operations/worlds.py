@@ -58,6 +58,8 @@ def accept_operation(
     argument: Mapping[str, Any],
     request: Mapping[str, Any],
     prepare: Callable[[Operation, Sequence[Operation]], Operation] = lambda operation, others: operation,
+    *,
+    others: Sequence[Operation] | None = None,
 ) -> Operation:
     """Accept an operation on a server's world.
 
@@ -71,6 +73,7 @@ def accept_operation(
         request: What the caller asked for, with the server's id and the action.
         prepare: Writes down what has to be there before the operation is. It gets the operation and all others, and
             returns the one to keep. With a key it may be called again for the same operation.
+        others: All operations, if the caller has asked for them a moment ago.
 
     Returns:
         The operation; with a key that this token has used before, the one that it got then.
@@ -79,7 +82,7 @@ def accept_operation(
         IdempotencyKeyReused: The key was used for something else.
         TooManyOperations: There are too many operations already.
     """
-    others = context.operations.all()
+    others = context.operations.all() if others is None else others
     unfinished = sum(not operation.ended and operation.target is not None for operation in others)
     if unfinished >= MOST_UNFINISHED:
         raise TooManyOperations("There are too many backups and restores already.", retry_after=60)

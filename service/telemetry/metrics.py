@@ -394,7 +394,7 @@ class _Backups(Collector):
         except Exception:
             log.warning("could not count the backups for /metrics", exc_info=True)
             return
-        for state in ("queued", "running", "done", "failed", "deleting"):
+        for state in ("queued", "running", "done", "failed", "cancelled", "deleting"):
             states.add_metric([state], found.states.get(state, 0))
         for what, seconds in found.overdue.items():
             overdue.add_metric([what], max(0.0, seconds))

@@ -173,6 +173,7 @@ def test_a_backup_is_made_shown_and_deleted(client: Client, context: Context, se
         "where": None,
         "unreadable": {"count": 0, "paths": []},
         "suspicious": None,
+        "accepted": False,
     }
     refused(client.delete(path), 409, "operation-in-progress")
     finish(context, server)
@@ -207,6 +208,21 @@ def test_a_backup_says_what_it_is_worth(client: Client, context: Context, server
     assert node["where"]["detail"] == "It is on the node of the server's disk: it lives and dies with that node."
     assert saved["consistency"]["detail"] == "The game had saved its world, and held still."
     assert [saved[name] for name in ("size_bytes", "added_bytes", "files")] == [7, 3, 2]
+
+
+def test_a_suspicious_one_can_be_accepted(client: Client, context: Context, server: str) -> None:
+    """And that can be taken back. There is nothing to accept of one that is not suspicious, or not made yet."""
+    keep(context, server, old(suspicious="smaller"), old(created="2026-01-02T00:00:00Z"))
+    good, small = client.get(BACKUPS).get_json()["backups"]
+    changed = client.patch(BACKUPS + small["id"], {"accepted": True}).get_json()
+    assert (changed["accepted"], changed["suspicious"]["slug"]) == (True, "smaller")
+    assert client.patch(BACKUPS + small["id"], {"name": "x"}).get_json()["accepted"] is True
+    assert client.patch(BACKUPS + small["id"], {"accepted": False}).get_json()["accepted"] is False
+    for id in (good["id"], made(client)["backup"]):
+        answer = client.patch(BACKUPS + id, {"accepted": True, "name": "y"})
+        assert (answer.status_code, list(answer.get_json()["errors"])) == (422, ["accepted"])
+        assert client.get(BACKUPS + id).get_json()["name"] == ""
+        assert client.patch(BACKUPS + id, {"accepted": False}).status_code == 200
 
 
 def test_the_list_has_the_bounds_and_what_can_be_undone(make_app: Callable[..., Flask]) -> None:

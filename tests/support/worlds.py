@@ -180,9 +180,12 @@ class _Program:
         return self._storage.store[snapshot]
 
     def _inspect(self) -> dict[str, Any]:
-        self._content()
-        missing = [path for path in self._request.get("paths", []) if path == "missing"]
-        return {"fits_beside": self._storage.fits, "missing_paths": missing}
+        return {"fits_beside": self._storage.fits, "missing_paths": self._missing()}
+
+    def _missing(self) -> list[str]:
+        """The paths that are not in what comes: no world has `missing`, and a new one has no `added`."""
+        there = {"added"} if self._content() == "new" else set()
+        return [path for path in self._request.get("paths", []) if path in {"missing", *there}]
 
     def _init(self) -> dict[str, Any]:
         self._storage.keys.add(self._spec.uid)
@@ -192,6 +195,8 @@ class _Program:
         operation = self._request["operation"]
         if any(f"{kind}-{operation}" in self._disk for kind in ("journal", "before", "placed")):
             raise _Failed("placing-began")
+        if self._missing() and not self._request.get("absent"):
+            raise _Failed("path-missing")
         self._step()
         self._disk[f"restore-{operation}"] = self._content()
         return {}

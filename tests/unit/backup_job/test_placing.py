@@ -95,6 +95,27 @@ def test_paths(disk: Ground) -> None:
     assert look(disk.world) == placed
 
 
+@pytest.mark.parametrize("paths", [["world/region", "new-only.txt", "world/level.dat"], ["new-only.txt"], ["no/where"]])
+def test_paths_that_were_not_there(disk: Ground, paths: list[str]) -> None:
+    """With `absent`, what the other world does not have goes, and is kept beside; what it has comes; the rest stays."""
+    # The server has the restored world; the one of before comes from elsewhere.
+    world = {"region": {"r.0": "new region", "r.1": "new region 1"}, "mine": "mine"}
+    restored, _before = lay(disk, old={**NEW, "world": world}, new=OLD, paths=paths, absent=True)
+    disk.job("place", operation="one", origin="beside", paths=paths)
+    placed = look(disk.world)
+    assert ("new-only.txt" in placed) == ("new-only.txt" not in paths)
+    assert placed["world"]["in"]["mine"]["text"] == "mine"
+    if "world/region" in paths:
+        assert placed["world"]["in"]["region"]["in"] == _texts({"r.0": "old region"})
+        assert placed["world"]["in"]["level.dat"]["text"] == "old level"
+    else:
+        assert placed["world"] == restored["world"]
+    if "new-only.txt" in paths:
+        assert look(disk.own / "before-one/world")["new-only.txt"]["text"] == "new only"
+    disk.job("undo", operation="two", before="one")
+    assert look(disk.world) == restored
+
+
 def _texts(files: dict[str, str]) -> dict[str, Any]:
     return {name: {"mode": 0o644, "text": text} for name, text in files.items()}
 

@@ -54,6 +54,22 @@ def test_killed_at_a_step(paths: list[str], stride: int) -> None:
     assert step > 20
 
 
+def test_paths_that_were_not_there(disk: Ground) -> None:
+    """With `absent`, what the other world does not have goes; a Job with an empty scratch disk does the same."""
+    paths = ["new-only.txt", "both.txt"]
+    for empty in (False, True):
+        with ground() as other:
+            make(other.world, NEW)
+            make(other.places.source, OLD)
+            restored = look(other.world)
+            other.job("lay-out", operation="one", to="scratch", source="/source", paths=paths, absent=True)
+            if empty:
+                make_empty(other)
+            other.job(**PLACE, paths=paths, source="/source", absent=True)
+            kept = {name: entry for name, entry in restored.items() if name not in paths}
+            assert look(other.world) == kept | {"both.txt": look(other.places.source)["both.txt"]}
+
+
 def make_empty(disk: Ground) -> None:
     """As a new pod has its scratch disk."""
     with ground() as other:

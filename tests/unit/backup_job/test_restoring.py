@@ -120,6 +120,22 @@ def test_missing(shop: Shop) -> None:
     assert list(shop.disk.own.iterdir()) == []
 
 
+def test_paths_that_were_not_there(shop: Shop) -> None:
+    """For an undo that is no mistake: they are left out, and their folder is not taken for one that differs."""
+    paths = ["world/region/no.mca", "world/region/r.1.mca", "today", "names/none"]
+    assert shop.lay_out(paths=paths, absent=True)["files"] == 1
+    laid = look(shop.disk.own / "restore-one/world")
+    assert (list(laid), list(laid["world"]["in"]["region"]["in"])) == (["world"], ["r.1.mca"])
+    assert shop.lay_out(paths=["world/region/no.mca", "today"], absent=True)["files"] == 0
+    assert look(shop.disk.own / "restore-one/world") == {}
+    shop.disk.job(**PLACE, paths=["world/region/no.mca", "today"])
+    left = dict(shop.today)
+    del left["today"]
+    assert look(shop.disk.world) == left
+    shop.disk.job(**UNDO)
+    assert look(shop.disk.world) == shop.today
+
+
 def test_inspect(shop: Shop) -> None:
     """It tells what a restore takes and what there is."""
     answer = shop.disk.job("inspect", **shop.what)

@@ -77,9 +77,22 @@ def test_suspicious_ones_push_no_good_one_out_and_three_stay() -> None:
     assert gone(server(backup(9, suspicious="smaller", locked=True), *suspicious)) == [1, 2]
 
 
+def test_accepted_ones_push_the_older_out() -> None:
+    """A world that really became small: once its owner says so, its backups count as all others."""
+    small = [backup(hours, suspicious="smaller") for hours in (1, 2)]
+    old = [backup(hours) for hours in (3, 4)]
+    assert gone(server(*small, *old)) == []
+    accepted = [replace(each, accepted=True) for each in small]
+    assert gone(server(*accepted, *old)) == [0, 1]
+    assert gone(server(accepted[0], small[1], *old)) == [0]
+    manual = [replace(each, trigger="manual") for each in (*accepted, *old)]
+    assert gone(server(*manual), replace(RULES, most=2)) == [0, 1]
+
+
 def test_failed_ones_are_shown_for_a_week_and_five_at_most() -> None:
     assert gone(server(backup(24 * 7 + 1, state="failed"), backup(24 * 7 - 1, state="failed"))) == [0]
     assert gone(server(*(backup(hours, state="failed") for hours in range(7)))) == [0, 1]
+    assert gone(server(*(backup(hours, state="cancelled") for hours in range(7)))) == [0, 1]
 
 
 def test_the_world_of_before_a_restore_stays_as_long_as_it_can_be_had_back() -> None:
@@ -147,10 +160,11 @@ _backups = st.builds(
     backup,
     st.integers(0, 24 * 60),
     trigger=st.sampled_from(["manual", "schedule", "before-restore", "clone"]),
-    state=st.sampled_from(["done"] * 6 + ["failed", "deleting"]),
+    state=st.sampled_from(["done"] * 6 + ["failed", "cancelled", "deleting"]),
     locked=st.booleans(),
     where=st.sampled_from(["store", "node"]),
     suspicious=st.sampled_from([None, None, None, "empty", "smaller", "incomplete"]),
+    accepted=st.booleans(),
     added_bytes=st.integers(0, 100),
 )
 _servers = st.lists(_backups, max_size=30).map(lambda backups: server(*backups))
@@ -170,7 +184,7 @@ def test_what_must_stay_stays(kept: ServerBackups, rules: Rules) -> None:
     """Locked ones, the last good one, good ones without a newer good one; and the newest suspicious ones by number."""
     leaving = going(kept, rules, NOW)
     rest = [each for each in kept.backups if each not in leaving]
-    assert all(each.state in ("done", "failed") and not (each.state == "done" and each.locked) for each in leaving)
+    assert all(each.not_made or (each.state == "done" and not each.locked) for each in leaving)
     good, good_left = ([each for each in some if each.good] for some in (kept.backups, rest))
     assert bool(good_left) == bool(good)
     for each in leaving:
@@ -178,11 +192,11 @@ def test_what_must_stay_stays(kept: ServerBackups, rules: Rules) -> None:
             assert any(other.good and other.created >= each.created and other is not each for other in rest)
 
 
-@given(_servers, _rules, st.lists(_backups.map(lambda each: replace(each, suspicious="smaller")), max_size=5))
+@given(_servers, _rules, st.lists(_backups, max_size=5))
 @settings(max_examples=200, deadline=None)
 def test_suspicious_ones_never_push_a_good_one_out(kept: ServerBackups, rules: Rules, more: list[Backup]) -> None:
     rules = replace(rules, bytes=None)
-    odd = [replace(each, locked=False, trigger="manual") for each in more]
+    odd = [replace(each, locked=False, trigger="manual", suspicious="smaller", accepted=False) for each in more]
     good = {each.created for each in going(kept, rules, NOW) if each.good}
     after = server(*kept.backups, *odd)
     assert {each.created for each in going(after, rules, NOW) if each.good} == good

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from service.backups.records import Backup, Repository, ServerBackups
+from service.backups.records import Backup, Repository, ServerBackups, Unreadable
 from service.controller import backup as machine
 from service.controller.backup import DeleteBackup, deleted, suspicion
 from service.errors import ClusterUnavailable
-from service.operations.operation import Operation
+from service.operations.operation import Operation, new_operation
+from service.tokens import Token
 from tests.support.backup_world import BACKUP, SERVER, SETTINGS, BackupWorld, Killed
 
 NO_STORE = replace(SETTINGS, backup_store=None, backup_namespace="")
@@ -307,9 +308,30 @@ def test_a_cancelled_one_ends_before_it_is_recorded(request: pytest.FixtureReque
             is_done(world)
             continue
         assert ended.state == "cancelled"
-        assert (world.backup.state, world.backup.reason) == ("failed", "It was cancelled.")
+        assert (world.backup.state, world.backup.reason) == ("cancelled", "It was cancelled.")
         assert world.still == ""
         assert world.left("jobs", "pods", "volumesnapshots") == []
+
+
+def test_one_of_a_server_is_made_at_a_time(world: BackupWorld) -> None:
+    """A clone's may be asked for while another is made. Two at once would both make the server's repository."""
+    other = new_operation(Token("shop", "", frozenset({"admin"})), None, "backup", "now", {}, {}, [SERVER])
+    other = world.context.operations.create(other, [SERVER])
+    running = Backup(f"b-{'2' * 20}", other.created, state="running", operation=other.id)
+    nothing = ServerBackups(SERVER.uid, SERVER.id, "alice")
+    world.context.backups.change(SERVER.uid, lambda kept: kept.with_backup(running), nothing)
+    calls = iter(range(400))
+
+    def until_the_other_ends(phase: str) -> None:
+        call = next(calls)
+        if call <= 5:
+            assert (phase, world.jobs_run) == ("begin", [])
+        if call == 5:
+            world.context.operations.show(replace(other, state="done"), lambda: None)
+
+    assert world.run(world.operation(), between=until_the_other_ends).state == "done"
+    assert next(calls) > 6
+    is_done(world)
 
 
 def test_a_phase_that_is_given_up_leaves_nothing_behind(world: BackupWorld) -> None:
@@ -354,6 +376,30 @@ def _kept(*sizes: int | None, suspicious: str | None = None) -> ServerBackups:
 )
 def test_what_looks_wrong_is_said(kept: ServerBackups, answer: dict[str, Any], said: str | None) -> None:
     assert suspicion(kept, BACKUP, answer) == said
+
+
+def test_what_its_owner_has_accepted_is_not_suspicious_again() -> None:
+    """A world that really became small, lost files, or is empty; anything further is said."""
+
+    def after(accepted: bool, suspicious: str, size: int, *lacks: str) -> ServerBackups:
+        kept = _kept(100, size)
+        lacking = Unreadable(len(lacks), lacks)
+        odd = replace(kept.backups[1], suspicious=suspicious, accepted=accepted, unreadable=lacking)
+        return kept.with_backup(replace(odd, files=0 if size == 0 else 1))
+
+    def answer(size: int, *lacks: str) -> dict[str, Any]:
+        return {"empty": not size, "size_bytes": size, "unreadable": {"count": len(lacks), "paths": list(lacks)}}
+
+    def said(accepted: bool, suspicious: str, size: int, now: dict[str, Any], *lacks: str) -> str | None:
+        return suspicion(after(accepted, suspicious, size, *lacks), BACKUP, now)
+
+    assert [said(accepted, "smaller", 10, answer(9)) for accepted in (False, True)] == ["smaller", None]
+    assert said(True, "smaller", 10, answer(4)) == "smaller"
+    assert [said(accepted, "empty", 0, answer(0)) for accepted in (False, True)] == ["empty", None]
+    lacking = [said(accepted, "incomplete", 90, answer(90, "a"), "a", "b") for accepted in (False, True)]
+    assert lacking == ["incomplete", None]
+    assert said(True, "incomplete", 90, answer(90, "c"), "a", "b") == "incomplete"
+    assert said(True, "incomplete", 90, answer(90, "a", "b"), "a") == "incomplete"
 
 
 def test_a_suspicious_backup_is_recorded_as_one() -> None:

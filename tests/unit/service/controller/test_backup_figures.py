@@ -55,6 +55,7 @@ def backup(at: str, **fields: Any) -> Backup:
         (server(1, ago(hours=4)), [], 3.5),
         (server(1, ago(hours=4)), [backup(ago(hours=1.4))], 0.5),
         (server(1, ago(hours=4)), [backup(ago(hours=1.4), suspicious="empty")], 3.5),
+        (server(1, ago(hours=4)), [backup(ago(hours=1.4), suspicious="empty", accepted=True)], 0.5),
         (server(1, ago(hours=4)), [backup(ago(hours=1.4), state="failed")], 3.5),
         (server(1, ago(hours=4)), [backup(ago(minutes=10))], 0.0),
         (server(1, ago(hours=4), suspended=True), [], 0.0),
@@ -76,15 +77,17 @@ def test_all_numbers() -> None:
         kept(3, good, made=ago(days=40), proof={"at": ago(days=1), "postponed": ago(hours=1)}, pruned_at=ago(hours=1)),
         # Nobody needs the proof of a server that is gone, or of one without a good backup.
         kept(4, good, made=ago(days=90), pruned_at=ago(hours=1), deleted=ago(days=1), stored_bytes=7),
+        kept(6, backup(ago(days=1), state="cancelled")),
         kept(5, made=ago(days=90), pruned_at=ago(hours=1), task={"kind": "forget", "name": "keep-1", "since": ago()}),
     ]
     found = figures(all_kept, [], Settings(), NOW)
-    assert found.states == {"done": 4}
+    assert found.states == {"done": 4, "cancelled": 1}
     assert found.stored_bytes == 12
     assert found.overdue == {"backup": 0.0, "proof": 10 * 86400, "prune": 86400}
     assert (found.damaged, found.postponed, found.tasks) == (2, 1, {"forget": 1})
     metrics.show_backups(lambda: found)
     assert metrics.REGISTRY.get_sample_value("gameserver_backups", {"state": "done"}) == 4
+    assert metrics.REGISTRY.get_sample_value("gameserver_backups", {"state": "cancelled"}) == 1
     assert metrics.REGISTRY.get_sample_value("gameserver_backups_overdue_seconds", {"what": "prune"}) == 86400
     assert metrics.REGISTRY.get_sample_value("gameserver_backups_damaged") == 2
     assert metrics.REGISTRY.get_sample_value("gameserver_backups_jobs", {"kind": "forget"}) == 1

@@ -577,7 +577,8 @@ def test_what_happens_to_backups_is_told_once_by_each_controller(rig: Rig) -> No
     uid = rig.create(1)
     fields: dict[str, Any] = {"size_bytes": 5, "consistency": "stopped"}
     failed = backup(2, 0, state="failed", where=None, snapshot="", reason="The store is full.")
-    rig.keep(server(uid, backup(1, 0, suspicious="smaller", **fields), failed, backup(3, 1)))
+    cancelled = backup(4, 0, state="cancelled", where=None, snapshot="", reason="It was cancelled.")
+    rig.keep(server(uid, backup(1, 0, suspicious="smaller", **fields), failed, backup(3, 1), cancelled))
     rig.settle()
     first = list(rig.events)
     assert [(event.type, event.server, event.uid, event.customer) for event in first] == [

@@ -36,7 +36,7 @@ from service.operations.context import Context
 from service.operations.create import create
 from service.operations.delete import delete
 from service.operations.file_access import change
-from service.operations.operation import Operation
+from service.operations.operation import Operation, OperationStore
 from service.operations.suspend import suspend
 from service.operations.visibility import Target
 from service.records.store import RecordStore
@@ -261,6 +261,26 @@ def test_a_restore_and_its_undo(cluster: Cluster, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_a_restore_of_paths_that_were_not_there_is_undone(cluster: Cluster, way: str) -> None:
+    """However the world of before is kept: it does not have them, which is what the undo brings back."""
+    cluster.create()
+    cluster.storage.fits, cluster.storage.cuts = WAYS[way]
+    cluster.run(cluster.restore(paths=["added"]))
+    cluster.check("old")
+    # It may be kept elsewhere, and there may be room for it now.
+    for fits in (cluster.storage.fits, True):
+        cluster.storage.fits = fits
+        undo = cluster.undo()
+        cluster.run(undo)
+        assert (cluster.get(undo).state, cluster.get(undo).reason) == ("done", None)
+        cluster.check("new")
+        again = cluster.undo(restore=undo.id)
+        cluster.run(again)
+        assert (cluster.get(again).state, cluster.get(again).reason) == ("done", None)
+        cluster.check("old")
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("running", [True, False])
 def test_no_world_is_lost_whoever_dies(cluster: Cluster, way: str, running: bool) -> None:
     """The controller dies before or after any of its writes, the Jobs' pods at each of their steps."""
@@ -470,6 +490,25 @@ def test_a_server_that_has_the_id_since_keeps_its_world(cluster: Cluster) -> Non
     assert cluster.get(operation).reason == "The server was deleted."
     assert cluster.world.history == before
     assert cluster.storage.disks["server-1"]["world"] == "another customer's"
+
+
+def test_all_operations_are_read_once_for_a_restore(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be thousands."""
+    cluster.create()
+    reads: list[OperationStore] = []
+    read = OperationStore.all
+
+    def counted(store: OperationStore) -> list[Operation]:
+        reads.append(store)
+        return read(store)
+
+    monkeypatch.setattr(OperationStore, "all", counted)
+    first = cluster.restore()
+    assert len(reads) == 1
+    cluster.run(first)
+    reads.clear()
+    cluster.undo()
+    assert len(reads) == 1
 
 
 def test_two_at_once_are_refused(cluster: Cluster) -> None:

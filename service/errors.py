@@ -230,6 +230,16 @@ class TooManyBackups(Problem):
     )
 
 
+class NoLog(Problem):
+    slug = "no-log"
+    status = 409
+    title = "The server has no log now"
+    explanation = (
+        "The game has not been started, has been stopped, or its container is still being made, so there is no log. "
+        "Start the server, then send the request again. With `follow=true` the answer waits for the game's first line."
+    )
+
+
 class ReleaseMissing(Problem):
     slug = "release-missing"
     status = 409

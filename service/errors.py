@@ -523,6 +523,14 @@ class TooManyOperations(Problem):
     default_retry_after = 5
 
 
+class TooManyFollowers(Problem):
+    slug = "too-many-followers"
+    status = 429
+    title = "Too many clients follow logs"
+    explanation = "A token, and a replica, can follow only so many logs at once; `detail` says which limit it was."
+    default_retry_after = 5
+
+
 class FileAccessNotInstalled(Problem):
     slug = "file-access-not-installed"
     status = 501

@@ -10,6 +10,7 @@ from service.backups.records import KIND as BACKUPS
 from service.backups.records import BackupStore, BackupWatch
 from service.events.reader import EventReader
 from service.games.catalogue import Game
+from service.logs.follow import Followers
 from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
 from service.operations.operation import OperationStore
 from service.settings import Settings
@@ -22,7 +23,7 @@ class Context:
     `games` are the games by name. `operator_values` are the chart values from the operator's file. `records(kind)` is
     the store of that kind of record, and `operations` are those that take longer than a call. `events` is the log of
     events; None without records. `webhooks` is None if there is nowhere to keep them. `backups` are the records of
-    backups, and `backup_watch` the same in memory, None without records.
+    backups, and `backup_watch` the same in memory, None without records. `followers` follow the logs of games.
     """
 
     settings: Settings
@@ -37,9 +38,11 @@ class Context:
     webhooks: Webhooks | None
     backup_watch: BackupWatch | None = None
     operations: OperationStore = field(init=False)
+    followers: Followers = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operations", OperationStore(self.records))
+        object.__setattr__(self, "followers", Followers(self.cluster))
 
     @property
     def backups(self) -> BackupStore:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from service.api.log import CUT
+from service.logs.entries import GAP
+from service.settings import Settings
 from tests.api.conftest import SIZES, Client
+from tests.support import tokens
 from tests.support.fakes import World
 
 LOG = "/api/v1/server/1/log"
@@ -74,3 +80,115 @@ def test_a_query_that_makes_no_sense_is_refused(running: Client, query: str) -> 
     assert answer.json is not None
     assert answer.status_code == 422
     assert list(answer.json["errors"]) == [query.partition("=")[0]]
+
+
+def follow(
+    client: Client, query: str = "", *, events: bool = False, token: str = "shop", **headers: str
+) -> Iterator[str]:
+    """What a follower receives, piece by piece."""
+    if events:
+        headers["Accept"] = "text/event-stream"
+    answer = client.get(f"{LOG}?follow=true{query}", headers=headers, token=token)
+    assert answer.status_code == 200, answer.text
+    assert answer.mimetype == ("text/event-stream" if events else "text/plain")
+    return (piece.decode() for piece in answer.iter_encoded())
+
+
+def until_text(pieces: Iterator[str], end: str) -> str:
+    """What a follower receives until `end` has come."""
+    text = ""
+    while end not in text:
+        text += next(pieces)
+    return text
+
+
+def test_a_follower_gets_old_and_new_lines(running: Client, world: World) -> None:
+    """The last lines, and then each as it is written."""
+    world.write(1, "one", "two")
+    pieces = follow(running, "&tail=1")
+    assert until_text(pieces, "two") == "two\n"
+    world.write(1, "three")
+    assert until_text(pieces, "three") == "three\n"
+
+
+def test_following_goes_on_over_a_restart(running: Client, world: World) -> None:
+    """It says so."""
+    world.write(1, "one")
+    pieces = follow(running)
+    assert until_text(pieces, "one") == "one\n"
+    world.restart(1)
+    world.write(1, "two")
+    assert until_text(pieces, "two") == "--- the game has started again ---\ntwo\n"
+
+
+def test_events_have_ids_and_can_be_resumed(running: Client, world: World) -> None:
+    """With `Last-Event-ID` nothing is lost or repeated, also of lines with the same time, and over a restart."""
+    world.write(1, "one", "two", "three")
+    text = until_text(follow(running, events=True), "three")
+    ids = re.findall(r"^id: (.*)$", text, re.MULTILINE)
+    assert (len(set(ids)), text.count("data: ")) == (3, 3)
+    again = until_text(follow(running, events=True, **{"Last-Event-ID": ids[1]}), "three")
+    assert again == f"id: {ids[2]}\ndata: three\n\n"
+    world.restart(1)
+    world.write(1, "four")
+    again = until_text(follow(running, events=True, **{"Last-Event-ID": ids[1]}), "four")
+    assert re.findall("^data: (.*)$", again, re.MULTILINE) == ["three", "the game has started again", "four"]
+
+
+def test_a_resume_beyond_what_there_is_tells_a_gap(running: Client, world: World) -> None:
+    """Of a pod that is gone."""
+    world.write(1, "one")
+    text = until_text(follow(running, events=True, **{"Last-Event-ID": "other.0.1.1"}), "one")
+    assert re.findall("^data: (.*)$", text, re.MULTILINE) == [GAP, "one"]
+
+
+def test_two_followers_share_one_read(running: Client, world: World) -> None:
+    """Each gets every line once."""
+    world.write(1, "one")
+    first, second = follow(running), follow(running)
+    for pieces in (first, second):
+        assert until_text(pieces, "one") == "one\n"
+    world.write(1, "two")
+    for pieces in (first, second):
+        assert until_text(pieces, "two") == "two\n"
+    assert [thread.name for thread in threading.enumerate()].count("log of server 1") >= 1
+
+
+def test_a_stopped_server_can_be_followed(running: Client, world: World) -> None:
+    """The log begins when the game starts."""
+    running.patch("/api/v1/server/1/stop")
+    pieces = follow(running)
+    assert "does not run" in until_text(pieces, "---\n")
+    running.patch("/api/v1/server/1/start")
+    world.write(1, "one")
+    assert until_text(pieces, "one") == "one\n"
+
+
+def test_following_ends(client: Client, world: World, settings: Settings) -> None:
+    """For the customer when the server is suspended, with a token when it is revoked, for all when the server goes."""
+    customer = tokens.entry("acme", "acme-secret", scopes=["console:read"], customer="acme")
+    shop, support = tokens.entry("shop", "shop-secret"), tokens.entry("support", "support-secret")
+    assert settings.tokens_file is not None
+    tokens.write(settings.tokens_file, customer, shop, support)
+    client.post("/api/v1/server/1/", {**SIZES, "customer": "acme"})
+    followers = {name: follow(client, token=name) for name in ("acme", "shop", "support")}
+    world.write(1, "one")
+    for pieces in followers.values():
+        until_text(pieces, "one")
+    client.patch("/api/v1/server/1/suspend", {"reason": "Abuse."})
+    assert "the server is suspended" in "".join(followers["acme"])
+    assert client.get(LOG, token="acme").status_code == 403
+    tokens.write(settings.tokens_file, customer, shop)
+    assert "the token is no longer valid" in "".join(followers["support"])
+    client.delete("/api/v1/server/1/")
+    assert "the server is gone" in "".join(followers["shop"])
+
+
+def test_there_are_limits(running: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """429 for a token and for a replica that has too many."""
+    for limit in ("MOST", "MOST_OF_A_TOKEN"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"service.logs.follow.{limit}", 0)
+            answer = running.get(f"{LOG}?follow=true")
+            assert answer.json is not None
+            assert (answer.status_code, answer.json["type"]) == (429, "/problems/too-many-followers")

@@ -413,13 +413,14 @@ class FakeCluster:
 
     @contextmanager
     def log_stream(self, id: int, *, tail: int | None, since: int | None) -> Iterator[Iterator[bytes] | None]:
-        text, run = self.log_text(id, tail=tail, since=since), self.pod_run(id)
-        yield None if text is None else self._written(id, run, text.encode())
+        seen, run = len(self.world.log_lines(id)), self.pod_run(id)
+        old = [line for line in self.world.log_lines(id)[:seen] if since is None or _time(line) >= since]
+        yield None if run is None else self._written(id, run, seen, old if tail is None else old[-tail:])
 
-    def _written(self, id: int, run: tuple[str, int] | None, text: bytes) -> Iterator[bytes]:
+    def _written(self, id: int, run: tuple[str, int], seen: int, old: list[str]) -> Iterator[bytes]:
         """What is in the log, and then what a test adds to it, until the game's run ends."""
-        seen, ends = len(self.world.log_lines(id)), time.monotonic() + 60
-        yield text
+        ends = time.monotonic() + 60
+        yield "".join(old).encode()
         while time.monotonic() < ends and self.pod_run(id) == run and not self.world.ended(id):
             new = self.world.log_lines(id)[seen:]
             seen += len(new)

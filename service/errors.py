@@ -230,6 +230,16 @@ class TooManyBackups(Problem):
     )
 
 
+class NoLog(Problem):
+    slug = "no-log"
+    status = 409
+    title = "The server has no log now"
+    explanation = (
+        "The game has not been started, has been stopped, or its container is still being made, so there is no log. "
+        "Start the server, then send the request again. With `follow=true` the answer waits for the game's first line."
+    )
+
+
 class ReleaseMissing(Problem):
     slug = "release-missing"
     status = 409
@@ -510,6 +520,14 @@ class TooManyOperations(Problem):
     status = 429
     title = "There are too many operations at once"
     explanation = f"No slot for the operation became free within 10 seconds. {_TRY_AGAIN}"
+    default_retry_after = 5
+
+
+class TooManyFollowers(Problem):
+    slug = "too-many-followers"
+    status = 429
+    title = "Too many clients follow logs"
+    explanation = "A token, and a replica, can follow only so many logs at once; `detail` says which limit it was."
     default_retry_after = 5
 
 

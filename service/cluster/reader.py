@@ -27,7 +27,8 @@ import base64
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 from service.cluster.consumption import PodConsumption
@@ -39,8 +40,10 @@ from service.cluster.usage import DiskUsage
 from service.errors import OperationInProgress, Problem, ServerNotFound
 from service.helm.revisions import Revisions, status
 from service.kube.client import Conflict, Kube, path
+from service.kube.times import stamp
 from service.kube.types import Object
-from service.servers.accessors import annotation, sorted_events, trimmed_event
+from service.logs.lines import MOST_BYTES
+from service.servers.accessors import annotation, game_status, sorted_events, trimmed_event, uid
 from service.servers.consumption import Consumption
 from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, pod_name, rcon_name, server_name
 from service.servers.objects import Objects, RconPassword, ServerObjects
@@ -170,6 +173,23 @@ class ClusterReader:
         log = path("v1", self._namespace, "pods", pod_name(id), "log")
         query: dict[str, str | int] = {"tailLines": lines, "limitBytes": 65536, "previous": str(previous).lower()}
         return self._kube.text(log, container="game", **query) or ""
+
+    def log_text(self, id: int, *, tail: int | None, since: int | None, previous: bool = False) -> str | None:
+        """The game's log with timestamps, read at once; see `interfaces.Cluster`."""
+        query = _log_query(tail, since) | {"limitBytes": MOST_BYTES + 1, "previous": str(previous).lower()}
+        return self._kube.text(path("v1", self._namespace, "pods", pod_name(id), "log"), **query)
+
+    @contextmanager
+    def log_stream(self, id: int, *, tail: int | None, since: int | None) -> Iterator[Iterator[bytes] | None]:
+        """The game's log with timestamps as it is written; see `interfaces.Cluster`."""
+        log = path("v1", self._namespace, "pods", pod_name(id), "log")
+        with self._kube.text_stream(log, **_log_query(tail, since), follow="true") as chunks:
+            yield chunks
+
+    def pod_run(self, id: int) -> tuple[str, int] | None:
+        """The uid of the server's pod and how often its game has restarted; None if there is no pod."""
+        pod = self.get("v1", "pods", pod_name(id))
+        return None if pod is None else (uid(pod) or "", (game_status(pod) or {}).get("restartCount", 0))
 
     # -- disks ---------------------------------------------------------------------------------------------
 
@@ -326,3 +346,13 @@ class ClusterReader:
             return self._revisions.of(server_name(id))
         known = self._index.releases(id)
         return self._revisions.cached(server_name(id)) if known is None else known
+
+
+def _log_query(tail: int | None, since: int | None) -> dict[str, str | int]:
+    """What a read of a game's log asks for."""
+    query: dict[str, str | int] = {"container": "game", "timestamps": "true"}
+    if tail is not None:
+        query["tailLines"] = tail
+    if since is not None:
+        query["sinceTime"] = stamp(datetime.fromtimestamp(since, UTC))
+    return query

@@ -12,7 +12,8 @@ import os
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from http.client import HTTPException
+from contextlib import contextmanager, suppress
+from http.client import HTTPException, HTTPResponse
 from typing import cast
 from urllib.parse import quote, urlencode
 
@@ -178,6 +179,24 @@ class Kube:
         except (HTTPException, OSError, json.JSONDecodeError) as error:
             raise ClusterUnavailable from error
 
+    @contextmanager
+    def text_stream(self, path: str, **query: str | int) -> Iterator[Iterator[bytes] | None]:
+        """A plain text response as it arrives, such as a followed log; None if there is nothing to show (400 or 404).
+
+        It also ends after a minute of silence.
+        """
+        try:
+            with self._connections.stream(self._request("GET", path, query), (1.0, 60.0)) as response:
+                if response.status in (400, 404):
+                    yield None
+                    return
+                if response.status != 200:
+                    self._checked(response.status, response.read(), path)
+                    raise ClusterUnavailable
+                yield _until_silent(response)
+        except (HTTPException, OSError) as error:
+            raise ClusterUnavailable from error
+
     # -- requests ------------------------------------------------------------------------------------------
 
     def _json(
@@ -248,6 +267,13 @@ class Kube:
             raise ClusterUnavailable
         log.error("Kubernetes answered %d at %s: %s", status, path, message)
         raise OperationFailed("Kubernetes rejected a request of the API. The API's log has the details.")
+
+
+def _until_silent(response: HTTPResponse) -> Iterator[bytes]:
+    """What the response sends, until it ends or the read times out."""
+    with suppress(TimeoutError):
+        while chunk := response.read1(65536):
+            yield chunk
 
 
 def _tls(configuration: client.Configuration) -> ssl.SSLContext:

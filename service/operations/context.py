@@ -11,6 +11,7 @@ from service.backups.records import BackupStore, BackupWatch
 from service.console.turns import Turns
 from service.events.reader import EventReader
 from service.games.catalogue import Game
+from service.logs.follow import Followers
 from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
 from service.operations.operation import OperationStore
 from service.players.counts import PlayerCounts
@@ -26,7 +27,7 @@ class Context:
     the store of that kind of record, and `operations` are those that take longer than a call. `events` is the log of
     events; None without records. `webhooks` is None if there is nowhere to keep them. `backups` are the records of
     backups, and `backup_watch` the same in memory, None without records. `counts` asks games for their players, and
-    `players` is who plays, as last known. `turns` are those of commands for the games.
+    `players` is who plays, as last known. `turns` are those of commands for the games. `followers` follow their logs.
     """
 
     settings: Settings
@@ -44,12 +45,14 @@ class Context:
     operations: OperationStore = field(init=False)
     counts: PlayerCounts = field(init=False)
     players: LastPlayers = field(init=False)
+    followers: Followers = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operations", OperationStore(self.records))
         queries = {name: game.query for name, game in self.games.items() if game.query is not None}
         object.__setattr__(self, "counts", PlayerCounts(self.cluster.known, queries))
         object.__setattr__(self, "players", LastPlayers(self.counts))
+        object.__setattr__(self, "followers", Followers(self.cluster))
 
     @property
     def backups(self) -> BackupStore:

@@ -1,7 +1,8 @@
-"""gunicorn's threaded worker, with three changes.
+"""gunicorn's threaded worker, with four changes.
 
 - An answer that waits (web/parking.py) holds no thread: its connection is put aside until the answer is due. A client
   that goes away meanwhile is noticed at once, also if it has sent its next request already (EPOLLRDHUP).
+- An answer that goes on and on (web/streaming.py) gets the socket; this worker forgets the connection.
 - Invalid HTTP never reaches the application, so this module writes the answer: problem+json, like every other error.
 - Before gunicorn closes a connection, it waits up to two seconds for the client to close its side. It waits in the
   thread that also accepts connections, so five clients that do not close would delay everyone else, and Kubernetes'
@@ -39,7 +40,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     """The worker; the module's docstring says what differs from gunicorn's.
 
     A connection whose answer waits has the attribute `waiting` (web/parking.py's Waiting). One that was closed on our
-    side after that has the attribute `closing`: until when the client may leave it open.
+    side after that has the attribute `closing`: until when the client may leave it open. One whose socket someone else
+    has got has the attribute `handed`.
     """
 
     wsgi: Any
@@ -74,13 +76,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     # -- answers that wait ---------------------------------------------------------------------------------
 
     def handle_request(self, req: Any, conn: Any) -> bool:
-        """Answer one request, or set `conn.waiting`; returns whether the connection stays open."""
+        """Answer one request, or set `conn.waiting` or `conn.handed`; returns whether the connection stays open."""
         from service.web.parking import Waiting
+        from service.web.streaming import HandedOver
 
         try:
             stays_open: bool = super().handle_request(req, conn)
         except Waiting as waiting:
             conn.waiting = waiting
+            return False
+        except HandedOver as handed:
+            conn.handed = True
+            handed.take(socket.socket(fileno=conn.sock.detach()))
             return False
         return stays_open
 
@@ -90,7 +97,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             conn.answered = False
             self._answering -= 1
             self._answer_due()
-        if getattr(conn, "waiting", None) or getattr(conn, "closing", None):
+        if getattr(conn, "handed", False):
+            self.nr_conns -= 1
+        elif getattr(conn, "waiting", None) or getattr(conn, "closing", None):
             self._aside.add(conn)
         else:
             super().finish_request(conn, fs)
@@ -149,7 +158,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                     conn.closing = time.monotonic() + _LINGER_SECONDS
             return stays_open
         stays_open = super().handle(conn)
-        if not stays_open and not getattr(conn, "waiting", None):
+        if not stays_open and not getattr(conn, "waiting", None) and not getattr(conn, "handed", False):
             with contextlib.suppress(OSError):
                 util.close_graceful(conn.sock.dup())
                 # gunicorn closes the connection again, and then has nothing to wait for.

@@ -41,6 +41,7 @@ CALLS = {
     "GET /api/v1/server/1/port/primary": "server:read",
     "PATCH /api/v1/server/1/port/primary": "server:read",
     "GET /api/v1/server/1/rcon": "rcon:read",
+    "GET /api/v1/server/1/log": "console:read",
     "GET /api/v1/server/1/sftp": "server:read",
     "PUT /api/v1/server/1/sftp": "files",
     "GET /api/v1/disk/": "server:read",
@@ -114,7 +115,11 @@ BODIES = {
 }
 READ = {"server:read"}
 OPERATE = {"server:create", "server:write", "server:power", "rcon:read", "files"}
-HOLDERS = {"reader": READ, "operator": READ | OPERATE, "shop": READ | OPERATE | {"server:delete", "server:suspend"}}
+HOLDERS = {
+    "reader": READ,
+    "operator": READ | OPERATE,
+    "shop": READ | OPERATE | {"server:delete", "server:suspend", "console:read"},
+}
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from service.games import catalogue
 from service.records.store import RecordStore
 from service.settings import Settings
 from service.tokens import TokensFile
+from service.web import streaming
 from service.webhooks.addresses import Reach
 from service.webhooks.urls import mistake
 from tests.support import tokens
@@ -116,9 +117,10 @@ def _whole_float(value: Any) -> bool:
 
 @pytest.fixture(autouse=True, scope="module")
 def no_other_replica() -> Iterator[None]:
-    """No cursor comes from another replica, so no call waits for that one's events."""
+    """No cursor comes from another replica, so no call waits for that one's events, and no stream goes on."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(events, "BEHIND_SECONDS", 0.0)
+        patch.setattr(streaming, "LONGEST_IN_A_THREAD", 0.0)
         yield
 
 

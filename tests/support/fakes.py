@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -26,8 +27,10 @@ from service.errors import (
 )
 from service.files.accounts import Account
 from service.kube.types import Object
+from service.logs.lines import MOST_BYTES, nanoseconds
 from service.operations.interfaces import Listener
 from service.records.secret import Change, Records
+from service.servers.accessors import game_status, uid
 from service.servers.consumption import Consumption
 from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, SCHEDULES
 from service.servers.objects import Objects, RconPassword, ServerObjects
@@ -51,6 +54,11 @@ def _defers(values: Values) -> bool:
     return bool(values.get("storage", {}).get("deferred"))
 
 
+def _time(line: str) -> int:
+    """The time of a line of a log, in seconds since 1970."""
+    return (nanoseconds(line.partition(" ")[0]) or 0) // 10**9
+
+
 class World:
     """The objects of the in-memory cluster, and what a test may do to it."""
 
@@ -70,7 +78,9 @@ class World:
         self.jobs: dict[int, Object] = {}
         self.job_pods: dict[int, Object] = {}
         self.makes_disks = True
+        # Of each game: what it has written, and what it had written before its last restart.
         self.logs: dict[int, str] = {}
+        self.previous_logs: dict[int, str] = {}
         self.away = False
         self.password_since = TIME
         self.expandable = False
@@ -95,6 +105,26 @@ class World:
         """Tell a change to all who have subscribed, as the watches do."""
         for listener in self.listeners:
             listener(id, kind, before, now, deleted)
+
+    def write(self, id: int, *texts: str, at: str = TIME) -> None:
+        """Make the server's game write lines to its log."""
+        self.logs[id] = self.logs.get(id, "") + "".join(f"{at} {text}\n" for text in texts)
+
+    def log_lines(self, id: int, *, previous: bool = False) -> list[str]:
+        """What the server's game has written, each line with its time; with `previous`, in its run before."""
+        return (self.previous_logs if previous else self.logs).get(id, "").splitlines(keepends=True)
+
+    def ended(self, id: int) -> bool:
+        """Whether the game's container has ended."""
+        return "terminated" in (game_status(self.pods.get(id, {})) or {}).get("state", {})
+
+    def restart(self, id: int) -> None:
+        """Make the server's game crash and start again in the same pod."""
+        self.previous_logs[id] = self.logs.pop(id, "")
+        status = self.pods[id]["status"]
+        count = (game_status(self.pods[id]) or {}).get("restartCount", 0)
+        state = {"name": "game", "restartCount": count + 1, "state": {"running": {"startedAt": TIME}}}
+        self.pods[id] = {**self.pods[id], "status": {**status, "containerStatuses": [state]}}
 
     def check(self) -> None:
         if self.away:
@@ -378,6 +408,36 @@ class FakeCluster:
     def pod_log_tail(self, id: int, lines: int, previous: bool) -> str:
         self.world.check()
         return "\n".join(self.world.logs.get(id, "").splitlines()[-lines:])
+
+    def log_text(self, id: int, *, tail: int | None, since: int | None, previous: bool = False) -> str | None:
+        self.world.check()
+        if id not in self.world.pods:
+            return None
+        lines = [line for line in self.world.log_lines(id, previous=previous) if since is None or _time(line) >= since]
+        text = "".join(lines if tail is None else lines[-tail:])
+        return text.encode()[: MOST_BYTES + 1].decode(errors="replace")
+
+    @contextmanager
+    def log_stream(self, id: int, *, tail: int | None, since: int | None) -> Iterator[Iterator[bytes] | None]:
+        seen, run = len(self.world.log_lines(id)), self.pod_run(id)
+        old = [line for line in self.world.log_lines(id)[:seen] if since is None or _time(line) >= since]
+        yield None if run is None else self._written(id, run, seen, old if tail is None else old[-tail:])
+
+    def _written(self, id: int, run: tuple[str, int], seen: int, old: list[str]) -> Iterator[bytes]:
+        """What is in the log, and then what a test adds to it, until the game's run ends."""
+        ends = time.monotonic() + 60
+        yield "".join(old).encode()
+        while time.monotonic() < ends and self.pod_run(id) == run and not self.world.ended(id):
+            new = self.world.log_lines(id)[seen:]
+            seen += len(new)
+            if new:
+                yield "".join(new).encode()
+            time.sleep(0.01)
+
+    def pod_run(self, id: int) -> tuple[str, int] | None:
+        self.world.check()
+        pod = self.world.pods.get(id)
+        return None if pod is None else (uid(pod) or "pod", (game_status(pod) or {}).get("restartCount", 0))
 
     def ready(self) -> bool:
         return not self.world.away

@@ -1,11 +1,13 @@
 """The API over fakes, for a WSGI server: `tests.support.waiting_api:app`. Its servers run only when a test says so.
 
-`GET /run/<id>` makes a server's game answer; `GET /metrics` has the metrics.
+`GET /run/<id>` makes a server's game answer; `GET /write/<id>/<text>/<times>` makes it write to its log;
+`GET /metrics` has the metrics.
 """
 
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from functools import partial
 
 from flask import Flask
@@ -13,6 +15,7 @@ from prometheus_client import generate_latest
 
 from service.app import create_app
 from service.assembly import build_context
+from service.kube.times import stamp
 from service.records.store import RecordStore
 from service.settings import Settings
 from service.telemetry import logs
@@ -32,6 +35,11 @@ def build() -> Flask:
     @app.route("/run/<int:id>")
     def run(id: int) -> dict[str, bool]:
         world.answer(id)
+        return {"success": True}
+
+    @app.route("/write/<int:id>/<text>/<int:times>")
+    def write(id: int, text: str, times: int) -> dict[str, bool]:
+        world.write(id, *[text] * times, at=stamp(datetime.now(UTC), micro=True))
         return {"success": True}
 
     @app.route("/metrics")

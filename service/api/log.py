@@ -1,0 +1,67 @@
+"""The call that reads the log of a server's game."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from flask import Response, request
+
+from service import errors
+from service.access import Subject
+from service.api.context import caller, context, target
+from service.api.log_schemas import LogHeaders, LogQuery
+from service.api.servers import blueprint
+from service.logs.lines import place_of, text_of
+from service.operations.log import follow_log, read_log
+from service.web.draining import draining
+from service.web.routes import access, problems
+from service.web.streaming import Streamed
+
+EVENTS = "text/event-stream"
+CUT = "--- what was before is left out: an answer has at most 1 MiB ---\n"
+
+
+@blueprint.route("/<id:id>/log", methods=["GET"])
+@access("console:read", Subject.SERVER)
+@blueprint.arguments(LogQuery, location="query")
+@blueprint.arguments(LogHeaders, location="headers")
+@blueprint.response(200, {"type": "string"}, content_type="text/plain")
+@problems(
+    errors.InvalidRequest,
+    errors.ServerNotFound,
+    errors.Suspended,
+    errors.NoLog,
+    errors.TooManyFollowers,
+    errors.Draining,
+)
+def get_log(query: dict[str, Any], headers: dict[str, Any], id: int) -> Response:
+    """Get the last lines of the game's log
+
+    They are plain text, of the game's current run, or of its last one while it does not run. Colours are removed, and
+    other control characters are replaced. With `follow=true` the answer goes on with each line that the game writes, as
+    server-sent events if `Accept` is `text/event-stream`.
+    """
+    if query["follow"] == "true":
+        return _follow(query, headers["last_event_id"])
+    lines, cut = read_log(context(), caller(), target(), query["tail"], query["since"])
+    return Response((CUT if cut else "") + text_of(lines), mimetype="text/plain")
+
+
+def _follow(query: dict[str, Any], last_event_id: str | None) -> Response:
+    if draining.is_set():
+        raise errors.Draining()
+    events = request.accept_mimetypes.best_match(["text/plain", EVENTS]) == EVENTS
+    after = None if last_event_id is None else place_of(last_event_id)
+    authorization = request.headers.get("Authorization")
+    wish = follow_log(
+        context(),
+        caller(),
+        target(),
+        query["tail"],
+        query["since"],
+        after=after,
+        events=events,
+        authorization=authorization,
+    )
+    return Streamed(partial(context().followers.add, wish), EVENTS if events else "text/plain")

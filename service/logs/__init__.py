@@ -1,0 +1,1 @@
+"""What games write: the lines of their logs, and those who follow them. It knows neither Flask nor gunicorn."""

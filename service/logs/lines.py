@@ -1,0 +1,139 @@
+"""Lines of a game's log: read from what Kubernetes sends, made harmless, and named so that a reader can go on. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+MOST_BYTES = 1024 * 1024
+"""How much of a log is read at once, with Kubernetes' timestamps."""
+LONGEST = 16 * 1024
+"""How many characters of one line are shown."""
+
+# The colours and cursor movements of terminals go; whatever else a terminal might obey is replaced by one character.
+# Also what turns the direction of text around, or begins a line within a line.
+_HARMFUL = re.compile(
+    "\x1b\\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
+)
+_REPLACEMENT = "\ufffd"
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+_AGO = re.compile(r"([1-9]\d{0,5})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_ID = re.compile(r"([0-9A-Za-z-]{1,64})\.(\d{1,6})\.(\d{1,20})\.(\d{1,9})")
+
+
+class Run(NamedTuple):
+    """One run of a game's container: its pod's uid, and how often the container had restarted before."""
+
+    pod: str
+    restarts: int
+
+
+class Place(NamedTuple):
+    """Where a line is: the run that wrote it, when (nanoseconds since 1970), and which line of that time it is."""
+
+    run: Run
+    time: int
+    number: int
+
+    @property
+    def id(self) -> str:
+        """The id of the line in server-sent events."""
+        return f"{self.run.pod}.{self.run.restarts}.{self.time}.{self.number}"
+
+    def follows(self, other: Place) -> bool:
+        """Whether the line was written after the other one of the same run."""
+        return (self.time, self.number) > (other.time, other.number)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the log, harmless already."""
+
+    place: Place
+    text: str
+
+
+def clean(text: str) -> str:
+    """The text without anything that a terminal would obey, but with its tabs; too long a line is cut, and says so."""
+    text = text.removesuffix("\r")
+    cut = len(text) > LONGEST
+    shown = _HARMFUL.sub(lambda found: "" if len(found[0]) > 1 else _REPLACEMENT, text[:LONGEST])
+    return f"{shown} [the line is cut]" if cut else shown
+
+
+def place_of(id: str) -> Place | None:
+    """The place that an id of server-sent events names; None if it is none."""
+    parts = _ID.fullmatch(id)
+    return None if parts is None else Place(Run(parts[1], int(parts[2])), int(parts[3]), int(parts[4]))
+
+
+def nanoseconds(text: str) -> int | None:
+    """An RFC 3339 time as nanoseconds since 1970; None if it is none."""
+    parts = _TIME.fullmatch(text)
+    if parts is None:
+        return None
+    try:
+        whole = datetime.fromisoformat(parts[1] + parts[3].replace("Z", "+00:00"))
+        return int(whole.timestamp()) * 10**9 + int((parts[2] or "").ljust(9, "0"))
+    except (ValueError, OverflowError):
+        return None
+
+
+def since(text: str, now: datetime) -> int | None:
+    """What a request means by `since`: an RFC 3339 time, or how long ago (`10m`), as nanoseconds; None if neither."""
+    ago = _AGO.fullmatch(text)
+    if ago is None:
+        time = nanoseconds(text)
+        return None if time is None else max(0, time)
+    return int((now.astimezone(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})).timestamp()) * 10**9
+
+
+class Reader:
+    """Turns what Kubernetes sends of one run, with timestamps, into lines. It must begin at the first line of a time.
+
+    A line without a timestamp, which Kubernetes writes itself when it cannot read the log, is left out.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._rest = b""
+        self._time, self._number = -1, 0
+
+    def lines(self, data: bytes) -> Iterator[Line]:
+        """The lines that are complete with this data."""
+        *complete, self._rest = (self._rest + data).split(b"\n")
+        # Of too long a line the beginning is enough, and no game can make this process keep more.
+        self._rest = self._rest[: LONGEST * 4]
+        for raw in complete:
+            if (line := self._line(raw)) is not None:
+                yield line
+
+    def last(self) -> Iterator[Line]:
+        """The last line, if the log ended without a line break."""
+        if (line := self._line(self._rest)) is not None:
+            yield line
+        self._rest = b""
+
+    def _line(self, raw: bytes) -> Line | None:
+        stamp, _, text = raw.decode(errors="replace").partition(" ")
+        time = nanoseconds(stamp)
+        if time is None:
+            return None
+        self._number = self._number + 1 if time == self._time else 1
+        self._time = time
+        return Line(Place(self._run, time, self._number), clean(text))
+
+
+def lines_of(run: Run, text: str) -> list[Line]:
+    """The lines of a log that was read at once."""
+    reader = Reader(run)
+    return [*reader.lines(text.encode()), *reader.last()]
+
+
+def text_of(lines: Iterable[Line]) -> str:
+    """The lines as plain text."""
+    return "".join(f"{line.text}\n" for line in lines)

@@ -1,0 +1,151 @@
+"""The log of a server's game, as it is now and as it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from service.errors import ClusterUnavailable, NoLog, Suspended, Unauthorized
+from service.logs.entries import GAP, Entry, line_entry, note_entry
+from service.logs.follow import Wish
+from service.logs.lines import MOST_BYTES, Line, Place, Run, lines_of
+from service.operations.checks import require_not_suspended
+from service.operations.context import Context
+from service.operations.visibility import Target, may_see
+from service.servers.spec import server_uid, spec_of_objects
+from service.tokens import Token
+
+_SAME_TIME = 20
+
+
+def read_log(context: Context, caller: Token, target: Target, tail: int, since: int | None) -> tuple[list[Line], bool]:
+    """The last lines of the game's log, and whether lines before them were left out because there were too many bytes.
+
+    Args:
+        context: The collaborators.
+        caller: Who reads.
+        target: The server.
+        tail: How many lines at most.
+        since: From when, in nanoseconds since 1970; None for any time.
+
+    Raises:
+        Suspended: The server is suspended, and the caller is its customer.
+        NoLog: The game has no log now.
+    """
+    require_not_suspended(caller, target.spec.suspended if target.spec else None)
+    run = context.cluster.pod_run(target.id)
+    read = None if run is None else last_lines(context, target.id, Run(*run), tail, since)
+    if read is None:
+        raise NoLog()
+    return read
+
+
+def last_lines(context: Context, id: int, run: Run, tail: int, since: int | None) -> tuple[list[Line], bool] | None:
+    """As `read_log`, of a pod that is known; None if it has no log."""
+    # A few more, so that those of one time are counted from the first.
+    lines, seconds, cut = tail + _SAME_TIME, None if since is None else since // 10**9, False
+    while True:
+        text = context.cluster.log_text(id, tail=lines, since=seconds)
+        if text is None:
+            return None
+        if len(text.encode()) <= MOST_BYTES or lines == 1:
+            break
+        # Kubernetes cuts the end, but the newest lines are those that matter.
+        lines, cut = lines // 2, True
+    # Kubernetes counts `since` in whole seconds.
+    read = [line for line in lines_of(run, text) if since is None or line.place.time >= since][-tail:]
+    return read, cut and len(read) < tail
+
+
+def follow_log(
+    context: Context,
+    caller: Token,
+    target: Target,
+    tail: int,
+    since: int | None,
+    *,
+    after: Place | None,
+    events: bool,
+    authorization: str | None,
+) -> Wish:
+    """What to send to a client that follows the log: the last lines, as `read_log`, and then all that is written.
+
+    Args:
+        context: The collaborators.
+        caller: Who follows.
+        target: The server.
+        tail: How many lines at most before the new ones.
+        since: From when, in nanoseconds since 1970; None for any time.
+        after: The last line that the client has had; it replaces `tail` and `since`. None if it had none.
+        events: Whether the client wants server-sent events.
+        authorization: The header with which it has called, to see whether its token stays valid.
+
+    Raises:
+        Suspended: The server is suspended, and the caller is its customer.
+        TooManyFollowers: There is no room for another.
+    """
+    require_not_suspended(caller, target.spec.suspended if target.spec else None)
+    context.followers.require_room(caller.name)
+    mark = context.followers.mark(target.id, target.uid)
+    pod = context.cluster.pod_run(target.id)
+    run = None if pod is None else Run(*pod)
+    backlog: list[Entry] = []
+    last = None
+    if run is not None and after is not None:
+        backlog, last = _resumed(context, target.id, run, after)
+    elif run is not None and (read := last_lines(context, target.id, run, tail, since)) is not None:
+        lines, cut = read
+        backlog = [*([note_entry(GAP)] if cut else []), *map(line_entry, lines)]
+        last = lines[-1].place if lines else None if since is None else Place(run, since, 0)
+    ended = _ended(context, target, authorization)
+    return Wish(target.id, target.uid, caller.name, events, ended, tuple(backlog), last, mark)
+
+
+def _resumed(context: Context, id: int, run: Run, after: Place) -> tuple[list[Entry], Place | None]:
+    """What was written after a line, as far as Kubernetes still has it, and the last line of that."""
+    entries, last = [], after
+    known = after.run == run or run == (after.run.pod, after.run.restarts + 1)
+    if known:
+        since = after.time // 10**9
+        text = context.cluster.log_text(id, tail=None, since=since, previous=after.run != run)
+        lines = lines_of(after.run, text or "")
+        if len((text or "").encode()) > MOST_BYTES:
+            # The last one may be cut.
+            lines.pop()
+        if after.number and not any(line.place == after for line in lines):
+            entries.append(note_entry(GAP))
+        new = [line for line in lines if line.place.follows(after)]
+        entries += map(line_entry, new)
+        last = new[-1].place if new else after
+    if after.run == run:
+        return entries, last
+    entries.append(note_entry("the game has started again" if known else GAP))
+    now = lines_of(run, context.cluster.log_text(id, tail=None, since=None) or "")
+    return [*entries, *map(line_entry, now)], now[-1].place if now else Place(run, 0, 0)
+
+
+def _ended(context: Context, target: Target, authorization: str | None) -> Callable[[], str | None]:
+    """Says why the client may not follow the log any more; None while it may."""
+
+    def ended() -> str | None:
+        try:
+            token = context.tokens.caller(authorization)
+        except Unauthorized:
+            return "the token is no longer valid"
+        if "console:read" not in token.actions:
+            return "the token no longer allows this"
+        try:
+            objects = context.cluster.known(target.id)
+        except ClusterUnavailable:
+            return None
+        if objects is None or (target.uid is not None and server_uid(objects) not in (None, target.uid)):
+            return "the server is gone"
+        spec = spec_of_objects(objects)
+        if spec is not None and not may_see(token, objects, spec):
+            return "the server is gone"
+        try:
+            require_not_suspended(token, spec.suspended if spec else None)
+        except Suspended:
+            return "the server is suspended"
+        return None
+
+    return ended

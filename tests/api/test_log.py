@@ -1,0 +1,194 @@
+"""The log of a server's game."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from service.api.log import CUT
+from service.logs.entries import GAP
+from service.settings import Settings
+from tests.api.conftest import SIZES, Client
+from tests.support import tokens
+from tests.support.fakes import World
+
+LOG = "/api/v1/server/1/log"
+
+
+@pytest.fixture
+def running(client: Client) -> Client:
+    """A client of an API with the server 1, which runs."""
+    assert client.post("/api/v1/server/1/", SIZES).status_code == 201
+    return client
+
+
+def test_the_last_lines(running: Client, world: World) -> None:
+    """They are plain text; `tail` says how many."""
+    world.write(1, *map(str, range(300)))
+    answer = running.get(LOG)
+    assert (answer.status_code, answer.mimetype) == (200, "text/plain")
+    assert answer.text == "".join(f"{number}\n" for number in range(100, 300))
+    assert running.get(f"{LOG}?tail=2").text == "298\n299\n"
+
+
+def test_lines_since_a_time(running: Client, world: World) -> None:
+    """A time in RFC 3339 counts with its fraction, or it is how long ago."""
+    world.write(1, "early", at="2026-01-31T12:00:00.100000000Z")
+    world.write(1, "late", at="2026-01-31T12:00:00.200000000Z")
+    assert running.get(f"{LOG}?since=2026-01-31T12:00:00.15Z").text == "late\n"
+    assert running.get(f"{LOG}?since=2026-01-31T13:00:00%2B01:00").text == "early\nlate\n"
+    world.write(1, "now", at=(datetime.now(UTC) - timedelta(minutes=5)).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    assert running.get(f"{LOG}?since=10m").text == "now\n"
+    assert running.get(f"{LOG}?since=10s").text == ""
+
+
+def test_nothing_reaches_a_terminal(running: Client, world: World) -> None:
+    """Colours are removed, everything else that a terminal obeys is replaced."""
+    world.write(1, "\x1b[31mred\x1b[0m \x1b]0;title\x07 \x1b[2J\x9b2J\ta\rb\u202e")
+    assert running.get(LOG).text == "red \ufffd]0;title\ufffd \ufffd2J\ta\ufffdb\ufffd\n"
+
+
+def test_a_long_log_is_cut_and_says_so(running: Client, world: World) -> None:
+    """At most 1 MiB; the newest lines are there."""
+    world.write(1, *(f"{number} {'x' * 1000}" for number in range(3000)))
+    text = running.get(f"{LOG}?tail=3000").text
+    assert text.startswith(CUT)
+    assert len(text) < 1024 * 1024
+    assert text.splitlines()[-1].startswith("2999 ")
+
+
+def test_without_a_log_it_says_what_to_do(running: Client) -> None:
+    """A stopped server has no log, and a server that does not exist is not found."""
+    running.patch("/api/v1/server/1/stop")
+    answer = running.get(LOG)
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["type"]) == (409, "/problems/no-log")
+    assert "Start the server" in answer.json["detail"]
+    assert running.get("/api/v1/server/2/log").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "query", ["tail=0", "tail=5001", "tail=x", "since=yesterday", "since=10", "since=2026-13-01T00:00:00Z", "what=1"]
+)
+def test_a_query_that_makes_no_sense_is_refused(running: Client, query: str) -> None:
+    """422, which names the parameter."""
+    answer = running.get(f"{LOG}?{query}")
+    assert answer.json is not None
+    assert answer.status_code == 422
+    assert list(answer.json["errors"]) == [query.partition("=")[0]]
+
+
+def follow(
+    client: Client, query: str = "", *, events: bool = False, token: str = "shop", **headers: str
+) -> Iterator[str]:
+    """What a follower receives, piece by piece."""
+    if events:
+        headers["Accept"] = "text/event-stream"
+    answer = client.get(f"{LOG}?follow=true{query}", headers=headers, token=token)
+    assert answer.status_code == 200, answer.text
+    assert answer.mimetype == ("text/event-stream" if events else "text/plain")
+    return (piece.decode() for piece in answer.iter_encoded())
+
+
+def until_text(pieces: Iterator[str], end: str) -> str:
+    """What a follower receives until `end` has come."""
+    text = ""
+    while end not in text:
+        text += next(pieces)
+    return text
+
+
+def test_a_follower_gets_old_and_new_lines(running: Client, world: World) -> None:
+    """The last lines, and then each as it is written."""
+    world.write(1, "one", "two")
+    pieces = follow(running, "&tail=1")
+    assert until_text(pieces, "two") == "two\n"
+    world.write(1, "three")
+    assert until_text(pieces, "three") == "three\n"
+
+
+def test_following_goes_on_over_a_restart(running: Client, world: World) -> None:
+    """It says so."""
+    world.write(1, "one")
+    pieces = follow(running)
+    assert until_text(pieces, "one") == "one\n"
+    world.restart(1)
+    world.write(1, "two")
+    assert until_text(pieces, "two") == "--- the game has started again ---\ntwo\n"
+
+
+def test_events_have_ids_and_can_be_resumed(running: Client, world: World) -> None:
+    """With `Last-Event-ID` nothing is lost or repeated, also of lines with the same time, and over a restart."""
+    world.write(1, "one", "two", "three")
+    text = until_text(follow(running, events=True), "three")
+    ids = re.findall(r"^id: (.*)$", text, re.MULTILINE)
+    assert (len(set(ids)), text.count("data: ")) == (3, 3)
+    again = until_text(follow(running, events=True, **{"Last-Event-ID": ids[1]}), "three")
+    assert again == f"id: {ids[2]}\ndata: three\n\n"
+    world.restart(1)
+    world.write(1, "four")
+    again = until_text(follow(running, events=True, **{"Last-Event-ID": ids[1]}), "four")
+    assert re.findall("^data: (.*)$", again, re.MULTILINE) == ["three", "the game has started again", "four"]
+
+
+def test_a_resume_beyond_what_there_is_tells_a_gap(running: Client, world: World) -> None:
+    """Of a pod that is gone."""
+    world.write(1, "one")
+    text = until_text(follow(running, events=True, **{"Last-Event-ID": "other.0.1.1"}), "one")
+    assert re.findall("^data: (.*)$", text, re.MULTILINE) == [GAP, "one"]
+
+
+def test_two_followers_share_one_read(running: Client, world: World) -> None:
+    """Each gets every line once."""
+    world.write(1, "one")
+    first, second = follow(running), follow(running)
+    for pieces in (first, second):
+        assert until_text(pieces, "one") == "one\n"
+    world.write(1, "two")
+    for pieces in (first, second):
+        assert until_text(pieces, "two") == "two\n"
+    assert [thread.name for thread in threading.enumerate()].count("log of server 1") >= 1
+
+
+def test_a_stopped_server_can_be_followed(running: Client, world: World) -> None:
+    """The log begins when the game starts."""
+    running.patch("/api/v1/server/1/stop")
+    pieces = follow(running)
+    assert "does not run" in until_text(pieces, "---\n")
+    running.patch("/api/v1/server/1/start")
+    world.write(1, "one")
+    assert until_text(pieces, "one") == "one\n"
+
+
+def test_following_ends(client: Client, world: World, settings: Settings) -> None:
+    """For the customer when the server is suspended, with a token when it is revoked, for all when the server goes."""
+    customer = tokens.entry("acme", "acme-secret", scopes=["console:read"], customer="acme")
+    shop, support = tokens.entry("shop", "shop-secret"), tokens.entry("support", "support-secret")
+    assert settings.tokens_file is not None
+    tokens.write(settings.tokens_file, customer, shop, support)
+    client.post("/api/v1/server/1/", {**SIZES, "customer": "acme"})
+    followers = {name: follow(client, token=name) for name in ("acme", "shop", "support")}
+    world.write(1, "one")
+    for pieces in followers.values():
+        until_text(pieces, "one")
+    client.patch("/api/v1/server/1/suspend", {"reason": "Abuse."})
+    assert "the server is suspended" in "".join(followers["acme"])
+    assert client.get(LOG, token="acme").status_code == 403
+    tokens.write(settings.tokens_file, customer, shop)
+    assert "the token is no longer valid" in "".join(followers["support"])
+    client.delete("/api/v1/server/1/")
+    assert "the server is gone" in "".join(followers["shop"])
+
+
+def test_there_are_limits(running: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """429 for a token and for a replica that has too many."""
+    for limit in ("MOST", "MOST_OF_A_TOKEN"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"service.logs.follow.{limit}", 0)
+            answer = running.get(f"{LOG}?follow=true")
+            assert answer.json is not None
+            assert (answer.status_code, answer.json["type"]) == (429, "/problems/too-many-followers")

@@ -16,6 +16,7 @@ from service.operations.interfaces import Accounts, Cluster, RecordStores, Relea
 from service.operations.operation import OperationStore
 from service.players.counts import PlayerCounts
 from service.players.known import LastPlayers
+from service.players.query import Query
 from service.settings import Settings
 
 
@@ -49,10 +50,12 @@ class Context:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operations", OperationStore(self.records))
-        queries = {name: game.query for name, game in self.games.items() if game.query is not None}
-        object.__setattr__(self, "counts", PlayerCounts(self.cluster.known, queries))
+        object.__setattr__(self, "counts", PlayerCounts(self.cluster.known, self._query))
         object.__setattr__(self, "players", LastPlayers(self.counts))
         object.__setattr__(self, "followers", Followers(self.cluster))
+
+    def _query(self, game: str) -> Query | None:
+        return self.games[game].query if game in self.games else None
 
     @property
     def backups(self) -> BackupStore:

@@ -5,7 +5,7 @@ Where the pod is, the watches know; so this sends no request to Kubernetes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 from service.players.query import PROTOCOLS, Query, Unknown, players
@@ -30,12 +30,12 @@ class PlayerCounts:
 
     Args:
         known: The objects of a server by its id, from memory; None if there is no such server.
-        queries: How the games are asked, by the name of the game.
+        query: Returns how a game is asked, by its name; None if it cannot be asked.
     """
 
-    def __init__(self, known: Callable[[int], Objects | None], queries: Mapping[str, Query]) -> None:
+    def __init__(self, known: Callable[[int], Objects | None], query: Callable[[str], Query | None]) -> None:
         self._known = known
-        self._queries = queries
+        self._query = query
 
     def of(self, id: int) -> int:
         """How many players are on the server; raises Unknown, whose message says why, unless its game says so."""
@@ -57,7 +57,7 @@ class PlayerCounts:
             running: Whether its state is `running`.
         """
         spec = spec_of_objects(objects)
-        if (query := self._queries.get(spec.game if spec else "")) is None:
+        if (query := self._query(spec.game if spec else "")) is None:
             raise Unknown("its game cannot be asked")
         if objects.pod is None or not running:
             raise Unknown("it is not running")

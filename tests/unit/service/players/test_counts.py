@@ -49,7 +49,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 
 def of(servers: Mapping[int, ServerObjects]) -> int:
-    return PlayerCounts(servers.get, QUERIES).of(4)
+    return PlayerCounts(servers.get, QUERIES.get).of(4)
 
 
 def test_a_server_is_asked_where_its_pod_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ class Games:
         self.now = 1000.0
         self.asked: list[str] = []
         self.answer: Callable[[str], Crowd] = lambda address: SOME
-        counts = PlayerCounts(lambda id: None, {"teeworlds": Query("teeworlds")})
+        counts = PlayerCounts(lambda id: None, {"teeworlds": Query("teeworlds")}.get)
         self.last = LastPlayers(counts, self._ask, lambda: self.now)
 
     def _ask(self, protocol: str, address: str, port: int, timeout: float) -> Crowd:

@@ -32,7 +32,7 @@ def test_what_a_terminal_would_obey_is_not_shown(raw: str, shown: str) -> None:
 def test_a_long_line_is_cut_and_says_so() -> None:
     """However it arrives."""
     reader = Reader(RUN)
-    lines = []
+    lines: list[Line] = []
     for _ in range(100):
         lines += reader.lines(b"x" * 100_000)
     assert lines == []

@@ -199,7 +199,8 @@ def test_an_operators_game_needs_nothing_but_the_charts_values(
     with pytest.raises(AssertionError, match=r"not ready|deadline exceeded|timed out"):
         another_api(file, "--wait", "--timeout=5s", "--set", "serverValues.all.ramGB=4")
     values = "/etc/gameserver-api/config/server-values.yaml"
-    _says(cluster, release, f"{values}:2: all.ramGB is unknown; did you mean `ramGb`?")
+    # After the lines of the local cluster's own `cpu.request`.
+    _says(cluster, release, f"{values}:4: all.ramGB is unknown; did you mean `ramGb`?")
     for command in COMMANDS:
         if command.endswith(("rollback api", "rollout restart deployment api")):
             cluster.run(*command.removesuffix("api").split(), release)

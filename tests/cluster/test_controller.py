@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,9 @@ def frozen(pid: int) -> Iterator[None]:
         yield
     finally:
         for each in children:
-            os.kill(each, signal.SIGCONT)
+            # The kubelet may have given the container up meanwhile.
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGCONT)
 
 
 @contextmanager

@@ -202,11 +202,13 @@ def test_a_crowd_of_strangers_keeps_no_customer_out(alice: Server, carol: Server
                 await typed.wait()
                 return PASSWORD
 
-        typing = asyncio.create_task(_login(alice, client_keys=None, password=None, client_factory=Typing))
+        typing = asyncio.create_task(
+            _login(alice, client_keys=None, password=None, client_factory=Typing, login_timeout=100)
+        )
         await asyncio.sleep(1)
         with await asyncio.to_thread(_entered, strangers(carol.addresses[0], carol.port, 450)):
             for _ in range(5):
-                await _login(alice)
+                await _login(alice, login_timeout=100)
             typed.set()
             await typing
 

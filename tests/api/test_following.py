@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from local.paths import ROOT
 from tests.api.conftest import SIZES
-from tests.support import tokens
 from tests.support.gunicorn import Served
 from tests.support.waiting import until
 
@@ -26,15 +24,7 @@ LOG = "/api/v1/server/1/log?follow=true"
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     """gunicorn with its real configuration and worker, over fakes; server 1 runs."""
-    variables = {
-        "TOKENS_FILE": str(tokens.write(tmp_path / "tokens.json", tokens.entry("t"))),
-        "HELM": str(ROOT / ".local/bin/helm"),
-        "ACCEPTED_EULAS": "minecraft",
-        "DRAIN_SECONDS": "3",
-        "LOG_LEVEL": "warning",
-    }
-    served = Served.start(tmp_path, variables, "tests.support.waiting_api:app")
-    served.until_alive()
+    served = Served.over_fakes(tmp_path)
     assert requests.post(f"{served.url}/api/v1/server/1/", json=SIZES, headers=TOKEN, timeout=10).ok
     assert requests.get(f"{served.url}/run/1", headers=TOKEN, timeout=10).ok
     yield served

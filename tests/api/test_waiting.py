@@ -22,10 +22,8 @@ from typing import Any
 import pytest
 import requests
 
-from local.paths import ROOT
 from service.web import draining, parking
 from tests.api.conftest import SIZES, Client
-from tests.support import tokens
 from tests.support.gunicorn import Served
 from tests.support.slow_world import SlowWorld
 from tests.support.waiting import until
@@ -138,15 +136,7 @@ def test_a_wait_that_makes_no_sense_is_refused(client: Client, world: SlowWorld,
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     """gunicorn with its real configuration and worker, and the API over fakes (tests/support/waiting_api.py)."""
-    variables = {
-        "TOKENS_FILE": str(tokens.write(tmp_path / "tokens.json", tokens.entry("t"))),
-        "HELM": str(ROOT / ".local/bin/helm"),
-        "ACCEPTED_EULAS": "minecraft",
-        "DRAIN_SECONDS": "3",
-        "LOG_LEVEL": "warning",
-    }
-    served = Served.start(tmp_path, variables, "tests.support.waiting_api:app")
-    served.until_alive()
+    served = Served.over_fakes(tmp_path)
     yield served
     served.kill()
 

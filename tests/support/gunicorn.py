@@ -16,6 +16,7 @@ from typing import Self
 import requests
 
 from local.paths import ROOT
+from tests.support import tokens
 from tests.support.waiting import until
 
 
@@ -63,6 +64,20 @@ class Served:
                 start_new_session=True,
             )
         return cls(process, f"http://{host}:{port}", f"http://{host}:{metrics}/metrics", log)
+
+    @classmethod
+    def over_fakes(cls, folder: Path) -> Self:
+        """Start it over fakes (tests/support/waiting_api.py), with one token `t`, and wait until it answers."""
+        variables = {
+            "TOKENS_FILE": str(tokens.write(folder / "tokens.json", tokens.entry("t"))),
+            "HELM": str(ROOT / ".local/bin/helm"),
+            "ACCEPTED_EULAS": "minecraft",
+            "DRAIN_SECONDS": "3",
+            "LOG_LEVEL": "warning",
+        }
+        served = cls.start(folder, variables, "tests.support.waiting_api:app")
+        served.until_alive()
+        return served
 
     @property
     def port(self) -> int:

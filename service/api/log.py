@@ -12,6 +12,7 @@ from service.access import Subject
 from service.api.context import caller, context, target
 from service.api.log_schemas import LogHeaders, LogQuery
 from service.api.servers import blueprint
+from service.logs.entries import note_entry
 from service.logs.lines import place_of, text_of
 from service.operations.log import follow_log, read_log
 from service.web.draining import draining
@@ -19,7 +20,7 @@ from service.web.routes import access, problems
 from service.web.streaming import Streamed
 
 EVENTS = "text/event-stream"
-CUT = "--- what was before is left out: an answer has at most 1 MiB ---\n"
+CUT = note_entry("what was before is left out: an answer has at most 1 MiB").text.decode()
 
 
 @blueprint.route("/<id:id>/log", methods=["GET"])

@@ -8,7 +8,7 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import fields, validate
 
-from service.console.commands import LONGEST_COMMAND, mistake_in
+from service.console.commands import COMMAND_PATTERN, LONGEST_COMMAND, mistake_in
 from service.schedules import times
 from service.schedules.runs import OUTCOMES
 from service.schedules.spec import (
@@ -27,7 +27,7 @@ _STEPS = dict.fromkeys(ACTIONS, _NOTHING) | {
         "type": "string",
         "minLength": 1,
         "maxLength": LONGEST_COMMAND,
-        "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$",
+        "pattern": COMMAND_PATTERN,
         "description": "One line for the game's console.",
     },
     "wait": {"type": "integer", "minimum": 1, "maximum": LONGEST_TIMEOUT, "description": "Seconds."},

@@ -10,7 +10,7 @@ from flask import current_app
 from marshmallow import fields, validate
 
 from service.backups.records import ID as BACKUP_ID
-from service.console.commands import LONGEST_COMMAND, mistake_in
+from service.console.commands import COMMAND_PATTERN, LONGEST_COMMAND, mistake_in
 from service.operations.operation import ACTIONS, OUTCOMES, WHEN
 from service.operations.operation import STATES as OPERATION_STATES
 from service.servers.idle import KEEPERS
@@ -236,7 +236,7 @@ class SendCommand(Schema):
         metadata={
             "minLength": 1,
             "maxLength": LONGEST_COMMAND,
-            "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$",
+            "pattern": COMMAND_PATTERN,
             "description": f"One line of at most {LONGEST_COMMAND} bytes in UTF-8.",
         },
     )

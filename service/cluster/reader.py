@@ -170,21 +170,22 @@ class ClusterReader:
 
     def pod_log_tail(self, id: int, lines: int, previous: bool) -> str:
         """The last lines of the game's log; with `previous`, of the previous container's. "" if there is none."""
-        log = path("v1", self._namespace, "pods", pod_name(id), "log")
         query: dict[str, str | int] = {"tailLines": lines, "limitBytes": 65536, "previous": str(previous).lower()}
-        return self._kube.text(log, container="game", **query) or ""
+        return self._kube.text(self._log_path(id), container="game", **query) or ""
 
     def log_text(self, id: int, *, tail: int | None, since: int | None, previous: bool = False) -> str | None:
         """The game's log with timestamps, read at once; see `interfaces.Cluster`."""
         query = _log_query(tail, since) | {"limitBytes": MOST_BYTES + 1, "previous": str(previous).lower()}
-        return self._kube.text(path("v1", self._namespace, "pods", pod_name(id), "log"), **query)
+        return self._kube.text(self._log_path(id), **query)
 
     @contextmanager
     def log_stream(self, id: int, *, tail: int | None, since: int | None) -> Iterator[Iterator[bytes] | None]:
         """The game's log with timestamps as it is written; see `interfaces.Cluster`."""
-        log = path("v1", self._namespace, "pods", pod_name(id), "log")
-        with self._kube.text_stream(log, **_log_query(tail, since), follow="true") as chunks:
+        with self._kube.text_stream(self._log_path(id), **_log_query(tail, since), follow="true") as chunks:
             yield chunks
+
+    def _log_path(self, id: int) -> str:
+        return path("v1", self._namespace, "pods", pod_name(id), "log")
 
     def pod_run(self, id: int) -> tuple[str, int] | None:
         """The uid of the server's pod and how often its game has restarted; None if there is no pod."""

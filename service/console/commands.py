@@ -9,6 +9,8 @@ KINDS = ("rcon",)
 """The kinds of console: `rcon` is Source RCON over TCP, with the password in the server's Secret."""
 LONGEST_COMMAND = 1000
 """Bytes of a command. Minecraft takes a packet of at most 1,460 bytes."""
+COMMAND_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$"
+"""What a schema can say of a command; `mistake_in` says the rest."""
 LONGEST_HOLD = 120
 """Seconds that a game may be given to hold its world still."""
 

@@ -31,6 +31,10 @@ class Run(NamedTuple):
     pod: str
     restarts: int
 
+    def is_right_before(self, other: Run) -> bool:
+        """Whether the other run is the next one in the same pod. Kubernetes keeps the log of one run before."""
+        return other == (self.pod, self.restarts + 1)
+
 
 class Place(NamedTuple):
     """Where a line is: the run that wrote it, when (nanoseconds since 1970), and which line of that time it is."""

@@ -135,7 +135,7 @@ class Source:
     def _begin_again(self, run: Run) -> None:
         """Deliver what the run before wrote at its end, and say that another has begun."""
         entries = []
-        if self._run is not None and self._last is not None and run == (self._run.pod, self._run.restarts + 1):
+        if self._run is not None and self._last is not None and self._run.is_right_before(run):
             since = self._last.time // 10**9
             text = self._logs.log_text(self._id, tail=None, since=since, previous=True) or ""
             rest = [line for line in lines_of(self._run, text) if line.place.follows(self._last)]

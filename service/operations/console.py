@@ -12,6 +12,7 @@ from service.console.commands import Console
 from service.console.plain import plain, shortened
 from service.console.rcon import ConsoleError, NoAnswer, RconConsole, connected
 from service.errors import ConsoleFailed, GameDoesNotAnswer, NoConsole, ServerNotFound, ServerNotRunning
+from service.kube.types import Object
 from service.operations.checks import require_not_suspended
 from service.operations.context import Context
 from service.operations.visibility import Target
@@ -79,9 +80,7 @@ def opened(context: Context, objects: Objects, console: Console) -> Open:
     The pod must have been read just now: an earlier one could lead a password to another customer's pod.
     """
     pod = objects.pod or {}
-    ports = game_container(pod).get("ports") or []
-    port = next((each["containerPort"] for each in ports if each.get("name") == console.port), None)
-    if port is None:
+    if (port := _port(pod, console)) is None:
         raise ConsoleError("its remote console is turned off")
     if not (address := pod.get("status", {}).get("podIP")):
         raise ConsoleError("it has no address")
@@ -124,6 +123,12 @@ def _check(context: Context, caller: Token, objects: Objects) -> Console:
         raise NoConsole()
     if objects.pod is None or running_game(objects) is None:
         raise ServerNotRunning()
-    if not any(port.get("name") == game.console.port for port in game_container(objects.pod).get("ports") or []):
+    if _port(objects.pod, game.console) is None:
         raise NoConsole("The console of this server is turned off.")
     return game.console
+
+
+def _port(pod: Object, console: Console) -> int | None:
+    """The port of the console in the pod; None if the console is turned off."""
+    ports = game_container(pod).get("ports") or []
+    return next((each["containerPort"] for each in ports if each.get("name") == console.port), None)

@@ -47,13 +47,18 @@ def last_lines(context: Context, id: int, run: Run, tail: int, since: int | None
         text = context.cluster.log_text(id, tail=lines, since=seconds)
         if text is None:
             return None
-        if len(text.encode()) <= MOST_BYTES or lines == 1:
+        if not _is_cut(text) or lines == 1:
             break
         # Kubernetes cuts the end, but the newest lines are those that matter.
         lines, cut = lines // 2, True
     # Kubernetes counts `since` in whole seconds.
     read = [line for line in lines_of(run, text) if since is None or line.place.time >= since][-tail:]
     return read, cut and len(read) < tail
+
+
+def _is_cut(text: str) -> bool:
+    """Whether the log has more than what was read of it."""
+    return len(text.encode()) > MOST_BYTES
 
 
 def follow_log(
@@ -103,12 +108,12 @@ def follow_log(
 def _resumed(context: Context, id: int, run: Run, after: Place) -> tuple[list[Entry], Place | None]:
     """What was written after a line, as far as Kubernetes still has it, and the last line of that."""
     entries, last = [], after
-    known = after.run == run or run == (after.run.pod, after.run.restarts + 1)
+    known = after.run == run or after.run.is_right_before(run)
     if known:
         since = after.time // 10**9
-        text = context.cluster.log_text(id, tail=None, since=since, previous=after.run != run)
-        lines = lines_of(after.run, text or "")
-        if len((text or "").encode()) > MOST_BYTES:
+        text = context.cluster.log_text(id, tail=None, since=since, previous=after.run != run) or ""
+        lines = lines_of(after.run, text)
+        if _is_cut(text):
             # The last one may be cut.
             lines.pop()
         if after.number and not any(line.place == after for line in lines):

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from service.errors import Problem
 from service.logs.entries import GAP, Entry, line_entry, note_entry
-from service.logs.lines import Place, Reader, Run, lines_of
+from service.logs.lines import MOST_BYTES, Place, Reader, Run, lines_of
 
 log = logging.getLogger(__name__)
 
 RING_BYTES = 256 * 1024
 """How much of a log is kept for its followers; who is further behind misses lines, and is told."""
 BYTES_A_SECOND = 2 * 1024 * 1024
+"""How much of a log is read in a second; of those that flood, that much together, but each at least the next."""
+LEAST_BYTES_A_SECOND = 32 * 1024
 TAIL_AFTER_A_FLOOD = 200
+_FLOOD_SECONDS = 5.0
+_PIECE_BYTES, _BREATH = 8 * 1024, 0.001
 _AGAIN, _PAUSE, _LONGEST_PAUSE = 0.05, 0.5, 5.0
 
 
@@ -68,6 +73,30 @@ class Ring:
         return self.start if first is None else first, False
 
 
+class Floods:
+    """What logs that flood share, so that they leave this process time for everything else. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until: dict[object, float] = {}
+
+    def limit(self, log: object) -> int:
+        """How many bytes of a log may be read in a second now."""
+        with self._lock:
+            others = [each for each, until in self._until.items() if until > time.monotonic() and each is not log]
+        return max(LEAST_BYTES_A_SECOND, BYTES_A_SECOND // (1 + len(others)))
+
+    def note(self, log: object) -> None:
+        """This log floods."""
+        now = time.monotonic()
+        with self._lock:
+            self._until = {each: until for each, until in self._until.items() if until > now}
+            self._until[log] = now + _FLOOD_SECONDS
+
+
+_floods = Floods()
+
+
 class Source:
     """Reads one game's log in a thread of its own, from the line after `last` on.
 
@@ -96,6 +125,8 @@ class Source:
         self._wanted = wanted
         self._tail: int | None = None
         self._told_absent = False
+        # Whether the run's log was read to its end, as far as one knows.
+        self._complete = False
 
     def read(self) -> None:
         """Read until nobody wants more."""
@@ -123,32 +154,45 @@ class Source:
             return
         run = Run(*pod)
         if self._run is not None and run != self._run:
-            self._begin_again(run)
+            self._begin_again(self._run, run)
         tail, self._tail = self._tail, None
         since = None if self._last is None or tail is not None else self._last.time // 10**9
         with self._logs.log_stream(self._id, tail=tail, since=since) as chunks:
             # Between the two looks, another run may have begun.
             if chunks is not None and self._logs.pod_run(self._id) == pod:
-                self._run, self._told_absent = run, False
-                self._pass_on(chunks, run)
+                self._run, self._told_absent, self._complete = run, False, False
+                self._complete = self._pass_on(chunks, run)
 
-    def _begin_again(self, run: Run) -> None:
+    def _begin_again(self, before: Run, run: Run) -> None:
         """Deliver what the run before wrote at its end, and say that another has begun."""
         entries = []
-        if self._run is not None and self._last is not None and self._run.is_right_before(run):
-            since = self._last.time // 10**9
-            text = self._logs.log_text(self._id, tail=None, since=since, previous=True) or ""
-            rest = [line for line in lines_of(self._run, text) if line.place.follows(self._last)]
-            entries = [line_entry(line) for line in rest]
+        if self._last is not None and before.is_right_before(run):
+            entries = self._rest(before, self._last)
+        elif not self._complete or (before.pod == run.pod and not before.is_right_before(run)):
+            entries = [note_entry(GAP)]
         self._deliver([*entries, note_entry("the game has started again")])
         self._run, self._last, self._tail = run, None, None
 
-    def _pass_on(self, chunks: Iterator[bytes], run: Run) -> None:
+    def _rest(self, run: Run, last: Place) -> list[Entry]:
+        """What a run that has ended has written after its last known line, as far as Kubernetes still has it."""
+        text = self._logs.log_text(self._id, tail=None, since=last.time // 10**9, previous=True) or ""
+        lines = lines_of(run, text)
+        cut = len(text.encode()) > MOST_BYTES
+        if cut:
+            # The last one may be cut.
+            lines.pop()
+        entries = [line_entry(line) for line in lines if line.place.follows(last)]
+        if last.number and not any(line.place == last for line in lines):
+            entries.insert(0, note_entry(GAP))
+        return [*entries, *([note_entry(GAP)] if cut else [])]
+
+    def _pass_on(self, chunks: Iterator[bytes], run: Run) -> bool:
+        """Deliver what is read; returns whether that was all."""
         reader, last = Reader(run), self._last
         # The first lines are known already.
         skipping, seen = last is not None, last is not None and not last.number
         window, read = time.monotonic(), 0
-        for chunk in chunks:
+        for chunk in _pieces(chunks):
             entries = []
             for line in reader.lines(chunk):
                 if skipping and last is not None:
@@ -163,12 +207,28 @@ class Source:
             if entries:
                 self._deliver(entries)
             if not self._wanted():
-                return
+                return False
             read, passed = read + len(chunk), time.monotonic() - window
             if passed >= 1:
                 window, read = time.monotonic(), 0
-            elif read > BYTES_A_SECOND:
+            elif read > _floods.limit(self):
                 # Kubernetes would send all of it, later and later.
+                _floods.note(self)
                 time.sleep(1 - passed)
                 self._tail = TAIL_AFTER_A_FLOOD
-                return
+                return False
+        return True
+
+
+def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks in small pieces; after each whole one, other threads get their turn.
+
+    A thread that only computes keeps Python's lock for 5 ms each time that another one waits for it, and a call of the
+    API waits for it a dozen times.
+    """
+    for chunk in chunks:
+        for start in range(0, len(chunk), _PIECE_BYTES):
+            piece = chunk[start : start + _PIECE_BYTES]
+            yield piece
+            if len(piece) == _PIECE_BYTES:
+                time.sleep(_BREATH)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from typing import Any
 
 from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 
 from service import errors
 
@@ -58,12 +59,15 @@ def _discard_body(response: Response) -> None:
     if (request.content_length or 0) > remaining:
         response.headers["Connection"] = "close"
         return
-    if not request.environ.get("wsgi.input_terminated"):
-        remaining = request.content_length or 0
     try:
+        if not request.environ.get("wsgi.input_terminated"):
+            # Such a server (Flask's own) would wait for more than the body. `request.stream` knows what was read of it.
+            remaining = request.content_length or 0
+            with suppress(RequestEntityTooLarge):
+                stream = request.stream
         while remaining > 0 and (chunk := stream.read(min(remaining, 65536))):
             remaining -= len(chunk)
-    except OSError:
+    except (OSError, ClientDisconnected):
         log.debug("the client disconnected while it was sending the body")
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from service.logs import source
 from service.logs.entries import Entry
-from service.logs.lines import Place, Run
-from service.logs.source import Source
+from service.logs.lines import MOST_BYTES, Place, Run
+from service.logs.source import Floods, Source
 
 RUN = Run("pod", 0)
 
@@ -18,12 +18,15 @@ RUN = Run("pod", 0)
 class Streams:
     """A log whose reads are broken off; each opens with what the next of `parts` has."""
 
-    def __init__(self, *parts: str) -> None:
+    def __init__(self, *parts: str, previous: str | None = None) -> None:
         self.parts = list(parts)
+        self.previous = previous
+        self.runs: list[Run] = []
+        self.looks = 0
         self.asked: list[tuple[int | None, int | None]] = []
 
     def log_text(self, id: int, *, tail: int | None, since: int | None, previous: bool = False) -> str | None:
-        return None
+        return None if self.previous is None else self.previous[: MOST_BYTES + 1]
 
     @contextmanager
     def log_stream(self, id: int, *, tail: int | None, since: int | None) -> Iterator[Iterator[bytes] | None]:
@@ -31,7 +34,9 @@ class Streams:
         yield iter([self.parts.pop(0).encode()])
 
     def pod_run(self, id: int) -> tuple[str, int] | None:
-        return RUN
+        self.looks += 1
+        # A read looks before and after it opens the log.
+        return self.runs[(self.looks - 1) // 2] if self.runs else RUN
 
 
 def read(streams: Streams, last: Place | None = None) -> list[str]:
@@ -70,6 +75,55 @@ def test_lines_that_are_gone_are_told() -> None:
 def test_a_flood_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes on with the newest lines, and says that some are missing."""
     monkeypatch.setattr(source, "BYTES_A_SECOND", 10)
+    monkeypatch.setattr(source, "LEAST_BYTES_A_SECOND", 10)
     streams = Streams(at(1, "a"), at(9, "z"), at(9, "z"))
     assert read(streams) == ["a", "--- lines are missing here ---", "z"]
     assert streams.asked == [(None, None), (200, None), (200, None)]
+
+
+SECOND = 10**9
+GAP = "--- lines are missing here ---"
+AGAIN = "--- the game has started again ---"
+
+
+@pytest.mark.parametrize(
+    ("previous", "expected"),
+    [
+        (at(1, "a") + at(1, "b") + at(2, "c"), ["b", "c", AGAIN, "z"]),
+        (at(2, "c"), [GAP, "c", AGAIN, "z"]),
+        (None, [GAP, AGAIN, "z"]),
+        (at(1, "a") + at(2, "c") + at(2, "x" * MOST_BYTES), ["c", GAP, AGAIN, "z"]),
+    ],
+)
+def test_what_a_run_wrote_at_its_end_is_read_after_the_next_has_begun(previous: str | None, expected: list[str]) -> None:
+    """What Kubernetes does not have any more, or is too much, is told."""
+    streams = Streams(at(5, "z"), previous=previous)
+    streams.runs = [Run("pod", 1)]
+    assert read(streams, Place(RUN, SECOND, 1)) == expected
+
+
+@pytest.mark.parametrize(
+    ("run", "told"),
+    [
+        # A run between the two was not seen.
+        (Run("pod", 2), [GAP, AGAIN, "z"]),
+        # The stream of the other pod had ended by itself.
+        (Run("other", 0), [AGAIN, "z"]),
+    ],
+)
+def test_a_run_that_was_not_seen_is_told(run: Run, told: list[str]) -> None:
+    streams = Streams(at(1, "a"), at(5, "z"))
+    streams.runs = [RUN, run]
+    assert read(streams) == ["a", *told]
+
+
+def test_logs_that_flood_share_what_one_may_have() -> None:
+    """Each gets a little, however many there are, and all others as much as ever."""
+    floods = Floods()
+    assert floods.limit("a") == source.BYTES_A_SECOND
+    floods.note("a")
+    floods.note("b")
+    assert floods.limit("a") == source.BYTES_A_SECOND // 2
+    for log in range(1000):
+        floods.note(log)
+    assert floods.limit("a") == source.LEAST_BYTES_A_SECOND

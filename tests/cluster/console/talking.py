@@ -1,0 +1,111 @@
+"""Games that write what a test tells them (tests/support/talker.py), with an API of the test's own before them."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from local import nodes
+from local.paths import ROOT
+from tests.cluster.conftest import Cluster
+from tests.cluster.controller.place import Place, place_of
+from tests.cluster.replicas import NAMESPACE as API_NAMESPACE
+from tests.cluster.replicas import first_process
+from tests.support.gunicorn import Served
+from tests.support.waiting import until
+
+_PORT = 7777
+_GAME = """\
+name: talker
+title: Talker
+description: Writes what a test tells it.
+query: {protocol: minecraft, port: primary}
+console: {kind: rcon}
+"""
+_OPTIONS = '{"type": "object", "additionalProperties": false, "properties": {}}'
+
+
+def _values(image: dict[str, Any]) -> str:
+    """The talker's values, with an image that has Python."""
+    program = (ROOT / "tests" / "support" / "talker.py").read_text()
+    values = {
+        "image": {"repository": image["repository"], "tag": image["tag"]},
+        "command": ["python3", "-c", program],
+        "ports": [{"name": "primary", "port": _PORT, "protocol": "TCP"}],
+        "heap": {"environmentVariable": ""},
+        "rcon": {"enabled": True},
+        "probe": {"command": ["true"]},
+        "terminationGracePeriodSeconds": 1,
+    }
+    return f"{{% raw %}}{json.dumps(values)}{{% endraw %}}"
+
+
+@contextmanager
+def talking(cluster: Cluster, folder: Path, **settings: str) -> Iterator[Place]:
+    """A place whose games are talkers. Its API and its controllers are in the network of a node."""
+    system = json.loads(cluster.run("helm", "-n", API_NAMESPACE, "get", "values", "api", "-o", "json"))
+    games = folder / "games" / "talker"
+    games.mkdir(parents=True)
+    (games / "game.yaml").write_text(_GAME)
+    (games / "values.yaml.j2").write_text(_values(system["image"]))
+    (games / "options.schema.json").write_text(_OPTIONS)
+    settings = {"GAMES_DIR": str(games.parent), "ACCEPTED_EULAS": "minecraft", "DRAIN_SECONDS": "2", **settings}
+    with place_of(
+        cluster, folder, api_on_node=True, values={"cpu": {"request": "10m"}}, **settings
+    ) as place:
+        yield place
+
+
+@contextmanager
+def replica(place: Place, name: str) -> Iterator[Served]:
+    """Another replica of the place's API."""
+    folder = place.folder / name
+    folder.mkdir()
+    number = next(iter(nodes.running()))
+    served = Served.start(folder, place.environment, within=place.within, host=nodes.Node(number).address)
+    try:
+        served.until_alive()
+        yield served
+    finally:
+        served.kill()
+
+
+def create(place: Place, *ids: int, game: str = "talker") -> None:
+    """Servers whose games run."""
+    for id in ids:
+        place.call("POST", f"/server/{id}/", {"game": game, "ram_gb": 1, "disk_gb": 1})
+    for id in ids:
+        until(lambda id=id: place.call("GET", f"/server/{id}/")["state"] == "running", 120, place.logged)  # type: ignore[misc]
+
+
+def order(place: Place, id: int, seconds: float = 60, **what: Any) -> str:
+    """Tell a talker what to do; returns its answer once it is done, within some seconds."""
+    primary = place.call("GET", f"/server/{id}/")["ports"]["primary"]
+    with socket.create_connection((primary["host"], primary["port"]), timeout=10) as connection:
+        connection.settimeout(seconds)
+        connection.sendall(json.dumps(what).encode() + b"\n")
+        answer = b""
+        while more := connection.recv(65536):
+            answer += more
+        return answer.decode()
+
+
+def process_of(place: Place, id: int, program: str = "python3") -> int:
+    """The game's first process."""
+    pod = place.cluster.run("kubectl", "-n", place.namespace, "get", "pod", f"server-{id}-0", "-o", "json")
+    return first_process(json.loads(pod), program)
+
+
+def following(place: Place, id: int, api: Served | None = None, *, events: bool = True, **headers: str) -> requests.Response:
+    """An answer that follows the server's log."""
+    headers = {"Authorization": "Bearer test", "Accept": "text/event-stream" if events else "text/plain", **headers}
+    url = f"{(api or place.api).url}/api/v1/server/{id}/log?follow=true"
+    answer = requests.get(url, headers=headers, stream=True, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return answer

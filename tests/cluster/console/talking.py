@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import requests
 
@@ -55,25 +55,53 @@ def talking(cluster: Cluster, folder: Path, **settings: str) -> Iterator[Place]:
     (games / "game.yaml").write_text(_GAME)
     (games / "values.yaml.j2").write_text(_values(system["image"]))
     (games / "options.schema.json").write_text(_OPTIONS)
-    settings = {"GAMES_DIR": str(games.parent), "ACCEPTED_EULAS": "minecraft", "DRAIN_SECONDS": "2", **settings}
-    with place_of(
-        cluster, folder, api_on_node=True, values={"cpu": {"request": "10m"}}, **settings
-    ) as place:
+    variables: dict[str, Any] = {
+        "GAMES_DIR": str(games.parent),
+        "ACCEPTED_EULAS": "minecraft",
+        "DRAIN_SECONDS": "2",
+        **settings,
+    }
+    with place_of(cluster, folder, api_on_node=True, values={"cpu": {"request": "10m"}}, **variables, **settings) as place:
         yield place
 
 
-@contextmanager
-def replica(place: Place, name: str) -> Iterator[Served]:
-    """Another replica of the place's API."""
-    folder = place.folder / name
-    folder.mkdir()
-    number = next(iter(nodes.running()))
-    served = Served.start(folder, place.environment, within=place.within, host=nodes.Node(number).address)
-    try:
-        served.until_alive()
-        yield served
-    finally:
-        served.kill()
+class Replicas:
+    """More replicas of a place's API, which a test may kill and start again; `urls` has their addresses."""
+
+    def __init__(self, place: Place, count: int) -> None:
+        self._place = place
+        self._started = 0
+        self._served = [self._new() for _ in range(count)]
+        self.urls = [served.url for served in self._served]
+
+    def __enter__(self) -> Self:
+        for served in self._served:
+            served.until_alive()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for served in self._served:
+            served.kill()
+
+    def __getitem__(self, number: int) -> Served:
+        return self._served[number]
+
+    def kill(self, number: int) -> None:
+        """Kill one."""
+        self._served[number].kill()
+
+    def start_again(self, number: int) -> None:
+        """Start another one in place of one that was killed, and wait until it answers."""
+        self._served[number] = self._new()
+        self._served[number].until_alive()
+        self.urls[number] = self._served[number].url
+
+    def _new(self) -> Served:
+        self._started += 1
+        folder = self._place.folder / f"replica-{self._started}"
+        folder.mkdir()
+        host = nodes.Node(next(iter(nodes.running()))).address
+        return Served.start(folder, self._place.environment, within=self._place.within, host=host)
 
 
 def create(place: Place, *ids: int, game: str = "talker") -> None:
@@ -85,9 +113,16 @@ def create(place: Place, *ids: int, game: str = "talker") -> None:
 
 
 def order(place: Place, id: int, seconds: float = 60, **what: Any) -> str:
-    """Tell a talker what to do; returns its answer once it is done, within some seconds."""
-    primary = place.call("GET", f"/server/{id}/")["ports"]["primary"]
-    with socket.create_connection((primary["host"], primary["port"]), timeout=10) as connection:
+    """Tell a talker what to do; returns its answer once it is done, within some seconds. One that starts is awaited."""
+    connections: list[socket.socket] = []
+
+    def connected() -> bool:
+        primary = place.call("GET", f"/server/{id}/")["ports"]["primary"]
+        connections.append(socket.create_connection((primary["host"], primary["port"]), timeout=5))
+        return True
+
+    until(connected, 60, place.logged, not_yet=(OSError,))
+    with connections[0] as connection:
         connection.settimeout(seconds)
         connection.sendall(json.dumps(what).encode() + b"\n")
         answer = b""
@@ -102,7 +137,9 @@ def process_of(place: Place, id: int, program: str = "python3") -> int:
     return first_process(json.loads(pod), program)
 
 
-def following(place: Place, id: int, api: Served | None = None, *, events: bool = True, **headers: str) -> requests.Response:
+def following(
+    place: Place, id: int, api: Served | None = None, *, events: bool = True, **headers: str
+) -> requests.Response:
     """An answer that follows the server's log."""
     headers = {"Authorization": "Bearer test", "Accept": "text/event-stream" if events else "text/plain", **headers}
     url = f"{(api or place.api).url}/api/v1/server/{id}/log?follow=true"

@@ -32,6 +32,7 @@ BUFFER_BYTES = 48 * 1024
 """How much is written to a socket before its client has to read. With one more piece it is less than 64 KiB, or one
 line."""
 _PIECE = 12 * 1024
+_LONGEST_DELIVERY = 10.0
 _TICK, _HEARTBEAT_SECONDS, _BACKLOG_SECONDS, _CLOSE_SECONDS = 0.25, 15.0, 30.0, 2.0
 
 
@@ -115,7 +116,10 @@ class Followers:
 
     def _new_log(self, key: tuple[int, str | None], wish: Wish, loop: asyncio.AbstractEventLoop) -> _Log:
         def deliver(entries: list[Entry]) -> None:
-            loop.call_soon_threadsafe(self._deliver, followed, entries)
+            taken = threading.Event()
+            loop.call_soon_threadsafe(self._deliver, followed, entries, taken)
+            # Otherwise what is read faster than it is sent would pile up.
+            taken.wait(_LONGEST_DELIVERY)
 
         def wanted() -> bool:
             with self._lock:
@@ -127,9 +131,10 @@ class Followers:
         threading.Thread(target=followed.source.read, name=f"log of server {wish.id}", daemon=True).start()
         return followed
 
-    def _deliver(self, followed: _Log, entries: Iterable[Entry]) -> None:
+    def _deliver(self, followed: _Log, entries: Iterable[Entry], taken: threading.Event) -> None:
         for entry in entries:
             followed.ring.add(entry)
+        taken.set()
         for follower in tuple(followed.followers):
             follower.pump()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -23,6 +24,7 @@ BYTES_A_SECOND = 2 * 1024 * 1024
 LEAST_BYTES_A_SECOND = 32 * 1024
 TAIL_AFTER_A_FLOOD = 200
 _FLOOD_SECONDS = 5.0
+_FAR_BEHIND, _CATCH_UP_SECONDS = 5.0, 5.0
 _PIECE_BYTES, _BREATH = 8 * 1024, 0.001
 _AGAIN, _PAUSE, _LONGEST_PAUSE = 0.05, 0.5, 5.0
 
@@ -104,7 +106,7 @@ class Source:
         id: The server.
         logs: Reads logs.
         last: The last line that is known already; None to begin with whatever there is.
-        deliver: Called with what has been read.
+        deliver: Called with what has been read. It returns when that is taken, so that nothing piles up.
         wanted: Whether anyone still wants more; asked now and then. Once it has said no, the source is at its end.
     """
 
@@ -188,10 +190,9 @@ class Source:
 
     def _pass_on(self, chunks: Iterator[bytes], run: Run) -> bool:
         """Deliver what is read; returns whether that was all."""
-        reader, last = Reader(run), self._last
+        reader, last, pace = Reader(run), self._last, _Pace()
         # The first lines are known already.
         skipping, seen = last is not None, last is not None and not last.number
-        window, read = time.monotonic(), 0
         for chunk in _pieces(chunks):
             entries = []
             for line in reader.lines(chunk):
@@ -208,16 +209,50 @@ class Source:
                 self._deliver(entries)
             if not self._wanted():
                 return False
-            read, passed = read + len(chunk), time.monotonic() - window
-            if passed >= 1:
-                window, read = time.monotonic(), 0
-            elif read > _floods.limit(self):
+            written = self._last.time if entries and self._last else None
+            if pace.is_too_much(len(chunk), written, _floods.limit(self)):
                 # Kubernetes would send all of it, later and later.
                 _floods.note(self)
-                time.sleep(1 - passed)
+                pace.wait()
                 self._tail = TAIL_AFTER_A_FLOOD
                 return False
         return True
+
+
+class _Pace:
+    """How fast a log is read, and how far behind the game."""
+
+    def __init__(self) -> None:
+        self._window, self._read = time.monotonic(), 0
+        # In seconds, as the two clocks have it: they may differ.
+        self._least_lag = math.inf
+        self._behind_since: float | None = None
+
+    def is_too_much(self, count: int, written: int | None, limit: int) -> bool:
+        """Whether to give up the rest, after one more piece.
+
+        Args:
+            count: The bytes of the piece.
+            written: When its last line was written, in nanoseconds since 1970; None if it has no line.
+            limit: How many bytes may be read in a second.
+        """
+        now = time.monotonic()
+        self._read += count
+        if now - self._window >= 1:
+            self._window, self._read = now, 0
+        return self._read > limit or (written is not None and self._stays_behind(time.time() - written / 10**9, now))
+
+    def wait(self) -> None:
+        """Wait until the second is over."""
+        time.sleep(max(0.0, self._window + 1 - time.monotonic()))
+
+    def _stays_behind(self, lag: float, now: float) -> bool:
+        self._least_lag = min(self._least_lag, lag)
+        if lag - self._least_lag < _FAR_BEHIND:
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = now
+        return self._behind_since is not None and now - self._behind_since > _CATCH_UP_SECONDS
 
 
 def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:

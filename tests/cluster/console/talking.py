@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -61,7 +63,9 @@ def talking(cluster: Cluster, folder: Path, **settings: str) -> Iterator[Place]:
         "DRAIN_SECONDS": "2",
         **settings,
     }
-    with place_of(cluster, folder, api_on_node=True, values={"cpu": {"request": "10m"}}, **variables, **settings) as place:
+    with place_of(
+        cluster, folder, api_on_node=True, values={"cpu": {"request": "10m"}}, **variables, **settings
+    ) as place:
         yield place
 
 
@@ -70,7 +74,6 @@ class Replicas:
 
     def __init__(self, place: Place, count: int) -> None:
         self._place = place
-        self._started = 0
         self._served = [self._new() for _ in range(count)]
         self.urls = [served.url for served in self._served]
 
@@ -91,23 +94,21 @@ class Replicas:
         self._served[number].kill()
 
     def start_again(self, number: int) -> None:
-        """Start another one in place of one that was killed, and wait until it answers."""
+        """Start another one in place of one that was killed. It answers after some seconds."""
         self._served[number] = self._new()
-        self._served[number].until_alive()
         self.urls[number] = self._served[number].url
 
     def _new(self) -> Served:
-        self._started += 1
-        folder = self._place.folder / f"replica-{self._started}"
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(prefix="replica-", dir=self._place.folder))
         host = nodes.Node(next(iter(nodes.running()))).address
         return Served.start(folder, self._place.environment, within=self._place.within, host=host)
 
 
 def create(place: Place, *ids: int, game: str = "talker") -> None:
     """Servers whose games run."""
-    for id in ids:
-        place.call("POST", f"/server/{id}/", {"game": game, "ram_gb": 1, "disk_gb": 1})
+    body = {"game": game, "ram_gb": 1, "disk_gb": 1}
+    with ThreadPoolExecutor(4) as callers:
+        list(callers.map(lambda id: place.call("POST", f"/server/{id}/", body), ids))
     for id in ids:
         until(lambda id=id: place.call("GET", f"/server/{id}/")["state"] == "running", 120, place.logged)  # type: ignore[misc]
 

@@ -84,6 +84,7 @@ def drained_alone(replicas: Replicas) -> float:
     """After how many seconds a replica without followers has exited."""
     replicas.start_again(0)
     served: Served = replicas[0]
+    served.until_alive()
     assert requests.get(f"{served.url}/api/v1/server/2/", headers={"Authorization": "Bearer test"}, timeout=30).ok
     began = time.monotonic()
     served.process.terminate()

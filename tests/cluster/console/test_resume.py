@@ -54,20 +54,20 @@ def test_a_killed_replica_loses_no_line(place: Place) -> None:
     """10,000 numbered lines, while the replica that serves the client is killed again and again."""
     create(place, 1)
     kills = 0
-    with Replicas(place, 2) as replicas:
+    with Replicas(place, 3) as replicas:
         reader = Reader(replicas.urls, 1)
         reader.start()
         until(lambda: reader.lines, 30, place.logged)
-        counting = {"do": "count", "from": 1, "to": LINES, "rate": 300}
+        counting = {"do": "count", "from": 1, "to": LINES, "rate": 100}
         writing = Thread(target=order, args=(place, 1, 300), kwargs=counting)
         writing.start()
         while writing.is_alive():
-            time.sleep(random.Random(kills).uniform(0, 3))
+            time.sleep(random.Random(kills).uniform(3, 9))
             breaks, number = reader.breaks, reader.at
             replicas.kill(number)
             kills += 1
-            until(lambda breaks=breaks: reader.breaks > breaks, 30)  # type: ignore[misc]
             replicas.start_again(number)
+            until(lambda breaks=breaks: reader.breaks > breaks, 60)  # type: ignore[misc]
         writing.join()
         until_got(reader, LINES, place)
         reader.stopped.set()
@@ -84,8 +84,9 @@ def test_a_crash_of_the_game_loses_no_line(place: Place) -> None:
     create(place, 1)
     reader = Reader([place.api.url], 1)
     reader.start()
+    until(lambda: reader.lines, 30, place.logged)
     order(place, 1, do="count", **{"from": 1, "to": 2000, "rate": 100_000})
-    until_got(reader, 1000, place)
+    until_got(reader, 2000, place)
     early = Reader([place.api.url], 1)
     early.lines = reader.lines[:500]
     with contextlib.suppress(OSError):

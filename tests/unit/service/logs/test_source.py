@@ -95,7 +95,9 @@ AGAIN = "--- the game has started again ---"
         (at(1, "a") + at(2, "c") + at(2, "x" * MOST_BYTES), ["c", GAP, AGAIN, "z"]),
     ],
 )
-def test_what_a_run_wrote_at_its_end_is_read_after_the_next_has_begun(previous: str | None, expected: list[str]) -> None:
+def test_what_a_run_wrote_at_its_end_is_read_after_the_next_has_begun(
+    previous: str | None, expected: list[str]
+) -> None:
     """What Kubernetes does not have any more, or is too much, is told."""
     streams = Streams(at(5, "z"), previous=previous)
     streams.runs = [Run("pod", 1)]

@@ -49,7 +49,7 @@ def _values(image: dict[str, Any]) -> str:
 
 
 @contextmanager
-def talking(cluster: Cluster, folder: Path, **settings: str) -> Iterator[Place]:
+def talking(cluster: Cluster, folder: Path) -> Iterator[Place]:
     """A place whose games are talkers. Its API and its controllers are in the network of a node."""
     system = json.loads(cluster.run("helm", "-n", API_NAMESPACE, "get", "values", "api", "-o", "json"))
     games = folder / "games" / "talker"
@@ -61,11 +61,8 @@ def talking(cluster: Cluster, folder: Path, **settings: str) -> Iterator[Place]:
         "GAMES_DIR": str(games.parent),
         "ACCEPTED_EULAS": "minecraft",
         "DRAIN_SECONDS": "2",
-        **settings,
     }
-    with place_of(
-        cluster, folder, api_on_node=True, values={"cpu": {"request": "10m"}}, **variables, **settings
-    ) as place:
+    with place_of(cluster, folder, api_on_node=True, values={"cpu": {"request": "10m"}}, **variables) as place:
         yield place
 
 

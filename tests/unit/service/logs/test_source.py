@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
@@ -95,9 +96,7 @@ AGAIN = "--- the game has started again ---"
         (at(1, "a") + at(2, "c") + at(2, "x" * MOST_BYTES), ["c", GAP, AGAIN, "z"]),
     ],
 )
-def test_what_a_run_wrote_at_its_end_is_read_after_the_next_has_begun(
-    previous: str | None, expected: list[str]
-) -> None:
+def test_what_a_run_wrote_at_its_end_is_read_later(previous: str | None, expected: list[str]) -> None:
     """What Kubernetes does not have any more, or is too much, is told."""
     streams = Streams(at(5, "z"), previous=previous)
     streams.runs = [Run("pod", 1)]
@@ -129,3 +128,24 @@ def test_logs_that_flood_share_what_one_may_have() -> None:
     for log in range(1000):
         floods.note(log)
     assert floods.limit("a") == source.LEAST_BYTES_A_SECOND
+
+
+def test_a_log_that_stays_behind_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that falls behind and catches up is not, nor one whose clock is wrong."""
+    now = 0.0
+    monkeypatch.setattr(source, "time", SimpleNamespace(monotonic=lambda: now, time=lambda: 1000.0 + now))
+
+    def read_all(lags: list[float]) -> bool:
+        """One piece a second, whose last lines are so old."""
+        nonlocal now
+        pace = source._Pace()
+        for lag in lags:
+            now += 1
+            if pace.is_too_much(1, int((1000 + now - lag) * SECOND), source.BYTES_A_SECOND):
+                return True
+        return False
+
+    assert not read_all([60.0] * 30)
+    assert not read_all([60.0, 40, 20, 1, 0, 0, 0, 0, 0, 0, 0])
+    assert not read_all([0.0, 30, 20, 10, 1, 0, 0, 0, 0, 0, 0])
+    assert read_all([0.0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from itertools import islice
 from typing import Protocol
 
 from service.errors import Problem
@@ -37,7 +38,7 @@ class Ring:
 
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque()
-        self._bytes = 0
+        self._bytes = self._forgotten = 0
         self.start = 0
 
     @property
@@ -53,8 +54,13 @@ class Ring:
         self._entries.append(entry)
         self._bytes += len(entry.event)
         while self._bytes > RING_BYTES and len(self._entries) > 1:
-            self._bytes -= len(self._entries.popleft().event)
+            size = len(self._entries.popleft().event)
+            self._bytes, self._forgotten = self._bytes - size, self._forgotten + size
             self.start += 1
+
+    def bytes_before(self, number: int) -> int:
+        """How many bytes of events came before the entry with this number, which is in the ring or the next one."""
+        return self._forgotten + sum(len(entry.event) for entry in islice(self._entries, number - self.start))
 
     def after(self, last: Place) -> tuple[int, bool]:
         """Where to go on after the line at `last`, and whether that line, or one before it, is in the ring."""

@@ -13,6 +13,7 @@ from typing import Protocol
 from service.errors import Problem
 from service.logs.entries import GAP, Entry, line_entry, note_entry
 from service.logs.lines import Place, Reader, Run, lines_of
+from service.servers.objects import Objects
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Logs(Protocol):
         self, id: int, *, tail: int | None, since: int | None
     ) -> AbstractContextManager[Iterator[bytes] | None]: ...
     def pod_run(self, id: int) -> tuple[str, int] | None: ...
+    def known(self, id: int) -> Objects | None: ...
 
 
 class Ring:
@@ -107,6 +109,9 @@ class Source:
         """Read until nobody wants more."""
         pause = _PAUSE
         while self._wanted():
+            if self._told_absent and self._is_absent():
+                time.sleep(_PAUSE)
+                continue
             before, began = self._last, time.monotonic()
             try:
                 self._read_once()
@@ -119,6 +124,14 @@ class Source:
             pause = _PAUSE if self._last != before else min(_LONGEST_PAUSE, pause * 1.5)
             pause = _AGAIN if lasted else pause
             time.sleep(pause)
+
+    def _is_absent(self) -> bool:
+        """Whether the watches, too, say that there is no pod. Then it is not read from Kubernetes again and again."""
+        try:
+            objects = self._logs.known(self._id)
+        except Problem:
+            return False
+        return objects is None or objects.pod is None
 
     def _read_once(self) -> None:
         pod = self._logs.pod_run(self._id)

@@ -70,6 +70,10 @@ _refused_followers = Counter(
     ["kind", "limit"],
     registry=REGISTRY,
 )
+# The first that is refused must be seen to add something.
+for _kind, _limit in (("log", "logs"), *((kind, limit) for kind in FOLLOWED for limit in ("token", "replica"))):
+    _refused_followers.labels(_kind, _limit)
+    _followers.labels(_kind)
 _followed_logs = Gauge("gameserver_api_followed_logs", "Logs of games that this replica reads now.", registry=REGISTRY)
 _log_gaps = Counter(
     "gameserver_api_log_gaps", "How often a follower of a log was told that lines are missing.", registry=REGISTRY

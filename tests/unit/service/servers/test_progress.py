@@ -130,7 +130,9 @@ DISK, NODE, IMAGE = ("disk", None), ("scheduled", T1), ("image", None)
             id="again",
         ),
         pytest.param(
-            server(pod=pod(SCHEDULED, READY, container=RUNS), statefulset=statefulset(status={"observedGeneration": 1})),
+            server(
+                pod=pod(SCHEDULED, READY, container=RUNS), statefulset=statefulset(status={"observedGeneration": 1})
+            ),
             [("disk", None, "starting", "The server is restarting to apply a change.")],
             id="the pod is one of before",
         ),

@@ -17,6 +17,7 @@ from service.settings import Settings
 from service.telemetry.metrics import REGISTRY
 from service.web import followers
 from tests.api.conftest import SIZES, Client
+from tests.docs.snippets import block
 from tests.support import tokens
 from tests.support.fakes import TIME, World
 from tests.support.gunicorn import Served
@@ -102,6 +103,22 @@ def test_a_start_is_told_as_events(starting: Client, world: World) -> None:
     assert (text.count("event: progress\n"), len(set(ids(text)))) == (5, 5)
     *_, last = re.findall(r"^data: (.*)$", text, re.MULTILINE)
     assert json.loads(last) == {"step": "running", "at": TIME, "state": "running", "reason": None}
+
+
+def test_the_answers_are_as_documented(client: Client, world: World) -> None:
+    """As lines, and as events."""
+    call, expected = block("docs/api.md", "GET /api/v1/server/4711/progress").split("\n", 1)
+    times = re.findall(r"^(2\S+) ", expected, re.MULTILINE)
+    assert client.post("/api/v1/server/4711/", SIZES).status_code == 201
+    world.claims[4711]["metadata"]["uid"] = "1f0c5a3e-0000"
+    now = pod({**RUNS, "state": {"running": {"startedAt": times[1]}}}, uid="9b27d4e1-0000")
+    now["status"]["conditions"][0]["lastTransitionTime"] = times[0]
+    world.pods[4711] = now
+    event = block("docs/api.md", "event: progress").strip()
+    answer = client.get("/api/v1/server/4711/progress", headers=EVENTS)
+    assert event in until_text((piece.decode() for piece in answer.iter_encoded()), '"loading"')
+    now["status"]["conditions"].append({"type": "Ready", "status": "True", "lastTransitionTime": times[2]})
+    assert client.call(*call.split()).text.strip() == expected.strip()
 
 
 def test_a_crash_and_the_next_start_are_told(starting: Client, world: World) -> None:

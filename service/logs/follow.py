@@ -23,7 +23,7 @@ from service.web.followers import Client, Followers
 KIND = "log"
 MOST_SERVERS = 200
 """How many logs a replica reads for followers at most."""
-_BACKLOG_SECONDS = 30.0
+_BACKLOG_SECONDS, _LONGEST_DELIVERY = 30.0, 10.0
 _GAP = note_entry(GAP)
 
 
@@ -97,7 +97,10 @@ class FollowedLogs:
 
     def _new_log(self, key: tuple[int, str | None], wish: Wish) -> _Log:
         def deliver(entries: list[Entry]) -> None:
-            self._followers.call(self._deliver, followed, entries)
+            taken = threading.Event()
+            self._followers.call(self._deliver, followed, entries, taken)
+            # Otherwise what is read faster than it is sent would pile up.
+            taken.wait(_LONGEST_DELIVERY)
 
         def wanted() -> bool:
             with self._lock:
@@ -110,9 +113,10 @@ class FollowedLogs:
         threading.Thread(target=followed.source.read, name=f"log of server {wish.id}", daemon=True).start()
         return followed
 
-    def _deliver(self, followed: _Log, entries: Iterable[Entry]) -> None:
+    def _deliver(self, followed: _Log, entries: Iterable[Entry], taken: threading.Event) -> None:
         for entry in entries:
             followed.ring.add(entry)
+        taken.set()
         for feed in tuple(followed.feeds):
             feed.pump()
 

@@ -129,6 +129,10 @@ class ServerIndex:
             return None
         return in_order([secret["metadata"] for secret in self._releases.of(id).values()])
 
+    def is_complete(self) -> bool:
+        """Whether the watches are complete and up to date."""
+        return all(watch.wait(0) and watch.lost_for() <= GAP_SECONDS for watch in self._watches)
+
     def check(self) -> None:
         """Raises ClusterUnavailable while the watches are not complete, or out of date."""
         if not all(watch.wait(SYNC_SECONDS) for watch in self._watches):

@@ -111,6 +111,10 @@ class ClusterReader:
         """The objects of all servers, by id, as the watches have them."""
         return (server for id in self._index.ids() if (server := self._index.server(id)) is not None)
 
+    def sees_all(self) -> bool:
+        """Whether the watches have received all that exists, and are up to date."""
+        return self._index.is_complete()
+
     def known_ids(self) -> list[int]:
         """The ids of all servers, in order, as the watches have them."""
         return [server.id for server in self.known_servers()]

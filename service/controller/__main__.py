@@ -110,7 +110,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
         for part in parts:
             part.lead(term)
 
-    Leader(Leases(kube, settings.servers_namespace, settings.pod_name), stop).run(lead)
+    Leader(Leases(kube, settings.servers_namespace, settings.pod_name), stop, cluster.sees_all).run(lead)
 
 
 def main() -> int:

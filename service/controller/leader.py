@@ -5,8 +5,9 @@ seconds after its last renewal, and the other pod takes it within a second. Four
 gives up: its process ends, so nothing that it has started can go on. A pod that is told to end finishes its running
 steps and gives the Lease back.
 
-A pod that has started after the last renewal leaves the Lease of a dead pod to the others for some seconds: they have
-watched while the dead one could not, and know what has happened since (`controller/observe.py`).
+A pod whose watches are not complete yet does not try to take the Lease. One whose watches were completed after the last
+renewal leaves the Lease of a dead pod to the others for some seconds: they have watched while the dead one could not,
+and know what has happened since (`controller/observe.py`).
 """
 
 from __future__ import annotations
@@ -119,21 +120,33 @@ class Leader:
     Args:
         leases: The Leases of the servers' namespace, in this pod's name.
         stop: Set when this pod is told to end.
+        sees_all: Whether this pod's watches have received all that exists.
         exit: Ends the process; it is called when the Lease is lost.
     """
 
-    def __init__(self, leases: Leases, stop: threading.Event, exit: Callable[[int], object] = os._exit) -> None:
+    def __init__(
+        self,
+        leases: Leases,
+        stop: threading.Event,
+        sees_all: Callable[[], bool],
+        exit: Callable[[int], object] = os._exit,
+    ) -> None:
         self._leases = leases
         self._stop = stop
+        self._sees_all = sees_all
         self._exit = exit
 
     def run(self, lead: Callable[[Term], None]) -> None:
         """Wait until this pod is the active one, call `lead`, and hold the Lease until the pod is told to end."""
-        started = datetime.now(UTC)
+        while not self._sees_all():
+            if self._stop.wait(LOOK_SECONDS):
+                return
+        since = datetime.now(UTC)
+        log.info("this pod watches all servers")
         with ExitStack() as stack:
             while not self._stop.is_set():
                 try:
-                    if self._leases.is_open_to(NAME, started, HEAD_START_SECONDS):
+                    if self._leases.is_open_to(NAME, since, HEAD_START_SECONDS):
                         lease = stack.enter_context(self._leases.hold(NAME))
                         break
                 except Problem as problem:

@@ -9,11 +9,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from itertools import islice
 from typing import Protocol
 
 from service.errors import Problem
 from service.logs.entries import GAP, Entry, line_entry, note_entry
 from service.logs.lines import MOST_BYTES, Place, Reader, Run, lines_of
+from service.servers.objects import Objects
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class Logs(Protocol):
         self, id: int, *, tail: int | None, since: int | None
     ) -> AbstractContextManager[Iterator[bytes] | None]: ...
     def pod_run(self, id: int) -> tuple[str, int] | None: ...
+    def known(self, id: int) -> Objects | None: ...
 
 
 class Ring:
@@ -44,7 +47,7 @@ class Ring:
 
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque()
-        self._bytes = 0
+        self._bytes = self._forgotten = 0
         self.start = 0
 
     @property
@@ -60,8 +63,13 @@ class Ring:
         self._entries.append(entry)
         self._bytes += len(entry.event)
         while self._bytes > RING_BYTES and len(self._entries) > 1:
-            self._bytes -= len(self._entries.popleft().event)
+            size = len(self._entries.popleft().event)
+            self._bytes, self._forgotten = self._bytes - size, self._forgotten + size
             self.start += 1
+
+    def bytes_before(self, number: int) -> int:
+        """How many bytes of events came before the entry with this number, which is in the ring or the next one."""
+        return self._forgotten + sum(len(entry.event) for entry in islice(self._entries, number - self.start))
 
     def after(self, last: Place) -> tuple[int, bool]:
         """Where to go on after the line at `last`, and whether that line, or one before it, is in the ring."""
@@ -134,6 +142,9 @@ class Source:
         """Read until nobody wants more."""
         pause = _PAUSE
         while self._wanted():
+            if self._told_absent and self._is_absent():
+                time.sleep(_PAUSE)
+                continue
             before, began = self._last, time.monotonic()
             try:
                 self._read_once()
@@ -146,6 +157,14 @@ class Source:
             pause = _PAUSE if self._last != before else min(_LONGEST_PAUSE, pause * 1.5)
             pause = _AGAIN if lasted else pause
             time.sleep(pause)
+
+    def _is_absent(self) -> bool:
+        """Whether the watches, too, say that there is no pod. Then it is not read from Kubernetes again and again."""
+        try:
+            objects = self._logs.known(self._id)
+        except Problem:
+            return False
+        return objects is None or objects.pod is None
 
     def _read_once(self) -> None:
         pod = self._logs.pod_run(self._id)
@@ -182,7 +201,7 @@ class Source:
         cut = len(text.encode()) > MOST_BYTES
         if cut:
             # The last one may be cut.
-            lines.pop()
+            del lines[-1:]
         entries = [line_entry(line) for line in lines if line.place.follows(last)]
         if last.number and not any(line.place == last for line in lines):
             entries.insert(0, note_entry(GAP))

@@ -94,7 +94,7 @@ class Pod:
                 start_new_session=True,
             )
 
-    def answer(self, process: subprocess.Popen[bytes], seconds: float = 120) -> dict[str, Any]:
+    def answer(self, process: subprocess.Popen[bytes], seconds: float = 300) -> dict[str, Any]:
         """What a command says at its end."""
         process.wait(seconds)
         answer: dict[str, Any] = json.loads(self.places.termination.read_text())

@@ -26,6 +26,7 @@ from tests.support.gunicorn import Served
 from tests.support.waiting import until
 
 TAKEOVER_SECONDS = 20
+_STARTS = "-- a controller starts --"
 
 
 @dataclass
@@ -84,12 +85,20 @@ class Place:
     @contextmanager
     def controller(self, name: str) -> Iterator[subprocess.Popen[bytes]]:
         """A pod of the controller, as a process."""
-        process = controller.start(name, self.environment, self.folder / f"{name}.log", self.within)
+        log = self.folder / f"{name}.log"
+        with log.open("a") as file:
+            file.write(f"{_STARTS}\n")
+        process = controller.start(name, self.environment, log, self.within)
         try:
             yield process
         finally:
             process.kill()
             process.wait()
+
+    def watches(self, name: str) -> bool:
+        """Whether the controller that was started last under this name watches all servers."""
+        log = (self.folder / f"{name}.log").read_text()
+        return "this pod watches all servers" in log.rpartition(_STARTS)[2]
 
     def active(self) -> str:
         """The name of the active controller, "" if there is none."""

@@ -20,11 +20,12 @@ from tests.support.waiting import until
 class Pod:
     """A pod of the controller: a thread that runs a Leader."""
 
-    def __init__(self, kube: MemoryKube, name: str) -> None:
+    def __init__(self, kube: MemoryKube, name: str, *, sees_all: bool = True) -> None:
         self.stop = threading.Event()
         self.terms: list[Term] = []
         self.exits: list[int] = []
-        leads = Leader(Leases(kube, "gameservers", name), self.stop, self.exits.append)
+        self.sees_all = sees_all
+        leads = Leader(Leases(kube, "gameservers", name), self.stop, lambda: self.sees_all, self.exits.append)
         self.thread = threading.Thread(target=leads.run, args=(self.terms.append,), daemon=True)
         self.thread.start()
 
@@ -44,8 +45,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(leader, "HEAD_START_SECONDS", 0)
     pods: list[Pod] = []
 
-    def make(kube: MemoryKube, name: str) -> Pod:
-        pods.append(Pod(kube, name))
+    def make(kube: MemoryKube, name: str, **options: bool) -> Pod:
+        pods.append(Pod(kube, name, **options))
         return pods[-1]
 
     yield make
@@ -53,7 +54,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
         pod.stop.set()
 
 
-def test_one_pod_is_active_and_the_other_takes_over(start: Callable[[MemoryKube, str], Pod]) -> None:
+def test_one_pod_is_active_and_the_other_takes_over(start: Callable[..., Pod]) -> None:
     """At once when the first one is told to end, because it gives the Lease back."""
     kube = MemoryKube()
     first = start(kube, "one")
@@ -69,7 +70,7 @@ def test_one_pod_is_active_and_the_other_takes_over(start: Callable[[MemoryKube,
     assert second.terms[0].holder != first.terms[0].holder
 
 
-def test_a_pod_that_is_cut_off_ends_before_another_takes_over(start: Callable[[MemoryKube, str], Pod]) -> None:
+def test_a_pod_that_is_cut_off_ends_before_another_takes_over(start: Callable[..., Pod]) -> None:
     """Its process ends, so nothing goes on that it has started."""
     kube, cut_off = MemoryKube(), MemoryKube()
     cut_off.objects = kube.objects
@@ -84,7 +85,7 @@ def test_a_pod_that_is_cut_off_ends_before_another_takes_over(start: Callable[[M
     until(lambda: second.terms, 5)
 
 
-def test_a_pod_finishes_its_step_before_it_gives_the_lease_back(start: Callable[[MemoryKube, str], Pod]) -> None:
+def test_a_pod_finishes_its_step_before_it_gives_the_lease_back(start: Callable[..., Pod]) -> None:
     """Otherwise the next one could do the same step again."""
     kube = MemoryKube()
     first = start(kube, "one")
@@ -101,7 +102,7 @@ def test_a_pod_finishes_its_step_before_it_gives_the_lease_back(start: Callable[
 
 
 def test_a_new_pod_leaves_the_lease_of_a_dead_one_to_an_older_pod(
-    start: Callable[[MemoryKube, str], Pod], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Pod], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The older one has watched meanwhile. Without a Lease, or if nobody else takes it, the new one does."""
     kube, cut_off = MemoryKube(), MemoryKube()
@@ -122,7 +123,7 @@ def test_a_new_pod_leaves_the_lease_of_a_dead_one_to_an_older_pod(
 
 
 def test_a_new_pod_takes_the_lease_of_a_dead_one_if_nobody_else_does(
-    start: Callable[[MemoryKube, str], Pod], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Pod], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some seconds later than an older pod would have, and not earlier."""
     monkeypatch.setattr(leader, "HEAD_START_SECONDS", 1.5)
@@ -136,3 +137,32 @@ def test_a_new_pod_takes_the_lease_of_a_dead_one_if_nobody_else_does(
     until(lambda: new.terms, 8)
     # The Lease lasts for 2 seconds from a renewal, which was at most a fifth of a second before.
     assert time.monotonic() - began > 2 - 0.5 + 1.5
+
+
+def test_a_pod_whose_watches_are_not_complete_does_not_take_the_lease(start: Callable[..., Pod]) -> None:
+    """It would not know what happens to the servers."""
+    pod = start(MemoryKube(), "blind", sees_all=False)
+    time.sleep(1)
+    assert not pod.terms
+    pod.sees_all = True
+    until(lambda: pod.terms, 5)
+
+
+def test_a_pod_counts_as_new_until_its_watches_are_complete(
+    start: Callable[..., Pod], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long ago it started: what happened before, it has not seen."""
+    kube, cut_off = MemoryKube(), MemoryKube()
+    cut_off.objects = kube.objects
+    dead = start(cut_off, "dead")
+    until(lambda: dead.terms)
+    slow = start(kube, "slow", sees_all=False)
+    time.sleep(0.5)
+    monkeypatch.setattr(leader, "HEAD_START_SECONDS", 1.5)
+    cut_off.away()
+    # After a renewal that was on its way.
+    time.sleep(0.3)
+    began = time.monotonic()
+    slow.sees_all = True
+    until(lambda: slow.terms, 8)
+    assert time.monotonic() - began > 2 - 0.5 - 0.3 + 1.5 - 0.3

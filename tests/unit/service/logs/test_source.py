@@ -8,10 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from service.errors import ClusterUnavailable, Problem
 from service.logs import source
 from service.logs.entries import Entry
 from service.logs.lines import MOST_BYTES, Place, Run
 from service.logs.source import Floods, Source
+from service.servers.objects import ServerObjects
 
 RUN = Run("pod", 0)
 
@@ -23,7 +25,7 @@ class Streams:
         self.parts = list(parts)
         self.previous = previous
         self.runs: list[Run] = []
-        self.looks = 0
+        self.count = 0
         self.asked: list[tuple[int | None, int | None]] = []
 
     def log_text(self, id: int, *, tail: int | None, since: int | None, previous: bool = False) -> str | None:
@@ -35,9 +37,12 @@ class Streams:
         yield iter([self.parts.pop(0).encode()])
 
     def pod_run(self, id: int) -> tuple[str, int] | None:
-        self.looks += 1
+        self.count += 1
         # A read looks before and after it opens the log.
-        return self.runs[(self.looks - 1) // 2] if self.runs else RUN
+        return self.runs[(self.count - 1) // 2] if self.runs else RUN
+
+    def known(self, id: int) -> ServerObjects | None:
+        return None
 
 
 def read(streams: Streams, last: Place | None = None) -> list[str]:
@@ -80,6 +85,44 @@ def test_a_flood_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
     streams = Streams(at(1, "a"), at(9, "z"), at(9, "z"))
     assert read(streams) == ["a", "--- lines are missing here ---", "z"]
     assert streams.asked == [(None, None), (200, None), (200, None)]
+
+
+class Stopped(Streams):
+    """The log of a server that does not run until somebody has looked five times."""
+
+    def __init__(self, known: ServerObjects | Problem | None) -> None:
+        super().__init__(at(1, "a"))
+        self.objects = known
+        self.looks: list[str] = []
+
+    def pod_run(self, id: int) -> tuple[str, int] | None:
+        self.looks.append("Kubernetes")
+        return RUN if len(self.looks) >= 5 else None
+
+    def known(self, id: int) -> ServerObjects | None:
+        self.looks.append("watches")
+        if isinstance(self.objects, Problem):
+            raise self.objects
+        return self.objects if len(self.looks) < 5 else ServerObjects(1, pod={})
+
+
+@pytest.mark.parametrize(
+    ("known", "looks"),
+    [
+        (None, ["Kubernetes", *["watches"] * 4, "Kubernetes", "Kubernetes"]),
+        (ServerObjects(1), ["Kubernetes", *["watches"] * 4, "Kubernetes", "Kubernetes"]),
+        (ServerObjects(1, pod={}), ["Kubernetes", *["watches", "Kubernetes"] * 2, "Kubernetes"]),
+        (ClusterUnavailable(), ["Kubernetes", *["watches", "Kubernetes"] * 2, "Kubernetes"]),
+    ],
+)
+def test_a_stopped_server_is_looked_for_in_the_watches(
+    known: ServerObjects | Problem | None, looks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubernetes is asked once, and then only if the watches know of a pod, or know nothing."""
+    monkeypatch.setattr(source, "_LONGEST_PAUSE", 0.0)
+    stopped = Stopped(known)
+    assert read(stopped) == ["--- the game does not run; its log goes on when it starts ---", "a"]
+    assert stopped.looks == looks
 
 
 SECOND = 10**9

@@ -36,7 +36,7 @@ _ANSWERS_AT_ONCE = 8
 # For how many seconds a client may leave a connection open that has been closed on our side; as gunicorn has it.
 _LINGER_SECONDS = 2.0
 # What the kernel keeps of a long answer until its client reads it. Linux doubles this.
-_SEND_BUFFER = 16 * 1024
+_SEND_BUFFER = 32 * 1024
 # For how many seconds a thread that only computes keeps Python's lock when others want it. A call waits for the lock a
 # dozen times, and Python's 5 ms would add up while many clients are sent something.
 _SWITCH_SECONDS = 0.0005

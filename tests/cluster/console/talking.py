@@ -110,7 +110,7 @@ def create(place: Place, *ids: int, game: str = "talker") -> None:
         until(lambda id=id: place.call("GET", f"/server/{id}/")["state"] == "running", 120, place.logged)  # type: ignore[misc]
 
 
-def order(place: Place, id: int, seconds: float = 60, **what: Any) -> str:
+def order(place: Place, id: int, within: float = 60, **what: Any) -> str:
     """Tell a talker what to do; returns its answer once it is done, within some seconds. One that starts is awaited."""
     connections: list[socket.socket] = []
 
@@ -121,7 +121,7 @@ def order(place: Place, id: int, seconds: float = 60, **what: Any) -> str:
 
     until(connected, 60, place.logged, not_yet=(OSError,))
     with connections[0] as connection:
-        connection.settimeout(seconds)
+        connection.settimeout(within)
         connection.sendall(json.dumps(what).encode() + b"\n")
         answer = b""
         while more := connection.recv(65536):

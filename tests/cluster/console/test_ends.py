@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-from tests.cluster.conftest import Cluster
-from tests.cluster.console.talking import Replicas, create, talking
+from tests.cluster.console.talking import Replicas
 from tests.cluster.controller.place import Place
 from tests.support import tokens
 from tests.support.followers import Crowd, Follower, shown
@@ -20,21 +18,23 @@ from tests.support.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.own_namespace]
 
+SERVER = 41
 SECONDS = 5.0
 """Within which a stream ends that may not go on."""
 CUSTOMER: dict[str, Any] = {"scopes": ["server:read", "console:read"], "customer": "acme"}
 GROUPS = ("revoked", "customer", "test")
 
 
-@pytest.fixture
-def place(cluster: Cluster, tmp_path: Path) -> Iterator[Place]:
-    with talking(cluster, tmp_path) as place:
-        write_tokens(place, *GROUPS)
-        for id in (1, 2):
-            place.call("POST", f"/server/{id}/", {"game": "talker", "ram_gb": 1, "disk_gb": 1, "customer": "acme"})
-        create(place, 3)
-        until(lambda: place.call("GET", "/server/1/")["state"] == "running", 60, place.logged)
-        yield place
+@pytest.fixture(autouse=True)
+def customers(place: Place) -> Iterator[None]:
+    """More tokens, and a customer's server."""
+    write_tokens(place, *GROUPS)
+    body = {"game": "talker", "ram_gb": 1, "disk_gb": 1, "customer": "acme"}
+    place.call("POST", f"/server/{SERVER}/", body)
+    until(lambda: place.call("GET", f"/server/{SERVER}/")["state"] == "running", 60, place.logged)
+    yield
+    write_tokens(place, "test")
+    place.call("DELETE", f"/server/{SERVER}/?disk=erase")
 
 
 def write_tokens(place: Place, *names: str) -> None:
@@ -56,14 +56,14 @@ def test_streams_end_in_time(place: Place, each: int) -> None:
     """When their token is revoked, when their server is suspended for its customer, and when the replica drains."""
     with Replicas(place, 1) as replicas, Crowd() as crowd:
         served = replicas[0]
-        groups = {name: [crowd.join(served.url, 1, name) for _ in range(each)] for name in GROUPS}
+        groups = {name: [crowd.join(served.url, SERVER, name) for _ in range(each)] for name in GROUPS}
         took = {}
 
         began = time.monotonic()
         write_tokens(place, "customer", "test")
         took["revoked"] = until_ended(groups["revoked"], began, b"the token is no longer valid")
 
-        place.call("PATCH", "/server/1/suspend", {"reason": "Invoice 17 is overdue."})
+        place.call("PATCH", f"/server/{SERVER}/suspend", {"reason": "Invoice 17 is overdue."})
         began = time.monotonic()
         took["suspended"] = until_ended(groups["customer"], began, b"the server is suspended")
         assert crowd.left() == each, "the shop's own may go on"
@@ -77,7 +77,7 @@ def test_streams_end_in_time(place: Place, each: int) -> None:
     shown(followers=3 * each, exited_without_followers=alone, **took)
     assert took["revoked"] < SECONDS
     assert took["suspended"] < SECONDS
-    assert took["exited"] < alone + 3
+    assert took["exited"] < alone + 10
 
 
 def drained_alone(replicas: Replicas) -> float:
@@ -85,7 +85,9 @@ def drained_alone(replicas: Replicas) -> float:
     replicas.start_again(0)
     served: Served = replicas[0]
     served.until_alive()
-    assert requests.get(f"{served.url}/api/v1/server/2/", headers={"Authorization": "Bearer test"}, timeout=30).ok
+    assert requests.get(
+        f"{served.url}/api/v1/server/{SERVER}/", headers={"Authorization": "Bearer test"}, timeout=30
+    ).ok
     began = time.monotonic()
     served.process.terminate()
     served.process.wait(60)

@@ -16,19 +16,12 @@ import requests
 
 from service.console.turns import AT_ONCE
 from service.operations.console import LONGEST_SECONDS, SECONDS
-from tests.cluster.conftest import Cluster
-from tests.cluster.console.talking import create, order, talking
+from tests.cluster.console.talking import create, order
 from tests.cluster.controller.place import Place
 from tests.support.followers import shown
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.own_namespace]
-
-
-@pytest.fixture(scope="module")
-def place(shared_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with talking(shared_cluster, tmp_path_factory.mktemp("hanging")) as place:
-        yield place
 
 
 @contextmanager
@@ -64,7 +57,7 @@ def commanded(place: Place, id: int, command: str) -> tuple[requests.Response, f
 @pytest.mark.parametrize("game", ["talker", pytest.param("minecraft", marks=pytest.mark.long)])
 def test_a_game_that_hangs_keeps_nobody_else_waiting(place: Place, game: str) -> None:
     """Its commands fail in time, it is shown as quickly as ever, others answer, and afterwards it works again."""
-    hung, other = (1, 2) if game == "talker" else (11, 12)
+    hung, other = (21, 22) if game == "talker" else (23, 24)
     create(place, hung, other, game=game)
     for id in (hung, other):
         until(lambda id=id: place.call("GET", f"/server/{id}/")["players"], 60, place.logged)  # type: ignore[misc]
@@ -97,9 +90,9 @@ def test_a_game_that_hangs_keeps_nobody_else_waiting(place: Place, game: str) ->
 
 def test_commands_are_limited(place: Place) -> None:
     """Of twenty at once ten are carried out, and the others are told to come again; then it is one a second."""
-    create(place, 3)
+    create(place, 25)
     with ThreadPoolExecutor(20) as callers:
-        answers = [answer for answer, _ in callers.map(lambda n: commanded(place, 3, f"say {n}"), range(20))]
+        answers = [answer for answer, _ in callers.map(lambda n: commanded(place, 25, f"say {n}"), range(20))]
     refused = [answer for answer in answers if answer.status_code == 429]
     assert {answer.status_code for answer in answers} == {200, 429}
     # A busy machine needs a second or more for all of them.
@@ -109,10 +102,10 @@ def test_commands_are_limited(place: Place) -> None:
         assert 1 <= int(answer.headers["Retry-After"]) <= 2
     began, done = time.monotonic(), 0
     while time.monotonic() - began < 5:
-        done += commanded(place, 3, "say more")[0].ok
+        done += commanded(place, 25, "say more")[0].ok
         time.sleep(0.05)
     took = time.monotonic() - began
-    counted = json.loads(order(place, 3, do="counted"))
+    counted = json.loads(order(place, 25, do="counted"))
     shown(refused=len(refused), then=done, seconds=took, carried_out=counted["commands"])
     assert 2 <= done <= took + 1
     assert counted["commands"] == 20 - len(refused) + done
@@ -120,17 +113,17 @@ def test_commands_are_limited(place: Place) -> None:
 
 def test_a_hundred_who_look_make_one_query(place: Place) -> None:
     """Whoever looks meanwhile is shown what is known."""
-    create(place, 4)
-    until(lambda: place.call("GET", "/server/4/")["players"], 60, place.logged)
+    create(place, 26)
+    until(lambda: place.call("GET", "/server/26/")["players"], 60, place.logged)
     # Nobody is about to ask it again, so that the clients all come in one interval.
-    before = json.loads(order(place, 4, do="counted"))["pings"]
+    before = json.loads(order(place, 26, do="counted"))["pings"]
     until(lambda: _looked(place, before), 30, place.logged)
-    asked = json.loads(order(place, 4, do="counted"))["pings"]
+    asked = json.loads(order(place, 26, do="counted"))["pings"]
     began = time.monotonic()
     with ThreadPoolExecutor(20) as clients:
-        answers = list(clients.map(lambda _: place.send("GET", "/server/4/"), range(100)))
+        answers = list(clients.map(lambda _: place.send("GET", "/server/26/"), range(100)))
     took = time.monotonic() - began
-    more = json.loads(order(place, 4, do="counted"))["pings"] - asked
+    more = json.loads(order(place, 26, do="counted"))["pings"] - asked
     shown(seconds=took, queries=more)
     assert all(answer.json()["players"]["online"] == 2 for answer in answers if answer.ok)
     assert sum(answer.ok for answer in answers) > 50
@@ -139,5 +132,5 @@ def test_a_hundred_who_look_make_one_query(place: Place) -> None:
 
 def _looked(place: Place, before: int) -> bool:
     """Look, and say whether the game has been asked since."""
-    place.call("GET", "/server/4/")
-    return bool(json.loads(order(place, 4, do="counted"))["pings"] > before)
+    place.call("GET", "/server/26/")
+    return bool(json.loads(order(place, 26, do="counted"))["pings"] > before)

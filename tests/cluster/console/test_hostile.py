@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 import requests
 
 from service.logs.entries import GAP
 from service.logs.lines import LONGEST
-from tests.cluster.conftest import Cluster
-from tests.cluster.console.talking import create, following, order, talking
+from tests.cluster.console.talking import create, following, order
 from tests.cluster.controller.place import Place
 from tests.support.followers import Reader
 from tests.support.waiting import until
@@ -37,12 +35,6 @@ LINES = [
     (b"", ""),
 ]
 HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-
-
-@pytest.fixture(scope="module")
-def place(shared_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with talking(shared_cluster, tmp_path_factory.mktemp("hostile")) as place:
-        yield place
 
 
 def log(place: Place, id: int, query: str = "tail=5000") -> str:

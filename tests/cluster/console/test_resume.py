@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from threading import Thread
 
 import pytest
 
 from service.logs.entries import GAP
-from tests.cluster.conftest import Cluster
-from tests.cluster.console.talking import Replicas, create, order, talking
+from tests.cluster.console.talking import Replicas, create, order
 from tests.cluster.controller.place import Place
 from tests.support.followers import Reader, shown
 from tests.support.waiting import until
@@ -22,12 +19,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.own_namespace]
 
 LINES = 10_000
 AGAIN = "the game has started again"
-
-
-@pytest.fixture
-def place(cluster: Cluster, tmp_path: Path) -> Iterator[Place]:
-    with talking(cluster, tmp_path) as place:
-        yield place
 
 
 def numbers(reader: Reader) -> list[int]:
@@ -52,14 +43,14 @@ def until_got(reader: Reader, number: int, place: Place, seconds: float = 60) ->
 @pytest.mark.long
 def test_a_killed_replica_loses_no_line(place: Place) -> None:
     """10,000 numbered lines, while the replica that serves the client is killed again and again."""
-    create(place, 1)
+    create(place, 32)
     kills = 0
     with Replicas(place, 3) as replicas:
-        reader = Reader(replicas.urls, 1)
+        reader = Reader(replicas.urls, 32)
         reader.start()
         until(lambda: reader.lines, 30, place.logged)
         counting = {"do": "count", "from": 1, "to": LINES, "rate": 100}
-        writing = Thread(target=order, args=(place, 1, 300), kwargs=counting)
+        writing = Thread(target=order, args=(place, 32, 300), kwargs=counting)
         writing.start()
         while writing.is_alive():
             time.sleep(random.Random(kills).uniform(3, 9))
@@ -81,18 +72,18 @@ def test_a_killed_replica_loses_no_line(place: Place) -> None:
 def test_a_crash_of_the_game_loses_no_line(place: Place) -> None:
     """Its last lines come, then that it has started again, and then the lines of its next run; also to one who was away
     meanwhile."""
-    create(place, 1)
-    reader = Reader([place.api.url], 1)
+    create(place, 33)
+    reader = Reader([place.api.url], 33)
     reader.start()
     until(lambda: reader.lines, 30, place.logged)
-    order(place, 1, do="count", **{"from": 1, "to": 2000, "rate": 100_000})
+    order(place, 33, do="count", **{"from": 1, "to": 2000, "rate": 100_000})
     until_got(reader, 2000, place)
-    early = Reader([place.api.url], 1)
+    early = Reader([place.api.url], 33)
     early.lines = reader.lines[:500]
     with contextlib.suppress(OSError):
-        order(place, 1, do="die")
+        order(place, 33, do="die")
     until(lambda: AGAIN in [note for note, _ in reader.notes], 60, place.logged)
-    order(place, 1, do="count", **{"from": 2001, "to": 3000, "rate": 100_000})
+    order(place, 33, do="count", **{"from": 2001, "to": 3000, "rate": 100_000})
     until_got(reader, 3000, place)
     early.start()
     until_got(early, 3000, place)
@@ -106,17 +97,17 @@ def test_a_crash_of_the_game_loses_no_line(place: Place) -> None:
 @pytest.mark.long
 def test_a_rotated_log_loses_no_line(place: Place) -> None:
     """The kubelet begins a new file every 10 MiB. One who follows misses nothing; one who comes back is told."""
-    create(place, 1)
-    reader = Reader([place.api.url], 1)
+    create(place, 34)
+    reader = Reader([place.api.url], 34)
     reader.start()
     until(lambda: reader.lines, 30, place.logged)
     # 120 KiB a second for two minutes.
     counting = {"from": 1, "to": LINES, "rate": 80, "padding": " " + "x" * 1500}
-    writing = Thread(target=order, args=(place, 1, 300), kwargs={"do": "count", **counting})
+    writing = Thread(target=order, args=(place, 34, 300), kwargs={"do": "count", **counting})
     writing.start()
     writing.join()
     until_got(reader, LINES, place)
-    late = Reader([place.api.url], 1)
+    late = Reader([place.api.url], 34)
     late.lines = [line for line in reader.lines if line[1].startswith("line 1 ")]
     late.start()
     until_got(late, LINES, place)

@@ -21,10 +21,10 @@ def follow(cluster: Cluster, server: int, **headers: str) -> Iterator[dict[str, 
     with requests.get(url, headers=headers, stream=True, timeout=90) as answer:
         assert answer.status_code == 200, answer.text
         id, ends = "", time.monotonic() + 240
-        for line in answer.iter_lines(chunk_size=1, decode_unicode=True):
+        for line in answer.iter_lines(chunk_size=1):
             # Heartbeats would keep a stream open that has nothing to tell.
             assert time.monotonic() < ends, f"the last step was {id}"
-            name, _, text = line.partition(": ")
+            name, _, text = line.decode().partition(": ")
             if name == "id":
                 id = text
             elif name == "data":

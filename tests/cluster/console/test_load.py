@@ -168,7 +168,8 @@ def test_those_who_do_not_read_cost_little_and_are_told(place: Place, served: Se
                 told += f"data: {GAP}".encode() in more
     shown(slow=len(slow), grown_kib_each=grown / len(slow), kernel_kib=queued, told=told)
     assert told >= len(slow)
-    assert grown < len(slow) * 64
+    # And the ring, which all share.
+    assert grown < len(slow) * 64 + 2048
 
 
 def test_a_flood_harms_nobody_else(place: Place, served: Served) -> None:

@@ -44,6 +44,12 @@ def connect(served: Served, *, accept: str = "text/plain", version: str = "1.1")
     return connection
 
 
+def unsent(port: int) -> list[int]:
+    """How many bytes the kernel keeps for each client of a port on this machine."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [int(row[4].partition(":")[0], 16) for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01"]
+
+
 def received(connection: socket.socket, end: str = "") -> str:
     """What has come until `end` has; without `end`, until the connection ends."""
     data = b""
@@ -113,6 +119,7 @@ def test_one_that_does_not_read_delays_nobody_and_is_told(served: Served) -> Non
             write(served, "x" * 1000, 200)
             write(served, f"mark{number}")
             assert f"mark{number}" in received(quick, f"mark{number}\n")
+        assert max(unsent(served.port)) < 256 * 1024
         text = received(slow, "mark59\n")
         assert "--- lines are missing here ---" in text
         assert len(re.findall("mark", text)) < 60

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from service.logs.lines import Line, Place
 
 GAP = "lines are missing here"
+CUT = "what was before is left out: an answer has at most 1 MiB"
+NOT_KEPT = "what was before is not kept"
 HEARTBEAT = b":\n\n"
 """What keeps a silent stream of server-sent events open."""
 

@@ -10,9 +10,10 @@ from service.backups.records import KIND as BACKUPS
 from service.backups.records import BackupStore, BackupWatch
 from service.console.turns import Turns
 from service.events.reader import EventReader
+from service.files.keptlogs import NoKeptLogs
 from service.games.catalogue import Game
 from service.logs.follow import Followers
-from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
+from service.operations.interfaces import Accounts, Cluster, KeptLogs, RecordStores, Releases, Tokens, Webhooks
 from service.operations.operation import OperationStore
 from service.players.counts import PlayerCounts
 from service.players.known import LastPlayers
@@ -28,7 +29,8 @@ class Context:
     the store of that kind of record, and `operations` are those that take longer than a call. `events` is the log of
     events; None without records. `webhooks` is None if there is nowhere to keep them. `backups` are the records of
     backups, and `backup_watch` the same in memory, None without records. `counts` asks games for their players, and
-    `players` is who plays, as last known. `turns` are those of commands for the games. `followers` follow their logs.
+    `players` is who plays, as last known. `turns` are those of commands for the games. `followers` follow their logs,
+    and `kept_logs` are the last lines of those that have ended.
     """
 
     settings: Settings
@@ -41,6 +43,7 @@ class Context:
     records: RecordStores
     events: EventReader | None
     webhooks: Webhooks | None
+    kept_logs: KeptLogs = field(default_factory=NoKeptLogs)
     backup_watch: BackupWatch | None = None
     turns: Turns = field(default_factory=Turns)
     operations: OperationStore = field(init=False)

@@ -20,6 +20,7 @@ from service.api import (
     log,
     operations,
     ports,
+    progress,
     recovery,
     schedules,
     servers,
@@ -85,9 +86,9 @@ def _register_routes(app: Flask, context: Context) -> None:
     api.register_converter(BackupId, backup_id_schema)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     api.spec.components.schema("ProblemAnswer", schema=ProblemAnswer)
-    # The ports and the log share the blueprint of the servers.
+    # The ports, the log and the progress share the blueprint of the servers.
     modules = (
-        *(health, servers, ports, console, files, log, disks, games),
+        *(health, servers, ports, console, files, log, progress, disks, games),
         *(operations, events, schedules, backups, recovery, webhooks_api, tokens_api),
     )
     for blueprint in dict.fromkeys(module.blueprint for module in modules):

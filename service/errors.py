@@ -527,8 +527,10 @@ class TooManyOperations(Problem):
 class TooManyFollowers(Problem):
     slug = "too-many-followers"
     status = 429
-    title = "Too many clients follow logs"
-    explanation = "A token, and a replica, can follow only so many logs at once; `detail` says which limit it was."
+    title = "Too many clients follow logs or starts"
+    explanation = (
+        "A token, and a replica, can follow only so many logs and starts at once; `detail` says which limit it was."
+    )
     default_retry_after = 5
 
 

@@ -10,21 +10,19 @@ from flask import Response, request
 from service import errors
 from service.access import Subject
 from service.api.context import caller, context, target
-from service.api.log_schemas import LogHeaders, LogQuery
+from service.api.following import EVENTS, ResumeHeaders, require_not_draining, wants_events
+from service.api.log_schemas import LogQuery
 from service.api.servers import blueprint
 from service.logs.lines import place_of
 from service.operations.log import follow_log, read_log
-from service.web.draining import draining
 from service.web.routes import access, problems
 from service.web.streaming import Streamed
-
-EVENTS = "text/event-stream"
 
 
 @blueprint.route("/<id:id>/log", methods=["GET"])
 @access("console:read", Subject.SERVER)
 @blueprint.arguments(LogQuery, location="query")
-@blueprint.arguments(LogHeaders, location="headers")
+@blueprint.arguments(ResumeHeaders, location="headers")
 @blueprint.response(200, {"type": "string"}, content_type="text/plain")
 @problems(
     errors.InvalidRequest,
@@ -42,16 +40,15 @@ def get_log(query: dict[str, Any], headers: dict[str, Any], id: int) -> Response
     control characters are replaced. With `follow=true` the answer goes on with each line that the game writes, as
     server-sent events if `Accept` is `text/event-stream`.
     """
-    if query["follow"] == "true":
+    if query["follow"]:
         return _follow(query, headers["last_event_id"])
     entries = read_log(context(), caller(), target(), query["tail"], query["since"])
     return Response(b"".join(entry.text for entry in entries), mimetype="text/plain")
 
 
 def _follow(query: dict[str, Any], last_event_id: str | None) -> Response:
-    if draining.is_set():
-        raise errors.Draining()
-    events = request.accept_mimetypes.best_match(["text/plain", EVENTS]) == EVENTS
+    require_not_draining()
+    events = wants_events()
     after = None if last_event_id is None else place_of(last_event_id)
     authorization = request.headers.get("Authorization")
     wish = follow_log(
@@ -64,4 +61,4 @@ def _follow(query: dict[str, Any], last_event_id: str | None) -> Response:
         events=events,
         authorization=authorization,
     )
-    return Streamed(partial(context().followers.add, wish), EVENTS if events else "text/plain")
+    return Streamed(partial(context().logs.add, wish), EVENTS if events else "text/plain")

@@ -9,7 +9,7 @@ import marshmallow as ma
 from marshmallow import validate
 
 from service.logs.lines import since
-from service.web.fields import QueryNumber, Schema, Text, one_of
+from service.web.fields import QueryFlag, QueryNumber, Schema, Text
 
 MOST_LINES = 5000
 
@@ -39,19 +39,7 @@ class LogQuery(Schema):
             "description": "Only lines since this time: RFC 3339, or how long ago (`90s`, `10m`, `2h`, `1d`).",
         },
     )
-    follow = Text(
-        load_default="false",
-        validate=one_of("true", "false"),
+    follow = QueryFlag(
+        load_default=False,
         metadata={"description": "`true`: go on with each line that the game writes."},
-    )
-
-
-class LogHeaders(ma.Schema):
-    class Meta:
-        unknown = ma.EXCLUDE
-
-    last_event_id = Text(
-        data_key="Last-Event-ID",
-        load_default=None,
-        metadata={"description": "With `follow`: go on after the event with this id, instead of `tail` and `since`."},
     )

@@ -7,11 +7,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from itertools import islice
 from typing import Protocol
 
 from service.errors import Problem
 from service.logs.entries import GAP, Entry, line_entry, note_entry
 from service.logs.lines import Place, Reader, Run, lines_of
+from service.servers.objects import Objects
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ class Logs(Protocol):
         self, id: int, *, tail: int | None, since: int | None
     ) -> AbstractContextManager[Iterator[bytes] | None]: ...
     def pod_run(self, id: int) -> tuple[str, int] | None: ...
+    def known(self, id: int) -> Objects | None: ...
 
 
 class Ring:
@@ -37,7 +40,7 @@ class Ring:
 
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque()
-        self._bytes = 0
+        self._bytes = self._forgotten = 0
         self.start = 0
 
     @property
@@ -53,8 +56,13 @@ class Ring:
         self._entries.append(entry)
         self._bytes += len(entry.event)
         while self._bytes > RING_BYTES and len(self._entries) > 1:
-            self._bytes -= len(self._entries.popleft().event)
+            size = len(self._entries.popleft().event)
+            self._bytes, self._forgotten = self._bytes - size, self._forgotten + size
             self.start += 1
+
+    def bytes_before(self, number: int) -> int:
+        """How many bytes of events came before the entry with this number, which is in the ring or the next one."""
+        return self._forgotten + sum(len(entry.event) for entry in islice(self._entries, number - self.start))
 
     def after(self, last: Place) -> tuple[int, bool]:
         """Where to go on after the line at `last`, and whether that line, or one before it, is in the ring."""
@@ -101,6 +109,9 @@ class Source:
         """Read until nobody wants more."""
         pause = _PAUSE
         while self._wanted():
+            if self._told_absent and self._is_absent():
+                time.sleep(_PAUSE)
+                continue
             before, began = self._last, time.monotonic()
             try:
                 self._read_once()
@@ -113,6 +124,14 @@ class Source:
             pause = _PAUSE if self._last != before else min(_LONGEST_PAUSE, pause * 1.5)
             pause = _AGAIN if lasted else pause
             time.sleep(pause)
+
+    def _is_absent(self) -> bool:
+        """Whether the watches, too, say that there is no pod. Then it is not read from Kubernetes again and again."""
+        try:
+            objects = self._logs.known(self._id)
+        except Problem:
+            return False
+        return objects is None or objects.pod is None
 
     def _read_once(self) -> None:
         pod = self._logs.pod_run(self._id)

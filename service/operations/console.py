@@ -7,11 +7,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 from service.console.commands import Console
 from service.console.plain import plain, shortened
 from service.console.rcon import ConsoleError, NoAnswer, RconConsole, connected
-from service.errors import ConsoleFailed, GameDoesNotAnswer, NoConsole, ServerNotFound, ServerNotRunning
+from service.errors import ConsoleFailed, GameDoesNotAnswer, NoConsole, Problem, ServerNotFound, ServerNotRunning
 from service.kube.types import Object
 from service.operations.checks import require_not_suspended
 from service.operations.context import Context
@@ -21,6 +22,7 @@ from service.servers.objects import Objects
 from service.servers.saveowed import running_game
 from service.servers.spec import server_uid, spec_of_objects
 from service.servers.state import state_of
+from service.telemetry import metrics
 from service.tokens import Token
 
 SECONDS = 10.0
@@ -61,9 +63,23 @@ def send(context: Context, caller: Token, target: Target, command: str) -> Futur
         ServerNotRunning: The game does not run.
         TooManyCommands: The server has got too many.
     """
-    deadline = time.monotonic() + SECONDS
-    _check(context, caller, target.objects)
-    return context.turns.take((target.id, target.uid), lambda: _sent(context, caller, target, command, deadline))
+    began = time.monotonic()
+    deadline = began + SECONDS
+    try:
+        _check(context, caller, target.objects)
+        sent = context.turns.take((target.id, target.uid), lambda: _sent(context, caller, target, command, deadline))
+    except Problem as refused:
+        metrics.count_command(refused.slug, 0.0)
+        raise
+    sent.add_done_callback(partial(_count, began))
+    return sent
+
+
+def _count(began: float, sent: Future[Output]) -> None:
+    """Count a command that is done."""
+    error = sent.exception()
+    outcome = "success" if error is None else error.slug if isinstance(error, Problem) else Problem.slug
+    metrics.count_command(outcome, time.monotonic() - began)
 
 
 def output_of(sent: Future[Output]) -> Output:

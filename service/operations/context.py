@@ -12,13 +12,15 @@ from service.console.turns import Turns
 from service.events.reader import EventReader
 from service.files.keptlogs import NoKeptLogs
 from service.games.catalogue import Game
-from service.logs.follow import Followers
+from service.logs.follow import FollowedLogs
 from service.operations.interfaces import Accounts, Cluster, KeptLogs, RecordStores, Releases, Tokens, Webhooks
 from service.operations.operation import OperationStore
 from service.players.counts import PlayerCounts
 from service.players.known import LastPlayers
 from service.players.query import Query
+from service.progress.follow import FollowedStarts
 from service.settings import Settings
+from service.web.followers import Followers
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class Context:
     the store of that kind of record, and `operations` are those that take longer than a call. `events` is the log of
     events; None without records. `webhooks` is None if there is nowhere to keep them. `backups` are the records of
     backups, and `backup_watch` the same in memory, None without records. `counts` asks games for their players, and
-    `players` is who plays, as last known. `turns` are those of commands for the games. `followers` follow their logs,
-    and `kept_logs` are the last lines of those that have ended.
+    `players` is who plays, as last known. `turns` are those of commands for the games. `followers` are the
+    clients with long answers, those of `logs` and of `starts`. `kept_logs` are the last lines of logs that have ended.
     """
 
     settings: Settings
@@ -49,13 +51,16 @@ class Context:
     operations: OperationStore = field(init=False)
     counts: PlayerCounts = field(init=False)
     players: LastPlayers = field(init=False)
-    followers: Followers = field(init=False)
+    followers: Followers = field(default_factory=Followers)
+    logs: FollowedLogs = field(init=False)
+    starts: FollowedStarts = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operations", OperationStore(self.records))
         object.__setattr__(self, "counts", PlayerCounts(self.cluster.known, self._query))
         object.__setattr__(self, "players", LastPlayers(self.counts))
-        object.__setattr__(self, "followers", Followers(self.cluster))
+        object.__setattr__(self, "logs", FollowedLogs(self.cluster, self.followers))
+        object.__setattr__(self, "starts", FollowedStarts(self.cluster, self.followers))
 
     def _query(self, game: str) -> Query | None:
         return self.games[game].query if game in self.games else None

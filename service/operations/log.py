@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from service.errors import ClusterUnavailable, NoLog, Suspended, Unauthorized
+from service.errors import NoLog
 from service.logs.entries import CUT, GAP, NOT_KEPT, Entry, line_entry, note_entry
 from service.logs.follow import Wish
 from service.logs.kept import KeptLog
 from service.logs.lines import MOST_BYTES, Line, Place, Run, lines_of
 from service.operations.checks import require_not_suspended
 from service.operations.context import Context
-from service.operations.visibility import Target, may_see
-from service.servers.spec import server_uid, spec_of_objects
+from service.operations.following import reason_to_end
+from service.operations.visibility import Target
 from service.servers.stops import stop_of
 from service.tokens import Token
 
@@ -95,8 +95,8 @@ def follow_log(
         TooManyFollowers: There is no room for another.
     """
     require_not_suspended(caller, target.spec.suspended if target.spec else None)
-    context.followers.require_room(caller.name)
-    mark = context.followers.mark(target.id, target.uid)
+    context.logs.require_room(caller.name)
+    mark = context.logs.mark(target.id, target.uid)
     pod = context.cluster.pod_run(target.id)
     run = None if pod is None else Run(*pod)
     backlog: list[Entry] = []
@@ -109,7 +109,7 @@ def follow_log(
         last = lines[-1].place if lines else None if since is None else Place(run, since, 0)
     elif (kept := _kept(context, target)) is not None:
         backlog, last = _of_ended(target, kept, tail, since, after)
-    ended = _ended(context, target, authorization)
+    ended = reason_to_end(context, target, authorization, "console:read")
     return Wish(target.id, target.uid, caller.name, events, ended, tuple(backlog), last, mark)
 
 
@@ -165,31 +165,3 @@ def _resumed(context: Context, target: Target, run: Run, after: Place) -> tuple[
     entries.append(note_entry("the game has started again" if known else GAP))
     now = lines_of(run, context.cluster.log_text(id, tail=None, since=None) or "")
     return [*entries, *map(line_entry, now)], now[-1].place if now else Place(run, 0, 0)
-
-
-def _ended(context: Context, target: Target, authorization: str | None) -> Callable[[], str | None]:
-    """Says why the client may not follow the log any more; None while it may."""
-
-    def ended() -> str | None:
-        try:
-            token = context.tokens.caller(authorization)
-        except Unauthorized:
-            return "the token is no longer valid"
-        if "console:read" not in token.actions:
-            return "the token no longer allows this"
-        try:
-            objects = context.cluster.known(target.id)
-        except ClusterUnavailable:
-            return None
-        if objects is None or (target.uid is not None and server_uid(objects) not in (None, target.uid)):
-            return "the server is gone"
-        spec = spec_of_objects(objects)
-        if spec is not None and not may_see(token, objects, spec):
-            return "the server is gone"
-        try:
-            require_not_suspended(token, spec.suspended if spec else None)
-        except Suspended:
-            return "the server is suspended"
-        return None
-
-    return ended

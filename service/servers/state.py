@@ -106,6 +106,21 @@ def with_log(state: State, tail: str) -> State:
     return replace(state, reason=reason)
 
 
+def is_outdated(statefulset: Object, pod: Object) -> bool:
+    """Whether the controller has not yet seen the newest template, or not yet replaced the pod for it."""
+    strategy = statefulset.get("spec", {}).get("updateStrategy") or {}
+    # Below the partition, a pod is left alone on purpose.
+    if (strategy.get("rollingUpdate") or {}).get("partition") or strategy.get("type") == "OnDelete":
+        return False
+    status = statefulset.get("status", {})
+    generation = statefulset.get("metadata", {}).get("generation")
+    if generation is not None and status.get("observedGeneration", generation) < generation:
+        return True
+    desired = status.get("updateRevision")
+    actual = pod.get("metadata", {}).get("labels", {}).get("controller-revision-hash")
+    return desired is not None and actual is not None and desired != actual
+
+
 # -- a server that should not run ---------------------------------------------------------------------------
 
 
@@ -157,7 +172,7 @@ def _should_run(objects: Objects, statefulset: Object) -> State:
     if failure := reasons.node_failure(objects):
         evicted = " Kubernetes has given up on the game there. Once the node is back, the game starts again."
         return State("failed", failure[0] + (evicted if deleted_at(pod) else ""), failure[1], "running")
-    outdated = _is_outdated(statefulset, pod)
+    outdated = is_outdated(statefulset, pod)
     if since := deleted_at(pod):
         reason = reasons.disruption(pod) or (_RESTARTS if outdated else None)
         return State("stopping", reason, since, "running")
@@ -279,18 +294,3 @@ def _failed_at(pod: Object, container: Object | None) -> str | None:
     end = ((container or {}).get("state") or {}).get("terminated") or {}
     at: str | None = end.get("finishedAt") or condition(pod, "DisruptionTarget").get("lastTransitionTime")
     return at or condition(pod, "Ready").get("lastTransitionTime")
-
-
-def _is_outdated(statefulset: Object, pod: Object) -> bool:
-    """Whether the controller has not yet seen the newest template, or not yet replaced the pod for it."""
-    strategy = statefulset.get("spec", {}).get("updateStrategy") or {}
-    # Below the partition, a pod is left alone on purpose.
-    if (strategy.get("rollingUpdate") or {}).get("partition") or strategy.get("type") == "OnDelete":
-        return False
-    status = statefulset.get("status", {})
-    generation = statefulset.get("metadata", {}).get("generation")
-    if generation is not None and status.get("observedGeneration", generation) < generation:
-        return True
-    desired = status.get("updateRevision")
-    actual = pod.get("metadata", {}).get("labels", {}).get("controller-revision-hash")
-    return desired is not None and actual is not None and desired != actual

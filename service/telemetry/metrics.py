@@ -27,6 +27,8 @@ PlatformCollector(registry=REGISTRY)
 GCCollector(registry=REGISTRY)
 Info("gameserver_api_build", "The version of the API.", registry=REGISTRY).info({"version": __version__})
 
+FOLLOWED = ("log", "progress")
+"""What clients can follow."""
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 
 # The route, never the path: an id in a label would make one series per server.
@@ -52,6 +54,40 @@ _recovered = Counter(
 _waiting = Gauge(
     "gameserver_api_waiting_calls",
     "Calls that wait for their answer (`wait=…`) without holding a thread.",
+    registry=REGISTRY,
+)
+
+_followers = Gauge(
+    "gameserver_api_followers",
+    "Clients with an answer that goes on, by what they follow (log, progress).",
+    ["kind"],
+    registry=REGISTRY,
+)
+_refused_followers = Counter(
+    "gameserver_api_followers_refused",
+    "Clients that could not follow a log or a start, by what they wanted to follow and by which limit was reached: "
+    "the token's, the replica's, or that of the logs that a replica reads.",
+    ["kind", "limit"],
+    registry=REGISTRY,
+)
+# The first that is refused must be seen to add something.
+for _kind, _limit in (("log", "logs"), *((kind, limit) for kind in FOLLOWED for limit in ("token", "replica"))):
+    _refused_followers.labels(_kind, _limit)
+    _followers.labels(_kind)
+_followed_logs = Gauge("gameserver_api_followed_logs", "Logs of games that this replica reads now.", registry=REGISTRY)
+_log_gaps = Counter(
+    "gameserver_api_log_gaps", "How often a follower of a log was told that lines are missing.", registry=REGISTRY
+)
+_log_dropped = Counter(
+    "gameserver_api_log_dropped_bytes",
+    "What followers of logs have not been sent because they had not read what came before.",
+    registry=REGISTRY,
+)
+_commands = Histogram(
+    "gameserver_api_command_duration_seconds",
+    "Commands for games by outcome (success, or a problem's slug), and how long they took with their wait.",
+    ["outcome"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 25),
     registry=REGISTRY,
 )
 
@@ -112,6 +148,37 @@ def count_recovery() -> None:
 def show_waiting_calls(count: int) -> None:
     """Show how many calls wait for their answer."""
     _waiting.set(count)
+
+
+def show_followers(counts: Mapping[str, int]) -> None:
+    """Show how many clients follow what; see `FOLLOWED`."""
+    for kind in FOLLOWED:
+        _followers.labels(kind).set(counts.get(kind, 0))
+
+
+def count_refused_follower(kind: str, limit: str) -> None:
+    """Count a client that could not follow, by which limit was reached: `token`, `replica` or `logs`."""
+    _refused_followers.labels(kind, limit).inc()
+
+
+def show_followed_logs(count: int) -> None:
+    """Show how many logs of games are read for followers."""
+    _followed_logs.set(count)
+
+
+def count_log_gap() -> None:
+    """Count one follower that was told that lines are missing."""
+    _log_gaps.inc()
+
+
+def count_log_bytes_dropped(size: int) -> None:
+    """Count what a follower was not sent, in bytes of server-sent events."""
+    _log_dropped.inc(size)
+
+
+def count_command(outcome: str, seconds: float) -> None:
+    """Count one command for a game; `outcome` is `success` or a problem's slug."""
+    _commands.labels(outcome).observe(seconds)
 
 
 def count_players_asked(*, known: bool) -> None:

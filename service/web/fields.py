@@ -72,6 +72,17 @@ class QueryNumber(fields.Integer):
         return int(value)
 
 
+class QueryFlag(fields.Boolean):
+    """A boolean in a query string: `true` or `false`."""
+
+    default_error_messages = _messages("must be true or false")
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
+        if value not in ("true", "false"):
+            raise self.make_error("invalid")
+        return bool(value == "true")
+
+
 def one_of(*words: str) -> validate.OneOf:
     """A validator that accepts only these words."""
     return validate.OneOf(words, error=f"must be {' or '.join(words)}")

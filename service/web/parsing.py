@@ -113,7 +113,7 @@ if TYPE_CHECKING:
             self, status_code: int, schema: type[ma.Schema] | dict[str, str], *, content_type: str | None = None
         ) -> Callable[[View], View]: ...
         def alt_response(
-            self, status_code: int, *, schema: type[ma.Schema], description: str
+            self, status_code: int, *, schema: type[ma.Schema] | None = None, description: str
         ) -> Callable[[View], View]: ...
 
 else:

@@ -65,9 +65,9 @@ class Streamed(Response):
 def _received(connection: socket.socket) -> Iterator[bytes]:
     """What arrives on the socket, until it ends or the time is over."""
     end = time.monotonic() + LONGEST_IN_A_THREAD
-    # The head goes out before there is a first line.
-    yield b""
     with connection:
+        # The head goes out before there is a first line.
+        yield b""
         try:
             while (left := end - time.monotonic()) > 0:
                 connection.settimeout(left)

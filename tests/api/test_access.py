@@ -42,6 +42,7 @@ CALLS = {
     "PATCH /api/v1/server/1/port/primary": "server:read",
     "GET /api/v1/server/1/rcon": "rcon:read",
     "GET /api/v1/server/1/log": "console:read",
+    "GET /api/v1/server/1/progress": "server:read",
     "GET /api/v1/server/1/sftp": "server:read",
     "PUT /api/v1/server/1/sftp": "files",
     "GET /api/v1/disk/": "server:read",

@@ -11,12 +11,15 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
+from service.console import turns
 from service.operations import console
+from service.telemetry.metrics import REGISTRY
 from tests.api.conftest import SIZES, Client
 from tests.docs.snippets import block
 from tests.support.fakes import World
 from tests.support.held_world import console_at
 from tests.support.rcon_game import RconGame, rcon_game
+from tests.support.waiting import until
 
 PATH = "/api/v1/server/1/command"
 
@@ -141,6 +144,22 @@ def test_the_password_must_be_right(server: Client, game: RconGame) -> None:
     assert problem(answer) == (502, "console-failed")
     assert "another" not in answer.get_data(as_text=True)
     assert game.said == []
+
+
+def test_commands_are_counted(server: Client, game: RconGame, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By outcome, those that were refused too."""
+
+    def count(outcome: str) -> float:
+        return REGISTRY.get_sample_value("gameserver_api_command_duration_seconds_count", {"outcome": outcome}) or 0.0
+
+    outcomes = ("success", "console-failed", "too-many-commands")
+    before = {outcome: count(outcome) for outcome in outcomes}
+    assert say(server).status_code == 200
+    game.password = "another"
+    assert say(server).status_code == 502
+    monkeypatch.setattr(turns, "AT_ONCE", 0)
+    assert say(server).status_code == 429
+    until(lambda: {outcome: count(outcome) - before[outcome] for outcome in outcomes} == dict.fromkeys(outcomes, 1.0))
 
 
 def test_a_game_without_a_way_in_says_so(client: Client, world: World, game: RconGame) -> None:

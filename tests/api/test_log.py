@@ -187,7 +187,7 @@ def test_there_are_limits(running: Client, monkeypatch: pytest.MonkeyPatch) -> N
     """429 for a token and for a replica that has too many."""
     for limit in ("MOST", "MOST_OF_A_TOKEN"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"service.logs.follow.{limit}", 0)
+            patch.setattr(f"service.web.followers.{limit}", 0)
             answer = running.get(f"{LOG}?follow=true")
             assert answer.json is not None
             assert (answer.status_code, answer.json["type"]) == (429, "/problems/too-many-followers")

@@ -90,7 +90,7 @@ def map_body(context: Any, body: Any) -> Any:
 
 def map_query(context: Any, query: Any) -> Any:
     """Do not wait for events, and follow no log: that answer has no end."""
-    if isinstance(query, dict) and query.get("follow") == "true":
+    if isinstance(query, dict) and query.get("follow") in (True, "true"):
         query = {**query, "follow": "false"}
     is_number = isinstance(query, dict) and type(query.get("wait")) is int
     return {**query, "wait": min(query["wait"], 0)} if is_number else query

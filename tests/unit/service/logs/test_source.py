@@ -7,10 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from service.errors import ClusterUnavailable, Problem
 from service.logs import source
 from service.logs.entries import Entry
 from service.logs.lines import Place, Run
 from service.logs.source import Source
+from service.servers.objects import ServerObjects
 
 RUN = Run("pod", 0)
 
@@ -32,6 +34,9 @@ class Streams:
 
     def pod_run(self, id: int) -> tuple[str, int] | None:
         return RUN
+
+    def known(self, id: int) -> ServerObjects | None:
+        return None
 
 
 def read(streams: Streams, last: Place | None = None) -> list[str]:
@@ -73,3 +78,41 @@ def test_a_flood_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
     streams = Streams(at(1, "a"), at(9, "z"), at(9, "z"))
     assert read(streams) == ["a", "--- lines are missing here ---", "z"]
     assert streams.asked == [(None, None), (200, None), (200, None)]
+
+
+class Stopped(Streams):
+    """The log of a server that does not run until somebody has looked five times."""
+
+    def __init__(self, known: ServerObjects | Problem | None) -> None:
+        super().__init__(at(1, "a"))
+        self.objects = known
+        self.looks: list[str] = []
+
+    def pod_run(self, id: int) -> tuple[str, int] | None:
+        self.looks.append("Kubernetes")
+        return RUN if len(self.looks) >= 5 else None
+
+    def known(self, id: int) -> ServerObjects | None:
+        self.looks.append("watches")
+        if isinstance(self.objects, Problem):
+            raise self.objects
+        return self.objects if len(self.looks) < 5 else ServerObjects(1, pod={})
+
+
+@pytest.mark.parametrize(
+    ("known", "looks"),
+    [
+        (None, ["Kubernetes", *["watches"] * 4, "Kubernetes", "Kubernetes"]),
+        (ServerObjects(1), ["Kubernetes", *["watches"] * 4, "Kubernetes", "Kubernetes"]),
+        (ServerObjects(1, pod={}), ["Kubernetes", *["watches", "Kubernetes"] * 2, "Kubernetes"]),
+        (ClusterUnavailable(), ["Kubernetes", *["watches", "Kubernetes"] * 2, "Kubernetes"]),
+    ],
+)
+def test_a_stopped_server_is_looked_for_in_the_watches(
+    known: ServerObjects | Problem | None, looks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubernetes is asked once, and then only if the watches know of a pod, or know nothing."""
+    monkeypatch.setattr(source, "_LONGEST_PAUSE", 0.0)
+    stopped = Stopped(known)
+    assert read(stopped) == ["--- the game does not run; its log goes on when it starts ---", "a"]
+    assert stopped.looks == looks

@@ -1,0 +1,36 @@
+"""What the calls share whose answers go on and on."""
+
+from __future__ import annotations
+
+import marshmallow as ma
+from flask import request
+
+from service import errors
+from service.web.draining import draining
+from service.web.fields import Text
+
+EVENTS = "text/event-stream"
+
+
+class ResumeHeaders(ma.Schema):
+    """The header with which a client goes on where its last connection broke off."""
+
+    class Meta:
+        unknown = ma.EXCLUDE
+
+    last_event_id = Text(
+        data_key="Last-Event-ID",
+        load_default=None,
+        metadata={"description": "Go on after the event with this id."},
+    )
+
+
+def wants_events() -> bool:
+    """Whether the client asks for server-sent events, as browsers' EventSource does; otherwise it gets plain text."""
+    return request.accept_mimetypes.best_match(["text/plain", EVENTS]) == EVENTS
+
+
+def require_not_draining() -> None:
+    """Raises Draining if this replica is about to end."""
+    if draining.is_set():
+        raise errors.Draining()

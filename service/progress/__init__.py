@@ -1,0 +1,1 @@
+"""The starts of servers that clients follow."""

@@ -12,9 +12,10 @@ from service.errors import OperationFailed, StartupError
 from service.events.reader import EventReader
 from service.events.segments import KIND as EVENTS
 from service.files.accounts import NoFileAccess
+from service.files.keptlogs import NoKeptLogs
 from service.games import catalogue, operator_values
 from service.operations.context import Context
-from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
+from service.operations.interfaces import Accounts, Cluster, KeptLogs, RecordStores, Releases, Tokens, Webhooks
 from service.servers.chartvalues import ChartValues
 from service.settings import Settings
 from service.tokens import TokensFile
@@ -28,6 +29,7 @@ def build_context(
     tokens: Tokens | None = None,
     records: RecordStores | None = None,
     webhooks: Webhooks | None = None,
+    kept_logs: KeptLogs | None = None,
 ) -> Context:
     """The context of all operations.
 
@@ -39,6 +41,7 @@ def build_context(
         tokens: The tokens; None to read them from `settings.tokens_file`.
         records: The store of each kind of record; None if there is none.
         webhooks: Where webhooks are kept; None if there is nowhere to keep them.
+        kept_logs: The last lines of games that have ended; None if nobody keeps any.
 
     Raises:
         StartupError: A file or a setting is invalid; the message names the file and line, or the variable.
@@ -58,6 +61,7 @@ def build_context(
         records=records or _no_records,
         events=None if records is None else EventReader(records(EVENTS)),
         webhooks=webhooks,
+        kept_logs=kept_logs if kept_logs and settings.sftp_namespace else NoKeptLogs(),
         backup_watch=None if records is None else BackupStore(records(BACKUPS)).watch(),
     )
 

@@ -17,6 +17,7 @@ from service.assembly import build_context
 from service.cluster.reader import ClusterReader
 from service.errors import StartupError
 from service.files.accounts import SecretAccounts
+from service.files.keptlogs import SecretKeptLogs
 from service.helm.releases import HelmReleases
 from service.kube.client import Kube
 from service.operations.census import count_disks, count_servers
@@ -37,10 +38,11 @@ def build() -> Flask:
     cluster = ClusterReader(settings)
     releases = HelmReleases(settings, helm_done=metrics.count_helm_operation, recovered=metrics.count_recovery)
     accounts = SecretAccounts(settings) if settings.sftp_namespace else None
+    kept_logs = SecretKeptLogs(settings) if settings.sftp_namespace else None
     kube = Kube(connections=8)
     records = partial(RecordStore, kube, settings.servers_namespace)
     tokens, webhooks = watched_tokens(settings), secret_webhooks(settings, kube)
-    app = create_app(build_context(settings, cluster, releases, accounts, tokens, records, webhooks))
+    app = create_app(build_context(settings, cluster, releases, accounts, tokens, records, webhooks, kept_logs))
     cluster.start()
     if (events := app.extensions["gameserver"].events) is not None:
         events.start()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from disk_agent import mounts, objects
 from disk_agent.kube import ApiError, Kube
+from disk_agent.lastlines.keeper import keeper
 from disk_agent.logs import Fields
 from disk_agent.node import Node
 from disk_agent.objects import Service, Slice, Volume
@@ -78,6 +79,8 @@ class Agent:
             watch.synced.wait()
         threading.Thread(target=self._follow_mounts, name="mounts", daemon=True).start()
         self._reporter.start()
+        if self._settings.pod_logs:
+            keeper(self._kube, self._settings, self._claims.records).start()
         retry = FIRST_RETRY
         while True:
             self._wake.clear()

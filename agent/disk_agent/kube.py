@@ -13,6 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+JSON = "application/json"
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -32,21 +36,21 @@ class Kube:
         self._account = account
         self._tls = ssl.create_default_context(cafile=str(account / "ca.crt"))
 
-    def request(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> Any:
+    def request(self, method: str, path: str, body: Any = None, content_type: str = JSON, accept: str = JSON) -> Any:
         """Send one request and return the decoded response. Raises ApiError or OSError."""
-        connection, response = self._send(method, path, body, content_type, timeout=10)
+        connection, response = self._send(method, path, body, content_type, accept, timeout=10)
         with connection:
             return json.loads(response.read())
 
     def stream(self, path: str, seconds: int) -> Iterator[dict[str, Any]]:
         """Yield a watch's events until the server ends it after `seconds`. Raises ApiError or OSError."""
-        connection, response = self._send("GET", path, None, "application/json", timeout=seconds + 15)
+        connection, response = self._send("GET", path, None, JSON, JSON, timeout=seconds + 15)
         with connection:
             while line := response.readline():
                 yield json.loads(line)
 
     def _send(
-        self, method: str, path: str, body: Any, content_type: str, timeout: float
+        self, method: str, path: str, body: Any, content_type: str, accept: str, timeout: float
     ) -> tuple[_ClosingConnection, http.client.HTTPResponse]:
         connection = _ClosingConnection(self._host, self._port, timeout=timeout, context=self._tls)
         try:
@@ -55,7 +59,7 @@ class Kube:
             headers = {
                 # The kubelet rotates the token, so read it for each request.
                 "Authorization": "Bearer " + (self._account / "token").read_text().strip(),
-                "Accept": "application/json",
+                "Accept": accept,
                 "Content-Type": content_type,
             }
             connection.request(method, path, None if body is None else json.dumps(body), headers)

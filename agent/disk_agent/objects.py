@@ -139,7 +139,7 @@ def claim(claim_object: Object) -> Claim | None:
         return None
     if claim_object.get("status", {}).get("phase") != "Bound":
         return None
-    return Claim(server, volume, _uid_of(metadata))
+    return Claim(server, volume, server_uid(metadata))
 
 
 def volume(volume_object: Object) -> Volume | None:
@@ -187,8 +187,8 @@ def endpoint_slice(slice_object: Object) -> Slice | None:
     )
 
 
-def _uid_of(metadata: Object) -> str:
-    """The server's uid, from the annotation that the chart writes on its claim."""
+def server_uid(metadata: Object) -> str:
+    """The server's uid, from the annotation that the chart writes on its claim and its StatefulSet; "" if unknown."""
     try:
         return str(json.loads((metadata.get("annotations") or {}).get("gameserver/server") or "")["uid"])
     except (KeyError, TypeError, ValueError):

@@ -22,6 +22,7 @@ class Settings:
         sessions: How many sessions a server may have.
         connection_guesses: How many wrong passwords one connection may give. sshd's MaxAuthTries also counts the keys
             of a client's ssh-agent, so it has to be large.
+        pod_logs: Where the folder with the logs of the node's pods is mounted; "" to keep no last lines.
     """
 
     node: str
@@ -41,6 +42,7 @@ class Settings:
     guess_seconds: float = 10.0
     sessions: int = 20
     connection_guesses: int = 4
+    pod_logs: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -58,4 +60,5 @@ class Settings:
             guesses=int(environment.get("PASSWORD_GUESSES", "10")),
             guess_seconds=float(environment.get("PASSWORD_GUESS_SECONDS", "10")),
             sessions=int(environment.get("SESSIONS_PER_SERVER", "20")),
+            pod_logs=environment.get("POD_LOGS", ""),
         )

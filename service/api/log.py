@@ -13,13 +13,10 @@ from service.api.context import caller, context, target
 from service.api.following import EVENTS, ResumeHeaders, require_not_draining, wants_events
 from service.api.log_schemas import LogQuery
 from service.api.servers import blueprint
-from service.logs.entries import note_entry
-from service.logs.lines import place_of, text_of
+from service.logs.lines import place_of
 from service.operations.log import follow_log, read_log
 from service.web.routes import access, problems
 from service.web.streaming import Streamed
-
-CUT = note_entry("what was before is left out: an answer has at most 1 MiB").text.decode()
 
 
 @blueprint.route("/<id:id>/log", methods=["GET"])
@@ -38,14 +35,15 @@ CUT = note_entry("what was before is left out: an answer has at most 1 MiB").tex
 def get_log(query: dict[str, Any], headers: dict[str, Any], id: int) -> Response:
     """Get the last lines of the game's log
 
-    They are plain text, of the game's current run, or of its last one while it does not run. Colours are removed, and
-    other control characters are replaced. With `follow=true` the answer goes on with each line that the game writes, as
+    They are plain text, of the game's current run, or of its last one while it does not run. Once the game has been
+    stopped, at most the last 16 KiB (packed) are kept, and the first line says so. Colours are removed, and other
+    control characters are replaced. With `follow=true` the answer goes on with each line that the game writes, as
     server-sent events if `Accept` is `text/event-stream`.
     """
     if query["follow"]:
         return _follow(query, headers["last_event_id"])
-    lines, cut = read_log(context(), caller(), target(), query["tail"], query["since"])
-    return Response((CUT if cut else "") + text_of(lines), mimetype="text/plain")
+    entries = read_log(context(), caller(), target(), query["tail"], query["since"])
+    return Response(b"".join(entry.text for entry in entries), mimetype="text/plain")
 
 
 def _follow(query: dict[str, Any], last_event_id: str | None) -> Response:

@@ -60,7 +60,7 @@ class SecretAccounts:
 
     def __init__(self, settings: Settings, kube: Kube | None = None) -> None:
         self._namespace = settings.sftp_namespace
-        self._kube = kube or _AccountsKube(connections=16)
+        self._kube = kube or AccountsKube(connections=16)
 
     def host_keys(self) -> list[str]:
         """The fingerprints of sshd's host keys."""
@@ -151,8 +151,12 @@ class NoFileAccess:
         raise FileAccessNotInstalled()
 
 
-class _AccountsKube(Kube):
-    """Reports missing rights as FileAccessNotInstalled: the chart gameserver-sftp grants them, so this is no outage."""
+class AccountsKube(Kube):
+    """A client for the namespace of the chart gameserver-sftp.
+
+    It reports missing rights as FileAccessNotInstalled: the chart gameserver-sftp grants them, so this is no
+    outage.
+    """
 
     @staticmethod
     def _checked(status: int, body: bytes, path: str) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -136,8 +136,3 @@ def lines_of(run: Run, text: str) -> list[Line]:
     """The lines of a log that was read at once."""
     reader = Reader(run)
     return [*reader.lines(text.encode()), *reader.last()]
-
-
-def text_of(lines: Iterable[Line]) -> str:
-    """The lines as plain text."""
-    return "".join(f"{line.text}\n" for line in lines)

@@ -10,9 +10,10 @@ from service.backups.records import KIND as BACKUPS
 from service.backups.records import BackupStore, BackupWatch
 from service.console.turns import Turns
 from service.events.reader import EventReader
+from service.files.keptlogs import NoKeptLogs
 from service.games.catalogue import Game
 from service.logs.follow import FollowedLogs
-from service.operations.interfaces import Accounts, Cluster, RecordStores, Releases, Tokens, Webhooks
+from service.operations.interfaces import Accounts, Cluster, KeptLogs, RecordStores, Releases, Tokens, Webhooks
 from service.operations.operation import OperationStore
 from service.players.counts import PlayerCounts
 from service.players.known import LastPlayers
@@ -31,7 +32,7 @@ class Context:
     events; None without records. `webhooks` is None if there is nowhere to keep them. `backups` are the records of
     backups, and `backup_watch` the same in memory, None without records. `counts` asks games for their players, and
     `players` is who plays, as last known. `turns` are those of commands for the games. `followers` are the
-    clients with long answers, those of `logs` and of `starts`.
+    clients with long answers, those of `logs` and of `starts`. `kept_logs` are the last lines of logs that have ended.
     """
 
     settings: Settings
@@ -44,6 +45,7 @@ class Context:
     records: RecordStores
     events: EventReader | None
     webhooks: Webhooks | None
+    kept_logs: KeptLogs = field(default_factory=NoKeptLogs)
     backup_watch: BackupWatch | None = None
     turns: Turns = field(default_factory=Turns)
     operations: OperationStore = field(init=False)

@@ -44,6 +44,7 @@ from service.servers.spec import (
     restoring_of_claim,
     spec_of_values,
     suspension_of_claim,
+    uid_of_claim,
     uid_of_values,
 )
 from service.servers.state import exists
@@ -232,6 +233,8 @@ def _settle_disk(context: Context, token: Token, objects: Objects, spec: ServerS
             f"The API has not made the claim {name}, so it does not erase it. Delete it with "
             f'`kubectl -n {namespace} delete pvc {name}`, or send `"disk": "reuse"` to take it over.'
         )
+    if (uid := uid_of_claim(claim)) is not None:
+        context.kept_logs.remove(uid)
     _erase_and_wait(context, objects.id, unless_used=False)
     return False
 

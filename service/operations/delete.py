@@ -18,7 +18,7 @@ from service.tokens import Token
 
 
 def delete(context: Context, caller: Token, id: int, *, erase: bool, erase_backups: bool = False) -> None:
-    """Delete the server, and with `erase` its disk. This works on a kept disk too.
+    """Delete the server, and with `erase` its disk and the last lines of its log. This works on a kept disk too.
 
     With `erase_backups` the controller then deletes all its backups, locked ones too. Otherwise they stay for the
     operator's days.
@@ -50,11 +50,13 @@ def delete(context: Context, caller: Token, id: int, *, erase: bool, erase_backu
             cancel_restore(context, target.uid)
         # Before everything else, because a repeated DELETE that finds neither server nor disk would not get here.
         context.accounts.remove(id)
+        uid = target.uid or uid_of_claim(objects.claim or {})
+        if erase and uid is not None:
+            context.kept_logs.remove(uid)
         if exists(objects):
             context.cluster.keep_disk(id, now())
             context.releases.uninstall(id)
         # Before the disk is erased, because a repeated DELETE that finds no disk would not get here.
-        uid = target.uid or uid_of_claim(objects.claim or {})
         if erase_backups and uid is not None:
             erase_all(context, uid)
         if objects.claim is not None:

@@ -1,7 +1,8 @@
 """The interfaces through which operations use Kubernetes, Helm, tokens and file access.
 
 `cluster/reader.py` implements Cluster, `helm/releases.py` Releases, `tokenstore/watched.py` Tokens,
-`webhooks/store.py` Webhooks and `files/accounts.py` Accounts. Tests use the fakes in tests/support instead.
+`webhooks/store.py` Webhooks, `files/accounts.py` Accounts and `files/keptlogs.py` KeptLogs. Tests use the fakes in
+tests/support instead.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Protocol
 
 from service.files.accounts import Account
 from service.kube.types import Object
+from service.logs.kept import KeptLog
 from service.records.secret import Change, Records
 from service.records.store import RecordStore
 from service.servers.consumption import Consumption
@@ -245,6 +247,16 @@ class Webhooks(Protocol):
     def config(self) -> KeptRecords: ...
     @property
     def secrets(self) -> KeptRecords: ...
+
+
+class KeptLogs(Protocol):
+    """The last lines of games that have ended. Every method may raise ClusterUnavailable."""
+
+    def read(self, uid: str) -> KeptLog | None:
+        """The last lines of the server with this uid, of the last run whose end an agent has seen; None without any."""
+
+    def remove(self, uid: str) -> None:
+        """Delete a server's last lines; none is no error."""
 
 
 class Accounts(Protocol):

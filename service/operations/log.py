@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from service.errors import NoLog
-from service.logs.entries import GAP, Entry, line_entry, note_entry
+from service.logs.entries import CUT, GAP, NOT_KEPT, Entry, line_entry, note_entry
 from service.logs.follow import Wish
+from service.logs.kept import KeptLog
 from service.logs.lines import MOST_BYTES, Line, Place, Run, lines_of
 from service.operations.checks import require_not_suspended
 from service.operations.context import Context
 from service.operations.following import reason_to_end
 from service.operations.visibility import Target
+from service.servers.stops import stop_of
 from service.tokens import Token
 
 _SAME_TIME = 20
 
 
-def read_log(context: Context, caller: Token, target: Target, tail: int, since: int | None) -> tuple[list[Line], bool]:
-    """The last lines of the game's log, and whether lines before them were left out because there were too many bytes.
+def read_log(context: Context, caller: Token, target: Target, tail: int, since: int | None) -> list[Entry]:
+    """The last lines of the game's log, after notes that say if they are cut, or of a run that has ended.
 
     Args:
         context: The collaborators.
@@ -27,14 +31,18 @@ def read_log(context: Context, caller: Token, target: Target, tail: int, since: 
 
     Raises:
         Suspended: The server is suspended, and the caller is its customer.
-        NoLog: The game has no log now.
+        NoLog: The game has no log now, and none of its last lines are kept.
     """
     require_not_suspended(caller, target.spec.suspended if target.spec else None)
     run = context.cluster.pod_run(target.id)
     read = None if run is None else last_lines(context, target.id, Run(*run), tail, since)
-    if read is None:
+    if read is not None:
+        lines, cut = read
+        return [*([note_entry(CUT)] if cut else []), *map(line_entry, lines)]
+    if (kept := _kept(context, target)) is None:
         raise NoLog()
-    return read
+    lines, cut = kept.last(tail, since)
+    return _kept_entries(target, kept, lines, NOT_KEPT if cut else None)
 
 
 def last_lines(context: Context, id: int, run: Run, tail: int, since: int | None) -> tuple[list[Line], bool] | None:
@@ -94,20 +102,53 @@ def follow_log(
     backlog: list[Entry] = []
     last = None
     if run is not None and after is not None:
-        backlog, last = _resumed(context, target.id, run, after)
+        backlog, last = _resumed(context, target, run, after)
     elif run is not None and (read := last_lines(context, target.id, run, tail, since)) is not None:
         lines, cut = read
         backlog = [*([note_entry(GAP)] if cut else []), *map(line_entry, lines)]
         last = lines[-1].place if lines else None if since is None else Place(run, since, 0)
+    elif (kept := _kept(context, target)) is not None:
+        backlog, last = _of_ended(target, kept, tail, since, after)
     ended = reason_to_end(context, target, authorization, "console:read")
     return Wish(target.id, target.uid, caller.name, events, ended, tuple(backlog), last, mark)
 
 
-def _resumed(context: Context, id: int, run: Run, after: Place) -> tuple[list[Entry], Place | None]:
-    """What was written after a line, as far as Kubernetes still has it, and the last line of that."""
-    entries, last = [], after
+def _kept(context: Context, target: Target) -> KeptLog | None:
+    """The last lines of the server's last run, if there are any; the server has no log now."""
+    return None if target.uid is None else context.kept_logs.read(target.uid)
+
+
+def _kept_entries(target: Target, kept: KeptLog, lines: Iterable[Line], missing: str | None) -> list[Entry]:
+    """The lines of a run that has ended, after a note that says so, and one of what is missing before them."""
+    note = f"these are the last lines of a run that ended at {kept.ended}"
+    stop = stop_of(target.objects.statefulset) if target.objects.statefulset else None
+    if stop is not None and stop.pod not in ("", kept.run.pod) and stop.at > kept.ended:
+        note += "; nothing is kept of the last run"
+    return [note_entry(note), *([note_entry(missing)] if missing else []), *map(line_entry, lines)]
+
+
+def _of_ended(
+    target: Target, kept: KeptLog, tail: int, since: int | None, after: Place | None
+) -> tuple[list[Entry], Place | None]:
+    """What a follower is sent of a run that has ended, and the last line that it then has."""
+    if after is None:
+        lines, cut = kept.last(tail, since)
+        return _kept_entries(target, kept, lines, NOT_KEPT if cut else None), lines[-1].place if lines else None
+    lines, missing = kept.after(after)
+    if not lines:
+        return [note_entry(GAP)] if missing else [], after
+    return _kept_entries(target, kept, lines, GAP if missing else None), lines[-1].place
+
+
+def _resumed(context: Context, target: Target, run: Run, after: Place) -> tuple[list[Entry], Place | None]:
+    """What was written after a line, as far as it is still there, and the last line of that."""
+    entries, last, id = [], after, target.id
     known = after.run == run or after.run.is_right_before(run)
-    if known:
+    if not known and (kept := _kept(context, target)) is not None and kept.run == after.run:
+        lines, missing = kept.after(after)
+        entries = [*([note_entry(GAP)] if missing else []), *map(line_entry, lines)]
+        known = True
+    elif known:
         since = after.time // 10**9
         text = context.cluster.log_text(id, tail=None, since=since, previous=after.run != run) or ""
         lines = lines_of(after.run, text)

@@ -40,6 +40,8 @@ BLOCKS: dict[str, list[tuple[str, str]]] = {
         (". .local/env", REAL + "test_the_api_is_called_as_written"),
         ('{"success": false,',
          "tests/api/test_documented.py::test_the_error_is_answered_as_written"),
+        ("--- these are the last lines of a run",
+         "tests/api/test_kept_log.py::test_a_cut_answer_says_so"),
         ('"disk_gb": 20, "disk": {',
          "tests/api/test_documented.py::test_a_disk_is_shown_as_written"),
         ("GET /api/v1/server/4711/progress",

@@ -13,7 +13,7 @@ from local.paths import ROOT
 from service import app, settings
 from service.api import event_schemas, log_schemas, schemas
 from service.backups import records as backup_records
-from service.console import commands, rcon, turns
+from service.console import commands, turns
 from service.controller import observe
 from service.errors import PROBLEMS
 from service.events import log as event_log
@@ -131,7 +131,6 @@ def test_every_number_is_that_of_the_code() -> None:
     assert len(ROWS) == len({row[0] for row in ROWS}) == len(EXPECTED) + len(ELSEWHERE)
     # What is shown once is the same twice.
     assert event_schemas.LARGEST_LIMIT == schemas.LARGEST_LIMIT
-    assert rcon.LARGEST_ANSWER == console.LONGEST_OUTPUT
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row[3]], ids=lambda row: row[0])

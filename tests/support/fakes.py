@@ -27,7 +27,8 @@ from service.errors import (
 )
 from service.files.accounts import Account
 from service.kube.types import Object
-from service.logs.lines import MOST_BYTES, nanoseconds
+from service.logs.kept import KeptLog
+from service.logs.lines import MOST_BYTES, Run, lines_of, nanoseconds
 from service.operations.interfaces import Listener
 from service.records.secret import Change, Records
 from service.servers.accessors import game_status, uid
@@ -621,3 +622,30 @@ class FakeAccounts:
     def _check(self) -> None:
         if not self.installed:
             raise FileAccessNotInstalled()
+
+
+class FakeKeptLogs:
+    """service.operations.interfaces.KeptLogs, in memory."""
+
+    def __init__(self) -> None:
+        self.logs: dict[str, KeptLog] = {}
+        self.away = False
+        self.reads = 0
+
+    def keep(self, uid: str, *lines: str, pod: str = "ended", ended: str = TIME, cut: bool = False) -> None:
+        """What an agent does when a server's game has ended; each line has a time and a text."""
+        run = Run(pod, 0)
+        self.logs[uid] = KeptLog(run, ended, cut, tuple(lines_of(run, "".join(f"{line}\n" for line in lines))))
+
+    def read(self, uid: str) -> KeptLog | None:
+        self._check()
+        self.reads += 1
+        return self.logs.get(uid)
+
+    def remove(self, uid: str) -> None:
+        self._check()
+        self.logs.pop(uid, None)
+
+    def _check(self) -> None:
+        if self.away:
+            raise ClusterUnavailable

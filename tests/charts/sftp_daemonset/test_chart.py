@@ -30,10 +30,13 @@ def test_the_agent_may_read_point_ports_and_tell_usage_and_nothing_else() -> Non
             "verbs": ["list", "watch", "create", "patch", "delete"],
         },
         {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "patch"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
+        {"apiGroups": ["apps"], "resources": ["statefulsets"], "verbs": ["get"]},
     ]
     assert manifests["Role/sftp"]["metadata"]["namespace"] == "gameservers"
     assert rules(manifests, "Role/sftp-accounts") == [
-        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "watch"]}
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "watch"]},
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "patch", "delete"]},
     ]
     assert manifests["Role/sftp-accounts"]["metadata"]["namespace"] == "gameserver-sftp"
     bound = [
@@ -42,6 +45,46 @@ def test_the_agent_may_read_point_ports_and_tell_usage_and_nothing_else() -> Non
         if manifest["kind"].endswith("RoleBinding") and manifest["subjects"][0]["name"] == "sftp"
     ]
     assert sorted(bound) == ["gameserver-sftp-sftp", "sftp", "sftp-accounts"]
+
+
+def test_an_agent_may_write_only_the_secrets_with_last_lines() -> None:
+    """The policy applies to exactly the service account that has the right. The cluster's tests try it."""
+    manifests = render(CHART, {"fullnameOverride": "files"}, release="other")
+    policy = manifests["ValidatingAdmissionPolicy/gameserver-sftp-files"]["spec"]
+    (condition,) = policy["matchConditions"]
+    account = manifests["DaemonSet/files"]["spec"]["template"]["spec"]["serviceAccountName"]
+    assert condition["expression"] == f'request.userInfo.username == "system:serviceaccount:gameserver-sftp:{account}"'
+    assert [each["expression"] for each in policy["validations"]] == [
+        'request.name.startsWith("log-")',
+        'request.operation == "DELETE" || object.type == "Opaque"',
+    ]
+    constraints = policy["matchConstraints"]
+    assert constraints["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "gameserver-sftp"}}
+    assert (policy["failurePolicy"], constraints["resourceRules"]) == (
+        "Fail",
+        [
+            {
+                "apiGroups": [""],
+                "apiVersions": ["v1"],
+                "operations": ["CREATE", "UPDATE", "DELETE"],
+                "resources": ["secrets"],
+            }
+        ],
+    )
+    binding = manifests["ValidatingAdmissionPolicyBinding/gameserver-sftp-files"]["spec"]
+    assert binding == {"policyName": "gameserver-sftp-files", "validationActions": ["Deny"]}
+
+
+def test_without_last_lines_the_agent_has_neither_the_logs_nor_the_rights() -> None:
+    """What is left is what file access needs."""
+    manifests = render(CHART, {"lastLines": {"enabled": False}})
+    pod = manifests["DaemonSet/sftp"]["spec"]["template"]["spec"]
+    assert "pod-logs" not in str(pod)
+    assert "POD_LOGS" not in str(pod)
+    assert not [name for name in manifests if name.startswith("ValidatingAdmissionPolicy")]
+    verbs = {verb for rule in rules(manifests, "Role/sftp-accounts") for verb in rule["verbs"]}
+    resources = {resource for rule in rules(manifests, "Role/sftp") for resource in rule["resources"]}
+    assert (verbs, resources & {"pods", "statefulsets"}) == ({"list", "watch"}, set())
 
 
 def test_the_rights_to_make_a_host_key_end_with_the_hook() -> None:
@@ -113,7 +156,12 @@ def test_settings_reach_the_agent() -> None:
         "PASSWORD_GUESSES": "5",
         "PASSWORD_GUESS_SECONDS": "2.5",
         "SESSIONS_PER_SERVER": "4",
+        "POD_LOGS": "/pod-logs",
     }
+    logs = {"name": "pod-logs", "mountPath": "/pod-logs", "readOnly": True}
+    assert logs in container["volumeMounts"]
+    volumes = render(CHART, {}, FULL)["DaemonSet/files"]["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "pod-logs", "hostPath": {"path": "/data/pod-logs", "type": "DirectoryOrCreate"}} in volumes
     mounts = {
         mount["mountPath"]: mount for mount in container["volumeMounts"] if mount["mountPath"].startswith("/host")
     }
@@ -128,6 +176,7 @@ def test_by_default_the_folders_are_those_of_local_path_and_the_disk_drivers_poo
     assert folders == [
         {"path": "/opt/local-path-provisioner", "type": "DirectoryOrCreate"},
         {"path": "/var/lib/gameserver-disks", "type": "DirectoryOrCreate"},
+        {"path": "/var/log/pods", "type": "DirectoryOrCreate"},
     ]
 
 

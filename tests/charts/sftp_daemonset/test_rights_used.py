@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+
 from disk_agent.agent import Agent
 from disk_agent.kube import ApiError
+from disk_agent.lastlines import keeper
 from disk_agent.settings import Settings
 from disk_agent.sshd.hostkey import KEY, publish
 from tests.charts.rendering import render
+from tests.support.waiting import until
+from tests.unit.agent.lastlines.nodelogs import POD, PodFolder, piece
 
 NODE, SERVERS, ACCOUNTS = "node1", "gameservers", "gameserver-sftp"
 CLAIM, SERVICE = "server-7", "server-7-sftp"
@@ -22,14 +27,28 @@ Right = tuple[str, str, str]
 
 
 class FakeKube:
-    """One server whose port does not lead here yet, and an EndpointSlice of another that must be deleted."""
+    """One server whose port does not lead here yet, and an EndpointSlice of another that must be deleted.
+
+    It has last lines of an earlier run, and there are those of a server without a disk.
+    """
 
     def __init__(self) -> None:
         self.used: set[Right] = set()
+        self.written = False
 
-    def request(self, method: str, path: str, body: Any = None, content_type: str = "") -> Any:
-        read = "get" if path.split("?")[0].endswith(f"/{NODE}") else "list"
-        resource = self._use(path, {"GET": [read], "DELETE": ["delete"], "PATCH": ["patch", "create"]}[method])
+    def request(self, method: str, path: str, body: Any = None, content_type: str = "", accept: str = "") -> Any:
+        read = "get" if path.split("?")[0].endswith((f"/{NODE}", "/server-7-0", "/server-7")) else "list"
+        patch = ["patch", "create"] if "apply" in content_type else ["patch"]
+        verbs = {"GET": [read], "DELETE": ["delete"], "PATCH": patch, "POST": ["create"]}[method]
+        resource = self._use(path, verbs)
+        if resource in ("pods", "statefulsets"):
+            return self._owned()
+        if method == "POST":
+            # Another agent was faster.
+            self.written = True
+            raise ApiError(409, "exists")
+        if "fieldSelector=metadata.name%3Dlog-" in path and not self.written:
+            return {"items": []}
         metadata = {"resourceVersion": "1", "uid": "uid"}
         return {"metadata": metadata, "items": self._items(resource) if read == "list" and method == "GET" else []}
 
@@ -48,6 +67,17 @@ class FakeKube:
         return resource
 
     @staticmethod
+    def _owned() -> dict[str, Any]:
+        """A pod, and the StatefulSet that has made it."""
+        metadata = {
+            "uid": POD.format(1),
+            "creationTimestamp": "2026-11-27T12:00:00Z",
+            "ownerReferences": [{"kind": "StatefulSet", "uid": POD.format(1)}],
+            "annotations": {"gameserver/server": '{"uid":"7-7"}'},
+        }
+        return {"metadata": metadata}
+
+    @staticmethod
     def _items(resource: str) -> list[dict[str, Any]]:
         def named(name: str) -> dict[str, Any]:
             return {"name": name, "uid": name, "resourceVersion": "1", "labels": {"gameserver/id": "7"}}
@@ -63,11 +93,12 @@ class FakeKube:
                 },
             },
             "persistentvolumeclaims": {
-                "metadata": named(CLAIM),
+                "metadata": {**named(CLAIM), "annotations": {"gameserver/server": '{"uid":"7-7"}'}},
                 "spec": {"volumeName": "volume"},
                 "status": {"phase": "Bound"},
             },
             "services": {"metadata": named(SERVICE)},
+            "secrets": {"metadata": named("log-8")},
             "endpointslices": {
                 "metadata": named("server-8-sftp"),
                 "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": NODE}],
@@ -76,7 +107,7 @@ class FakeKube:
         return [objects[resource]] if resource in objects else []
 
 
-def test_what_is_granted_is_what_is_used(tmp_path: Path) -> None:
+def test_what_is_granted_is_what_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state: dict[str, Any] = {name: str(tmp_path / name) for name in ("chroots", "extrausers", "state", "host_root")}
     for folder in (*state.values(), f"{state['state']}/keys", f"{state['state']}/applied"):
         Path(folder).mkdir()
@@ -90,11 +121,17 @@ def test_what_is_granted_is_what_is_used(tmp_path: Path) -> None:
         volume_folders=("/disks",),
         uid=1000,
         gid=1000,
+        pod_logs=str(tmp_path / "pods"),
         **state,
     )
+    pod = PodFolder(tmp_path / "pods")
+    pod.write(piece(b"one"))
+    monkeypatch.setattr(keeper, "SWEEP_SECONDS", 0.1)
     kube = FakeKube()
     agent = Agent(kube, settings, tmp_path / "log")  # type: ignore[arg-type]
     threading.Thread(target=agent.run, daemon=True).start()
+    until(lambda: (SERVERS, "statefulsets", "get") in kube.used, 10)
+    pod.remove()
     wanted, deadline = granted("sftp"), time.monotonic() + 10
     while kube.used != wanted and time.monotonic() < deadline:
         time.sleep(0.05)

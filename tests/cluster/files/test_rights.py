@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.cluster.files.servers import SERVERS, SFTP, get, kubectl
@@ -25,19 +27,42 @@ def rights(namespace: str) -> dict[str, set[str]]:
 
 
 def test_in_the_servers_namespace() -> None:
-    """The agents may read claims and Services, and write EndpointSlices and the records of usage."""
+    """The agents may read claims, Services, single pods and StatefulSets, and write EndpointSlices and usage."""
     assert rights(SERVERS) == {
         **EVERYWHERE,
         "configmaps": {"create", "patch"},
         "persistentvolumeclaims": {"list", "watch"},
+        "pods": {"get"},
         "services": {"list", "watch"},
+        "statefulsets.apps": {"get"},
         "endpointslices.discovery.k8s.io": {"list", "watch", "create", "patch", "delete"},
     }
 
 
 def test_in_its_own_namespace() -> None:
-    """The agents may read the accounts' Secrets."""
-    assert rights(SFTP) == {**EVERYWHERE, "secrets": {"list", "watch"}}
+    """The agents may read the accounts' Secrets, and write Secrets, of which the next test has more."""
+    assert rights(SFTP) == {**EVERYWHERE, "secrets": {"list", "watch", "create", "patch", "delete"}}
+
+
+def test_an_agent_writes_no_secrets_but_the_last_lines() -> None:
+    """Neither an account, nor the host keys, nor one into which Kubernetes would write a token."""
+
+    def as_agent(*arguments: str, stdin: str | None = None) -> None:
+        kubectl("-n", SFTP, f"--as={AGENT}", *arguments, stdin=stdin)
+
+    for arguments in (("create", "secret", "generic", "server-99999"), ("delete", "secret", "sftp-host-key")):
+        with pytest.raises(AssertionError, match="an agent may write only"):
+            as_agent(*arguments)
+    token = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "log-token", "annotations": {"kubernetes.io/service-account.name": "default"}},
+        "type": "kubernetes.io/service-account-token",
+    }
+    with pytest.raises(AssertionError, match="an agent may write only"):
+        as_agent("create", "-f", "-", stdin=json.dumps(token))
+    as_agent("create", "secret", "generic", "log-test")
+    as_agent("delete", "secret", "log-test")
 
 
 @pytest.mark.parametrize("namespace", ["gameserver-system", "kube-system", "default"])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.errors import ClusterUnavailable, FileAccessNotInstalled, OperationInProgress
-from service.files.accounts import Account, SecretAccounts, _AccountsKube
+from service.files.accounts import Account, AccountsKube, SecretAccounts
 from service.kube.client import Conflict
 from service.settings import Settings
 
@@ -210,7 +210,7 @@ def test_the_storage_class_of_another_csi_driver_makes_no_folders(
 
 def test_missing_rights_mean_no_file_access_but_an_outage_stays_one() -> None:
     with pytest.raises(FileAccessNotInstalled):
-        _AccountsKube._checked(403, b"forbidden", SECRETS)
+        AccountsKube._checked(403, b"forbidden", SECRETS)
     with pytest.raises(ClusterUnavailable):
-        _AccountsKube._checked(503, b"later", SECRETS)
-    assert _AccountsKube._checked(200, b"{}", SECRETS) == b"{}"
+        AccountsKube._checked(503, b"later", SECRETS)
+    assert AccountsKube._checked(200, b"{}", SECRETS) == b"{}"

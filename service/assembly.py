@@ -81,6 +81,12 @@ def _check_settings(settings: Settings, games: Mapping[str, catalogue.Game], cha
     for name in sorted(settings.accepted_eulas):
         if name not in games:
             raise StartupError(f"ACCEPTED_EULAS: the game {name} {unknown(name, games)}")
+    for name, game in games.items():
+        if game.console and game.console.kind == "stdin" and not settings.console_stdin:
+            raise StartupError(
+                f"CONSOLE_STDIN: the game {name} takes commands on its standard input (console.kind is stdin). Set "
+                "console.stdin in the values of the API's chart, which grants the right to write to it"
+            )
     for variable, size in (
         ("MAX_RAM_GB", {"ramGb": settings.max_ram_gb}),
         ("MAX_DISK_GB", {"diskGb": settings.max_disk_gb}),

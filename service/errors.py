@@ -590,6 +590,15 @@ class NoConsole(Problem):
     explanation = "This game has no way in for commands, or the operator has turned it off."
 
 
+class NoConsoleYet(Problem):
+    slug = "no-console-yet"
+    status = 409
+    title = "The game takes commands after its next start"
+    explanation = (
+        "The game runs since a time when it had no way in for commands. It has one after the next start or restart."
+    )
+
+
 class ConsoleFailed(Problem):
     slug = "console-failed"
     status = 502

@@ -35,7 +35,8 @@ class Settings:
     """The settings. Sizes are in GiB; an empty string means "not set"; `helm_processes` 0 means two per CPU.
 
     `idle_stop_…` are minutes, 0 for never. A minute of the idle stop has `idle_minute_seconds`; fewer than 60 are for
-    tests. `audit_commands` says whether audit lines have the text of commands.
+    tests. `audit_commands` says whether audit lines have the text of commands, and `console_stdin` whether this process
+    may write to the standard input of games.
 
     `backup_store` says where backups are stored, without secrets, as the Jobs' program reads it (backup/backup_job);
     None if there is no store. `backup_job_resources` are those of a Job's container. `backup_gb_per_server` 0 means no
@@ -72,6 +73,7 @@ class Settings:
     idle_minute_seconds: int = 60
     external_host: str = ""
     audit_commands: bool = False
+    console_stdin: bool = False
     disk_image: str = ""
     disk_image_pull_secrets: tuple[str, ...] = ()
     helm: str = "helm"
@@ -166,6 +168,7 @@ class Settings:
             idle_minute_seconds=number("IDLE_MINUTE_SECONDS", default.idle_minute_seconds, 1, 60),
             external_host=text("EXTERNAL_HOST", default.external_host),
             audit_commands=flag("AUDIT_COMMANDS"),
+            console_stdin=flag("CONSOLE_STDIN"),
             disk_image=text("DISK_IMAGE", default.disk_image),
             disk_image_pull_secrets=tuple(filter(None, text("DISK_IMAGE_PULL_SECRETS", "").split(","))),
             helm=text("HELM", default.helm),

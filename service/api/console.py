@@ -31,6 +31,7 @@ _QUICK_SECONDS = 0.1
     errors.Suspended,
     errors.ServerNotRunning,
     errors.NoConsole,
+    errors.NoConsoleYet,
     errors.TooManyCommands,
     errors.ConsoleFailed,
     errors.GameDoesNotAnswer,

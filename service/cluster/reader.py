@@ -24,6 +24,7 @@ Rights that this needs:
 from __future__ import annotations
 
 import base64
+import errno
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,13 +40,14 @@ from service.cluster.nodes import Nodes
 from service.cluster.usage import DiskUsage
 from service.errors import OperationInProgress, Problem, ServerNotFound
 from service.helm.revisions import Revisions, status
+from service.kube.attach import Attachment
 from service.kube.client import Conflict, Kube, path
 from service.kube.times import stamp
 from service.kube.types import Object
 from service.logs.lines import MOST_BYTES
-from service.servers.accessors import annotation, game_status, sorted_events, trimmed_event, uid
+from service.servers.accessors import CONTAINER, annotation, game_status, sorted_events, trimmed_event, uid
 from service.servers.consumption import Consumption
-from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, pod_name, rcon_name, server_name
+from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, econ_name, pod_name, rcon_name, server_name
 from service.servers.objects import Objects, RconPassword, ServerObjects
 from service.servers.reasons import READ_EVENTS
 from service.servers.restored import taken_up
@@ -167,6 +169,23 @@ class ClusterReader:
         if secret is None or not (encoded := (secret.get("data") or {}).get("password")):
             return None
         return RconPassword(base64.b64decode(encoded).decode(), secret["metadata"]["creationTimestamp"])
+
+    def econ_password(self, id: int) -> str | None:
+        """The password of the external console; None if the server has none."""
+        secret = self.get("v1", "secrets", econ_name(id))
+        encoded = ((secret or {}).get("data") or {}).get("password")
+        return base64.b64decode(encoded).decode() if encoded else None
+
+    @contextmanager
+    def attached(self, id: int, pod: str, seconds: float) -> Iterator[Attachment]:
+        """A connection to the standard input of the game, and to what it writes; see `interfaces.Cluster`."""
+        where = path("v1", self._namespace, "pods", pod_name(id), "attach")
+        streams = {"stdin": "true", "stdout": "true", "stderr": "true"}
+        with self._kube.attached(where, seconds, container=CONTAINER, **streams) as attachment:
+            # The name may have become that of another pod. One that is still there now was there before.
+            if (self.pod_run(id) or ("", 0))[0] != pod:
+                raise ConnectionError(errno.ESTALE, "its pod has gone")
+            yield attachment
 
     def consumption(self, objects: Objects) -> Consumption | None:
         """What the server's game uses, as last measured; None if that is unknown. This waits for nothing."""

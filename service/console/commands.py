@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
-KINDS = ("rcon",)
-"""The kinds of console: `rcon` is Source RCON over TCP, with the password in the server's Secret."""
+CHART_VALUES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {"rcon": {}, "econ": {"econ": {"enabled": True}}, "stdin": {"stdin": True}}
+)
+"""The kinds of console, and what each needs of the chart.
+
+- `rcon`: Source RCON over TCP, with the password in the server's Secret. The chart has it unless it is turned off.
+- `econ`: the external console of Teeworlds' kind, over TCP, with a password in a Secret of its own.
+- `stdin`: the game's standard input.
+"""
 LONGEST_COMMAND = 1000
 """Bytes of a command. Minecraft takes a packet of at most 1,460 bytes."""
 COMMAND_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$"
@@ -28,10 +38,20 @@ def mistake_in(command: str) -> str | None:
 
 @dataclass(frozen=True)
 class Console:
-    """How commands reach a game: the kind, one of KINDS, and the name of its port."""
+    """How commands reach a game.
+
+    Attributes:
+        kind: One of CHART_VALUES.
+        port: The name of the port of an `rcon`; the others have their own.
+    """
 
     kind: str
     port: str = "rcon"
+
+    @property
+    def chart_values(self) -> Mapping[str, Any]:
+        """The values of the chart that it needs."""
+        return CHART_VALUES[self.kind]
 
 
 @dataclass(frozen=True)

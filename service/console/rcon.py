@@ -1,7 +1,6 @@
 """Source RCON: commands for a game over TCP.
 
-The protocol: https://developer.valvesoftware.com/wiki/Source_RCON_Protocol. The customer may have changed his game, so
-its answers are a stranger's: all of them are bounded, in bytes and in time.
+The protocol: https://developer.valvesoftware.com/wiki/Source_RCON_Protocol.
 """
 
 from __future__ import annotations
@@ -13,26 +12,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-LARGEST_ANSWER = 64 * 1024
-"""How many bytes a game may send for one command, headers included."""
+from service.console.connection import (
+    LARGEST_ANSWER,
+    ConsoleError,
+    LoginRefused,
+    NoAnswer,
+    TooLong,
+    as_console_errors,
+    left,
+)
+
 _LARGEST_PACKET = 8 * 1024
 _LOGIN, _LOGIN_ANSWER, _COMMAND, _END = 3, 2, 2, 0
-
-
-class ConsoleError(Exception):
-    """A command did not reach the game, or its answer cannot be understood; the message says why."""
-
-
-class NoAnswer(ConsoleError):
-    """The game did not answer in time. Nobody knows whether it did what it was told."""
-
-
-class _TooLong(ConsoleError):
-    pass
-
-
-class LoginRefused(ConsoleError):
-    """The game does not take this password."""
 
 
 @contextmanager
@@ -50,11 +41,11 @@ def connected(host: str, port: int, password: str, seconds: float) -> Iterator[R
         ConsoleError: Nobody answers there in time, or not as RCON does.
     """
     deadline = time.monotonic() + seconds
-    with _as_console_errors():
-        connection = socket.create_connection((host, port), timeout=_left(deadline))
+    with as_console_errors():
+        connection = socket.create_connection((host, port), timeout=left(deadline))
     with connection:
         console = RconConsole(connection)
-        with _as_console_errors():
+        with as_console_errors():
             console.log_in(password, deadline)
         yield console
 
@@ -86,19 +77,7 @@ class RconConsole:
         self._number = 1
 
     def run(self, line: str, seconds: float, enough: Sequence[str] = ()) -> str:
-        """Run a command.
-
-        Args:
-            line: The command.
-            seconds: How long the whole answer may take.
-            enough: Texts, any of which ends the answer.
-
-        Returns:
-            The answer; with `enough`, as much of it as has come until then.
-
-        Raises:
-            ConsoleError: There was no answer in time, or it has more than LARGEST_ANSWER bytes.
-        """
+        """See `GameConsole.run`."""
         parts: list[bytes] = []
 
         def is_enough() -> bool:
@@ -109,23 +88,11 @@ class RconConsole:
         return b"".join(parts).decode(errors="replace")
 
     def ask(self, line: str, seconds: float) -> tuple[str, bool]:
-        """Run a command whose answer may be cut, for somebody who reads it.
-
-        Args:
-            line: The command.
-            seconds: How long the whole answer may take.
-
-        Returns:
-            The answer, and whether it is cut: at LARGEST_ANSWER bytes, or at what had come when the time was over.
-
-        Raises:
-            NoAnswer: Nothing came in time.
-            ConsoleError: The connection broke, or what answers there is no remote console.
-        """
+        """See `GameConsole.ask`."""
         parts: list[bytes] = []
         try:
             self._answer(line, time.monotonic() + seconds, parts, lambda: False)
-        except (NoAnswer, _TooLong):
+        except (NoAnswer, TooLong):
             if not parts:
                 raise
             return b"".join(parts).decode(errors="replace"), True
@@ -136,7 +103,7 @@ class RconConsole:
         self._budget = LARGEST_ANSWER
         command, end = self._number + 1, self._number + 2
         self._number = end
-        with _as_console_errors():
+        with as_console_errors():
             self._send(command, _COMMAND, line, deadline)
             while True:
                 packet, _, body = self._receive(deadline)
@@ -155,7 +122,7 @@ class RconConsole:
 
     def _send(self, packet: int, kind: int, body: str, deadline: float) -> None:
         data = struct.pack("<ii", packet, kind) + body.encode() + b"\0\0"
-        self._connection.settimeout(_left(deadline))
+        self._connection.settimeout(left(deadline))
         self._connection.sendall(struct.pack("<i", len(data)) + data)
 
     def _receive(self, deadline: float) -> tuple[int, int, bytes]:
@@ -170,31 +137,14 @@ class RconConsole:
     def _exactly(self, length: int, deadline: float) -> bytes:
         self._budget -= length
         if self._budget < 0:
-            raise _TooLong("its answer is too long")
+            raise TooLong("its answer is too long")
         data = bytearray()
         while len(data) < length:
-            self._connection.settimeout(_left(deadline))
+            self._connection.settimeout(left(deadline))
             if not (part := self._connection.recv(length - len(data))):
                 raise ConsoleError("it ended the connection")
             data += part
         return bytes(data)
-
-
-def _left(deadline: float) -> float:
-    """The seconds until the deadline; raises TimeoutError after it. A socket would take 0 as "do not wait"."""
-    if (seconds := deadline - time.monotonic()) <= 0:
-        raise TimeoutError
-    return seconds
-
-
-@contextmanager
-def _as_console_errors() -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError as error:
-        raise NoAnswer("it did not answer in time") from error
-    except OSError as error:
-        raise ConsoleError(f"its remote console cannot be reached: {error.strerror or type(error).__name__}") from error
 
 
 if __name__ == "__main__":

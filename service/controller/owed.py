@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from structlog.contextvars import bound_contextvars
 
-from service.console.rcon import ConsoleError
+from service.console.connection import ConsoleError
 from service.controller.agenda import Agenda
 from service.controller.leader import Deposed, Term
 from service.errors import Problem

@@ -31,12 +31,13 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
 from service.configfile import broken, dotted, fast_yaml, line_of, nearest, text_of, unknown, yaml_of
-from service.console.commands import KINDS, LONGEST_COMMAND, LONGEST_HOLD, Command, Console, Save
+from service.console.commands import CHART_VALUES, LONGEST_COMMAND, LONGEST_HOLD, Command, Console, Save
 from service.errors import StartupError
 from service.games import options as optionschemas
 from service.players.query import PROTOCOLS, Query
 from service.servers.chartvalues import ChartValues
 from service.servers.spec import ServerSpec
+from service.servers.values import deep_merge
 from service.settings import PACKAGE, Settings
 from service.yamltext import as_yaml
 
@@ -104,7 +105,7 @@ class Game:
     def render(
         self, id: int, spec: ServerSpec, *, new: bool = False, taken_back: Set[str] = frozenset()
     ) -> dict[str, Any]:
-        """The chart values that this game's template renders for a server.
+        """The chart values that this game's template renders for a server, and those that its console needs.
 
         Args:
             id: The server's id.
@@ -115,7 +116,11 @@ class Game:
         values = fast_yaml(self.text(id, spec, new=new, taken_back=taken_back))
         if not isinstance(values, dict):
             raise TypeError("does not render to a mapping")
-        return values
+        return self.with_console(values)
+
+    def with_console(self, rendered: Mapping[str, Any]) -> dict[str, Any]:
+        """What the template rendered, and what the game's console needs."""
+        return deep_merge(self.console.chart_values if self.console else {}, rendered)
 
     def text(self, id: int, spec: ServerSpec, *, new: bool = False, taken_back: Set[str] = frozenset()) -> str:
         """The same, as the YAML text that the template renders."""
@@ -190,6 +195,7 @@ def _game(name: str, files: Mapping[str, Path], chart: ChartValues) -> Game:
         ports=(),
         schema=schema,
         template=_template(path, schema),
+        console=_console(metadata.get("console"), files["game.yaml"]),
     )
     samples = _render_samples(game, path, chart)
     ports = samples[-1]["ports"]
@@ -197,11 +203,12 @@ def _game(name: str, files: Mapping[str, Path], chart: ChartValues) -> Game:
         raise broken(files["game.yaml"], "ports differ from those in values.yaml.j2", "ports")
     shapes = {as_yaml({**values, "environment": None}): values for values in samples}
     about = files["game.yaml"]
+    if game.console:
+        _check_console(game.console, about, samples)
     return replace(
         game,
         ports=tuple(ports),
         query=_query(metadata.get("query"), about, samples),
-        console=_console(metadata.get("console"), about, samples),
         save=_save(metadata, about),
         shapes=tuple(shapes.values()),
     )
@@ -245,8 +252,8 @@ def _query(fields: Mapping[str, Any] | None, path: Path, samples: Sequence[Mappi
     return query
 
 
-def _console(fields: Mapping[str, Any] | None, path: Path, samples: Sequence[Mapping[str, Any]]) -> Console | None:
-    """How commands reach the game. RCON has to be on, whatever the options are: its password is the chart's."""
+def _console(fields: Mapping[str, Any] | None, path: Path) -> Console | None:
+    """How commands reach the game."""
     if fields is None:
         return None
     for key, value in fields.items():
@@ -254,16 +261,22 @@ def _console(fields: Mapping[str, Any] | None, path: Path, samples: Sequence[Map
             raise broken(path, f"console.{key} {unknown(key, _CONSOLE_KEYS)}", "console", key)
         if not isinstance(value, str):
             raise broken(path, f"console.{key} must be a string", "console", key)
-    if fields.get("kind", "") not in KINDS:
-        raise broken(path, f"console.kind must be one of {', '.join(KINDS)}", "console", "kind")
-    console = Console(**fields)
+    if fields.get("kind", "") not in CHART_VALUES:
+        raise broken(path, f"console.kind must be one of {', '.join(CHART_VALUES)}", "console", "kind")
+    if fields["kind"] != "rcon" and "port" in fields:
+        raise broken(path, "console.port is for rcon alone", "console", "port")
+    return Console(**fields)
+
+
+def _check_console(console: Console, path: Path, samples: Sequence[Mapping[str, Any]]) -> None:
+    """The console has to be on, whatever the options are; its port has to be there, and its password is the chart's."""
     for values in samples:
-        if not (values.get("rcon") or {}).get("enabled", True):
-            raise broken(path, "console: values.yaml.j2 turns rcon off", "console")
+        on = values.get("stdin") if console.kind == "stdin" else (values.get(console.kind) or {}).get("enabled", True)
+        if not on:
+            raise broken(path, f"console: values.yaml.j2 turns {console.kind} off", "console")
         names = [port["name"] for port in values["ports"] if port["protocol"] in ("TCP", "both")]
         if console.port not in ("rcon", *names):
             raise broken(path, f"console.port: the game has no TCP port named {console.port}", "console", "port")
-    return console
 
 
 def _save(metadata: Mapping[str, Any], path: Path) -> Save | None:
@@ -425,6 +438,7 @@ def _values(
     values = yaml_of(path, text, "does not render to YAML")
     if not isinstance(values, dict):
         raise StartupError(f"{path}:1: does not render to a mapping{context}")
+    values = game.with_console(values)
     ports = values.get("ports", [])
     names = [port.get("name", "primary") for port in ports if isinstance(port, dict)] if isinstance(ports, list) else []
     if "primary" not in names:

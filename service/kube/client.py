@@ -12,7 +12,7 @@ import os
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPException, HTTPResponse
 from typing import cast
 from urllib.parse import quote, urlencode
@@ -20,6 +20,7 @@ from urllib.parse import quote, urlencode
 from kubernetes import client, config
 
 from service.errors import ClusterUnavailable, OperationFailed, StartupError
+from service.kube.attach import Attachment, HandshakeRefused, attached
 from service.kube.connections import Connections, Request
 from service.kube.types import Object
 
@@ -196,6 +197,27 @@ class Kube:
                 yield _until_silent(response)
         except (HTTPException, OSError) as error:
             raise ClusterUnavailable from error
+
+    @contextmanager
+    def attached(self, path: str, seconds: float, **query: str | int) -> Iterator[Attachment]:
+        """A connection to a container's standard input, and to what it writes from then on.
+
+        Raises TimeoutError if it takes longer than `seconds`, and another OSError if the container cannot be reached.
+        """
+        request = self._request("GET", path, query)
+        with ExitStack() as ending:
+            try:
+                connection, base = ending.enter_context(self._connections.connected((TIMEOUT[0], seconds)))
+            except (HTTPException, OSError) as error:
+                raise ClusterUnavailable from error
+            headers = {name: text for name, text in request.headers.items() if name != "Accept"}
+            try:
+                attachment = ending.enter_context(attached(connection, base + request.target, headers, seconds))
+            except HandshakeRefused as error:
+                if error.status in (401, 403, 429):
+                    self._checked(error.status, error.body, path)
+                raise
+            yield attachment
 
     # -- requests ------------------------------------------------------------------------------------------
 

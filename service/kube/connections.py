@@ -80,6 +80,17 @@ class Connections:
         finally:
             connection.close()
 
+    @contextmanager
+    def connected(self, timeout: tuple[float, float]) -> Iterator[tuple[socket.socket, str]]:
+        """A connection for another protocol, and the base of its URLs. It is closed afterwards."""
+        connection = self._connect(timeout)
+        try:
+            host = f"[{self._host}]" if ":" in self._host else self._host
+            port = "" if self._port is None else f":{self._port}"
+            yield connection.sock, f"{'ws' if self._tls is None else 'wss'}://{host}{port}{self._base_path}"
+        finally:
+            connection.close()
+
     def _send(self, connection: HTTPConnection, request: Request) -> None:
         connection.request(request.method, f"{self._base_path}{request.target}", request.body, dict(request.headers))
 

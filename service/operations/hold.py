@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from service.console.commands import Command, Console, Save
-from service.console.rcon import ConsoleError, RconConsole
+from service.console.connection import ConsoleError, GameConsole
 from service.errors import ClusterUnavailable, OperationInProgress, Problem, ServerNotFound
 from service.operations.console import Open, opened
 from service.operations.context import Context
@@ -211,7 +211,7 @@ def _prepared(context: Context, objects: Objects, operation: str, lasts: float) 
         raise _NotHeld(f"The game could not be told to save: {error}.") from error
 
 
-def _say(game: RconConsole, command: Command, seconds: float) -> None:
+def _say(game: GameConsole, command: Command, seconds: float) -> None:
     """Send the command; raises ConsoleError unless the answer is as expected."""
     answer = game.run(command.command, seconds, command.expect)
     if command.expect and not any(text in answer for text in command.expect):
@@ -219,7 +219,7 @@ def _say(game: RconConsole, command: Command, seconds: float) -> None:
         raise ConsoleError(f"it did not answer {command.command!r} as expected")
 
 
-def _say_all(game: RconConsole, commands: Sequence[Command], deadline: float) -> None:
+def _say_all(game: GameConsole, commands: Sequence[Command], deadline: float) -> None:
     for each in commands:
         _say(game, each, deadline - time.monotonic())
 
@@ -234,7 +234,7 @@ def _let_go_at_once(console: Open, save: Save) -> None:
     """Release a game without Kubernetes, which may be away for long. It stays owed: nobody can write that it is not."""
     try:
         _send_release(console, save)
-    except ConsoleError as error:
+    except (ConsoleError, ClusterUnavailable) as error:
         log.warning("the game could not be let go while Kubernetes is away: %s", error)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from service.console.stdin import Attachment
 from service.files.accounts import Account
 from service.kube.types import Object
 from service.logs.kept import KeptLog
@@ -79,6 +80,22 @@ class Cluster(Protocol):
 
     def rcon_password(self, id: int) -> RconPassword | None:
         """The password in the server's Secret, and since when it is there."""
+
+    def econ_password(self, id: int) -> str | None:
+        """The password of the game's external console, in the server's Secret; None if there is none."""
+
+    def attached(self, id: int, pod: str, seconds: float) -> AbstractContextManager[Attachment]:
+        """A connection to the standard input of the server's game, and to what it writes from then on.
+
+        Args:
+            id: The server's id.
+            pod: The uid of its pod; another one gets nothing.
+            seconds: How long it may take to connect.
+
+        Raises:
+            TimeoutError: It took longer.
+            OSError: The game cannot be reached.
+        """
 
     def kept_disks(self) -> Sequence[Object]:
         """The claims without a server, except those that never had a volume."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from service.operations.checks import require_not_restoring, require_not_suspended
+from service.operations.console import with_console
 from service.operations.context import Context
 from service.operations.visibility import Target
 from service.servers import values
@@ -50,7 +51,7 @@ def restart(context: Context, caller: Token, target: Target, at: datetime | None
         require_not_restoring(spec)
         if at is not None and values.restarted_since(current, at):
             return current
-        return values.reachable(values.restarted(current, at or datetime.now(UTC)), context.settings.external_host)
+        return _for_a_new_pod(context, target.id, values.restarted(current, at or datetime.now(UTC)))
 
     return context.releases.change(target.id, new_values)
 
@@ -68,6 +69,11 @@ def ensure_running(context: Context, caller: Token, objects: Objects) -> bool:
         require_not_restoring(spec)
         running = values.started(current, True)
         new = values.restarted(running, datetime.now(UTC)) if waits else running
-        return values.reachable(new, context.settings.external_host) if new != current else current
+        return _for_a_new_pod(context, objects.id, new) if new != current else current
 
     return context.releases.change(objects.id, new_values)
+
+
+def _for_a_new_pod(context: Context, id: int, new: values.Values) -> values.Values:
+    """The values of a server that gets a new pod: what came since its create, and may not replace a pod, comes now."""
+    return values.reachable(with_console(context, id, new), context.settings.external_host)

@@ -170,6 +170,12 @@ def _ports(values: Mapping[str, Any]) -> Iterator[Mistake]:
     if rcon["enabled"] and ("TCP", rcon["port"]) in seen:
         message = f"uses {rcon['port']}/TCP for both the game and the remote console (`rcon.enabled`, `rcon.port`)"
         yield Mistake((("rcon", "port"), ("rcon", "enabled"), ("ports",)), message)
+    if rcon["enabled"]:
+        seen.add(("TCP", rcon["port"]))
+    econ = values["econ"]
+    if econ["enabled"] and {("TCP", econ["port"]), ("", "econ")} & seen:
+        message = f"uses {econ['port']}/TCP or the name econ for another port (`econ.enabled`, `econ.port`)"
+        yield Mistake((("econ", "port"), ("econ", "enabled"), ("ports",)), message)
 
 
 def _variables(values: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -180,15 +186,17 @@ def _variables(values: Mapping[str, Any]) -> Iterator[Mistake]:
 def _volumes(values: Mapping[str, Any]) -> Iterator[Mistake]:
     names = [volume["name"] for volume in values["extraVolumes"]]
     yield from _duplicates("extraVolumes", names)
+    if values["econ"]["enabled"] and "econ" in names:
+        yield Mistake((("extraVolumes", names.index("econ")), ("econ", "enabled")), "has the name of econ's own volume")
     mounts = values["extraVolumeMounts"]
     for number, mount in enumerate(mounts):
         if mount["name"] not in names:
             message = f"names no volume of `extraVolumes`: {mount['name']} {unknown(mount['name'], names)}"
             yield Mistake((("extraVolumeMounts", number, "name"), ("extraVolumes",)), message)
-    # The first two are the chart's own.
-    paths = [values["storage"]["mountPath"], "/run/gameserver/rcon", *(mount["mountPath"] for mount in mounts)]
-    for number, path in enumerate(paths[2:]):
-        if path in paths[: number + 2]:
+    own = [values["storage"]["mountPath"], *(f"/run/gameserver/{console}" for console in ("rcon", "econ"))]
+    paths = [*own, *(mount["mountPath"] for mount in mounts)]
+    for number, path in enumerate(paths[len(own) :]):
+        if path in paths[: number + len(own)]:
             yield Mistake((("extraVolumeMounts", number, "mountPath"),), f"is {path}, where another volume is mounted")
 
 

@@ -67,6 +67,11 @@ def rcon_name(id: int) -> str:
     return f"server-{id}-rcon"
 
 
+def econ_name(id: int) -> str:
+    """The name of the Secret with the password of the external console."""
+    return f"server-{id}-econ"
+
+
 def sftp_name(id: int) -> str:
     """The name of the Service for the server's files."""
     return f"server-{id}-sftp"

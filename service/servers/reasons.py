@@ -209,7 +209,9 @@ def mount_failure(objects: Objects, pod: Object) -> Reason | None:
         message = event.get("message", "")[:300]
         if event.get("reason") in _VOLUME_EVENTS and _KUBELET_IS_LATE not in message:
             # The volume's name in the chart.
-            volume = "The Secret with RCON's password" if 'volume "rcon"' in message else "The disk"
+            owners = {'volume "rcon"': "RCON", 'volume "econ"': "the console"}
+            owner = next((name for text, name in owners.items() if text in message), None)
+            volume = f"The Secret with {owner}'s password" if owner else "The disk"
             return f"{volume} cannot be mounted: {message}", _first(event)
     return None
 

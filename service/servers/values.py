@@ -17,6 +17,8 @@ Values = dict[str, Any]
 
 # If only these values change, the pod template stays the same; all others may be part of it.
 _NOT_IN_POD = {"server", "schedules", "diskGb", "service", "sftp", "networkPolicy", "test"}
+# The consoles that servers of an earlier version do not have. (Theirs is RCON, or none.)
+_CONSOLES = ("econ", "stdin")
 _PARTLY_NOT_IN_POD = {"rcon": {"visibility"}, "storage": {"className", "accessMode", "dataSource", "deferred"}}
 
 
@@ -71,6 +73,16 @@ def started(values: Mapping[str, Any], running: bool) -> Values:
     if isinstance(server := result.get("server"), dict) and (running or runs(values)):
         server.pop("idleStopped", None)
     return result
+
+
+def with_console(values: Mapping[str, Any], made: Mapping[str, Any]) -> Values:
+    """The same values with the console that a create would give the server today, unless they say what it has.
+
+    Args:
+        values: The server's values.
+        made: The values that a create would make.
+    """
+    return deep_merge({key: made[key] for key in _CONSOLES if key in made}, values)
 
 
 def idle_stopped(values: Mapping[str, Any], now: datetime) -> Values:

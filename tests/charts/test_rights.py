@@ -23,6 +23,7 @@ from service.cluster.reader import ClusterReader
 from service.errors import ClusterUnavailable
 from service.files.accounts import SecretAccounts
 from service.helm.releases import HelmReleases
+from service.kube.attach import HandshakeRefused
 from service.kube.client import Kube
 from service.kube.leases import Leases
 from service.records.store import RecordStore
@@ -312,6 +313,40 @@ def test_the_controller_uses_each_right_that_it_has_and_needs_no_other(
     assert used([*proxy.requests, *proxy.watches]) == granted(controllers_servers.role) | granted(
         controllers_servers.cluster_role
     )
+
+
+def test_standard_input_needs_two_rights_that_the_chart_grants_when_asked(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """API and controller get no other right for it. With one of the two alone, Kubernetes refuses."""
+    kube, namespace = servers.kube, servers.namespace
+    base = {"serversNamespace": namespace, "tokens": {"existingSecret": "unused"}}
+    with_it, without = render("api", base | {"console": {"stdin": True}}), render("api", base)
+    for name in ("Role/api", "Role/api-controller"):
+        more = granted(with_it[name]) - granted(without[name])
+        assert more == {("", "pods/attach", "get"), ("", "pods/attach", "create")}
+    monkeypatch.setenv("KUBECONFIG", str(as_account(kube, namespace, tmp_path)))
+    cluster = ClusterReader(replace(Settings(), servers_namespace=namespace))
+
+    def refusal() -> str:
+        try:
+            with cluster.attached(1, "none", 30):
+                return ""
+        except (HandshakeRefused, ClusterUnavailable) as error:
+            return str(error)
+
+    path = f"{RBAC}/namespaces/{namespace}/roles/api"
+    both = ["get", "create"]
+    for verbs, expected in (
+        (both, "answered 404"),
+        (["get"], "denies"),
+        (both, "answered 404"),
+        (["create"], "denies"),
+    ):
+        attach = [{"apiGroups": [""], "resources": ["pods/attach"], "verbs": verbs}]
+        kube.merge(path, {"rules": without["Role/api"]["rules"] + attach})
+        # Kubernetes hears of a role after a moment.
+        until(lambda expected=expected: expected in refusal(), 60, refusal)  # type: ignore[misc]
 
 
 @contextmanager

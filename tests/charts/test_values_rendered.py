@@ -7,6 +7,8 @@ them fails a test.
 from __future__ import annotations
 
 import json
+import re
+from base64 import b64decode
 from dataclasses import replace
 from typing import Any
 
@@ -115,6 +117,22 @@ GAMESERVER: dict[str, Case] = {
     "rcon.enabled": one(False, V, "spec.ports.1", "nothing"),
     "rcon.port": (27015, [(V, "spec.ports.1.port", 27015), (S, "env RCON_PORT", "27015")], {}),
     "rcon.visibility": one("private", "Service/server-4711-rcon", "spec.type", "ClusterIP"),
+    "econ.enabled": (
+        True,
+        [
+            (S, "env ECON_PASSWORD_FILE", "/run/gameserver/econ/password"),
+            (S, GAME + "ports.2", {"name": "econ", "containerPort": 8304, "protocol": "TCP"}),
+            (S, POD + "volumes.2.secret.secretName", "server-4711-econ"),
+            ("Secret/server-4711-econ", "type", "Opaque"),
+        ],
+        {},
+    ),
+    "econ.port": (
+        27000,
+        [(S, "env ECON_PORT", "27000"), (S, GAME + "ports.2.containerPort", 27000)],
+        {"econ": {"enabled": True}},
+    ),
+    "stdin": one(True, S, GAME + "stdin"),
     "sftp.enabled": one(False, "Service/server-4711-sftp", "kind", "nothing"),
     "sftp.type": one("LoadBalancer", "Service/server-4711-sftp", "spec.type"),
     "sftp.annotations": one({"example.com/a": "b"}, "Service/server-4711-sftp", "metadata.annotations"),
@@ -286,6 +304,7 @@ API: dict[str, Case] = {
     "tokens.hashes": one([TOKEN], "Secret/api-tokens", "kind", "Secret", tokens={"existingSecret": ""}),
     "acceptedEulas": one(["minecraft", "other"], D, "env ACCEPTED_EULAS", "minecraft,other"),
     "console.auditCommands": one(True, D, "env AUDIT_COMMANDS", "true"),
+    "console.stdin": one(True, D, "env CONSOLE_STDIN", "true"),
     "idleStop.defaultMinutes": one(30, D, "env IDLE_STOP_DEFAULT", "30"),
     "idleStop.minMinutes": one(5, D, "env IDLE_STOP_MIN", "5"),
     "idleStop.maxMinutes": one(60, D, "env IDLE_STOP_MAX", "60"),
@@ -660,6 +679,24 @@ def test_private_rcon_is_in_no_public_service() -> None:
     assert at(manifests["NetworkPolicy/server-4711"], "spec.ingress.0") == {
         "ports": [{"port": 25565, "protocol": "TCP"}]
     }
+
+
+def test_the_external_console_is_in_no_service() -> None:
+    """Customers cannot reach it, and the NetworkPolicy opens it to the API and its controller alone."""
+    values = {"econ": {"enabled": True}, "rcon": {"enabled": False}, "networkPolicy": {"enabled": True}}
+    manifests = render("gameserver", values)
+    ports = [port for name, each in manifests.items() if name.startswith("Service/") for port in each["spec"]["ports"]]
+    assert {port["name"] for port in ports} == {"primary", "sftp"}
+    everyone, consoles = at(manifests["NetworkPolicy/server-4711"], "spec.ingress")
+    assert everyone == {"ports": [{"port": 25565, "protocol": "TCP"}]}
+    assert consoles["ports"] == [{"port": 8304, "protocol": "TCP"}]
+    assert at(consoles["from"][0], "podSelector.matchExpressions.0.values") == ["api", "controller"]
+
+
+def test_the_password_of_the_external_console_is_one_that_teeworlds_takes() -> None:
+    """It cuts a password at 31 characters, and would then take only the cut one."""
+    secret = render("gameserver", {"econ": {"enabled": True}})["Secret/server-4711-econ"]
+    assert re.fullmatch(r"[A-Za-z0-9]{31}", b64decode(secret["data"]["password"]).decode())
 
 
 @pytest.mark.parametrize(

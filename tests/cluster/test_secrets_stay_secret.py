@@ -24,6 +24,7 @@ import requests
 
 from local import nodes, paths
 from service.console import rcon
+from service.console.connection import LoginRefused
 from tests.cluster import absence
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
 from tests.cluster.replicas import NAMESPACE, pods
@@ -176,7 +177,7 @@ def use_everything(cluster: Cluster, server: int, marker: str) -> tuple[dict[str
     cluster.until_state(server, "running")
     console = cluster.done("GET", f"{path}/rcon")
     assert "players" in rcon.command(console["host"], console["port"], console["password"], "list")
-    with pytest.raises(rcon.LoginRefused):
+    with pytest.raises(LoginRefused):
         rcon.command(console["host"], console["port"], tried["wrong rcon"], "list")
     account = cluster.done("PUT", f"{path}/sftp", {"password": True})
     files = cluster.done("PATCH", f"{path}/port/sftp")

@@ -36,6 +36,9 @@ def test_an_unknown_server_has_no_objects(interfaces: Interfaces, new_id: Callab
     assert interfaces.releases.uninstall(id) is False
     assert interfaces.cluster.service(f"server-{id}") is None
     assert interfaces.cluster.rcon_password(id) is None
+    assert interfaces.cluster.econ_password(id) is None
+    with pytest.raises(OSError), interfaces.cluster.attached(id, "none", 10):  # noqa: PT011
+        pass
     assert interfaces.cluster.pod_log_tail(id, 10, False) == ""
     assert list(objects.events) == []
     with pytest.raises(ServerNotFound):
@@ -66,6 +69,18 @@ def test_an_install_is_seen_at_once(interfaces: Interfaces, new_id: Callable[[],
     assert revisions(interfaces, id) == [("1", "deployed")]
     assert interfaces.releases.current(id) == VALUES
     assert exists(objects)
+
+
+def test_an_external_console_has_a_password_that_is_kept(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
+    """Only a server with such a console has one."""
+    id = new_id()
+    interfaces.releases.install(id, {**VALUES, "ramGb": 1})
+    assert interfaces.cluster.econ_password(id) is None
+    interfaces.releases.change(id, lambda values: {**values, "econ": {"enabled": True}})
+    password = interfaces.cluster.econ_password(id)
+    assert password
+    interfaces.releases.change(id, lambda values: {**values, "ramGb": 2})
+    assert interfaces.cluster.econ_password(id) == password
 
 
 def test_options_as_text_keep_their_numbers(interfaces: Interfaces, new_id: Callable[[], int]) -> None:

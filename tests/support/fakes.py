@@ -5,15 +5,17 @@ They keep the same contract as the real implementations: tests/contract runs the
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
+from service.console.stdin import Attachment
 from service.errors import (
     ClusterUnavailable,
     FileAccessNotInstalled,
@@ -73,6 +75,8 @@ class World:
         # The names of the Services in a release's manifest, whether or not the cluster has them.
         self.made_services: dict[int, list[str]] = {}
         self.events: dict[int, list[Object]] = {}
+        # What connects to the standard input of a server's game.
+        self.inputs: dict[int, Callable[[float], AbstractContextManager[Attachment]]] = {}
         self.nodes: dict[str, Object] = {}
         self.volumes: dict[str, Object] = {}
         # The Jobs that make disks, and their pods. A Job makes its disk at once, unless a test says otherwise.
@@ -329,6 +333,19 @@ class FakeCluster:
     def rcon_password(self, id: int) -> RconPassword | None:
         self.world.check()
         return RconPassword(f"password-{id}", self.world.password_since) if id in self.world.values else None
+
+    def econ_password(self, id: int) -> str | None:
+        self.world.check()
+        return f"econ-{id}" if (self.world.values.get(id, {}).get("econ") or {}).get("enabled") else None
+
+    @contextmanager
+    def attached(self, id: int, pod: str, seconds: float) -> Iterator[Attachment]:
+        self.world.check()
+        found = self.world.pods.get(id)
+        if found is None or uid(found) != pod or id not in self.world.inputs:
+            raise ConnectionError(errno.ESTALE, "its pod has gone")
+        with self.world.inputs[id](seconds) as attachment:
+            yield attachment
 
     def kept_disks(self) -> list[Object]:
         self.world.check()

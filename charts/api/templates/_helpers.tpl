@@ -255,6 +255,8 @@ server-values.yaml: {{ .Values.serverValues | toYaml | quote }}
   value: {{ int ($idle.maxMinutes | default 1440) | quote }}
 - name: AUDIT_COMMANDS
   value: {{ (.Values.console).auditCommands | default false | quote }}
+- name: CONSOLE_STDIN
+  value: {{ (.Values.console).stdin | default false | quote }}
 - name: EXTERNAL_HOST
   value: {{ .Values.externalHost | quote }}
 - name: DISK_IMAGE

@@ -65,7 +65,7 @@ replaces $(NAME), and $$ with $. */ -}}
 {{- end -}}
 
 {{- /* The environment of the game, with unique names. The operator's variables override the chart's, and the chart's
-override the game's, so that no option of a game can disable the RCON password. */ -}}
+override the game's, so that no option of a game can disable a console's password. */ -}}
 {{- define "gameserver.environment" -}}
 {{- $texts := deepCopy .Values.environment -}}
 {{- with .Values.heap.environmentVariable -}}
@@ -75,6 +75,10 @@ override the game's, so that no option of a game can disable the RCON password. 
 {{- $_ := set $texts "ENABLE_RCON" "true" -}}
 {{- $_ := set $texts "RCON_PORT" (.Values.rcon.port | int | toString) -}}
 {{- $_ := set $texts "RCON_PASSWORD_FILE" "/run/gameserver/rcon/password" -}}
+{{- end -}}
+{{- if (.Values.econ).enabled -}}
+{{- $_ := set $texts "ECON_PORT" (.Values.econ.port | int | toString) -}}
+{{- $_ := set $texts "ECON_PASSWORD_FILE" "/run/gameserver/econ/password" -}}
 {{- end -}}
 {{- $seen := dict -}}
 {{- range .Values.extraEnv -}}
@@ -93,7 +97,9 @@ override the game's, so that no option of a game can disable the RCON password. 
 {{- end }}
 {{- end -}}
 
-{{- /* The ports of a Service or container: a list of {name, port, protocol}. "both" becomes two ports. */ -}}
+{{- /* The ports of a Service or container: a list of {name, port, protocol}. "both" becomes two ports. The port of econ,
+which is the container's alone, is not among them. An upgrade with --reuse-values from an earlier chart has no value of
+it. */ -}}
 {{- define "gameserver.ports" -}}
 {{- $ports := list -}}
 {{- range .Values.ports -}}
@@ -107,11 +113,15 @@ override the game's, so that no option of a game can disable the RCON password. 
 {{- if .Values.rcon.enabled -}}
 {{- $ports = append $ports (dict "name" "rcon" "port" .Values.rcon.port "protocol" "TCP") -}}
 {{- end -}}
+{{- $all := $ports -}}
+{{- if (.Values.econ).enabled -}}
+{{- $all = append $ports (dict "name" "econ" "port" .Values.econ.port "protocol" "TCP") -}}
+{{- end -}}
 {{- $seen := dict -}}
-{{- range $ports -}}
+{{- range $all -}}
 {{- range (list .name (printf "%v/%s" .port .protocol)) -}}
 {{- if hasKey $seen . -}}
-{{- fail (printf "ports: %s is used twice (RCON has its own port)" .) -}}
+{{- fail (printf "ports: %s is used twice (RCON and econ have their own ports)" .) -}}
 {{- end -}}
 {{- $_ := set $seen . true -}}
 {{- end -}}

@@ -33,6 +33,7 @@ def test_every_variable_is_read() -> None:
         "BACKUP_KEEP": '{"last": 1, "hourly": 2, "daily": 3, "weekly": 4}', "BACKUPS_PER_SERVER": "5",
         "BACKUP_GB_PER_SERVER": "6", "BACKUPS_AT_ONCE": "7", "BACKUP_DAYS_AFTER_DELETE": "8", "BACKUP_UNDO_DAYS": "9",
         "BACKUP_PROOF_DAYS": "10", "BACKUP_PRUNE_HOURS": "11",
+        "AUDIT_COMMANDS": "true", "CONSOLE_STDIN": "true",
         "IDLE_STOP_DEFAULT": "20", "IDLE_STOP_MIN": "15", "IDLE_STOP_MAX": "30", "IDLE_MINUTE_SECONDS": "1",
     }  # fmt: skip
     assert Settings.from_environment(environment) == Settings(
@@ -51,6 +52,7 @@ def test_every_variable_is_read() -> None:
         backup_keep=Keep(last=1, hourly=2, daily=3, weekly=4), backups_per_server=5,
         backup_gb_per_server=6, backups_at_once=7, backup_days_after_delete=8, backup_undo_days=9,
         backup_proof_days=10, backup_prune_hours=11,
+        audit_commands=True, console_stdin=True,
         idle_stop_default=20, idle_stop_min=15, idle_stop_max=30, idle_minute_seconds=1,
     )  # fmt: skip
 

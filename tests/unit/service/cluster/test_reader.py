@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +27,35 @@ def kube() -> MemoryKube:
 @pytest.fixture
 def reader(kube: MemoryKube) -> ClusterReader:
     return ClusterReader(replace(Settings(), servers_namespace="games"), kube)
+
+
+@pytest.mark.parametrize(("pod", "reached"), [("pod-a", True), ("pod-b", False)])
+def test_another_pod_of_the_same_name_gets_no_command(
+    reader: ClusterReader, kube: MemoryKube, monkeypatch: pytest.MonkeyPatch, pod: str, reached: bool
+) -> None:
+    """It may be another customer's. The pod that is there once the connection is made, is the one that it leads to."""
+    asked: list[tuple[str, dict[str, str]]] = []
+
+    @contextmanager
+    def attached(path: str, seconds: float, **query: str) -> Iterator[str]:
+        asked.append((path, query))
+        # Until now there was another one.
+        kube.create("/api/v1/namespaces/games/pods", {"metadata": {"name": "server-7-0", "uid": pod}})
+        yield "attachment"
+
+    monkeypatch.setattr(kube, "attached", attached, raising=False)
+    if reached:
+        with reader.attached(7, "pod-a", 1) as attachment:
+            assert str(attachment) == "attachment"
+    else:
+        with pytest.raises(ConnectionError), reader.attached(7, "pod-a", 1):
+            pass
+    assert asked == [
+        (
+            "/api/v1/namespaces/games/pods/server-7-0/attach",
+            {"container": "game", "stdin": "true", "stdout": "true", "stderr": "true"},
+        )
+    ]
 
 
 def restore(kube: MemoryKube) -> None:

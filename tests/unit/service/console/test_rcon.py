@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from service.console.rcon import LARGEST_ANSWER, ConsoleError, LoginRefused, NoAnswer, command, connected
+from service.console.connection import LARGEST_ANSWER, ConsoleError, LoginRefused, NoAnswer
+from service.console.rcon import command, connected
 from tests.support.rcon_game import ANSWER, COMMAND, HERE, PASSWORD, packet, rcon_game, stranger
 
 Talk = Callable[[socket.socket], None]

@@ -101,7 +101,8 @@ def test_a_game_says_how_its_world_is_held_still(tmp_path: Path) -> None:
     )
     built_in = catalogue.load(catalogue.BUILT_IN)
     assert {name for name, game in built_in.items() if game.save} == {"minecraft"}
-    assert {name for name, game in built_in.items() if game.console} == {"minecraft"}
+    consoles = {name: game.console.kind for name, game in built_in.items() if game.console}
+    assert consoles == {"minecraft": "rcon", "teeworlds": "econ"}
 
 
 def test_a_game_need_not_say_more_than_its_commands(tmp_path: Path) -> None:
@@ -111,6 +112,20 @@ def test_a_game_need_not_say_more_than_its_commands(tmp_path: Path) -> None:
     game = catalogue.load(folder(tmp_path, METADATA + short, tcp))["pong"]
     assert game.console == Console("rcon", "primary")
     assert game.save == Save((Command("a", ("b",)),), (Command("c"),), None, 30)
+
+
+@pytest.mark.parametrize(
+    ("kind", "needs"), [("econ", {"econ": {"enabled": True, "port": 27000}}), ("stdin", {"stdin": True})]
+)
+def test_a_console_brings_the_values_that_it_needs(tmp_path: Path, kind: str, needs: dict[str, Any]) -> None:
+    """The template need not turn it on, and may say more."""
+    values = VALUES + ("econ: {port: 27000}\n" if kind == "econ" else "")
+    game = catalogue.load(folder(tmp_path, METADATA + f"console: {{kind: {kind}}}\n", values))["pong"]
+    assert game.console is not None
+    assert game.console.kind == kind
+    rendered = game.render(1, spec({"speed": 3}))
+    assert {key: rendered.get(key) for key in needs} == needs
+    assert [shape.get("stdin") or shape.get("econ") for shape in game.shapes] == list(needs.values()) * len(game.shapes)
 
 
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
@@ -143,7 +158,22 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a console of another kind": (
         {"metadata": METADATA + "console: {kind: telnet}\n"},
-        "game.yaml:4: console.kind must be one of rcon",
+        "game.yaml:4: console.kind must be one of rcon, econ, stdin",
+    ),
+    "a console with a port of another kind": (
+        {"metadata": METADATA + "console: {kind: stdin, port: primary}\n"},
+        "game.yaml:4: console.port is for rcon alone",
+    ),
+    "an external console that is turned off": (
+        {"metadata": METADATA + "console: {kind: econ}\n", "values": VALUES + "econ: {enabled: false}\n"},
+        "game.yaml:4: console: values.yaml.j2 turns econ off",
+    ),
+    "standard input that an option turns off": (
+        {
+            "metadata": METADATA + "console: {kind: stdin}\n",
+            "values": VALUES + '{%- if "title" in options %}\nstdin: false\n{%- endif %}\n',
+        },
+        "game.yaml:4: console: values.yaml.j2 turns stdin off",
     ),
     "a console with a typo": (
         {"metadata": METADATA + "console:\n  kind: rcon\n  prot: rcon\n"},
@@ -268,6 +298,20 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "the console's port": (
         {"values": VALUES.replace("UDP", "TCP") + "rcon: {port: 1}\n"},
         "values.yaml.j2:7: rcon.port uses 1/TCP for both the game and the remote console",
+    ),
+    "the external console's port": (
+        {
+            "metadata": METADATA + "console: {kind: econ}\n",
+            "values": VALUES.replace("UDP", "TCP") + "econ: {port: 1}\n",
+        },
+        "values.yaml.j2:7: econ.port uses 1/TCP or the name econ for another port",
+    ),
+    "the external console's volume": (
+        {
+            "metadata": METADATA + "console: {kind: econ}\n",
+            "values": VALUES + "extraVolumes: [{name: econ, emptyDir: {}}]\n",
+        },
+        "values.yaml.j2:7: extraVolumes[0] has the name of econ's own volume",
     ),
     "a duplicate key": (
         {"values": VALUES + "environment: {}\n"},

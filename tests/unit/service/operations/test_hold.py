@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from service.console.commands import Command, Console
 from service.errors import ClusterUnavailable, OperationInProgress, ServerNotFound
 from service.operations import hold as holding
 from service.operations.hold import Held, can_be_held, hold, pay, release
 from service.servers.saveowed import SaveDebt
+from tests.support.econ_game import econ_game
 from tests.support.held_world import OPERATION, HeldWorld
 from tests.support.rcon_game import RconGame, rcon_game
+from tests.support.stdin_game import StdinGame
 from tests.support.waiting import until
 
 SAVED = Held("game-saved")
@@ -60,6 +64,47 @@ def test_what_is_owed_is_written_before_the_first_command(place: HeldWorld, game
     assert owed[0] == owed[1] == place.debt
     assert (owed[0].pod, owed[0].container) == ("pod-first", "containerd://first")
     assert timedelta(seconds=129) < owed[0].until - before < timedelta(seconds=131)
+
+
+def by_standard_input(place: HeldWorld, stack: ExitStack) -> list[str]:
+    shell = StdinGame()
+    shell.answer = lambda line: iter([(0.0, b"[chat] hello\n"), (0.0, f"done with {line}\n".encode())])
+    place.world.inputs[1] = shell.attach
+    place.world.pods[1]["spec"]["containers"][0]["stdin"] = True
+    return shell.said
+
+
+def by_an_external_console(place: HeldWorld, stack: ExitStack) -> list[str]:
+    game = stack.enter_context(econ_game())
+    place.world.values[1]["econ"] = {"enabled": True}
+    game.answers = {line: [f"[world]: done with {line}"] for line in ("off", "flush", "on")}
+    port = {"name": "econ", "containerPort": game.port, "protocol": "TCP"}
+    place.world.pods[1]["spec"]["containers"][0]["ports"].append(port)
+    return game.said
+
+
+@pytest.mark.parametrize(("kind", "way"), [("stdin", by_standard_input), ("econ", by_an_external_console)])
+def test_a_world_is_held_still_whatever_the_way_into_the_game(
+    place: HeldWorld,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    way: Callable[[HeldWorld, ExitStack], list[str]],
+) -> None:
+    """The same commands in the same order, and each must be answered as expected."""
+    for name in ("LOGIN_SECONDS", "CHECK_SECONDS", "RELEASE_SECONDS"):
+        monkeypatch.setattr(holding, name, 20)
+    place.game.console = Console(kind)
+    place.change(
+        hold=(Command("off", ("done with off",)), Command("flush", ("done with flush",))),
+        release=(Command("on", ("done with on",)),),
+        check=Command("off", ("done with off",)),
+    )
+    with ExitStack() as stack:
+        said = way(place, stack)
+        assert hold(place.context, place.objects, OPERATION) == SAVED
+        assert release(place.context, place.objects, OPERATION) == SAVED
+    assert said == ["off", "flush", "off", "on"]
+    assert place.debt is None
 
 
 def test_nothing_is_said_to_the_game_while_kubernetes_is_away(place: HeldWorld, game: RconGame) -> None:

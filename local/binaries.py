@@ -138,6 +138,19 @@ def helm_daemon() -> Path:
     return _build("helm-daemon", _ldflags(), package=".", within=paths.ROOT) / "helm-daemon"
 
 
+def go_test(module: str) -> subprocess.CompletedProcess[str]:
+    """How the unit tests of one of the repository's own modules went; with the flags of a build, whose packages serve."""
+    folder = paths.ROOT / module
+    return subprocess.run(
+        [_go(folder), "test", "-trimpath", *_NO_DEBUGGING, "./..."],
+        cwd=folder,
+        env={**os.environ, "CGO_ENABLED": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 def csi_sanity() -> Path:
     """csi-sanity, with which tests/driver asks whether the driver keeps to the CSI specification."""
     return _build("sanity", "-s -w") / "csi-sanity"

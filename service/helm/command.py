@@ -131,7 +131,7 @@ def daemon(executable: str, changed: Callable[[bool], None]) -> Daemon | None:
     changed(False)
     program = shutil.which(executable)
     if program is None:
-        log.error("%s is not on the PATH: each write will start a helm process", executable)
+        log.warning("%s is not on the PATH: each write will start a helm process", executable)
         return None
     # Of what it keeps, 30 MiB are in use while it idles.
     go = {"GOGC": "100", "GOMEMLIMIT": DAEMON_MEMORY}

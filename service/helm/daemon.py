@@ -15,6 +15,8 @@ import asyncio
 import itertools
 import json
 import logging
+import os
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -126,20 +128,19 @@ class Daemon:
                 raise ValueError("it speaks another protocol, or has ended")
             self._process = process
             self._changed(True)
+            log.info("helm-daemon runs")
             while line := await process.stdout.readline():
                 self._answered(json.loads(line))
         finally:
             self._process = None
-            with suppress(ProcessLookupError):
-                process.kill()
+            _kill(process)
             assert process.stdin is not None
             process.stdin.close()
-            with suppress(ConnectionError):
-                await process.stdin.wait_closed()
             # Only when it has ended has it stopped writing to Kubernetes for certain.
+            await asyncio.wait({asyncio.ensure_future(process.stdout.read()), complaint})
             code = await process.wait()
             self._changed(False)
-            log.error("helm-daemon has ended (%s): %s", code, await complaint)
+            log.error("helm-daemon has ended (%s): %s", code, complaint.result())
             for answered in self._calls.values():
                 if not answered.done():
                     answered.set_result({"code": code or -1, "stderr": "helm-daemon has ended"})
@@ -162,8 +163,7 @@ class Daemon:
         await asyncio.wait({answered}, timeout=self._grace)
         if not answered.done() and process is not None:
             log.error("helm-daemon does not stop a call, so it is killed")
-            with suppress(ProcessLookupError):
-                process.kill()
+            _kill(process)
             await asyncio.wait({answered}, timeout=self._grace)
 
 
@@ -176,6 +176,13 @@ def failure(code: int | None, stderr: bytes) -> helm_errors.Error:
 def _limit() -> dict[str, float]:
     left = time_left.get()
     return {} if left is None else {"seconds": max(0.001, left())}
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """End the daemon, with whatever it may have started."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 async def _end_of(stream: asyncio.StreamReader) -> str:

@@ -37,7 +37,9 @@ KINDS = (
 )
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 #: What Kubernetes or the chart chooses, where the release's own objects have it.
-_CHOSEN = re.compile(r'"?(nodePort|healthCheckNodePort|clusterIPs?|createdAt|modifiedAt)"?: ("?[0-9.]+"?|\["[0-9.]+"\])')
+_CHOSEN = re.compile(
+    r'"?(nodePort|healthCheckNodePort|clusterIPs?|createdAt|modifiedAt)"?: ("?[0-9.]+"?|\["[0-9.]+"\])'
+)
 
 
 def with_values(**changes: Any) -> dict[str, Any]:
@@ -55,7 +57,12 @@ class Step:
 
 def taken(kube: Kube, namespace: str) -> None:
     """A Service with the name of one of the release's is in the way."""
-    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"{RELEASE}-sftp"}, "spec": {"ports": [{"port": 1}]}}
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": f"{RELEASE}-sftp"},
+        "spec": {"ports": [{"port": 1}]},
+    }
     kube.create(path("v1", namespace, "services"), service)
 
 

@@ -69,12 +69,12 @@ func (g *gate) close() {
 	}
 }
 
-// extend sets for how many seconds from now on requests may be sent; 0 is no limit.
+// extend sets for how many seconds from now on requests may be sent; 0 is no limit, and less is none at all.
 func (g *gate) extend(number float64) {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
 	g.until = 0
-	if number > 0 {
+	if number != 0 {
 		g.until = now() + seconds(number)
 	}
 }

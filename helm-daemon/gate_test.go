@@ -91,6 +91,7 @@ func TestAGateThatIsOutOfTimeLetsNothingThrough(t *testing.T) {
 	g.extend(0.001)
 	waitFor(t, func() bool { return errors.Is(get(g, "http://some.invalid"), errClosed) })
 	before := sent
+	g.extend(-1)
 	if err := get(g, "http://some.invalid"); !errors.Is(err, errClosed) || sent != before {
 		t.Errorf("sent although its time was over: %v", err)
 	}

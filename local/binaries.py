@@ -139,7 +139,7 @@ def helm_daemon() -> Path:
 
 
 def go_test(module: str) -> subprocess.CompletedProcess[str]:
-    """How the unit tests of one of the repository's own modules went; with the flags of a build, whose packages serve."""
+    """How the unit tests of one of our own modules went. The flags are those of a build, whose packages serve."""
     folder = paths.ROOT / module
     return subprocess.run(
         [_go(folder), "test", "-trimpath", *_NO_DEBUGGING, "./..."],

@@ -123,7 +123,8 @@ class Daemon:
         assert process.stderr is not None
         complaint = asyncio.ensure_future(_end_of(process.stderr))
         try:
-            greeting = json.loads(await asyncio.wait_for(process.stdout.readline(), START_SECONDS) or b"{}")
+            async with asyncio.timeout(START_SECONDS):
+                greeting = json.loads(await process.stdout.readline() or b"{}")
             if greeting.get("protocol") != PROTOCOL:
                 raise ValueError("it speaks another protocol, or has ended")
             self._process = process
@@ -133,17 +134,26 @@ class Daemon:
                 self._answered(json.loads(line))
         finally:
             self._process = None
-            _kill(process)
-            assert process.stdin is not None
-            process.stdin.close()
-            # Only when it has ended has it stopped writing to Kubernetes for certain.
-            await asyncio.wait({asyncio.ensure_future(process.stdout.read()), complaint})
-            code = await process.wait()
-            self._changed(False)
-            log.error("helm-daemon has ended (%s): %s", code, complaint.result())
-            for answered in self._calls.values():
-                if not answered.done():
-                    answered.set_result({"code": code or -1, "stderr": "helm-daemon has ended"})
+            ending = asyncio.ensure_future(self._end(process, complaint))
+            try:
+                await asyncio.shield(ending)
+            except asyncio.CancelledError:
+                await ending
+                raise
+
+    async def _end(self, process: asyncio.subprocess.Process, complaint: asyncio.Future[str]) -> None:
+        """Wait until the daemon has ended, and fail its calls: only then does it certainly write nothing more."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        _kill(process)
+        process.stdin.close()
+        await asyncio.wait({asyncio.ensure_future(process.stdout.read()), complaint})
+        code = await process.wait()
+        self._changed(False)
+        log.error("helm-daemon has ended (%s): %s", code, complaint.result())
+        for answered in self._calls.values():
+            if not answered.done():
+                answered.set_result({"code": code or -1, "stderr": "helm-daemon has ended"})
 
     def _answered(self, answer: Mapping[str, Any]) -> None:
         call = self._calls.get(answer["id"])
@@ -175,7 +185,8 @@ def failure(code: int | None, stderr: bytes) -> helm_errors.Error:
 
 def _limit() -> dict[str, float]:
     left = time_left.get()
-    return {} if left is None else {"seconds": max(0.001, left())}
+    # 0 is no limit.
+    return {} if left is None else {"seconds": left() or -1.0}
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

@@ -138,12 +138,16 @@ def helm_daemon() -> Path:
     return _build("helm-daemon", _ldflags(), package=".", within=paths.ROOT) / "helm-daemon"
 
 
-def go_test(module: str) -> subprocess.CompletedProcess[str]:
-    """How the unit tests of one of our own modules went. The flags are those of a build, whose packages serve."""
-    folder = paths.ROOT / module
+def go(module: str) -> str:
+    """The `go` command for one of our own modules."""
+    return _go(paths.ROOT / module)
+
+
+def go_with_flags_of_a_build(module: str, verb: str) -> subprocess.CompletedProcess[str]:
+    """How `go test` or `go vet` of one of our own modules went. What a build has compiled serves it too."""
     return subprocess.run(
-        [_go(folder), "test", "-trimpath", *_NO_DEBUGGING, "./..."],
-        cwd=folder,
+        [go(module), verb, "-trimpath", *_NO_DEBUGGING, "./..."],
+        cwd=paths.ROOT / module,
         env={**os.environ, "CGO_ENABLED": "0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -79,9 +79,8 @@ def real_settings(kubeconfig: str) -> Iterator[Settings]:
     """Settings for a namespace that exists for the session."""
     kube, name = Kube(), f"contract-{secrets.token_hex(4)}"
     kube.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    programs = {"helm": "helm", "helm_daemon": "helm-daemon"}
-    paths = {setting: str(ROOT / ".local" / "bin" / program) for setting, program in programs.items()}
-    yield replace(Settings(), servers_namespace=name, pod_name="contract-1", **paths)
+    helm, daemon = (str(ROOT / ".local" / "bin" / program) for program in ("helm", "helm-daemon"))
+    yield replace(Settings(), servers_namespace=name, helm=helm, helm_daemon=daemon, pod_name="contract-1")
     kube.delete(f"/api/v1/namespaces/{name}")
 
 

@@ -309,5 +309,5 @@ def test_a_request_says_all_that_the_command_says() -> None:
 @pytest.mark.tools
 def test_the_programs_own_tests() -> None:
     """The tests beside its Go files."""
-    result = binaries.go_test("helm-daemon")
+    result = binaries.go_with_flags_of_a_build("helm-daemon", "test")
     assert result.returncode == 0, result.stdout

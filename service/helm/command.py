@@ -133,8 +133,8 @@ def daemon(executable: str, changed: Callable[[bool], None]) -> Daemon | None:
     if program is None:
         log.warning("%s is not on the PATH: each write will start a helm process", executable)
         return None
-    # Of what it keeps, 30 MiB are in use while it idles.
-    go = {"GOGC": "100", "GOMEMLIMIT": DAEMON_MEMORY}
+    # It idles at 36 MiB. The garbage collector runs less often than it would by itself, which saves CPU time.
+    go = {"GOGC": "400", "GOMEMLIMIT": DAEMON_MEMORY}
     return Daemon([*dying_with_us(), program], {**environment(os.environ), **go}, GRACE_SECONDS, changed)
 
 

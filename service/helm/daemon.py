@@ -147,7 +147,7 @@ class Daemon:
         assert process.stdout is not None
         _kill(process)
         process.stdin.close()
-        await asyncio.wait({asyncio.ensure_future(process.stdout.read()), complaint})
+        await asyncio.gather(process.stdout.read(), complaint)
         code = await process.wait()
         self._changed(False)
         log.error("helm-daemon has ended (%s): %s", code, complaint.result())

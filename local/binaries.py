@@ -43,14 +43,14 @@ def helm_version() -> str:
 def ensure() -> Path:
     """The folder of Kubernetes' binaries, etcd and helm, compiled if the cache has none from this module.
 
-    `.local/bin` gets links to `kubectl` and `helm`.
+    `.local/bin` gets links to `kubectl`, `helm` and `helm-daemon`.
     """
     kubernetes = _build("kubernetes", _ldflags())
     paths.BIN.mkdir(parents=True, exist_ok=True)
-    for name in ("kubectl", "helm"):
-        link = paths.BIN / name
+    for program in (kubernetes / "kubectl", kubernetes / "helm", helm_daemon()):
+        link = paths.BIN / program.name
         link.unlink(missing_ok=True)
-        link.symlink_to(kubernetes / name)
+        link.symlink_to(program)
     return kubernetes
 
 
@@ -126,6 +126,32 @@ def disk_driver_tests() -> Path:
     key = _key(folder, [file.read_text() for file in sorted(folder.rglob("*.go"))])
     return _compiled(folder, "disk-driver-tests", key, "test", "-c", "-tags=integration", "./integration") / (
         "integration.test"
+    )
+
+
+def helm_daemon() -> Path:
+    """The program of our own that does helm's work for the API, from helm-daemon/.
+
+    It is made of the packages that helm is made of (tests/unit/local compares the versions): after helm, it takes
+    seconds.
+    """
+    return _build("helm-daemon", _ldflags(), package=".", within=paths.ROOT) / "helm-daemon"
+
+
+def go(module: str) -> str:
+    """The `go` command for one of our own modules."""
+    return _go(paths.ROOT / module)
+
+
+def go_with_flags_of_a_build(module: str, verb: str) -> subprocess.CompletedProcess[str]:
+    """How `go test` or `go vet` of one of our own modules went. What a build has compiled serves it too."""
+    return subprocess.run(
+        [go(module), verb, "-trimpath", *_NO_DEBUGGING, "./..."],
+        cwd=paths.ROOT / module,
+        env={**os.environ, "CGO_ENABLED": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 

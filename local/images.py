@@ -49,7 +49,7 @@ class _Recipe:
 
 _RECIPES = {
     "gameserver-api": _Recipe(
-        "api", ("requirements.txt", "service", "charts/gameserver"), ("helm",), ("requirements.txt",)
+        "api", ("requirements.txt", "service", "charts/gameserver"), ("helm", "helm-daemon"), ("requirements.txt",)
     ),
     "gameserver-sftp": _Recipe("sftp", ("agent",)),
     "gameserver-backup": _Recipe("backup", ("backup",)),
@@ -197,6 +197,8 @@ def _binary(name: str, built: Path | None) -> Path:
     """A compiled binary: the project's own, or one of the folder `built`."""
     if name == "disk-driver":
         return binaries.disk_driver()
+    if name == "helm-daemon":
+        return binaries.helm_daemon()
     assert built is not None
     return built / name
 

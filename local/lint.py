@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from local import paths, version
+from local import binaries, paths, version
 
 #: Folders with files that are not the project's. `.local` is large, and changes while the cluster runs.
 _OTHERS = {".git", ".local", "node_modules", "build", "dist"}
@@ -80,6 +80,18 @@ def anchors(page: Path) -> frozenset[str]:
     return frozenset(names)
 
 
+def go_complaints() -> Iterator[str]:
+    """A line for each Go file that gofmt would change, and what `go vet` says of helm-daemon."""
+    go = binaries.go("helm-daemon")
+    gofmt = str(Path(subprocess.check_output([go, "env", "GOROOT"], text=True).strip()) / "bin" / "gofmt")
+    for module in ("disk-driver", "helm-daemon", "local/go"):
+        listed = subprocess.run([gofmt, "-l", module], cwd=paths.ROOT, capture_output=True, text=True)
+        yield from (f"{file}: gofmt would change it" for file in listed.stdout.split())
+        yield from listed.stderr.splitlines()
+    vetted = binaries.go_with_flags_of_a_build("helm-daemon", "vet")
+    yield from () if vetted.returncode == 0 else vetted.stdout.splitlines()
+
+
 def _blank(match: re.Match[str]) -> str:
     """Line breaks for the match, so that lines keep their numbers."""
     return "\n" * match[0].count("\n")
@@ -87,7 +99,7 @@ def _blank(match: re.Match[str]) -> str:
 
 def main() -> int:
     """Print all complaints; 1 if there are any."""
-    complaints = [*broken_links(paths.ROOT), *version.complaints()]
+    complaints = [*broken_links(paths.ROOT), *version.complaints(), *go_complaints()]
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     programs = [file.relative_to(paths.ROOT) for file in shell_programs(paths.ROOT)]

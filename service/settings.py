@@ -34,6 +34,8 @@ class Keep:
 class Settings:
     """The settings. Sizes are in GiB; an empty string means "not set"; `helm_processes` 0 means two per CPU.
 
+    `helm_daemon` is the program that does helm's work while it runs; none if empty.
+
     `idle_stop_…` are minutes, 0 for never. A minute of the idle stop has `idle_minute_seconds`; fewer than 60 are for
     tests. `audit_commands` says whether audit lines have the text of commands, and `console_stdin` whether this process
     may write to the standard input of games.
@@ -77,6 +79,7 @@ class Settings:
     disk_image: str = ""
     disk_image_pull_secrets: tuple[str, ...] = ()
     helm: str = "helm"
+    helm_daemon: str = "helm-daemon"
     helm_processes: int = 0
     log_level: str = "info"
     log_format: str = "json"
@@ -172,6 +175,7 @@ class Settings:
             disk_image=text("DISK_IMAGE", default.disk_image),
             disk_image_pull_secrets=tuple(filter(None, text("DISK_IMAGE_PULL_SECRETS", "").split(","))),
             helm=text("HELM", default.helm),
+            helm_daemon=text("HELM_DAEMON", default.helm_daemon),
             helm_processes=number("HELM_PROCESSES", default.helm_processes),
             log_level=text("LOG_LEVEL", default.log_level).lower(),
             log_format=text("LOG_FORMAT", default.log_format).lower(),

@@ -36,7 +36,12 @@ def build() -> Flask:
     settings = Settings.from_environment(os.environ)
     logs.configure(settings.log_level, settings.log_format)
     cluster = ClusterReader(settings)
-    releases = HelmReleases(settings, helm_done=metrics.count_helm_operation, recovered=metrics.count_recovery)
+    releases = HelmReleases(
+        settings,
+        helm_done=metrics.count_helm_operation,
+        recovered=metrics.count_recovery,
+        daemon_runs=metrics.show_helm_daemon,
+    )
     accounts = SecretAccounts(settings) if settings.sftp_namespace else None
     kept_logs = SecretKeptLogs(settings) if settings.sftp_namespace else None
     kube = Kube(connections=8)

@@ -91,7 +91,12 @@ def parts_of(context: Context, kube: Kube, webhooks: SecretWebhooks | None) -> l
 def run(settings: Settings, stop: threading.Event) -> None:
     """Run the controller until `stop` is set; raises StartupError."""
     cluster = ClusterReader(settings)
-    releases = HelmReleases(settings, helm_done=metrics.count_helm_operation, recovered=metrics.count_recovery)
+    releases = HelmReleases(
+        settings,
+        helm_done=metrics.count_helm_operation,
+        recovered=metrics.count_recovery,
+        daemon_runs=metrics.show_helm_daemon,
+    )
     accounts = SecretAccounts(settings) if settings.sftp_namespace else None
     kube = Kube(connections=16)
     records = partial(RecordStore, kube, settings.servers_namespace)

@@ -20,18 +20,21 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 Done = Callable[[str, str, float], None]
-"""Called after each helm process with its kind, its outcome ("success" or a problem's slug) and its seconds."""
+"""Called after each helm operation with its kind, its outcome ("success" or a problem's slug) and its seconds."""
 
 
 class HelmClient:
     """Writes releases of the chart gameserver, whose content is `chart`. Create it after a fork: it starts a thread."""
 
-    def __init__(self, settings: Settings, done: Done) -> None:
+    def __init__(self, settings: Settings, done: Done, daemon_runs: Callable[[bool], None]) -> None:
         self._namespace = settings.servers_namespace
-        self._client = command.client(settings.helm)
+        daemon = command.daemon(settings.helm_daemon, daemon_runs)
+        self._client = command.client(settings.helm, daemon)
         self._chart = command.chart(self._client, settings.chart_path)
         self.chart = ChartContent.of_folder(settings.chart_path)
         self._pool = HelmPool(settings.helm_processes or 2 * (os.cpu_count() or 1))
+        if daemon is not None:
+            self._pool.keep(daemon.keep())
         self._done = done
 
     def upgrade(self, kind: str, release: str, values: Values, lease: Lease) -> None:

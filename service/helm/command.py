@@ -1,6 +1,7 @@
-"""Runs helm, and translates its error messages into problems.
+"""Runs helm, or lets helm-daemon do the same, and translates error messages into problems.
 
-pyhelm3's own `Command` starts helm under /bin/sh, which outlives a cancelled call. This one starts helm itself:
+pyhelm3's own `Command` starts helm under /bin/sh, which outlives a cancelled call. This one gives an upgrade or an
+uninstall to the daemon (`daemon`), if it runs, and starts helm itself otherwise:
 
 - in a session of its own, so that a cancelled call also ends every process that helm has started: with SIGTERM (helm
   then marks the release as failed and exits), then with SIGKILL;
@@ -21,7 +22,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from pyhelm3 import errors as helm_errors
 from pyhelm3.models import Chart
 
 from service import errors
+from service.helm.daemon import Daemon, failure
 from service.yamltext import as_yaml
 
 log = logging.getLogger(__name__)
@@ -39,20 +41,27 @@ log = logging.getLogger(__name__)
 HISTORY = 3
 TIMEOUT = "30s"
 GRACE_SECONDS = 1.5  # Between SIGTERM and SIGKILL; part of leases.MARGIN.
+DAEMON_MEMORY = "100MiB"
 
 _INHERITED = re.compile(r"^(PATH|HOME|KUBECONFIG|KUBERNETES_SERVICE_.*|(HTTPS?|NO)_PROXY|SSL_CERT_.*)$", re.IGNORECASE)
 
 
 class HelmCommand(Command):  # type: ignore[misc]
-    """Runs pyhelm3's command lines without a shell. Raises StartupError if a program is missing."""
+    """Runs pyhelm3's command lines without a shell. Raises StartupError if a program is missing.
 
-    def __init__(self, executable: str = "helm") -> None:
+    Args:
+        executable: helm.
+        daemon: Carries out upgrades and uninstalls while it runs; None for helm alone.
+    """
+
+    def __init__(self, executable: str = "helm", daemon: Daemon | None = None) -> None:
         super().__init__(executable=executable, history_max_revisions=HISTORY, default_timeout=TIMEOUT)
-        helm, wrapper = shutil.which(executable), shutil.which("setpriv")
-        if not helm or not wrapper:
-            raise errors.StartupError(f"{executable if not helm else 'setpriv (util-linux)'} is not on the PATH")
-        self._prefix = [wrapper, "--pdeathsig", "KILL", "--", helm]
+        helm = shutil.which(executable)
+        if not helm:
+            raise errors.StartupError(f"{executable} is not on the PATH")
+        self._prefix = [*dying_with_us(), helm]
         self._environment = environment(os.environ)
+        self._daemon = daemon
 
     def arguments(self, command: list[Any]) -> list[str]:
         """The whole command line for one of pyhelm3's commands. It never contains secrets."""
@@ -68,6 +77,11 @@ class HelmCommand(Command):  # type: ignore[misc]
         if input is not None:
             # pyhelm3 sends JSON, but helm's YAML parser refuses JSON's escapes of emojis.
             input = as_yaml(json.loads(input)).encode()
+        if self._daemon is not None and self._daemon.runs and (asked := request(command, input)) is not None:
+            return await self._daemon.call(asked)
+        return await self._process(command, input)
+
+    async def _process(self, command: list[Any], input: bytes | None) -> bytes:
         stdin = _in_memory(input) if input is not None else asyncio.subprocess.DEVNULL
         try:
             process = await asyncio.create_subprocess_exec(
@@ -89,10 +103,7 @@ class HelmCommand(Command):  # type: ignore[misc]
             raise
         if process.returncode == 0:
             return stdout
-        text = stderr.decode(errors="replace")
-        kind = helm_errors.ReleaseNotFoundError if "release: not found" in text else helm_errors.Error
-        # Standard output may contain Secrets of the manifest, so it is dropped.
-        raise kind(process.returncode, b"", stderr)
+        raise failure(process.returncode, stderr)
 
     def client_version(self) -> semver.Version:
         """helm's version; pyhelm3 reads it once, when the client is created."""
@@ -101,13 +112,78 @@ class HelmCommand(Command):  # type: ignore[misc]
         return semver.Version.parse(done.stdout.removeprefix("v"))
 
 
-def client(executable: str) -> Client:
+def client(executable: str, daemon: Daemon | None = None) -> Client:
     """pyhelm3's client. Raises StartupError if helm cannot be run."""
-    command = HelmCommand(executable)
+    command = HelmCommand(executable, daemon)
     try:
         return Client(command, executable=executable)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise errors.StartupError(f"{executable}: cannot be run as helm ({error})") from error
+
+
+def daemon(executable: str, changed: Callable[[bool], None]) -> Daemon | None:
+    """The daemon that `executable` is; None if the name is empty, or if there is no such program.
+
+    `changed` is called with whether it runs, whenever that changes, if there is to be one at all.
+    """
+    if not executable:
+        return None
+    changed(False)
+    program = shutil.which(executable)
+    if program is None:
+        log.warning("%s is not on the PATH: each write will start a helm process", executable)
+        return None
+    # It idles at 36 MiB. The garbage collector runs less often than it would by itself, which saves CPU time.
+    go = {"GOGC": "400", "GOMEMLIMIT": DAEMON_MEMORY}
+    return Daemon([*dying_with_us(), program], {**environment(os.environ), **go}, GRACE_SECONDS, changed)
+
+
+def dying_with_us() -> list[str]:
+    """What to put in front of a command line, so that its process dies with the thread that starts it."""
+    wrapper = shutil.which("setpriv")
+    if wrapper is None:
+        raise errors.StartupError("setpriv (util-linux) is not on the PATH")
+    return [wrapper, "--pdeathsig", "KILL", "--"]
+
+
+def request(command: Sequence[Any], values: bytes | None) -> dict[str, Any] | None:
+    """The request to the daemon for one of pyhelm3's commands; None if it is another command, or has other flags."""
+    words = [str(word) for word in command]
+    for pattern in _REQUESTS:
+        if (found := _matched(words, pattern)) is not None:
+            break
+    else:
+        return None
+    found.pop("version", None)  # Of a chart in a folder there is one version only.
+    asked: dict[str, Any] = {"do": words[0], **found}
+    if words[0] == "upgrade":
+        asked |= {"history_max": int(found["history_max"]), "values": (values or b"").decode()}
+    return asked
+
+
+_UPGRADE = (
+    *("upgrade", "{release}", "{chart}", "--history-max", "{history_max}", "--install", "--output", "json"),
+    *("--timeout", "{timeout}", "--values", "-", "--namespace", "{namespace}", "--reset-values"),
+)
+# Only what pyhelm3 is asked for in client.py: whatever else it may be asked for is helm's.
+_REQUESTS = (
+    (*_UPGRADE, "--version", "{version}"),
+    _UPGRADE,
+    ("uninstall", "{release}", "--timeout", "{timeout}", "--namespace", "{namespace}"),
+)
+
+
+def _matched(words: Sequence[str], pattern: Sequence[str]) -> dict[str, Any] | None:
+    """The words at the places of a pattern's names; None if another word differs."""
+    if len(words) != len(pattern):
+        return None
+    named: dict[str, Any] = {}
+    for word, expected in zip(words, pattern, strict=True):
+        if expected.startswith("{"):
+            named[expected.strip("{}")] = word
+        elif word != expected:
+            return None
+    return named
 
 
 def chart(client: Client, path: Path) -> Chart:

@@ -1,4 +1,4 @@
-"""Runs helm processes: an event loop in a thread of its own, with a limited number of slots.
+"""Runs helm operations: an event loop in a thread of its own, with a limited number of slots.
 
 Work waits up to 10 seconds for a free slot. A running helm is stopped when its Lease can no longer be renewed, or after
 MAX_SECONDS.
@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from service.errors import ClusterUnavailable, TooManyOperations
+from service.helm.daemon import time_left
 from service.kube.leases import Lease
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,10 @@ class HelmPool:
         # The thread lives as long as the process: when it ends, helm gets its parent-death signal (command.py).
         threading.Thread(target=self._loop.run_forever, name="helm", daemon=True).start()
 
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run work for as long as the process lives, in no slot."""
+        asyncio.run_coroutine_threadsafe(work, self._loop)
+
     def run(self, lease: Lease, work: Work) -> None:
         """Wait for a free slot and run the work in it, under the Lease.
 
@@ -51,8 +56,9 @@ class HelmPool:
 
 
 async def _run_in_time(start: Work, lease: Lease) -> None:
-    work = asyncio.ensure_future(start())
     until = time.monotonic() + MAX_SECONDS
+    time_left.set(lambda: min(lease.remaining(), until - time.monotonic()))
+    work = asyncio.ensure_future(start())
     while (remaining := min(lease.remaining(), until - time.monotonic())) > 0:
         done, _ = await asyncio.wait({work}, timeout=min(remaining, 1.0))
         if done:

@@ -1,4 +1,4 @@
-"""All writes: one Helm release per server, through pyhelm3, with one helm process per write.
+"""All writes: one Helm release per server, through pyhelm3, with one call of helm-daemon or one helm process per write.
 
 Each write holds the server's Lease (`leases.py`) and repairs a release that a dead holder left unfinished. Only then
 does it take a slot for a helm process, so that callers that are refused anyway take none.
@@ -72,8 +72,9 @@ class HelmReleases:
     Args:
         settings: The API's settings.
         kube: The Kubernetes client; a new one by default.
-        helm_done: Called after each helm process, for the metrics; see `Done`.
+        helm_done: Called after each helm operation, for the metrics; see `Done`.
         recovered: Called after each recovery of a release, for the metrics.
+        daemon_runs: Called when helm-daemon starts or ends, for the metrics.
     """
 
     def __init__(
@@ -83,12 +84,13 @@ class HelmReleases:
         *,
         helm_done: Done = lambda kind, outcome, seconds: None,
         recovered: Callable[[], None] = lambda: None,
+        daemon_runs: Callable[[bool], None] = lambda runs: None,
     ) -> None:
         self._namespace = settings.servers_namespace
         self._kube = kube or Kube()
         self._leases = Leases(self._kube, self._namespace, settings.pod_name)
         self._revisions = Revisions(self._kube, self._namespace)
-        self._helm = HelmClient(settings, helm_done)
+        self._helm = HelmClient(settings, helm_done, daemon_runs)
         self._recovered = recovered
         self._held = _Held()
         self._converging: set[int] = set()

@@ -51,6 +51,12 @@ _recovered = Counter(
     "Releases that a stopped replica had left unfinished and that were recovered.",
     registry=REGISTRY,
 )
+_daemon = Gauge(
+    "gameserver_api_helm_daemon_up",
+    "Whether helm-daemon runs. While it is 0, each write starts a helm process.",
+    registry=None,
+)
+_daemon_starts = Counter("gameserver_api_helm_daemon_starts", "How often helm-daemon has started.", registry=None)
 _waiting = Gauge(
     "gameserver_api_waiting_calls",
     "Calls that wait for their answer (`wait=…`) without holding a thread.",
@@ -143,6 +149,14 @@ def count_helm_operation(kind: str, outcome: str, seconds: float) -> None:
 def count_recovery() -> None:
     """Count one unfinished release that was recovered."""
     _recovered.inc()
+
+
+def show_helm_daemon(runs: bool) -> None:
+    """Show whether helm-daemon runs; the first call adds the metrics."""
+    _add(_daemon, _daemon_starts)
+    _daemon.set(runs)
+    if runs:
+        _daemon_starts.inc()
 
 
 def show_waiting_calls(count: int) -> None:

@@ -409,6 +409,7 @@ API: dict[str, Case] = {
     ),
     "existingGamesConfigMap": one("ours", D, POD + "volumes.1.configMap.name"),
     "helmProcesses": one(8, D, "env HELM_PROCESSES", "8"),
+    "helmDaemon": one(False, D, "env HELM_DAEMON", ""),
     "bulk.atOnce": one(8, D, "env BULK_AT_ONCE", "8"),
     "bulk.perMinute": one(60, D, "env BULK_PER_MINUTE", "60"),
     "logLevel": one("debug", D, "env LOG_LEVEL"),

@@ -93,7 +93,8 @@ def test_five_times_the_load_is_turned_away_in_time(cluster: Cluster, new_server
     # A call waits at most 10 seconds for a slot, then helm runs on a busy machine. A queue would grow without limit.
     assert slowest < 30
     assert max(waits) < 5, "Kubernetes' probes wait for 5 seconds"
-    assert 0 < max(most.values()) <= slots(cluster)
+    # None, while every replica's helm-daemon runs.
+    assert max(most.values(), default=0) <= slots(cluster)
     assert restarts(after) == dict.fromkeys(after, 0) | restarts(before)
     assert cluster.done("PATCH", f"/api/v1/server/{servers[0]}/stop") == {"success": True}
 

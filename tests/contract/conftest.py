@@ -79,9 +79,15 @@ def real_settings(kubeconfig: str) -> Iterator[Settings]:
     """Settings for a namespace that exists for the session."""
     kube, name = Kube(), f"contract-{secrets.token_hex(4)}"
     kube.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    helm = ROOT / ".local" / "bin" / "helm"
-    yield replace(Settings(), servers_namespace=name, helm=str(helm), pod_name="contract-1")
+    helm, daemon = (str(ROOT / ".local" / "bin" / program) for program in ("helm", "helm-daemon"))
+    yield replace(Settings(), servers_namespace=name, helm=helm, helm_daemon=daemon, pod_name="contract-1")
     kube.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture(params=["daemon", "helm"])
+def ways(request: pytest.FixtureRequest, real_settings: Settings) -> Settings:
+    """Each test with this fixture runs with replicas that have a helm-daemon, and with replicas that run helm."""
+    return real_settings if request.param == "daemon" else replace(real_settings, helm_daemon="")
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,11 @@ so that a test can kill, freeze or end the replica at that point.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def serving(settings: Settings, kubeconfig: str, folder: Path, name: str) -> Ite
         "POD_NAME": name,
         "KUBECONFIG": kubeconfig,
         "HELM": settings.helm,
+        "HELM_DAEMON": settings.helm_daemon,
         "SERVERS_NAMESPACE": settings.servers_namespace,
         "SFTP_NAMESPACE": settings.servers_namespace,
         "TOKENS_FILE": str(tokens.write(folder / "tokens.json", tokens.entry("test"))),
@@ -91,6 +93,8 @@ def serving(settings: Settings, kubeconfig: str, folder: Path, name: str) -> Ite
     served = Served.start(folder, environment)
     try:
         served.until_alive()
+        if settings.helm_daemon:
+            until(lambda: "helm-daemon runs" in served.log.read_text(), 30)
         yield served
     finally:
         served.kill()
@@ -116,12 +120,35 @@ def replica(
 
 def helms(id: int) -> list[int]:
     """The pids of the helm processes that work on a server."""
-    pids = []
+    return [pid for pid, words in _processes() if f"server-{id}" in words and any(map(_HELM.fullmatch, words))]
+
+
+def daemons(replica: int) -> list[int]:
+    """The pids of the helm-daemons of a replica, of which only the workers' parent is known."""
+    workers = {pid for pid, _ in _processes() if _parent(pid) == replica}
+    return [pid for pid, words in _processes() if "helm-daemon" in words[0] and _parent(pid) in workers]
+
+
+def exists(pid: int) -> bool:
+    """Whether a process has not ended; one that nobody has waited for has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+_HELM = re.compile(r"(.*/)?helm")
+
+
+def _processes() -> Iterator[tuple[int, list[str]]]:
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if f"server-{id}".encode() in words and any(word.endswith(b"helm") for word in words):
-            pids.append(int(folder.name))
-    return pids
+        with suppress(OSError):
+            yield int(folder.name), (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+
+
+def _parent(pid: int) -> int:
+    """The parent of a process; 0 if it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0

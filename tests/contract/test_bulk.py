@@ -37,6 +37,7 @@ class Controllers:
         self._variables = {
             "KUBECONFIG": kubeconfig,
             "HELM": settings.helm,
+            "HELM_DAEMON": settings.helm_daemon,
             "SERVERS_NAMESPACE": settings.servers_namespace,
             "TOKENS_FILE": str(tokens.write(folder / "controller-tokens.json", tokens.entry("test"))),
             "BULK_PER_MINUTE": "120",

@@ -14,7 +14,7 @@ from service.kube.client import Kube, path
 from service.servers.names import KEPT_SINCE
 from service.settings import Settings
 from tests.contract.conftest import Interfaces, statuses
-from tests.contract.replica import CREATE, Call, Served, helms, replica, serving
+from tests.contract.replica import CREATE, Call, Served, daemons, exists, helms, replica, serving
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -105,8 +105,11 @@ class Killing:
         operation = OPERATIONS[name]
         id, folder = self.prepared(operation)
         with replica(self.settings, self.kubeconfig, folder, operation.call, id, hold, number) as dying:
+            staying = daemons(dying.process.pid)
+            assert len(staying) == (1 if self.settings.helm_daemon else 0)
+            assert not (staying and helms(id)), "the daemon was not asked"
             dying.kill()
-            until(lambda: not helms(id), 2)
+            until(lambda: not helms(id) and not any(map(exists, staying)), 2)
             disk = self.real.cluster.server(id).claim
             answer = self.other.answer(operation.call, id)
         gone = name == "erase" and disk is None
@@ -144,15 +147,15 @@ def objects(settings: Settings, id: int) -> list[str]:
 
 @pytest.fixture
 def killing(
-    real: Interfaces, real_settings: Settings, kubeconfig: str, new_id: Callable[[], int], tmp_path: Path
+    real: Interfaces, ways: Settings, kubeconfig: str, new_id: Callable[[], int], tmp_path: Path
 ) -> Iterator[Killing]:
     """What kills replicas, with another replica that takes over."""
-    with serving(real_settings, kubeconfig, tmp_path, "other") as other:
-        yield Killing(real, real_settings, kubeconfig, tmp_path, new_id, other)
+    with serving(ways, kubeconfig, tmp_path, "other") as other:
+        yield Killing(real, ways, kubeconfig, tmp_path, new_id, other)
 
 
 def test_a_killed_replica_leaves_nothing_in_the_way(killing: Killing) -> None:
-    """At each of the points helm dies with the replica, and the same call succeeds within 30 seconds."""
+    """At each of the points helm or its daemon dies with the replica; the same call succeeds within 30 seconds."""
     assert killing.all(POINTS, len(POINTS)) == []
 
 

@@ -54,11 +54,12 @@ def controller(real_settings: Settings, kubeconfig: str, tmp_path: Path) -> Iter
     """Starts controllers, which end with the test."""
     with ExitStack() as stack:
 
-        def start(name: str, helm: str = real_settings.helm) -> Controller:
+        def start(name: str, helm: str = real_settings.helm, daemon: str = real_settings.helm_daemon) -> Controller:
             log = tmp_path / f"{name}.log"
             variables = {
                 "KUBECONFIG": kubeconfig,
                 "HELM": helm,
+                "HELM_DAEMON": daemon,
                 "SERVERS_NAMESPACE": real_settings.servers_namespace,
                 "TOKENS_FILE": str(tmp_path / "tokens.json"),
             }
@@ -99,11 +100,14 @@ def test_runs_through_kills(
         return state
 
     with proxy.running():
-        # The proxy does not pass on what a watch receives, so it is for helm alone.
-        helm = tmp_path / "helm"
-        helm.write_text(f'#!/bin/sh\nKUBECONFIG={proxy.kubeconfig(tmp_path)} exec {real_settings.helm} "$@"\n')
-        helm.chmod(0o755)
-        first = controller("first", str(helm))
+        # The proxy does not pass on what a watch receives, so it is for helm and its daemon alone.
+        wrapped = []
+        for name, program in (("helm", real_settings.helm), ("helm-daemon", real_settings.helm_daemon)):
+            wrapper = tmp_path / name
+            wrapper.write_text(f'#!/bin/sh\nKUBECONFIG={proxy.kubeconfig(tmp_path)} exec {program} "$@"\n')
+            wrapper.chmod(0o755)
+            wrapped.append(str(wrapper))
+        first = controller("first", *wrapped)
         first.until_active()
         second = controller("second")
         assert served.answer(CREATE, id).status_code == 201

@@ -267,6 +267,8 @@ server-values.yaml: {{ .Values.serverValues | toYaml | quote }}
 {{- end }}
 - name: CONTROLLER_OPERATIONS_AT_ONCE
   value: {{ int ((.Values.controller).operationsAtOnce | default 8) | quote }}
+- name: HELM_DAEMON
+  value: {{ ternary .Values.helmDaemon true (hasKey .Values "helmDaemon") | ternary "helm-daemon" "" | quote }}
 - name: HELM_PROCESSES
   value: {{ int .Values.helmProcesses | quote }}
 {{- /* A release of an earlier chart may be upgraded with --reuse-values, which leaves new values out. */ -}}

@@ -27,12 +27,12 @@ def test_a_go_that_is_too_old_for_the_module_is_not_used(
     assert used == str(go if own else tmp_path / "pypi/venv/bin/go")
 
 
-def required(module: str) -> dict[str, str]:
+def required(module: str, within: Path = paths.ROOT / "local" / "go") -> dict[str, str]:
     """Module → version, as a go.mod in local/go requires it, or replaces it for all versions."""
-    text = (paths.ROOT / "local" / "go" / module / "go.mod").read_text()
+    text = (within / module / "go.mod").read_text()
     text = re.sub(r"^exclude \(.*?^\)", "", text, flags=re.MULTILINE | re.DOTALL)
     versions = dict(re.findall(r"^(?:require |\t)(\S+) (v\S+)", text, re.MULTILINE))
-    return versions | dict(re.findall(r"^replace (\S+) => \S+ (v\S+)", text, re.MULTILINE))
+    return versions | dict(re.findall(r"^(?:replace |\t)(\S+) => \S+ (v\S+)", text, re.MULTILINE))
 
 
 def test_the_csi_programs_are_made_of_kubernetes_packages() -> None:
@@ -42,6 +42,14 @@ def test_the_csi_programs_are_made_of_kubernetes_packages() -> None:
     # The provisioner needs a newer one.
     assert differ == {"github.com/container-storage-interface/spec"}
     assert len(kubernetes.keys() & csi.keys()) > 50
+
+
+def test_the_daemon_is_made_of_helms_packages() -> None:
+    """So it does what helm does, and each package is compiled once."""
+    kubernetes, daemon = required("kubernetes"), required("helm-daemon", paths.ROOT)
+    common = kubernetes.keys() & daemon.keys()
+    assert {path for path in common if kubernetes[path] != daemon[path]} == set()
+    assert "helm.sh/helm/v4" in common
 
 
 def test_a_file_of_a_module_is_replaced_in_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

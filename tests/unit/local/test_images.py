@@ -37,6 +37,8 @@ def test_a_context_has_all_that_its_dockerfile_copies(
     (tmp_path / "helm").touch()
     monkeypatch.setattr(binaries, "disk_driver", lambda: tmp_path / "disk-driver")
     (tmp_path / "disk-driver").touch()
+    monkeypatch.setattr(binaries, "helm_daemon", lambda: tmp_path / "helm-daemon")
+    (tmp_path / "helm-daemon").touch()
     images._project_image(name, images._RECIPES[name], tmp_path / "base" / "image.tar", tmp_path)
     assert copied
     assert [source for source, present in copied.items() if not present] == []

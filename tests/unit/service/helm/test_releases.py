@@ -45,7 +45,7 @@ class FakeHelmClient:
 @pytest.fixture
 def helm(monkeypatch: pytest.MonkeyPatch) -> FakeHelmClient:
     client = FakeHelmClient(Kube())
-    monkeypatch.setattr(releases, "HelmClient", lambda settings, done: client)
+    monkeypatch.setattr(releases, "HelmClient", lambda settings, done, daemon_runs: client)
     monkeypatch.setattr(releases, "CONTENDED_PAUSE", 0.0)
     client.store("deployed", RUNNING)
     return client

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+)
+
+// A call reads an object once, until it writes to it; lists and errors of the server are not kept.
+func TestAnObjectIsReadOnce(t *testing.T) {
+	var mutex sync.Mutex
+	var got []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mutex.Lock()
+		defer mutex.Unlock()
+		got = append(got, r.Method+" "+r.URL.String())
+		switch r.URL.Path {
+		case "/gone":
+			w.WriteHeader(http.StatusNotFound)
+		case "/broken":
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_, _ = io.WriteString(w, r.URL.Path)
+	}))
+	defer server.Close()
+	transport := newReads(http.DefaultTransport)
+	send := func(method, path string) int {
+		t.Helper()
+		request, err := http.NewRequest(method, server.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := transport.RoundTrip(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if text, err := io.ReadAll(response.Body); err != nil || string(text) != request.URL.Path {
+			t.Errorf("%s %s: %q %v", method, path, text, err)
+		}
+		return response.StatusCode
+	}
+	for range 2 {
+		for path, status := range map[string]int{"/one": 200, "/gone": 404, "/broken": 503, "/all?limit=1": 200} {
+			if code := send("GET", path); code != status {
+				t.Errorf("%s: %d", path, code)
+			}
+		}
+	}
+	send("PATCH", "/one")
+	send("GET", "/one")
+	counts := map[string]int{}
+	for _, line := range got {
+		counts[line]++
+	}
+	expected := map[string]int{
+		"GET /one": 2, "PATCH /one": 1, "GET /gone": 1, "GET /broken": 2, "GET /all?limit=1": 2,
+	}
+	for line, count := range expected {
+		if counts[line] != count {
+			t.Errorf("%s: %d times", line, counts[line])
+		}
+	}
+}

@@ -151,17 +151,23 @@ def _resumed(context: Context, target: Target, run: Run, after: Place) -> tuple[
     elif known:
         since = after.time // 10**9
         text = context.cluster.log_text(id, tail=None, since=since, previous=after.run != run) or ""
-        lines = lines_of(after.run, text)
-        if _is_cut(text):
-            # The last one may be cut.
-            lines.pop()
+        lines, cut = _whole_lines(after.run, text)
         if after.number and not any(line.place == after for line in lines):
             entries.append(note_entry(GAP))
         new = [line for line in lines if line.place.follows(after)]
         entries += map(line_entry, new)
         last = new[-1].place if new else after
+        if cut and after.run != run:
+            # Of a run that has ended, nobody reads the rest.
+            entries.append(note_entry(GAP))
     if after.run == run:
         return entries, last
     entries.append(note_entry("the game has started again" if known else GAP))
-    now = lines_of(run, context.cluster.log_text(id, tail=None, since=None) or "")
+    now, _ = _whole_lines(run, context.cluster.log_text(id, tail=None, since=None) or "")
     return [*entries, *map(line_entry, now)], now[-1].place if now else Place(run, 0, 0)
+
+
+def _whole_lines(run: Run, text: str) -> tuple[list[Line], bool]:
+    """The lines of a text, and whether it was cut; then its last line may be cut too, and is left out."""
+    lines, cut = lines_of(run, text), _is_cut(text)
+    return lines[:-1] if cut else lines, cut

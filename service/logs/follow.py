@@ -39,6 +39,7 @@ class Wish:
         ended: Why it may not go on, or None. It is asked now and then, in a thread of its own.
         backlog: What it is sent first.
         last: The last line that it has with the backlog; None if there is none.
+        complete: Whether `last` is the last line of a run that has ended.
         mark: What `FollowedLogs.mark` has said before the backlog was read.
     """
 
@@ -49,6 +50,7 @@ class Wish:
     ended: Callable[[], str | None]
     backlog: tuple[Entry, ...] = ()
     last: Place | None = None
+    complete: bool = False
     mark: int = 0
 
 
@@ -109,7 +111,7 @@ class FollowedLogs:
                     metrics.show_followed_logs(len(self._logs))
                 return bool(followed.feeds)
 
-        followed = _Log(Source(wish.id, self._cluster, wish.last, deliver, wanted))
+        followed = _Log(Source(wish.id, self._cluster, wish.last, deliver, wanted, complete=wish.complete))
         threading.Thread(target=followed.source.read, name=f"log of server {wish.id}", daemon=True).start()
         return followed
 

@@ -116,6 +116,7 @@ class Source:
         last: The last line that is known already; None to begin with whatever there is.
         deliver: Called with what has been read. It returns when that is taken, so that nothing piles up.
         wanted: Whether anyone still wants more; asked now and then. Once it has said no, the source is at its end.
+        complete: Whether `last` is the last line of a run that has ended.
     """
 
     def __init__(
@@ -125,6 +126,8 @@ class Source:
         last: Place | None,
         deliver: Callable[[list[Entry]], None],
         wanted: Callable[[], bool],
+        *,
+        complete: bool = False,
     ) -> None:
         self.first = last
         self._id = id
@@ -136,7 +139,7 @@ class Source:
         self._tail: int | None = None
         self._told_absent = False
         # Whether the run's log was read to its end, as far as one knows.
-        self._complete = False
+        self._complete = complete
 
     def read(self) -> None:
         """Read until nobody wants more."""

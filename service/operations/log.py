@@ -100,7 +100,7 @@ def follow_log(
     pod = context.cluster.pod_run(target.id)
     run = None if pod is None else Run(*pod)
     backlog: list[Entry] = []
-    last = None
+    last, complete = None, False
     if run is not None and after is not None:
         backlog, last = _resumed(context, target, run, after)
     elif run is not None and (read := last_lines(context, target.id, run, tail, since)) is not None:
@@ -109,8 +109,9 @@ def follow_log(
         last = lines[-1].place if lines else None if since is None else Place(run, since, 0)
     elif (kept := _kept(context, target)) is not None:
         backlog, last = _of_ended(target, kept, tail, since, after)
+        complete = True
     ended = reason_to_end(context, target, authorization, "console:read")
-    return Wish(target.id, target.uid, caller.name, events, ended, tuple(backlog), last, mark)
+    return Wish(target.id, target.uid, caller.name, events, ended, tuple(backlog), last, complete, mark)
 
 
 def _kept(context: Context, target: Target) -> KeptLog | None:

@@ -88,6 +88,7 @@ def test_a_game_that_hangs_keeps_nobody_else_waiting(place: Place, game: str) ->
     until(lambda: place.call("GET", f"/server/{hung}/")["players"] is not None, 90, place.logged)
 
 
+@pytest.mark.long
 def test_commands_are_limited(place: Place) -> None:
     """Of twenty at once ten are carried out, and the others are told to come again; then it is one a second."""
     create(place, 25)
@@ -110,6 +111,7 @@ def test_commands_are_limited(place: Place) -> None:
     assert AT_ONCE <= counted["commands"] <= AT_ONCE + took
 
 
+@pytest.mark.long
 def test_a_hundred_who_look_make_one_query(place: Place) -> None:
     """Whoever looks meanwhile is shown what is known."""
     create(place, 26)

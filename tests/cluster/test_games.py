@@ -32,6 +32,8 @@ FILES = {
     "luanti": ("minetest.conf", "bind_address = 127.0.0.1\nport = 31000\nmax_users = 1\n"),
     "teeworlds": ("teeworlds/server.cfg", 'bindaddr 127.0.0.1\nsv_port 9999\nsv_name "Not this"\nsv_motd "Own"\n'),
 }
+#: Which Secrets with a password a game has.
+PASSWORDS: dict[str, list[str]] = {"luanti": [], "teeworlds": ["econ"]}
 #: What a game prints when it ends by itself.
 ENDED = {"luanti": r"shutting down", "teeworlds": r"ended, with code 0"}
 
@@ -52,9 +54,12 @@ def test_a_game_on_udp_is_created_asked_stopped_started_and_deleted(
     port = cluster.done("PATCH", f"{path}/port/primary")
     assert port == {"success": True, "port": port["port"], "protocol": "UDP", "host": cluster.address_of(server)}
     ASK[game](port["host"], port["port"])
-    # There is no remote console, and no Secret for one.
+    # There is no RCON.
     assert cluster.call("GET", f"{path}/rcon").status_code == 404
-    assert cluster.get("secret", "-l", f"gameserver/id={server},owner!=helm")["items"] == []
+    passwords = cluster.get("secret", "-l", f"gameserver/id={server},owner!=helm")["items"]
+    assert [secret["metadata"]["name"] for secret in passwords] == [
+        f"server-{server}-{name}" for name in PASSWORDS[game]
+    ]
 
     name, text = FILES[game]
     write = ["kubectl", "-n", SERVERS_NAMESPACE, "exec", "-i", f"server-{server}-0", "--", "tee", f"/data/{name}"]

@@ -127,7 +127,7 @@ def test_every_log_line_of_an_operation_names_the_server(monkeypatch: pytest.Mon
 
     helm = Breaking(Kube())
     helm.store("deployed", {"replicas": 1})
-    monkeypatch.setattr(releases, "HelmClient", lambda settings, done: helm)
+    monkeypatch.setattr(releases, "HelmClient", lambda settings, done, daemon_runs: helm)
     monkeypatch.setattr(releases, "CONVERGE_PAUSE", 0.01)
     monkeypatch.setattr(releases, "CONVERGE_TRIES", 1)
     with bound_contextvars(request_id="r-1"), pytest.raises(ClusterUnavailable):

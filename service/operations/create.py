@@ -129,7 +129,7 @@ def install(
         spec, new: The new server, as `prepared` returns it.
         disk: What is to become of a kept disk.
     """
-    id = objects.id
+    id, before = objects.id, uid_of_claim(objects.claim or {})
     reused = _settle_disk(context, token, objects, spec, disk)
     # An operator may have removed an earlier server by hand. Its SFTP account must not reach this server's files.
     context.accounts.remove(id)
@@ -138,6 +138,9 @@ def install(
     except NoNodePortLeft:
         _undo(context, id, reused)
         raise
+    if reused and before is not None:
+        # The disk is the new server's now, so no agent writes any for the earlier one, and nobody can read them.
+        context.kept_logs.remove(before)
 
 
 def _customer_of(token: Token, requested: str | None) -> str:

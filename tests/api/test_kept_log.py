@@ -132,12 +132,13 @@ def test_an_erase_deletes_them(client: Client, world: World, kept_logs: FakeKept
 
 
 def test_a_create_that_erases_the_disk_deletes_them(client: Client, world: World, kept_logs: FakeKeptLogs) -> None:
-    """A create that takes the disk over does not show them: the server is another."""
+    """So does one that takes the disk over: the server is another."""
     first = uid(world)
     kept_logs.keep(first, *LINES)
     client.delete("/api/v1/server/1/")
     reused = client.post("/api/v1/server/1/", {**SIZES, "customer": "acme", "disk": "reuse", "start": False})
     assert reused.status_code == 201
+    assert kept_logs.logs == {}
     assert client.get(LOG).status_code == 409
     kept_logs.keep(second := uid(world), *LINES)
     client.delete("/api/v1/server/1/")

@@ -110,6 +110,13 @@ def objects(cluster: Cluster) -> dict[str, bytes]:
     return texts
 
 
+def kept_lines(cluster: Cluster) -> dict[str, bytes]:
+    """The last lines that are kept of games that have ended."""
+    selector = ("-l", "app.kubernetes.io/component=kept-log")
+    kept = json.loads(cluster.run("kubectl", "-n", SFTP_NAMESPACE, "get", "secrets", *selector, "-o", "json"))["items"]
+    return {each["metadata"]["name"]: gzip.decompress(base64.b64decode(each["data"]["log.gz"])) for each in kept}
+
+
 def present_secrets(cluster: Cluster) -> dict[str, str]:
     """All secrets of the product in the cluster, by name."""
     present = {"the API's token": cluster.api_token}
@@ -119,6 +126,8 @@ def present_secrets(cluster: Cluster) -> dict[str, str]:
             present[f"RCON password in {server['metadata']['name']}"] = base64.b64decode(password).decode()
     keys = json.loads(cluster.run("kubectl", "-n", SFTP_NAMESPACE, "get", "secrets", "-o", "json"))["items"]
     for secret in keys:
+        if "log.gz" in (secret.get("data") or {}):
+            continue  # No secret, but a place to search.
         for name, packed in (secret.get("data") or {}).items():
             text = base64.b64decode(packed).decode()
             if "PRIVATE KEY" in text:
@@ -239,6 +248,7 @@ def test_no_secret_is_found_anywhere(cluster: Cluster, new_server: Callable[[], 
         **objects(cluster),
         **before,
         **logs(),
+        **kept_lines(cluster),
     }
 
     # A search in the wrong place would find nothing, too.

@@ -253,7 +253,7 @@ def test_no_secret_is_found_anywhere(cluster: Cluster, new_server: Callable[[], 
 
     # A search in the wrong place would find nothing, too.
     for place, text in {
-        "a process": f"\0server-{server}\0",
+        "a process": "helm-daemon\0",
         "events": f"server-{server}-0",
         "configmaps": "server-values.yaml",
         f"helm values of server-{server}": f'id: "{server}"',

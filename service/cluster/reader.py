@@ -166,15 +166,14 @@ class ClusterReader:
     def rcon_password(self, id: int) -> RconPassword | None:
         """RCON's password; None if the server has none."""
         secret = self.get("v1", "secrets", rcon_name(id))
-        if secret is None or not (encoded := (secret.get("data") or {}).get("password")):
+        if secret is None or (password := _password(secret)) is None:
             return None
-        return RconPassword(base64.b64decode(encoded).decode(), secret["metadata"]["creationTimestamp"])
+        return RconPassword(password, secret["metadata"]["creationTimestamp"])
 
     def econ_password(self, id: int) -> str | None:
         """The password of the external console; None if the server has none."""
         secret = self.get("v1", "secrets", econ_name(id))
-        encoded = ((secret or {}).get("data") or {}).get("password")
-        return base64.b64decode(encoded).decode() if encoded else None
+        return None if secret is None else _password(secret)
 
     @contextmanager
     def attached(self, id: int, pod: str, seconds: float) -> Iterator[Attachment]:
@@ -380,3 +379,9 @@ def _log_query(tail: int | None, since: int | None) -> dict[str, str | int]:
     if since is not None:
         query["sinceTime"] = stamp(datetime.fromtimestamp(since, UTC))
     return query
+
+
+def _password(secret: Object) -> str | None:
+    """The password in a Secret of the chart's."""
+    encoded = (secret.get("data") or {}).get("password")
+    return base64.b64decode(encoded).decode() if encoded else None

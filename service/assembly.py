@@ -14,11 +14,23 @@ from service.events.segments import KIND as EVENTS
 from service.files.accounts import NoFileAccess
 from service.files.keptlogs import NoKeptLogs
 from service.games import catalogue, operator_values
+from service.helm.releases import HelmReleases
 from service.operations.context import Context
 from service.operations.interfaces import Accounts, Cluster, KeptLogs, RecordStores, Releases, Tokens, Webhooks
 from service.servers.chartvalues import ChartValues
 from service.settings import Settings
+from service.telemetry import metrics
 from service.tokens import TokensFile
+
+
+def build_releases(settings: Settings) -> HelmReleases:
+    """The releases of a process, which count into its metrics. Call it after a fork; raises StartupError."""
+    return HelmReleases(
+        settings,
+        helm_done=metrics.count_helm_operation,
+        recovered=metrics.count_recovery,
+        daemon_runs=metrics.show_helm_daemon,
+    )
 
 
 def build_context(

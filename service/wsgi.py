@@ -13,12 +13,11 @@ from functools import partial
 from flask import Flask
 
 from service.app import create_app
-from service.assembly import build_context
+from service.assembly import build_context, build_releases
 from service.cluster.reader import ClusterReader
 from service.errors import StartupError
 from service.files.accounts import SecretAccounts
 from service.files.keptlogs import SecretKeptLogs
-from service.helm.releases import HelmReleases
 from service.kube.client import Kube
 from service.operations.census import count_disks, count_servers
 from service.records.store import RecordStore
@@ -36,12 +35,7 @@ def build() -> Flask:
     settings = Settings.from_environment(os.environ)
     logs.configure(settings.log_level, settings.log_format)
     cluster = ClusterReader(settings)
-    releases = HelmReleases(
-        settings,
-        helm_done=metrics.count_helm_operation,
-        recovered=metrics.count_recovery,
-        daemon_runs=metrics.show_helm_daemon,
-    )
+    releases = build_releases(settings)
     accounts = SecretAccounts(settings) if settings.sftp_namespace else None
     kept_logs = SecretKeptLogs(settings) if settings.sftp_namespace else None
     kube = Kube(connections=8)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from service.assembly import build_context
+from service.assembly import build_context, build_releases
 from service.backups.runner import JobRunner
 from service.backups.snapshots import VolumeSnapshots
 from service.cluster.reader import ClusterReader
@@ -29,7 +29,6 @@ from service.controller.schedules import Schedules
 from service.controller.worlds import Machine, Worlds
 from service.errors import StartupError
 from service.files.accounts import SecretAccounts
-from service.helm.releases import HelmReleases
 from service.kube.client import Kube
 from service.kube.leases import Leases
 from service.kube.watch import Watch
@@ -91,12 +90,7 @@ def parts_of(context: Context, kube: Kube, webhooks: SecretWebhooks | None) -> l
 def run(settings: Settings, stop: threading.Event) -> None:
     """Run the controller until `stop` is set; raises StartupError."""
     cluster = ClusterReader(settings)
-    releases = HelmReleases(
-        settings,
-        helm_done=metrics.count_helm_operation,
-        recovered=metrics.count_recovery,
-        daemon_runs=metrics.show_helm_daemon,
-    )
+    releases = build_releases(settings)
     accounts = SecretAccounts(settings) if settings.sftp_namespace else None
     kube = Kube(connections=16)
     records = partial(RecordStore, kube, settings.servers_namespace)

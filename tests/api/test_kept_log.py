@@ -17,7 +17,8 @@ from service.servers.names import LAST_STOP
 from service.servers.stops import Stop
 from service.settings import Settings
 from tests.api.conftest import SIZES, Client
-from tests.api.test_log import LOG, follow, until_text
+from tests.api.streams import until_text
+from tests.api.test_log import LOG, follow
 from tests.docs.snippets import block
 from tests.support import tokens
 from tests.support.fakes import FakeAccounts, FakeCluster, FakeKeptLogs, FakeReleases, World

@@ -6,12 +6,14 @@ import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from service.logs.entries import CUT, GAP, note_entry
 from service.settings import Settings
 from tests.api.conftest import SIZES, Client
+from tests.api.streams import listen, until_text
 from tests.support import tokens
 from tests.support.fakes import World
 
@@ -81,24 +83,9 @@ def test_a_query_that_makes_no_sense_is_refused(running: Client, query: str) -> 
     assert list(answer.json["errors"]) == [query.partition("=")[0]]
 
 
-def follow(
-    client: Client, query: str = "", *, events: bool = False, token: str = "shop", **headers: str
-) -> Iterator[str]:
-    """What a follower receives, piece by piece."""
-    if events:
-        headers["Accept"] = "text/event-stream"
-    answer = client.get(f"{LOG}?follow=true{query}", headers=headers, token=token)
-    assert answer.status_code == 200, answer.text
-    assert answer.mimetype == ("text/event-stream" if events else "text/plain")
-    return (piece.decode() for piece in answer.iter_encoded())
-
-
-def until_text(pieces: Iterator[str], end: str) -> str:
-    """What a follower receives until `end` has come."""
-    text = ""
-    while end not in text:
-        text += next(pieces)
-    return text
+def follow(client: Client, query: str = "", **options: Any) -> Iterator[str]:
+    """What a follower receives, piece by piece; see `listen`."""
+    return listen(client, f"{LOG}?follow=true{query}", **options)
 
 
 def test_a_follower_gets_old_and_new_lines(running: Client, world: World) -> None:

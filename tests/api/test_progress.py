@@ -17,6 +17,7 @@ from service.settings import Settings
 from service.telemetry.metrics import REGISTRY
 from service.web import followers
 from tests.api.conftest import SIZES, Client
+from tests.api.streams import listen, until_text
 from tests.docs.snippets import block
 from tests.support import tokens
 from tests.support.fakes import TIME, World
@@ -58,22 +59,6 @@ def starting(client: Client, world: World) -> Client:
     return client
 
 
-def listen(client: Client, *, events: bool = False, token: str = "shop", **headers: str) -> Iterator[str]:
-    """What a client is sent, piece by piece."""
-    answer = client.get(PROGRESS, headers={**headers, **(EVENTS if events else {})}, token=token)
-    assert answer.status_code == 200, answer.text
-    assert answer.mimetype == ("text/event-stream" if events else "text/plain")
-    return (piece.decode() for piece in answer.iter_encoded())
-
-
-def until_text(pieces: Iterator[str], end: str) -> str:
-    """What a client is sent until `end` has come."""
-    text = ""
-    while end not in text:
-        text += next(pieces)
-    return text
-
-
 def steps(text: str) -> list[str]:
     """The steps in server-sent events."""
     return [json.loads(data)["step"] for data in re.findall(r"^data: (\{.*)$", text, re.MULTILINE)]
@@ -85,7 +70,7 @@ def ids(text: str) -> list[str]:
 
 def test_a_start_is_told_as_lines(starting: Client, world: World) -> None:
     """It begins with what is behind it, goes on as the watches hear of more, and ends when the server runs."""
-    pieces = listen(starting)
+    pieces = listen(starting, PROGRESS)
     assert until_text(pieces, "scheduled\n") == f"- disk\n{TIME} scheduled\n"
     becomes(world, pod(RUNS))
     assert until_text(pieces, "loading\n") == f"- image\n{TIME} loading\n"
@@ -95,7 +80,7 @@ def test_a_start_is_told_as_lines(starting: Client, world: World) -> None:
 
 def test_a_start_is_told_as_events(starting: Client, world: World) -> None:
     """Each has the step, the state with its reason, and an id."""
-    pieces = listen(starting, events=True)
+    pieces = listen(starting, PROGRESS, events=True)
     text = until_text(pieces, '"scheduled"')
     becomes(world, pod(RUNS, ready=True))
     text += "".join(pieces)
@@ -123,7 +108,7 @@ def test_the_answers_are_as_documented(client: Client, world: World) -> None:
 
 def test_a_crash_and_the_next_start_are_told(starting: Client, world: World) -> None:
     """With the reason. The stream goes on after a failure."""
-    pieces = listen(starting)
+    pieces = listen(starting, PROGRESS)
     becomes(world, pod(RUNS))
     until_text(pieces, "loading\n")
     becomes(world, pod(CRASHED))
@@ -136,25 +121,25 @@ def test_a_crash_and_the_next_start_are_told(starting: Client, world: World) -> 
 
 def test_a_client_that_comes_back_hears_of_what_is_new(starting: Client, world: World) -> None:
     """It sends the last id. Once the start is over, and it knows that, it is told to come no more."""
-    had = ids(until_text(listen(starting, events=True), '"scheduled"'))
+    had = ids(until_text(listen(starting, PROGRESS, events=True), '"scheduled"'))
     becomes(world, pod(RUNS, ready=True))
-    text = "".join(listen(starting, events=True, **{"Last-Event-ID": had[-1]}))
+    text = "".join(listen(starting, PROGRESS, events=True, **{"Last-Event-ID": had[-1]}))
     assert steps(text) == ["image", "loading", "running"]
     answer = starting.get(PROGRESS, headers={**EVENTS, "Last-Event-ID": ids(text)[-1]})
     assert (answer.status_code, answer.data) == (204, b"")
-    assert steps("".join(listen(starting, events=True))) == ALL
+    assert steps("".join(listen(starting, PROGRESS, events=True))) == ALL
 
 
 def test_a_stop_and_a_deletion_end_it(starting: Client, world: World) -> None:
     """A stopped server is told at once, too; after a deletion there is nothing to follow."""
-    pieces = listen(starting)
+    pieces = listen(starting, PROGRESS)
     until_text(pieces, "scheduled\n")
     starting.patch(f"{SERVER}/stop")
     assert re.fullmatch(r"\S+ stopped\n", "".join(pieces))
-    assert re.fullmatch(r"\S+ stopped\n", "".join(listen(starting)))
+    assert re.fullmatch(r"\S+ stopped\n", "".join(listen(starting, PROGRESS)))
     starting.patch(f"{SERVER}/start")
     becomes(world, pod())
-    pieces = listen(starting)
+    pieces = listen(starting, PROGRESS)
     until_text(pieces, "scheduled\n")
     starting.delete(f"{SERVER}/")
     assert "".join(pieces) == "- deleted\n"
@@ -172,7 +157,7 @@ def test_it_ends_for_those_who_may_not_follow_any_more(
     tokens.write(settings.tokens_file, customer, shop, support)
     client.post(f"{SERVER}/", {**SIZES, "customer": "acme"})
     becomes(world, pod())
-    pieces = {name: listen(client, token=name) for name in ("acme", "support")}
+    pieces = {name: listen(client, PROGRESS, token=name) for name in ("acme", "support")}
     for each in pieces.values():
         until_text(each, "scheduled\n")
     # Its game takes a while to stop, so the start has not ended yet.
@@ -188,7 +173,7 @@ def test_it_ends_for_those_who_may_not_follow_any_more(
 def test_it_does_not_go_on_for_ever(starting: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a quarter of an hour the client is told to come back."""
     monkeypatch.setattr(follow, "LONGEST_SECONDS", 0.5)
-    text = "".join(listen(starting, events=True))
+    text = "".join(listen(starting, PROGRESS, events=True))
     assert steps(text) == ["disk", "scheduled"]
     assert text.endswith("retry: 1000\nevent: end\ndata: 0 minutes are over; come back\n\n")
 
@@ -202,7 +187,7 @@ def test_logs_and_starts_have_limits_together(starting: Client, monkeypatch: pyt
 
     monkeypatch.setattr(followers, "MOST_OF_A_TOKEN", 1)
     before = refused("progress"), refused("log")
-    pieces = listen(starting)
+    pieces = listen(starting, PROGRESS)
     until_text(pieces, "scheduled\n")
     for path in (PROGRESS, f"{SERVER}/log?follow=true"):
         answer = starting.get(path)

@@ -54,6 +54,15 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
         pod.stop.set()
 
 
+def led(start: Callable[..., Pod]) -> tuple[MemoryKube, MemoryKube]:
+    """A cluster that has an active pod, and the same as that pod reaches it: it dies when `away` is called there."""
+    kube, cut_off = MemoryKube(), MemoryKube()
+    cut_off.objects = kube.objects
+    dead = start(cut_off, "dead")
+    until(lambda: dead.terms)
+    return kube, cut_off
+
+
 def test_one_pod_is_active_and_the_other_takes_over(start: Callable[..., Pod]) -> None:
     """At once when the first one is told to end, because it gives the Lease back."""
     kube = MemoryKube()
@@ -105,10 +114,7 @@ def test_a_new_pod_leaves_the_lease_of_a_dead_one_to_an_older_pod(
     start: Callable[..., Pod], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The older one has watched meanwhile. Without a Lease, or if nobody else takes it, the new one does."""
-    kube, cut_off = MemoryKube(), MemoryKube()
-    cut_off.objects = kube.objects
-    dead = start(cut_off, "dead")
-    until(lambda: dead.terms)
+    kube, cut_off = led(start)
     old = start(kube, "old")
     # The Lease is renewed meanwhile, so the old one has watched since before the last renewal.
     time.sleep(0.5)
@@ -127,10 +133,7 @@ def test_a_new_pod_takes_the_lease_of_a_dead_one_if_nobody_else_does(
 ) -> None:
     """Some seconds later than an older pod would have, and not earlier."""
     monkeypatch.setattr(leader, "HEAD_START_SECONDS", 1.5)
-    kube, cut_off = MemoryKube(), MemoryKube()
-    cut_off.objects = kube.objects
-    dead = start(cut_off, "dead")
-    until(lambda: dead.terms)
+    kube, cut_off = led(start)
     cut_off.away()
     began = time.monotonic()
     new = start(kube, "new")
@@ -152,10 +155,7 @@ def test_a_pod_counts_as_new_until_its_watches_are_complete(
     start: Callable[..., Pod], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long ago it started: what happened before, it has not seen."""
-    kube, cut_off = MemoryKube(), MemoryKube()
-    cut_off.objects = kube.objects
-    dead = start(cut_off, "dead")
-    until(lambda: dead.terms)
+    kube, cut_off = led(start)
     slow = start(kube, "slow", sees_all=False)
     time.sleep(0.5)
     monkeypatch.setattr(leader, "HEAD_START_SECONDS", 1.5)

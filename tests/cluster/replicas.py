@@ -1,6 +1,10 @@
 """The API's replicas in the cluster: their pods, their logs and their processes."""
 
 import json
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +40,46 @@ def logged(cluster: Cluster, logger: str, **fields: object) -> list[dict[str, An
     return entries
 
 
+def processes_of(mark: str) -> Iterator[tuple[int, bytes]]:
+    """The processes on this machine that are in the cgroup of a pod or a container: their pids and command lines.
+
+    Args:
+        mark: The pod's uid, or the container's id.
+    """
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (folder / "cgroup").read_text():
+                yield int(folder.name), (folder / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+
+
 def first_process(pod: dict[str, Any], program: str = "gunicorn") -> int:
     """The first process of the pod's container, which runs `program`, as its pid on this machine.
 
     All others end with it.
     """
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            ours = pod["metadata"]["uid"] in (folder / "cgroup").read_text()
-            if ours and program.encode() in (folder / "cmdline").read_bytes() and _first(folder):
-                return int(folder.name)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+    for pid, command in processes_of(pod["metadata"]["uid"]):
+        if program.encode() in command and _is_first(pid):
+            return pid
     raise AssertionError(f"no process of {pod['metadata']['name']} is on this machine")
 
 
-def _first(process: Path) -> bool:
-    status = (process / "status").read_text()
+def _is_first(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
     return next(line.split()[-1] for line in status.splitlines() if line.startswith("NSpid:")) == "1"
+
+
+@contextmanager
+def frozen(pids: Sequence[int]) -> Iterator[None]:
+    """While these processes do nothing."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)

@@ -1,8 +1,5 @@
 """Who plays, and what that takes, is shown on the real cluster, of real games."""
 
-import json
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +8,7 @@ import pytest
 
 from tests.cluster.conftest import Cluster
 from tests.cluster.controller.place import Place, place_of
-from tests.cluster.replicas import first_process
+from tests.cluster.replicas import first_process, frozen
 from tests.cluster.test_addresses import players
 from tests.support.waiting import until
 
@@ -53,12 +50,7 @@ def test_who_plays_is_shown_while_another_game_hangs(place: Place) -> None:
     # The metrics-server measures every ten seconds, and needs two measurements.
     until(lambda: shown(place, PLAYED)["usage"], 90, place.logged)
     assert shown(place, PLAYED)["usage"]["memory_gb"] > 0
-    pod = json.loads(
-        place.cluster.run("kubectl", "-n", place.namespace, "get", "pod", f"server-{HUNG}-0", "-o", "json")
-    )
-    game = first_process(pod, "teeworlds")
-    os.kill(game, signal.SIGSTOP)
-    try:
+    with frozen([first_process(place.pod(HUNG), "teeworlds")]):
         primary = shown(place, PLAYED)["ports"]["primary"]
         with players(primary["host"], primary["port"], 1) as refused:
             assert refused == [""]
@@ -66,8 +58,6 @@ def test_who_plays_is_shown_while_another_game_hangs(place: Place) -> None:
             [listed] = [each for each in place.call("GET", "/server/")["servers"] if each["id"] == PLAYED]
             assert listed["players"] == shown(place, PLAYED)["players"]
             assert len(listed["players"]["names"]) == 1
-    finally:
-        os.kill(game, signal.SIGCONT)
     place.call("PATCH", f"/server/{PLAYED}/stop")
     assert shown(place, PLAYED)["players"] is None
     until(lambda: shown(place, PLAYED)["usage"] is None, 60, place.logged)

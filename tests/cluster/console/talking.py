@@ -106,8 +106,7 @@ def create(place: Place, *ids: int, game: str = "talker") -> None:
     body = {"game": game, "ram_gb": 1, "disk_gb": 1}
     with ThreadPoolExecutor(4) as callers:
         list(callers.map(lambda id: place.call("POST", f"/server/{id}/", body), ids))
-    for id in ids:
-        until(lambda id=id: place.call("GET", f"/server/{id}/")["state"] == "running", 120, place.logged)  # type: ignore[misc]
+    place.until_running(*ids)
 
 
 def order(place: Place, id: int, within: float = 60, **what: Any) -> str:
@@ -131,8 +130,7 @@ def order(place: Place, id: int, within: float = 60, **what: Any) -> str:
 
 def process_of(place: Place, id: int, program: str = "python3") -> int:
     """The game's first process."""
-    pod = place.cluster.run("kubectl", "-n", place.namespace, "get", "pod", f"server-{id}-0", "-o", "json")
-    return first_process(json.loads(pod), program)
+    return first_process(place.pod(id), program)
 
 
 def following(

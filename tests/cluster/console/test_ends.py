@@ -31,7 +31,7 @@ def customers(place: Place) -> Iterator[None]:
     write_tokens(place, *GROUPS)
     body = {"game": "talker", "ram_gb": 1, "disk_gb": 1, "customer": "acme"}
     place.call("POST", f"/server/{SERVER}/", body)
-    until(lambda: place.call("GET", f"/server/{SERVER}/")["state"] == "running", 60, place.logged)
+    place.until_running(SERVER, seconds=60)
     yield
     write_tokens(place, "test")
     place.call("DELETE", f"/server/{SERVER}/?disk=erase")

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import requests
@@ -18,33 +13,19 @@ from service.console.turns import AT_ONCE
 from service.operations.console import LONGEST_SECONDS, SECONDS
 from tests.cluster.console.talking import create, order
 from tests.cluster.controller.place import Place
+from tests.cluster.replicas import frozen, processes_of
 from tests.support.followers import shown
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.own_namespace]
 
 
-@contextmanager
-def frozen(place: Place, id: int) -> Iterator[None]:
-    """The game's processes do nothing."""
-    get = ("kubectl", "-n", place.namespace, "get", "pod", f"server-{id}-0", "-o", "json")
-    status = json.loads(place.cluster.run(*get))["status"]["containerStatuses"][0]
-    container = status["containerID"].rpartition("/")[2]
-    games = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if container in (folder / "cgroup").read_text():
-                games.append(int(folder.name))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    assert games
-    for game in games:
-        os.kill(game, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for game in games:
-            os.kill(game, signal.SIGCONT)
+def processes_of_game(place: Place, id: int) -> list[int]:
+    """The processes of the game's container."""
+    status = place.pod(id)["status"]["containerStatuses"][0]
+    pids = [pid for pid, _ in processes_of(status["containerID"].rpartition("/")[2])]
+    assert pids
+    return pids
 
 
 def commanded(place: Place, id: int, command: str) -> tuple[requests.Response, float]:
@@ -61,7 +42,7 @@ def test_a_game_that_hangs_keeps_nobody_else_waiting(place: Place, game: str) ->
     create(place, hung, other, game=game)
     for id in (hung, other):
         until(lambda id=id: place.call("GET", f"/server/{id}/")["players"], 60, place.logged)  # type: ignore[misc]
-    with frozen(place, hung), ThreadPoolExecutor(4) as callers:
+    with frozen(processes_of_game(place, hung)), ThreadPoolExecutor(4) as callers:
         stuck = [callers.submit(commanded, place, hung, "list") for _ in range(3)]
         looks, others = [], []
         while not all(each.done() for each in stuck):

@@ -112,9 +112,17 @@ class Place:
 
     def crash(self, id: int = 1) -> None:
         """The game is killed by somebody in its pod."""
+        os.kill(first_process(self.pod(id), "teeworlds"), signal.SIGKILL)
+
+    def pod(self, id: int) -> dict[str, Any]:
+        """The server's pod."""
         get = ("kubectl", "-n", self.namespace, "get", "pod", f"server-{id}-0", "-o", "json")
-        pod = json.loads(self.cluster.run(*get))
-        os.kill(first_process(pod, "teeworlds"), signal.SIGKILL)
+        return dict(json.loads(self.cluster.run(*get)))
+
+    def until_running(self, *ids: int, seconds: float = 120) -> None:
+        """Wait until each of these servers runs, for each up to `seconds`."""
+        for id in ids:
+            until(lambda id=id: self.call("GET", f"/server/{id}/")["state"] == "running", seconds, self.logged)  # type: ignore[misc]
 
     def logged(self) -> str:
         """All that the controllers and the API have logged."""

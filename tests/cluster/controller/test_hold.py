@@ -75,7 +75,7 @@ def holder(place: Place, verb: str) -> Iterator[dict[str, Any]]:
 def test_a_game_holds_still_and_goes_on_whoever_dies(place: Place) -> None:
     """While it holds still its files do not change, whatever is built; and what is built is not lost."""
     place.call("POST", "/server/1/", {"game": "minecraft", "ram_gb": 1, "disk_gb": 1})
-    until(lambda: place.call("GET", "/server/1/")["state"] == "running", 120, place.logged)
+    place.until_running(1)
     build(place, 1, "stone")
     with holder(place, "hold") as held:
         assert (held["consistency"], held["why"]) == ("game-saved", None)

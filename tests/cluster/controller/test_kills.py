@@ -138,8 +138,7 @@ def settle(place: Place, model: Model) -> None:
         return bool(run["finished"])
 
     until(is_finished, 60, place.logged)
-    for id in (SCHEDULED, CRASHING):
-        until(lambda id=id: server(place, id)["state"] == "running", 180, place.logged)  # type: ignore[misc]
+    place.until_running(SCHEDULED, CRASHING, seconds=180)
     idle = server(place, IDLE)
     if idle["idle"] and idle["idle"]["stopped_at"]:
         model.idle_stops.add(idle["idle"]["stopped_at"])
@@ -203,8 +202,7 @@ def test_the_log_is_as_the_model_says_through_kills(place: Place, kills: int) ->
             place.call("POST", f"/server/{id}/", {"game": "teeworlds", "ram_gb": 1, "disk_gb": 1})
         place.call("PATCH", f"/server/{IDLE}/", {"idle_stop_minutes": 1})
         place.call("PUT", f"/server/{SCHEDULED}/schedule/nightly", NIGHTLY)
-        for id in (IDLE, SCHEDULED, CRASHING):
-            until(lambda id=id: server(place, id)["state"] == "running", 120, place.logged)  # type: ignore[misc]
+        place.until_running(IDLE, SCHEDULED, CRASHING)
         killer.start()
         step = 0
         while killer.is_alive():

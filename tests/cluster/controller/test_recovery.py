@@ -102,7 +102,7 @@ def test_every_server_comes_back_with_its_settings(shared_cluster: Cluster, tmp_
             with reached_by_pods(worlds, tmp_path) as api:
                 answer = json.loads(recovered(worlds, api))
             assert answer == {"ok": True, "created": 1, "there": 0, "without_backup": 0, "older": 0}
-            until(lambda: worlds.place.call("GET", "/server/1/")["state"] == "running", 180, worlds.place.logged)
+            worlds.place.until_running(1, seconds=180)
             assert worlds.server(1) == server
             spec = json.loads(worlds.get("statefulset", "server-1")["metadata"]["annotations"]["gameserver/server"])
             assert (spec["customer"], spec["idle_stop_minutes"]) == ("acme", 30)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +20,7 @@ from tests.clients.teeworlds import Player
 from tests.cluster.conftest import Cluster
 from tests.cluster.controller.place import Place, place_of
 from tests.cluster.replicas import NAMESPACE as API_NAMESPACE
+from tests.cluster.replicas import frozen, processes_of
 from tests.support.gunicorn import Served
 from tests.support.waiting import until
 
@@ -60,13 +59,8 @@ def place(cluster: Cluster, tmp_path: Path) -> Iterator[Place]:
     with place_of(cluster, tmp_path, api_on_node=True, GAMES_DIR=str(games), CONSOLE_STDIN="true") as place:
         for id, game in ((TEEWORLDS, "teeworlds"), (OWN, "own")):
             place.call("POST", f"/server/{id}/", {"game": game, "ram_gb": 1, "disk_gb": 1})
-        until_running(place)
+        place.until_running(TEEWORLDS, OWN, seconds=180)
         yield place
-
-
-def until_running(place: Place) -> None:
-    for id in (TEEWORLDS, OWN):
-        until(lambda id=id: place.call("GET", f"/server/{id}/")["state"] == "running", 180, place.logged)  # type: ignore[misc]
 
 
 def command(place: Place, id: int, line: str) -> str:
@@ -82,27 +76,12 @@ def log_of(place: Place, id: int) -> str:
     return place.send("GET", f"/server/{id}/log?tail=1000").text
 
 
-@contextmanager
-def hung(place: Place, id: int, program: str) -> Iterator[None]:
+def hung(place: Place, id: int, program: str) -> AbstractContextManager[None]:
     """While the program of the server's pod does nothing."""
-    get = ("kubectl", "-n", place.namespace, "get", "pod", f"server-{id}-0", "-o", "json")
-    pod = json.loads(place.cluster.run(*get))["metadata"]["uid"]
-    found = [int(each.name) for each in Path("/proc").glob("[0-9]*") if _is(each, pod, program.encode())]
-    assert found, f"no {program} in {pod}"
-    for process in found:
-        os.kill(process, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in found:
-            os.kill(process, signal.SIGCONT)
-
-
-def _is(process: Path, pod: str, program: bytes) -> bool:
-    try:
-        return pod in (process / "cgroup").read_text() and (process / "cmdline").read_bytes().startswith(program)
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    pod = place.pod(id)["metadata"]["uid"]
+    pids = [pid for pid, command in processes_of(pod) if command.startswith(program.encode())]
+    assert pids, f"no {program} in {pod}"
+    return frozen(pids)
 
 
 def test_commands_reach_games_without_rcon(place: Place) -> None:
@@ -191,7 +170,7 @@ def test_a_pod_made_before_has_a_way_in_after_its_next_start(place: Place) -> No
     place.call("PATCH", f"/server/{OWN}/stop")
     until(lambda: place.call("GET", f"/server/{OWN}/")["state"] == "stopped", 120, place.logged)
     place.call("PATCH", f"/server/{OWN}/start")
-    until_running(place)
+    place.until_running(TEEWORLDS, OWN, seconds=180)
     until(lambda: try_command(place, TEEWORLDS, "sv_map").status_code == 200, 60)
 
     with ThreadPoolExecutor(1) as pool:

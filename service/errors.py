@@ -236,8 +236,8 @@ class NoLog(Problem):
     title = "The server has no log now"
     explanation = (
         "The game has not been started, its container is still being made, or it has ended and nothing of its log is "
-        "kept. "
-        "Start the server, then send the request again. With `follow=true` the answer waits for the game's first line."
+        "kept. Start the server, then send the request again. With `follow=true` the answer waits for the game's first "
+        "line."
     )
 
 

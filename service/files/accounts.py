@@ -154,8 +154,7 @@ class NoFileAccess:
 class AccountsKube(Kube):
     """A client for the namespace of the chart gameserver-sftp.
 
-    It reports missing rights as FileAccessNotInstalled: the chart gameserver-sftp grants them, so this is no
-    outage.
+    It reports missing rights as FileAccessNotInstalled: that chart grants them, so this is no outage.
     """
 
     @staticmethod

@@ -1,6 +1,6 @@
 """The contract of the kept lines, for the fake of the API's tests and for the Secrets that the agents write.
 
-tests/cluster/files/test_last_lines.py checks both on a real cluster.
+tests/cluster/test_last_lines.py checks both on a real cluster.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ EXPECTED = {
     "open connections": GUNICORN["worker_connections"],
     "calls at once": hooks.CALLS_AT_ONCE,
     "calls that change something, of these": hooks.OPERATIONS_AT_ONCE,
-    "helm processes": chart("helmProcesses"),
+    "helm operations": chart("helmProcesses"),
     "calls that wait (`wait=…`, commands)": parking.MOST,
     "body of a request": size(app.LARGEST_BODY),
     "changes of one server at once": 1,

@@ -28,12 +28,17 @@ import (
 // helm runs Helm's actions for calls, each with a configuration of its own.
 type helm struct {
 	cluster *cluster
-	charts  charts
+	packer  *packer
 	mutex   sync.Mutex
+	charts  charts
+}
+
+func newHelm(cluster *cluster) *helm {
+	return &helm{cluster: cluster, packer: newPacker(), charts: charts{}}
 }
 
 // charts are the charts that were asked for, by their folders. They are read once, as the API reads them once.
-type charts map[string]*chart.Chart
+type charts map[string]*readChart
 
 func (h *helm) newGate() *gate { return newGate(h.cluster.transport) }
 
@@ -93,14 +98,14 @@ func (h *helm) configuration(namespace string, gate *gate, printed io.Writer) (*
 	}
 	config.RESTClientGetter = getter
 	config.KubeClient = client
-	config.Releases = storage.Init(newRecords(clients.CoreV1().Secrets(namespace)))
+	config.Releases = storage.Init(newRecords(clients.CoreV1().Secrets(namespace), h.packer))
 	config.HookOutputFunc = func(_, _, _ string) io.Writer { return io.Discard }
 	config.CustomTemplateFuncs = map[string]any{"lookup": newLookup(h.cluster, transport).object}
 	return config, client, nil
 }
 
 // chart is the chart in a folder. It must have no dependencies: with some, Helm changes the chart while it renders it.
-func (h *helm) chart(folder string) (*chart.Chart, error) {
+func (h *helm) chart(folder string) (*readChart, error) {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
 	if known, found := h.charts[folder]; found {
@@ -114,12 +119,12 @@ func (h *helm) chart(folder string) (*chart.Chart, error) {
 	if !ok || len(loaded.Metadata.Dependencies) > 0 || len(loaded.Dependencies()) > 0 {
 		return nil, errors.New("helm-daemon takes charts of version 2 without dependencies only")
 	}
-	h.charts[folder] = loaded
-	return loaded, nil
+	h.charts[folder] = newReadChart(loaded)
+	return h.charts[folder], nil
 }
 
 // upgrade is `helm upgrade --install --reset-values --disable-openapi-validation`, in the order of helm's own command.
-func upgrade(config *action.Configuration, asked request, requested *chart.Chart, values map[string]any,
+func upgrade(config *action.Configuration, asked request, requested *readChart, values map[string]any,
 	timeout time.Duration,
 ) (ri.Releaser, error) {
 	revisions, err := action.NewHistory(config).Run(asked.Release)
@@ -131,8 +136,9 @@ func upgrade(config *action.Configuration, asked request, requested *chart.Chart
 		install.Timeout = timeout
 		install.WaitStrategy = kube.HookOnlyStrategy
 		install.DisableOpenAPIValidation = true
+		install.SkipSchemaValidation = requested.accepts(values)
 		install.Replace = uninstalled
-		return install.Run(requested, values)
+		return install.Run(requested.Chart, values)
 	}
 	if err != nil {
 		return nil, err
@@ -144,8 +150,9 @@ func upgrade(config *action.Configuration, asked request, requested *chart.Chart
 	upgrade.WaitStrategy = kube.HookOnlyStrategy
 	upgrade.ResetValues = true
 	upgrade.DisableOpenAPIValidation = true
+	upgrade.SkipSchemaValidation = requested.accepts(values)
 	upgrade.MaxHistory = asked.HistoryMax
-	rel, err := upgrade.Run(asked.Release, requested, values)
+	rel, err := upgrade.Run(asked.Release, requested.Chart, values)
 	if err != nil {
 		return nil, fmt.Errorf("UPGRADE FAILED: %w", err)
 	}

@@ -31,8 +31,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "helm-daemon:", err)
 		os.Exit(1)
 	}
-	helm := &helm{cluster: cluster, charts: charts{}}
-	if err := serve(os.Stdin, os.Stdout, helm); err != nil {
+	if err := serve(os.Stdin, os.Stdout, newHelm(cluster)); err != nil {
 		fmt.Fprintln(os.Stderr, "helm-daemon:", err)
 		os.Exit(1)
 	}

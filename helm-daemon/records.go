@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,13 +16,14 @@ import (
 )
 
 // records is Helm's storage in Secrets, which reads the revisions of a release once in a call: Helm reads and decodes
-// them up to four times. What it has read counts until the call writes.
+// them up to four times. What it has read counts until the call writes. And it compresses less, see packer.
 //
 // A call has one of these, and works on one release. It is not safe for several goroutines, and Helm does not use it so:
 // it hands the release from one to the next.
 type records struct {
 	driver.Driver
 	secrets corev1.SecretInterface
+	packer  *packer
 	// read are the revisions as they were read, if known.
 	read  []*release.Release
 	known bool
@@ -29,8 +31,13 @@ type records struct {
 	seen map[string]*release.Release
 }
 
-func newRecords(secrets corev1.SecretInterface) *records {
-	return &records{Driver: driver.NewSecrets(secrets), secrets: secrets, seen: map[string]*release.Release{}}
+func newRecords(secrets corev1.SecretInterface, packer *packer) *records {
+	return &records{
+		Driver:  driver.NewSecrets(secrets),
+		secrets: secrets,
+		packer:  packer,
+		seen:    map[string]*release.Release{},
+	}
 }
 
 // Query finds the revisions with all of these labels.
@@ -70,13 +77,39 @@ func (r *records) readAll(name string) error {
 // Create stores a new revision.
 func (r *records) Create(key string, rel ri.Releaser) error {
 	r.known = false
-	return r.Driver.Create(key, rel)
+	one, ok := rel.(*release.Release)
+	if !ok {
+		return r.Driver.Create(key, rel)
+	}
+	secret, err := r.packer.secret(key, one, "createdAt")
+	if err != nil {
+		return fmt.Errorf("create: failed to encode release %q: %w", one.Name, err)
+	}
+	_, err = r.secrets.Create(context.Background(), secret, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return driver.ErrReleaseExists
+	}
+	if err != nil {
+		return fmt.Errorf("create: failed to create: %w", err)
+	}
+	return nil
 }
 
 // Update stores a revision again.
 func (r *records) Update(key string, rel ri.Releaser) error {
 	r.known = false
-	return r.Driver.Update(key, rel)
+	one, ok := rel.(*release.Release)
+	if !ok {
+		return r.Driver.Update(key, rel)
+	}
+	secret, err := r.packer.secret(key, one, "modifiedAt")
+	if err != nil {
+		return fmt.Errorf("update: failed to encode release %q: %w", one.Name, err)
+	}
+	if _, err = r.secrets.Update(context.Background(), secret, metav1.UpdateOptions{}); err != nil {
+		return fmt.Errorf("update: failed to update: %w", err)
+	}
+	return nil
 }
 
 // Delete removes a revision. Helm's own Delete reads it first, to know whether it exists.

@@ -32,7 +32,7 @@ func lists(clients *fake.Clientset) int {
 // The revisions are read once, whatever Helm asks for, and again after a write.
 func TestRevisionsAreReadOnce(t *testing.T) {
 	clients := fake.NewClientset()
-	store := storage.Init(newRecords(clients.CoreV1().Secrets("games")))
+	store := storage.Init(newRecords(clients.CoreV1().Secrets("games"), newPacker()))
 	for number, status := range []common.Status{common.StatusSuperseded, common.StatusDeployed} {
 		if err := store.Create(revision(number+1, status)); err != nil {
 			t.Fatal(err)
@@ -66,7 +66,7 @@ func TestRevisionsAreReadOnce(t *testing.T) {
 func TestARevisionIsDeleted(t *testing.T) {
 	clients := fake.NewClientset()
 	secrets := clients.CoreV1().Secrets("games")
-	store := storage.Init(newRecords(secrets))
+	store := storage.Init(newRecords(secrets, newPacker()))
 	for number := 1; number <= 2; number++ {
 		if err := store.Create(revision(number, common.StatusDeployed)); err != nil {
 			t.Fatal(err)

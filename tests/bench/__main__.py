@@ -29,6 +29,10 @@ ROUNDS, LOOKUPS, PINGS, REQUESTS = 10, 300, 6, 1000
 LISTED = (10, 100, 300)
 LAX = "--disable-openapi-validation"
 AT_ONCE = {"helm": 2.2, f"helm {LAX}": 1.4}
+#: How many servers the CPU time is measured with, and how many of them at once.
+OPERATIONS, WORKERS = 40, 4
+#: The memory of an idle replica that has no helm-daemon, in MiB.
+IDLE_BEFORE = 80
 
 Times = dict[str, list[float]]
 Row = tuple[str, str, str, str, str]
@@ -45,6 +49,7 @@ def main() -> None:
             rows += _compared(name, times, "helm", 0.4) + _compared(name, times, f"helm {LAX}", 0.7)
         for count, rounds in ((8, 3), (32, 3)):
             rows += _at_once(bench, values, count, rounds)
+        rows += _use(bench)
         rows += _reads(bench)
         rows += _lists(bench)
         rows += _compared("create → the game answers", _to_ping(bench, values), "kubectl apply", 1.1)
@@ -112,6 +117,37 @@ def _at_once(bench: Bench, values: Mapping[str, Any], count: int, rounds: int) -
             _verdict(ours / theirs >= AT_ONCE[name], f"at least {AT_ONCE[name]} ×"),
         )
         for name, theirs in medians.items()
+    ]
+
+
+def _use(bench: Bench) -> list[Row]:
+    """The replicas' CPU time for each operation, beyond what they use when idle, and their memory."""
+    print(f"CPU: {OPERATIONS} creates, starts and stops, {WORKERS} at once", file=sys.stderr, flush=True)
+    began, (idle, _) = time.monotonic(), bench.used()
+    time.sleep(30)
+    before, _ = bench.used()
+    at_rest = (before - idle) / (time.monotonic() - began)
+    began = time.monotonic()
+    ids = [bench.id(api=True) for _ in range(OPERATIONS)]
+
+    def operate(id: int) -> None:
+        bench.api_create(id)
+        bench.call("PATCH", f"server/{id}/start")
+        bench.call("PATCH", f"server/{id}/stop")
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        _all_done(pool, operate, ids)
+    after, memory = bench.used()
+    share = (after - before - at_rest * (time.monotonic() - began)) / (3 * OPERATIONS)
+    return [
+        ("CPU time of an operation", f"{share:.3f} s", "", "", _verdict(share <= 0.05, "at most 0.05 s")),
+        (
+            "memory of a replica, with helm-daemon",
+            f"{memory:.0f} MiB after {3 * OPERATIONS} operations",
+            "",
+            "",
+            _verdict(memory <= IDLE_BEFORE + 120, f"at most 120 MiB above the {IDLE_BEFORE} MiB of one without it"),
+        ),
     ]
 
 

@@ -128,6 +128,32 @@ class Bench:
         text = self.run("kubectl", "get", "--raw", path)
         return {name: float(value) for name, value in re.findall(r"^([^#\s]\S*(?: \S*)*) (\S+)$", text, re.MULTILINE)}
 
+    def used(self) -> tuple[float, float]:
+        """The CPU seconds that all replicas have used, and the memory of the largest, in MiB; helm-daemon included.
+
+        The kubelets measure every 10 to 15 seconds, so this waits until they have measured again.
+        """
+        began = time.time()
+        while True:
+            found = [self._of_replicas(node) for node in ("node1", "node2")]
+            measured = [one for each in found for one in each]
+            if measured and all(stamp > began for _, _, stamp in measured):
+                return sum(cpu for cpu, _, _ in measured), max(memory for _, memory, _ in measured) / 2**20
+            time.sleep(1)
+
+    def _of_replicas(self, node: str) -> list[tuple[float, float, float]]:
+        """CPU seconds, bytes of memory, and the time of the measurement (since 1970), for each replica on a node."""
+        text = self.run("kubectl", "get", "--raw", f"/api/v1/nodes/{node}/proxy/metrics/resource")
+        pattern = rf'^{{}}{{{{container="api",namespace="{API_NAMESPACE}",pod="(\S+)"}}}} (\S+) (\d+)$'
+        cpu, memory = (
+            {
+                pod: (float(value), int(stamp) / 1000)
+                for pod, value, stamp in re.findall(pattern.format(name), text, re.M)
+            }
+            for name in ("container_cpu_usage_seconds_total", "container_memory_working_set_bytes")
+        )
+        return [(cpu[pod][0], memory[pod][0], min(cpu[pod][1], memory[pod][1])) for pod in cpu.keys() & memory.keys()]
+
     # -- the end ----------------------------------------------------------------------------------------------
 
     def clear(self) -> None:

@@ -14,8 +14,10 @@ class Shop:
 
     def __init__(self, url: str, token: str, connections: int) -> None:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        # The same library that the kubernetes client uses.
-        self.pool = urllib3.PoolManager(maxsize=connections, retries=False, headers=headers)
+        # The same library that the kubernetes client uses. The API closes a connection that was idle for 75 s, perhaps
+        # just as the next call is sent; every call may be repeated.
+        retries = urllib3.Retry(read=1, connect=0, status=0, redirect=0, other=0, allowed_methods=None)
+        self.pool = urllib3.PoolManager(maxsize=connections, retries=retries, headers=headers)
         self.url = f"{url}/api/v1"
 
     def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:

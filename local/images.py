@@ -104,7 +104,7 @@ def every_node(built: Path) -> list[Image]:
     pause = 'FROM scratch\nCOPY catatonit /pause\nENTRYPOINT ["/pause", "-P"]\n'
     proxy = (
         f"FROM {BASE}\n"
-        "RUN apt-get update && apt-get install -y --no-install-recommends iptables conntrack kmod"
+        "RUN apt-get update && apt-get install -y --no-install-recommends iptables nftables conntrack kmod"
         " && rm -rf /var/lib/apt/lists/*\n"
         "COPY kube-proxy /usr/local/bin/kube-proxy\n"
     )

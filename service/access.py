@@ -12,6 +12,7 @@ class Subject(Enum):
     NONE = "the call has no id"
     NEW = "any id: the operation itself checks what exists"
     SERVER = "a server"
+    ADDRESS = "a server, of which only the address is asked"
     ENDING = "a server, or a deleted one whose game has not ended yet"
     REMAINS = "a server, or the kept disk of a deleted one"
 

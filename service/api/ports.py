@@ -26,7 +26,7 @@ _PORT_PROBLEMS = (
 
 
 @blueprint.route("/<id:id>/port/<any(primary, rcon, sftp):type>", methods=["PATCH"])
-@access("server:read", Subject.SERVER)
+@access("server:read", Subject.ADDRESS)
 @blueprint.response(200, schemas.PortAnswer)
 @problems(*_PORT_PROBLEMS)
 def patch_port(id: int, type: PortName) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def patch_port(id: int, type: PortName) -> dict[str, Any]:
 
 
 @blueprint.route("/<id:id>/port/<any(primary, rcon, sftp):type>", methods=["GET"])
-@access("server:read", Subject.SERVER)
+@access("server:read", Subject.ADDRESS)
 @blueprint.response(200, schemas.PortAnswer)
 @problems(*_PORT_PROBLEMS)
 def get_port(id: int, type: PortName) -> dict[str, Any]:

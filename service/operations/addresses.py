@@ -49,13 +49,15 @@ def port(context: Context, target: Target, name: PortName) -> Endpoint:
     Raises PortNotReady, PortNotFound or ObjectMissing. For `sftp`, it also raises FileAccessNotInstalled,
     DiskNotNodeLocal, DiskNotMade or DiskNotReady.
     """
+    # The target is known for the game's own Service only.
+    objects = target.objects if name == "primary" else context.cluster.server(target.id)
     if name == "sftp":
-        accounts_for(context, target.objects).host_keys()
-    endpoint = endpoint_of(context, target.objects, name)
+        accounts_for(context, objects).host_keys()
+    endpoint = endpoint_of(context, objects, name)
     if endpoint is None:
-        raise _port_problem(context, target.objects, name)
+        raise _port_problem(context, objects, name)
     if name == "sftp":
-        check_disk(target.objects)
+        check_disk(objects)
     return endpoint
 
 

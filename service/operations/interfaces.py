@@ -37,6 +37,10 @@ class Cluster(Protocol):
     def server(self, id: int) -> Objects:
         """The objects of one server."""
 
+    def addressed(self, id: int) -> Objects:
+        """The same, for questions about the address of the game: its Service is read now, and is all that is, if the
+        watches know the server that it belongs to, and the node of its disk."""
+
     def servers(self, limit: int, continue_: str | None) -> tuple[Sequence[Objects], str | None]:
         """A page of at most `limit` servers by id, and the `continue_` of the next page, or None."""
 

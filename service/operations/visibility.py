@@ -29,7 +29,7 @@ class Target:
 
 def require_server(context: Context, caller: Token, id: int, subject: Subject) -> Target:
     """The server `id`; raises ServerNotFound unless it is what `subject` requires and the caller may see it."""
-    objects = context.cluster.server(id)
+    objects = context.cluster.addressed(id) if subject is Subject.ADDRESS else context.cluster.server(id)
     ending = subject is Subject.ENDING and objects.statefulset is None and objects.pod is not None
     kept = subject is Subject.REMAINS and objects.claim is not None
     if not (exists(objects) or ending or kept):

@@ -214,7 +214,7 @@ def _to_ping(bench: Bench, values: Mapping[str, Any]) -> Times:
                     bench.run("kubectl", "-n", NAMESPACE, "apply", "-f", "-", stdin=manifests)
                     port = bench.node_port(id)
                 assert port, id
-                _ping(bench.node, port)
+                _ping(bench, id, port)
 
             times[name].append(report.timed(create))
             if name == "API":
@@ -224,13 +224,15 @@ def _to_ping(bench: Bench, values: Mapping[str, Any]) -> Times:
     return times
 
 
-def _ping(host: str, port: int) -> None:
-    """Wait until the game answers, with a ping every few tenths of a second."""
+def _ping(bench: Bench, id: int, port: int) -> None:
+    """Wait until the game answers at its node, with a ping every few tenths of a second."""
     deadline = time.monotonic() + 90
     while True:
         try:
-            udp_ping.teeworlds(host, port, timeout=0.1)
-            return
+            if host := bench.node_of(id):
+                udp_ping.teeworlds(host, port, timeout=0.1)
+                return
+            time.sleep(0.1)
         except udp_ping.NoAnswer:
             if time.monotonic() > deadline:
                 raise

@@ -30,7 +30,6 @@ class Bench:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = {**environment, "PATH": f"{ROOT / '.local/bin'}:{os.environ['PATH']}"}
-        self.node = self.environment["NODE_IP"]
         self.shop = Shop(self.environment["API_URL"], self.environment["API_TOKEN"], 64)
         configuration = client.Configuration()
         # The client has no type for this function.
@@ -88,6 +87,15 @@ class Bench:
         command = ("helm", "template", f"server-{id}", CHART, "-n", NAMESPACE, "--no-hooks", "--values", "-")
         return self.run(*command, stdin=json.dumps(_of(id, values)))
 
+    def node_of(self, id: int) -> str | None:
+        """The address of the node that the game is on, which alone answers at its port; None if it has none yet."""
+        try:
+            pod = self.core.read_namespaced_pod(f"server-{id}-0", NAMESPACE)
+        except client.ApiException:
+            return None
+        assert pod.status is not None
+        return pod.status.host_ip or None
+
     def node_port(self, id: int) -> int | None:
         """The game's node port, from the Service itself."""
         try:
@@ -117,7 +125,7 @@ class Bench:
 
     def replicas(self, *, ending: bool = False) -> list[str]:
         """The names of the API's pods; those that are ending are included only if `ending` is set."""
-        selector = "app.kubernetes.io/name=api,app.kubernetes.io/instance=api"
+        selector = "app.kubernetes.io/name=api,app.kubernetes.io/instance=api,app.kubernetes.io/component=api"
         pods = self.core.list_namespaced_pod(API_NAMESPACE, label_selector=selector).items
         metadata = [pod.metadata for pod in pods if pod.metadata is not None]
         return [each.name for each in metadata if each.name and (ending or not each.deletion_timestamp)]

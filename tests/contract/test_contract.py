@@ -431,6 +431,20 @@ def test_the_watches_know_a_server_and_tell_its_changes(interfaces: Interfaces, 
     assert id not in interfaces.cluster.known_ids()
 
 
+def test_an_address_is_that_of_the_server_now(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
+    """Whatever the watches still know of a server that had the id before."""
+    id, cluster = new_id(), interfaces.cluster
+    name = f"server-{id}"
+    assert not cluster.addressed(id).services
+    for _ in range(2):
+        interfaces.releases.install(id, VALUES)
+        assert cluster.addressed(id).services[name] == cluster.server(id).services[name]
+        until(lambda: exists(cluster.known(id) or ServerObjects(id)))
+        assert cluster.addressed(id).services[name] == cluster.server(id).services[name]
+        interfaces.releases.uninstall(id)
+        assert not cluster.addressed(id).services
+
+
 def test_an_upgrade_brings_a_server_to_the_chart_of_the_api(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
     """The values stay. There is nothing to do for a server that has the chart, unless an object is missing."""
     id = new_id()

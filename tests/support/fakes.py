@@ -285,6 +285,9 @@ class FakeCluster:
         self.world.check()
         return self._objects(id)
 
+    def addressed(self, id: int) -> ServerObjects:
+        return self.server(id)
+
     def servers(self, limit: int, continue_: str | None) -> tuple[list[ServerObjects], str | None]:
         self.world.check()
         if continue_ is not None and not continue_.isdigit():

@@ -12,6 +12,7 @@ import pytest
 from service.cluster.reader import ClusterReader
 from service.errors import OperationInProgress
 from service.kube.client import Conflict
+from service.servers.objects import ServerObjects
 from service.settings import Settings
 from tests.support.memory_kube import MemoryKube
 
@@ -56,6 +57,61 @@ def test_another_pod_of_the_same_name_gets_no_command(
             {"container": "game", "stdin": "true", "stdout": "true", "stderr": "true"},
         )
     ]
+
+
+class Watches:
+    """What the watches know of one server, in place of the reader's index."""
+
+    def __init__(self, objects: ServerObjects | None, *, complete: bool = True) -> None:
+        self.objects, self.complete = objects, complete
+
+    def is_complete(self) -> bool:
+        return self.complete
+
+    def server(self, id: int) -> ServerObjects | None:
+        return self.objects
+
+
+SERVICES = "/api/v1/namespaces/games/services"
+
+
+@pytest.mark.parametrize(
+    ("phase", "uid", "complete", "reads"),
+    [
+        ("Bound", "one", True, 1),
+        # The disk may have got a node since, the server may be another one, and changes may have been missed
+        ("Pending", "one", True, 6),
+        ("Bound", "other", True, 7),
+        ("Bound", "one", False, 6),
+    ],
+)
+def test_for_an_address_one_object_is_read(
+    reader: ClusterReader, kube: MemoryKube, phase: str, uid: str, complete: bool, reads: int
+) -> None:
+    """The rest is what the watches know, if it is certainly of the same server; otherwise all is read."""
+    seen = {"metadata": {"uid": uid}, "spec": {"ports": [{"name": "primary", "nodePort": 1}]}}
+    claim = {
+        "metadata": {"annotations": {"volume.kubernetes.io/selected-node": "a"}},
+        "status": {"phase": phase},
+        "spec": {},
+    }
+    watched = ServerObjects(7, statefulset={"of": "the watches"}, claim=claim, services={"server-7": seen})
+    reader._index = Watches(watched, complete=complete)  # type: ignore[assignment]
+    node = {"metadata": {"name": "a"}, "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]}}
+    kube.lists.append([node])
+    kube.create(SERVICES, {"metadata": {"name": "server-7", "uid": "one"}, "spec": {"ports": [{"name": "primary"}]}})
+    kube.asked.clear()
+    addressed = reader.addressed(7)
+    assert addressed.services["server-7"]["spec"] == {"ports": [{"name": "primary"}]}
+    assert (addressed.statefulset == {"of": "the watches"}) == (reads == 1)
+    assert len([each for each in kube.asked if "/namespaces/games/" in each]) == reads
+
+
+def test_a_server_that_the_watches_do_not_know_has_an_address(reader: ClusterReader, kube: MemoryKube) -> None:
+    """It was made a moment ago, by another replica."""
+    reader._index = Watches(None)  # type: ignore[assignment]
+    kube.create(SERVICES, {"metadata": {"name": "server-7"}, "spec": {"ports": []}})
+    assert set(reader.addressed(7).services) == {"server-7"}
 
 
 def restore(kube: MemoryKube) -> None:

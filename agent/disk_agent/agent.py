@@ -26,6 +26,8 @@ from disk_agent.sshd.sockets import Sockets
 from disk_agent.watch import Watch
 
 log = logging.getLogger(__name__)
+# The system's randomness, so that no thread advances a generator that others have seeded.
+_random = random.SystemRandom()
 
 # Changes come in bursts (a create makes a claim, a volume, a Service and an account): handle them together.
 SETTLE_SECONDS = 0.1
@@ -89,7 +91,7 @@ class Agent:
                 (Path(self._settings.state) / "synced").touch()
                 retry, wait = FIRST_RETRY, None
             else:
-                retry, wait = min(retry * 2, MAX_RETRY), random.uniform(retry / 2, retry)  # noqa: S311
+                retry, wait = min(retry * 2, MAX_RETRY), _random.uniform(retry / 2, retry)
             with self._guesses_lock:
                 opening = self._guesses.next_opening(time.monotonic())
             waits = [seconds for seconds in (wait, opening) if seconds is not None]

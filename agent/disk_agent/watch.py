@@ -14,6 +14,8 @@ from urllib.parse import urlencode
 from disk_agent.kube import ApiError, Kube
 
 log = logging.getLogger(__name__)
+# The system's randomness, so that no thread advances a generator that others have seeded.
+_random = random.SystemRandom()
 
 Record = TypeVar("Record")
 
@@ -84,7 +86,7 @@ class Watch(Generic[Record]):
                 continue
             if time.monotonic() - began > MAX_PAUSE:
                 pause = FIRST_PAUSE
-            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311
+            time.sleep(_random.uniform(pause / 2, pause))
             pause = min(pause * 2, MAX_PAUSE)
 
     def _list(self) -> None:
@@ -105,7 +107,7 @@ class Watch(Generic[Record]):
 
     def _watch(self) -> None:
         """Follow the events until the server ends the watch. Raises ApiError or OSError."""
-        seconds = random.randint(240, 360)  # noqa: S311
+        seconds = _random.randint(240, 360)
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",

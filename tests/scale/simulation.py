@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import yaml
+
 from local.paths import ROOT
 from service.errors import Problem
 from service.kube.client import Kube, path
@@ -31,6 +33,8 @@ STORAGE_CLASS = "scale"
 #: The label, the taint and kwok's annotation of the simulated nodes, and the label of the volumes.
 SIMULATED = "gameserver/simulated"
 PODS_OF_A_NODE = 110
+#: kube-proxy's minSyncPeriod, as docs/scale.md recommends it for this many servers.
+PERIOD = "5s"
 T = TypeVar("T")
 BODY = {"game": "minecraft", "ram_gb": 2, "disk_gb": 10}
 
@@ -139,6 +143,20 @@ class Simulation:
         assert service is not None
         self.url = f"http://{self.environment['NODE_IP']}:{service['spec']['ports'][0]['nodePort']}"
 
+    def proxies(self, period: str) -> None:
+        """Let kube-proxy write its rules at most once in a `period` such as "5s"; "0s" is its default, a second."""
+        config_map = path("v1", "kube-system", "configmaps", "kube-proxy")
+        found = self.kube.get(config_map)
+        assert found is not None
+        configuration = yaml.safe_load(found["data"]["config.conf"])
+        if configuration["nftables"]["minSyncPeriod"] == period:
+            return
+        say(f"kube-proxy's minSyncPeriod: {period}")
+        configuration["nftables"]["minSyncPeriod"] = period
+        self.kube.merge(config_map, {"data": {"config.conf": yaml.safe_dump(configuration)}})
+        for action in (("restart",), ("status", "--timeout=120s")):
+            self.run("kubectl", "-n", "kube-system", "rollout", action[0], "daemonset/kube-proxy", *action[1:])
+
     # -- what it costs ----------------------------------------------------------------------------------------
 
     def memory(self) -> float:
@@ -163,6 +181,7 @@ class Simulation:
     def clear(self) -> None:
         """Delete everything that this simulation, or one that was killed, has created."""
         say("clearing up")
+        self.proxies("0s")
         self.run("helm", "uninstall", RELEASE, "-n", API_NAMESPACE, check=False)
         self.run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
         # Deleted directly: there are no worlds to save, and Kubernetes' controllers delete only 20 objects a second.
@@ -206,6 +225,7 @@ def simulation(servers: int) -> Iterator[Simulation]:
     simulated.clear()
     kwok = simulated.kwok()
     try:
+        simulated.proxies(PERIOD)
         simulated.nodes(servers)
         simulated.api()
         yield simulated

@@ -26,6 +26,8 @@ from disk_agent.objects import Claim, server_uid
 from disk_agent.settings import Settings
 
 log = logging.getLogger(__name__)
+# The system's randomness, so that no thread advances a generator that others have seeded.
+_random = random.SystemRandom()
 
 LOOK_SECONDS = 1.0
 AGAIN_SECONDS = 10.0
@@ -91,7 +93,7 @@ class Keeper:
         self._owners: dict[Pod, Owner] = {}
         self._ask_again: dict[Pod, float] = {}
         self._waiting: list[Ended] = []
-        self._swept, self._sweep_at = float("-inf"), random.uniform(0, SWEEP_SECONDS)  # noqa: S311
+        self._swept, self._sweep_at = float("-inf"), _random.uniform(0, SWEEP_SECONDS)
         # What was logged last of each kind of trouble.
         self._errors: dict[str, str] = {}
 
@@ -225,7 +227,7 @@ class Keeper:
             if ended.tries >= TRIES:
                 _not_kept(ended.pod, str(error))
                 return True
-            ended.next_try = now + random.uniform(0.5, 1) * min(60, 2**ended.tries)  # noqa: S311
+            ended.next_try = now + _random.uniform(0.5, 1) * min(60, 2**ended.tries)
             self._complain("last lines not written", error)
             return False
         self._sweep_at = min(self._sweep_at, max(now, self._swept + SWEEP_AFTER_WRITE))
@@ -256,7 +258,7 @@ class Keeper:
 
     def _sweep(self, now: float) -> None:
         """Delete what is too much, and what belongs to no disk any more. All agents do this, whoever has written."""
-        self._swept, self._sweep_at = now, now + random.uniform(0.5, 1) * SWEEP_SECONDS  # noqa: S311
+        self._swept, self._sweep_at = now, now + _random.uniform(0.5, 1) * SWEEP_SECONDS
         try:
             # From the API server's memory.
             secrets = self._list({"resourceVersion": "0"})

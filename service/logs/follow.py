@@ -133,7 +133,8 @@ class _Feed:
     def __init__(self, wish: Wish, followed: _Log, gone: Callable[[_Feed], None]) -> None:
         self.followed = followed
         self.pump: Callable[[], None] = lambda: None
-        self._wish = wish
+        # Not the wish itself: its backlog would stay in memory for as long as the client follows.
+        self._mark = wish.mark
         self._gone = gone
         self._backlog = deque(wish.backlog)
         self._since = time.monotonic()
@@ -190,7 +191,7 @@ class _Feed:
     def _join(self, ring: Ring) -> tuple[int, bool]:
         """Where in the ring to begin, and whether lines are missing before that."""
         if self._has is None:
-            return max(self._wish.mark, ring.start), self._wish.mark < ring.start
+            return max(self._mark, ring.start), self._mark < ring.start
         number, found = ring.after(self._has)
         first = self.followed.source.first
         # The source has read everything since its own first line.

@@ -27,6 +27,8 @@ def reason_to_end(
         scope: What the token must allow.
         gone: What to say when the server has been deleted; None if the client hears of that by itself.
     """
+    # Not the target itself: its objects would stay in memory for as long as the client follows.
+    id, uid = target.id, target.uid
 
     def ended() -> str | None:
         try:
@@ -36,10 +38,10 @@ def reason_to_end(
         if scope not in token.actions:
             return "the token no longer allows this"
         try:
-            objects = context.cluster.known(target.id)
+            objects = context.cluster.known(id)
         except ClusterUnavailable:
             return None
-        if objects is None or (target.uid is not None and server_uid(objects) not in (None, target.uid)):
+        if objects is None or (uid is not None and server_uid(objects) not in (None, uid)):
             return gone
         spec = spec_of_objects(objects)
         if spec is not None and not may_see(token, objects, spec):

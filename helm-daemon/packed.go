@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -57,7 +58,7 @@ func (p *packer) pack(rel *release.Release) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	packed, err := p.chart(string(chart))
+	packed, err := p.chart(chart)
 	if err != nil {
 		return nil, err
 	}
@@ -67,38 +68,41 @@ func (p *packer) pack(rel *release.Release) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	end, err := compressed(string(text[1:]))
+	end, err := compressed(text[1:])
 	if err != nil {
 		return nil, err
 	}
-	return append(bytes.Clone(packed), end...), nil
+	return slices.Concat(packed, end), nil
 }
 
-func (p *packer) chart(text string) ([]byte, error) {
+// chart is the beginning of a revision's JSON, with the chart in it, compressed.
+func (p *packer) chart(text []byte) ([]byte, error) {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	if known, found := p.charts[text]; found {
+	if known, found := p.charts[string(text)]; found {
 		return known, nil
 	}
-	packed, err := compressed(`{"chart":` + text + ",")
+	packed, err := compressed([]byte(`{"chart":`), text, []byte(","))
 	if err != nil {
 		return nil, err
 	}
 	if len(p.charts) >= mostCharts {
 		clear(p.charts)
 	}
-	p.charts[text] = packed
+	p.charts[string(text)] = packed
 	return packed, nil
 }
 
-func compressed(text string) ([]byte, error) {
+func compressed(texts ...[]byte) ([]byte, error) {
 	var packed bytes.Buffer
 	writer, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
 	if err != nil {
 		return nil, err
 	}
-	if _, err = writer.Write([]byte(text)); err != nil {
-		return nil, err
+	for _, text := range texts {
+		if _, err = writer.Write(text); err != nil {
+			return nil, err
+		}
 	}
 	if err = writer.Close(); err != nil {
 		return nil, err

@@ -102,6 +102,7 @@ def every_node(built: Path) -> list[Image]:
     """The images that each node needs to join: kube-proxy, pause, and the shell of the storage provisioner."""
     base = _base()
     pause = 'FROM scratch\nCOPY catatonit /pause\nENTRYPOINT ["/pause", "-P"]\n'
+    # kube-proxy uses nftables, and iptables in clusters that were made before it did.
     proxy = (
         f"FROM {BASE}\n"
         "RUN apt-get update && apt-get install -y --no-install-recommends iptables nftables conntrack kmod"

@@ -89,10 +89,10 @@ class ClusterReader:
         return LiveServer(self, id)
 
     def addressed(self, id: int) -> Objects:
-        """The objects of one server, for questions about the address of the game.
+        """The objects of one server, for questions about the address of the game; see `interfaces.Cluster`.
 
-        This is the most frequent call. All of an address but the Service stays the same for as long as the Service and
-        the disk exist, so the watches' word is enough, and one object is read instead of five.
+        These are the most frequent calls, so one object is read instead of five. Whose the server is stays the same for
+        as long as its Service exists, and the disk's node hardly ever changes.
         """
         known, name = self._index.server(id) if self._index.is_complete() else None, server_name(id)
         if known is not None and self._hosts.host(known) is not None:

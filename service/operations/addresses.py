@@ -49,7 +49,7 @@ def port(context: Context, target: Target, name: PortName) -> Endpoint:
     Raises PortNotReady, PortNotFound or ObjectMissing. For `sftp`, it also raises FileAccessNotInstalled,
     DiskNotNodeLocal, DiskNotMade or DiskNotReady.
     """
-    # The target is known for the game's own Service only.
+    # Of a target that was found for its address, only the game's own Service is certainly of now.
     objects = target.objects if name == "primary" else context.cluster.server(target.id)
     if name == "sftp":
         accounts_for(context, objects).host_keys()

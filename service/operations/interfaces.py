@@ -38,8 +38,11 @@ class Cluster(Protocol):
         """The objects of one server."""
 
     def addressed(self, id: int) -> Objects:
-        """The same, for questions about the address of the game: its Service is read now, and is all that is, if the
-        watches know the server that it belongs to, and the node of its disk."""
+        """The objects of one server, for questions about the address of the game.
+
+        The game's Service is read now. The others are as the watches have them, if these know the same Service and a
+        host for the disk's node; otherwise all are read now.
+        """
 
     def servers(self, limit: int, continue_: str | None) -> tuple[Sequence[Objects], str | None]:
         """A page of at most `limit` servers by id, and the `continue_` of the next page, or None."""

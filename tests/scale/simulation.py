@@ -154,8 +154,9 @@ class Simulation:
         say(f"kube-proxy's minSyncPeriod: {period}")
         configuration["nftables"]["minSyncPeriod"] = period
         self.kube.merge(config_map, {"data": {"config.conf": yaml.safe_dump(configuration)}})
-        for action in (("restart",), ("status", "--timeout=120s")):
-            self.run("kubectl", "-n", "kube-system", "rollout", action[0], "daemonset/kube-proxy", *action[1:])
+        rollout, proxies = ("kubectl", "-n", "kube-system", "rollout"), "daemonset/kube-proxy"
+        self.run(*rollout, "restart", proxies)
+        self.run(*rollout, "status", proxies, "--timeout=120s")
 
     # -- what it costs ----------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from tests.cluster.files.servers import Server, get
 from tests.cluster.pool import CLASS, FOLDER
 from tests.support.environment import use_local_cluster
 
-ROUNDS, GOAL = 7, 0.95
+ROUNDS, GOAL = 15, 0.95
 ID = 9_100_021
 NODE = nodes.Node(1)
 PLAIN = "/opt/local-path-provisioner/bench-disks"

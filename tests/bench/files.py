@@ -54,7 +54,7 @@ class Target:
     key: Path
 
     def run(self, *batch: str) -> None:
-        """Run a batch with OpenSSH's sftp. Raises CalledProcessError."""
+        """Run a batch with OpenSSH's sftp. Raises CalledProcessError with the client's message as a note."""
         options = {
             "IdentityFile": str(self.key),
             "IdentitiesOnly": "yes",
@@ -65,7 +65,11 @@ class Target:
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
         command = ["sftp", "-q", "-b", "-", *words, "-P", str(self.port), f"{self.user}@{self.address}"]
         text = "\n".join((f"cd {self.folder}", *batch)) + "\n"
-        subprocess.run(command, input=text, text=True, check=True, capture_output=True)
+        try:
+            subprocess.run(command, input=text, text=True, check=True, capture_output=True)
+        except subprocess.CalledProcessError as error:
+            error.add_note(error.stderr.strip())
+            raise
 
 
 def main() -> None:
@@ -140,7 +144,9 @@ def _server(key: Path) -> Iterator[Target]:
     """A server on the cluster's first node."""
     first = get("nodes")["items"][0]
     address = next(entry["address"] for entry in first["status"]["addresses"] if entry["type"] == "InternalIP")
-    server = Server(ID, first["metadata"]["name"], asyncssh.read_private_key(str(key)), key, (address,))
+    private = asyncssh.read_private_key(str(key))
+    # On plain sshd's file system. What the disk driver costs, tests.bench.disks measures.
+    server = Server(ID, first["metadata"]["name"], private, key, (address,), storage_class="local-path")
     server.delete()
     try:
         server.create()

@@ -1,8 +1,8 @@
 """What `make test` runs. The tests on the cluster mostly wait, so other tests run beside them:
 
 - first, on the cluster, the tests that need it for themselves; beside them begin those that need no cluster;
-- then the others on the cluster; beside them those of disks and of file access, which disturb no other server, and
-  those that use only a namespace of their own.
+- then the others on the cluster; beside them those of disks and of file access, which disturb no other server, those
+  of the controller, which mostly wait for Leases to run out, and the others that use only a namespace of their own.
 
 With RETRY=1 in the environment, as .ci/run has it, what failed is run once more when all else is done, each test
 alone in a pytest of its own. What passes only then is flaky: it is named, and a few of those fail nothing.
@@ -23,15 +23,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-WITHOUT_CLUSTER = ("-m", "not long and not cluster", "-n", "2", "--durations=20", "--durations-min=5")
-ALONE = ("-m", "not long and alone", "--durations=20", "--durations-min=5")
-OWN_NAMESPACE = ("-m", "not long and own_namespace", "--durations=40", "--durations-min=5")
-_DISKS = ("tests/cluster/disks", "tests/cluster/files")
-DISKS = (*_DISKS, "-m", "not long and not alone", "--durations=20", "--durations-min=5")
+CLUSTER = "tests/cluster"
+CONTROLLER = f"{CLUSTER}/controller"
+_DISKS = (f"{CLUSTER}/disks", f"{CLUSTER}/files")
+_SLOWEST = ("--durations=20", "--durations-min=5")
+# Each names the folders of its tests: to collect all of them takes seconds of CPU time.
+WITHOUT_CLUSTER = ("-m", "not long and not cluster", f"--ignore={CLUSTER}", "-n", "2", *_SLOWEST)
+ALONE = (CLUSTER, "-m", "not long and alone", *_SLOWEST)
+DISKS = (*_DISKS, "-m", "not long and not alone", *_SLOWEST)
+CONTROLLERS = (CONTROLLER, "-m", "not long", *_SLOWEST)
+OWN_NAMESPACE = ("-m", "not long and own_namespace", f"--ignore={CONTROLLER}", *_SLOWEST)
 SHARED = (
-    *("-m", "not long and cluster and not alone and not own_namespace"),
-    *(f"--ignore={folder}" for folder in _DISKS),
-    *("--durations=30", "--durations-min=5"),
+    *(CLUSTER, "-m", "not long and not alone and not own_namespace"),
+    *(f"--ignore={folder}" for folder in (*_DISKS, CONTROLLER)),
+    *_SLOWEST,
 )
 #: How many tests may fail once and pass alone.
 FLAKY = 3
@@ -86,14 +91,15 @@ def again(failed: Mapping[str, str]) -> bool:
 def main() -> int:
     """Run all parts; 0 when all is well."""
     with ExitStack() as stack:
-        outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+        outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(4)]
         beside = stack.enter_context(ThreadPoolExecutor(len(outputs)))
         without = beside.submit(pytest, *WITHOUT_CLUSTER, aside=outputs[0], niceness=10)
         alone = pytest(*ALONE)
         disks = beside.submit(pytest, *DISKS, aside=outputs[1])
-        own_namespace = beside.submit(pytest, *OWN_NAMESPACE, aside=outputs[2])
+        controllers = beside.submit(pytest, *CONTROLLERS, aside=outputs[2])
+        own_namespace = beside.submit(pytest, *OWN_NAMESPACE, aside=outputs[3])
         shared = pytest(*SHARED)
-        sessions = [without.result(), alone, disks.result(), own_namespace.result(), shared]
+        sessions = [without.result(), alone, shared, *(lane.result() for lane in (disks, controllers, own_namespace))]
         for output in outputs:
             output.seek(0)
             _say(output.read().decode(errors="replace"))

@@ -303,23 +303,22 @@ class ClusterReader:
             unless_used: Delete only a claim that never had a volume.
 
         Raises:
-            OperationInProgress: Somebody has changed the claim since it was read.
+            OperationInProgress: Others kept changing the claim at the same time.
         """
-        claim = self.get("v1", "persistentvolumeclaims", server_name(id))
-        # Never delete a claim with the same name that is not the product's.
-        if claim is None or claim["metadata"].get("labels", {}).get(ID) != str(id):
-            return
-        if unless_used and not never_used(claim):
-            return
-        try:
+        for _ in range(_TRIES):
+            claim = self.get("v1", "persistentvolumeclaims", server_name(id))
+            # Never delete a claim with the same name that is not the product's.
+            if claim is None or claim["metadata"].get("labels", {}).get(ID) != str(id):
+                return
+            if unless_used and not never_used(claim):
+                return
             confirm()
             metadata = claim["metadata"]
-            self._kube.delete(self._claim_path(id), uid=metadata["uid"], version=metadata["resourceVersion"])
-        except Conflict as conflict:
-            if unless_used:
-                # A server has begun to use it.
+            # Kubernetes may be writing to it, such as that it has a volume now.
+            with suppress(Conflict):
+                self._kube.delete(self._claim_path(id), uid=metadata["uid"], version=metadata["resourceVersion"])
                 return
-            raise OperationInProgress from conflict
+        raise OperationInProgress
 
     def disk_has_snapshots(self, claim: Object) -> bool:
         """Whether the storage of the claim's volume can make snapshots of it: a CSI driver with a class of them."""

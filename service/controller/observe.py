@@ -18,7 +18,7 @@ from service.events.facts import Facts, facts_of
 from service.kube.times import now
 from service.kube.types import Object
 from service.operations.interfaces import Cluster
-from service.servers.accessors import condition, deleted_at, uid
+from service.servers.accessors import deleted_at, lost_by_node, uid
 from service.servers.objects import Objects, ServerObjects
 
 log = logging.getLogger(__name__)
@@ -213,7 +213,7 @@ class Observer:
             events=tuple(known.events) if known else (),
             releases=tuple(known.releases) if known else (),
             # Nodes are read from Kubernetes, so only for a pod that may have lost its node.
-            nodes=known.nodes if known and pod and (thorough or _is_cut_off(pod)) else {},
+            nodes=known.nodes if known and pod and (thorough or lost_by_node(pod)) else {},
             usage=known.usage if known else None,
         )
         return facts_of(objects, now(), pod_gone=last_pod is not None)
@@ -249,11 +249,6 @@ class Observer:
 
 
 _REQUEST = ("deletionTimestamp", "deletionGracePeriodSeconds")
-
-
-def _is_cut_off(pod: Object) -> bool:
-    ready, containers = condition(pod, "Ready"), condition(pod, "ContainersReady")
-    return ready.get("status") == "False" and containers.get("status") == "True"
 
 
 def _news(facts: Facts, last: Facts | None) -> bool:

@@ -15,6 +15,7 @@ from service.events.event import LONGEST_REASON
 from service.kube.types import Object
 from service.servers.accessors import condition, created_at, deleted_at, game_status, owner_uid, termination, uid
 from service.servers.exits import (
+    exit_code,
     exit_reason,
     exited_before_deletion,
     failed_stop_reason,
@@ -225,7 +226,7 @@ def _end(pod: Object, end: Mapping[str, Any]) -> End:
     else:
         type_ = "crashed"
     reason = _short(evicted or exit_reason(pod, end))
-    return End(type_, end.get("finishedAt") or "", end.get("startedAt") or "", end.get("exitCode"), reason)
+    return End(type_, end.get("finishedAt") or "", end.get("startedAt") or "", exit_code(end), reason)
 
 
 def _stop(pod: Object, requested: str, *, by_stop: bool) -> End:
@@ -234,7 +235,7 @@ def _stop(pod: Object, requested: str, *, by_stop: bool) -> End:
     reason = failed_stop_reason(pod) if by_stop else None
     reason = reason or disruption(pod)
     type_ = "killed" if by_stop and killed_by_stop(pod) else "stopped"
-    return End(type_, end.get("finishedAt") or requested, code=end.get("exitCode"), reason=reason and _short(reason))
+    return End(type_, end.get("finishedAt") or requested, code=exit_code(end), reason=reason and _short(reason))
 
 
 def _waits(objects: Objects, scheduled: Mapping[str, Any]) -> str:

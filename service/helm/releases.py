@@ -134,11 +134,13 @@ class HelmReleases:
         previous values are restored.
 
         Returns:
-            False if nothing would change and no object is missing; then nothing is written.
+            False if nothing would change, no object is missing, and nobody else has started or stopped the server; then
+            nothing is written.
 
         Raises:
             ServerNotFound: There is no release.
             ReleaseMissing: There is no release, but a StatefulSet.
+            FieldConflict: Somebody else has started or stopped the server, and still owns that field.
         """
         with self._lease(id) as lease:
             newest = self._finished_revision(id, lease)
@@ -147,7 +149,8 @@ class HelmReleases:
                 raise ReleaseMissing if self._has_workload(id) else ServerNotFound
             values = change(deepcopy(release.values))
             deployed = revisions.status(newest) == "deployed"
-            if deployed and same(values, release.values) and not self._missing(release):
+            unchanged = deployed and same(values, release.values)
+            if unchanged and not self._missing(release) and self._runs(id) == runs(values):
                 return False
             # The pod may not have been updated yet to a revision that was not deployed.
             unaffected = runs(release.values) and runs(values) and not restarts(release.values, values)
@@ -271,7 +274,14 @@ class HelmReleases:
         return all_revisions[-1] if all_revisions and revisions.status(all_revisions[-1]) != "uninstalled" else None
 
     def _has_workload(self, id: int) -> bool:
-        return self._kube.get(path("apps/v1", self._namespace, "statefulsets", release_name(id))) is not None
+        return self._workload(id) is not None
+
+    def _runs(self, id: int) -> bool:
+        """Whether the server's StatefulSet wants a pod, whoever scaled it."""
+        return bool((self._workload(id) or {}).get("spec", {}).get("replicas", 1))
+
+    def _workload(self, id: int) -> Object | None:
+        return self._kube.get(path("apps/v1", self._namespace, "statefulsets", release_name(id)))
 
     def _read(self, revision: Object | None) -> Release | None:
         return None if revision is None else self._revisions.read(revision)

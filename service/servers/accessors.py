@@ -11,6 +11,11 @@ from service.kube.times import stamp
 from service.kube.types import Object
 
 CONTAINER = "game"
+READINESS_GATES = "ReadinessGatesNotReady"
+"""The reason of a pod's condition Ready while its containers are ready and its readiness gates are not.
+
+https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-readiness-gate
+"""
 
 
 def condition(object_: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -43,6 +48,21 @@ def termination(pod: Object) -> Mapping[str, Any] | None:
     if terminated is None and "waiting" in current:
         terminated = (status.get("lastState") or {}).get("terminated")
     return terminated
+
+
+def lost_by_node(pod: Object) -> bool:
+    """Whether Kubernetes has marked the pod as not ready because its node does not answer.
+
+    The kubelet sets both conditions, and says so in the first one's reason if it waits for a readiness gate. Kubernetes
+    itself changes only the first one's status:
+    https://github.com/kubernetes/kubernetes/blob/v1.35.4/pkg/controller/util/node/controller_utils.go
+    """
+    ready = condition(pod, "Ready")
+    return (
+        ready.get("status") == "False"
+        and ready.get("reason") != READINESS_GATES
+        and condition(pod, "ContainersReady").get("status") == "True"
+    )
 
 
 def annotation(object_: Object | None, name: str) -> str | None:

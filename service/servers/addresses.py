@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +21,14 @@ class Address:
         port: The port.
         protocol: TCP, UDP or both.
         host: A name or an IP address; None for a node port, whose node the Service does not name.
+        others: The other addresses of a load balancer that has several and no name, such as k3s' ServiceLB, which gives
+            the sorted addresses of all nodes: https://docs.k3s.io/networking/networking-services#service-load-balancer
     """
 
     port: int
     protocol: str
     host: str | None
+    others: tuple[str, ...] = ()
 
 
 def address_of(port_name: PortName, service: Mapping[str, Any]) -> Address | None:
@@ -38,17 +42,18 @@ def address_of(port_name: PortName, service: Mapping[str, Any]) -> Address | Non
     protocol = protocols[0] if len(protocols) == 1 else "both"
     type_, metadata = spec.get("type", "ClusterIP"), service["metadata"]
     annotations = metadata.get("annotations") or {}
-    # external-dns accepts several names, separated by commas.
-    name = str(annotations.get(_DNS_NAME) or "").partition(",")[0].strip() or None
+    name = _first_name(annotations.get(_DNS_NAME))
     if type_ == "NodePort":
         node_port = ports[0].get("nodePort")
         return Address(int(node_port), protocol, name) if node_port else None
     port = int(ports[0]["port"])
     if type_ == "LoadBalancer":
-        for ingress in service.get("status", {}).get("loadBalancer", {}).get("ingress") or []:
-            return Address(port, protocol, name or ingress.get("hostname") or ingress.get("ip"))
-        return None
-    if port_name == "primary" and (routed := annotations.get(_ROUTER_NAME) or name):
+        ingresses = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
+        hosts = [ingress.get("hostname") or ingress.get("ip") for ingress in ingresses]
+        if not hosts:
+            return None
+        return Address(port, protocol, name) if name else Address(port, protocol, hosts[0], tuple(hosts[1:]))
+    if port_name == "primary" and (routed := _first_name(annotations.get(_ROUTER_NAME)) or name):
         return Address(port, protocol, routed)
     return Address(port, protocol, f"{metadata['name']}.{metadata['namespace']}.svc")
 
@@ -59,3 +64,8 @@ def address_in(port_name: PortName, id: int, services: Mapping[str, Mapping[str,
         if name in services and (address := address_of(port_name, services[name])):
             return address
     return None
+
+
+def _first_name(text: str | None) -> str | None:
+    """The first of several names, which external-dns separates by commas, and mc-router by commas or line breaks."""
+    return next(filter(None, (name.strip() for name in re.split(r"[,\n]", text or ""))), None)

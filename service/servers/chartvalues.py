@@ -138,7 +138,7 @@ def _message(error: ValidationError, schema: Mapping[str, Any]) -> str:
     ]
     if descriptions and error.validator == "not":
         return str(descriptions[0])
-    if descriptions and error.validator in ("pattern", "maxLength"):
+    if descriptions and error.validator in ("pattern", "maxLength", "maxItems", "const"):
         return f"must be {descriptions[0]}"
     return error.message[:200]
 

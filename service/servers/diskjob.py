@@ -151,7 +151,7 @@ def hindrance(objects: Objects) -> str | None:
     scheduled = condition(pod, "PodScheduled")
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         return reasons.scheduling_failure(objects, pod)
-    failure = reasons.mount_failure(objects, pod)
+    failure = reasons.preparation_failure(objects, pod)
     return failure and failure[0]
 
 

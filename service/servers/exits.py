@@ -13,6 +13,21 @@ from service.servers.accessors import condition, deleted_at, game_container, rea
 # https://docs.oracle.com/en/java/javase/21/docs/api/java.base/java/lang/Runtime.html#shutdown
 _CLEAN_EXITS = {0, 130, 143}
 _KILLED = 137
+# The kubelet's word and containerd's for a container that is gone, such as after its node was reset. The exit code
+# that they give it, 137 or 255, is made up.
+# https://github.com/containerd/containerd/blob/v2.2.0/internal/cri/server/podsandbox/recover.go
+_LOST_TRACK = {"ContainerStatusUnknown", "Unknown"}
+
+
+def exit_code(end: Mapping[str, Any]) -> int | None:
+    """The exit code of a run, from its `terminated` state; None if nobody knows it."""
+    code: int | None = end.get("exitCode")
+    return None if lost_track(end) else code
+
+
+def lost_track(end: Mapping[str, Any]) -> bool:
+    """Whether the run ended unseen, as when its node was reset. `end` is its `terminated` state."""
+    return end.get("reason") in _LOST_TRACK
 
 
 def exit_reason(pod: Object, end: Mapping[str, Any]) -> str:
@@ -24,6 +39,8 @@ def exit_reason(pod: Object, end: Mapping[str, Any]) -> str:
     """
     if end.get("reason") == "OOMKilled":
         return f"The game ran out of memory{_limit(pod)}."
+    if lost_track(end):
+        return "Its node restarted or lost track of the game. How the game ended is unknown."
     if end.get("reason") in {"StartError", "ContainerCannotRun"}:
         return f"The game could not be started: {end.get('message', '')}"
     if (seconds := startup_timeout(pod, end)) is not None:
@@ -65,7 +82,7 @@ def failed_stop_reason(pod: Object) -> str | None:
         return None
     if end.get("reason") == "OOMKilled":
         return f"The game ran out of memory as it stopped{_limit(pod)}; unsaved progress is lost."
-    if end.get("reason") == "ContainerStatusUnknown":
+    if lost_track(end):
         return "Its node lost track of the game as it stopped. Whether it saved its world is unknown."
     if end.get("exitCode") == _KILLED:
         grace = pod["metadata"].get("deletionGracePeriodSeconds")
@@ -80,8 +97,7 @@ def failed_stop_reason(pod: Object) -> str | None:
 def killed_by_stop(pod: Object) -> bool:
     """Whether the game of a deleted pod was killed as it stopped."""
     end = termination(pod) or {}
-    killed = end.get("exitCode") == _KILLED and end.get("reason") != "ContainerStatusUnknown"
-    return killed or end.get("reason") == "OOMKilled"
+    return exit_code(end) == _KILLED or end.get("reason") == "OOMKilled"
 
 
 def exited_before_deletion(pod: Object) -> bool:

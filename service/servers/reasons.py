@@ -12,19 +12,38 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.kube.types import Object
-from service.servers.accessors import condition, deleted_at, game_container, readable_size, uid
+from service.servers.accessors import (
+    CONTAINER,
+    condition,
+    deleted_at,
+    game_container,
+    lost_by_node,
+    readable_size,
+    uid,
+)
 from service.servers.disks import claim_gb
 from service.servers.objects import Objects
 from service.servers.volumes import selected_node
 
-READ_EVENTS = frozenset(
-    {"FailedCreate", "SuccessfulCreate", "ProvisioningFailed", "FailedMount", "FailedAttachVolume", "FailedMapVolume"}
-)
-"""The reasons of the events that this module reads; all except SuccessfulCreate have the type Warning."""
 _VOLUME_EVENTS = {"FailedMount", "FailedAttachVolume", "FailedMapVolume"}
+_SANDBOX = "FailedCreatePodSandBox"
+READ_EVENTS = frozenset({"FailedCreate", "SuccessfulCreate", "ProvisioningFailed", _SANDBOX, *_VOLUME_EVENTS})
+"""The reasons of the events that this module reads; all except SuccessfulCreate have the type Warning."""
 # The wording of Kubernetes 1.35, and of earlier versions.
 _NO_DISK_SPACE = "node(s) did not have enough free storage"
 _OTHER_NODES = r"(\d+) node\(s\) (?:didn't match PersistentVolume's node affinity|had volume node affinity conflict)"
+
+IMAGE_FAILURES = frozenset(
+    {
+        *("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"),
+        *("ImageInspectError", "SignatureValidationFailed"),
+    }
+)
+"""The reasons for which a container waits because its image cannot be used."""
+CONTAINER_FAILURES = frozenset(
+    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "ContainerCannotRun"}
+)
+"""The reasons for which a container waits because it cannot be created."""
 
 Reason = tuple[str, str | None]
 """A reason as a sentence, and since when it holds (RFC 3339), if that is known."""
@@ -43,8 +62,7 @@ def node_failure(objects: Objects) -> Reason | None:
     ready = condition(pod, "Ready")
     if not name or ready.get("status") == "True" or pod.get("status", {}).get("phase") in ("Failed", "Succeeded"):
         return None
-    # The kubelet sets both conditions. Kubernetes sets only the first, and only if the node is lost.
-    lost = ready.get("status") == "False" and condition(pod, "ContainersReady").get("status") == "True"
+    lost = lost_by_node(pod)
     nodes = objects.nodes
     if not nodes:
         return (f"Its node {name} does not answer.", ready.get("lastTransitionTime")) if lost else None
@@ -201,12 +219,15 @@ https://github.com/kubernetes/kubernetes/blob/v1.35.4/pkg/kubelet/util/manager/w
 """
 
 
-def mount_failure(objects: Objects, pod: Object) -> Reason | None:
-    """Why the pod's volumes cannot be mounted; None if they can. They are mounted before the sandbox starts."""
+def preparation_failure(objects: Objects, pod: Object) -> Reason | None:
+    """Why the node cannot prepare the pod: mount its volumes, then make its sandbox. None if it can."""
     if condition(pod, "PodReadyToStartContainers").get("status") == "True":
         return None
     for event in reversed(_events(objects)):
         message = event.get("message", "")[:300]
+        if event.get("reason") == _SANDBOX:
+            # Such as no address left, or a runtimeClassName without its runtime.
+            return f"The node cannot prepare the server's pod: {message}", _first(event)
         if event.get("reason") in _VOLUME_EVENTS and _KUBELET_IS_LATE not in message:
             # The volume's name in the chart.
             owners = {'volume "rcon"': "RCON", 'volume "econ"': "the console"}
@@ -224,11 +245,32 @@ def image_failure(image: str, reason: str, message: str) -> str:
     # Check this first, because of "pull access denied, repository does not exist or may require authorization".
     if any(word in text for word in ("unauthorized", "denied", "forbidden", "authorization failed")):
         return f"The registry refused the image {image}."
+    if "no match for platform" in text:
+        return f"The image {image} has no version for its node's kind of processor."
     if reason == "ErrImageNeverPull" or "not found" in text or "does not exist" in text:
         return f"The image {image} was not found."
     return f"The image {image} cannot be pulled." + (
         f" {message[:300]}" if message and "ack-off" not in message else ""
     )
+
+
+# -- other containers --------------------------------------------------------------------------------------
+
+
+def other_container_failure(pod: Object) -> str | None:
+    """Why a container that the cluster has added to the pod, as a service mesh does, does not start; None if all do."""
+    status = pod.get("status", {})
+    for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if container.get("name") != CONTAINER and waiting.get("reason") in (
+            IMAGE_FAILURES | CONTAINER_FAILURES | {"CrashLoopBackOff"}
+        ):
+            message = waiting.get("message") or waiting["reason"]
+            return (
+                f"The container {container['name']}, which the cluster has added to the server's pod, "
+                f"does not start: {message[:300]}"
+            )
+    return None
 
 
 # -- events ------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 from service.kube.types import Object
 from service.servers import reasons
 from service.servers.accessors import (
+    READINESS_GATES,
     annotation,
     condition,
     created_at,
@@ -24,7 +25,7 @@ from service.servers.accessors import (
     revision_modified_at,
     termination,
 )
-from service.servers.exits import exit_reason, exited_by_itself
+from service.servers.exits import exit_reason, exited_by_itself, lost_track
 from service.servers.names import KEPT_SINCE
 from service.servers.objects import Objects
 from service.servers.spec import idle_stopped_at
@@ -33,8 +34,6 @@ from service.servers.stops import stop_of
 STATES = ("creating", "starting", "running", "stopping", "stopped", "deleting", "failed")
 WANTED = ("running", "stopped", "deleted")
 
-_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
-_CONFIGURATION = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "ContainerCannotRun"}
 _FULL = "The disk is full."
 _NOBODY_PLAYED = "It was stopped because nobody was playing."
 _RESTARTS = "The server is restarting to apply a change."
@@ -218,21 +217,38 @@ def _of_container(objects: Objects, pod: Object, container: Object, since: str |
         waiting_reason, message = waiting.get("reason", ""), waiting.get("message", "")
         # Once the pod is ready to start containers, the kubelet first pulls the image.
         began = condition(pod, "PodReadyToStartContainers").get("lastTransitionTime") or since
-        if waiting_reason in _IMAGE:
+        if waiting_reason in reasons.IMAGE_FAILURES:
             reason = reasons.image_failure(container.get("image") or "the image", waiting_reason, message)
             return State("failed", reason, began, "running")
-        if waiting_reason in _CONFIGURATION:
+        if waiting_reason in reasons.CONTAINER_FAILURES:
             return State("failed", f"The container cannot be created: {message or waiting_reason}", began, "running")
         if waiting_reason == "CrashLoopBackOff":
             return _terminated(pod, last or {}, backing_off=True)
+        if failure := reasons.other_container_failure(pod):
+            return State("failed", failure, began, "running")
         return _waiting(objects, pod, "starting", since)
     if end is not None:
         return _terminated(pod, end, backing_off=False)
     started = (running or {}).get("startedAt") or since
     ready_changed = condition(pod, "Ready").get("lastTransitionTime")
+    if container.get("ready"):
+        return _held_back(pod, started)
     if container.get("started") and (ready_changed or "") > (started or ""):
         return State("failed", "The game is running, but no longer answers.", ready_changed, "running")
     return State("starting", _previous_exit(pod, last) if last else None, started, "running")
+
+
+def _held_back(pod: Object, started: str | None) -> State:
+    """The state of a pod that is not ready although its game is: what the cluster has added to the pod is not."""
+    ready = condition(pod, "Ready")
+    since = max(ready.get("lastTransitionTime") or "", started or "") or None
+    if failure := reasons.other_container_failure(pod):
+        return State("failed", failure, since, "running")
+    if ready.get("reason") == READINESS_GATES:
+        cause = f"a readiness gate of the cluster: {str(ready.get('message', ''))[:300]}"
+    else:
+        cause = "another container of its pod."
+    return State("starting", f"The game answers, but waits for {cause}", since, "running")
 
 
 def _terminated(pod: Object, end: Mapping[str, Any], *, backing_off: bool) -> State:
@@ -246,8 +262,8 @@ def _terminated(pod: Object, end: Mapping[str, Any], *, backing_off: bool) -> St
     if backing_off:
         verb = "ends" if end.get("exitCode") == 0 else "crashes"
         reason += f" It {verb} again and again; Kubernetes waits longer before each new start."
-    # The kernel kills a game that runs out of memory at once, so its log does not say why.
-    crashed = end.get("reason") != "OOMKilled"
+    # The kernel kills a game that runs out of memory at once, and a lost one has not crashed: their logs say no reason.
+    crashed = end.get("reason") != "OOMKilled" and not lost_track(end)
     return State("failed", reason, since, "running", crashed=crashed, previous=backing_off)
 
 
@@ -268,7 +284,7 @@ def _unscheduled(objects: Objects, scheduled: Mapping[str, Any], pod: Object) ->
 
 
 def _waiting(objects: Objects, pod: Object, state: str, since: str | None) -> State:
-    if failure := reasons.mount_failure(objects, pod):
+    if failure := reasons.preparation_failure(objects, pod):
         return State("failed", failure[0], failure[1] or since, "running")
     return State(state, None, since, "running")
 

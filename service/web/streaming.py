@@ -45,6 +45,10 @@ class Streamed(Response):
         del self.headers["Content-Length"]
         # nginx would hold the lines back until it has some KiB.
         self.headers["X-Accel-Buffering"] = "no"
+        if environ["REQUEST_METHOD"] == "HEAD":
+            # The head alone: https://www.rfc-editor.org/rfc/rfc9110#section-9.3.2
+            self.response = ()
+            return super().__call__(environ, start_response)
         if environ.get(PARKS):
             chunked = environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
             head = self._head(chunked)

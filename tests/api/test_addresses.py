@@ -73,6 +73,19 @@ def test_the_operators_traffic_policy_wins(make_app: Any, world: World, tmp_path
     assert world.values[1]["service"] == {"externalTrafficPolicy": "Local"}
 
 
+def test_of_a_load_balancers_addresses_the_disks_node_has_one_that_stays(client: Client, world: World) -> None:
+    """k3s' ServiceLB gives the sorted addresses of all nodes, so the first one changes as nodes come and go."""
+    client.post(URL, SIZES)
+    service = world.services["server-1"]
+    service["spec"]["type"] = "LoadBalancer"
+    service["status"] = {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}, {"ip": "192.0.2.2"}]}}
+    assert hosts(client)["primary"] == "192.0.2.1"
+    world.host = "192.0.2.2"
+    assert hosts(client)["primary"] == "192.0.2.2"
+    world.host = "198.51.100.1"
+    assert hosts(client)["primary"] == "192.0.2.1"
+
+
 @pytest.mark.parametrize("type_", ["NodePort", "LoadBalancer", "ClusterIP"])
 def test_a_servers_own_host_name_wins(make_app: Any, world: World, type_: str) -> None:
     """It wins for every type of Service, except that RCON inside the cluster uses the Service's name."""

@@ -123,3 +123,13 @@ def test_one_that_does_not_read_delays_nobody_and_is_told(served: Served) -> Non
         text = received(slow, "mark59\n")
         assert "--- lines are missing here ---" in text
         assert len(re.findall("mark", text)) < 60
+
+
+def test_the_head_alone_follows_nothing(served: Served) -> None:
+    """A HEAD ends after the head (RFC 9110, 9.3.2): `curl -I` would wait for ever, and take a follower's place."""
+    head = f"HEAD {LOG} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer t\r\nConnection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection:
+        connection.sendall(head.encode())
+        answer = received(connection)
+    assert answer.startswith("HTTP/1.1 200 ")
+    assert answer.endswith("\r\n\r\n")

@@ -56,6 +56,18 @@ def test_a_start_does_not_touch_a_running_server(client: Client, world: World, w
     assert world.history == [("install", 1)]
 
 
+@pytest.mark.parametrize(("call", "replicas"), [("start", 0), ("stop", 1)])
+def test_a_server_that_somebody_else_has_scaled_is_a_conflict(
+    client: Client, world: World, call: str, replicas: int
+) -> None:
+    """With `kubectl scale` or by a tool: a 200 would say that the server runs, or does not."""
+    client.post(URL, SIZES)
+    client.patch(URL + call)
+    world.statefulsets[1]["spec"]["replicas"] = replicas
+    answer: Any = client.patch(URL + call)
+    assert (answer.status_code, answer.json["type"]) == (409, "/problems/field-conflict")
+
+
 @ways
 @pytest.mark.parametrize("name", ["server-1", "server-1-sftp"])
 def test_a_start_restores_missing_objects(client: Client, world: World, way: str, name: str) -> None:

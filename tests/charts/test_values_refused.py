@@ -49,6 +49,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("gameserver", {"storage": {"dataSource": {"name": "clone-1"}}}, "at '/storage/dataSource'"),
     ("gameserver", {"storage": {"dataSource": {"kind": "Pod", "name": "x"}}}, "at '/storage/dataSource/kind'"),
     ("gameserver", {"rcon": {"visibility": "secret"}}, "at '/rcon/visibility'"),
+    (
+        "gameserver",
+        {"tolerations": [{"key": "a", "effect": "NoSchedule", "tolerationSeconds": 60}]},
+        "at '/tolerations/0/effect': value must be 'NoExecute'",
+    ),
+    ("gameserver", {"extraVolumes": [{"name": "x", "emptyDir": {"sizeLimit": "1GB"}}]}, "emptyDir/sizeLimit"),
     ("gameserver", {"econ": {"enabled": True, "port": 25575}}, "25575/TCP is used twice"),
     ("gameserver", {"econ": {"enabled": "yes"}}, "at '/econ/enabled'"),
     ("gameserver", {"stdin": "yes"}, "at '/stdin'"),

@@ -41,7 +41,8 @@ class Interfaces:
     `refuse_next` makes the fake refuse the next write. A real cluster refuses only with a reason, so it does nothing
     there. `use_disk` makes a claim look as if it had a volume, which it gets at the first start otherwise. `report_use`
     does what the agent of a node does: it writes a record, whose entry of the server's disk this is.
-    `restore_claim` creates the claim of a server as a person does who restores one, of 1 GiB.
+    `restore_claim` creates the claim of a server as a person does who restores one, of 1 GiB. `scale` does what
+    `kubectl scale` does.
     """
 
     cluster: Cluster
@@ -54,6 +55,7 @@ class Interfaces:
     use_disk: Callable[[int], None]
     report_use: Callable[[int, str, Mapping[str, Any]], None]
     restore_claim: Callable[[int], None]
+    scale: Callable[[int, int], None]
 
 
 def revisions(interfaces: Interfaces, id: int) -> list[tuple[str, str]]:
@@ -102,6 +104,10 @@ def real(real_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> I
     def lose_statefulset(id: int) -> None:
         kube.delete(path("apps/v1", real_settings.servers_namespace, "statefulsets", f"server-{id}"))
 
+    def scale(id: int, replicas: int) -> None:
+        workload = path("apps/v1", real_settings.servers_namespace, "statefulsets", f"server-{id}")
+        kube.merge(workload, {"spec": {"replicas": replicas}})
+
     def lose_service(name: str) -> None:
         kube.delete(path("v1", real_settings.servers_namespace, "services", name))
 
@@ -126,6 +132,7 @@ def real(real_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> I
         use_disk,
         report_use,
         lambda id: _created(kube, path("v1", real_settings.servers_namespace, "persistentvolumeclaims"), id),
+        scale,
     )
 
 
@@ -169,6 +176,9 @@ def fake() -> Interfaces:
     def report_use(id: int, as_of: str, entry: Mapping[str, Any]) -> None:
         world.usage[id] = parse(json.dumps({"as_of": as_of, "disks": {"volume": entry}}))[0]["volume"]
 
+    def scale(id: int, replicas: int) -> None:
+        world.statefulsets[id]["spec"]["replicas"] = replicas
+
     def restore_claim(id: int) -> None:
         world.claims[id] = {**_restored(id), "status": {"phase": "Pending"}}
 
@@ -184,6 +194,7 @@ def fake() -> Interfaces:
         use_disk,
         report_use,
         restore_claim,
+        scale,
     )
 
 

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from service.errors import ClusterUnavailable, InvalidRequest, OperationInProgress, RefusedByCluster, ServerNotFound
+from service.errors import (
+    ClusterUnavailable,
+    FieldConflict,
+    InvalidRequest,
+    OperationInProgress,
+    RefusedByCluster,
+    ServerNotFound,
+)
 from service.servers.diskjob import disk_is_made, disk_is_missing, disk_job
 from service.servers.objects import ServerObjects
 from service.servers.state import exists
@@ -155,6 +162,20 @@ def test_a_missing_object_is_named_and_restored(interfaces: Interfaces, new_id: 
     assert interfaces.releases.change(id, lambda values: values) is False
     interfaces.releases.uninstall(id)
     assert interfaces.releases.missing(id) == []
+
+
+def test_a_change_of_nothing_notices_who_else_has_scaled_the_server(
+    interfaces: Interfaces, new_id: Callable[[], int]
+) -> None:
+    """Whoever ran `kubectl scale` owns the field: a stop of a stopped server that runs again is no success."""
+    id = new_id()
+    interfaces.releases.install(id, VALUES)
+    interfaces.scale(id, 1)
+    try:
+        with pytest.raises(FieldConflict):
+            interfaces.releases.change(id, lambda values: values)
+    finally:
+        interfaces.scale(id, 0)
 
 
 def test_a_refused_change_changes_nothing(interfaces: Interfaces, new_id: Callable[[], int]) -> None:

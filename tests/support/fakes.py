@@ -18,6 +18,7 @@ from typing import Any
 from service.console.stdin import Attachment
 from service.errors import (
     ClusterUnavailable,
+    FieldConflict,
     FileAccessNotInstalled,
     InvalidRequest,
     NoNodePortLeft,
@@ -40,7 +41,7 @@ from service.servers.objects import Objects, RconPassword, ServerObjects
 from service.servers.restored import taken_up
 from service.servers.spec import never_used, server_uid
 from service.servers.usage import Usage
-from service.servers.values import Values
+from service.servers.values import Values, runs
 from service.tokens import Token, TokensFile, digest_of, holder
 from service.tokenstore.records import TOKEN, all_of
 
@@ -91,6 +92,8 @@ class World:
         self.expandable = False
         # Whether the storage can make snapshots.
         self.snapshots = False
+        # The address of the node that has the disks.
+        self.host = "203.0.113.7"
         # Whether the storage grows a disk at once; otherwise its claim stays as it is.
         self.grows = True
         # What the agents say about the disks, by server.
@@ -421,7 +424,7 @@ class FakeCluster:
     def host(self, objects: Objects) -> str | None:
         self.world.check()
         bound = (objects.claim or {}).get("status", {}).get("phase") == "Bound"
-        return "203.0.113.7" if bound else None
+        return self.world.host if bound else None
 
     def consumption(self, objects: Objects) -> Consumption | None:
         return self.world.consumption.get(objects.id) if objects.pod else None
@@ -539,6 +542,10 @@ class FakeReleases:
                 raise ReleaseMissing if id in self.world.statefulsets else ServerNotFound
             changed = change(deepcopy(values))
             sound = self.world.revisions[id][-1] == "deployed"
+            # Whoever else has scaled the server owns the field.
+            replicas = self.world.statefulsets.get(id, {}).get("spec", {}).get("replicas", int(runs(values)))
+            if replicas != int(runs(values)) and replicas != int(runs(changed)):
+                raise FieldConflict
             if changed == values and sound and not self.missing(id):
                 return False
             try:

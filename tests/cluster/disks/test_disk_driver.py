@@ -368,6 +368,13 @@ def list_files_until(over: threading.Event, cluster: Cluster, server: int) -> in
     return asyncio.run(keep_listing())
 
 
+def with_new_pods(cluster: Cluster) -> None:
+    """Replace the driver's pods, and wait until the new ones run."""
+    kubectl = ("kubectl", "-n", pool.NAMESPACE, "rollout")
+    cluster.run(*kubectl, "restart", "daemonset/disks")
+    cluster.run(*kubectl, "status", "daemonset/disks", "--timeout=120s")
+
+
 @pytest.mark.alone
 def test_kills_while_disks_are_made_grown_and_erased(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """The driver, its sidecars and the kubelets are killed again and again. All servers run in the end, and the erased
@@ -391,6 +398,8 @@ def test_kills_while_disks_are_made_grown_and_erased(cluster: Cluster, new_serve
 
     programs = ("disk-driver", "csi-provisioner", "kubelet", "csi-resizer", "csi-snapshotter")
     with ThreadPoolExecutor(len(servers) + 1) as threads, ExitStack() as stack:
+        # For containers that were killed so often the kubelet waits up to five minutes. It starts new pods at once.
+        stack.callback(with_new_pods, cluster)
         stack.callback(session_over.set)
         session = threads.submit(list_files_until, session_over, cluster, bystander)
         created = [threads.submit(cluster.create, server) for server in servers]

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from service.cluster.reader import ClusterReader
-from service.errors import OperationInProgress
+from service.errors import ClusterUnavailable, OperationInProgress
 from service.kube.client import Conflict
 from service.servers.objects import ServerObjects
 from service.settings import Settings
 from tests.support.memory_kube import MemoryKube
 
-CLAIM = "/api/v1/namespaces/games/persistentvolumeclaims/server-7"
+CLAIMS = "/api/v1/namespaces/games/persistentvolumeclaims"
+CLAIM = f"{CLAIMS}/server-7"
 SINCE = "2026-01-31T12:00:00Z"
 
 
@@ -57,6 +58,44 @@ def test_another_pod_of_the_same_name_gets_no_command(
             {"container": "game", "stdin": "true", "stdout": "true", "stderr": "true"},
         )
     ]
+
+
+@pytest.mark.parametrize(("writes", "erased"), [(0, True), (2, True), (3, False)])
+def test_an_erase_is_repeated_while_others_write_to_the_claim(
+    reader: ClusterReader, kube: MemoryKube, writes: int, erased: bool
+) -> None:
+    """As Kubernetes does while it provisions the disk."""
+    kube.create(CLAIMS, {"metadata": {"name": "server-7", "labels": {"gameserver/id": "7"}}})
+    left = [None] * writes
+
+    def write(method: str, path: str) -> None:
+        if method == "DELETE" and left:
+            left.pop()
+            kube._stored(CLAIM, kube.objects[CLAIM])
+
+    kube.before = write
+    with nullcontext() if erased else pytest.raises(OperationInProgress):
+        reader.erase_disk(7, lambda: None)
+    assert (CLAIM not in kube.objects) is erased
+
+
+def test_an_erase_that_is_repeated_confirms_the_lease_each_time(reader: ClusterReader, kube: MemoryKube) -> None:
+    """The claim may have been written to by whoever has the Lease now, and uses the disk."""
+    kube.create(CLAIMS, {"metadata": {"name": "server-7", "labels": {"gameserver/id": "7"}}})
+    held = [True, False]
+
+    def write(method: str, path: str) -> None:
+        if method == "DELETE":
+            kube._stored(CLAIM, kube.objects[CLAIM])
+
+    def confirm() -> None:
+        if not held.pop(0):
+            raise ClusterUnavailable
+
+    kube.before = write
+    with pytest.raises(ClusterUnavailable):
+        reader.erase_disk(7, confirm)
+    assert CLAIM in kube.objects
 
 
 class Watches:

@@ -120,6 +120,14 @@ def test_the_end_of_a_run_says_how(state: Object, type_: str, reason: str) -> No
     assert [each.id for each in told_after(facts(backing_off))] == [event.id]
 
 
+@pytest.mark.parametrize("state", [terminated(255, "Unknown"), terminated(137, "ContainerStatusUnknown")])
+def test_nobody_knows_how_a_run_ended_on_a_node_that_was_reset(state: Object) -> None:
+    """The exit code is then one that containerd or the kubelet made up."""
+    [event] = told_after(facts(pod(version=21, state=state)))
+    reason = "Its node restarted or lost track of the game. How the game ended is unknown."
+    assert event.data == {"restarts": 0, "exit_code": None, "reason": reason}
+
+
 def test_n_restarts_give_n_events() -> None:
     """Of those whose end Kubernetes has overwritten, nothing is known but that they were."""
     seen = facts(pod(version=30, restartCount=3, lastState=terminated(2), ready=True))

@@ -88,6 +88,37 @@ WRONG: dict[str, tuple[str, str]] = {
         "all: {affinity: {nodeAffinity: {requiredDuringScheduling: {}}}}",
         "requiredDuringScheduling is unknown; did you mean `requiredDuringSchedulingIgnoredDuringExecution`?",
     ),
+    "seconds of a toleration": (
+        "all: {tolerations: [{key: a, operator: Exists, effect: NoSchedule, tolerationSeconds: 60}]}",
+        "all.tolerations[0].effect must be NoExecute if tolerationSeconds is set",
+    ),
+    "a rule of nodes without values": (
+        "all: {affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: "
+        "{nodeSelectorTerms: [{matchExpressions: [{key: disk, operator: In}]}]}}}}",
+        "matchExpressions[0] `values` is missing",
+    ),
+    "a rule of nodes with needless values": (
+        "all: {affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: "
+        "{nodeSelectorTerms: [{matchExpressions: [{key: disk, operator: Exists, values: [ssd]}]}]}}}}",
+        "matchExpressions[0].values must be nothing: the operator needs no values",
+    ),
+    "a rule of nodes with a word for a number": (
+        "all: {affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: "
+        "{nodeSelectorTerms: [{matchExpressions: [{key: cores, operator: Gt, values: [many]}]}]}}}}",
+        "matchExpressions[0].values[0] must be a number",
+    ),
+    "a field of the pod": (
+        "all: {extraEnv: [{name: A, valueFrom: {fieldRef: {fieldPath: spec.nodename}}}]}",
+        "fieldRef.fieldPath must be a field of the pod that a variable may take, such as spec.nodeName",
+    ),
+    "a size of a volume": (
+        "all: {extraVolumes: [{name: a, emptyDir: {sizeLimit: 1GB}}]}",
+        "all.extraVolumes[0].emptyDir.sizeLimit must be a size such as 512Mi",
+    ),
+    "a port's name": (
+        "games: {luanti: {ports: [{name: primary, port: 1, protocol: UDP}, {name: a--b, port: 2, protocol: TCP}]}}",
+        "games.luanti.ports[1].name must be at most 11 lowercase letters",
+    ),
     "a toleration": ("all: {tolerations: [{key: a, operator: Exists, value: b}]}", "[0].value must be nothing"),
     "a secret's key": (
         "all: {extraEnv: [{name: A, valueFrom: {secretKeyRef: {name: a, ky: b}}}]}",

@@ -79,6 +79,18 @@ def test_a_change_that_does_not_concern_the_pod_leaves_it_alone(
     assert helm.written[-1][1] == {**RUNNING, **changes, "restartedAt": "later"}
 
 
+def test_a_server_that_somebody_else_has_scaled_is_written_again(
+    helm: FakeHelmClient, helm_releases: HelmReleases
+) -> None:
+    """Although the values are the same. Helm then applies the replicas, or says who owns them."""
+    workload = "/apis/apps/v1/namespaces/gameservers/statefulsets/server-1"
+    helm._kube._stored(workload, {"metadata": {"name": "server-1"}, "spec": {"replicas": 1}})
+    assert helm_releases.change(1, lambda values: values) is False
+    helm._kube._stored(workload, {"metadata": {"name": "server-1"}, "spec": {"replicas": 0}})
+    assert helm_releases.change(1, lambda values: values) is True
+    assert [kind for kind, _ in helm.written] == ["change"]
+
+
 def test_a_start_applies_everything(helm: FakeHelmClient, helm_releases: HelmReleases) -> None:
     """There is no pod to leave alone."""
     helm.store("deployed", {**RUNNING, "replicas": 0})

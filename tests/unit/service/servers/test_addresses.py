@@ -43,7 +43,19 @@ UDP = {"name": "primary-udp", "port": 25565, "protocol": "UDP", "nodePort": 3100
         # mc-router listens on a port of its own, not on the node port.
         (named(service("NodePort", TCP), ROUTER="r.example"), Address(31000, "TCP", None)),
         (named(service("ClusterIP", TCP), ROUTER="r.example"), Address(25565, "TCP", "r.example")),
+        # mc-router accepts several names too, also one in each line.
+        (named(service("ClusterIP", TCP), ROUTER="r.example, s.example"), Address(25565, "TCP", "r.example")),
+        (named(service("ClusterIP", TCP), ROUTER="\nr.example\ns.example"), Address(25565, "TCP", "r.example")),
+        (named(service("ClusterIP", TCP), ROUTER=" , "), Address(25565, "TCP", "server-1.games.svc")),
         (named(service("LoadBalancer", TCP), DNS="a.example"), None),
+        (
+            service("LoadBalancer", TCP, ingress=[{"ip": "192.0.2.1"}, {"ip": "192.0.2.2"}]),
+            Address(25565, "TCP", "192.0.2.1", ("192.0.2.2",)),
+        ),
+        (
+            named(service("LoadBalancer", TCP, ingress=[{"ip": "192.0.2.1"}, {"ip": "192.0.2.2"}]), DNS="a.example"),
+            Address(25565, "TCP", "a.example"),
+        ),
     ],
 )
 def test_address_of_the_primary_port(service_object: dict[str, Any], expected: Address | None) -> None:

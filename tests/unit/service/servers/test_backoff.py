@@ -23,6 +23,13 @@ def pod(state: dict[str, Any], *, ready: bool = False, **metadata: Any) -> dict[
     }
 
 
+def in_a_mesh(state: dict[str, Any]) -> dict[str, Any]:
+    """A pod whose game waits for an init container in that state."""
+    waiting = pod({"waiting": {"reason": "PodInitializing"}})
+    waiting["status"]["initContainerStatuses"] = [{"name": "mesh", "state": state}]
+    return waiting
+
+
 RUNNING = {"running": {"startedAt": "2026-01-31T11:00:00Z"}}
 CRASHED = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s"}}
 ENDED = {"terminated": {"exitCode": 1, "finishedAt": "2026-01-31T12:00:00Z"}}
@@ -36,6 +43,8 @@ NO_IMAGE = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulli
         (pod(ENDED), [], True),
         (pod(NO_IMAGE), [], True),
         (None, [REFUSED], True),
+        (in_a_mesh(CRASHED), [], True),
+        (in_a_mesh({"running": {}}), [], False),
         # The pod is being created, or nothing is known.
         (None, [], False),
         (pod({"waiting": {"reason": "ContainerCreating"}}), [], False),

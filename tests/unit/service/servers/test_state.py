@@ -294,6 +294,11 @@ EVENTS: dict[str, tuple[ServerObjects, list[dict[str, Any]], State]] = {
         [event("Scheduled"), event("FailedMount", "no such device")],
         failed("The disk cannot be mounted: no such device", T1),
     ),
+    "no sandbox": (
+        server(pod=pod({"state": {"waiting": {"reason": "ContainerCreating"}}})),
+        [event("FailedCreatePodSandBox", "no IP addresses available in range set")],
+        failed("The node cannot prepare the server's pod: no IP addresses available in range set", T1),
+    ),
     "a kubelet that asks for a Secret again": (
         server(pod=pod({"state": {"waiting": {"reason": "ContainerCreating"}}})),
         [
@@ -306,6 +311,52 @@ EVENTS: dict[str, tuple[ServerObjects, list[dict[str, Any]], State]] = {
         State("starting", None, T0, "running"),
     ),
 }
+
+
+LOADING = {"name": "game", "state": {"waiting": {"reason": "PodInitializing"}}}
+ADDED = "The container mesh, which the cluster has added to the server's pod, does not start: back-off 5m0s"
+MESH = {"name": "mesh", "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s"}}}
+SLOW_MESH = {"name": "mesh", "state": {"running": {"startedAt": T0}}}
+ANSWERS = {"name": "game", "started": True, "ready": True, "state": {"running": {"startedAt": T0}}}
+NOT_ALL_READY = {"type": "ContainersReady", "status": "False", "lastTransitionTime": T2}
+GATE = 'corresponding condition of pod readiness gate "lb" does not exist.'
+CLOSED = {**NOT_READY, "reason": "ReadinessGatesNotReady", "message": GATE}
+
+
+@pytest.mark.parametrize(
+    ("pod", "expected"),
+    [
+        (pod({}, NOT_READY, containerStatuses=[LOADING], initContainerStatuses=[MESH]), failed(ADDED)),
+        (pod({}, NOT_READY, containerStatuses=[LOADING]), State("starting", None, T0, "running")),
+        (pod({}, NOT_READY, NOT_ALL_READY, containerStatuses=[MESH, ANSWERS]), failed(ADDED, T2)),
+        (
+            pod({}, NOT_READY, NOT_ALL_READY, containerStatuses=[SLOW_MESH, ANSWERS]),
+            State("starting", "The game answers, but waits for another container of its pod.", T2, "running"),
+        ),
+        (
+            pod(ANSWERS, CLOSED, {"type": "ContainersReady", "status": "True"}),
+            State(
+                "starting", f"The game answers, but waits for a readiness gate of the cluster: {GATE}", T2, "running"
+            ),
+        ),
+    ],
+    ids=["init container", "initializing", "sidecar", "slow sidecar", "readiness gate"],
+)
+def test_what_the_cluster_has_added_to_a_pod_is_not_the_games_fault(pod: dict[str, Any], expected: State) -> None:
+    """Meshes add containers, and load balancers gates. Neither is a lost node or a hanging game."""
+    assert state_of(server(pod=pod, nodes={"node2": node()})) == expected
+
+
+@pytest.mark.parametrize("end", [{"reason": "Unknown", "exitCode": 255}, {"reason": "ContainerStatusUnknown"}])
+def test_a_game_that_its_node_lost_has_not_crashed(end: dict[str, Any]) -> None:
+    """As after a reset of the node: containerd makes the exit code up, and the log says nothing about it."""
+    lost = {"terminated": {**end, "finishedAt": T2}}
+    ended = "Its node restarted or lost track of the game. How the game ended is unknown."
+    again = {"started": False, "state": {"running": {"startedAt": T2}}, "lastState": lost}
+    assert state_of(server(pod=pod({"state": lost}, NOT_READY))) == failed(ended, T2)
+    assert state_of(server(pod=pod(again, NOT_READY))) == State(
+        "starting", f"The last attempt ended: {ended}", T2, "running"
+    )
 
 
 def test_events_of_an_earlier_servers_pod_are_ignored() -> None:
@@ -628,6 +679,12 @@ def test_a_disk_on_a_node_that_cannot_take_the_server(
             "require authorization: server message: insufficient_scope: authorization failed",
             "The registry refused the image a/b:1.",
         ),
+        (
+            "ErrImagePull",
+            'failed to pull and unpack image "a/b:1": no match for platform in manifest: not found',
+            "The image a/b:1 has no version for its node's kind of processor.",
+        ),
+        ("ImageInspectError", "broken pipe", "The image a/b:1 cannot be pulled. broken pipe"),
         ("ErrImagePull", "unexpected status from HEAD request: 403 Forbidden", "The registry refused the image a/b:1."),
     ],
 )

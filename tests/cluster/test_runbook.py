@@ -249,5 +249,11 @@ def test_a_field_taken_by_another_tool_is_given_back(cluster: Cluster, new_serve
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/field-conflict")
     follow(cluster, server, "Another tool manages a field")
     assert cluster.get("statefulset", f"server-{server}")["spec"]["replicas"] == 0
+    # A stop that changes nothing for Helm notices it too.
+    cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "scale", "statefulset", f"server-{server}", "--replicas=1")
+    answer = cluster.call("PATCH", f"/api/v1/server/{server}/stop")
+    assert (answer.status_code, answer.json()["type"]) == (409, "/problems/field-conflict")
+    follow(cluster, server, "Another tool manages a field")
+    assert cluster.get("statefulset", f"server-{server}")["spec"]["replicas"] == 0
     goes_on(cluster, server)
     assert values(cluster, server)["environment"]["MOTD"] == "by hand"

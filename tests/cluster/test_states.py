@@ -126,6 +126,25 @@ def test_a_missing_image_is_named(cluster: Cluster, new_server: Callable[[], int
     cluster.until_state(server, "running", seconds=120)
 
 
+def test_a_node_that_cannot_prepare_the_pod_is_named(cluster: Cluster, new_server: Callable[[], int]) -> None:
+    """With a runtime class whose runtime no node has, Kubernetes says so in an event alone."""
+    server = new_server()
+    name = f"no-such-runtime-{server}"
+    runtime = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": name}, "handler": "nothing"}
+    cluster.run("kubectl", "apply", "-f", "-", stdin=json.dumps(runtime))
+    try:
+        cluster.create(server, start=False)
+        cluster.helm_upgrade(server, "--set", f"replicas=1,runtimeClassName={name}")
+        failed = cluster.until_state(server, "failed")
+        assert failed["reason"].startswith("The node cannot prepare the server's pod: ")
+        assert '"nothing"' in failed["reason"]
+        everywhere(cluster, server, failed)
+        cluster.helm_upgrade(server, "--set", "runtimeClassName=")
+        cluster.until_state(server, "running", seconds=120)
+    finally:
+        cluster.run("kubectl", "delete", "runtimeclass", name, "--ignore-not-found")
+
+
 def test_a_crash_loop_shows_the_games_last_lines(cluster: Cluster, new_server: Callable[[], int]) -> None:
     """A game that ends at once fails, and the reason has its last log lines."""
     server = new_server()

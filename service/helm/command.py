@@ -82,9 +82,28 @@ class HelmCommand(Command):  # type: ignore[misc]
         return await self._process(command, input)
 
     async def _process(self, command: list[Any], input: bytes | None) -> bytes:
+        # If its start were cancelled, asyncio would kill helm at once, and helm alone.
+        starting = asyncio.ensure_future(self._started(command, input))
+        try:
+            process = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            process = await starting
+            await _terminate(process, asyncio.ensure_future(process.communicate()))
+            raise
+        output = asyncio.ensure_future(process.communicate())
+        try:
+            stdout, stderr = await asyncio.shield(output)
+        except asyncio.CancelledError:
+            await _terminate(process, output)
+            raise
+        if process.returncode == 0:
+            return stdout
+        raise failure(process.returncode, stderr)
+
+    async def _started(self, command: list[Any], input: bytes | None) -> asyncio.subprocess.Process:
         stdin = _in_memory(input) if input is not None else asyncio.subprocess.DEVNULL
         try:
-            process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 *self.arguments(command),
                 stdin=stdin,
                 stdout=asyncio.subprocess.PIPE,
@@ -95,15 +114,6 @@ class HelmCommand(Command):  # type: ignore[misc]
         finally:
             if input is not None:
                 os.close(stdin)
-        output = asyncio.ensure_future(process.communicate())
-        try:
-            stdout, stderr = await asyncio.shield(output)
-        except asyncio.CancelledError:
-            await _terminate(process, output)
-            raise
-        if process.returncode == 0:
-            return stdout
-        raise failure(process.returncode, stderr)
 
     def client_version(self) -> semver.Version:
         """helm's version; pyhelm3 reads it once, when the client is created."""

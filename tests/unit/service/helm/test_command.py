@@ -96,18 +96,25 @@ def test_helm_inherits_only_the_variables_that_it_needs(tmp_path: Path) -> None:
     assert set(environment) - set(inherited) == own
 
 
+@pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("trap", ["", "trap '' TERM;"])
-def test_a_cancelled_call_ends_all_processes_of_helm(tmp_path: Path, trap: str) -> None:
-    """Also those that helm has started, and a helm that ignores SIGTERM."""
+def test_a_cancelled_call_ends_all_processes_of_helm(tmp_path: Path, trap: str, early: bool) -> None:
+    """Also those that helm has started, and a helm that ignores SIGTERM; also before asyncio knows that helm runs."""
     script = f"{trap} sleep 60 & echo $! > {tmp_path}/child; echo $$ > {tmp_path}/self; wait; sleep 60"
     command = helm.HelmCommand(fake_helm(tmp_path, script))
 
     async def cancelled() -> None:
         task = asyncio.ensure_future(command.run(["upgrade"], b"{}"))
-        await asyncio.to_thread(pid_in, tmp_path / "self")
+        if early:
+            # The call starts helm, and hears nothing of it yet.
+            for _ in range(2):
+                await asyncio.sleep(0)
+            pid_in(tmp_path / "self")
+        else:
+            await asyncio.to_thread(pid_in, tmp_path / "self")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await task
+            await asyncio.wait_for(task, 30)
 
     asyncio.run(cancelled())
     assert ends(pid_in(tmp_path / "self"), 5)

@@ -276,6 +276,25 @@ def test_a_server_can_keep_more_than_the_operators_default(rig: Rig) -> None:
     assert ids(rig.kept(uid)) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("hindrance", ["no StatefulSet", "no readable spec"])
+def test_no_backup_goes_while_what_the_server_keeps_is_unknown(rig: Rig, hindrance: str) -> None:
+    """Somebody may delete its StatefulSet or damage it, while its release says that the server exists."""
+    uid = rig.create(1, backupKeep={"last": 4, "hourly": 0, "daily": 0, "weekly": 0})
+    rig.keep(server(uid, *(backup(number, 10 - number) for number in range(5))))
+    found = rig.world.statefulsets.pop(1)
+    if hindrance == "no readable spec":
+        metadata = {**found["metadata"], "annotations": {"gameserver/server": "{"}}
+        rig.world.statefulsets[1] = {**found, "metadata": metadata}
+    rig.settle()
+    rig.settle(DAY)
+    kept = rig.kept(uid)
+    assert (ids(kept), kept.deleted, kept.repository.unlisted) == ([0, 1, 2, 3, 4], None, ())
+    assert len(rig.store.repositories[uid]) == 5
+    rig.world.statefulsets[1] = found
+    rig.settle(DAY)
+    assert ids(rig.kept(uid)) == [1, 2, 3, 4]
+
+
 def test_a_repository_is_pruned_and_checked_once_in_each_interval(rig: Rig) -> None:
     uids = [rig.create(id) for id in range(1, 7)]
     for id, uid in enumerate(uids, 1):
@@ -562,6 +581,11 @@ def test_the_oldest_snapshot_goes_if_the_storage_takes_no_further_one(settings: 
     rig.settle()
     assert len(rig.kept(uid).backups) == 4
     rig.store.snapshots[f"backup-{new.id}"] = "rpc error: code = ResourceExhausted desc = delete an older one first"
+    found = rig.world.statefulsets.pop(1)
+    rig.settle(timedelta(seconds=5))
+    # What the server keeps is unknown.
+    assert ids(rig.kept(uid)) == [1, 2, 3, 4]
+    rig.world.statefulsets[1] = found
     rig.settle(timedelta(seconds=5))
     assert ids(rig.kept(uid)) == [1, 3, 4]
     assert "backup-2" not in rig.store.snapshots

@@ -205,6 +205,9 @@ class BackUp:
         spec = requests.job_for_catalogue(self._settings, "backup-catalogue")
         state = self._jobs.run(spec)
         if state.state not in ("done", "failed"):
+            if _is_lost(state):
+                # The next backup has another one made.
+                self._jobs.remove(spec)
             return self._waiting(run, state)
         attempt = run.work["attempt"] + 1
         # It may be another operation's, of some minutes ago: one that failed, or for a store that is gone.
@@ -425,14 +428,16 @@ class BackUp:
 
     def _waiting(self, run: Run, state: JobState) -> Next:
         """What follows a Job that has not ended."""
-        if self._is_lost(run):
+        if self._has_lost_disk(run):
             return _leave_with(run, "The node that has the server's disk does not answer.")
+        if _is_lost(state):
+            return _leave_with(run, "The node of the Job that makes the backup does not answer.")
         if not state.started and seconds_in(run) > START_SECONDS:
             log.warning("a Job of the operation %s does not start: %s", run.operation.id, state.waits)
             return _leave_with(run, "The Job that makes the backup could not start in time.")
         return wait()
 
-    def _is_lost(self, run: Run) -> bool:
+    def _has_lost_disk(self, run: Run) -> bool:
         """Whether the disk's node has not answered for some time, as far as is known."""
         objects = self._context.cluster.known(run.server.id)
         node = (objects.nodes if objects else {}).get(_disk_of(run).node or "")
@@ -576,6 +581,10 @@ def _disk_of(run: Run) -> Disk:
 def _number(run: Run, attempt: int) -> int:
     """The number of a Job: when the repository was set up again, all begins anew."""
     return attempt + (LOCKED_TRIES if run.work.get("renewed") else 0)
+
+
+def _is_lost(state: JobState) -> bool:
+    return state.lost_for(datetime.now(UTC)).total_seconds() > LOST_SECONDS
 
 
 def _age(time: str) -> float:

@@ -247,6 +247,19 @@ def test_without_a_store_it_fails_then(monkeypatch: pytest.MonkeyPatch) -> None:
     assert world.still == ""
 
 
+@pytest.mark.parametrize("command", ["init", "catalogue", "backup"])
+def test_a_job_on_a_node_that_does_not_answer_ends_the_backup(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes waits for its pod for ever. The next backup has Jobs of its own, which may run elsewhere."""
+    monkeypatch.setattr(machine, "TIDY_SECONDS", 0.0)
+    world = BackupWorld()
+    world.lost = {command}
+    ended = world.run(world.operation())
+    assert (ended.state, ended.reason) == ("failed", "The node of the Job that makes the backup does not answer.")
+    assert (world.backup.state, world.still, world.left("jobs", "volumesnapshots")) == ("failed", "", [])
+    world.lost = set()
+    assert world.run(world.operation(backup=f"b-{'2' * 20}")).state == "done"
+
+
 def test_there_may_be_nowhere_to_back_up() -> None:
     world = BackupWorld(NO_STORE, snapshots=False)
     ended = world.run(world.operation())

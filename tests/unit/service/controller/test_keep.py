@@ -49,6 +49,7 @@ class Store:
         jobs: The Jobs by name: what each is to be, and what it has answered; None while it runs.
         answers: What a command answers instead of doing its work.
         waits: Commands whose pods find no place.
+        lost: Commands whose pods run on a node that does not answer any more, and since when.
         snapshots: The VolumeSnapshots, and what the storage says of each.
         done: Each Job that has done its work: its command and its server's uid.
     """
@@ -57,6 +58,7 @@ class Store:
     jobs: dict[str, tuple[JobSpec, JobState | None]] = field(default_factory=dict)
     answers: dict[str, JobState] = field(default_factory=dict)
     waits: set[str] = field(default_factory=set)
+    lost: dict[str, datetime] = field(default_factory=dict)
     snapshots: dict[str, str] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
     done: list[tuple[str, str]] = field(default_factory=list)
@@ -106,6 +108,8 @@ class FakeJobs:
         assert known.request == spec.request, "the Job of a task is always the same"
         if spec.command in store.waits:
             return JobState("running", waits="0/3 nodes are available.")
+        if spec.command in store.lost:
+            return JobState("running", started=True, lost_since=stamp(store.lost[spec.command]))
         if state is None:
             store.carry_out(spec.name)
         return store.jobs[spec.name][1] or JobState("running")
@@ -371,6 +375,21 @@ def test_a_store_that_is_away_is_tried_again_less_and_less_often(rig: Rig) -> No
     rig.store.answers.clear()
     rig.settle(timedelta(hours=2))
     assert len(rig.store.repositories[uid]) == 2
+
+
+def test_a_job_on_a_node_that_does_not_answer_blocks_nothing(rig: Rig) -> None:
+    """Kubernetes waits for its pod for ever. The server's backups wait for the task, other servers for its place."""
+    uid = rig.create(1)
+    rig.keep(server(uid, *(backup(number, 10 - number) for number in range(3))))
+    rig.store.lost["forget"] = START + timedelta(minutes=1)
+    rig.settle()
+    kept = rig.kept(uid)
+    assert (kept.repository.task, len(kept.repository.unlisted), ids(kept)) == ({}, 1, [1, 2])
+    assert (rig.store.jobs, rig.part._active) == ({}, {})
+    assert rig.now > START + timedelta(minutes=6)
+    rig.store.lost.clear()
+    rig.settle(HOUR)
+    assert (rig.kept(uid).repository.unlisted, len(rig.store.repositories[uid])) == ((), 2)
 
 
 def test_damage_is_recorded_and_told_once_and_nothing_more_goes(rig: Rig) -> None:

@@ -554,6 +554,34 @@ def test_a_job_that_no_node_runs_gives_the_restore_up(cluster: Cluster, monkeypa
     cluster.check("new")
 
 
+@pytest.mark.parametrize("command", ["inspect", "lay-out"])
+def test_a_job_on_a_node_that_does_not_answer_gives_the_restore_up(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Kubernetes waits for its pod for ever."""
+    cluster.create()
+    monkeypatch.setattr(placing, "TIDY_SECONDS", -1.0)
+    cluster.storage.lost = command
+    cluster.run(operation := cluster.restore())
+    ended = cluster.get(operation)
+    assert (ended.state, ended.reason) == ("failed", "The node of the Job's pod does not answer.")
+    cluster.check("new")
+
+
+def test_a_world_is_never_half_in_its_place_because_its_node_does_not_answer(cluster: Cluster) -> None:
+    """The Job may still be at work, or may come back with the node."""
+    cluster.create()
+    cluster.storage.lost = "place"
+    cluster.run(operation := cluster.restore(), phase="place")
+    with pytest.raises(AssertionError, match="place"):
+        cluster.run(operation, turns=30)
+    assert not cluster.runs()
+    cluster.storage.lost = ""
+    cluster.run(operation)
+    assert cluster.get(operation).state == "done"
+    cluster.check("old")
+
+
 # -- clones -------------------------------------------------------------------------------------------------
 
 

@@ -156,18 +156,19 @@ class Clone(Replacing):
 
     # -- the end -------------------------------------------------------------------------------------------
 
-    def placed(self, run: Run) -> None:
-        self.snapshots.remove(clone_name(run.operation.id))
-
     def let_go(self, run: Run) -> None:
         """Remove the server: a repeated create must not find one without its world, and take it for done."""
         self._release(run)
-        self.snapshots.remove(clone_name(run.operation.id))
         with self.context.releases.locked(run.server.id, LEASE_SECONDS):
             if restoring_of(self.current(run)) == run.operation.id:
                 self.context.cluster.keep_disk(run.server.id, now())
                 self.context.releases.uninstall(run.server.id)
         raise ServerNotFound
+
+    def _end(self, run: Run, reason: str | None = None) -> Next:
+        """Also if the server was deleted meanwhile, its snapshot goes."""
+        self.snapshots.remove(clone_name(run.operation.id))
+        return super()._end(run, reason)
 
 
 def clone_name(operation: str) -> str:

@@ -285,7 +285,8 @@ class Placing:
             return go(replace(run, work={**run.work, "placing": False}), "return", why=state.message)
         if run.work.get("way") == "scratch" and state.code not in _PASSING | _MEDDLED:
             return go(run, "probe", problem=state.message)
-        if state.code in _MEDDLED and attempt >= CUSTOMER_TRIES:
+        # At a later attempt it had begun, and somebody has removed the rest since.
+        if state.code in _MEDDLED | {"nothing-laid-out"} and attempt >= CUSTOMER_TRIES:
             # Only he can help himself who has files there. The game starts with what there is.
             return go(run, "start", result="failed", why=f"{state.message} Its parts are in .gameserver.")
         return later(go(run, "place", attempt=attempt), attempt)

@@ -118,15 +118,17 @@ def latest_before(context: Context, kept: ServerBackups | None, operation: str |
     return found[-1]
 
 
-def cancel_restore(context: Context, uid: str) -> None:
+def cancel_restore(context: Context, uid: str, *, erase: bool = False) -> None:
     """Cancel what is at work with the server's world, because the server goes. The calling thread must hold its Lease.
+
+    With `erase` the disk goes too, so no world on it is worth waiting for.
 
     Raises:
         OperationInProgress: A world is on its way into its place. controller/placing.py writes that down before it
             begins it, under the Lease.
     """
     for operation in at_work_with(context.operations.all(), uid):
-        if operation.work.get("placing"):
+        if operation.work.get("placing") and not erase:
             raise OperationInProgress(
                 f"The operation {operation.id} is putting a world into its place, which takes seconds.", retry_after=3
             )

@@ -360,6 +360,16 @@ def test_what_is_laid_out_and_removed_again_is_not_placed(cluster: Cluster) -> N
     cluster.check("new")
 
 
+def test_what_is_removed_while_it_is_placed_keeps_no_server_from_starting(cluster: Cluster) -> None:
+    cluster.create()
+    cluster.storage.answers["place"] = ["busy", *["nothing-laid-out"] * placing.CUSTOMER_TRIES]
+    cluster.run(operation := cluster.restore())
+    ended = cluster.get(operation)
+    assert (ended.state, ended.reason) == ("failed", "It failed with nothing-laid-out. Its parts are in .gameserver.")
+    assert len(cluster.storage.answers["place"]) == 1
+    cluster.check("new")
+
+
 def test_a_scratch_disk_that_cannot_be_filled_changes_nothing(cluster: Cluster) -> None:
     cluster.create()
     cluster.storage.fits, cluster.storage.cuts = False, True
@@ -471,10 +481,34 @@ def test_a_delete_waits_while_a_world_is_placed(cluster: Cluster) -> None:
     cluster.create()
     cluster.run(operation := cluster.restore(), phase="place")
     with pytest.raises(OperationInProgress, match=operation.id) as raised:
-        delete(cluster.api, SHOP, ID, erase=True)
+        delete(cluster.api, SHOP, ID, erase=False)
     assert raised.value.headers["Retry-After"] == "3"
     cluster.run(operation)
     delete(cluster.api, SHOP, ID, erase=False)
+
+
+def test_an_erase_waits_for_no_world(cluster: Cluster) -> None:
+    """The disk's node may be lost, and the Job that places the world with it."""
+    cluster.create()
+    cluster.storage.lost = "place"
+    cluster.run(operation := cluster.restore(), phase="place")
+    with pytest.raises(AssertionError, match="place"):
+        cluster.run(operation, turns=30)
+    delete(cluster.api, SHOP, ID, erase=True)
+    assert ID not in cluster.world.revisions
+    cluster.run(operation)
+    assert (cluster.get(operation).state, cluster.get(operation).reason) == ("failed", "The server was deleted.")
+    assert cluster.storage.jobs == {}
+
+
+def test_an_erase_leaves_no_snapshot_of_a_clone(cluster: Cluster) -> None:
+    cluster.create()
+    cluster.storage.cuts = True
+    cluster.run(operation := cloned(cluster, server=1), phase="start")
+    assert cluster.storage.snapshots
+    delete(cluster.api, SHOP, 2, erase=True)
+    cluster.run(operation)
+    assert (cluster.get(operation).state, cluster.storage.snapshots) == ("failed", {})
 
 
 def test_a_server_that_has_the_id_since_keeps_its_world(cluster: Cluster) -> None:

@@ -224,7 +224,10 @@ class BackUp:
         if self._snapshots.look(name).state != "missing":
             # Another controller has taken it and has ended since. Nobody knows whether the game held still.
             self._let_go(run)
-            return wait(0.0 if self._snapshots.remove(name) else 0.2)
+            gone = self._snapshots.remove(name)
+            if not gone and seconds_in(run) > TIDY_SECONDS:
+                return self._without_snapshots(run, "an earlier one is not gone")
+            return wait(0.0 if gone else 0.2)
         if (objects := self._server(run)) is None:
             return _leave_with(run, _DELETED)
         state, held = self._taken(run, objects, name)
@@ -497,7 +500,8 @@ class BackUp:
 class DeleteBackup:
     """Deletes a backup. The operation's argument has its id as `backup`.
 
-    What is in the store goes with the next prune (`controller/keep.py`).
+    What is in the store goes with the next prune (`controller/keep.py`). So does a snapshot that is not gone after a
+    minute, such as one on a lost node: the operation would hold the place of another one for ever.
 
     Args:
         context: The collaborators of the operations.
@@ -527,10 +531,12 @@ class DeleteBackup:
             return deleted(kept, id)
 
         if backup.where == "node":
-            if backup.state != "deleting":
+            if not run.work:
                 self._context.backups.change(run.server.uid, marked)
+                return go(run, "remove", "is removing the snapshot")
             if not self._snapshots.remove(backup.snapshot):
-                return wait()
+                over = run.operation.cancelling or seconds_in(run) > TIDY_SECONDS
+                return done() if over else wait()
         self._context.backups.change(run.server.uid, gone)
         return done()
 

@@ -664,6 +664,20 @@ def test_a_clone_that_fails_leaves_no_server_without_its_world(cluster: Cluster)
     cluster.check("old", id=2)
 
 
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_clone_whose_backup_is_deleted_after_the_call_leaves_no_server(cluster: Cluster, gone: bool) -> None:
+    cluster.create()
+    operation = cloned(cluster, backup="b-" + "0" * 20)
+    cluster.api.backups.change(
+        UID, lambda kept: kept.without("b-" + "0" * 20) if gone else _with(kept, "b-" + "0" * 20, state="deleting")
+    )
+    cluster.run(operation)
+    ended = cluster.get(operation)
+    assert ended.state == "failed"
+    assert ended.reason == (BackupNotFound.explanation if gone else "The backup is being deleted.")
+    assert 2 not in cluster.world.revisions
+
+
 def test_a_clone_is_deleted_as_any_server(cluster: Cluster) -> None:
     cluster.create()
     cluster.run(operation := cloned(cluster, backup="b-" + "0" * 20), phase="lay-out")

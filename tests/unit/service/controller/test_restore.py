@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
@@ -20,11 +21,12 @@ from service.controller import restore as controller_restore
 from service.controller.clone import Clone
 from service.controller.leader import Term
 from service.controller.restore import Restore, UndoRestore
-from service.controller.worlds import Next, Run, Worlds, done, failed
+from service.controller.worlds import NO_ROOM, Next, Run, Worlds, done, failed
 from service.errors import (
     BackupNotFound,
     BackupNotUsable,
     DiskNotReady,
+    InvalidRequest,
     NothingToUndo,
     OperationInProgress,
     Suspended,
@@ -565,6 +567,35 @@ def test_only_a_done_backup_of_this_server_is_restored(cluster: Cluster) -> None
         cluster.restore()
     with pytest.raises(NothingToUndo):
         cluster.undo()
+
+
+@pytest.mark.parametrize("letter", ["x", "ä", '"'])
+def test_paths_that_no_record_has_room_for_are_refused(cluster: Cluster, letter: str) -> None:
+    """They stand in the operation twice, and in the server's record until the restore cannot be undone any more."""
+    cluster.create()
+    width = len(json.dumps(letter, ensure_ascii=False).encode()) - 2
+    longest = [f"{number:02}/" + letter * (75 // width) for number in range(100)]
+    cluster.run(operation := cluster.restore(paths=longest))
+    assert cluster.get(operation).state == "done"
+    for paths in ([each + "123456" for each in longest], ["x" * 4096] * 2):
+        with pytest.raises(InvalidRequest) as raised:
+            cluster.restore(paths=paths)
+        assert raised.value.errors == {"paths": ["must have at most 8192 bytes together; name folders"]}
+
+
+def test_a_restore_that_no_record_has_room_for_blocks_nothing(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version without that limit may have accepted it."""
+    cluster.create()
+    with monkeypatch.context() as patch:
+        patch.setattr(restore, "check_paths", lambda paths: None)
+        operation = cluster.restore(paths=[f"{number:02}/{'x' * 350}" for number in range(100)])
+    cluster.run(operation)
+    assert (cluster.get(operation).state, cluster.get(operation).reason) == ("failed", NO_ROOM)
+    cluster.check("new")
+    cluster.run(again := cluster.restore())
+    assert cluster.get(again).state == "done"
 
 
 def test_a_node_that_is_lost_gives_the_restore_up(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

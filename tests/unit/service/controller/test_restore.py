@@ -468,6 +468,21 @@ def test_a_suspension_keeps_the_game_from_starting(cluster: Cluster) -> None:
         cluster.restore()
 
 
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_restore_that_is_cancelled_leaves_no_snapshot_of_the_world(cluster: Cluster, deleted: bool) -> None:
+    """Nobody else knows of it, and it would outlive even a disk that is erased."""
+    cluster.create()
+    cluster.storage.fits, cluster.storage.cuts = WAYS["snapshot"]
+    cluster.run(operation := cluster.restore(), phase="snapshot")
+    cluster.storage.snapshots[f"before-{operation.id}"] = "new"
+    if deleted:
+        delete(cluster.api, SHOP, ID, erase=True)
+    else:
+        cluster.api.operations.cancel(operation)
+    cluster.run(operation)
+    assert (cluster.get(operation).state, cluster.storage.snapshots) == ("cancelled", {})
+
+
 @pytest.mark.parametrize("phase", ["inspect", "gone", "lay-out", "note"])
 def test_a_delete_cancels_a_restore(cluster: Cluster, phase: str) -> None:
     cluster.create()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ from service.controller.worlds import NO_ROOM, Next, Run, Worlds, done, failed
 from service.errors import (
     BackupNotFound,
     BackupNotUsable,
+    DiskKept,
     DiskNotReady,
     InvalidRequest,
     NothingToUndo,
@@ -731,6 +733,20 @@ def test_a_clone_is_deleted_as_any_server(cluster: Cluster) -> None:
     cluster.run(operation)
     assert cluster.get(operation).state == "cancelled"
     assert 2 not in cluster.world.revisions
+
+
+@pytest.mark.parametrize("state", ["running", "done", "failed", "cancelled"])
+def test_only_the_disk_of_a_clone_that_has_failed_is_erased_without_asking(cluster: Cluster, state: str) -> None:
+    """That of one that is done has a world, even if somebody has left a mark on it."""
+    cluster.create()
+    cluster.run(operation := cloned(cluster, backup="b-" + "0" * 20))
+    delete(cluster.api, SHOP, 2, erase=False)
+    annotations = cluster.world.claims[2]["metadata"]["annotations"]
+    spec = json.loads(annotations["gameserver/server"])
+    annotations["gameserver/server"] = json.dumps({**spec, "restoring": operation.id})
+    cluster.api.operations.show(replace(cluster.get(operation), state=state), lambda: None)
+    with nullcontext() if state in ("failed", "cancelled") else pytest.raises(DiskKept):
+        create(cluster.api, ACME, 2, {**GAME, "disk": None, "start": True})
 
 
 def test_a_suspended_server_is_not_cloned(cluster: Cluster) -> None:

@@ -319,8 +319,8 @@ class Placing:
 
     def _return(self, run: Run) -> Next:
         """Leave everything as it was."""
-        # A pod on a node that does not answer stays. It writes nowhere but where the world is laid out: one that may
-        # change the world itself is never left, because `probe` has seen the end of it.
+        # A pod on a node that does not answer stays. It writes at most where the world is laid out: one that may change
+        # the world itself has ended before this phase begins, which `not_placed` and `probe` see to.
         if not self.jobs.remove_all(run.operation.id) and seconds_in(run) < TIDY_SECONDS:
             return wait()
         cancel_needed(self.context, run.operation)

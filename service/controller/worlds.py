@@ -33,7 +33,7 @@ PATIENCE_SECONDS = 900.0
 THREADS = 16
 TURN_SECONDS = 0.5
 LONGEST_PAUSE = 30.0
-NO_ROOM = "There is no room to record more about it."
+NO_ROOM = "There is no room to record more about this operation or its server's backups."
 URGENT = RESTORES
 """Actions that people wait for: they do not wait for a place."""
 

@@ -14,10 +14,11 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from service.kube.types import Object
-from service.servers.accessors import condition
+from service.servers.accessors import condition, deleted_at
 from service.servers.restricted import restricted_container, restricted_pod
 from service.servers.volumes import HOSTNAME
 
@@ -254,6 +255,9 @@ class JobState:
         message: Of a failed one: why, in plain words.
         waits: Of a running one whose pod does not run: why, as Kubernetes says; "" if nothing is known.
         started: Whether its program has begun.
+        lost_since: Of a running one that is to end: since when its pod should have ended (RFC 3339); "" for one that
+            goes on. A pod on a node that does not answer never ends, and nor does its Job before Kubernetes knows that
+            the pod has: https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-conditions
     """
 
     state: str
@@ -262,6 +266,11 @@ class JobState:
     message: str = ""
     waits: str = ""
     started: bool = False
+    lost_since: str = ""
+
+    def lost_for(self, now: datetime) -> timedelta:
+        """For how long the Job has not ended although it is to; 0 for one that goes on or has ended."""
+        return now - datetime.fromisoformat(self.lost_since) if self.lost_since else timedelta()
 
 
 def job_state(job: Object | None, pods: Sequence[Object]) -> JobState:
@@ -272,7 +281,9 @@ def job_state(job: Object | None, pods: Sequence[Object]) -> JobState:
     complete = condition(job, "Complete").get("status") == "True"
     over = condition(job, "Failed")
     if not complete and over.get("status") != "True":
-        return JobState("running", waits=_waits(pod), started=_has_started(pod))
+        ending = condition(job, "FailureTarget").get("status") == "True"
+        lost_since = deleted_at(pod) if ending else None
+        return JobState("running", waits=_waits(pod), started=_has_started(pod), lost_since=lost_since or "")
     answer = _answer(pod)
     if complete and answer.get("ok") is True:
         return JobState("done", answer)

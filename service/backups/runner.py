@@ -30,6 +30,7 @@ from service.errors import ClusterUnavailable
 from service.kube.client import Conflict, Kube, path
 from service.kube.types import Object
 from service.kube.watch import Kind, Watch
+from service.servers.accessors import owner_uid, uid
 
 _BATCH = "batch/v1"
 _KEY_LABEL = "gameserver/backup-key"
@@ -134,7 +135,8 @@ class JobRunner:
     def _state(self, spec: JobSpec, found: Object | None) -> JobState:
         if found is None:
             return job_state(None, [])
-        return job_state(found, self._pods(spec))
+        # On a node that does not answer, the pod of an earlier Job with this name may still be there.
+        return job_state(found, [pod for pod in self._pods(spec) if owner_uid(pod) == uid(found)])
 
     def _pods(self, spec: JobSpec) -> list[Object]:
         selector = f"batch.kubernetes.io/job-name={spec.name}"

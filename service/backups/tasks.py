@@ -34,7 +34,7 @@ NO_ROOM = frozenset({"disk-full", "no-room"})
 _MOST_PER_SERVER = 50
 """The largest of the operator's bounds."""
 WAITS = timedelta(minutes=5)
-"""How long a Job may wait for a node and its volumes."""
+"""How long a Job may wait for a node and its volumes, or for a node that does not answer."""
 
 
 @dataclass(frozen=True)
@@ -201,10 +201,13 @@ def outcome(task: Task, state: JobState, now: datetime) -> tuple[str, str]:
         `running`, `done`, `damaged`, `no-room` (of a proof), `wrong-key` (which a task `init` mends), or `failed` (it
         is tried again later); and the reason in plain words.
     """
+    no_room = "no-room" if task.kind == PROVE else "failed"
+    if state.lost_for(now) > WAITS:
+        return no_room, "The node of its pod does not answer."
     if state.state == "missing" or (state.state == "running" and (state.started or now - _time(task.since) <= WAITS)):
         return "running", ""
     if state.state == "running":
-        return ("no-room" if task.kind == PROVE else "failed"), state.waits or "Its pod does not start."
+        return no_room, state.waits or "Its pod does not start."
     if task.kind == ERASE and (state.code == "repository-missing" or state.answer.get("error")):
         error = str(state.answer.get("error") or "")
         return ("damaged" if error else "done"), error

@@ -205,6 +205,9 @@ class BackUp:
         spec = requests.job_for_catalogue(self._settings, "backup-catalogue")
         state = self._jobs.run(spec)
         if state.state not in ("done", "failed"):
+            if _is_lost(state):
+                # The next backup has another one made.
+                self._jobs.remove(spec)
             return self._waiting(run, state)
         attempt = run.work["attempt"] + 1
         # It may be another operation's, of some minutes ago: one that failed, or for a store that is gone.
@@ -221,7 +224,10 @@ class BackUp:
         if self._snapshots.look(name).state != "missing":
             # Another controller has taken it and has ended since. Nobody knows whether the game held still.
             self._let_go(run)
-            return wait(0.0 if self._snapshots.remove(name) else 0.2)
+            gone = self._snapshots.remove(name)
+            if not gone and seconds_in(run) > TIDY_SECONDS:
+                return self._without_snapshots(run, "an earlier one is not gone")
+            return wait(0.0 if gone else 0.2)
         if (objects := self._server(run)) is None:
             return _leave_with(run, _DELETED)
         state, held = self._taken(run, objects, name)
@@ -425,14 +431,16 @@ class BackUp:
 
     def _waiting(self, run: Run, state: JobState) -> Next:
         """What follows a Job that has not ended."""
-        if self._is_lost(run):
+        if self._has_lost_disk(run):
             return _leave_with(run, "The node that has the server's disk does not answer.")
+        if _is_lost(state):
+            return _leave_with(run, "The node of the Job that makes the backup does not answer.")
         if not state.started and seconds_in(run) > START_SECONDS:
             log.warning("a Job of the operation %s does not start: %s", run.operation.id, state.waits)
             return _leave_with(run, "The Job that makes the backup could not start in time.")
         return wait()
 
-    def _is_lost(self, run: Run) -> bool:
+    def _has_lost_disk(self, run: Run) -> bool:
         """Whether the disk's node has not answered for some time, as far as is known."""
         objects = self._context.cluster.known(run.server.id)
         node = (objects.nodes if objects else {}).get(_disk_of(run).node or "")
@@ -492,7 +500,8 @@ class BackUp:
 class DeleteBackup:
     """Deletes a backup. The operation's argument has its id as `backup`.
 
-    What is in the store goes with the next prune (`controller/keep.py`).
+    What is in the store goes with the next prune (`controller/keep.py`). So does a snapshot that is not gone after a
+    minute, such as one on a lost node: the operation would hold the place of another one for ever.
 
     Args:
         context: The collaborators of the operations.
@@ -522,10 +531,12 @@ class DeleteBackup:
             return deleted(kept, id)
 
         if backup.where == "node":
-            if backup.state != "deleting":
+            if not run.work:
                 self._context.backups.change(run.server.uid, marked)
+                return go(run, "remove", "is removing the snapshot")
             if not self._snapshots.remove(backup.snapshot):
-                return wait()
+                over = run.operation.cancelling or seconds_in(run) > TIDY_SECONDS
+                return done() if over else wait()
         self._context.backups.change(run.server.uid, gone)
         return done()
 
@@ -576,6 +587,10 @@ def _disk_of(run: Run) -> Disk:
 def _number(run: Run, attempt: int) -> int:
     """The number of a Job: when the repository was set up again, all begins anew."""
     return attempt + (LOCKED_TRIES if run.work.get("renewed") else 0)
+
+
+def _is_lost(state: JobState) -> bool:
+    return state.lost_for(datetime.now(UTC)).total_seconds() > LOST_SECONDS
 
 
 def _age(time: str) -> float:

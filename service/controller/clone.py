@@ -14,7 +14,7 @@ from service.controller.needed import needed_backup
 from service.controller.placing import LEASE_SECONDS, Jobs, restoring_of
 from service.controller.restore import SNAPSHOT_SECONDS, Replacing, Snapshots, source_of
 from service.controller.worlds import Next, Run, failed, go, seconds_in, wait
-from service.errors import ServerNotFound
+from service.errors import BackupNotFound, BackupNotUsable, ServerNotFound
 from service.kube.times import now
 from service.operations.hold import hold, release
 from service.operations.operation import Server
@@ -43,7 +43,11 @@ class Clone(Replacing):
                 return failed("The server was not created.")
         named = run.operation.argument["from"]
         if "backup" in named:
-            backup = usable_backup(self.context.backups.of(named["uid"]), named["backup"])
+            try:
+                backup = usable_backup(self.context.backups.of(named["uid"]), named["backup"])
+            except (BackupNotFound, BackupNotUsable) as problem:
+                # It was deleted since the call. The server goes with it.
+                return self.back(run, problem.detail)
             return go(run, "claim", source=source_of(named["uid"], backup), stopped=True)
         source = self._other(run)
         disk = None if source is None else self.disk(source)
@@ -156,18 +160,19 @@ class Clone(Replacing):
 
     # -- the end -------------------------------------------------------------------------------------------
 
-    def placed(self, run: Run) -> None:
-        self.snapshots.remove(clone_name(run.operation.id))
-
     def let_go(self, run: Run) -> None:
         """Remove the server: a repeated create must not find one without its world, and take it for done."""
         self._release(run)
-        self.snapshots.remove(clone_name(run.operation.id))
         with self.context.releases.locked(run.server.id, LEASE_SECONDS):
             if restoring_of(self.current(run)) == run.operation.id:
                 self.context.cluster.keep_disk(run.server.id, now())
                 self.context.releases.uninstall(run.server.id)
         raise ServerNotFound
+
+    def _end(self, run: Run, reason: str | None = None) -> Next:
+        """Also if the server was deleted meanwhile, its snapshot goes."""
+        self.snapshots.remove(clone_name(run.operation.id))
+        return super()._end(run, reason)
 
 
 def clone_name(operation: str) -> str:

@@ -285,9 +285,10 @@ class Keep:
         disk = objects is not None and bool(volume_of(objects.claim))
         return tasks.with_task(kept, tasks.next_task(kept, self._settings, now, disk=disk))
 
-    def _rules(self, objects: Objects | None) -> Rules:
+    def _rules(self, objects: Objects | None) -> Rules | None:
+        """The server's rules; None while they are unknown: it has no StatefulSet, or none whose spec can be read."""
         spec = None if objects is None else spec_of_objects(objects)
-        return rules(self._settings, None if spec is None else spec.backup_keep)
+        return None if spec is None else rules(self._settings, spec.backup_keep)
 
     def _take_place(self, uid: str, task: Task) -> bool:
         with self._lock:
@@ -457,7 +458,8 @@ class Keep:
     def _make_room(self, term: Term, kept: ServerBackups, objects: Objects | None) -> None:
         """If the storage takes no further snapshot of the disk, let the oldest backup go that is one."""
         waiting = next((backup for backup in kept.backups if backup.state == "running"), None)
-        goes = makes_room(kept, self._rules(objects), self._clock())
+        of_server = self._rules(objects)
+        goes = None if of_server is None else makes_room(kept, of_server, self._clock())
         if waiting is None or goes is None or any(backup.state == "deleting" for backup in kept.backups):
             return
         # The code with which a CSI driver says so; ours does when the snapshots of a disk hold as much as they may.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from service.backups.jobs import JobSpec, JobState
@@ -35,6 +36,8 @@ CUSTOMER_TRIES = 20
 """How often a world is put into its place again that its customer keeps out of it."""
 WAITS_SECONDS = 600.0
 """How long a Job's pod may wait to run, while it can be given up."""
+LOST_SECONDS = 120.0
+"""How long a Job's node may not answer, while it can be given up."""
 RETRY_SECONDS = 10.0
 TIDY_SECONDS = 120.0
 
@@ -176,10 +179,12 @@ class Placing:
         return self.context.backups.of(server.uid) or ServerBackups(server.uid, server.id, server.customer)
 
     def waiting(self, run: Run, state: JobState) -> Next:
-        """The Job is not done: wait, but not for ever if its pod does not run."""
+        """The Job is not done: wait, but not for ever if its pod does not run, or its node does not answer."""
         if not state.started and seconds_in(run) > WAITS_SECONDS:
             why = f" {state.waits}" if state.waits else ""
             return self.back(run, f"The Job's pod has not run for {round(WAITS_SECONDS / 60)} minutes.{why}")
+        if state.lost_for(datetime.now(UTC)).total_seconds() > LOST_SECONDS:
+            return self.back(run, "The node of the Job's pod does not answer.")
         return wait()
 
     def again(self, run: Run, state: JobState) -> Next:
@@ -280,7 +285,8 @@ class Placing:
             return go(replace(run, work={**run.work, "placing": False}), "return", why=state.message)
         if run.work.get("way") == "scratch" and state.code not in _PASSING | _MEDDLED:
             return go(run, "probe", problem=state.message)
-        if state.code in _MEDDLED and attempt >= CUSTOMER_TRIES:
+        # At a later attempt it had begun, and somebody has removed the rest since.
+        if state.code in _MEDDLED | {"nothing-laid-out"} and attempt >= CUSTOMER_TRIES:
             # Only he can help himself who has files there. The game starts with what there is.
             return go(run, "start", result="failed", why=f"{state.message} Its parts are in .gameserver.")
         return later(go(run, "place", attempt=attempt), attempt)
@@ -313,7 +319,9 @@ class Placing:
 
     def _return(self, run: Run) -> Next:
         """Leave everything as it was."""
-        if not self.jobs.remove_all(run.operation.id):
+        # A pod on a node that does not answer stays. It writes at most where the world is laid out: one that may change
+        # the world itself has ended before this phase begins, which `not_placed` and `probe` see to.
+        if not self.jobs.remove_all(run.operation.id) and seconds_in(run) < TIDY_SECONDS:
             return wait()
         cancel_needed(self.context, run.operation)
         self.forget(run.server.uid, run.operation.id)

@@ -251,9 +251,8 @@ class Replacing(Placing):
         return replace(spec, name=name, command="place", request={**request, "from": "scratch"})
 
     def let_go(self, run: Run) -> None:
-        """Also forget what was kept of the world of before."""
-        if (run.work.get("kept") or {}).get("where") == "snapshot":
-            self.snapshots.remove(before_name(run.operation.id))
+        """Also forget what was kept of the world of before, or was about to be."""
+        self.snapshots.remove(before_name(run.operation.id))
         super().let_go(run)
 
 

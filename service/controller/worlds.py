@@ -22,6 +22,7 @@ from service.kube.times import now
 from service.kube.watch import Watch
 from service.operations.context import Context
 from service.operations.operation import RESTORES, Operation, Progress, Server
+from service.records.store import RecordTooLarge
 from service.servers.waiting import WaitingOperation
 from service.telemetry import logs
 
@@ -32,6 +33,7 @@ PATIENCE_SECONDS = 900.0
 THREADS = 16
 TURN_SECONDS = 0.5
 LONGEST_PAUSE = 30.0
+NO_ROOM = "There is no room to record more about this operation or its server's backups."
 URGENT = RESTORES
 """Actions that people wait for: they do not wait for a place."""
 
@@ -210,7 +212,10 @@ class Worlds:
         operation = active.operation
         try:
             with term.step():
-                self._record(term, active, self._next(term, active))
+                try:
+                    self._record(term, active, self._next(term, active))
+                except RecordTooLarge:
+                    self._give_up(term, active)
         except Deposed:
             pass
         except Problem as problem:
@@ -224,9 +229,7 @@ class Worlds:
             self._wake.set()
 
     def _next(self, term: Term, active: _Active) -> Next:
-        operation = replace(active.operation, cancelling=active.cancelling)
-        assert operation.target is not None
-        machine, run = self._machines[operation.action], Run(operation, operation.target, operation.work, term)
+        machine, run = self._run(term, active)
         try:
             next_ = machine.advance(run)
         except ClusterUnavailable:
@@ -237,11 +240,28 @@ class Worlds:
             active.failing_since = active.failing_since or time.monotonic()
             if time.monotonic() - active.failing_since < PATIENCE_SECONDS:
                 raise
-            log.warning("operation %s (%s) is given up at %s", operation.id, operation.action, run.work, exc_info=True)
+            id, action = run.operation.id, run.operation.action
+            log.warning("operation %s (%s) is given up at %s", id, action, run.work, exc_info=True)
             reason = error.detail if isinstance(error, Problem) else f"An unexpected error: {type(error).__name__}."
             next_ = machine.abandon(run, reason)
         active.failing_since, active.tries = None, 0
         return next_
+
+    def _run(self, term: Term, active: _Active) -> tuple[Machine, Run]:
+        """An operation as its machine gets it, and the machine."""
+        operation = replace(active.operation, cancelling=active.cancelling)
+        assert operation.target is not None
+        return self._machines[operation.action], Run(operation, operation.target, operation.work, term)
+
+    def _give_up(self, term: Term, active: _Active) -> None:
+        """Leave everything as it was, because a record has no room for what follows. It will not have any later."""
+        machine, run = self._run(term, active)
+        id, action = run.operation.id, run.operation.action
+        log.warning("operation %s (%s) is given up: there is no room to record what follows", id, action)
+        try:
+            self._record(term, active, machine.abandon(run, NO_ROOM))
+        except RecordTooLarge:
+            self._record(term, active, replace(failed(NO_ROOM), work={}))
 
     def _record(self, term: Term, active: _Active, next_: Next) -> None:
         """Write what follows, before it begins."""

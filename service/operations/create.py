@@ -246,7 +246,7 @@ def _clone_has_failed(context: Context, claim: Object) -> bool:
     """Whether the disk is what a clone that has failed has left: no game has ever run with it."""
     operation = restoring_of_claim(claim)
     clone = context.operations.get(operation) if operation else None
-    return clone is not None and clone.action == "clone" and clone.ended
+    return clone is not None and clone.action == "clone" and clone.state in ("failed", "cancelled")
 
 
 def _check_usable(context: Context, claim: Object, id: int) -> None:

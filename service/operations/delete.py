@@ -28,7 +28,8 @@ def delete(context: Context, caller: Token, id: int, *, erase: bool, erase_backu
         MissingScope: With `erase`, the token lacks `disk:erase`; with `erase_backups`, `backup:create`.
         ReleaseMissing: The server exists, but someone has deleted its release.
         Suspended: The server is suspended, or was when it was deleted.
-        OperationInProgress: A restore is putting a world into its place, which takes seconds.
+        OperationInProgress: A restore is putting a world into its place, which takes seconds. Not with `erase`: if the
+            disk's node is lost, that would be for ever.
     """
     if erase:
         caller.require("disk:erase")
@@ -47,7 +48,7 @@ def delete(context: Context, caller: Token, id: int, *, erase: bool, erase_backu
         waits = waiting_operation(objects)
         restoring = target.spec is not None and target.spec.restoring
         if target.uid is not None and (restoring or (waits is not None and waits.action in RESTORES)):
-            cancel_restore(context, target.uid)
+            cancel_restore(context, target.uid, erase=erase)
         # Before everything else, because a repeated DELETE that finds neither server nor disk would not get here.
         context.accounts.remove(id)
         uid = target.uid or uid_of_claim(objects.claim or {})

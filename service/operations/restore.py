@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,6 +27,9 @@ from service.servers.spec import own_uid, spec_of_values, uid_of_values
 from service.tokens import Token
 
 MOST_PATHS = 100
+MOST_PATH_BYTES = 8 * 1024
+"""How long all paths may be together, as JSON: they stand several times in the records of the operation and the server,
+each of which has 64 KiB."""
 _LONGEST_PATH = 4096
 _OWN_FOLDER = ".gameserver"
 _WHY_NOT = {
@@ -118,15 +122,17 @@ def latest_before(context: Context, kept: ServerBackups | None, operation: str |
     return found[-1]
 
 
-def cancel_restore(context: Context, uid: str) -> None:
+def cancel_restore(context: Context, uid: str, *, erase: bool = False) -> None:
     """Cancel what is at work with the server's world, because the server goes. The calling thread must hold its Lease.
+
+    With `erase` the disk goes too, so no world on it is worth waiting for.
 
     Raises:
         OperationInProgress: A world is on its way into its place. controller/placing.py writes that down before it
             begins it, under the Lease.
     """
     for operation in at_work_with(context.operations.all(), uid):
-        if operation.work.get("placing"):
+        if operation.work.get("placing") and not erase:
             raise OperationInProgress(
                 f"The operation {operation.id} is putting a world into its place, which takes seconds.", retry_after=3
             )
@@ -134,7 +140,7 @@ def cancel_restore(context: Context, uid: str) -> None:
 
 
 def check_paths(paths: Sequence[str]) -> None:
-    """Raises InvalidRequest unless all are relative paths that can be in a world."""
+    """Raises InvalidRequest unless all are relative paths that can be in a world, and not too many or too long."""
     if len(paths) > MOST_PATHS:
         raise InvalidRequest(errors={"paths": [f"must be at most {MOST_PATHS}"]})
     for path in paths:
@@ -143,6 +149,8 @@ def check_paths(paths: Sequence[str]) -> None:
             raise InvalidRequest(errors={"paths": ["must be relative, such as world/region, without . and .."]})
         if parts[0] == _OWN_FOLDER:
             raise InvalidRequest(errors={"paths": [f"must not be in {_OWN_FOLDER}, which belongs to the service"]})
+    if len(json.dumps(paths, ensure_ascii=False, separators=(",", ":")).encode()) > MOST_PATH_BYTES:
+        raise InvalidRequest(errors={"paths": [f"must have at most {MOST_PATH_BYTES} bytes together; name folders"]})
 
 
 def _idle_server(context: Context, caller: Token, target: Target, operations: Sequence[Operation]) -> Server:

@@ -101,6 +101,7 @@ EXPECTED = {
     "Jobs of backups and restores at once": DEFAULTS.backups_at_once,
     "unfinished backups and restores": worlds.MOST_UNFINISHED,
     "files of a partial restore": restore.MOST_PATHS,
+    "their paths together": size(restore.MOST_PATH_BYTES),
     "events in the log": segments.MAX_EVENTS,
     "bytes in the log": size(segments.MAX_BYTES),
     "one event": size(event_log.LONGEST_EVENT),

@@ -117,6 +117,7 @@ class BackupWorld:
         snapshots: Whether the storage takes snapshots; one that is stuck never gets any further.
         still: The operation for which the game holds still; "" while it goes on.
         saves: Whether the game has commands that let it hold still.
+        lost: Commands whose pods run on a node that does not answer any more, and are never gone.
     """
 
     def __init__(self, settings: Settings = SETTINGS, *, snapshots: bool = True) -> None:
@@ -126,6 +127,7 @@ class BackupWorld:
         self.snapshots, self.stuck = snapshots, False
         self.still, self.saves = "", True
         self.jobs_run: list[str] = []
+        self.lost: set[str] = set()
         self.context = Context(
             settings=settings,
             cluster=self.cluster,
@@ -214,7 +216,7 @@ class BackupWorld:
         jobs = {item["metadata"]["uid"] for name, item in self.kube.objects.items() if "/jobs/" in name}
         for name, item in list(self.kube.objects.items()):
             owners = item["metadata"].get("ownerReferences", [])
-            if owners and owners[0]["uid"] not in jobs:
+            if owners and owners[0]["uid"] not in jobs and "deletionTimestamp" not in item["metadata"]:
                 del self.kube.objects[name]
 
     def _run(self, name: str, job: Object) -> None:
@@ -237,16 +239,27 @@ class BackupWorld:
                 return
             still = snapshot["still"]
         self.jobs_run.append(command)
+        if command in self.lost:
+            ends = {"deletionTimestamp": "2026-11-01T00:00:10Z", "deletionGracePeriodSeconds": 10}
+            self._report(name, job, "FailureTarget", {"running": {}}, **ends)
+            return
         answer = self.store.answer(command, request, still)
         kind = "Complete" if answer.get("ok") else "Failed"
+        self._report(name, job, kind, {"terminated": {"message": json.dumps(answer) if answer else ""}})
+
+    def _report(self, name: str, job: Object, kind: str, state: Object, **of_pod: Any) -> None:
+        """The Job has this condition, and its pod's container this state."""
         self.kube.objects[name] = {**job, "status": {"conditions": [{"type": kind, "status": "True"}]}}
         metadata = job["metadata"]
+        namespace = metadata["namespace"]
         labels = {**metadata["labels"], "batch.kubernetes.io/job-name": metadata["name"]}
-        state = {"terminated": {"message": json.dumps(answer) if answer else ""}}
-        self.kube.objects[path("v1", namespace, "pods", f"{metadata['name']}-x")] = {
+        # A pod of an earlier Job with this name may still be there.
+        pods = (path("v1", namespace, "pods", f"{metadata['name']}-{letter}") for letter in "xyz")
+        pod = next(each for each in pods if each not in self.kube.objects)
+        self.kube.objects[pod] = {
             "metadata": {
-                "name": f"{metadata['name']}-x", "uid": "pod", "labels": labels,
-                "ownerReferences": [{"uid": metadata["uid"]}],
+                "name": pod.rpartition("/")[2], "uid": "pod", "labels": labels,
+                "ownerReferences": [{"uid": metadata["uid"], "controller": True}], **of_pod,
             },
             "status": {"containerStatuses": [{"name": "backup", "state": state}]},
         }  # fmt: skip

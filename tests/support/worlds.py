@@ -30,6 +30,7 @@ class Storage:
         answers: What Jobs of a command answer instead, in order: a code, or "" for an answer that is lost.
         kills: How probable it is that a Job is killed.
         stuck: Whether no node runs a Job's pod.
+        lost: The command whose pods run on a node that does not answer any more, and are never gone.
         keys: The uids of the servers whose key opens their repository.
     """
 
@@ -43,6 +44,8 @@ class Storage:
         self.answers: dict[str, list[str]] = {}
         self.kills = 0.0
         self.stuck = False
+        self.lost = ""
+        self.lost_pods: set[str] = set()
         self.keys: set[str] = {"uid-1"}
         self.jobs: dict[str, JobSpec] = {}
         self.states: dict[str, JobState] = {}
@@ -77,6 +80,9 @@ class FakeJobs:
         jobs, states = self._storage.jobs, self._storage.states
         if spec.name not in jobs:
             return JobState("missing")
+        if spec.command == self._storage.lost:
+            self._storage.lost_pods.add(spec.operation)
+            return JobState("running", started=True, lost_since="2026-11-01T00:00:00Z")
         if states[spec.name].state == "running" and not self._storage.stuck and random.random() < 0.7:
             states[spec.name] = self._finish(jobs[spec.name])
         return states[spec.name]
@@ -90,7 +96,7 @@ class FakeJobs:
     def remove_all(self, operation: str) -> bool:
         found = [name for name, spec in self._storage.jobs.items() if spec.operation == operation]
         self._write(lambda: [self._storage.jobs.pop(name, None) for name in found])
-        return not found
+        return not found and operation not in self._storage.lost_pods
 
     def has_key(self, uid: str) -> bool:
         return uid in self._storage.keys

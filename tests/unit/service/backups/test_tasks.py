@@ -16,6 +16,7 @@ from service.kube.times import stamp
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 SINCE = stamp(NOW - timedelta(minutes=4))
 LONG_SINCE = stamp(NOW - timedelta(minutes=6))
+LOST = "The node of its pod does not answer."
 
 
 def failed(code: str) -> JobState:
@@ -31,6 +32,9 @@ def failed(code: str) -> JobState:
         ("forget", LONG_SINCE, JobState("running", waits="no node"), ("failed", "no node")),
         ("prove", LONG_SINCE, JobState("running", waits="no node"), ("no-room", "no node")),
         ("prove", LONG_SINCE, JobState("running"), ("no-room", "Its pod does not start.")),
+        ("forget", LONG_SINCE, JobState("running", started=True, lost_since=SINCE), ("running", "")),
+        ("forget", LONG_SINCE, JobState("running", started=True, lost_since=LONG_SINCE), ("failed", LOST)),
+        ("prove", LONG_SINCE, JobState("running", started=True, lost_since=LONG_SINCE), ("no-room", LOST)),
         ("prove", SINCE, JobState("done", {"ok": True}), ("done", "")),
         ("prove", SINCE, failed("disk-full"), ("no-room", "Why.")),
         ("forget", SINCE, failed("disk-full"), ("failed", "Why.")),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from service.backups.records import Backup, Repository, ServerBackups, Unreadable
+from service.backups.snapshots import VolumeSnapshots
 from service.controller import backup as machine
 from service.controller.backup import DeleteBackup, deleted, suspicion
 from service.errors import ClusterUnavailable
@@ -247,6 +248,19 @@ def test_without_a_store_it_fails_then(monkeypatch: pytest.MonkeyPatch) -> None:
     assert world.still == ""
 
 
+@pytest.mark.parametrize("command", ["init", "catalogue", "backup"])
+def test_a_job_on_a_node_that_does_not_answer_ends_the_backup(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes waits for its pod for ever. The next backup has Jobs of its own, which may run elsewhere."""
+    monkeypatch.setattr(machine, "TIDY_SECONDS", 0.0)
+    world = BackupWorld()
+    world.lost = {command}
+    ended = world.run(world.operation())
+    assert (ended.state, ended.reason) == ("failed", "The node of the Job that makes the backup does not answer.")
+    assert (world.backup.state, world.still, world.left("jobs", "volumesnapshots")) == ("failed", "", [])
+    world.lost = set()
+    assert world.run(world.operation(backup=f"b-{'2' * 20}")).state == "done"
+
+
 def test_there_may_be_nowhere_to_back_up() -> None:
     world = BackupWorld(NO_STORE, snapshots=False)
     ended = world.run(world.operation())
@@ -415,8 +429,6 @@ def test_a_suspicious_backup_is_recorded_as_one() -> None:
 
 
 def _delete(world: BackupWorld) -> None:
-    from service.backups.snapshots import VolumeSnapshots
-
     world.machine = DeleteBackup(world.context, VolumeSnapshots(world.kube, "gameservers"))
     assert world.run(world.operation()).state == "done"
 
@@ -440,6 +452,42 @@ def test_a_deleted_backup_on_the_node_is_gone() -> None:
     assert kept is not None
     assert (kept.backups, kept.repository) == ((), Repository())
     assert world.left("volumesnapshots") == []
+
+
+class Stays(VolumeSnapshots):
+    """The snapshots of a storage that removes none, such as one whose node is lost."""
+
+    def remove(self, name: str) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_snapshot_that_is_not_gone_holds_no_place(cancelled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What keeps backups goes on with it, which needs none."""
+    world = BackupWorld(NO_STORE)
+    world.run(world.operation())
+    world.machine = DeleteBackup(world.context, Stays(world.kube, "gameservers"))
+    with pytest.raises(AssertionError, match="it does not end"):
+        world.run(world.operation())
+    if not cancelled:
+        monkeypatch.setattr(machine, "TIDY_SECONDS", -1.0)
+    assert world.run(replace(world.operation(), cancelling=cancelled)).state == "done"
+    assert world.backup.state == "deleting"
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_anothers_snapshot_that_is_not_gone_is_not_waited_for(stored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A controller has taken it and has ended, and its storage removes none any more."""
+    monkeypatch.setattr(machine, "TIDY_SECONDS", -1.0)
+    world = BackupWorld() if stored else BackupWorld(NO_STORE)
+    snapshots = VolumeSnapshots(world.kube, "gameservers")
+    snapshots.take(machine.snapshot_name(BACKUP), "server-1", "snapshots", SERVER.uid, {})
+    monkeypatch.setattr(VolumeSnapshots, "remove", Stays.remove)
+    ended = world.run(world.operation())
+    if stored:
+        assert (ended.state, world.backup.where) == ("done", "store")
+    else:
+        assert (ended.state, ended.reason) == ("failed", "The storage took no snapshot of the server's disk.")
 
 
 def test_a_failed_one_may_have_been_stored() -> None:

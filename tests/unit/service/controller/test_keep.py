@@ -49,6 +49,7 @@ class Store:
         jobs: The Jobs by name: what each is to be, and what it has answered; None while it runs.
         answers: What a command answers instead of doing its work.
         waits: Commands whose pods find no place.
+        lost: Commands whose pods run on a node that does not answer any more, and since when.
         snapshots: The VolumeSnapshots, and what the storage says of each.
         done: Each Job that has done its work: its command and its server's uid.
     """
@@ -57,6 +58,7 @@ class Store:
     jobs: dict[str, tuple[JobSpec, JobState | None]] = field(default_factory=dict)
     answers: dict[str, JobState] = field(default_factory=dict)
     waits: set[str] = field(default_factory=set)
+    lost: dict[str, datetime] = field(default_factory=dict)
     snapshots: dict[str, str] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
     done: list[tuple[str, str]] = field(default_factory=list)
@@ -106,6 +108,8 @@ class FakeJobs:
         assert known.request == spec.request, "the Job of a task is always the same"
         if spec.command in store.waits:
             return JobState("running", waits="0/3 nodes are available.")
+        if spec.command in store.lost:
+            return JobState("running", started=True, lost_since=stamp(store.lost[spec.command]))
         if state is None:
             store.carry_out(spec.name)
         return store.jobs[spec.name][1] or JobState("running")
@@ -276,6 +280,25 @@ def test_a_server_can_keep_more_than_the_operators_default(rig: Rig) -> None:
     assert ids(rig.kept(uid)) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("hindrance", ["no StatefulSet", "no readable spec"])
+def test_no_backup_goes_while_what_the_server_keeps_is_unknown(rig: Rig, hindrance: str) -> None:
+    """Somebody may delete its StatefulSet or damage it, while its release says that the server exists."""
+    uid = rig.create(1, backupKeep={"last": 4, "hourly": 0, "daily": 0, "weekly": 0})
+    rig.keep(server(uid, *(backup(number, 10 - number) for number in range(5))))
+    found = rig.world.statefulsets.pop(1)
+    if hindrance == "no readable spec":
+        metadata = {**found["metadata"], "annotations": {"gameserver/server": "{"}}
+        rig.world.statefulsets[1] = {**found, "metadata": metadata}
+    rig.settle()
+    rig.settle(DAY)
+    kept = rig.kept(uid)
+    assert (ids(kept), kept.deleted, kept.repository.unlisted) == ([0, 1, 2, 3, 4], None, ())
+    assert len(rig.store.repositories[uid]) == 5
+    rig.world.statefulsets[1] = found
+    rig.settle(DAY)
+    assert ids(rig.kept(uid)) == [1, 2, 3, 4]
+
+
 def test_a_repository_is_pruned_and_checked_once_in_each_interval(rig: Rig) -> None:
     uids = [rig.create(id) for id in range(1, 7)]
     for id, uid in enumerate(uids, 1):
@@ -352,6 +375,21 @@ def test_a_store_that_is_away_is_tried_again_less_and_less_often(rig: Rig) -> No
     rig.store.answers.clear()
     rig.settle(timedelta(hours=2))
     assert len(rig.store.repositories[uid]) == 2
+
+
+def test_a_job_on_a_node_that_does_not_answer_blocks_nothing(rig: Rig) -> None:
+    """Kubernetes waits for its pod for ever. The server's backups wait for the task, other servers for its place."""
+    uid = rig.create(1)
+    rig.keep(server(uid, *(backup(number, 10 - number) for number in range(3))))
+    rig.store.lost["forget"] = START + timedelta(minutes=1)
+    rig.settle()
+    kept = rig.kept(uid)
+    assert (kept.repository.task, len(kept.repository.unlisted), ids(kept)) == ({}, 1, [1, 2])
+    assert (rig.store.jobs, rig.part._active) == ({}, {})
+    assert rig.now > START + timedelta(minutes=6)
+    rig.store.lost.clear()
+    rig.settle(HOUR)
+    assert (rig.kept(uid).repository.unlisted, len(rig.store.repositories[uid])) == ((), 2)
 
 
 def test_damage_is_recorded_and_told_once_and_nothing_more_goes(rig: Rig) -> None:
@@ -562,6 +600,11 @@ def test_the_oldest_snapshot_goes_if_the_storage_takes_no_further_one(settings: 
     rig.settle()
     assert len(rig.kept(uid).backups) == 4
     rig.store.snapshots[f"backup-{new.id}"] = "rpc error: code = ResourceExhausted desc = delete an older one first"
+    found = rig.world.statefulsets.pop(1)
+    rig.settle(timedelta(seconds=5))
+    # What the server keeps is unknown.
+    assert ids(rig.kept(uid)) == [1, 2, 3, 4]
+    rig.world.statefulsets[1] = found
     rig.settle(timedelta(seconds=5))
     assert ids(rig.kept(uid)) == [1, 3, 4]
     assert "backup-2" not in rig.store.snapshots

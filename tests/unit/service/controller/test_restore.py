@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,11 +22,13 @@ from service.controller import restore as controller_restore
 from service.controller.clone import Clone
 from service.controller.leader import Term
 from service.controller.restore import Restore, UndoRestore
-from service.controller.worlds import Next, Run, Worlds, done, failed
+from service.controller.worlds import NO_ROOM, Next, Run, Worlds, done, failed
 from service.errors import (
     BackupNotFound,
     BackupNotUsable,
+    DiskKept,
     DiskNotReady,
+    InvalidRequest,
     NothingToUndo,
     OperationInProgress,
     Suspended,
@@ -360,6 +364,16 @@ def test_what_is_laid_out_and_removed_again_is_not_placed(cluster: Cluster) -> N
     cluster.check("new")
 
 
+def test_what_is_removed_while_it_is_placed_keeps_no_server_from_starting(cluster: Cluster) -> None:
+    cluster.create()
+    cluster.storage.answers["place"] = ["busy", *["nothing-laid-out"] * placing.CUSTOMER_TRIES]
+    cluster.run(operation := cluster.restore())
+    ended = cluster.get(operation)
+    assert (ended.state, ended.reason) == ("failed", "It failed with nothing-laid-out. Its parts are in .gameserver.")
+    assert len(cluster.storage.answers["place"]) == 1
+    cluster.check("new")
+
+
 def test_a_scratch_disk_that_cannot_be_filled_changes_nothing(cluster: Cluster) -> None:
     cluster.create()
     cluster.storage.fits, cluster.storage.cuts = False, True
@@ -456,6 +470,21 @@ def test_a_suspension_keeps_the_game_from_starting(cluster: Cluster) -> None:
         cluster.restore()
 
 
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_restore_that_is_cancelled_leaves_no_snapshot_of_the_world(cluster: Cluster, deleted: bool) -> None:
+    """Nobody else knows of it, and it would outlive even a disk that is erased."""
+    cluster.create()
+    cluster.storage.fits, cluster.storage.cuts = WAYS["snapshot"]
+    cluster.run(operation := cluster.restore(), phase="snapshot")
+    cluster.storage.snapshots[f"before-{operation.id}"] = "new"
+    if deleted:
+        delete(cluster.api, SHOP, ID, erase=True)
+    else:
+        cluster.api.operations.cancel(operation)
+    cluster.run(operation)
+    assert (cluster.get(operation).state, cluster.storage.snapshots) == ("cancelled", {})
+
+
 @pytest.mark.parametrize("phase", ["inspect", "gone", "lay-out", "note"])
 def test_a_delete_cancels_a_restore(cluster: Cluster, phase: str) -> None:
     cluster.create()
@@ -471,10 +500,34 @@ def test_a_delete_waits_while_a_world_is_placed(cluster: Cluster) -> None:
     cluster.create()
     cluster.run(operation := cluster.restore(), phase="place")
     with pytest.raises(OperationInProgress, match=operation.id) as raised:
-        delete(cluster.api, SHOP, ID, erase=True)
+        delete(cluster.api, SHOP, ID, erase=False)
     assert raised.value.headers["Retry-After"] == "3"
     cluster.run(operation)
     delete(cluster.api, SHOP, ID, erase=False)
+
+
+def test_an_erase_waits_for_no_world(cluster: Cluster) -> None:
+    """The disk's node may be lost, and the Job that places the world with it."""
+    cluster.create()
+    cluster.storage.lost = "place"
+    cluster.run(operation := cluster.restore(), phase="place")
+    with pytest.raises(AssertionError, match="place"):
+        cluster.run(operation, turns=30)
+    delete(cluster.api, SHOP, ID, erase=True)
+    assert ID not in cluster.world.revisions
+    cluster.run(operation)
+    assert (cluster.get(operation).state, cluster.get(operation).reason) == ("failed", "The server was deleted.")
+    assert cluster.storage.jobs == {}
+
+
+def test_an_erase_leaves_no_snapshot_of_a_clone(cluster: Cluster) -> None:
+    cluster.create()
+    cluster.storage.cuts = True
+    cluster.run(operation := cloned(cluster, server=1), phase="start")
+    assert cluster.storage.snapshots
+    delete(cluster.api, SHOP, 2, erase=True)
+    cluster.run(operation)
+    assert (cluster.get(operation).state, cluster.storage.snapshots) == ("failed", {})
 
 
 def test_a_server_that_has_the_id_since_keeps_its_world(cluster: Cluster) -> None:
@@ -533,6 +586,35 @@ def test_only_a_done_backup_of_this_server_is_restored(cluster: Cluster) -> None
         cluster.undo()
 
 
+@pytest.mark.parametrize("letter", ["x", "ä", '"'])
+def test_paths_that_no_record_has_room_for_are_refused(cluster: Cluster, letter: str) -> None:
+    """They stand in the operation twice, and in the server's record until the restore cannot be undone any more."""
+    cluster.create()
+    width = len(json.dumps(letter, ensure_ascii=False).encode()) - 2
+    longest = [f"{number:02}/" + letter * (75 // width) for number in range(100)]
+    cluster.run(operation := cluster.restore(paths=longest))
+    assert cluster.get(operation).state == "done"
+    for paths in ([each + "123456" for each in longest], ["x" * 4096] * 2):
+        with pytest.raises(InvalidRequest) as raised:
+            cluster.restore(paths=paths)
+        assert raised.value.errors == {"paths": ["must have at most 8192 bytes together; name folders"]}
+
+
+def test_a_restore_that_no_record_has_room_for_blocks_nothing(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version without that limit may have accepted it."""
+    cluster.create()
+    with monkeypatch.context() as patch:
+        patch.setattr(restore, "check_paths", lambda paths: None)
+        operation = cluster.restore(paths=[f"{number:02}/{'x' * 350}" for number in range(100)])
+    cluster.run(operation)
+    assert (cluster.get(operation).state, cluster.get(operation).reason) == ("failed", NO_ROOM)
+    cluster.check("new")
+    cluster.run(again := cluster.restore())
+    assert cluster.get(again).state == "done"
+
+
 def test_a_node_that_is_lost_gives_the_restore_up(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether its game has stopped is not known."""
     cluster.create()
@@ -552,6 +634,34 @@ def test_a_job_that_no_node_runs_gives_the_restore_up(cluster: Cluster, monkeypa
     cluster.run(operation := cluster.restore())
     assert cluster.get(operation).state == "failed"
     cluster.check("new")
+
+
+@pytest.mark.parametrize("command", ["inspect", "lay-out"])
+def test_a_job_on_a_node_that_does_not_answer_gives_the_restore_up(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Kubernetes waits for its pod for ever."""
+    cluster.create()
+    monkeypatch.setattr(placing, "TIDY_SECONDS", -1.0)
+    cluster.storage.lost = command
+    cluster.run(operation := cluster.restore())
+    ended = cluster.get(operation)
+    assert (ended.state, ended.reason) == ("failed", "The node of the Job's pod does not answer.")
+    cluster.check("new")
+
+
+def test_a_world_is_never_half_in_its_place_because_its_node_does_not_answer(cluster: Cluster) -> None:
+    """The Job may still be at work, or may come back with the node."""
+    cluster.create()
+    cluster.storage.lost = "place"
+    cluster.run(operation := cluster.restore(), phase="place")
+    with pytest.raises(AssertionError, match="place"):
+        cluster.run(operation, turns=30)
+    assert not cluster.runs()
+    cluster.storage.lost = ""
+    cluster.run(operation)
+    assert cluster.get(operation).state == "done"
+    cluster.check("old")
 
 
 # -- clones -------------------------------------------------------------------------------------------------
@@ -602,6 +712,20 @@ def test_a_clone_that_fails_leaves_no_server_without_its_world(cluster: Cluster)
     cluster.check("old", id=2)
 
 
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_clone_whose_backup_is_deleted_after_the_call_leaves_no_server(cluster: Cluster, gone: bool) -> None:
+    cluster.create()
+    operation = cloned(cluster, backup="b-" + "0" * 20)
+    cluster.api.backups.change(
+        UID, lambda kept: kept.without("b-" + "0" * 20) if gone else _with(kept, "b-" + "0" * 20, state="deleting")
+    )
+    cluster.run(operation)
+    ended = cluster.get(operation)
+    assert ended.state == "failed"
+    assert ended.reason == (BackupNotFound.explanation if gone else "The backup is being deleted.")
+    assert 2 not in cluster.world.revisions
+
+
 def test_a_clone_is_deleted_as_any_server(cluster: Cluster) -> None:
     cluster.create()
     cluster.run(operation := cloned(cluster, backup="b-" + "0" * 20), phase="lay-out")
@@ -609,6 +733,20 @@ def test_a_clone_is_deleted_as_any_server(cluster: Cluster) -> None:
     cluster.run(operation)
     assert cluster.get(operation).state == "cancelled"
     assert 2 not in cluster.world.revisions
+
+
+@pytest.mark.parametrize("state", ["running", "done", "failed", "cancelled"])
+def test_only_the_disk_of_a_clone_that_has_failed_is_erased_without_asking(cluster: Cluster, state: str) -> None:
+    """That of one that is done has a world, even if somebody has left a mark on it."""
+    cluster.create()
+    cluster.run(operation := cloned(cluster, backup="b-" + "0" * 20))
+    delete(cluster.api, SHOP, 2, erase=False)
+    annotations = cluster.world.claims[2]["metadata"]["annotations"]
+    spec = json.loads(annotations["gameserver/server"])
+    annotations["gameserver/server"] = json.dumps({**spec, "restoring": operation.id})
+    cluster.api.operations.show(replace(cluster.get(operation), state=state), lambda: None)
+    with nullcontext() if state in ("failed", "cancelled") else pytest.raises(DiskKept):
+        create(cluster.api, ACME, 2, {**GAME, "disk": None, "start": True})
 
 
 def test_a_suspended_server_is_not_cloned(cluster: Cluster) -> None:

@@ -19,7 +19,7 @@ from service.errors import OperationInProgress
 from service.games import catalogue
 from service.operations.context import Context
 from service.operations.operation import Operation, Server, new_operation
-from service.records.store import RecordStore
+from service.records.store import LARGEST, RecordStore
 from service.settings import Settings
 from service.tokens import Token
 from tests.support import tokens
@@ -128,6 +128,31 @@ def test_what_fails_for_long_is_given_up(context: Context, monkeypatch: pytest.M
     current = context.operations.get(operation.id)
     assert current is not None
     assert (current.state, current.reason) == ("failed", "Somebody works on it.")
+
+
+class Large(Counting):
+    """Has more to record than a record has room for; `returns` says whether the way back has too."""
+
+    def __init__(self, returns: bool) -> None:
+        super().__init__()
+        self.returns = returns
+
+    def advance(self, run: Run) -> Next:
+        return Next({"paths": "x" * LARGEST})
+
+    def abandon(self, run: Run, reason: str) -> Next:
+        return self.advance(run) if self.returns else super().abandon(run, reason)
+
+
+@pytest.mark.parametrize("returns", [False, True])
+def test_what_no_record_has_room_for_is_given_up_at_once(context: Context, returns: bool) -> None:
+    """It would be tried again for ever otherwise, and block its server."""
+    operation, machine = accepted(context), Large(returns)
+    turns(Worlds(context, [machine]), 1)
+    current = context.operations.get(operation.id)
+    assert current is not None
+    assert (current.state, current.reason, current.work) == ("failed", worlds.NO_ROOM, {})
+    assert machine.abandoned == ("" if returns else worlds.NO_ROOM)
 
 
 def test_only_so_many_backups_at_once(context: Context) -> None:

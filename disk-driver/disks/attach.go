@@ -25,6 +25,8 @@ func (d *Disks) attach(id string) error {
 		delete(d.broken, id)
 		return nil
 	}
+	err = fmt.Errorf("%w. If its file system is damaged, make a copy of %s on the node, then run `xfs_repair` on it", err,
+		d.pool.Image(id))
 	if known := d.broken[id]; known == nil || known.Error() != err.Error() {
 		slog.Error("a disk is not mounted; it is kept as it is", "disk", id, "error", err.Error())
 	}
@@ -55,8 +57,7 @@ func (d *Disks) mount(id string) error {
 		return err
 	}
 	if err := mounts.XFS(device.Name(), point); err != nil {
-		return fmt.Errorf("the kernel does not mount its file system: %w. If it is damaged, make a copy of %s on the node,"+
-			" then run `xfs_repair` on it", err, image)
+		return fmt.Errorf("the kernel does not mount its file system: %w", err)
 	}
 	return d.fit(disk)
 }

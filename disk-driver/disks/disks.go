@@ -74,7 +74,12 @@ func (d *Disks) Create(ctx context.Context, id string, size, limit int64, source
 			return pool.Disk{}, fault.New(fault.Exists,
 				"there is a disk %s of %d bytes made from %q: not what is asked for", id, disk.Size, disk.Source)
 		}
-		return disk, d.attach(id)
+		if err := d.attach(id); err != nil {
+			// It may have what somebody wrote, so it stays. The caller has to know: after any other code it would take
+			// the disk for one that does not exist, and never delete it.
+			return pool.Disk{}, fault.New(fault.Busy, "%v", err)
+		}
+		return disk, nil
 	}
 	// What a removal of that name has left.
 	if err := d.sweep(id); err != nil {
@@ -85,7 +90,10 @@ func (d *Disks) Create(ctx context.Context, id string, size, limit int64, source
 		return pool.Disk{}, err
 	}
 	disk, _ = d.pool.Disk(id)
-	return disk, d.attach(id)
+	if err := d.mount(id); err != nil {
+		return pool.Disk{}, d.discard(id, err)
+	}
+	return disk, nil
 }
 
 func (d *Disks) make(disk *pool.Disk, source Source, limit int64) error {

@@ -34,16 +34,23 @@ func (d *Disks) Publish(ctx context.Context, id, target string, readOnly bool) e
 	if err != nil {
 		return err
 	}
-	if mount, found := mounts.At(table, target); found {
-		if mount.Device == device {
-			return nil
-		}
+	mount, found := mounts.At(table, target)
+	if found && mount.Device != device {
 		return fault.New(fault.InUse, "something else is mounted at %s", target)
 	}
-	if err := os.Mkdir(target, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+	if !found {
+		if err := os.Mkdir(target, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if err := mounts.Bind(d.pool.Mount(id), target); err != nil {
+			return err
+		}
 	}
-	return mounts.Bind(d.pool.Mount(id), target, readOnly)
+	if !readOnly {
+		return nil
+	}
+	// Also where it was mounted already: a call that was killed may have got no further than that.
+	return mounts.ReadOnly(target)
 }
 
 // Unpublish undoes it.

@@ -3,6 +3,7 @@ package disks
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"gameservers.local/disk-driver/fault"
 	"gameservers.local/disk-driver/mounts"
@@ -37,6 +38,19 @@ func (d *Disks) Remove(ctx context.Context, id string) error {
 		d.mutex.Unlock()
 	}
 	return d.sweep(id)
+}
+
+// discard removes a disk that was made just now and cannot be mounted, and returns what to tell the caller, who will not
+// delete it: to them, it does not exist.
+func (d *Disks) discard(id string, why error) error {
+	err := d.pool.RetireDisk(id)
+	if err == nil {
+		err = d.sweep(id)
+	}
+	if err != nil {
+		return fault.New(fault.Busy, "the new disk %s cannot be mounted: %v; nor removed: %v", id, why, err)
+	}
+	return fmt.Errorf("the new disk %s cannot be mounted, and is removed again: %w", id, why)
 }
 
 // sweep removes what is left of a disk that has lost its name. It is done after a crash too, so each step may have been

@@ -24,7 +24,8 @@ const (
 	InUse
 	// OutOfRange is a size that cannot be had.
 	OutOfRange
-	// Busy is a call that waited for another one, which did not end in time.
+	// Busy is a call that could not be finished now: it waited for another one, which did not end in time, or its disk
+	// exists and cannot be mounted. The caller repeats it.
 	Busy
 )
 

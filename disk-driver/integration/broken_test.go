@@ -23,15 +23,7 @@ func TestADamagedDiskIsKeptAndNotMounted(t *testing.T) {
 	r.kill()
 	r.run("umount", r.mount("pvc-1"))
 	r.eventually("its loop device is free", func() bool { return r.loops() == 1 })
-	image, err := os.OpenFile(filepath.Join(r.pool, "disks/pvc-1/disk.img"), os.O_RDWR, 0)
-	r.must(err)
-	defer image.Close()
-	superblock := make([]byte, 512)
-	_, err = image.ReadAt(superblock, 0)
-	r.must(err)
-	_, err = image.WriteAt(make([]byte, 400), 100)
-	r.must(err)
-	r.must(image.Sync())
+	repair := r.damage(filepath.Join(r.pool, "disks/pvc-1/disk.img"))
 	r.start()
 	if text := r.logged(); !strings.Contains(text, `"not_mounted":1`) || !strings.Contains(text, "a disk is not mounted") {
 		t.Fatal("the log does not say it")
@@ -41,15 +33,71 @@ func TestADamagedDiskIsKeptAndNotMounted(t *testing.T) {
 		t.Fatal("something is left of the attempt")
 	}
 	r.must(r.publish("pvc-2"))
-	_, err = image.WriteAt(superblock, 0)
-	r.must(err)
-	r.must(image.Sync())
+	// The provisioner may not have heard of it yet, and ask again: after a final error, it would never delete it.
+	r.refused(r.create("pvc-1", gib, nil), codes.Aborted, "xfs_repair")
+	if !exists(filepath.Join(r.pool, "disks/pvc-1/disk.img")) {
+		t.Fatal("the disk is gone")
+	}
+	repair()
+	r.must(r.create("pvc-1", gib, nil))
 	r.must(r.publish("pvc-1"))
 	if text := r.read(filepath.Join(r.pod("pvc-1"), "world")); text != "pvc-1" {
 		t.Fatalf("the world is %q", text)
 	}
 	r.must(r.unpublish("pvc-1"))
 	r.must(r.remove("pvc-1"))
+}
+
+// A new disk that cannot be mounted is removed again: external-provisioner takes the error for final, and deletes nothing.
+func TestANewDiskThatCannotBeMountedIsNotKept(t *testing.T) {
+	r := newRig(t, 8*gib)
+	r.must(r.create("pvc-1", gib, nil))
+	r.write(filepath.Join(r.mount("pvc-1"), "world"), "saved")
+	r.must(r.snapshot("snapshot-1", "pvc-1"))
+	r.must(r.remove("pvc-1"))
+	repair := r.damage(filepath.Join(r.pool, "snapshots/snapshot-1/snapshot.img"))
+	free := r.free()
+	for range 2 {
+		r.refused(r.create("pvc-2", gib, fromSnapshot("snapshot-1")), codes.Internal, "is removed again")
+	}
+	if exists(filepath.Join(r.pool, "disks/pvc-2")) || exists(r.mount("pvc-2")) || len(r.rests()) > 0 {
+		t.Fatal("something is left of the disk")
+	}
+	r.eventually("its loop device is free", func() bool { return r.loops() == 0 })
+	if left := r.free(); left != free {
+		t.Fatalf("%d bytes could be promised before, and %d can now", free, left)
+	}
+	if text := r.get("/metrics"); !strings.Contains(text, "\ngameserver_disks_not_mounted 0\n") {
+		t.Fatalf("it counts as a disk that is not mounted:\n%s", text)
+	}
+	repair()
+	r.must(r.create("pvc-2", gib, fromSnapshot("snapshot-1")))
+	if text := r.read(filepath.Join(r.mount("pvc-2"), "world")); text != "saved" {
+		t.Fatalf("the world is %q", text)
+	}
+}
+
+// damage spoils the file system in a file, which is not mounted, and returns what repairs it.
+func (r *rig) damage(path string) func() {
+	r.Helper()
+	image, err := os.OpenFile(path, os.O_RDWR, 0)
+	r.must(err)
+	defer image.Close()
+	superblock := make([]byte, 512)
+	_, err = image.ReadAt(superblock, 0)
+	r.must(err)
+	_, err = image.WriteAt(make([]byte, 400), 100)
+	r.must(err)
+	r.must(image.Sync())
+	return func() {
+		r.Helper()
+		image, err := os.OpenFile(path, os.O_RDWR, 0)
+		r.must(err)
+		defer image.Close()
+		_, err = image.WriteAt(superblock, 0)
+		r.must(err)
+		r.must(image.Sync())
+	}
 }
 
 // A disk that has shut itself down after an error works again at the pod's next start.

@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -50,6 +52,34 @@ func TestADiskIsMountedWithAndWithoutAPod(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(folder); len(entries) != 1 {
 		t.Fatalf("the disk has %v", entries)
+	}
+}
+
+// A pod that may only read its disk cannot write to it, also if the driver was killed between the two steps of the mount.
+func TestAReadOnlyDiskIsReadOnly(t *testing.T) {
+	r := newRig(t, 4*gib)
+	r.must(r.create("pvc-1", gib, nil))
+	publish := func() {
+		t.Helper()
+		_, err := r.node.NodePublishVolume(context.Background(), &csi.NodePublishVolumeRequest{
+			VolumeId: "pvc-1", TargetPath: r.pod("pvc-1"), VolumeCapability: writer(), Readonly: true,
+		})
+		r.must(err)
+		if err := os.WriteFile(filepath.Join(r.pod("pvc-1"), "world"), nil, 0o600); !errors.Is(err, unix.EROFS) {
+			t.Fatalf("writing gave %v", err)
+		}
+		r.write(filepath.Join(r.mount("pvc-1"), "world"), "still written without the pod")
+	}
+	publish()
+	publish()
+	r.must(r.unpublish("pvc-1"))
+	// What such a kill leaves.
+	r.must(os.Mkdir(r.pod("pvc-1"), 0o750))
+	r.run("mount", "--bind", r.mount("pvc-1"), r.pod("pvc-1"))
+	publish()
+	r.must(r.unpublish("pvc-1"))
+	if exists(r.pod("pvc-1")) {
+		t.Fatal("the pod's folder is still there")
 	}
 }
 

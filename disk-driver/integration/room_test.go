@@ -95,19 +95,10 @@ func TestMetrics(t *testing.T) {
 	r := newRig(t, 4*gib)
 	r.must(r.create("pvc-1", gib, nil))
 	r.must(r.snapshot("snapshot-1", "pvc-1"))
-	address := regexp.MustCompile(`"address":"([^"]+)"`).FindStringSubmatch(r.logged())[1]
-	get := func(path string) string {
-		response, err := http.Get("http://" + address + path)
-		r.must(err)
-		defer response.Body.Close()
-		text, err := io.ReadAll(response.Body)
-		r.must(err)
-		return string(text)
-	}
-	if text := get("/healthz"); text != "ok\n" {
+	if text := r.get("/healthz"); text != "ok\n" {
 		t.Fatal(text)
 	}
-	text := get("/metrics")
+	text := r.get("/metrics")
 	for _, line := range []string{
 		"\ngameserver_disks 1\n", "\ngameserver_disk_snapshots 1\n", "\ngameserver_disks_not_mounted 0\n",
 		"# TYPE gameserver_disk_pool_bytes gauge\n",
@@ -116,6 +107,18 @@ func TestMetrics(t *testing.T) {
 			t.Fatalf("%q is not in\n%s", line, text)
 		}
 	}
+}
+
+// get is what the driver answers to a request by HTTP.
+func (r *rig) get(path string) string {
+	r.Helper()
+	address := regexp.MustCompile(`"address":"([^"]+)"`).FindStringSubmatch(r.logged())[1]
+	response, err := http.Get("http://" + address + path)
+	r.must(err)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	r.must(err)
+	return string(text)
 }
 
 // A pool that cannot share blocks between files is refused, with what to do.

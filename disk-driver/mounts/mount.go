@@ -20,18 +20,14 @@ func XFS(device, point string) error {
 }
 
 // Bind mounts a folder at another place too.
-func Bind(folder, point string, readOnly bool) error {
-	if err := unix.Mount(folder, point, "", unix.MS_BIND, ""); err != nil {
-		return wrapped("bind mount", point, err)
-	}
-	if !readOnly {
-		return nil
-	}
+func Bind(folder, point string) error {
+	return wrapped("bind mount", point, unix.Mount(folder, point, "", unix.MS_BIND, ""))
+}
+
+// ReadOnly makes a mount by Bind read-only. The kernel ignores that flag while it makes one. Twice is the same as once.
+func ReadOnly(point string) error {
 	const flags = unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV
-	if err := unix.Mount("", point, "", flags, ""); err != nil {
-		return errors.Join(wrapped("read-only mount", point, err), Unmount(point))
-	}
-	return nil
+	return wrapped("read-only mount", point, unix.Mount("", point, "", flags, ""))
 }
 
 // Unmount undoes a mount; EBUSY if something here is at work in it.

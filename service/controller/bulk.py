@@ -183,7 +183,7 @@ class Bulk:
     def look(self, pool: Executor) -> None:
         """Ask the games of the servers that wait until nobody plays on them."""
         asked = [
-            (run, server, pool.submit(self._idle, objects))
+            (run, server, pool.submit(self._is_idle, run, objects))
             for run in list(self._runs.values())
             if run.operation.when == "idle" and not run.cancelling
             for server in run.unready()
@@ -193,6 +193,14 @@ class Bulk:
             if idle.result():
                 run.ready.add(server.id)
         self._wake.set()
+
+    def _is_idle(self, run: _Run, objects: Objects) -> bool:
+        """Whether surely nobody plays on the server. What goes wrong with one game is no matter of the others."""
+        try:
+            return self._idle(objects)
+        except Exception:
+            log.exception("operation %s: asking server %d for its players failed", run.operation.id, objects.id)
+            return False
 
     def _known(self, server: Server) -> Objects | None:
         """The server from memory; None if it is gone."""

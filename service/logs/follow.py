@@ -106,8 +106,9 @@ class FollowedLogs:
 
         def wanted() -> bool:
             with self._lock:
-                if not followed.feeds:
-                    self._logs.pop(key, None)
+                # It is asked again after it has said no; by then the key may be another log's.
+                if not followed.feeds and self._logs.get(key) is followed:
+                    del self._logs[key]
                     metrics.show_followed_logs(len(self._logs))
                 return bool(followed.feeds)
 

@@ -151,8 +151,9 @@ def _minecraft_crowd(packet: bytes) -> Crowd:
     if _depth(text) > DEEPEST:
         raise Unknown("its answer is nested too deeply")
     try:
-        status = json.loads(text)
-    except ValueError as error:
+        # Of bytes, json would guess the encoding: in another one, they are nested as deeply as they like.
+        status = json.loads(text.decode())
+    except (ValueError, RecursionError) as error:
         raise Unknown("its answer is not JSON") from error
     counts = status.get("players") if isinstance(status, dict) else None
     count = counts.get("online") if isinstance(counts, dict) else None

@@ -53,6 +53,13 @@ def chart(path: str, name: str = "api") -> Any:
     return value
 
 
+def sftp(file: str, setting: str) -> int:
+    """The number after a setting in a file of the SFTP image."""
+    found = re.findall(rf"\b{setting} (\d+)", (ROOT / "images" / "sftp" / file).read_text())
+    assert len(found) == 1
+    return int(found[0])
+
+
 GUNICORN = runpy.run_path(str(ROOT / "service" / "serving" / "gunicorn.conf.py"))
 EXPECTED = {
     "open connections": GUNICORN["worker_connections"],
@@ -117,6 +124,8 @@ EXPECTED = {
     "last lines that are kept of a game that has ended, packed": size(text.PACKED_BYTES),
     "last lines that are kept, in all": size(secret.MOST_BYTES),
     "sessions": chart("limits.sessionsPerServer", "sftp-daemonset"),
+    "sessions, of these": sftp("sshd_config", "MaxSessions"),
+    "data in memory": size(sftp("supervise", "ulimit -d") * 2**10),
     "wrong passwords in a row": chart("limits.passwordGuesses", "sftp-daemonset"),
 }
 """What each row must say; sizes and times as the page writes them."""

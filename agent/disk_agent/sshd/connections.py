@@ -66,6 +66,11 @@ class Connection:
     processes: tuple[Process, ...]
 
     @property
+    def sessions(self) -> int:
+        """How many SFTP processes it has: a client may open several sessions through one connection."""
+        return sum(_SFTP_TITLE in process.title for process in self.processes)
+
+    @property
     def age(self) -> float:
         """How long it has been open, in seconds."""
         return time.clock_gettime(time.CLOCK_BOOTTIME) - self.start_ticks / _TICKS_PER_SECOND

@@ -10,7 +10,7 @@ hers. A limit for each source address would not work: behind a node port, all cu
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from disk_agent.sshd.connections import Connection
@@ -23,7 +23,7 @@ class Limits:
     Attributes:
         login_seconds: How long a client may take to log in.
         unauthenticated: How many connections without a login this node keeps.
-        sessions: How many connections with a login one server keeps.
+        sessions: How many sessions one server keeps. A connection has as many as SFTP processes, and at least one.
     """
 
     login_seconds: float = 120
@@ -47,8 +47,8 @@ def excess(connections: Iterable[Connection], limits: Limits) -> Excess:
     """Decide which connections to close.
 
     Args:
-        connections: All connections of this node, oldest first. If a server has too many sessions, its newest are
-            closed.
+        connections: All connections of this node, oldest first. If a server has too many sessions, the newest
+            connections are closed that do not fit with all of theirs.
         limits: The limits to apply.
     """
     unauthenticated, timed_out = [], []
@@ -63,8 +63,19 @@ def excess(connections: Iterable[Connection], limits: Limits) -> Excess:
     return Excess(
         tuple(timed_out),
         tuple(_oldest_of_largest_group(unauthenticated, len(unauthenticated) - limits.unauthenticated)),
-        tuple(connection for of_server in sessions.values() for connection in of_server[limits.sessions :]),
+        tuple(connection for of_server in sessions.values() for connection in _beyond(of_server, limits.sessions)),
     )
+
+
+def _beyond(connections: list[Connection], limit: int) -> Iterator[Connection]:
+    """The connections that do not fit into a limit of sessions, when the oldest come first."""
+    sessions = 0
+    for connection in connections:
+        count = max(1, connection.sessions)
+        if sessions + count > limit:
+            yield connection
+        else:
+            sessions += count
 
 
 def _oldest_of_largest_group(unauthenticated: list[Connection], count: int) -> list[Connection]:

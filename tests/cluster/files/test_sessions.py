@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import signal
+import struct
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -42,6 +44,35 @@ async def alive(sftp: asyncssh.SFTPClient) -> bool:
     except (asyncssh.Error, OSError):
         return False
     return True
+
+
+def session_processes(server: Server) -> int:
+    """How many sessions of the server sshd has a process for."""
+    script = f"cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -c '^sshd: {server.user}@internal-sftp' || true"
+    return int(in_sftp_pod(server.node, script))
+
+
+async def hoard(connection: Any, path: str) -> None:
+    """Ask for the file again and again in a session of its own, and take no answer.
+
+    OpenSSH's sftp-server waits while it writes an answer for which its pipe has no room, so large answers alone stay
+    small in memory. Small ones fill the pipe to its last page without such a wait. After that, the server can write
+    nothing, and keeps what it answers to the requests that it still reads, one at a time.
+    """
+    requests, answers, _ = await connection.open_session(subsystem="sftp", encoding=None)
+
+    def send(kind: int, body: bytes) -> None:
+        requests.write(struct.pack(">IB", 1 + len(body), kind) + body)
+
+    send(1, struct.pack(">I", 3))
+    await answers.read(1000)
+    send(3, struct.pack(">II", 1, len(path)) + path.encode() + struct.pack(">II", 1, 0))
+    # After the answer's length, kind and id: the handle, with its length.
+    handle = (await answers.read(1000))[9:]
+    requests.channel.pause_reading()
+    for number in itertools.count():
+        send(5, struct.pack(">I", number) + handle + struct.pack(">QI", 0, 4000 if number < 1000 else 250_000))
+        await asyncio.sleep(0.004)
 
 
 async def opened(sftp: asyncssh.SFTPClient, path: str) -> None:
@@ -217,3 +248,42 @@ def test_one_server_cannot_have_sessions_without_end(alice: Server) -> None:
             assert all(living[:15])
 
     asyncio.run(run())
+
+
+def test_sessions_through_one_connection_count_too(alice: Server) -> None:
+    """A connection that does not fit with all of its sessions is ended, and an earlier or smaller one stays."""
+
+    async def run() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            living = []
+            for count in (8, 8, 8, 4):
+                connection = await stack.enter_async_context(alice.connect())
+                opened = []
+                with contextlib.suppress(asyncssh.Error, OSError):
+                    for _ in range(count):
+                        opened.append(await stack.enter_async_context(connection.start_sftp_client()))
+                await asyncio.sleep(3)
+                living.append([await alive(sftp) for sftp in opened].count(True))
+            assert living == [8, 8, 0, 4]
+            assert await asyncio.to_thread(session_processes, alice) == 20
+
+    asyncio.run(run())
+
+
+def test_a_session_that_hoards_memory_ends_alone(alice: Server, carol: Server) -> None:
+    """It asks for more and more and takes no answers. Others of the same server and of its node stay."""
+    alice.game("head -c 300000 /dev/zero > large")
+
+    async def run() -> None:
+        async with session(alice) as hers, session(carol) as other, alice.connect() as connection:
+            hoarding = asyncio.create_task(hoard(connection, "/files/large"))
+            await asyncio.to_thread(eventually, lambda: session_processes(alice) == 2, 20, "it has a session")
+            await asyncio.to_thread(eventually, lambda: session_processes(alice) == 1, 60, "it has none")
+            hoarding.cancel()
+            with contextlib.suppress(asyncssh.Error, OSError, asyncio.CancelledError):
+                await hoarding
+            assert await alive(hers)
+            assert await alive(other)
+
+    asyncio.run(run())
+    alice.game("rm large")

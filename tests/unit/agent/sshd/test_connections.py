@@ -69,6 +69,16 @@ def test_a_connection_has_all_of_its_processes(proc: Path) -> None:
     ]
 
 
+def test_a_connection_has_as_many_sessions_as_sftp_processes(proc: Path) -> None:
+    """A client opens several through one connection; sshd forks a process for each."""
+    for pid in (23, 24):
+        process(proc, pid, 21, CUSTOMER, "sshd: server-7@internal-sftp")
+    # A session that is being opened has its connection's title for a moment.
+    process(proc, 25, 21, CUSTOMER, "sshd: server-7@notty")
+    sessions = {connection.pid: connection.sessions for connection in connections(CUSTOMER, proc)}
+    assert sessions == {20: 3, 30: 0, 40: 0, 50: 1, 60: 0, 70: 0}
+
+
 @pytest.fixture
 def session() -> Iterator[dict[str, subprocess.Popen[bytes]]]:
     """Real processes with the titles of sshd's: a monitor, a connection and its SFTP process."""

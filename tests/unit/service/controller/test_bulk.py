@@ -334,6 +334,21 @@ def test_a_server_waits_until_nobody_plays_on_it(cluster: Cluster) -> None:
     assert Counter(cluster.world.history) == {("change", id): 1 for id in (1, 2, 3, 4)}
 
 
+def test_a_game_that_cannot_be_asked_delays_no_other(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever asking it raises: its own server waits, and the log says so; the servers behind it get their turn."""
+    cluster.create(*range(1, 21))
+
+    def idle(objects: Objects) -> bool:
+        if objects.id % 2:
+            raise RecursionError
+        return True
+
+    monkeypatch.setattr(cluster, "idle", idle)
+    operation = cluster.accept("stop", all=True, when="idle")
+    cluster.controller()
+    until(lambda: cluster.outcomes(operation) == {id: "waiting" if id % 2 else "done" for id in range(1, 21)})
+
+
 def test_a_player_who_comes_back_in_time_keeps_the_server(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """The game is asked once more right before the step."""
     cluster.create(1)

@@ -96,3 +96,19 @@ def test_the_logs_that_are_read_are_counted(added: Callable[..., tuple[Any, Any]
         feed.close()
     assert not log.source._wanted()
     assert count("followed_logs") == 0
+
+
+def test_a_log_that_has_ended_does_not_take_away_the_next_one(added: Callable[..., tuple[Any, Any]]) -> None:
+    """Its source asks twice whether anyone wants more; meanwhile the server may have a follower again."""
+    feed, ended = added()
+    feed.close()
+    assert not ended.source._wanted()
+    _, log = added()
+    assert not ended.source._wanted()
+    _, same = added()
+    assert log is same is not ended
+    assert count("followed_logs") == 1
+    for each in tuple(log.feeds):
+        each.close()
+    assert not log.source._wanted()
+    assert count("followed_logs") == 0

@@ -95,6 +95,8 @@ def test_an_answer_may_come_in_pieces() -> None:
         (status(b"\xff\xfe"), "not JSON"),
         (status('{"players": {"online": ' + "9" * 5000 + "}}"), "not JSON"),
         (status("[" * 20_000 + "]" * 20_000), "nested too deeply"),
+        (status(('["\u2200", ' + "[" * 20_000).encode("utf-16-le")), "not JSON"),
+        (status(('["\u2200", ' + "[" * 10_000).encode("utf-32-be")), "not JSON"),
         (status('{"a": "\\"]]]]", "b": ' + "[" * 65 + "]" * 65 + "}"), "nested too deeply"),
         (status('{"players": {"online": "' + "[" * 100), "not JSON"),
         (status("[]"), "no number of players"),
@@ -112,7 +114,11 @@ def test_an_answer_may_come_in_pieces() -> None:
     ],
 )
 def test_what_is_no_plain_count_is_unknown(answer: bytes, why: str) -> None:
-    """Never 0, and never another exception."""
+    """Never 0, and never another exception.
+
+    As bytes of UTF-8, the two answers in UTF-16 and UTF-32 are a string without an end: U+2200 has a byte that is a
+    quotation mark.
+    """
     with minecraft(answer) as (port, _), pytest.raises(Unknown, match=why):
         players("minecraft", HERE, port, 2)
 

@@ -112,7 +112,8 @@ class FollowedLogs:
                     metrics.show_followed_logs(len(self._logs))
                 return bool(followed.feeds)
 
-        followed = _Log(Source(wish.id, self._cluster, wish.last, deliver, wanted, complete=wish.complete))
+        source = Source(wish.id, wish.uid, self._cluster, wish.last, deliver, wanted, complete=wish.complete)
+        followed = _Log(source)
         threading.Thread(target=followed.source.read, name=f"log of server {wish.id}", daemon=True).start()
         return followed
 

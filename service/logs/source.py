@@ -16,6 +16,7 @@ from service.errors import Problem
 from service.logs.entries import GAP, Entry, line_entry, note_entry
 from service.logs.lines import MOST_BYTES, Place, Reader, Run, lines_of
 from service.servers.objects import Objects
+from service.servers.spec import server_uid
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Logs(Protocol):
     ) -> AbstractContextManager[Iterator[bytes] | None]: ...
     def pod_run(self, id: int) -> tuple[str, int] | None: ...
     def known(self, id: int) -> Objects | None: ...
+    def server(self, id: int) -> Objects: ...
 
 
 class Ring:
@@ -112,6 +114,7 @@ class Source:
 
     Args:
         id: The server.
+        uid: Its uid: nothing is delivered of another server that has the id later. None if it has none.
         logs: Reads logs.
         last: The last line that is known already; None to begin with whatever there is.
         deliver: Called with what has been read. It returns when that is taken, so that nothing piles up.
@@ -122,6 +125,7 @@ class Source:
     def __init__(
         self,
         id: int,
+        uid: str | None,
         logs: Logs,
         last: Place | None,
         deliver: Callable[[list[Entry]], None],
@@ -131,6 +135,7 @@ class Source:
     ) -> None:
         self.first = last
         self._id = id
+        self._uid = uid
         self._logs = logs
         self._last = last
         self._run = None if last is None else last.run
@@ -138,6 +143,8 @@ class Source:
         self._wanted = wanted
         self._tail: int | None = None
         self._told_absent = False
+        # The last pod of which it is known whose it is, and whether it is the server's own.
+        self._asked: tuple[str, bool] | None = None
         # Whether the run's log was read to its end, as far as one knows.
         self._complete = complete
 
@@ -177,6 +184,9 @@ class Source:
                 self._deliver([note_entry("the game does not run; its log goes on when it starts")])
             return
         run = Run(*pod)
+        if not self._is_ours(run.pod):
+            # The followers hear soon that their server is gone.
+            return
         if self._run is not None and run != self._run:
             self._begin_again(self._run, run)
         tail, self._tail = self._tail, None
@@ -186,6 +196,19 @@ class Source:
             if chunks is not None and self._logs.pod_run(self._id) == pod:
                 self._run, self._told_absent, self._complete = run, False, False
                 self._complete = self._pass_on(chunks, run)
+
+    def _is_ours(self, pod: str) -> bool:
+        """Whether a pod that was just seen is not that of the next server with the id. Each pod is asked about once."""
+        if self._uid is None:
+            return True
+        if self._asked is None or self._asked[0] != pod:
+            # Not from the watches, which may not know the next server yet. Its pod, seen before, is younger than it is.
+            uid = server_uid(self._logs.server(self._id))
+            if uid is None:
+                # Without a StatefulSet, nobody knows whose the pod is.
+                return False
+            self._asked = pod, uid == self._uid
+        return self._asked[1]
 
     def _begin_again(self, before: Run, run: Run) -> None:
         """Deliver what the run before wrote at its end, and say that another has begun."""

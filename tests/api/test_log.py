@@ -170,6 +170,25 @@ def test_following_ends(client: Client, world: World, settings: Settings) -> Non
     assert "the server is gone" in "".join(followers["shop"])
 
 
+def test_a_follower_gets_no_line_of_the_next_server(
+    running: Client, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which has the id of the deleted one, also before the follower hears that its own server is gone."""
+    monkeypatch.setattr("service.web.followers.CHECK_SECONDS", 2.5)
+    world.pods[1]["metadata"]["uid"] = "first"
+    world.write(1, "one")
+    pieces = follow(running)
+    assert until_text(pieces, "one") == "one\n"
+    running.delete("/api/v1/server/1/?disk=erase")
+    del world.logs[1]
+    assert running.post("/api/v1/server/1/", SIZES).status_code == 201
+    world.write(1, "secret")
+    assert until_text(follow(running), "secret") == "secret\n"
+    rest = "".join(pieces)
+    assert rest.endswith("--- the server is gone ---\n")
+    assert not re.search("secret|started again", rest)
+
+
 def test_there_are_limits(running: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """429 for a token and for a replica that has too many."""
     for limit in ("MOST", "MOST_OF_A_TOKEN"):

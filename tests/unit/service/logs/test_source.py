@@ -25,6 +25,9 @@ class Streams:
         self.parts = list(parts)
         self.previous = previous
         self.runs: list[Run] = []
+        # Whose the pod is, as each question finds it; the last one stays.
+        self.uids: list[str | Problem | None] = ["uid"]
+        self.questions = 0
         self.count = 0
         self.asked: list[tuple[int | None, int | None]] = []
 
@@ -39,16 +42,23 @@ class Streams:
     def pod_run(self, id: int) -> tuple[str, int] | None:
         self.count += 1
         # A read looks before and after it opens the log.
-        return self.runs[(self.count - 1) // 2] if self.runs else RUN
+        return self.runs[min((self.count - 1) // 2, len(self.runs) - 1)] if self.runs else RUN
 
     def known(self, id: int) -> ServerObjects | None:
         return None
 
+    def server(self, id: int) -> ServerObjects:
+        self.questions += 1
+        uid = self.uids[min(self.questions, len(self.uids)) - 1]
+        if isinstance(uid, Problem):
+            raise uid
+        return ServerObjects(id, None if uid is None else {"metadata": {"uid": uid}})
 
-def read(streams: Streams, last: Place | None = None) -> list[str]:
+
+def read(streams: Streams, last: Place | None = None, uid: str | None = "uid") -> list[str]:
     """What is delivered of all parts."""
     delivered: list[Entry] = []
-    Source(1, streams, last, delivered.extend, lambda: bool(streams.parts)).read()
+    Source(1, uid, streams, last, delivered.extend, lambda: bool(streams.parts) and streams.count < 20).read()
     return [entry.text.decode().removesuffix("\n") for entry in delivered]
 
 
@@ -159,6 +169,48 @@ def test_a_run_that_was_not_seen_is_told(run: Run, told: list[str]) -> None:
     streams = Streams(at(1, "a"), at(5, "z"))
     streams.runs = [RUN, run]
     assert read(streams) == ["a", *told]
+
+
+@pytest.mark.parametrize(
+    ("uids", "told", "questions"),
+    [
+        (["uid"], ["a", "b", AGAIN, "z"], 2),
+        (["uid", "next"], ["a", "b"], 2),
+        (["next"], [], 2),
+        # Deleted by hand, or on its way to being deleted: asked again until that is known.
+        (["uid", None, "uid"], ["a", "b", AGAIN, "z"], 3),
+    ],
+)
+def test_a_pod_of_the_next_server_is_not_read(
+    uids: list[str | Problem | None], told: list[str], questions: int
+) -> None:
+    """Whose a pod is, is asked once for each pod, not for each read of it."""
+    streams = Streams(at(1, "a"), at(1, "a") + at(2, "b"), at(5, "z"))
+    streams.runs = [RUN, RUN, Run("other", 0)]
+    streams.uids = uids
+    assert read(streams) == told
+    assert streams.questions == questions
+
+
+def test_a_server_without_a_uid() -> None:
+    """There is nothing to compare."""
+    streams = Streams(at(1, "a"))
+    assert (read(streams, uid=None), streams.questions) == (["a"], 0)
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        (Place(RUN, SECOND, 1), ["b", "c"]),
+        (Place(Run("earlier", 0), SECOND, 1), [GAP, AGAIN, "a", "b", "c"]),
+    ],
+)
+def test_nothing_is_lost_while_nobody_says_whose_the_pod_is(last: Place, told: list[str]) -> None:
+    """It is asked again, and meanwhile nothing is delivered."""
+    streams = Streams(at(1, "a") + at(2, "b"), at(2, "b") + at(3, "c"))
+    streams.uids = [ClusterUnavailable(), ClusterUnavailable(), "uid"]
+    assert read(streams, last) == told
+    assert streams.questions == 3
 
 
 def test_logs_that_flood_share_what_one_may_have() -> None:

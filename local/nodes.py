@@ -101,7 +101,7 @@ def refuse_another_checkouts() -> None:
     if record and record["checkout"] != str(paths.ROOT) and running():
         raise steps.StepFailed(
             f"the local cluster of {record['checkout']} is up on this machine, and there is room "
-            f"for one; stop it first: make -C {shlex.quote(record['checkout'])} stop"
+            f"for one; stop it first: make -C {shlex.quote(str(record['checkout']))} stop"
         )
 
 

@@ -51,11 +51,16 @@ func (r *reads) RoundTrip(request *http.Request) (*http.Response, error) {
 	} else {
 		one.fill(r.wrapped, request)
 		close(one.done)
-		if one.err != nil || one.response.StatusCode >= http.StatusInternalServerError {
+		if one.err != nil || isRefusal(one.response.StatusCode) {
 			r.forget(path)
 		}
 	}
 	return one.answer(request)
+}
+
+// isRefusal is whether a status says nothing of the object: the server was too busy, or failed. client-go asks again.
+func isRefusal(status int) bool {
+	return status == http.StatusTooManyRequests || status >= http.StatusInternalServerError
 }
 
 func (r *reads) forget(path string) {

@@ -21,6 +21,8 @@ func TestAnObjectIsReadOnce(t *testing.T) {
 			w.WriteHeader(http.StatusNotFound)
 		case "/broken":
 			w.WriteHeader(http.StatusServiceUnavailable)
+		case "/busy":
+			w.WriteHeader(http.StatusTooManyRequests)
 		}
 		_, _ = io.WriteString(w, r.URL.Path)
 	}))
@@ -43,7 +45,7 @@ func TestAnObjectIsReadOnce(t *testing.T) {
 		return response.StatusCode
 	}
 	for range 2 {
-		for path, status := range map[string]int{"/one": 200, "/gone": 404, "/broken": 503, "/all?limit=1": 200} {
+		for path, status := range map[string]int{"/one": 200, "/gone": 404, "/broken": 503, "/busy": 429, "/all?limit=1": 200} {
 			if code := send("GET", path); code != status {
 				t.Errorf("%s: %d", path, code)
 			}
@@ -56,7 +58,7 @@ func TestAnObjectIsReadOnce(t *testing.T) {
 		counts[line]++
 	}
 	expected := map[string]int{
-		"GET /one": 2, "PATCH /one": 1, "GET /gone": 1, "GET /broken": 2, "GET /all?limit=1": 2,
+		"GET /one": 2, "PATCH /one": 1, "GET /gone": 1, "GET /broken": 2, "GET /busy": 2, "GET /all?limit=1": 2,
 	}
 	for line, count := range expected {
 		if counts[line] != count {

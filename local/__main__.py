@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import shutil
 import sys
 from contextlib import nullcontext
@@ -17,7 +18,7 @@ def up() -> None:
 
     game, sftp = deploy.first_server(url)
     host, port = sftp.rsplit(":", 1)
-    print(_NEXT.format(url=url, game=game, sftp_host=host, sftp_port=port, env=paths.ENV))
+    print(_NEXT.format(url=url, game=game, sftp_host=host, sftp_port=port, env=shlex.quote(str(paths.ENV))))
 
 
 def cluster_up() -> None:
@@ -88,6 +89,8 @@ make stop ends it all and keeps the worlds; make run brings them back; make clea
 def _product(command: str) -> str:
     """Bring up all but server 1; returns the API's address."""
     if "--prepared" not in sys.argv:
+        if os.environ.get("CLUSTER") != "current":
+            nodes.refuse_unified_cgroups()
         _prepare(for_tests=command == "cluster")
         _in_venv(command)
     from local import deploy
@@ -181,6 +184,7 @@ def main() -> int:
     # Set by _in_venv: the machine's Python has prepared the cluster.
     parser.add_argument("--prepared", action="store_true", help=argparse.SUPPRESS)
     command = parser.parse_args().command
+    nodes.reach_directly()
     try:
         # The virtual environment has a lock of its own: `make unit` need not wait for another checkout's `make run`.
         with nullcontext() if command == "venv" else cache.lock("local"):

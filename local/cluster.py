@@ -20,7 +20,7 @@ def wanted_nodes() -> list[nodes.Node]:
     text = os.environ.get("NODES") or "2"
     if text not in ("1", "2", "3"):
         raise steps.StepFailed(f"NODES must be 1, 2 or 3, not {text!r}")
-    possible = [nodes.Node(number) for number in (1, 2, 3)]
+    possible = [nodes.Node(number) for number in range(1, nodes.MOST + 1)]
     return [node for node in possible if node.number <= int(text) or (node.folder / "joined").exists()]
 
 
@@ -139,6 +139,15 @@ def _control_plane(node: nodes.Node, built: Path) -> None:
                 time.sleep(0.5)
 
 
+#: What a join that was killed has left in a node. A kubelet that it has started registers its node once only, so it has
+#: to end; node_init.py starts the next one when there is a config.yaml again.
+_FORGET = """
+rm -rf /etc/kubernetes/*kubelet.conf /var/lib/kubelet/config.yaml /var/lib/kubelet/pki
+pkill -x kubelet
+while pgrep -x kubelet >/dev/null; do sleep 0.1; done
+"""
+
+
 def _join(node: nodes.Node, first: nodes.Node, built: Path) -> None:
     joined = node.folder / "joined"
     if joined.exists():
@@ -146,6 +155,7 @@ def _join(node: nodes.Node, first: nodes.Node, built: Path) -> None:
     with steps.step(f"joining {node.name} (kubeadm join)"):
         # A node object of a join that was killed would make kubeadm refuse this one.
         kubectl(["delete", "node", node.name, "--ignore-not-found"])
+        steps.output(nodes.enter(node, ["sh", "-c", _FORGET]))
         command = [built / "kubeadm", "token", "create", "--print-join-command", "--ttl=10m"]
         words = steps.output(nodes.enter(first, command)).split()
         token = words[words.index("--token") + 1]

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
 import subprocess
 import time
 import urllib.error
@@ -128,9 +129,12 @@ def write_env(kubeconfig: Path, node_ip: str) -> str:
         "API_TOKEN": token(),
         "NODE_IP": node_ip,
     }
+    if os.environ.get("CLUSTER") != "current":
+        # So that no proxy is asked for the nodes.
+        lines |= {name: os.environ[name] for name in ("no_proxy", "NO_PROXY")}
     unfinished = paths.ENV.with_suffix(".new")
     unfinished.touch(mode=0o600)
-    unfinished.write_text("".join(f"export {name}={value}\n" for name, value in lines.items()))
+    unfinished.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in lines.items()))
     unfinished.rename(paths.ENV)
     return url
 

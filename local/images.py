@@ -279,8 +279,19 @@ def _base() -> Path:
     return cache.built("images", _BASE_KEY, build) / "image.tar"
 
 
+def usual_modes(folder: Path) -> None:
+    """Give all files the modes that git knows, whatever the umask was when the checkout was made or they were compiled.
+
+    Programs in the images run as users of their own, and have to read what is copied from here.
+    """
+    for path in [folder, *folder.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+
+
 def _build(reference: str, name: str, context: Path, archive: Path | None, target: str = "") -> None:
     """Build `context`, or its stage `target`, as `reference`, and write its archive if there is a path for one."""
+    usual_modes(context)
     script = """
         set -eu
         runroot=$(mktemp -d)

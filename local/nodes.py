@@ -7,6 +7,7 @@ are taken over or removed by the next `up` or `down`, from whichever checkout.
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from pathlib import Path
 
 from local import node_init, paths, steps
 
+MOST = 3
+"""How many nodes there can be."""
 BRIDGE = "gameserver0"
 HOST_ADDRESS = "10.77.0.1"
 #: As kubeadm-init.yaml has it.
@@ -98,8 +101,29 @@ def refuse_another_checkouts() -> None:
     if record and record["checkout"] != str(paths.ROOT) and running():
         raise steps.StepFailed(
             f"the local cluster of {record['checkout']} is up on this machine, and there is room "
-            f"for one; stop it first: make -C {record['checkout']} stop"
+            f"for one; stop it first: make -C {shlex.quote(str(record['checkout']))} stop"
         )
+
+
+def refuse_unified_cgroups() -> None:
+    """Raises StepFailed on a machine with cgroup v2 alone, on which the nodes' kubelets would not start."""
+    if (_CGROUPS / "cgroup.controllers").exists():
+        raise steps.StepFailed(
+            "the local cluster needs cgroup v1, and this machine has v2 alone: boot it with the kernel's parameters\n"
+            "systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller, or use a cluster of your own "
+            "(CLUSTER=current, see README.md)"
+        )
+
+
+def reach_directly() -> None:
+    """Keep a proxy that this process's environment names out of the way to the nodes.
+
+    Python's clients know no ranges of addresses there, so each node is named.
+    """
+    own = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    addresses = [Node(number).address for number in range(1, MOST + 1)]
+    text = ",".join(dict.fromkeys([*filter(None, own.split(",")), *addresses]))
+    os.environ |= {"no_proxy": text, "NO_PROXY": text}
 
 
 def environment(*tools: Path) -> dict[str, str]:

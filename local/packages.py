@@ -61,7 +61,8 @@ def _install_debian(packages: Sequence[str]) -> None:
         steps.run("apt-update", ["apt-get", "update"], env=environment)
         steps.run(
             "apt-install",
-            ["apt-get", "install", "-y", "--no-install-recommends"]
+            # Docker's own containerd.io conflicts with Debian's containerd: apt would remove it, and Docker with it.
+            ["apt-get", "install", "-y", "--no-remove", "--no-install-recommends"]
             # A package may start a service or edit its files; neither is wanted here.
             + ["-o", "Dpkg::Options::=--force-confold", *missing],
             env=environment,

@@ -18,7 +18,8 @@ from backup_job.request import Request
 from backup_job.restic import Node, as_listed
 from backup_job.tree import Sum
 
-#: What restic does not make again, or an ordinary user cannot.
+#: What restic does not make again, or an ordinary user cannot. Any user can make one chardev, which restic does make
+#: again: the whiteout of an overlay (https://docs.kernel.org/filesystems/overlayfs.html#whiteouts-and-opaque-directories).
 _NOT_MADE = ("socket", "dev", "chardev", "irregular")
 #: restic's codes, as what they mean for a backup.
 _MEANT = {
@@ -135,7 +136,8 @@ class Content:
         is not UTF-8; the order is that of the bytes nevertheless.
         """
         total, missing, links = Sum(), dict(self._listed), _Links(self._repository(), self._request.snapshot, top)
-        with closing(tree.walk(world)) as entries:
+        with closing(tree.walk(world)) as walked:
+            entries = (entry for entry in walked if entry.kind not in _NOT_MADE)
 
             def check(node: Node) -> None:
                 if node.path == "." or node.kind in _NOT_MADE or not self._is_wanted(node.path):

@@ -115,11 +115,12 @@ def swap(root: int, folder: int, operation: str, paths: tuple[str, ...]) -> None
     """Let the world and `world` in an open `restore-…` folder change places, whole or in some paths."""
     with changes.opened(WORLD, folder) as side:
         found = journal.read(folder)
+        # A Job that is repeated has written the paths down: where an undo reads its own, they may not have moved yet.
         if found is None or found.operation != operation:
             found = Journal(operation, "open", paths)
         if found.phase != "in":
             found = permissions.open_up(root, side, folder, replace(found, phase="open", units=()))
-            found = replace(found, phase="in", units=tuple(_units(root, side, paths)))
+            found = replace(found, phase="in", units=tuple(_units(root, side, found.paths)))
             journal.write(folder, found)
         _reserve(folder)
         permissions.open_known(root, side, found)

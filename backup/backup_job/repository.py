@@ -312,11 +312,17 @@ def catalogued(store: Store, places: Places) -> list[dict[str, Any]]:
 def stored_backups(store: Store, uid: str, places: Places) -> list[restic.Snapshot]:
     """A server's backups in the store, the oldest first. With the recovery key.
 
+    A backup that was made twice, by a Job that was killed and repeated, is there once: the first one counts.
+
     Raises:
         JobFailed: as for restic.run.
     """
-    snapshots = restic.snapshots(restic.repository(store, uid, places, places.recovery))
-    return [snapshot for snapshot in snapshots if any(tag.startswith("backup=") for tag in snapshot.tags)]
+    first: dict[str, restic.Snapshot] = {}
+    for snapshot in restic.snapshots(restic.repository(store, uid, places, places.recovery)):
+        for tag in snapshot.tags:
+            if tag.startswith("backup="):
+                first.setdefault(tag, snapshot)
+    return list(first.values())
 
 
 def stored_settings(store: Store, uid: str, snapshot: str, places: Places) -> dict[str, Any]:

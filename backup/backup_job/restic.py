@@ -87,6 +87,7 @@ _MEANINGS: tuple[tuple[str, re.Pattern[str]], ...] = (
         # Only what says so: a store that refuses its credentials has no repository to show either.
         re.compile(r"unable to open config file: .*(?:no such file or directory|does not exist)"),
     ),
+    ("path-too-long", re.compile(r": file name too long$", re.MULTILINE)),
     (
         "repository-damaged",
         re.compile(
@@ -109,6 +110,7 @@ _SENTENCES = {
     "store-unreachable": "The store does not answer.",
     "snapshot-missing": "There is no such snapshot in the repository.",
     "repository-missing": "There is no repository in the store.",
+    "path-too-long": "A path in the backup is too long to be restored. Other paths can be restored by their names.",
     "repository-damaged": "The repository is damaged.",
     "restic-failed": "restic failed; the Job's log has its words.",
 }

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 
 from local import paths
 
 
 def local_environment() -> dict[str, str]:
     """The variables of `.local/env`, as a shell reads them. Raises FileNotFoundError before the first `make run`."""
-    return dict(re.findall(r"^export (\w+)=(.*)$", paths.ENV.read_text(), re.MULTILINE))
+    exports = re.findall(r"^export (\w+)=(.+)$", paths.ENV.read_text(), re.MULTILINE)
+    return {name: shlex.split(value)[0] for name, value in exports}
 
 
 def use_local_cluster() -> None:

@@ -40,6 +40,7 @@ LOCATION = "Is there a repository at the following location?"
         (["Save(<data/ab>) failed: write /store/u/data/ab: no space left on device"], "store-full"),
         (["Fatal: write /tmp/restic-temp-pack-1: no space left on device"], "disk-full"),
         (["Fatal: write /world/.gameserver/restore-1/new/x: no space left on device"], "disk-full"),
+        (["Fatal: restore: mkdir /proc/self/fd/5/world/a: file name too long"], "path-too-long"),
         (["Fatal: packs from index missing in repo"], "repository-damaged"),
         (["Fatal: repository contains errors"], "repository-damaged"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -166,18 +167,22 @@ def _paths_laid(disk: Ground) -> tuple[Any, Any]:
         return look(other.world), look(other.own / "before-one/world")
 
 
+#: A folder that its owner has closed is opened, and that is written down, before anything moves.
+CLOSED_PATHS = ["locked", "both.txt"]
+
+
 def _placed(disk: Ground) -> tuple[Any, Any]:
     old, new = lay(disk)
     disk.job("place", operation="one", origin="beside")
     return old, new
 
 
-def _paths_placed(disk: Ground) -> tuple[Any, Any]:
-    old, _new = lay(disk, paths=PATHS)
-    disk.job("place", operation="one", origin="beside", paths=PATHS)
+def _paths_placed(disk: Ground, paths: list[str]) -> tuple[Any, Any]:
+    old, _new = lay(disk, paths=paths)
+    disk.job("place", operation="one", origin="beside", paths=paths)
     with ground() as other:
-        lay(other, paths=PATHS)
-        other.job("place", operation="one", origin="beside", paths=PATHS)
+        lay(other, paths=paths)
+        other.job("place", operation="one", origin="beside", paths=paths)
         other.job("undo", operation="two", before="one")
         return old, look(other.own / "before-two/world")
 
@@ -188,7 +193,8 @@ CASES: dict[str, Case] = {
     "place": (_laid, PLACE),
     "place of paths": (_paths_laid, {**PLACE, "paths": PATHS}),
     "undo": (_placed, UNDO),
-    "undo of paths": (_paths_placed, UNDO),
+    "undo of paths": (partial(_paths_placed, paths=PATHS), UNDO),
+    "undo of paths in closed folders": (partial(_paths_placed, paths=CLOSED_PATHS), UNDO),
 }
 
 

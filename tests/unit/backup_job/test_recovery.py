@@ -76,6 +76,8 @@ def test_each_server_of_the_catalogue_is_created_with_its_backups(pod: Pod, api:
     pod.places.token.parent.mkdir(parents=True)
     pod.places.token.write_text("the token\n")
     snapshots = [backup(pod, UID, number) for number in (1, 2)]
+    # Killed after it was made, and repeated.
+    backup(pod, UID, 2)
     # A server that had the id before, one that the API knows, and one that was never backed up.
     for uid, id in (("earlier", 4711), ("known", 2), ("bare", 3)):
         pod.done("init", {"uid": uid, "about": {**ABOUT, "id": id}})

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -92,6 +93,20 @@ def test_whole_world(shop: Shop) -> None:
     assert seen[0] == seen[1]
     shop.disk.job(**UNDO)
     assert look(shop.disk.world) == shop.today
+
+
+def test_a_whiteout(shop: Shop) -> None:
+    """Any user can make this device; it is left out of what is compared, as sockets are."""
+    make(shop.disk.world, {"level.dat": "level"})
+
+    def make_whiteout() -> None:
+        os.mknod(shop.disk.world / "gone", 0o600 | stat.S_IFCHR, os.makedev(0, 0))
+
+    as_customer(make_whiteout)
+    shop.what["snapshot"] = shop.disk.job("backup", **STORE, backup="b-2", settings={}, source="/world")["snapshot"]
+    shop.lay_out()
+    shop.disk.job(**PLACE)
+    assert (shop.disk.world / "level.dat").read_text() == "level"
 
 
 def test_paths(shop: Shop) -> None:

@@ -133,3 +133,22 @@ def test_the_snapshot_controller_runs_the_image_that_is_built() -> None:
     text = (paths.ROOT / "local" / "manifests" / "snapshots.yaml").read_text()
     assert "image: localhost/snapshot-controller:SNAPSHOT_CONTROLLER_VERSION" in text
     assert binaries.csi_version("snapshot-controller").startswith("v8.")
+
+
+def test_a_join_that_is_tried_again_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kubelet that the first one has started registers its node once only: it has to end."""
+    done: list[str] = []
+    first, second = nodes.Node(1), nodes.Node(2)
+    second.folder.mkdir(parents=True)
+    monkeypatch.setattr(nodes, "enter", lambda _node, command, *_tools: command)
+    monkeypatch.setattr(cluster, "kubectl", lambda arguments: done.append(f"kubectl {arguments[0]}"))
+    monkeypatch.setattr(cluster, "_kubeadm", lambda _node, _built, verb, _config: done.append(verb))
+
+    def output(command: Sequence[object]) -> str:
+        done.append("forget" if command[-1] == cluster._FORGET else "token")
+        return "--token a --discovery-token-ca-cert-hash b"
+
+    monkeypatch.setattr(steps, "output", output)
+    for _ in range(2):
+        cluster._join(second, first, Path("/built"))
+    assert done == ["kubectl delete", "forget", "token", "join"]

@@ -49,3 +49,18 @@ def test_the_packages_of_an_image_need_no_binary(name: str, copied: dict[str, bo
     """The stage that is built while the binaries are compiled copies only what is there by then."""
     images._packages_stage(name, images._RECIPES[name], tmp_path / "base" / "image.tar")
     assert copied == dict.fromkeys(images._RECIPES[name].packages, True)
+
+
+def test_an_image_has_the_same_modes_under_every_umask(tmp_path: Path) -> None:
+    """Its programs run as users of their own, and a checkout under umask 077 would let them read nothing."""
+    for path, before in ((tmp_path / "code", 0o700), (tmp_path / "code/a.py", 0o600), (tmp_path / "code/run", 0o700)):
+        if path.suffix or path.name == "run":
+            path.touch()
+        else:
+            path.mkdir()
+        path.chmod(before)
+    (tmp_path / "link").symlink_to("nowhere")
+    images.usual_modes(tmp_path)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "code").rglob("*")}
+    assert modes == {"a.py": "0o644", "run": "0o755"}
+    assert (tmp_path / "code").stat().st_mode & 0o777 == 0o755

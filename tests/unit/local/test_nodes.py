@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,26 @@ def test_the_loop_devices_of_the_nodes_are_known(tmp_path: Path, monkeypatch: py
         if file:
             (tmp_path / name / "loop" / "backing_file").write_text(f"{file}\n")
     assert nodes.loop_devices() == ["loop0", "loop1"]
+
+
+def test_a_machine_without_cgroup_v1_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is compiled: the kubelets would not start, after a quarter of an hour."""
+    monkeypatch.setattr(nodes, "_CGROUPS", tmp_path)
+    nodes.refuse_unified_cgroups()
+    (tmp_path / "cgroup.controllers").touch()
+    with pytest.raises(steps.StepFailed, match="needs cgroup v1"):
+        nodes.refuse_unified_cgroups()
+
+
+@pytest.mark.parametrize("own", [None, "internal.example,10.0.0.0/8"])
+def test_no_proxy_is_asked_for_the_nodes(own: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the user has excepted from it stays so."""
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        if own:
+            monkeypatch.setenv(name, own)
+    nodes.reach_directly()
+    assert urllib.request.proxy_bypass("10.77.0.2:30080")
+    assert bool(urllib.request.proxy_bypass("internal.example")) is bool(own)
+    assert not urllib.request.proxy_bypass("elsewhere.example")

@@ -19,7 +19,7 @@ from service.controller.leader import Term
 from service.operations import bulk, operation
 from tests.api.conftest import SIZES, Client
 from tests.support import tokens
-from tests.support.fakes import World
+from tests.support.fakes import FakeCluster, World
 from tests.support.waiting import until
 
 BULK = "/api/v1/server/_bulk"
@@ -161,6 +161,22 @@ def test_servers_that_do_not_exist_are_named(client: Client) -> None:
     answer = client.post(BULK, {"ids": [1, 2], "action": "stop"}, token="acme")
     assert (answer.status_code, (answer.json or {})["errors"]) == (404, {"ids": ["there is no server 2"]})
     assert (client.get(OPERATIONS).json or {})["operations"] == []
+
+
+def test_ids_beyond_those_that_are_named_are_not_looked_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is certain, and one call must not make thousands of reads."""
+    read: list[int] = []
+    server = FakeCluster.server
+
+    def count(self: FakeCluster, id: int) -> Any:
+        read.append(id)
+        return server(self, id)
+
+    monkeypatch.setattr(FakeCluster, "server", count)
+    answer = client.post(BULK, {"ids": list(range(1, 5001)), "action": "stop"})
+    named = ", ".join(map(str, range(1, 21)))
+    assert (answer.status_code, (answer.json or {})["errors"]) == (404, {"ids": [f"there is no server {named} …"]})
+    assert read == list(range(1, 22))
 
 
 def test_all_are_those_that_the_token_may_see(client: Client) -> None:

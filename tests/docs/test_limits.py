@@ -95,6 +95,16 @@ EXPECTED = {
     "unfinished operations": bulk.MOST_UNFINISHED,
     "operations that are kept for a day": bulk.MOST_KEPT,
     "servers of all these operations": bulk.MOST_SERVERS,
+    **{
+        f"{name}, of {whose}": most[number]
+        for number, name in enumerate(
+            ("unfinished operations", "operations that are kept for a day", "servers of all these operations")
+        )
+        for whose, most in (
+            ("confined tokens together", bulk.most_of_confined()),
+            ("a customer", bulk.MOST_OF_A_CUSTOMER),
+        )
+    },
     "servers that are changed at once": DEFAULTS.bulk_at_once,
     "servers that are changed in a minute": DEFAULTS.bulk_per_minute,
     "schedules": spec.MOST_SCHEDULES,

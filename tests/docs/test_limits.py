@@ -67,6 +67,8 @@ EXPECTED = {
     "calls that change something, of these": hooks.OPERATIONS_AT_ONCE,
     "helm operations": chart("helmProcesses"),
     "calls that wait (`wait=…`, commands)": parking.MOST,
+    "calls that wait, of one token": parking.MOST_OF_A_TOKEN,
+    "calls that wait, of a customer": parking.MOST_OF_A_CUSTOMER,
     "body of a request": size(app.LARGEST_BODY),
     "changes of one server at once": 1,
     "servers, or events, on a page": schemas.LARGEST_LIMIT,

@@ -122,6 +122,18 @@ def test_a_wait_for_an_operation_ends_with_its_time(client: Client) -> None:
     assert client.get(f"{OPERATIONS}{begun['id']}?wait=301").status_code == 422
 
 
+def test_a_token_that_is_revoked_while_it_waits_gets_no_operation(client: Client, settings: Settings) -> None:
+    """401, when the wait is over."""
+    create(client, 1)
+    begun = accepted(client, {"all": True, "action": "stop"})
+    assert settings.tokens_file is not None
+    timer = threading.Timer(0.4, tokens.write, [settings.tokens_file, tokens.entry("other")])
+    timer.start()
+    answer = client.get(f"{OPERATIONS}{begun['id']}?wait=1")
+    timer.join()
+    assert (answer.status_code, (answer.json or {})["type"]) == (401, "/problems/unauthorized")
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [

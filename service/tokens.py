@@ -87,6 +87,16 @@ class Token:
         """The scopes, with bundles replaced by the scopes in them."""
         return frozenset().union(*(BUNDLES.get(scope, {scope}) for scope in self.scopes))
 
+    @property
+    def confined(self) -> bool:
+        """Whether there are servers that the token may not see."""
+        return self.customer is not None or self.servers is not None
+
+    @property
+    def share(self) -> str:
+        """Whose part of what there is the token uses up: its customer's, or its own."""
+        return f"token {self.name}" if self.customer is None else f"customer {self.customer}"
+
     def reaches(self, id: int) -> bool:
         """Whether the token may see the server `id` if it belongs to the right customer."""
         return self.servers is None or id in self.servers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import current_app, g
+from flask import current_app, g, request
 
 from service.operations.context import Context
 from service.operations.visibility import Target
@@ -18,6 +18,19 @@ def context() -> Context:
 def caller() -> Token:
     """The token that the request was sent with."""
     token: Token = g.token
+    return token
+
+
+def caller_again(scope: str) -> Token:
+    """The token of a request that has waited, asked for again: its rights may have changed meanwhile.
+
+    Raises:
+        Unauthorized: It was revoked or has expired.
+        MissingScope: It lacks the scope now.
+    """
+    token: Token = context().tokens.caller(request.headers.get("Authorization"))
+    token.require(scope)
+    g.token = token
     return token
 
 

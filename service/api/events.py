@@ -7,7 +7,7 @@ from typing import Any
 
 from service import errors
 from service.api import event_schemas as schemas
-from service.api.context import caller, context
+from service.api.context import caller, caller_again, context
 from service.events.event import Event
 from service.events.reader import EventReader
 from service.operations.context import Context
@@ -42,7 +42,7 @@ def list_events(query: dict[str, Any]) -> Any:
     if position > reader.newest + BEHIND or not reader.wait_beyond(position - 1, BEHIND_SECONDS):
         raise errors.EventsReset()
     if not query["wait"]:
-        return _answer(reader, query, position)
+        return _answer(reader, query, position, caller())
     require_room()
     wanted, looked = _wanted(context(), caller(), query), position
 
@@ -51,7 +51,7 @@ def list_events(query: dict[str, Any]) -> Any:
         events, looked = reader.after(looked, 1, wanted)
         return bool(events)
 
-    return parked(ready, lambda: _answer(reader, query, position), query["wait"])
+    return parked(ready, lambda: _answer(reader, query, position, caller_again("server:read")), query["wait"])
 
 
 def _reader() -> EventReader:
@@ -67,8 +67,8 @@ def _reader() -> EventReader:
     return reader
 
 
-def _answer(reader: EventReader, query: Mapping[str, Any], position: int) -> dict[str, Any]:
-    wanted = _wanted(context(), caller(), query)
+def _answer(reader: EventReader, query: Mapping[str, Any], position: int, token: Token) -> dict[str, Any]:
+    wanted = _wanted(context(), token, query)
     events, position = reader.after(position, query["limit"], wanted)
     return {"success": True, "events": [schemas.event_fields(event) for event in events], "cursor": str(position)}
 

@@ -8,7 +8,7 @@ from flask import Response, jsonify, url_for
 
 from service import errors
 from service.api import schemas
-from service.api.context import caller, context, note
+from service.api.context import caller, caller_again, context, note
 from service.operations import bulk
 from service.operations.operation import ID, Operation, progress_of, shown
 from service.web.draining import draining
@@ -67,7 +67,7 @@ def get_operation(query: dict[str, Any], operation: str) -> Any:
         return known is not None and known.ended
 
     def answer() -> Any:
-        return operation_answer(bulk.require_operation(context(), caller(), operation))
+        return operation_answer(bulk.require_operation(context(), caller_again("server:read"), operation))
 
     return parked(ready, answer, query["wait"])
 

@@ -88,7 +88,9 @@ class ServerIndex:
                 for watch in self._watches:
                     watch.start()
 
-    def page(self, limit: int, continue_: str | None) -> tuple[list[ServerObjects], str | None]:
+    def page(
+        self, limit: int, continue_: str | None, wanted: Callable[[ServerObjects], bool] | None = None
+    ) -> tuple[list[ServerObjects], str | None]:
         """Up to `limit` servers after the id `continue_`, and the next page's `continue_`; see `ClusterReader.servers`.
 
         Raises:
@@ -100,7 +102,7 @@ class ServerIndex:
         page: list[ServerObjects] = []
         for id in ids[bisect_right(ids, after) :]:
             server = self.server(id)
-            if server is None:
+            if server is None or (wanted is not None and not wanted(server)):
                 continue
             if len(page) == limit:
                 return page, str(page[-1].id)

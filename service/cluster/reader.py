@@ -101,12 +101,15 @@ class ClusterReader:
                 return replace(known, services={**known.services, name: service})
         return self.server(id)
 
-    def servers(self, limit: int, continue_: str | None) -> tuple[list[ServerObjects], str | None]:
+    def servers(
+        self, limit: int, continue_: str | None, wanted: Callable[[ServerObjects], bool] | None = None
+    ) -> tuple[list[ServerObjects], str | None]:
         """A page of all servers, sorted by id.
 
         Args:
             limit: How many servers a page has at most.
             continue_: What the previous page returned; None for the first page.
+            wanted: Which servers to list; None for all.
 
         Returns:
             The servers, and what to pass as `continue_` for the next page; None after the last.
@@ -115,7 +118,7 @@ class ClusterReader:
             InvalidRequest: `continue_` is malformed.
         """
         self._answers()
-        return self._index.page(limit, continue_)
+        return self._index.page(limit, continue_, wanted)
 
     def known(self, id: int) -> ServerObjects | None:
         """The objects of one server as the watches have them; None if there is no such server."""

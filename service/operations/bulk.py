@@ -34,6 +34,8 @@ from service.tokens import Token
 
 MOST_UNFINISHED, MOST_KEPT, MOST_SERVERS = 200, 1_000, 50_000
 """Operations that have not ended, operations in all, and servers of all operations together."""
+MOST_OF_A_CUSTOMER = 10, 50, 2_000
+"""The same of one customer, or of a token that is confined to servers only."""
 SELECTORS = ("ids", "customer", "all")
 """The fields of a request of which exactly one names the servers."""
 _NAMED = 20
@@ -64,13 +66,7 @@ def accept(context: Context, caller: Token, request: Mapping[str, Any], key: str
     if key is not None and (earlier := context.operations.get(id_of_key(caller, key))) is not None:
         return _same(context, caller, earlier, request)
     servers = list(_servers(context, caller, request))
-    operations = [operation for operation in context.operations.all() if operation.target is None]
-    if (
-        sum(not operation.ended for operation in operations) >= MOST_UNFINISHED
-        or len(operations) >= MOST_KEPT
-        or sum(operation.progress.total for operation in operations) + len(servers) > MOST_SERVERS
-    ):
-        raise TooManyOperations("There are too many operations already. They are kept for a day.", retry_after=60)
+    _require_room(context, caller, len(servers))
     operation = new_operation(caller, key, action, when, request["reason"], dict(request), servers)
     created = context.operations.create(operation, servers)
     return created if created.parts == operation.parts else _same(context, caller, created, request)
@@ -129,6 +125,36 @@ def _check(request: Mapping[str, Any]) -> None:
         raise InvalidRequest(errors={"reason": [message]})
 
 
+def most_of_confined() -> tuple[int, int, int]:
+    """The bounds of all confined tokens together: a half is left for those that are not confined."""
+    return MOST_UNFINISHED // 2, MOST_KEPT // 2, MOST_SERVERS // 2
+
+
+def _require_room(context: Context, caller: Token, more: int) -> None:
+    """Raises TooManyOperations if there is no room for another operation of the caller, on `more` servers."""
+    operations = [operation for operation in context.operations.all() if operation.target is None]
+    if caller.confined:
+        confined = [operation for operation in operations if operation.maker.confined]
+        own = [operation for operation in confined if operation.maker.share == caller.share]
+        _require_fewer(own, more, MOST_OF_A_CUSTOMER, "This customer, or token, has")
+        _require_fewer(confined, more, most_of_confined(), "All customers together have")
+    _require_fewer(operations, more, (MOST_UNFINISHED, MOST_KEPT, MOST_SERVERS), "There are")
+
+
+def _require_fewer(operations: list[Operation], more: int, most: tuple[int, int, int], who: str) -> None:
+    """Raises TooManyOperations if there are as many operations as `most` allows; see MOST_UNFINISHED."""
+    unfinished, kept, servers = most
+    if sum(not operation.ended for operation in operations) >= unfinished:
+        too_many = f"that have not ended ({unfinished})"
+    elif len(operations) >= kept:
+        too_many = f"({kept}). They are kept for a day"
+    elif sum(operation.progress.total for operation in operations) + more > servers:
+        too_many = f"for so many servers ({servers} in all). They are kept for a day"
+    else:
+        return
+    raise TooManyOperations(f"{who} too many operations already {too_many}.", retry_after=60)
+
+
 def _servers(context: Context, caller: Token, request: Mapping[str, Any]) -> Iterator[Server]:
     """The servers that the request names; raises ServerNotFound if one of `ids` is not the caller's."""
     ids = request["ids"]
@@ -141,6 +167,9 @@ def _servers(context: Context, caller: Token, request: Mapping[str, Any]) -> Ite
         spec = spec_of(context, objects) if objects is not None and exists(objects) else None
         if objects is None or spec is None or not caller.may_see(spec.customer, id):
             missing.append(id)
+            if ids is not None and len(missing) > _NAMED:
+                # The answer is certain, and each further id could cost reads of the cluster.
+                break
         elif request["customer"] in (None, spec.customer):
             yield Server(id, uid_of(context, objects), spec.customer)
     if missing and ids is not None:

@@ -44,8 +44,13 @@ class Cluster(Protocol):
         host for the disk's node; otherwise all are read now.
         """
 
-    def servers(self, limit: int, continue_: str | None) -> tuple[Sequence[Objects], str | None]:
-        """A page of at most `limit` servers by id, and the `continue_` of the next page, or None."""
+    def servers(
+        self, limit: int, continue_: str | None, wanted: Callable[[Objects], bool] | None = None
+    ) -> tuple[Sequence[Objects], str | None]:
+        """A page of at most `limit` servers by id, and the `continue_` of the next page, or None.
+
+        With `wanted`, only of those servers for which it is true: the others leave no trace in the answer.
+        """
 
     def known(self, id: int) -> Objects | None:
         """The objects of one server as the watches have them; None if there is no such server. This sends no request.

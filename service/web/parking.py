@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from structlog.contextvars import bind_contextvars, get_contextvars
 
 from service.errors import TooManyOperations
 from service.telemetry import metrics
+from service.tokens import Token
 from service.web.draining import draining
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 
 MOST = 500
 """How many answers may wait on one replica. Each keeps a connection open, out of gunicorn's 1,000."""
+MOST_OF_A_TOKEN, MOST_OF_A_CUSTOMER = 200, 100
+"""How many of these may be of one token that is not confined, and of one customer, whichever tokens he has."""
 TICK = 0.25
 """Seconds between two looks at whether an answer is ready."""
 PARKS = "gameserver.parks"
@@ -50,7 +54,14 @@ def parked(ready: Callable[[], bool], answer: Callable[[], Any], seconds: float)
 
 
 def require_room() -> None:
-    """Raises TooManyOperations if no more answers may wait. Ask before the call changes anything."""
+    """Raises TooManyOperations if no more of the caller's answers may wait. Ask before the call changes anything."""
+    token: Token = g.token
+    most = MOST_OF_A_CUSTOMER if token.confined else MOST_OF_A_TOKEN
+    if _waiting.of(token.share) >= most:
+        detail = (
+            f"The calls of this {'customer, or ' if token.confined else ''}token that wait are {most}, as many as may."
+        )
+        raise TooManyOperations(detail, retry_after=5)
     if waiting() >= MOST:
         raise TooManyOperations("Too many calls wait on this replica. Another replica may have room.", retry_after=5)
 
@@ -81,6 +92,7 @@ class Parked(Response):
         self._until = self._since + seconds
         self._app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
         self._bound = get_contextvars()
+        self._share = g.token.share if "token" in g else ""
 
     def due(self) -> bool:
         """Whether to answer now."""
@@ -108,11 +120,11 @@ class Parked(Response):
 
     def drop(self) -> None:
         """Forget the answer, because its client is gone."""
-        _waiting.add(-1)
+        _waiting.add(self._share, -1)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         self._memory = {name: g.get(name) for name in g if name != "limits"}
-        _waiting.add(1)
+        _waiting.add(self._share, 1)
         if environ.get(PARKS) and not self.due():
             raise Waiting(self, environ, start_response)
         while not self.due():
@@ -123,11 +135,19 @@ class Parked(Response):
 class _Count:
     def __init__(self) -> None:
         self.count = 0
+        self._shares: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def add(self, number: int) -> None:
+    def of(self, share: str) -> int:
+        with self._lock:
+            return self._shares[share]
+
+    def add(self, share: str, number: int) -> None:
         with self._lock:
             self.count += number
+            self._shares[share] += number
+            if not self._shares[share]:
+                del self._shares[share]
             metrics.show_waiting_calls(self.count)
 
 

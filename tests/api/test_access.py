@@ -225,6 +225,21 @@ def test_a_customers_token_sees_only_that_customers_servers(client: Client, worl
     assert world.history == []
 
 
+@pytest.mark.parametrize(("token", "own"), [("acme", [2, 4, 6]), ("one", [2]), ("shop", [1, 2, 3, 4, 5, 6, 7])])
+def test_the_pages_of_a_list_reveal_no_server_of_another(confined: Client, token: str, own: list[int]) -> None:
+    """Each page is full, and `continue` is empty after the token's last server, whoever has the next."""
+    for id in range(1, 8):
+        confined.post(f"/api/v1/server/{id}/", {**SIZES, "customer": "other" if id % 2 else "acme"})
+    pages, continue_ = [], ""
+    while continue_ is not None:
+        answer = confined.get(
+            f"/api/v1/server/?limit=1{continue_ and f'&continue={continue_}'}", token=token
+        ).get_json()
+        pages.append(([server["id"] for server in answer["servers"]], answer["continue"]))
+        continue_ = answer["continue"]
+    assert pages == [([id], str(id)) for id in own[:-1]] + [([own[-1]], None)]
+
+
 def test_a_customers_token_cannot_create_for_another(client: Client, world: World) -> None:
     """It answers 403 for another customer; the token may name its own customer."""
     assert client.post("/api/v1/server/1/", {**SIZES, "customer": "other"}, token="acme").status_code == 403

@@ -162,6 +162,30 @@ def test_a_waiting_call_ends_without_events(client: Client, log: Log) -> None:
     assert 0.9 < time.monotonic() - began < 3
 
 
+@pytest.mark.parametrize(
+    ("change", "status", "seen"),
+    [({"customer": "acme"}, 200, [3]), ({"scopes": ["files"]}, 403, []), ({"sha256": "0" * 64}, 401, [])],
+    ids=["confined", "without-scope", "revoked"],
+)
+def test_a_waiting_call_is_answered_with_the_rights_that_its_token_has_then(
+    client: Client, log: Log, settings: Settings, change: dict[str, Any], status: int, seen: list[int]
+) -> None:
+    """It may have been revoked meanwhile."""
+    log.tell(event(1))
+    assert settings.tokens_file is not None
+    file = settings.tokens_file
+
+    def meanwhile() -> None:
+        tokens.write(file, tokens.entry("shop", "shop-secret", **change))
+        log.tell(event(2), event(3, customer="acme"))
+
+    timer = threading.Timer(0.4, meanwhile)
+    timer.start()
+    answer = client.get(f"{PATH}?after=1&wait=10")
+    timer.join()
+    assert (answer.status_code, places({"events": [], **(answer.json or {})})) == (status, seen)
+
+
 def test_what_the_log_no_longer_has_is_told(client: Client, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever comes too late gets the event `dropped` first, with how many there were."""
     monkeypatch.setattr("service.events.log.MAX_EVENTS", 100)

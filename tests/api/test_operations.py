@@ -17,9 +17,10 @@ from service.controller import bulk as controller_bulk
 from service.controller.bulk import Bulk
 from service.controller.leader import Term
 from service.operations import bulk, operation
+from service.settings import Settings
 from tests.api.conftest import SIZES, Client
 from tests.support import tokens
-from tests.support.fakes import World
+from tests.support.fakes import FakeCluster, World
 from tests.support.waiting import until
 
 BULK = "/api/v1/server/_bulk"
@@ -121,6 +122,18 @@ def test_a_wait_for_an_operation_ends_with_its_time(client: Client) -> None:
     assert client.get(f"{OPERATIONS}{begun['id']}?wait=301").status_code == 422
 
 
+def test_a_token_that_is_revoked_while_it_waits_gets_no_operation(client: Client, settings: Settings) -> None:
+    """401, when the wait is over."""
+    create(client, 1)
+    begun = accepted(client, {"all": True, "action": "stop"})
+    assert settings.tokens_file is not None
+    timer = threading.Timer(0.4, tokens.write, [settings.tokens_file, tokens.entry("other")])
+    timer.start()
+    answer = client.get(f"{OPERATIONS}{begun['id']}?wait=1")
+    timer.join()
+    assert (answer.status_code, (answer.json or {})["type"]) == (401, "/problems/unauthorized")
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
@@ -161,6 +174,22 @@ def test_servers_that_do_not_exist_are_named(client: Client) -> None:
     answer = client.post(BULK, {"ids": [1, 2], "action": "stop"}, token="acme")
     assert (answer.status_code, (answer.json or {})["errors"]) == (404, {"ids": ["there is no server 2"]})
     assert (client.get(OPERATIONS).json or {})["operations"] == []
+
+
+def test_ids_beyond_those_that_are_named_are_not_looked_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is certain, and one call must not make thousands of reads."""
+    read: list[int] = []
+    server = FakeCluster.server
+
+    def count(self: FakeCluster, id: int) -> Any:
+        read.append(id)
+        return server(self, id)
+
+    monkeypatch.setattr(FakeCluster, "server", count)
+    answer = client.post(BULK, {"ids": list(range(1, 5001)), "action": "stop"})
+    named = ", ".join(map(str, range(1, 21)))
+    assert (answer.status_code, (answer.json or {})["errors"]) == (404, {"ids": [f"there is no server {named} …"]})
+    assert read == list(range(1, 22))
 
 
 def test_all_are_those_that_the_token_may_see(client: Client) -> None:
@@ -259,6 +288,59 @@ def test_too_many_operations_are_refused(
         accepted(client, {"all": True, "action": "stop"})
     answer = client.post(BULK, {"all": True, "action": "stop"})
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "60")
+
+
+@pytest.mark.parametrize(
+    ("most", "limit"),
+    [((2, 9, 9), "2"), ((9, 2, 9), "2"), ((9, 9, 4), "4 in all")],
+    ids=["unfinished", "kept", "servers"],
+)
+def test_a_customer_uses_up_only_a_share(
+    client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch, most: tuple[int, int, int], limit: str
+) -> None:
+    """Of what all tokens together have. The provider and other customers go on."""
+    more_tokens(settings, acme2={"customer": "acme"}, other={"customer": "other"})
+    create(client, 1, 2, customer="acme")
+    create(client, 3, customer="other")
+    monkeypatch.setattr(bulk, "MOST_OF_A_CUSTOMER", most)
+    for token in ("acme", "acme2"):
+        accepted(client, {"all": True, "action": "stop"}, token=token)
+    for token in ("acme", "acme2"):
+        answer = client.post(BULK, {"all": True, "action": "stop"}, token=token)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "60")
+        assert (answer.json or {})["detail"].startswith("This customer, or token, has too many operations already")
+        assert f"({limit})" in (answer.json or {})["detail"]
+    accepted(client, {"all": True, "action": "stop"}, token="other")
+    for _ in range(3):
+        accepted(client, {"all": True, "action": "stop"})
+
+
+@pytest.mark.parametrize(("limit", "most"), [("MOST_UNFINISHED", 6), ("MOST_KEPT", 6), ("MOST_SERVERS", 6)])
+def test_confined_tokens_together_leave_half_for_the_provider(
+    client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
+) -> None:
+    """However many customers, and tokens that are confined to servers, there are."""
+    names = ("a", "b", "c", "d")
+    more_tokens(settings, **{name: {"servers": [1]} if name == "d" else {"customer": name} for name in names})
+    for id, name in enumerate(names, start=1):
+        create(client, id, customer=name)
+    monkeypatch.setattr(bulk, limit, most)
+    for name in names[:3]:
+        accepted(client, {"all": True, "action": "stop"}, token=name)
+    answer = client.post(BULK, {"all": True, "action": "stop"}, token="d")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "60")
+    assert (answer.json or {})["detail"].startswith("All customers together have too many operations already")
+    for _ in range(3):
+        accepted(client, {"ids": [1], "action": "stop"})
+    assert client.post(BULK, {"ids": [1], "action": "stop"}).status_code == 429
+
+
+def more_tokens(settings: Settings, **more: dict[str, Any]) -> None:
+    """Add tokens with all scopes to the operator's file, by name."""
+    assert settings.tokens_file is not None
+    entries = json.loads(settings.tokens_file.read_text())["tokens"]
+    added = [tokens.entry(name, f"{name}-secret", **fields) for name, fields in more.items()]
+    tokens.write(settings.tokens_file, *entries, *added)
 
 
 def test_thousands_of_servers_fit_into_the_records(app: Flask, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

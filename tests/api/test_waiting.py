@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 import requests
+from werkzeug.test import TestResponse
 
 from service.web import draining, parking
 from tests.api.conftest import SIZES, Client
@@ -121,6 +122,33 @@ def test_too_many_that_wait_are_refused_before_anything_is_done(
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "5")
     assert not world.values
     assert client.post("/api/v1/server/1/", SIZES).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("limit", "token", "others"),
+    [("MOST_OF_A_TOKEN", "shop", "operator"), ("MOST_OF_A_CUSTOMER", "acme", "shop")],
+)
+def test_one_token_does_not_take_all_places(
+    client: Client, world: SlowWorld, monkeypatch: pytest.MonkeyPatch, limit: str, token: str, others: str
+) -> None:
+    """429 with Retry-After for it, while others wait; its place is free again once it has its answer."""
+    application = client.flask.application
+    monkeypatch.setattr(parking, limit, 1)
+
+    def wait(id: int, token: str, seconds: int = 1) -> TestResponse:
+        own = Client(application.test_client())
+        return own.post(f"/api/v1/server/{id}/{WAIT}&timeout_s={seconds}", SIZES, token=token)
+
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(wait, 1, token, 20)
+        until(lambda: parking.waiting() == 1)
+        answer = wait(2, token)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "5")
+        assert list(world.values) == [1]
+        assert wait(3, others).status_code == 200
+        world.answer(1)
+        assert first.result().status_code == 201
+    assert wait(2, token).status_code == 200
 
 
 @pytest.mark.parametrize("query", ["wait=stopped", "wait=running&timeout_s=0", "wait=running&timeout_s=301", "wait="])

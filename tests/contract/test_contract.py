@@ -18,7 +18,7 @@ from service.errors import (
     ServerNotFound,
 )
 from service.servers.diskjob import disk_is_made, disk_is_missing, disk_job
-from service.servers.objects import ServerObjects
+from service.servers.objects import Objects, ServerObjects
 from service.servers.state import exists
 from service.servers.usage import Usage
 from tests.contract.conftest import VALUES, Interfaces, revisions, statuses
@@ -366,12 +366,12 @@ def test_pages_are_by_number(interfaces: Interfaces, new_id: Callable[[], int]) 
     for id in reversed(installed):
         interfaces.releases.install(id, VALUES)
 
-    def listed() -> list[int]:
+    def listed(wanted: Callable[[Objects], bool] | None = None) -> list[int]:
         ids: list[int] = []
         continue_ = None
         while True:
-            page, continue_ = interfaces.cluster.servers(2, continue_)
-            assert len(page) <= 2
+            page, continue_ = interfaces.cluster.servers(2, continue_, wanted)
+            assert len(page) == 2 or continue_ is None
             ids += [objects.id for objects in page]
             if continue_ is None:
                 return ids
@@ -379,6 +379,8 @@ def test_pages_are_by_number(interfaces: Interfaces, new_id: Callable[[], int]) 
     until(lambda: set(installed) <= set(listed()))
     ids = listed()
     assert ids == sorted(set(ids))
+    assert listed(lambda objects: objects.id in installed) == installed
+    assert interfaces.cluster.servers(1, None, lambda objects: objects.id == installed[0])[1] is None
     page, _ = interfaces.cluster.servers(1, str(installed[-1] - 1))
     live = interfaces.cluster.server(installed[-1])
     assert page[0].statefulset is not None

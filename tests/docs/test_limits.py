@@ -67,6 +67,8 @@ EXPECTED = {
     "calls that change something, of these": hooks.OPERATIONS_AT_ONCE,
     "helm operations": chart("helmProcesses"),
     "calls that wait (`wait=…`, commands)": parking.MOST,
+    "calls that wait, of one token": parking.MOST_OF_A_TOKEN,
+    "calls that wait, of a customer": parking.MOST_OF_A_CUSTOMER,
     "body of a request": size(app.LARGEST_BODY),
     "changes of one server at once": 1,
     "servers, or events, on a page": schemas.LARGEST_LIMIT,
@@ -95,6 +97,16 @@ EXPECTED = {
     "unfinished operations": bulk.MOST_UNFINISHED,
     "operations that are kept for a day": bulk.MOST_KEPT,
     "servers of all these operations": bulk.MOST_SERVERS,
+    **{
+        f"{name}, of {whose}": most[number]
+        for number, name in enumerate(
+            ("unfinished operations", "operations that are kept for a day", "servers of all these operations")
+        )
+        for whose, most in (
+            ("confined tokens together", bulk.most_of_confined()),
+            ("a customer", bulk.MOST_OF_A_CUSTOMER),
+        )
+    },
     "servers that are changed at once": DEFAULTS.bulk_at_once,
     "servers that are changed in a minute": DEFAULTS.bulk_per_minute,
     "schedules": spec.MOST_SCHEDULES,

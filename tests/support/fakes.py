@@ -291,14 +291,16 @@ class FakeCluster:
     def addressed(self, id: int) -> ServerObjects:
         return self.server(id)
 
-    def servers(self, limit: int, continue_: str | None) -> tuple[list[ServerObjects], str | None]:
+    def servers(
+        self, limit: int, continue_: str | None, wanted: Callable[[ServerObjects], bool] | None = None
+    ) -> tuple[list[ServerObjects], str | None]:
         self.world.check()
         if continue_ is not None and not continue_.isdigit():
             raise InvalidRequest(errors={"continue": ["is not from an earlier answer"]})
         after = int(continue_ or 0)
         ids = sorted(id for id in self._ids() if id > after)
-        page = [self._objects(id) for id in ids[:limit]]
-        return page, str(ids[limit - 1]) if len(ids) > limit else None
+        listed = [server for server in map(self._objects, ids) if wanted is None or wanted(server)]
+        return listed[:limit], str(listed[limit - 1].id) if len(listed) > limit else None
 
     def known(self, id: int) -> ServerObjects | None:
         self.world.check()

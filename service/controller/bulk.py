@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from service.access import Subject
-from service.controller.leader import Deposed, Term, repeat
+from service.controller.leader import Deposed, Term, apart, repeat
 from service.controller.marks import mark, unmark
 from service.errors import (
     ClusterContended,
@@ -122,7 +122,7 @@ class Bulk:
         with term.step():
             self._adopt(term)
         for run in list(self._runs.values()):
-            with term.step():
+            with apart(f"operation {run.operation.id}"), term.step():
                 if run.cancelling:
                     self._cancel(run)
                 elif run.operation.when != "now":
@@ -135,7 +135,7 @@ class Bulk:
             run.busy.add(server.id)
             pool.submit(self._step, term, run, server)
         for run in list(self._runs.values()):
-            with term.step():
+            with apart(f"operation {run.operation.id}"), term.step():
                 self._show(run)
         if time.monotonic() - self._cleaned > CLEAN_SECONDS:
             with term.step():
@@ -151,8 +151,12 @@ class Bulk:
                 continue
             if known.id in self._runs:
                 self._runs[known.id].cancelling |= known.cancelling
-            elif not known.ended and (operation := self._store.get(known.id)) is not None and not operation.ended:
-                self._runs[operation.id] = _Run(self._store, operation, term.require)
+                continue
+            if known.ended:
+                continue
+            with apart(f"operation {known.id}"):
+                if (operation := self._store.get(known.id)) is not None and not operation.ended:
+                    self._runs[operation.id] = _Run(self._store, operation, term.require)
 
     def _cancel(self, run: _Run) -> None:
         """Cancel the servers whose step has not begun, some at a time because their annotations go first."""
@@ -316,7 +320,8 @@ class Bulk:
         running = {operation.id for operation in operations if not operation.ended}
         for objects in self._context.cluster.known_servers():
             if (waits := waiting_operation(objects)) and waits.id not in running:
-                unmark(self._context, Server(objects.id, server_uid(objects) or "", ""), waits.id)
+                with apart(f"server {objects.id}"):
+                    unmark(self._context, Server(objects.id, server_uid(objects) or "", ""), waits.id)
 
     def _measure(self) -> None:
         count = Counter(server.outcome for run in self._runs.values() for server in run.servers())

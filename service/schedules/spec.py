@@ -13,7 +13,10 @@ from typing import Any
 from service.schedules import times
 
 NAME = re.compile(r"[a-z0-9-]{1,32}")
+_ESCAPED = re.compile("[<>&\u2028\u2029]")
 MOST_SCHEDULES, MOST_STEPS = 20, 20
+MOST_BYTES = 64 * 1024
+"""How much all schedules of a server may have together. An object's annotations have room for four times as much."""
 SHORTEST_TIMEOUT, DEFAULT_TIMEOUT, LONGEST_TIMEOUT = 60, 3600, 21600
 """For how many seconds a run may last."""
 ONLY_WHEN = ("running", "stopped", "empty")
@@ -128,6 +131,15 @@ def values_of(schedule: Schedule) -> dict[str, Any]:
             **({} if by.servers is None else {"servers": [str(id) for id in sorted(by.servers)]}),
         },
     }
+
+
+def size_of(values: Mapping[str, Any]) -> int:
+    """How many bytes these schedules have in the annotation, where Go writes some characters as 6 bytes each.
+
+    https://pkg.go.dev/encoding/json#Marshal
+    """
+    text = json.dumps(values, separators=(",", ":"), ensure_ascii=False)
+    return len(_ESCAPED.sub(r"\\u0000", text).encode())
 
 
 def of_values(values: Any) -> dict[str, Schedule]:

@@ -19,7 +19,7 @@ from service.assembly import build_context
 from service.controller import bulk as controller_bulk
 from service.controller.bulk import Bulk
 from service.controller.leader import Term
-from service.errors import OperationInProgress, RefusedByCluster
+from service.errors import OperationFailed, OperationInProgress, RefusedByCluster
 from service.games import catalogue
 from service.kube.types import Object
 from service.operations import bulk
@@ -370,6 +370,33 @@ def test_a_server_waits_for_its_next_stop(cluster: Cluster) -> None:
     cluster.api.releases.change(1, lambda values: {**values, "replicas": 0})
     cluster.ended(operation)
     assert cluster.world.values[1]["server"]["suspended"]["reason"] == "The invoice is overdue."
+
+
+@pytest.mark.parametrize("error", [OperationFailed, RefusedByCluster, RecursionError])
+def test_a_server_that_cannot_be_annotated_delays_no_other(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """Whatever writing to it raises. If Kubernetes refuses it, the operation needs no annotation."""
+    annotate = FakeCluster.annotate
+
+    def annotate_others(self: FakeCluster, id: int, *args: Any) -> str | None:
+        if id == 1:
+            raise error
+        return annotate(self, id, *args)
+
+    monkeypatch.setattr(FakeCluster, "annotate", annotate_others)
+    cluster.create(1, 2, 3)
+    cluster.players = {1: 1, 2: 1}
+    waiting = cluster.accept("stop", ids=[1, 2], when="idle")
+    cancelled = cluster.accept("suspend", ids=[1, 2], when="next-stop", reason="The invoice is overdue.")
+    cluster.controller()
+    until(lambda: cluster.outcomes(cancelled) == {1: "waiting", 2: "waiting"})
+    bulk.cancel(cluster.api, SHOP, cancelled.id)
+    assert cluster.ended(cluster.accept("stop", ids=[3])).state == "done"
+    if error is OperationFailed:
+        assert cluster.ended(cancelled).state == "cancelled"
+        cluster.players = {1: 0, 2: 0}
+        assert cluster.ended(waiting).state == "done"
 
 
 def test_a_suspended_server_stays_stopped_for_its_customer(cluster: Cluster) -> None:

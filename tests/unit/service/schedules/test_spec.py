@@ -49,6 +49,13 @@ def test_values_and_back(schedule: Schedule) -> None:
     assert spec.of_annotation(json.dumps(values)) == {"nightly": schedule}
 
 
+def test_its_size_is_that_of_the_annotation() -> None:
+    """Go writes the characters of HTML, and two that end lines in JavaScript, as 6 bytes each; others as they are."""
+    assert spec.size_of({"a": [{"wait": 5}]}) == len('{"a":[{"wait":5}]}')
+    written = '{"a":"\\u003c\\u003e\\u0026\\u2028\\u2029ä\\"\\\\"}'
+    assert spec.size_of(json.loads(written)) == len(written.encode())
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

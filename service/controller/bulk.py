@@ -257,6 +257,10 @@ class Bulk:
             outcome, reason = "gone", None
         except _BUSY as problem:
             if datetime.now(UTC) - _time(server.at) < PATIENCE:
+                if operation.when == "idle" and not isinstance(problem, ClusterContended):
+                    # Nothing was done, and people may play when it is tried again: the game is asked once more.
+                    run.ready.discard(server.id)
+                    run.note([replace(server, outcome="waiting")])
                 raise
             outcome, reason = "failed", problem.detail
         except ClusterUnavailable:

@@ -19,7 +19,7 @@ from service.assembly import build_context
 from service.controller import bulk as controller_bulk
 from service.controller.bulk import Bulk
 from service.controller.leader import Term
-from service.errors import OperationFailed, OperationInProgress, RefusedByCluster
+from service.errors import OperationFailed, OperationInProgress, Problem, RefusedByCluster, TooManyOperations
 from service.games import catalogue
 from service.kube.types import Object
 from service.operations import bulk
@@ -358,6 +358,34 @@ def test_a_player_who_comes_back_in_time_keeps_the_server(cluster: Cluster, monk
     cluster.controller()
     cluster.ended(operation)
     assert next(answers, None) is None
+
+
+@pytest.mark.parametrize("problem", [OperationInProgress, TooManyOperations])
+def test_a_player_who_comes_while_others_work_on_the_server_keeps_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, problem: type[Problem]
+) -> None:
+    """A try that could do nothing does not count as the begin of the step: the game is asked again."""
+    monkeypatch.setattr(controller_bulk, "LONGEST_PAUSE", 0.1)
+    cluster.create(1)
+    cluster.players = {1: 0}
+    busy, change = threading.Event(), FakeReleases.change
+
+    def change_unless_busy(self: FakeReleases, id: int, new: Callable[[Values], Values]) -> bool:
+        if not busy.is_set():
+            cluster.players = {1: 1}
+            busy.set()
+            raise problem
+        return change(self, id, new)
+
+    monkeypatch.setattr(FakeReleases, "change", change_unless_busy)
+    operation = cluster.accept("stop", ids=[1], when="idle")
+    cluster.controller()
+    assert busy.wait(5)
+    time.sleep(0.5)
+    assert (cluster.outcomes(operation), cluster.world.history) == ({1: "waiting"}, [])
+    cluster.players = {1: 0}
+    cluster.ended(operation)
+    assert (cluster.outcomes(operation), cluster.world.history) == ({1: "done"}, [("change", 1)])
 
 
 def test_a_server_waits_for_its_next_stop(cluster: Cluster) -> None:

@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 KEPT = timedelta(days=1)
 """How long an operation is kept after its end."""
 PATIENCE = timedelta(minutes=15)
-"""How long a step is tried again while others work on the server."""
+"""How long a step is tried again while others work on the server, or while it fails unexpectedly."""
 LOOK_SECONDS = 10.0
 """How often the games are asked on which an operation waits until nobody plays."""
 ASKED_AT_ONCE = 8
@@ -265,8 +265,15 @@ class Bulk:
             outcome, reason = "failed", problem.detail
         except ClusterUnavailable:
             raise
+        except Deposed:
+            raise
         except Problem as problem:
             outcome, reason = "failed", problem.detail
+        except Exception as error:
+            if datetime.now(UTC) - _time(server.at) < PATIENCE:
+                raise
+            log.exception("operation %s: server %d is given up", operation.id, server.id)
+            outcome, reason = "failed", f"An unexpected error: {type(error).__name__}."
         if outcome == "unchanged" and resumed:
             # It was done before the controller changed, or by a try that it heard no answer of.
             outcome = "done"
@@ -391,7 +398,7 @@ class _Run:
     def retry(self, id: int) -> None:
         """Begin the server's step again after a moment, which grows."""
         self._tries[id] += 1
-        self._not_before[id] = time.monotonic() + min(LONGEST_PAUSE, 2.0 ** self._tries[id])
+        self._not_before[id] = time.monotonic() + min(LONGEST_PAUSE, 2.0 ** min(self._tries[id], 10))
 
     def note(self, servers: Iterable[Server]) -> None:
         """Write what has become of these servers."""

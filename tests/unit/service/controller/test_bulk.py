@@ -278,6 +278,36 @@ def test_a_busy_server_is_tried_again(cluster: Cluster, monkeypatch: pytest.Monk
     assert cluster.ended(failed).state == "failed"
 
 
+def test_what_fails_unexpectedly_is_tried_again(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it has failed for too long, so that the operation ends."""
+    monkeypatch.setattr(controller_bulk, "LONGEST_PAUSE", 0.1)
+    cluster.create(1, 2)
+    tries, change = iter(range(3)), FakeReleases.change
+
+    def change_later(self: FakeReleases, id: int, new: Callable[[Values], Values]) -> bool:
+        if id == 2 or next(tries, None) is not None:
+            raise RecursionError
+        return change(self, id, new)
+
+    monkeypatch.setattr(FakeReleases, "change", change_later)
+    cluster.controller()
+    assert cluster.ended(cluster.accept("restart", ids=[1])).state == "done"
+    monkeypatch.setattr(controller_bulk, "PATIENCE", timedelta(seconds=0.5))
+    operation = cluster.accept("restart", ids=[2])
+    assert cluster.ended(operation).state == "failed"
+    (server,) = bulk.servers_of(cluster.api, operation)
+    assert server.reason == "An unexpected error: RecursionError."
+
+
+def test_a_step_can_be_tried_again_for_ever(cluster: Cluster) -> None:
+    """Kubernetes may be away for days."""
+    cluster.create(1)
+    run = controller_bulk._Run(cluster.api.operations, cluster.accept("stop", ids=[1]), lambda: None)
+    for _ in range(2000):
+        run.retry(1)
+    assert run._not_before[1] - time.monotonic() <= controller_bulk.LONGEST_PAUSE
+
+
 def test_an_outage_of_kubernetes_is_waited_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing fails because of it."""
     monkeypatch.setattr(controller_bulk, "LONGEST_PAUSE", 0.1)

@@ -46,8 +46,7 @@ class Agenda(Generic[Key]):
                 return
             earliest = when if entry is None else min(when, entry.when)
             entry = self._entries[key] = _Entry(not urgent, earliest, next(self._numbers))
-            heapq.heappush(self._timed, (earliest, entry.number, key))
-            self._changed.notify()
+            self._push(key, entry)
 
     def take(self, *, wait: bool = True) -> Key | None:
         """The next key that is due, which is in the caller's hands until `done`.
@@ -72,8 +71,7 @@ class Agenda(Generic[Key]):
             self._in_hand.discard(key)
             # It may have become due meanwhile.
             if (entry := self._entries.get(key)) is not None:
-                heapq.heappush(self._timed, (entry.when, entry.number, key))
-                self._changed.notify()
+                self._push(key, entry)
 
     def waiting(self) -> int:
         """How many keys are due, and wait for a worker."""
@@ -87,6 +85,14 @@ class Agenda(Generic[Key]):
             now = self._clock()
             first = min((entry.when for entry in self._entries.values()), default=now)
             return max(0.0, (now - first).total_seconds())
+
+    def _push(self, key: Key, entry: _Entry) -> None:
+        heapq.heappush(self._timed, (entry.when, entry.number, key))
+        if len(self._timed) > 2 * len(self._entries) + 100:
+            # Most of them no longer count, but would stay until their time.
+            self._timed = [(entry.when, entry.number, key) for key, entry in self._entries.items()]
+            heapq.heapify(self._timed)
+        self._changed.notify()
 
     def _sort(self, now: datetime) -> None:
         while self._timed and self._timed[0][0] <= now:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from service.access import Subject
-from service.controller.leader import Deposed, Term, repeat
+from service.controller.leader import Deposed, Term, apart, repeat
 from service.controller.marks import mark, unmark
 from service.errors import (
     ClusterContended,
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 KEPT = timedelta(days=1)
 """How long an operation is kept after its end."""
 PATIENCE = timedelta(minutes=15)
-"""How long a step is tried again while others work on the server."""
+"""How long a step is tried again while others work on the server, or while it fails unexpectedly."""
 LOOK_SECONDS = 10.0
 """How often the games are asked on which an operation waits until nobody plays."""
 ASKED_AT_ONCE = 8
@@ -122,7 +122,7 @@ class Bulk:
         with term.step():
             self._adopt(term)
         for run in list(self._runs.values()):
-            with term.step():
+            with apart(f"operation {run.operation.id}"), term.step():
                 if run.cancelling:
                     self._cancel(run)
                 elif run.operation.when != "now":
@@ -135,7 +135,7 @@ class Bulk:
             run.busy.add(server.id)
             pool.submit(self._step, term, run, server)
         for run in list(self._runs.values()):
-            with term.step():
+            with apart(f"operation {run.operation.id}"), term.step():
                 self._show(run)
         if time.monotonic() - self._cleaned > CLEAN_SECONDS:
             with term.step():
@@ -151,8 +151,12 @@ class Bulk:
                 continue
             if known.id in self._runs:
                 self._runs[known.id].cancelling |= known.cancelling
-            elif not known.ended and (operation := self._store.get(known.id)) is not None and not operation.ended:
-                self._runs[operation.id] = _Run(self._store, operation, term.require)
+                continue
+            if known.ended:
+                continue
+            with apart(f"operation {known.id}"):
+                if (operation := self._store.get(known.id)) is not None and not operation.ended:
+                    self._runs[operation.id] = _Run(self._store, operation, term.require)
 
     def _cancel(self, run: _Run) -> None:
         """Cancel the servers whose step has not begun, some at a time because their annotations go first."""
@@ -253,12 +257,23 @@ class Bulk:
             outcome, reason = "gone", None
         except _BUSY as problem:
             if datetime.now(UTC) - _time(server.at) < PATIENCE:
+                if operation.when == "idle" and not isinstance(problem, ClusterContended):
+                    # Nothing was done, and people may play when it is tried again: the game is asked once more.
+                    run.ready.discard(server.id)
+                    run.note([replace(server, outcome="waiting")])
                 raise
             outcome, reason = "failed", problem.detail
         except ClusterUnavailable:
             raise
+        except Deposed:
+            raise
         except Problem as problem:
             outcome, reason = "failed", problem.detail
+        except Exception as error:
+            if datetime.now(UTC) - _time(server.at) < PATIENCE:
+                raise
+            log.exception("operation %s: server %d is given up", operation.id, server.id)
+            outcome, reason = "failed", f"An unexpected error: {type(error).__name__}."
         if outcome == "unchanged" and resumed:
             # It was done before the controller changed, or by a try that it heard no answer of.
             outcome = "done"
@@ -316,7 +331,8 @@ class Bulk:
         running = {operation.id for operation in operations if not operation.ended}
         for objects in self._context.cluster.known_servers():
             if (waits := waiting_operation(objects)) and waits.id not in running:
-                unmark(self._context, Server(objects.id, server_uid(objects) or "", ""), waits.id)
+                with apart(f"server {objects.id}"):
+                    unmark(self._context, Server(objects.id, server_uid(objects) or "", ""), waits.id)
 
     def _measure(self) -> None:
         count = Counter(server.outcome for run in self._runs.values() for server in run.servers())
@@ -382,7 +398,7 @@ class _Run:
     def retry(self, id: int) -> None:
         """Begin the server's step again after a moment, which grows."""
         self._tries[id] += 1
-        self._not_before[id] = time.monotonic() + min(LONGEST_PAUSE, 2.0 ** self._tries[id])
+        self._not_before[id] = time.monotonic() + min(LONGEST_PAUSE, 2.0 ** min(self._tries[id], 10))
 
     def note(self, servers: Iterable[Server]) -> None:
         """Write what has become of these servers."""

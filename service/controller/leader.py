@@ -114,6 +114,26 @@ def repeat(work: Callable[[], None], what: str) -> None:
             time.sleep(1)
 
 
+@contextmanager
+def apart(what: str) -> Iterator[None]:
+    """Log what goes wrong with one of many, so that the others go on; it is tried again with the next turn.
+
+    Args:
+        what: Which one it is, in the singular, for the log.
+
+    Raises:
+        Deposed: This pod is not the active one.
+    """
+    try:
+        yield
+    except Deposed:
+        raise
+    except Problem as problem:
+        log.warning("%s waits: %s", what, problem.detail)
+    except Exception:
+        log.exception("%s goes on after an unexpected error", what)
+
+
 class Leader:
     """Waits for the Lease and holds it.
 

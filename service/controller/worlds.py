@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from service.controller.leader import Deposed, Term, repeat
+from service.controller.leader import Deposed, Term, apart, repeat
 from service.controller.marks import mark, unmark
 from service.errors import ClusterUnavailable, OperationInProgress, Problem
 from service.kube.times import now
@@ -199,7 +199,7 @@ class Worlds:
                 continue
             if known.action not in URGENT and places <= 0:
                 continue
-            with term.step():
+            with apart(f"operation {known.id} ({known.action})"), term.step():
                 current = self._store.get(known.id)
                 if current is None or current.ended or current.target is None:
                     continue

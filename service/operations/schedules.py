@@ -122,7 +122,7 @@ def put(context: Context, caller: Token, target: Target, name: str, request: Map
 
     Raises:
         MissingScope: The caller lacks a scope that a step needs.
-        TooManySchedules: The server has as many as it may have.
+        TooManySchedules: The server has as many as it may have, or they would be too large together.
         Suspended: The server is suspended.
     """
     now = datetime.now(UTC).replace(microsecond=0)
@@ -153,6 +153,10 @@ def put(context: Context, caller: Token, target: Target, name: str, request: Map
             same = replace(wanted, created=before.created, by=replace(wanted.by, since=before.by.since))
             wanted = before if same == before else replace(wanted, created=before.created)
         values[name] = spec.values_of(wanted)
+        if spec.size_of(values) > spec.MOST_BYTES:
+            raise TooManySchedules(
+                "All schedules together would have more than 64 KiB. Shorten their commands, or delete one first."
+            )
 
     _change(context, caller, target, new_schedules)
     return _view(context, target, name, wanted), created

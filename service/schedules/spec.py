@@ -13,7 +13,12 @@ from typing import Any
 from service.schedules import times
 
 NAME = re.compile(r"[a-z0-9-]{1,32}")
+_ESCAPED = re.compile("[<>&\u2028\u2029]")
 MOST_SCHEDULES, MOST_STEPS = 20, 20
+MOST_BYTES = 64 * 1024
+"""How much all schedules of a server may have together. An object's annotations have room for four times as much."""
+# Longer ones are few, or somebody wants to fill the memory of the API and the controller with them.
+_LONGEST_REMEMBERED = 4096
 SHORTEST_TIMEOUT, DEFAULT_TIMEOUT, LONGEST_TIMEOUT = 60, 3600, 21600
 """For how many seconds a run may last."""
 ONLY_WHEN = ("running", "stopped", "empty")
@@ -130,6 +135,15 @@ def values_of(schedule: Schedule) -> dict[str, Any]:
     }
 
 
+def size_of(values: Mapping[str, Any]) -> int:
+    """How many bytes these schedules have in the annotation, where Go writes some characters as 6 bytes each.
+
+    https://pkg.go.dev/encoding/json#Marshal
+    """
+    text = json.dumps(values, separators=(",", ":"), ensure_ascii=False)
+    return len(_ESCAPED.sub(r"\\u0000", text).encode())
+
+
 def of_values(values: Any) -> dict[str, Schedule]:
     """The schedules by name, from the release's values. Those that an operator has written wrongly are left out."""
     schedules = {}
@@ -141,9 +155,17 @@ def of_values(values: Any) -> dict[str, Schedule]:
     return schedules
 
 
-@lru_cache(maxsize=4096)
 def of_annotation(text: str | None) -> Mapping[str, Schedule]:
     """The same from the text of the StatefulSet's annotation; None if it has none."""
+    return _of_short(text) if len(text or "") <= _LONGEST_REMEMBERED else _of_text(text)
+
+
+@lru_cache(maxsize=4096)
+def _of_short(text: str | None) -> Mapping[str, Schedule]:
+    return _of_text(text)
+
+
+def _of_text(text: str | None) -> Mapping[str, Schedule]:
     try:
         return of_values(json.loads(text or "{}"))
     except (ValueError, RecursionError):

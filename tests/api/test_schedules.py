@@ -163,6 +163,19 @@ def test_a_server_has_at_most_twenty(client: Client) -> None:
     assert put(client, path=PATH.replace("nightly", "s7"), enabled=False).status_code == 200
 
 
+def test_all_schedules_of_a_server_fit_into_an_annotation(client: Client, world: World) -> None:
+    """Kubernetes would refuse every other annotation of the server otherwise. Go writes `<` as 6 bytes."""
+    full: dict[str, Any] = {"steps": [{"command": "<" * 1000}] * 10}
+    assert put(client, **full).status_code == 201
+    before = world.values[1]["schedules"]
+    answer = put(client, path=PATH.replace("nightly", "second"), **full)
+    assert (answer.status_code, answer.get_json()["type"]) == (409, "/problems/too-many-schedules")
+    assert "64 KiB" in answer.get_json()["detail"]
+    assert put(client, steps=[{"command": "<" * 1000}] * 11).status_code == 409
+    assert world.values[1]["schedules"] == before
+    assert put(client, path=PATH.replace("nightly", "second")).status_code == 201
+
+
 def make(world: World, settings: Settings, *entries: dict[str, Any], records: dict[str, str] | None = None) -> Client:
     """A client of an API with other tokens of the operator's, and with issued tokens."""
     assert settings.tokens_file is not None

@@ -110,6 +110,7 @@ EXPECTED = {
     "servers that are changed at once": DEFAULTS.bulk_at_once,
     "servers that are changed in a minute": DEFAULTS.bulk_per_minute,
     "schedules": spec.MOST_SCHEDULES,
+    "all schedules together, with each `<`, `>` and `&` as 6 bytes": size(spec.MOST_BYTES),
     "steps": spec.MOST_STEPS,
     "how often a schedule is due": f"once in {times.CLOSEST.total_seconds() / 60:.0f} min",
     "steps of schedules at once": DEFAULTS.controller_operations_at_once,

@@ -63,6 +63,25 @@ def test_a_key_is_in_one_workers_hands() -> None:
     assert agenda.take(wait=False) is None
 
 
+def test_what_no_longer_counts_takes_no_room() -> None:
+    """Keys that are looked at every minute, long before their time, as schedules are."""
+    clock = Clock()
+    agenda: Agenda[int] = Agenda(clock)
+    for key in range(10):
+        agenda.put(key, later(3600 * (key + 1)))
+    for minute in range(1, 59):
+        clock.now = later(60 * minute)
+        for key in range(10):
+            agenda.put(key, clock.now)
+            assert agenda.take(wait=False) == key
+            agenda.put(key, later(3600 * (key + 1)))
+            agenda.done(key)
+    assert len(agenda._timed) <= 2 * 10 + 100
+    assert agenda.take(wait=False) is None
+    clock.now = later(36000)
+    assert [agenda.take(wait=False) for _ in range(11)] == [*range(10), None]
+
+
 def test_a_worker_waits_until_something_is_due() -> None:
     """And is woken by it."""
     agenda: Agenda[str] = Agenda(Clock())

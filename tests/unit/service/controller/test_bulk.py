@@ -19,7 +19,7 @@ from service.assembly import build_context
 from service.controller import bulk as controller_bulk
 from service.controller.bulk import Bulk
 from service.controller.leader import Term
-from service.errors import OperationInProgress, RefusedByCluster
+from service.errors import OperationFailed, OperationInProgress, Problem, RefusedByCluster, TooManyOperations
 from service.games import catalogue
 from service.kube.types import Object
 from service.operations import bulk
@@ -278,6 +278,36 @@ def test_a_busy_server_is_tried_again(cluster: Cluster, monkeypatch: pytest.Monk
     assert cluster.ended(failed).state == "failed"
 
 
+def test_what_fails_unexpectedly_is_tried_again(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it has failed for too long, so that the operation ends."""
+    monkeypatch.setattr(controller_bulk, "LONGEST_PAUSE", 0.1)
+    cluster.create(1, 2)
+    tries, change = iter(range(3)), FakeReleases.change
+
+    def change_later(self: FakeReleases, id: int, new: Callable[[Values], Values]) -> bool:
+        if id == 2 or next(tries, None) is not None:
+            raise RecursionError
+        return change(self, id, new)
+
+    monkeypatch.setattr(FakeReleases, "change", change_later)
+    cluster.controller()
+    assert cluster.ended(cluster.accept("restart", ids=[1])).state == "done"
+    monkeypatch.setattr(controller_bulk, "PATIENCE", timedelta(seconds=0.5))
+    operation = cluster.accept("restart", ids=[2])
+    assert cluster.ended(operation).state == "failed"
+    (server,) = bulk.servers_of(cluster.api, operation)
+    assert server.reason == "An unexpected error: RecursionError."
+
+
+def test_a_step_can_be_tried_again_for_ever(cluster: Cluster) -> None:
+    """Kubernetes may be away for days."""
+    cluster.create(1)
+    run = controller_bulk._Run(cluster.api.operations, cluster.accept("stop", ids=[1]), lambda: None)
+    for _ in range(2000):
+        run.retry(1)
+    assert run._not_before[1] - time.monotonic() <= controller_bulk.LONGEST_PAUSE
+
+
 def test_an_outage_of_kubernetes_is_waited_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing fails because of it."""
     monkeypatch.setattr(controller_bulk, "LONGEST_PAUSE", 0.1)
@@ -360,6 +390,34 @@ def test_a_player_who_comes_back_in_time_keeps_the_server(cluster: Cluster, monk
     assert next(answers, None) is None
 
 
+@pytest.mark.parametrize("problem", [OperationInProgress, TooManyOperations])
+def test_a_player_who_comes_while_others_work_on_the_server_keeps_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, problem: type[Problem]
+) -> None:
+    """A try that could do nothing does not count as the begin of the step: the game is asked again."""
+    monkeypatch.setattr(controller_bulk, "LONGEST_PAUSE", 0.1)
+    cluster.create(1)
+    cluster.players = {1: 0}
+    busy, change = threading.Event(), FakeReleases.change
+
+    def change_unless_busy(self: FakeReleases, id: int, new: Callable[[Values], Values]) -> bool:
+        if not busy.is_set():
+            cluster.players = {1: 1}
+            busy.set()
+            raise problem
+        return change(self, id, new)
+
+    monkeypatch.setattr(FakeReleases, "change", change_unless_busy)
+    operation = cluster.accept("stop", ids=[1], when="idle")
+    cluster.controller()
+    assert busy.wait(5)
+    time.sleep(0.5)
+    assert (cluster.outcomes(operation), cluster.world.history) == ({1: "waiting"}, [])
+    cluster.players = {1: 0}
+    cluster.ended(operation)
+    assert (cluster.outcomes(operation), cluster.world.history) == ({1: "done"}, [("change", 1)])
+
+
 def test_a_server_waits_for_its_next_stop(cluster: Cluster) -> None:
     """Then it is suspended, with the reason."""
     cluster.create(1)
@@ -370,6 +428,33 @@ def test_a_server_waits_for_its_next_stop(cluster: Cluster) -> None:
     cluster.api.releases.change(1, lambda values: {**values, "replicas": 0})
     cluster.ended(operation)
     assert cluster.world.values[1]["server"]["suspended"]["reason"] == "The invoice is overdue."
+
+
+@pytest.mark.parametrize("error", [OperationFailed, RefusedByCluster, RecursionError])
+def test_a_server_that_cannot_be_annotated_delays_no_other(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """Whatever writing to it raises. If Kubernetes refuses it, the operation needs no annotation."""
+    annotate = FakeCluster.annotate
+
+    def annotate_others(self: FakeCluster, id: int, *args: Any) -> str | None:
+        if id == 1:
+            raise error
+        return annotate(self, id, *args)
+
+    monkeypatch.setattr(FakeCluster, "annotate", annotate_others)
+    cluster.create(1, 2, 3)
+    cluster.players = {1: 1, 2: 1}
+    waiting = cluster.accept("stop", ids=[1, 2], when="idle")
+    cancelled = cluster.accept("suspend", ids=[1, 2], when="next-stop", reason="The invoice is overdue.")
+    cluster.controller()
+    until(lambda: cluster.outcomes(cancelled) == {1: "waiting", 2: "waiting"})
+    bulk.cancel(cluster.api, SHOP, cancelled.id)
+    assert cluster.ended(cluster.accept("stop", ids=[3])).state == "done"
+    if error is OperationFailed:
+        assert cluster.ended(cancelled).state == "cancelled"
+        cluster.players = {1: 0, 2: 0}
+        assert cluster.ended(waiting).state == "done"
 
 
 def test_a_suspended_server_stays_stopped_for_its_customer(cluster: Cluster) -> None:

@@ -15,7 +15,7 @@ from service.assembly import build_context
 from service.controller import worlds
 from service.controller.leader import Term
 from service.controller.worlds import Next, Run, Worlds, done, failed
-from service.errors import OperationInProgress
+from service.errors import OperationFailed, OperationInProgress, RefusedByCluster
 from service.games import catalogue
 from service.operations.context import Context
 from service.operations.operation import Operation, Server, new_operation
@@ -78,9 +78,9 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     return build_context(settings, FakeCluster(world), FakeReleases(world), records=records)
 
 
-def accepted(context: Context) -> Operation:
-    operation = new_operation(MAKER, None, "backup", "now", {"backup": "b-1"}, {}, [SERVER])
-    return context.operations.create(operation, [SERVER])
+def accepted(context: Context, server: Server = SERVER) -> Operation:
+    operation = new_operation(MAKER, None, "backup", "now", {"backup": "b-1"}, {}, [server])
+    return context.operations.create(operation, [server])
 
 
 def turns(part: Worlds, number: int) -> None:
@@ -128,6 +128,46 @@ def test_what_fails_for_long_is_given_up(context: Context, monkeypatch: pytest.M
     current = context.operations.get(operation.id)
     assert current is not None
     assert (current.state, current.reason) == ("failed", "Somebody works on it.")
+
+
+def test_a_server_that_cannot_show_its_operation_has_it_all_the_same(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubernetes refuses the annotation, because there is no room left or a policy forbids it."""
+
+    def refuse(*args: Any) -> None:
+        raise OperationFailed
+
+    monkeypatch.setattr(context.cluster, "annotate", refuse)
+    operation = accepted(context)
+    turns(Worlds(context, [Counting()]), 1)
+    current = context.operations.get(operation.id)
+    assert current is not None
+    assert current.state == "done"
+
+
+@pytest.mark.parametrize("error", [RefusedByCluster, RecursionError])
+def test_what_goes_wrong_with_one_server_delays_no_other(
+    context: Context, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """Whatever it is: the operation waits, and goes on when it can."""
+    wrong = True
+
+    def annotate(id: int, *args: Any) -> None:
+        if wrong and id == 1:
+            raise error
+
+    monkeypatch.setattr(context.cluster, "annotate", annotate)
+    first, second = accepted(context), accepted(context, Server(2, "uid-2", "c1"))
+    part = Worlds(context, [Counting()])
+    turns(part, 1)
+    states = [current.state for each in (first, second) if (current := context.operations.get(each.id))]
+    assert states == ["pending", "done"]
+    wrong = False
+    part.turn(Term(Forever(), "controller"), Inline())  # type: ignore[arg-type]
+    current = context.operations.get(first.id)
+    assert current is not None
+    assert current.state == "done"
 
 
 class Large(Counting):

@@ -49,6 +49,21 @@ def test_values_and_back(schedule: Schedule) -> None:
     assert spec.of_annotation(json.dumps(values)) == {"nightly": schedule}
 
 
+def test_only_short_annotations_are_remembered() -> None:
+    """So that memory has a limit, whatever customers set."""
+    short, long = annotation(a=NIGHTLY), annotation(a=replace(NIGHTLY, steps=(Step("command", text="x" * 4096),)))
+    assert spec.of_annotation(short) is spec.of_annotation(short)
+    assert spec.of_annotation(long) is not spec.of_annotation(long)
+    assert spec.of_annotation(long)["a"].steps == (Step("command", text="x" * 4096),)
+
+
+def test_its_size_is_that_of_the_annotation() -> None:
+    """Go writes the characters of HTML, and two that end lines in JavaScript, as 6 bytes each; others as they are."""
+    assert spec.size_of({"a": [{"wait": 5}]}) == len('{"a":[{"wait":5}]}')
+    written = '{"a":"\\u003c\\u003e\\u0026\\u2028\\u2029ä\\"\\\\"}'
+    assert spec.size_of(json.loads(written)) == len(written.encode())
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

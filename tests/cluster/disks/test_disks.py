@@ -204,6 +204,12 @@ def test_a_disk_grows_while_the_game_runs_and_a_growth_without_room_is_taken_bac
     until(lambda: slugs(cluster, server) == [], 180, lambda: str(cluster.status(server)))
     assert (size(), cluster.status(server)["state"], pod()) == (20, "running", before)
 
+    def is_growing() -> bool:
+        # Stopped in the middle, the pod's kubelet takes it up again at the next start, and until then nobody does.
+        status = cluster.get("persistentvolumeclaim", f"server-{server}")["status"]
+        return "NodeResizeInProgress" in status.get("allocatedResourceStatuses", {}).values()
+
+    until(lambda: not is_growing(), 180)
     cluster.done("PATCH", f"{path}stop")
     cluster.until_state(server, "stopped")
     cluster.done("PATCH", path, {"disk_gb": 21})

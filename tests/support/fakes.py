@@ -546,7 +546,7 @@ class FakeReleases:
             sound = self.world.revisions[id][-1] == "deployed"
             # Whoever else has scaled the server owns the field.
             replicas = self.world.statefulsets.get(id, {}).get("spec", {}).get("replicas", int(runs(values)))
-            if replicas != int(runs(values)) and replicas != int(runs(changed)):
+            if sound and replicas not in (int(runs(values)), int(runs(changed))):
                 raise FieldConflict
             if changed == values and sound and not self.missing(id):
                 return False

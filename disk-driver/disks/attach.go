@@ -92,6 +92,10 @@ func (d *Disks) fit(disk pool.Disk) error {
 		return err
 	}
 	defer device.Close()
+	// A driver that was killed after it had written the new size down has not extended the file.
+	if err := pool.Extend(d.pool.Image(disk.ID), disk.Size); err != nil {
+		return err
+	}
 	if err := mounts.Refresh(device); err != nil {
 		return fmt.Errorf("the loop device of disk %s does not grow: %w", disk.ID, err)
 	}

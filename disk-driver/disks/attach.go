@@ -40,6 +40,10 @@ func (d *Disks) mount(id string) error {
 		return err
 	}
 	point, image := d.pool.Mount(id), d.pool.Image(id)
+	// Where a growth was written down, and the driver then killed.
+	if err := pool.Extend(image, disk.Size); err != nil {
+		return err
+	}
 	table, err := mounts.Table()
 	if err != nil {
 		return err
@@ -48,7 +52,7 @@ func (d *Disks) mount(id string) error {
 		// A call that was killed may have got no further than the mount.
 		return d.fit(disk)
 	}
-	device, err := d.device(image, disk.Size)
+	device, err := attached(image)
 	if err != nil {
 		return err
 	}
@@ -62,16 +66,12 @@ func (d *Disks) mount(id string) error {
 	return d.fit(disk)
 }
 
-// device is the loop device of a disk's file. If it has one, for example in the agent's mount namespace alone, the file
+// attached is the loop device of a disk's file. If it has one, for example in the agent's mount namespace alone, the file
 // system is in use, and a second one would spoil it.
-func (d *Disks) device(image string, size int64) (*os.File, error) {
+func attached(image string) (*os.File, error) {
 	device, err := mounts.Attached(image)
 	if device != nil || err != nil {
 		return device, err
-	}
-	// Where the growth was written down, and the driver then killed.
-	if err := pool.Extend(image, size); err != nil {
-		return nil, err
 	}
 	return mounts.Attach(image)
 }
@@ -92,10 +92,6 @@ func (d *Disks) fit(disk pool.Disk) error {
 		return err
 	}
 	defer device.Close()
-	// A driver that was killed after it had written the new size down has not extended the file.
-	if err := pool.Extend(d.pool.Image(disk.ID), disk.Size); err != nil {
-		return err
-	}
 	if err := mounts.Refresh(device); err != nil {
 		return fmt.Errorf("the loop device of disk %s does not grow: %w", disk.ID, err)
 	}

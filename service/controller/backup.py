@@ -25,7 +25,7 @@ from service.backups.requests import Disk, disk_of
 from service.backups.runner import JobRunner
 from service.backups.snapshots import SnapshotState, VolumeSnapshots
 from service.backups.tasks import ERASE, FORGET
-from service.controller.worlds import Next, Run, cancelled, done, failed, go, seconds_in, wait
+from service.controller.worlds import LOST_SECONDS, Next, Run, cancelled, done, failed, go, is_lost, seconds_in, wait
 from service.errors import ServerNotFound
 from service.kube.times import now
 from service.operations.context import Context
@@ -47,8 +47,6 @@ READ_SECONDS = 120.0
 """How long the game holds still at most while its disk is read, where there are no snapshots."""
 START_SECONDS = 600.0
 """How long a Job's pod may wait for its node, its image or its volumes."""
-LOST_SECONDS = 120.0
-"""For how long a node may not answer."""
 TIDY_SECONDS = 60.0
 """How long to wait until Jobs and snapshots are gone; Kubernetes goes on without us."""
 TRIES = 3
@@ -205,7 +203,7 @@ class BackUp:
         spec = requests.job_for_catalogue(self._settings, "backup-catalogue")
         state = self._jobs.run(spec)
         if state.state not in ("done", "failed"):
-            if _is_lost(state):
+            if is_lost(state):
                 # The next backup has another one made.
                 self._jobs.remove(spec)
             return self._waiting(run, state)
@@ -433,7 +431,7 @@ class BackUp:
         """What follows a Job that has not ended."""
         if self._has_lost_disk(run):
             return _leave_with(run, "The node that has the server's disk does not answer.")
-        if _is_lost(state):
+        if is_lost(state):
             return _leave_with(run, "The node of the Job that makes the backup does not answer.")
         if not state.started and seconds_in(run) > START_SECONDS:
             log.warning("a Job of the operation %s does not start: %s", run.operation.id, state.waits)
@@ -587,10 +585,6 @@ def _disk_of(run: Run) -> Disk:
 def _number(run: Run, attempt: int) -> int:
     """The number of a Job: when the repository was set up again, all begins anew."""
     return attempt + (LOCKED_TRIES if run.work.get("renewed") else 0)
-
-
-def _is_lost(state: JobState) -> bool:
-    return state.lost_for(datetime.now(UTC)).total_seconds() > LOST_SECONDS
 
 
 def _age(time: str) -> float:

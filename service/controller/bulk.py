@@ -200,11 +200,9 @@ class Bulk:
 
     def _is_idle(self, run: _Run, objects: Objects) -> bool:
         """Whether surely nobody plays on the server. What goes wrong with one game is no matter of the others."""
-        try:
+        with apart(f"operation {run.operation.id}: the question who plays on server {objects.id}"):
             return self._idle(objects)
-        except Exception:
-            log.exception("operation %s: asking server %d for its players failed", run.operation.id, objects.id)
-            return False
+        return False
 
     def _known(self, server: Server) -> Objects | None:
         """The server from memory; None if it is gone."""

@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from service.backups.jobs import JobSpec, JobState
 from service.backups.records import Before, ServerBackups
 from service.backups.requests import Disk, disk_of, job_for_clean, job_for_lay_out, job_for_place, job_name
 from service.controller.needed import cancel_needed
-from service.controller.worlds import Next, Run, cancelled, done, failed, go, seconds_in, wait
+from service.controller.worlds import Next, Run, cancelled, done, failed, go, is_lost, seconds_in, wait
 from service.errors import OperationInProgress, ReleaseMissing, ServerNotFound
 from service.kube.times import now
 from service.operations.context import Context
@@ -36,8 +35,6 @@ CUSTOMER_TRIES = 20
 """How often a world is put into its place again that its customer keeps out of it."""
 WAITS_SECONDS = 600.0
 """How long a Job's pod may wait to run, while it can be given up."""
-LOST_SECONDS = 120.0
-"""How long a Job's node may not answer, while it can be given up."""
 RETRY_SECONDS = 10.0
 TIDY_SECONDS = 120.0
 
@@ -183,7 +180,7 @@ class Placing:
         if not state.started and seconds_in(run) > WAITS_SECONDS:
             why = f" {state.waits}" if state.waits else ""
             return self.back(run, f"The Job's pod has not run for {round(WAITS_SECONDS / 60)} minutes.{why}")
-        if state.lost_for(datetime.now(UTC)).total_seconds() > LOST_SECONDS:
+        if is_lost(state):
             return self.back(run, "The node of the Job's pod does not answer.")
         return wait()
 

@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from service.backups.jobs import JobState
 from service.controller.leader import Deposed, Term, apart, repeat
 from service.controller.marks import mark, unmark
 from service.errors import ClusterUnavailable, OperationInProgress, Problem
@@ -33,6 +35,8 @@ PATIENCE_SECONDS = 900.0
 THREADS = 16
 TURN_SECONDS = 0.5
 LONGEST_PAUSE = 30.0
+LOST_SECONDS = 120.0
+"""For how long a node may not answer, while the work on it can be given up."""
 NO_ROOM = "There is no room to record more about this operation or its server's backups."
 URGENT = RESTORES
 """Actions that people wait for: they do not wait for a place."""
@@ -101,6 +105,11 @@ def go(run: Run, phase: str, step: str | None = None, **facts: Any) -> Next:
 def seconds_in(run: Run) -> float:
     """For how long the recorded phase has been at work."""
     return time.time() - float(run.work.get("since", time.time()))
+
+
+def is_lost(state: JobState) -> bool:
+    """Whether a Job's node has not answered for so long that an operation no longer waits for it."""
+    return state.lost_for(datetime.now(UTC)).total_seconds() > LOST_SECONDS
 
 
 def wait(seconds: float = 1.0) -> Next:

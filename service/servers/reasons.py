@@ -44,6 +44,7 @@ CONTAINER_FAILURES = frozenset(
     {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "ContainerCannotRun"}
 )
 """The reasons for which a container waits because it cannot be created."""
+_DOES_NOT_START = IMAGE_FAILURES | CONTAINER_FAILURES | {"CrashLoopBackOff"}
 
 Reason = tuple[str, str | None]
 """A reason as a sentence, and since when it holds (RFC 3339), if that is known."""
@@ -262,9 +263,7 @@ def other_container_failure(pod: Object) -> str | None:
     status = pod.get("status", {})
     for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
         waiting = (container.get("state") or {}).get("waiting") or {}
-        if container.get("name") != CONTAINER and waiting.get("reason") in (
-            IMAGE_FAILURES | CONTAINER_FAILURES | {"CrashLoopBackOff"}
-        ):
+        if container.get("name") != CONTAINER and waiting.get("reason") in _DOES_NOT_START:
             message = waiting.get("message") or waiting["reason"]
             return (
                 f"The container {container['name']}, which the cluster has added to the server's pod, "

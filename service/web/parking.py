@@ -68,7 +68,7 @@ def require_room() -> None:
 
 def waiting() -> int:
     """How many answers wait in this process."""
-    return _waiting.count
+    return _waiting.all()
 
 
 class Waiting(Exception):
@@ -134,9 +134,12 @@ class Parked(Response):
 
 class _Count:
     def __init__(self) -> None:
-        self.count = 0
         self._shares: Counter[str] = Counter()
         self._lock = threading.Lock()
+
+    def all(self) -> int:
+        with self._lock:
+            return self._shares.total()
 
     def of(self, share: str) -> int:
         with self._lock:
@@ -144,11 +147,10 @@ class _Count:
 
     def add(self, share: str, number: int) -> None:
         with self._lock:
-            self.count += number
             self._shares[share] += number
             if not self._shares[share]:
                 del self._shares[share]
-            metrics.show_waiting_calls(self.count)
+            metrics.show_waiting_calls(self._shares.total())
 
 
 _waiting = _Count()

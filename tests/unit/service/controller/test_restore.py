@@ -496,6 +496,16 @@ def test_a_delete_cancels_a_restore(cluster: Cluster, phase: str) -> None:
     assert ID not in cluster.world.revisions
 
 
+def placed_on_a_lost_node(cluster: Cluster) -> Operation:
+    """A restore whose Job puts the world into its place on a node that does not answer: it waits for that."""
+    cluster.create()
+    cluster.storage.lost = "place"
+    cluster.run(operation := cluster.restore(), phase="place")
+    with pytest.raises(AssertionError, match="place"):
+        cluster.run(operation, turns=30)
+    return operation
+
+
 def test_a_delete_waits_while_a_world_is_placed(cluster: Cluster) -> None:
     cluster.create()
     cluster.run(operation := cluster.restore(), phase="place")
@@ -508,11 +518,7 @@ def test_a_delete_waits_while_a_world_is_placed(cluster: Cluster) -> None:
 
 def test_an_erase_waits_for_no_world(cluster: Cluster) -> None:
     """The disk's node may be lost, and the Job that places the world with it."""
-    cluster.create()
-    cluster.storage.lost = "place"
-    cluster.run(operation := cluster.restore(), phase="place")
-    with pytest.raises(AssertionError, match="place"):
-        cluster.run(operation, turns=30)
+    operation = placed_on_a_lost_node(cluster)
     delete(cluster.api, SHOP, ID, erase=True)
     assert ID not in cluster.world.revisions
     cluster.run(operation)
@@ -652,11 +658,7 @@ def test_a_job_on_a_node_that_does_not_answer_gives_the_restore_up(
 
 def test_a_world_is_never_half_in_its_place_because_its_node_does_not_answer(cluster: Cluster) -> None:
     """The Job may still be at work, or may come back with the node."""
-    cluster.create()
-    cluster.storage.lost = "place"
-    cluster.run(operation := cluster.restore(), phase="place")
-    with pytest.raises(AssertionError, match="place"):
-        cluster.run(operation, turns=30)
+    operation = placed_on_a_lost_node(cluster)
     assert not cluster.runs()
     cluster.storage.lost = ""
     cluster.run(operation)

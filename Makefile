@@ -79,7 +79,7 @@ release: ## charts, images, SBOMs and checksums of the version in dist/; commits
 	@$(LOCAL) tools
 	@$(VENV)/python -m local.release
 
-bench: ## what the API costs, compared with helm and kubectl by hand, into docs/benchmarks.md (8 minutes)
+bench: ## what the API costs, compared with helm and kubectl by hand, into docs/benchmarks.md (14 minutes)
 	@$(LOCAL) cluster
 	@$(VENV)/python -m tests.bench
 

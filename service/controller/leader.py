@@ -77,9 +77,9 @@ class Term:
                 self._idle.notify_all()
 
     def sleep(self, seconds: float) -> None:
-        """Wait; raises Deposed as soon as this pod is about to end."""
-        if self._ending.wait(seconds):
-            raise Deposed
+        """Wait. Raises Deposed as soon as this pod is about to end, or if it is not the active one afterwards."""
+        self._ending.wait(seconds)
+        self.require()
 
     def end(self) -> None:
         """Begin no further step, and wait up to STEP_SECONDS until the running ones are done."""

@@ -35,7 +35,9 @@ _AGAIN, _PAUSE, _LONGEST_PAUSE = 0.05, 0.5, 5.0
 class Logs(Protocol):
     """The part of `operations.interfaces.Cluster` that reads logs."""
 
-    def log_text(self, id: int, *, tail: int | None, since: int | None, previous: bool = False) -> str | None: ...
+    def log_text(
+        self, id: int, pod: str, *, tail: int | None, since: int | None, previous: bool = False
+    ) -> str | None: ...
     def log_stream(
         self, id: int, *, tail: int | None, since: int | None
     ) -> AbstractContextManager[Iterator[bytes] | None]: ...
@@ -222,7 +224,7 @@ class Source:
 
     def _rest(self, run: Run, last: Place) -> list[Entry]:
         """What a run that has ended has written after its last known line, as far as Kubernetes still has it."""
-        text = self._logs.log_text(self._id, tail=None, since=last.time // 10**9, previous=True) or ""
+        text = self._logs.log_text(self._id, run.pod, tail=None, since=last.time // 10**9, previous=True) or ""
         lines = lines_of(run, text)
         cut = len(text.encode()) > MOST_BYTES
         if cut:

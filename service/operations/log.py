@@ -13,6 +13,8 @@ from service.operations.checks import require_not_suspended
 from service.operations.context import Context
 from service.operations.following import reason_to_end
 from service.operations.visibility import Target
+from service.servers.objects import run_of
+from service.servers.spec import server_uid
 from service.servers.stops import stop_of
 from service.tokens import Token
 
@@ -34,7 +36,7 @@ def read_log(context: Context, caller: Token, target: Target, tail: int, since: 
         NoLog: The game has no log now, and none of its last lines are kept.
     """
     require_not_suspended(caller, target.spec.suspended if target.spec else None)
-    run = context.cluster.pod_run(target.id)
+    run = run_of(target.objects.statefulset, target.objects.pod)
     read = None if run is None else last_lines(context, target.id, Run(*run), tail, since)
     if read is not None:
         lines, cut = read
@@ -50,7 +52,7 @@ def last_lines(context: Context, id: int, run: Run, tail: int, since: int | None
     # A few more, so that those of one time are counted from the first.
     lines, seconds, cut = tail + _SAME_TIME, None if since is None else since // 10**9, False
     while True:
-        text = context.cluster.log_text(id, tail=lines, since=seconds)
+        text = context.cluster.log_text(id, run.pod, tail=lines, since=seconds)
         if text is None:
             return None
         if not _is_cut(text) or lines == 1:
@@ -97,7 +99,9 @@ def follow_log(
     require_not_suspended(caller, target.spec.suspended if target.spec else None)
     context.logs.require_room(caller.name)
     mark = context.logs.mark(target.id, target.uid)
-    pod = context.cluster.pod_run(target.id)
+    # Read once more: a pod that has come since the mark would be missed.
+    now = context.cluster.server(target.id)
+    pod = run_of(now.statefulset, now.pod) if server_uid(now) == target.uid else None
     run = None if pod is None else Run(*pod)
     backlog: list[Entry] = []
     last, complete = None, False
@@ -151,7 +155,7 @@ def _resumed(context: Context, target: Target, run: Run, after: Place) -> tuple[
         known = True
     elif known:
         since = after.time // 10**9
-        text = context.cluster.log_text(id, tail=None, since=since, previous=after.run != run) or ""
+        text = context.cluster.log_text(id, run.pod, tail=None, since=since, previous=after.run != run) or ""
         lines, cut = _whole_lines(after.run, text)
         if after.number and not any(line.place == after for line in lines):
             entries.append(note_entry(GAP))
@@ -164,7 +168,7 @@ def _resumed(context: Context, target: Target, run: Run, after: Place) -> tuple[
     if after.run == run:
         return entries, last
     entries.append(note_entry("the game has started again" if known else GAP))
-    now, _ = _whole_lines(run, context.cluster.log_text(id, tail=None, since=None) or "")
+    now, _ = _whole_lines(run, context.cluster.log_text(id, run.pod, tail=None, since=None) or "")
     return [*entries, *map(line_entry, now)], now[-1].place if now else Place(run, 0, 0)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from service.logs.entries import CUT, GAP, note_entry
+from service.servers.consumption import Consumption
 from service.settings import Settings
 from tests.api.conftest import SIZES, Client
 from tests.api.streams import listen, until_text
@@ -187,6 +188,46 @@ def test_a_follower_gets_no_line_of_the_next_server(
     rest = "".join(pieces)
     assert rest.endswith("--- the server is gone ---\n")
     assert not re.search("secret|started again", rest)
+
+
+@pytest.fixture
+def former(running: Client, world: World) -> Client:
+    """A client of an API whose server 1 was deleted and made again, while the pod of the deleted one still ends."""
+    world.statefulsets[1]["metadata"]["uid"] = "new"
+    world.pods[1]["metadata"] |= {"uid": "former", "ownerReferences": [{"controller": True, "uid": "old"}]}
+    world.write(1, "secret")
+    return running
+
+
+def test_no_line_is_read_of_the_pod_that_a_deleted_server_left(former: Client) -> None:
+    """The new server has no log yet."""
+    answer = former.get(LOG)
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["type"]) == (409, "/problems/no-log")
+
+
+@pytest.mark.parametrize("headers", [{}, {"Last-Event-ID": "former.0.1.1"}])
+def test_no_line_is_followed_of_the_pod_that_a_deleted_server_left(
+    former: Client, world: World, headers: dict[str, str]
+) -> None:
+    """Neither at first nor when it goes on; the new server's own pod is followed."""
+    pieces = follow(former, events=True, **headers)
+    text = until_text(pieces, "does not run")
+    world.write(1, "secret")
+    world.logs[1] = ""
+    world.pods[1]["metadata"] |= {"uid": "own", "ownerReferences": [{"controller": True, "uid": "new"}]}
+    world.write(1, "one")
+    text += until_text(pieces, "data: one")
+    assert "secret" not in text
+
+
+def test_the_state_says_that_a_pod_of_before_still_ends(former: Client, world: World) -> None:
+    """Its own game does not run yet, and nothing that is known of the other one is shown."""
+    world.consumption[1] = Consumption(1.0, 0.5, "2026-01-31T12:00:00Z")
+    server = former.get("/api/v1/server/1/").json
+    assert server is not None
+    assert (server["state"], server["usage"], server["players"]) == ("starting", None, None)
+    assert server["reason"] == "The game of an earlier server with this id still ends. This one starts then."
 
 
 def test_there_are_limits(running: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,9 +221,12 @@ class ClusterReader:
         return text if self._is_still(id, pod) else None
 
     @contextmanager
-    def log_stream(self, id: int, *, tail: int | None, since: int | None) -> Iterator[Iterator[bytes] | None]:
+    def log_stream(
+        self, id: int, *, tail: int | None, since: int | None, follow: bool = True, previous: bool = False
+    ) -> Iterator[Iterator[bytes] | None]:
         """The game's log with timestamps as it is written; see `interfaces.Cluster`."""
-        with self._kube.text_stream(self._log_path(id), **_log_query(tail, since), follow="true") as chunks:
+        query = _log_query(tail, since) | {"follow": str(follow).lower(), "previous": str(previous).lower()}
+        with self._kube.text_stream(self._log_path(id), **query) as chunks:
             yield chunks
 
     def _log_path(self, id: int) -> str:

@@ -179,11 +179,19 @@ class Cluster(Protocol):
         """
 
     def log_stream(
-        self, id: int, *, tail: int | None, since: int | None
+        self, id: int, *, tail: int | None, since: int | None, follow: bool = True, previous: bool = False
     ) -> AbstractContextManager[Iterator[bytes] | None]:
         """The game's log with timestamps as it is written, until its container ends; None if there is no log.
 
-        It also ends when nothing has been written for a minute.
+        It also ends when nothing has been written for a minute. It is of the pod that has the server's name: whoever
+        reads asks for `pod_run` before and after it is opened.
+
+        Args:
+            id: The server's id.
+            tail: How many lines from the end; None for all.
+            since: From when, in seconds since 1970; None for everything.
+            follow: Whether it goes on; otherwise it ends with what has been written.
+            previous: Whether to read the log of the container before.
         """
 
     def pod_run(self, id: int) -> tuple[str, int] | None:

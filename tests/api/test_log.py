@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from service.logs.backlog import Piece
 from service.logs.entries import CUT, GAP, note_entry
+from service.logs.follow import _Feed
 from service.servers.consumption import Consumption
 from service.settings import Settings
 from tests.api.conftest import SIZES, Client
@@ -127,6 +129,39 @@ def test_a_resume_beyond_what_there_is_tells_a_gap(running: Client, world: World
     world.write(1, "one")
     text = until_text(follow(running, events=True, **{"Last-Event-ID": "other.0.1.1"}), "one")
     assert re.findall("^data: (.*)$", text, re.MULTILINE) == [GAP, "one"]
+
+
+@pytest.mark.parametrize("number", [1, 9])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_resume_gets_all_that_there_is(
+    running: Client, world: World, monkeypatch: pytest.MonkeyPatch, number: int, shared: bool
+) -> None:
+    """More than 1 MiB too, in pieces, and whether or not another one follows; of what is gone, one gap is told."""
+    sizes: list[int] = []
+    monkeypatch.setattr("service.logs.follow._Feed.has_read", _measured(sizes))
+    world.write(1, "first", at="2026-01-31T12:00:00Z")
+    world.write(1, *(f"{number} {'x' * 1000}" for number in range(2999)), "last", at="2026-01-31T12:00:01Z")
+    if shared:
+        until_text(follow(running, "&tail=1"), "last")
+    time = int(datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp())
+    headers = {"Last-Event-ID": f"pod.0.{time}000000000.{number}"}
+    text = until_text(follow(running, events=True, **headers), "data: last\n\n")
+    world.write(1, "new", at="2026-01-31T12:00:02Z")
+    said = [line.partition(" ")[0] for line in re.findall("^data: (.*)$", text, re.MULTILINE)]
+    assert said == [*([GAP.split()[0]] if number == 9 else []), *map(str, range(2999)), "last"]
+    assert len(sizes) > 20
+    assert max(sizes) < 160 * 1024
+
+
+def _measured(sizes: list[int]) -> Callable[[_Feed, Piece], None]:
+    """As `_Feed.has_read`, and how large each piece is goes to `sizes`."""
+    original = _Feed.has_read
+
+    def has_read(self: _Feed, piece: Piece) -> None:
+        sizes.append(sum(len(entry.event) for entry in piece.entries))
+        original(self, piece)
+
+    return has_read
 
 
 def test_two_followers_share_one_read(running: Client, world: World) -> None:

@@ -446,9 +446,15 @@ class FakeCluster:
         return text.encode()[: MOST_BYTES + 1].decode(errors="replace")
 
     @contextmanager
-    def log_stream(self, id: int, *, tail: int | None, since: int | None) -> Iterator[Iterator[bytes] | None]:
+    def log_stream(
+        self, id: int, *, tail: int | None, since: int | None, follow: bool = True, previous: bool = False
+    ) -> Iterator[Iterator[bytes] | None]:
         seen, run = len(self.world.log_lines(id)), self.pod_run(id)
-        old = [line for line in self.world.log_lines(id)[:seen] if since is None or _time(line) >= since]
+        written = self.world.log_lines(id, previous=previous)
+        old = [line for line in (written if previous else written[:seen]) if since is None or _time(line) >= since]
+        if not follow:
+            yield iter(["".join(old).encode()])
+            return
         yield None if run is None else self._written(id, run, seen, old if tail is None else old[-tail:])
 
     def _written(self, id: int, run: tuple[str, int], seen: int, old: list[str]) -> Iterator[bytes]:

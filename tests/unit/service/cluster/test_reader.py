@@ -79,7 +79,7 @@ def test_a_pod_that_a_deleted_server_left_has_no_run(reader: ClusterReader, kube
     """Its lines, and what it uses, are not the next server's with the id; nor are they while there is none yet."""
     leave_pod(kube, replaced=replaced)
     assert reader.pod_run(7) is None
-    measured = []
+    measured: list[Any] = []
     reader._consumption.of = measured.append  # type: ignore[method-assign, assignment]
     reader.consumption(reader.server(7))
     assert measured == [None]

@@ -35,7 +35,9 @@ class Streams:
         return None if self.previous is None else self.previous[: MOST_BYTES + 1]
 
     @contextmanager
-    def log_stream(self, id: int, *, tail: int | None, since: int | None) -> Iterator[Iterator[bytes] | None]:
+    def log_stream(
+        self, id: int, *, tail: int | None, since: int | None, follow: bool = True, previous: bool = False
+    ) -> Iterator[Iterator[bytes] | None]:
         self.asked.append((tail, since))
         yield iter([self.parts.pop(0).encode()])
 

@@ -206,7 +206,7 @@ class ClusterReader:
     def consumption(self, objects: Objects) -> Consumption | None:
         """What the server's game uses, as last measured; None if that is unknown. This waits for nothing."""
         # Without a StatefulSet, nobody knows whose the pod is.
-        return self._consumption.of(objects.pod if objects.statefulset else None)
+        return self._consumption.of(objects.pod if objects.statefulset is not None else None)
 
     def pod_log_tail(self, id: int, pod: str, lines: int, previous: bool) -> str:
         """The last lines of the game's log; see `interfaces.Cluster`."""

@@ -247,7 +247,7 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         accounts = SecretAccounts(replace(settings, sftp_namespace="unused"))
         assert accounts.node_local({"spec": {"storageClassName": namespace}})
         cluster.pod_log_tail(1, "none", 10, False)
-        assert cluster.consumption(ServerObjects(1, pod={"metadata": {"name": "server-1-0"}})) is None
+        assert cluster.consumption(ServerObjects(1, {}, {"metadata": {"name": "server-1-0"}})) is None
         until(lambda: any("metrics.k8s.io" in request for request in proxy.requests))
         assert cluster.log_text(1, "none", tail=10, since=None) is None
         for ram in range(2, 6):  # More revisions than the history keeps.

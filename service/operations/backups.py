@@ -27,7 +27,7 @@ from service.errors import (
 )
 from service.kube.times import stamp
 from service.operations.bulk import uid_of
-from service.operations.checks import require_not_suspended
+from service.operations.checks import require_not_suspended, require_same_server
 from service.operations.context import Context
 from service.operations.operation import RESTORES, Operation, Server
 from service.operations.visibility import Target, spec_of
@@ -37,7 +37,6 @@ from service.servers.objects import Objects
 from service.servers.spec import (
     ServerSpec,
     server_uid,
-    spec_of_values,
     suspension_of_claim,
     uid_of_claim,
     uid_of_values,
@@ -308,9 +307,10 @@ def _current_spec(context: Context, caller: Token, target: Target, uid: str) -> 
     current = context.releases.current(target.id)
     if current is None:
         raise ReleaseMissing
-    if not uid or ((own := uid_of_values(current)) is not None and own != uid):
+    spec = require_same_server(target, current)
+    # Without a StatefulSet, `uid` is from the release as it was before the Lease.
+    if not uid or uid_of_values(current) not in (None, uid):
         raise ServerNotFound
-    spec = spec_of_values(current)
     require_not_suspended(caller, spec.suspended)
     return spec
 

@@ -33,6 +33,7 @@ from service.operations.checks import (
 )
 from service.operations.context import Context, erase_disk
 from service.operations.power import ensure_running
+from service.operations.visibility import Target
 from service.servers import values
 from service.servers.disks import claim_gb
 from service.servers.objects import Objects
@@ -165,7 +166,7 @@ def _repeat(
     statuses = {release.get("labels", {}).get("status") for release in objects.releases}
     complete = bool(statuses & {"deployed", "superseded"})
     if complete and values.runs(current) and existing.suspended is None:
-        ensure_running(context, token, objects)
+        ensure_running(context, token, Target(objects.id, objects, existing), objects)
         return False
     # A stopped or suspended server stays so, but its missing objects are created again. A create that never completed
     # gets new values, because the operator may have fixed what blocked it.

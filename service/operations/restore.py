@@ -18,12 +18,12 @@ from service.errors import (
     ServerNotFound,
 )
 from service.kube.times import stamp
-from service.operations.checks import RESTORE_SECONDS, require_not_suspended
+from service.operations.checks import RESTORE_SECONDS, require_not_suspended, require_same_server
 from service.operations.context import Context
 from service.operations.operation import Operation, Server
 from service.operations.visibility import Target
 from service.operations.worlds import WAIT_SECONDS, accept_operation, at_work_with, earlier_operation, require_at_rest
-from service.servers.spec import own_uid, spec_of_values, uid_of_values
+from service.servers.spec import uid_of_values
 from service.tokens import Token
 
 MOST_PATHS = 100
@@ -158,9 +158,11 @@ def _idle_server(context: Context, caller: Token, target: Target, operations: Se
     current = context.releases.current(target.id)
     if current is None:
         raise ReleaseMissing
-    if target.uid is None or uid_of_values(current) != own_uid(target.objects):
-        raise ServerNotFound
-    spec = spec_of_values(current)
+    spec = require_same_server(target, current)
     require_not_suspended(caller, spec.suspended)
-    require_at_rest(operations, target.uid, RESTORE_SECONDS)
-    return Server(target.id, target.uid, spec.customer)
+    # The operation creates a missing StatefulSet again, so the server's uid is that of its release.
+    uid = uid_of_values(current) or target.uid
+    if uid is None:
+        raise ServerNotFound
+    require_at_rest(operations, uid, RESTORE_SECONDS)
+    return Server(target.id, uid, spec.customer)

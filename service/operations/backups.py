@@ -30,7 +30,7 @@ from service.operations.bulk import uid_of
 from service.operations.checks import require_not_suspended, require_same_server
 from service.operations.context import Context
 from service.operations.operation import RESTORES, Operation, Server
-from service.operations.visibility import Target, spec_of
+from service.operations.visibility import Target, spec_of, suspension_of
 from service.operations.worlds import WAIT_SECONDS, accept_operation, earlier_operation, require_at_rest
 from service.records.store import RecordTooLarge
 from service.servers.objects import Objects
@@ -100,7 +100,7 @@ def make(
     asked = {"action": "backup", "server": target.id, "uid": uid, **request}
     if (earlier := earlier_operation(context, caller, key, asked)) is not None:
         return earlier
-    require_not_suspended(caller, target.spec.suspended if target.spec else None)
+    require_not_suspended(caller, target.suspended)
     _require_possible(context, target.objects)
     # Under the Lease, as every restore: so nothing replaces the world between this check and the next one of it.
     with context.releases.locked(target.id, wait=WAIT_SECONDS):
@@ -287,8 +287,7 @@ def require_owner_not_suspended(context: Context, caller: Token, kept: ServerBac
     """Raises Suspended if the backups' server is suspended, or was when it was deleted and its disk kept."""
     objects = context.cluster.server(kept.id)
     if server_uid(objects) == kept.uid:
-        spec = spec_of(context, objects)
-        require_not_suspended(caller, spec.suspended if spec else None)
+        require_not_suspended(caller, suspension_of(objects, spec_of(context, objects)))
     elif objects.claim is not None and uid_of_claim(objects.claim) == kept.uid:
         require_not_suspended(caller, suspension_of_claim(objects.claim))
 

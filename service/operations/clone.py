@@ -117,7 +117,7 @@ def _source(context: Context, caller: Token, game: str, named: Mapping[str, Any]
         raise _no_source(named) from None
     if source.spec is None or source.uid is None:
         raise _no_source(named)
-    require_not_suspended(caller, source.spec.suspended)
+    require_not_suspended(caller, source.suspended)
     require_not_restoring(source.spec)
     _require_game(game, source.spec.game)
     return {"from": {"server": source.id, "uid": source.uid, "customer": source.spec.customer}}

@@ -202,7 +202,7 @@ def run_now(context: Context, caller: Token, target: Target, name: str) -> View:
         ScheduleRunning: It runs, or was asked to.
         Suspended: The server is suspended.
     """
-    require_not_suspended(caller, target.spec.suspended if target.spec else None)
+    require_not_suspended(caller, target.suspended)
     schedule = _existing(target, name)
     for scope in sorted(schedule.scopes):
         caller.require(scope)
@@ -220,7 +220,7 @@ def abort(context: Context, caller: Token, target: Target, name: str) -> View:
 
     May raise ScheduleNotFound and Suspended.
     """
-    require_not_suspended(caller, target.spec.suspended if target.spec else None)
+    require_not_suspended(caller, target.suspended)
     schedule = _existing(target, name)
     now = datetime.now(UTC)
     run = _change_run(context, target, name, lambda run: runs.aborted(run, schedule.created, now))

@@ -61,11 +61,6 @@ class _NotHeld(Exception):
     """The game cannot be held still; the message says why."""
 
 
-def can_be_held(context: Context, objects: Objects) -> bool:
-    """Whether the server's game has commands that hold its world still."""
-    return _save_of(context, objects) is not None
-
-
 def hold(context: Context, objects: Objects, operation: str, lasts: float = LASTS_SECONDS) -> Held:
     """Let the game save everything and then hold still, until `release` is called.
 

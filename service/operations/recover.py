@@ -41,7 +41,7 @@ def recover(context: Context, caller: Token, id: int, request: Mapping[str, Any]
         ReleaseMissing: Someone has deleted the release of the server that has the id.
         Problem: See `create` and `accept_operation`: a disk is kept, the cluster refuses it, …
     """
-    if caller.customer is not None or caller.servers is not None:
+    if caller.confined:
         raise MissingScope(f"The token {caller.name} is confined to a customer or to servers.")
     uid, given = str(request["uid"]), request["values"]
     if (

@@ -122,7 +122,7 @@ def put(context: Context, caller: Token, name: str, request: Mapping[str, Any]) 
             raise WebhookNotFound()
         _check_room(records, new)
         # Its secret comes first, so that no webhook is ever without one.
-        _write_secrets(kept, new, secret)
+        _write_secrets(kept, records, new, secret)
     elif not known.seen_by(caller):
         raise WebhookNotFound()
     ended = known is not None and bool(_deliveries(context, known).ended)
@@ -218,7 +218,7 @@ def _kept(context: Context) -> Webhooks:
 
 def _require_open(context: Context, caller: Token) -> None:
     """Raises MissingScope if the caller is confined, unless the operator lets customers have webhooks."""
-    if caller.customer is None and caller.servers is None:
+    if not caller.confined:
         return
     if not context.settings.webhooks_for_customers:
         raise MissingScope(f"{NOT_OPEN} The token {caller.name} is confined.")
@@ -282,9 +282,12 @@ def _changed(current: Webhook, new: Webhook, ended: bool) -> Webhook:
     return changed
 
 
-def _write_secrets(kept: Webhooks, webhook: Webhook, secret: str) -> None:
-    """Write a new webhook's first secret, and remove those of webhooks that were never written or half deleted."""
-    living = {one.uid for one in all_of(kept.config.read()).values()}
+def _write_secrets(kept: Webhooks, known: Records, webhook: Webhook, secret: str) -> None:
+    """Write a new webhook's first secret, and remove those of webhooks that were never written or half deleted.
+
+    `known` are the webhooks' records.
+    """
+    living = {one.uid for one in all_of(known).values()}
     moment = datetime.now(UTC)
 
     def write(records: Records) -> dict[str, str | None]:

@@ -41,7 +41,8 @@ _requests = Histogram(
 )
 _helm = Histogram(
     "gameserver_api_helm_duration_seconds",
-    "Helm operations by kind (install, change, uninstall, restore, converge) and outcome, and how long they took.",
+    "Helm operations by kind (install, change, upgrade, uninstall, restore, converge) and outcome, and how long they "
+    "took.",
     ["kind", "outcome"],
     buckets=(0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60, 120),
     registry=REGISTRY,

@@ -66,10 +66,12 @@ def recover(context: Context, caller: Token, id: int, request: Mapping[str, Any]
         kept = ServerBackups(uid, id, spec.customer, spec.game, repository=Repository(made=now()))
         context.backups.change(uid, lambda record: _with(record, backups), kept)
         argument = {"from": {"backup": backups[-1].id, "uid": uid}}
-        asked = {"action": "recover", "server": id, "uid": uid}
+        wanted_request = {"action": "recover", "server": id, "uid": uid}
         # A suspended server comes back too, and stays suspended.
         maker = replace(caller, scopes=caller.scopes | {"server:suspend"})
-        operation = accept_operation(context, maker, None, "clone", Server(id, uid, spec.customer), argument, asked)
+        operation = accept_operation(
+            context, maker, None, "clone", Server(id, uid, spec.customer), argument, wanted_request
+        )
         try:
             new = values.restoring(values.without_disk(_portable(given)), operation.id)
             install(context, caller, objects, spec, new, None)

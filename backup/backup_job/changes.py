@@ -1,6 +1,6 @@
 """Changes of a disk: one system call each, on a name in an open folder.
 
-A customer may change his disk at the same time. So no path is followed through his folders by name: each folder is
+A customer may change the disk at the same time. So no path is followed through the folders by name: each folder is
 opened in the one above it, never through a symlink, and no rename replaces anything.
 """
 

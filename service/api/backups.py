@@ -202,12 +202,12 @@ def get_backup(backup: str) -> Any:
 def delete_backup(backup: str) -> Any:
     """Delete a backup, also of a deleted server"""
     note(backup=backup)
-    found = backups.find(context(), caller(), backup)
-    return accepted(backups.delete(context(), caller(), found.kept, backup))
+    kept_backup = backups.find(context(), caller(), backup)
+    return accepted(backups.delete(context(), caller(), kept_backup.kept, backup))
 
 
-def _answer(found: backups.Found) -> dict[str, Any]:
-    return {"success": True, **_fields(found.kept, found.backup)}
+def _answer(kept_backup: backups.KeptBackup) -> dict[str, Any]:
+    return {"success": True, **_fields(kept_backup.kept, kept_backup.backup)}
 
 
 def _fields(kept: ServerBackups, backup: Backup) -> dict[str, Any]:

@@ -56,9 +56,9 @@ def list_operations() -> Response:
 @problems(errors.OperationNotFound, errors.InvalidRequest)
 def get_operation(query: dict[str, Any], operation: str) -> Any:
     """Get an operation: how far it is, and what has become of each of its servers"""
-    found = bulk.require_operation(context(), caller(), operation)
-    if query["wait"] is None or found.ended or draining.is_set():
-        return operation_answer(found)
+    current = bulk.require_operation(context(), caller(), operation)
+    if query["wait"] is None or current.ended or draining.is_set():
+        return operation_answer(current)
     require_room()
     operations = context().operations
 

@@ -10,6 +10,7 @@ from service import errors
 from service.access import Subject
 from service.api.context import caller, context, note
 from service.api.recovery_schemas import Recover, RecoverAnswer
+from service.api.servers import HELM_PROBLEMS
 from service.operations.recover import recover
 from service.web.parsing import Blueprint
 from service.web.routes import access, problems
@@ -28,14 +29,7 @@ blueprint = Blueprint("recovery", __name__, url_prefix="/api/v1", description="B
     errors.ServerExists,
     errors.DiskKept,
     errors.DiskBeingErased,
-    errors.OperationInProgress,
-    errors.RefusedByCluster,
-    errors.FieldConflict,
-    errors.TooManyOperations,
-    errors.OperationFailed,
-    errors.ReleaseMissing,
-    errors.NoNodePortLeft,
-    errors.ClusterContended,
+    *HELM_PROBLEMS,
 )
 def recover_server(body: dict[str, Any], id: int) -> Any:
     """Create a server again that a lost cluster had, from its backups in the store

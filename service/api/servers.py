@@ -36,8 +36,7 @@ from service.web.routes import access, problems
 blueprint = Blueprint("servers", __name__, url_prefix="/api/v1/server", description="Game servers")
 
 _SUCCESS: dict[str, Any] = {"success": True}
-WRITE_PROBLEMS = (
-    errors.ServerNotFound,
+HELM_PROBLEMS = (
     errors.OperationInProgress,
     errors.RefusedByCluster,
     errors.FieldConflict,
@@ -48,6 +47,8 @@ WRITE_PROBLEMS = (
     errors.ClusterContended,
 )
 """What every call may answer that writes a server's release."""
+WRITE_PROBLEMS = (errors.ServerNotFound, *HELM_PROBLEMS)
+"""The same of a call about a server that exists."""
 
 
 @blueprint.route("/", methods=["GET"])

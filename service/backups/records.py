@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import re
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
@@ -208,11 +207,6 @@ class ServerBackups:
 Change = Callable[[ServerBackups], ServerBackups]
 
 
-def new_id() -> str:
-    """An id for a backup."""
-    return f"b-{secrets.token_hex(10)}"
-
-
 def id_of(operation: str) -> str:
     """The id of the backup that this operation makes."""
     return f"b-{hashlib.sha256(operation.encode()).hexdigest()[:20]}"
@@ -232,10 +226,6 @@ class BackupStore:
         """What is kept of the server with this uid; None if nothing is."""
         record = self._records.get(uid)
         return None if record is None else server_backups(record)
-
-    def all(self) -> list[ServerBackups]:
-        """What is kept of all servers, by uid."""
-        return [server_backups(record) for record in self._records.all()]
 
     def change(self, uid: str, change: Change, new: ServerBackups | None = None) -> ServerBackups:
         """Write `change(what is kept)`, and return it. After a conflict, `change` is called again.

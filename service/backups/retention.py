@@ -137,21 +137,23 @@ def _outlived(kept: ServerBackups, rules: Rules, now: datetime) -> Iterator[Back
 
 
 def _suspicious(kept: ServerBackups) -> Sequence[Backup]:
-    found = [backup for backup in kept.backups if backup.state == "done" and backup.doubtful and not backup.locked]
-    return found[:-SUSPICIOUS_KEPT]
+    doubtful = [backup for backup in kept.backups if backup.state == "done" and backup.doubtful and not backup.locked]
+    return doubtful[:-SUSPICIOUS_KEPT]
 
 
 def _beyond_keep(kept: ServerBackups, keep: Keep) -> list[Backup]:
     """The schedule's backups that neither the newest few nor those of the last hours, days and weeks need."""
-    found = [backup for backup in kept.backups if backup.good and backup.trigger == "schedule" and not backup.locked]
+    scheduled = [
+        backup for backup in kept.backups if backup.good and backup.trigger == "schedule" and not backup.locked
+    ]
     stays: set[str] = set()
     for number, period in ((keep.last, None), (keep.hourly, "%Y%m%d%H"), (keep.daily, "%Y%m%d"), (keep.weekly, "%G%V")):
         newest: dict[str, str] = {}
-        for backup in reversed(found):
+        for backup in reversed(scheduled):
             moment = datetime.fromisoformat(backup.created).astimezone(UTC)
             newest.setdefault(moment.strftime(period) if period else backup.id, backup.id)
         stays.update(list(newest.values())[:number])
-    return [backup for backup in found if backup.id not in stays]
+    return [backup for backup in scheduled if backup.id not in stays]
 
 
 def _counted(kept: ServerBackups) -> list[Backup]:

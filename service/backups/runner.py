@@ -56,15 +56,15 @@ class JobRunner:
         The Secrets that it mounts come after it, because they are owned by it; its pod waits for them. In the backups'
         namespace one of them is a copy of the server's key, whose name is `spec.key`.
         """
-        found = self._kube.get(self._job(spec))
-        if found is None:
+        existing = self._kube.get(self._job(spec))
+        if existing is None:
             try:
-                found = self._kube.create(path(_BATCH, spec.namespace, "jobs"), job(spec))
+                existing = self._kube.create(path(_BATCH, spec.namespace, "jobs"), job(spec))
             except Conflict:
-                found = self._kube.get(self._job(spec))
-        state = self._state(spec, found)
-        if found is not None and state.state == "running" and not state.started:
-            for manifest in self._secrets(spec, found["metadata"]["uid"]):
+                existing = self._kube.get(self._job(spec))
+        state = self._state(spec, existing)
+        if existing is not None and state.state == "running" and not state.started:
+            for manifest in self._secrets(spec, existing["metadata"]["uid"]):
                 with suppress(Conflict):
                     self._kube.create(path("v1", spec.namespace, "secrets"), manifest)
         return state
@@ -83,24 +83,24 @@ class JobRunner:
 
     def remove(self, spec: JobSpec) -> bool:
         """Delete the Job with its pod and Secrets; returns whether it and its pod are gone already."""
-        if (found := self._kube.get(self._job(spec))) is not None:
-            self._delete(spec.namespace, found)
-        return found is None and not self._pods(spec)
+        if (existing := self._kube.get(self._job(spec))) is not None:
+            self._delete(spec.namespace, existing)
+        return existing is None and not self._pods(spec)
 
     def remove_all(self, operation: str) -> bool:
         """Delete all Jobs of an operation; returns whether they and their pods are gone already."""
-        left = 0
+        remaining = 0
         for namespace in filter(None, (self._servers_namespace, self._backup_namespace)):
             selector = f"{OPERATION_LABEL}={operation}"
-            found = self._kube.all(path(_BATCH, namespace, "jobs"), labelSelector=selector)
-            for each in found:
+            jobs = self._kube.all(path(_BATCH, namespace, "jobs"), labelSelector=selector)
+            for each in jobs:
                 self._delete(namespace, each)
-            left += len(found) + len(self._kube.all(path("v1", namespace, "pods"), labelSelector=selector))
-        return not left
+            remaining += len(jobs) + len(self._kube.all(path("v1", namespace, "pods"), labelSelector=selector))
+        return not remaining
 
-    def _delete(self, namespace: str, found: Object) -> None:
+    def _delete(self, namespace: str, existing: Object) -> None:
         with suppress(Conflict):
-            name, uid = found["metadata"]["name"], found["metadata"]["uid"]
+            name, uid = existing["metadata"]["name"], existing["metadata"]["uid"]
             self._kube.delete(path(_BATCH, namespace, "jobs", name), uid=uid)
 
     def has_key(self, uid: str) -> bool:
@@ -132,11 +132,11 @@ class JobRunner:
         kind = Kind(path(_BATCH, namespace, "jobs"), LABEL, _only_name, lambda item: 0, max_objects=10_000)
         return Watch(self._kube, kind, lambda *_: wake())
 
-    def _state(self, spec: JobSpec, found: Object | None) -> JobState:
-        if found is None:
+    def _state(self, spec: JobSpec, existing: Object | None) -> JobState:
+        if existing is None:
             return job_state(None, [])
         # On a node that does not answer, the pod of an earlier Job with this name may still be there.
-        return job_state(found, [pod for pod in self._pods(spec) if owner_uid(pod) == uid(found)])
+        return job_state(existing, [pod for pod in self._pods(spec) if owner_uid(pod) == uid(existing)])
 
     def _pods(self, spec: JobSpec) -> list[Object]:
         selector = f"batch.kubernetes.io/job-name={spec.name}"

@@ -26,7 +26,7 @@ _DEFAULT = "snapshot.storage.kubernetes.io/is-default-class"
 
 @dataclass(frozen=True)
 class SnapshotState:
-    """How far a snapshot is.
+    """The state of a snapshot.
 
     Attributes:
         state: `missing`, `taking`, `taken` (what the disk had at that moment is safe), `ready` (it can be read) or
@@ -44,7 +44,7 @@ class SnapshotState:
 
 
 def snapshot_state(snapshot: Object | None) -> SnapshotState:
-    """How far a VolumeSnapshot is. Pure."""
+    """The state of a VolumeSnapshot. Pure."""
     if snapshot is None:
         return SnapshotState("missing")
     status = snapshot.get("status") or {}
@@ -111,7 +111,7 @@ class VolumeSnapshots:
             )
 
     def look(self, name: str) -> SnapshotState:
-        """How far a snapshot is."""
+        """The state of a snapshot."""
         return snapshot_state(self._kube.get(self._path(name)))
 
     def remove(self, name: str) -> bool:

@@ -1,6 +1,6 @@
 """What all ways into a game share: what a console does, how long and how large an answer may be, and what goes wrong.
 
-The customer may have changed his game, so its answers are a stranger's: all of them are bounded, in bytes and in time.
+The customer may have changed the game, so its answers are untrusted: all of them are bounded, in bytes and in time.
 """
 
 from __future__ import annotations

@@ -59,16 +59,16 @@ class Turns:
         """Count the command."""
         now = self._clock()
         if len(self._left) >= 2 * MOST_GAMES:
-            self._left = {each: left for each, left in self._left.items() if _refilled(*left, now) < AT_ONCE}
-        left = _refilled(*self._left.get(game, (AT_ONCE, now)), now)
-        if left < 1:
-            raise TooManyCommands(retry_after=math.ceil((1 - left) / PER_SECOND))
+            self._left = {each: tokens for each, tokens in self._left.items() if _refilled(*tokens, now) < AT_ONCE}
+        tokens = _refilled(*self._left.get(game, (AT_ONCE, now)), now)
+        if tokens < 1:
+            raise TooManyCommands(retry_after=math.ceil((1 - tokens) / PER_SECOND))
         waiting = self._queues.get(game)
         if waiting is not None and len(waiting) >= AT_ONCE:
             raise TooManyCommands("The game is slow: its earlier commands still wait.", retry_after=2)
         if waiting is None and len(self._queues) >= MOST_GAMES:
             raise TooManyCommands("This replica sends commands to many games at the moment.", retry_after=2)
-        self._left[game] = left - 1, now
+        self._left[game] = tokens - 1, now
 
     def _work(self, game: Hashable) -> None:
         queue = self._queues[game]

@@ -199,7 +199,7 @@ class Bulk:
         self._wake.set()
 
     def _is_idle(self, run: _Run, objects: Objects) -> bool:
-        """Whether surely nobody plays on the server. What goes wrong with one game is no matter of the others."""
+        """Whether surely nobody plays on the server. An error of one game does not affect the others."""
         with apart(f"operation {run.operation.id}: the question who plays on server {objects.id}"):
             return self._idle(objects)
         return False

@@ -6,8 +6,6 @@ comes through the store.
 
 from __future__ import annotations
 
-from typing import Any
-
 from service.backups.jobs import JobState
 from service.backups.requests import Disk
 from service.controller.needed import needed_backup
@@ -16,6 +14,7 @@ from service.controller.restore import SNAPSHOT_SECONDS, Replacing, Snapshots, s
 from service.controller.worlds import Next, Run, failed, go, seconds_in, wait
 from service.errors import BackupNotFound, BackupNotUsable, ServerNotFound
 from service.kube.times import now
+from service.operations.context import Context
 from service.operations.hold import hold, release
 from service.operations.operation import Server
 from service.operations.restore import usable_backup
@@ -32,7 +31,7 @@ class Clone(Replacing):
 
     action = "clone"
 
-    def __init__(self, context: Any, jobs: Jobs, snapshots: Snapshots) -> None:
+    def __init__(self, context: Context, jobs: Jobs, snapshots: Snapshots) -> None:
         super().__init__(context, jobs, snapshots)
         self.phases |= {"cut": self._cut, "let-go": self._let_go, "read": self._read, "claim": self._claim}
 

@@ -115,11 +115,13 @@ class Placing:
     # -- what the phases share -----------------------------------------------------------------------------
 
     def server(self, run: Run) -> Objects | None:
-        """The server as it is now; None if it is gone, even if another one has its id."""
+        """The server as it is now; None if it is gone, even if another one has its id.
+
+        Recreates the StatefulSet (one helm upgrade) if somebody deleted it; may raise OperationInProgress.
+        """
         id, uid = run.server.id, run.server.uid
         objects = self.context.cluster.server(id)
         if objects.statefulset is None and uid_of_values(self.context.releases.current(id) or {}) == uid:
-            # Somebody has deleted it. This creates it again.
             self.context.releases.change(id, lambda current: current)
             objects = self.context.cluster.server(id)
         return objects if server_uid(objects) == uid else None
@@ -284,7 +286,7 @@ class Placing:
             return go(run, "probe", problem=state.message)
         # At a later attempt it had begun, and somebody has removed the rest since.
         if state.code in _MEDDLED | {"nothing-laid-out"} and attempt >= CUSTOMER_TRIES:
-            # Only he can help himself who has files there. The game starts with what there is.
+            # Only the customer can repair this, through the files. Start the game with what is on the disk.
             return go(run, "start", result="failed", why=f"{state.message} Its parts are in .gameserver.")
         return later(go(run, "place", attempt=attempt), attempt)
 

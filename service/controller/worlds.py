@@ -50,13 +50,11 @@ class Run:
         operation: The operation, with `argument` and `cancelling`.
         server: Its server: id, uid and customer.
         work: What the machine has recorded; {} at the beginning.
-        term: The time in which this pod is the active one.
     """
 
     operation: Operation
     server: Server
     work: Mapping[str, Any]
-    term: Term
 
 
 @dataclass(frozen=True)
@@ -171,11 +169,6 @@ class Worlds:
             active.due = min(active.due, time.monotonic())
         self._wake.set()
 
-    def running(self, operation: str) -> Mapping[str, Any] | None:
-        """The work of an operation that is being carried out here; None if it is not."""
-        active = self._runs.get(operation)
-        return None if active is None else active.operation.work
-
     def _work(self, term: Term) -> None:
         with ThreadPoolExecutor(THREADS, "worlds") as pool:
 
@@ -222,7 +215,7 @@ class Worlds:
         try:
             with term.step():
                 try:
-                    self._record(term, active, self._next(term, active))
+                    self._record(term, active, self._next(active))
                 except RecordTooLarge:
                     self._give_up(term, active)
         except Deposed:
@@ -237,8 +230,8 @@ class Worlds:
             active.busy = False
             self._wake.set()
 
-    def _next(self, term: Term, active: _Active) -> Next:
-        machine, run = self._run(term, active)
+    def _next(self, active: _Active) -> Next:
+        machine, run = self._run(active)
         try:
             next_ = machine.advance(run)
         except ClusterUnavailable:
@@ -256,15 +249,15 @@ class Worlds:
         active.failing_since, active.tries = None, 0
         return next_
 
-    def _run(self, term: Term, active: _Active) -> tuple[Machine, Run]:
+    def _run(self, active: _Active) -> tuple[Machine, Run]:
         """An operation as its machine gets it, and the machine."""
         operation = replace(active.operation, cancelling=active.cancelling)
         assert operation.target is not None
-        return self._machines[operation.action], Run(operation, operation.target, operation.work, term)
+        return self._machines[operation.action], Run(operation, operation.target, operation.work)
 
     def _give_up(self, term: Term, active: _Active) -> None:
         """Leave everything as it was, because a record has no room for what follows. It will not have any later."""
-        machine, run = self._run(term, active)
+        machine, run = self._run(active)
         id, action = run.operation.id, run.operation.action
         log.warning("operation %s (%s) is given up: there is no room to record what follows", id, action)
         try:

@@ -120,8 +120,8 @@ class SecretAccounts:
         A driver's CSIDriver has the name that its storage classes have as the provisioner:
         https://kubernetes-csi.github.io/docs/csi-driver-object.html
         """
-        found = self._kube.get(f"{_STORAGE}/storageclasses/{class_name}") if class_name else None
-        provisioner = (found or {}).get("provisioner")
+        storage_class = self._kube.get(f"{_STORAGE}/storageclasses/{class_name}") if class_name else None
+        provisioner = (storage_class or {}).get("provisioner")
         # A CSI driver's name has no slash, unlike the names of older provisioners. Kubernetes reads an escaped slash as
         # one, and refuses the request.
         if not provisioner or provisioner == DRIVER or "/" in provisioner:

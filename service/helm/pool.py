@@ -1,7 +1,7 @@
 """Runs helm operations: an event loop in a thread of its own, with a limited number of slots.
 
-Work waits up to 10 seconds for a free slot. A running helm is stopped when its Lease can no longer be renewed, or after
-MAX_SECONDS.
+Work waits up to 10 seconds for a free slot. A running operation is stopped when its Lease can no longer be renewed, or
+after MAX_SECONDS.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ log = logging.getLogger(__name__)
 
 SLOT_SECONDS = 10.0
 MAX_SECONDS = 60.0
-"""No helm process runs for longer than this, in seconds, however slow the cluster is."""
+"""No helm operation runs for longer than this, in seconds, however slow the cluster is."""
 
 Work = Callable[[], Coroutine[Any, Any, object]]
 
 
 class HelmPool:
-    """`number` slots for helm processes. Create it after a fork, because it starts a thread."""
+    """`number` slots for helm operations. Create it after a fork, because it starts a thread."""
 
     def __init__(self, number: int) -> None:
         self._free = threading.BoundedSemaphore(number)

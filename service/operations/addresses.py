@@ -69,7 +69,7 @@ def rcon(context: Context, caller: Token, target: Target) -> tuple[Endpoint, str
 
     Raises Suspended, RconPasswordReplaced while the game uses an older password, and otherwise the same as `port`.
     """
-    require_not_suspended(caller, target.spec.suspended if target.spec else None)
+    require_not_suspended(caller, target.suspended)
     objects = target.objects
     endpoint = endpoint_of(context, objects, "rcon")
     password = context.cluster.rcon_password(target.id)

@@ -27,17 +27,16 @@ from service.errors import (
 )
 from service.kube.times import stamp
 from service.operations.bulk import uid_of
-from service.operations.checks import require_not_suspended
+from service.operations.checks import require_not_suspended, require_same_server
 from service.operations.context import Context
 from service.operations.operation import RESTORES, Operation, Server
-from service.operations.visibility import Target, spec_of
+from service.operations.visibility import Target, spec_of, suspension_of
 from service.operations.worlds import WAIT_SECONDS, accept_operation, earlier_operation, require_at_rest
 from service.records.store import RecordTooLarge
 from service.servers.objects import Objects
 from service.servers.spec import (
     ServerSpec,
     server_uid,
-    spec_of_values,
     suspension_of_claim,
     uid_of_claim,
     uid_of_values,
@@ -58,7 +57,7 @@ _NOT_MADE = "Nothing makes it any more."
 
 
 @dataclass(frozen=True)
-class Found:
+class KeptBackup:
     """A backup, and what is kept of its server."""
 
     kept: ServerBackups
@@ -98,10 +97,10 @@ def make(
         IdempotencyKeyReused, TooManyOperations: See `accept_operation`.
     """
     uid = uid_of(context, target.objects)
-    asked = {"action": "backup", "server": target.id, "uid": uid, **request}
-    if (earlier := earlier_operation(context, caller, key, asked)) is not None:
+    wanted_request = {"action": "backup", "server": target.id, "uid": uid, **request}
+    if (earlier := earlier_operation(context, caller, key, wanted_request)) is not None:
         return earlier
-    require_not_suspended(caller, target.spec.suspended if target.spec else None)
+    require_not_suspended(caller, target.suspended)
     _require_possible(context, target.objects)
     # Under the Lease, as every restore: so nothing replaces the world between this check and the next one of it.
     with context.releases.locked(target.id, wait=WAIT_SECONDS):
@@ -120,7 +119,7 @@ def make(
             return replace(operation, argument={"backup": backup.id})
 
         server = Server(target.id, uid, spec.customer)
-        return accept_operation(context, caller, key, "backup", server, {}, asked, keep)
+        return accept_operation(context, caller, key, "backup", server, {}, wanted_request, keep)
 
 
 def of_server(context: Context, target: Target) -> ServerBackups:
@@ -133,12 +132,12 @@ def of_server(context: Context, target: Target) -> ServerBackups:
     return ServerBackups(uid, target.id, spec.customer if spec else "", spec.game if spec else "")
 
 
-def of_target(context: Context, target: Target, id: str) -> Found:
+def of_target(context: Context, target: Target, id: str) -> KeptBackup:
     """A backup of this server, read live; raises BackupNotFound."""
-    return _found(of_server(context, target), id)
+    return _require_backup(of_server(context, target), id)
 
 
-def find(context: Context, caller: Token, id: str) -> Found:
+def find(context: Context, caller: Token, id: str) -> KeptBackup:
     """The backup with this id, of whichever server; raises BackupNotFound if the caller may not see it.
 
     One that was made moments ago, by another process, may not be known yet: see `heard_of`.
@@ -149,7 +148,7 @@ def find(context: Context, caller: Token, id: str) -> Found:
     kept = context.backups.of(known.uid)
     if kept is None:
         raise BackupNotFound
-    return _found(kept, id)
+    return _require_backup(kept, id)
 
 
 def heard_of(context: Context, id: str) -> bool:
@@ -207,7 +206,7 @@ def page(
     return wanted[:limit], wanted[limit - 1].uid if len(wanted) > limit else None
 
 
-def change(context: Context, caller: Token, kept: ServerBackups, id: str, request: Mapping[str, Any]) -> Found:
+def change(context: Context, caller: Token, kept: ServerBackups, id: str, request: Mapping[str, Any]) -> KeptBackup:
     """Change a backup's name, note or lock, or accept it; what the request does not name stays.
 
     Raises:
@@ -219,7 +218,7 @@ def change(context: Context, caller: Token, kept: ServerBackups, id: str, reques
     require_owner_not_suspended(context, caller, kept)
 
     def changed(kept: ServerBackups) -> ServerBackups:
-        backup = _found(kept, id).backup
+        backup = _require_backup(kept, id).backup
         if backup.state == "deleting":
             raise OperationInProgress("The backup is being deleted.")
         if request.get("accepted") and backup.suspicious is None:
@@ -228,7 +227,7 @@ def change(context: Context, caller: Token, kept: ServerBackups, id: str, reques
         return kept.with_backup(replace(backup, **request))
 
     try:
-        return _found(context.backups.change(kept.uid, changed), id)
+        return _require_backup(context.backups.change(kept.uid, changed), id)
     except KeyError:
         raise BackupNotFound from None
     except RecordTooLarge as error:
@@ -249,16 +248,16 @@ def delete(context: Context, caller: Token, kept: ServerBackups, id: str) -> Ope
         TooManyOperations: See `accept_operation`.
     """
     require_owner_not_suspended(context, caller, kept)
-    backup = _found(kept, id).backup
+    backup = _require_backup(kept, id).backup
     if backup.state == "deleting" and backup.operation is not None:
         going = context.operations.get(backup.operation)
         if going is not None and not going.ended and going.action == "delete-backup":
             return going
-    asked = {"action": "delete-backup", "uid": kept.uid, "backup": id}
+    wanted_request = {"action": "delete-backup", "uid": kept.uid, "backup": id}
 
     def mark(operation: Operation, others: Sequence[Operation]) -> Operation:
         def marked(kept: ServerBackups) -> ServerBackups:
-            current = _found(settled(kept, others), id).backup
+            current = _require_backup(settled(kept, others), id).backup
             if current.unfinished:
                 raise OperationInProgress(
                     f"The backup is being made. Wait until the operation {current.operation} has ended, or cancel it.",
@@ -275,7 +274,7 @@ def delete(context: Context, caller: Token, kept: ServerBackups, id: str) -> Ope
         return replace(operation, argument={"backup": id})
 
     server = Server(kept.id, kept.uid, kept.customer)
-    return accept_operation(context, caller, None, "delete-backup", server, {}, asked, mark)
+    return accept_operation(context, caller, None, "delete-backup", server, {}, wanted_request, mark)
 
 
 def erase_all(context: Context, uid: str) -> None:
@@ -288,8 +287,7 @@ def require_owner_not_suspended(context: Context, caller: Token, kept: ServerBac
     """Raises Suspended if the backups' server is suspended, or was when it was deleted and its disk kept."""
     objects = context.cluster.server(kept.id)
     if server_uid(objects) == kept.uid:
-        spec = spec_of(context, objects)
-        require_not_suspended(caller, spec.suspended if spec else None)
+        require_not_suspended(caller, suspension_of(objects, spec_of(context, objects)))
     elif objects.claim is not None and uid_of_claim(objects.claim) == kept.uid:
         require_not_suspended(caller, suspension_of_claim(objects.claim))
 
@@ -308,9 +306,10 @@ def _current_spec(context: Context, caller: Token, target: Target, uid: str) -> 
     current = context.releases.current(target.id)
     if current is None:
         raise ReleaseMissing
-    if not uid or ((own := uid_of_values(current)) is not None and own != uid):
+    spec = require_same_server(target, current)
+    # Without a StatefulSet, `uid` is from the release as it was before the Lease.
+    if not uid or uid_of_values(current) not in (None, uid):
         raise ServerNotFound
-    spec = spec_of_values(current)
     require_not_suspended(caller, spec.suspended)
     return spec
 
@@ -363,11 +362,11 @@ def _no_room() -> TooManyBackups:
     return TooManyBackups("There is no room to remember more about this server's backups. Delete some of them.")
 
 
-def _found(kept: ServerBackups, id: str) -> Found:
+def _require_backup(kept: ServerBackups, id: str) -> KeptBackup:
     backup = kept.backup(id)
     if backup is None:
         raise BackupNotFound
-    return Found(kept, backup)
+    return KeptBackup(kept, backup)
 
 
 def _watch(context: Context) -> BackupWatch:

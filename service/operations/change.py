@@ -6,11 +6,18 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
-from service.operations.checks import check_growth, check_options, keep_of, known_game, require_not_suspended
+from service.operations.checks import (
+    check_growth,
+    check_options,
+    keep_of,
+    known_game,
+    require_not_suspended,
+    require_same_server,
+)
 from service.operations.context import Context
 from service.operations.visibility import Target
 from service.servers import values
-from service.servers.spec import ServerSpec, same, spec_of_values
+from service.servers.spec import ServerSpec, same
 from service.tokens import Token
 
 
@@ -30,12 +37,13 @@ def change(context: Context, caller: Token, target: Target, request: Mapping[str
         DiskCannotShrink, DiskCannotGrow: The disk cannot have its new size.
         InvalidRequest: The options are not valid for the game.
         Suspended: The server is suspended.
+        ServerNotFound: The server is gone; there may be another one with its id.
     """
     restarting = False
 
     def new_values(current: values.Values) -> values.Values:
         nonlocal restarting
-        before = spec_of_values(current)
+        before = require_same_server(target, current)
         require_not_suspended(caller, before.suspended)
         after = _change_spec(before, request)
         check_growth(context, target.objects.claim, before.disk_gb, after.disk_gb)

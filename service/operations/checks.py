@@ -5,16 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from service.errors import DiskCannotGrow, DiskCannotShrink, InvalidRequest, OperationInProgress, Suspended
+from service.errors import (
+    DiskCannotGrow,
+    DiskCannotShrink,
+    InvalidRequest,
+    OperationInProgress,
+    ServerNotFound,
+    Suspended,
+)
 from service.games.catalogue import Game
 from service.operations.context import Context
+from service.operations.visibility import Target
 from service.servers.disks import growth_of
-from service.servers.spec import ServerSpec, Suspension
+from service.servers.spec import ServerSpec, Suspension, own_uid, spec_of_values, uid_of_values
 from service.settings import Keep
 from service.tokens import Token
 
 RESTORE_SECONDS = 10
 """When to try again what a restore does not allow."""
+
+
+def require_same_server(target: Target, current: Mapping[str, Any]) -> ServerSpec:
+    """The spec in the release's current values; raises ServerNotFound if they are those of a later server with the id.
+
+    Every verb that changes the values asks this under the server's Lease: since the call arrived, the id may have been
+    given to another customer. Where one of the two has no uid, because the StatefulSet is missing or an operator has
+    created the server by hand, it is the same server if it has the same customer.
+    """
+    spec = spec_of_values(current)
+    before, now = own_uid(target.objects), uid_of_values(current)
+    if before is None or now is None:
+        is_same = target.spec is not None and target.spec.customer == spec.customer
+    else:
+        is_same = before == now
+    if not is_same:
+        raise ServerNotFound
+    return spec
 
 
 def require_not_suspended(caller: Token, suspension: Suspension | None) -> None:

@@ -45,19 +45,19 @@ def clone(context: Context, caller: Token, id: int, request: Mapping[str, Any], 
         OperationInProgress: The other server's world is being restored.
         Problem: See `create`, and `accept_operation`.
     """
-    asked = {"action": "clone", "server": id, **request}
-    if (earlier := earlier_operation(context, caller, key, asked)) is not None:
+    wanted_request = {"action": "clone", "server": id, **request}
+    if (earlier := earlier_operation(context, caller, key, wanted_request)) is not None:
         return earlier
     spec, new = prepared(context, caller, id, request)
     argument = _source(context, caller, spec.game, request["from"])
     with context.releases.locked(id, wait=WAIT_SECONDS):
         objects = context.cluster.server(id)
         if exists(objects):
-            return _repeated(context, caller, id, new, argument, asked, request.keys(), key)
+            return _repeated(context, caller, id, new, argument, wanted_request, request.keys(), key)
         uid = uid_of_values(new) or ""
         server = Server(id, uid, spec.customer)
         # First the operation: a server that waits for one that does not exist would wait for ever.
-        operation = accept_operation(context, caller, key, "clone", server, argument, asked)
+        operation = accept_operation(context, caller, key, "clone", server, argument, wanted_request)
         try:
             restoring = values.restoring(values.without_disk(new), operation.id)
             install(context, caller, objects, spec, restoring, request["disk"])
@@ -74,7 +74,7 @@ def _repeated(
     id: int,
     new: values.Values,
     argument: Mapping[str, Any],
-    asked: Mapping[str, Any],
+    wanted_request: Mapping[str, Any],
     named: Set[str],
     key: str | None,
 ) -> Operation:
@@ -86,7 +86,7 @@ def _repeated(
     if not caller.may_see(existing.customer, id):
         raise ServerNotFound
     require_same(id, existing, spec_of_values(new), named)
-    uid, wanted = uid_of_values(current), digest(asked)
+    uid, wanted = uid_of_values(current), digest(wanted_request)
     for operation in context.operations.all():
         same = operation.target is not None and operation.target.uid == uid and operation.request == wanted
         if same and operation.action == "clone" and (operation.state == "done" or not operation.ended):
@@ -98,7 +98,7 @@ def _repeated(
         require_not_restoring(existing)
     # The create was broken off, or its operation has failed and could not remove the server.
     server = Server(id, uid or "", existing.customer)
-    operation = accept_operation(context, caller, key, "clone", server, argument, asked)
+    operation = accept_operation(context, caller, key, "clone", server, argument, wanted_request)
     restoring = values.restoring(values.without_disk(values.with_uid(new, server.uid)), operation.id)
     context.releases.change(id, lambda current: restoring)
     return operation
@@ -117,7 +117,7 @@ def _source(context: Context, caller: Token, game: str, named: Mapping[str, Any]
         raise _no_source(named) from None
     if source.spec is None or source.uid is None:
         raise _no_source(named)
-    require_not_suspended(caller, source.spec.suspended)
+    require_not_suspended(caller, source.suspended)
     require_not_restoring(source.spec)
     _require_game(game, source.spec.game)
     return {"from": {"server": source.id, "uid": source.uid, "customer": source.spec.customer}}

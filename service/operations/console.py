@@ -26,7 +26,7 @@ from service.errors import (
 from service.kube.types import Object
 from service.operations.checks import require_not_suspended
 from service.operations.context import Context
-from service.operations.visibility import Target
+from service.operations.visibility import Target, suspension_of
 from service.servers.accessors import game_container, uid
 from service.servers.objects import Objects
 from service.servers.saveowed import running_game
@@ -163,7 +163,7 @@ def _sent(context: Context, caller: Token, target: Target, command: str, deadlin
 def _check(context: Context, caller: Token, objects: Objects) -> Console:
     """The way into the game; raises Suspended, NoConsole or ServerNotRunning."""
     spec = spec_of_objects(objects)
-    require_not_suspended(caller, spec.suspended if spec else None)
+    require_not_suspended(caller, suspension_of(objects, spec))
     game = context.games.get(spec.game) if spec else None
     if game is None or game.console is None:
         raise NoConsole()

@@ -33,6 +33,7 @@ from service.operations.checks import (
 )
 from service.operations.context import Context, erase_disk
 from service.operations.power import ensure_running
+from service.operations.visibility import Target
 from service.servers import values
 from service.servers.disks import claim_gb
 from service.servers.objects import Objects
@@ -57,12 +58,12 @@ _ERASE_SECONDS = 3.0
 _MAY_BE_LEFT_OUT = ("idle_stop_minutes", "backup_keep")
 
 
-def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) -> bool:
+def create(context: Context, caller: Token, id: int, request: Mapping[str, Any]) -> bool:
     """Create the server, or leave it as it is if the same create has succeeded before.
 
     Args:
         context: The operation's collaborators.
-        token: The caller.
+        caller: The caller.
         id: The id of the new server.
         request: A loaded schemas.CreateServer.
 
@@ -81,21 +82,21 @@ def create(context: Context, token: Token, id: int, request: Mapping[str, Any]) 
         Suspended: The disk is that of a server that was suspended when it was deleted.
         OperationInProgress: The server exists, and its world is being restored.
     """
-    spec, new = prepared(context, token, id, request)
+    spec, new = prepared(context, caller, id, request)
     with context.releases.locked(id):
         objects = context.cluster.server(id)
         if exists(objects):
-            return _repeat(context, token, objects, spec, new, request.keys())
-        install(context, token, objects, spec, new, request["disk"])
+            return _repeat(context, caller, objects, spec, new, request.keys())
+        install(context, caller, objects, spec, new, request["disk"])
         return True
 
 
-def prepared(context: Context, token: Token, id: int, request: Mapping[str, Any]) -> tuple[ServerSpec, values.Values]:
+def prepared(context: Context, caller: Token, id: int, request: Mapping[str, Any]) -> tuple[ServerSpec, values.Values]:
     """The spec and the values of the new server, with a uid of its own; see `create` for what it raises."""
-    if not token.reaches(id):
+    if not caller.reaches(id):
         raise ServerNotFound()
     if request["disk"] == "erase":
-        token.require("disk:erase")
+        caller.require("disk:erase")
     game = known_game(context.games, request["game"])
     check_options(game, request["options"])
     spec = ServerSpec(
@@ -103,7 +104,7 @@ def prepared(context: Context, token: Token, id: int, request: Mapping[str, Any]
         ram_gb=request["ram_gb"],
         disk_gb=request["disk_gb"],
         options=request["options"],
-        customer=_customer_of(token, request["customer"]),
+        customer=_customer_of(caller, request["customer"]),
         rcon=request["rcon"],
         idle_stop_minutes=request.get("idle_stop_minutes", context.settings.idle_stop_default) or 0,
         backup_keep=keep_of(request.get("backup_keep")),
@@ -119,18 +120,18 @@ def prepared(context: Context, token: Token, id: int, request: Mapping[str, Any]
 
 
 def install(
-    context: Context, token: Token, objects: Objects, spec: ServerSpec, new: values.Values, disk: str | None
+    context: Context, caller: Token, objects: Objects, spec: ServerSpec, new: values.Values, disk: str | None
 ) -> None:
     """Install a server that does not exist; see `create` for what it raises. The calling thread must hold its Lease.
 
     Args:
-        context, token: As for `create`.
+        context, caller: As for `create`.
         objects: What there is under the id: perhaps a kept disk.
         spec, new: The new server, as `prepared` returns it.
         disk: What is to become of a kept disk.
     """
     id, before = objects.id, uid_of_claim(objects.claim or {})
-    reused = _settle_disk(context, token, objects, spec, disk)
+    reused = _settle_disk(context, caller, objects, spec, disk)
     # An operator may have removed an earlier server by hand. Its SFTP account must not reach this server's files.
     context.accounts.remove(id)
     try:
@@ -143,29 +144,29 @@ def install(
         context.kept_logs.remove(before)
 
 
-def _customer_of(token: Token, requested: str | None) -> str:
+def _customer_of(caller: Token, requested: str | None) -> str:
     """The customer of the new server; raises MissingScope if the token is confined to another one."""
-    if token.customer is not None and requested not in (None, token.customer):
-        raise MissingScope(f"This token can only create servers for the customer {token.customer}.")
-    return token.customer or requested or ""
+    if caller.customer is not None and requested not in (None, caller.customer):
+        raise MissingScope(f"This token can only create servers for the customer {caller.customer}.")
+    return caller.customer or requested or ""
 
 
 def _repeat(
-    context: Context, token: Token, objects: Objects, spec: ServerSpec, new: values.Values, named: Set[str]
+    context: Context, caller: Token, objects: Objects, spec: ServerSpec, new: values.Values, named: Set[str]
 ) -> bool:
     """Handle a create of a server that exists; returns whether this call completed an earlier, failed create."""
     current = context.releases.current(objects.id)
     if current is None:
         raise ReleaseMissing
     existing = spec_of_values(current)
-    if not token.may_see(existing.customer, objects.id):
+    if not caller.may_see(existing.customer, objects.id):
         raise ServerNotFound()
     require_same(objects.id, existing, spec, named)
     require_not_restoring(existing)
     statuses = {release.get("labels", {}).get("status") for release in objects.releases}
     complete = bool(statuses & {"deployed", "superseded"})
     if complete and values.runs(current) and existing.suspended is None:
-        ensure_running(context, token, objects)
+        ensure_running(context, caller, Target(objects.id, objects, existing), objects)
         return False
     # A stopped or suspended server stays so, but its missing objects are created again. A create that never completed
     # gets new values, because the operator may have fixed what blocked it.
@@ -204,7 +205,7 @@ def _undo(context: Context, id: int, reused: bool) -> None:
         log.warning("could not undo the failed create of server %d: %s", id, problem.detail)
 
 
-def _settle_disk(context: Context, token: Token, objects: Objects, spec: ServerSpec, disk: str | None) -> bool:
+def _settle_disk(context: Context, caller: Token, objects: Objects, spec: ServerSpec, disk: str | None) -> bool:
     """Reuse or erase an existing disk, as the request says; returns whether the server reuses one."""
     claim = objects.claim
     if claim is None:
@@ -213,9 +214,9 @@ def _settle_disk(context: Context, token: Token, objects: Objects, spec: ServerS
         # The disk holds nothing, and has the size and storage class of a server that no longer exists.
         _erase_and_wait(context, objects.id, unless_used=never_used(claim))
         return False
-    if not token.may_see(customer_of_claim(claim), objects.id):
+    if not caller.may_see(customer_of_claim(claim), objects.id):
         raise ServerNotFound("The kept disk with this id belongs to another customer.")
-    require_not_suspended(token, suspension_of_claim(claim))
+    require_not_suspended(caller, suspension_of_claim(claim))
     if claim["metadata"].get("deletionTimestamp"):
         raise DiskBeingErased()
     if disk is None:

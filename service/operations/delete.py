@@ -11,7 +11,7 @@ from service.operations.context import Context, erase_disk
 from service.operations.operation import RESTORES
 from service.operations.restore import cancel_restore
 from service.operations.visibility import require_server
-from service.servers.spec import suspension_of_claim, uid_of_claim
+from service.servers.spec import uid_of_claim
 from service.servers.state import exists
 from service.servers.waiting import waiting_operation
 from service.tokens import Token
@@ -40,8 +40,7 @@ def delete(context: Context, caller: Token, id: int, *, erase: bool, erase_backu
         target = require_server(context, caller, id, Subject.REMAINS)
         objects = target.objects
         # A create could give the customer the world back.
-        suspension = target.spec.suspended if target.spec else suspension_of_claim(objects.claim or {})
-        require_not_suspended(caller, suspension)
+        require_not_suspended(caller, target.suspended)
         live = objects.statefulset is not None and "deletionTimestamp" not in objects.statefulset["metadata"]
         if live and context.releases.current(id) is None:
             raise ReleaseMissing()

@@ -70,7 +70,7 @@ def change(context: Context, caller: Token, target: Target, request: Mapping[str
     """
     adds = bool(request.get("password") or request.get("public_keys"))
     if adds:
-        require_not_suspended(caller, target.spec.suspended if target.spec else None)
+        require_not_suspended(caller, target.suspended)
     accounts = accounts_for(context, target.objects)
     host_keys = accounts.host_keys()
     keys = _parse_keys(request["public_keys"]) if "public_keys" in request else None

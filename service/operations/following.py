@@ -7,7 +7,7 @@ from collections.abc import Callable
 from service.errors import ClusterUnavailable, Suspended, Unauthorized
 from service.operations.checks import require_not_suspended
 from service.operations.context import Context
-from service.operations.visibility import Target, may_see
+from service.operations.visibility import Target, may_see, suspension_of
 from service.servers.spec import server_uid, spec_of_objects
 
 GONE = "the server is gone"
@@ -47,7 +47,7 @@ def reason_to_end(
         if spec is not None and not may_see(token, objects, spec):
             return GONE
         try:
-            require_not_suspended(token, spec.suspended if spec else None)
+            require_not_suspended(token, suspension_of(objects, spec))
         except Suspended:
             return "the server is suspended"
         return None

@@ -61,11 +61,6 @@ class _NotHeld(Exception):
     """The game cannot be held still; the message says why."""
 
 
-def can_be_held(context: Context, objects: Objects) -> bool:
-    """Whether the server's game has commands that hold its world still."""
-    return _save_of(context, objects) is not None
-
-
 def hold(context: Context, objects: Objects, operation: str, lasts: float = LASTS_SECONDS) -> Held:
     """Let the game save everything and then hold still, until `release` is called.
 
@@ -108,7 +103,7 @@ def hold(context: Context, objects: Objects, operation: str, lasts: float = LAST
 
 
 def release(context: Context, objects: Objects, operation: str) -> Held:
-    """Let the game go on that holds still for the operation. If it does not answer, `controller/owed.py` tries again.
+    """Resume the game that is held for the operation. If it does not answer, `controller/owed.py` tries again.
 
     Args:
         context: The operation's collaborators.
@@ -182,10 +177,10 @@ def _again(context: Context, objects: Objects) -> Objects:
 
 
 def _known_save(context: Context, objects: Objects) -> tuple[Console, Save]:
-    if (found := _save_of(context, objects)) is None:
+    if (commands := _save_of(context, objects)) is None:
         # The operator has taken the commands away: nobody knows them.
         raise ConsoleError("this game has no command any more that lets it go")
-    return found
+    return commands
 
 
 def _save_of(context: Context, objects: Objects) -> tuple[Console, Save] | None:
@@ -198,12 +193,12 @@ def _save_of(context: Context, objects: Objects) -> tuple[Console, Save] | None:
 
 def _prepared(context: Context, objects: Objects, operation: str, lasts: float) -> tuple[Save, SaveDebt, Open]:
     """What holding still takes: the commands, what will be owed, and the console. Raises _NotHeld."""
-    if (found := _save_of(context, objects)) is None:
+    if (commands := _save_of(context, objects)) is None:
         raise _NotHeld("This game has no command that makes it hold still.")
     running = running_game(objects)
     if running is None or state_of(objects).state != "running":
         raise _NotHeld("The game was not ready for players, so it could not be told to save.")
-    console, save = found
+    console, save = commands
     until = datetime.now(UTC) + timedelta(seconds=save.seconds + lasts)
     try:
         return save, SaveDebt(operation, *running, until), opened(context, objects, console)

@@ -310,7 +310,7 @@ def id_of_key(maker: Token, key: str) -> str:
 
 
 def progress_of(servers: Sequence[Server]) -> Progress:
-    """How far an operation with these servers is."""
+    """The progress of an operation with these servers."""
     count = Counter(server.outcome for server in servers)
     done = count["done"] + count["unchanged"] + count["gone"]
     return Progress(len(servers), done, count["failed"], count["waiting"])

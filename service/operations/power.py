@@ -4,35 +4,42 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from service.operations.checks import require_not_restoring, require_not_suspended
+from service.operations.checks import require_not_restoring, require_not_suspended, require_same_server
 from service.operations.console import with_console
 from service.operations.context import Context
 from service.operations.visibility import Target
 from service.servers import values
 from service.servers.backoff import in_backoff
 from service.servers.objects import Objects
-from service.servers.spec import spec_of_values
 from service.tokens import Token
 
 
 def start(context: Context, caller: Token, target: Target) -> bool:
     """Start the server; a running server keeps running, which returns False.
 
-    May raise Suspended, and OperationInProgress while its world is being restored.
+    May raise Suspended, OperationInProgress while its world is being restored, and ServerNotFound if it is gone.
     """
     with context.releases.locked(target.id):
-        return ensure_running(context, caller, context.cluster.server(target.id))
+        return ensure_running(context, caller, target, context.cluster.server(target.id))
 
 
 def stop(context: Context, target: Target) -> bool:
-    """Stop the server, after the game has saved its world; a stopped server stays stopped, which returns False."""
-    return context.releases.change(target.id, lambda current: values.started(current, False))
+    """Stop the server, after the game has saved its world; a stopped server stays stopped, which returns False.
+
+    Raises ServerNotFound if it is gone, even if there is another one with its id.
+    """
+
+    def new_values(current: values.Values) -> values.Values:
+        require_same_server(target, current)
+        return values.started(current, False)
+
+    return context.releases.change(target.id, new_values)
 
 
 def restart(context: Context, caller: Token, target: Target, at: datetime | None = None) -> bool:
     """Restart the server with a new pod; a stopped server starts.
 
-    May raise Suspended, and OperationInProgress while its world is being restored.
+    May raise Suspended, OperationInProgress while its world is being restored, and ServerNotFound if it is gone.
 
     Args:
         context: The operation's collaborators.
@@ -46,7 +53,7 @@ def restart(context: Context, caller: Token, target: Target, at: datetime | None
     """
 
     def new_values(current: values.Values) -> values.Values:
-        spec = spec_of_values(current)
+        spec = require_same_server(target, current)
         require_not_suspended(caller, spec.suspended)
         require_not_restoring(spec)
         if at is not None and values.restarted_since(current, at):
@@ -56,22 +63,23 @@ def restart(context: Context, caller: Token, target: Target, at: datetime | None
     return context.releases.change(target.id, new_values)
 
 
-def ensure_running(context: Context, caller: Token, objects: Objects) -> bool:
+def ensure_running(context: Context, caller: Token, target: Target, objects: Objects) -> bool:
     """Start the server unless it is running, which returns False. The calling thread must hold the server's Lease.
 
-    If the server is in a back-off, it gets a new pod at once. May raise Suspended.
+    If the server is in a back-off, it gets a new pod at once. `objects` are what it has under the Lease. May raise the
+    same as `start`.
     """
     waits = in_backoff(objects)
 
     def new_values(current: values.Values) -> values.Values:
-        spec = spec_of_values(current)
+        spec = require_same_server(target, current)
         require_not_suspended(caller, spec.suspended)
         require_not_restoring(spec)
         running = values.started(current, True)
         new = values.restarted(running, datetime.now(UTC)) if waits else running
-        return _for_a_new_pod(context, objects.id, new) if new != current else current
+        return _for_a_new_pod(context, target.id, new) if new != current else current
 
-    return context.releases.change(objects.id, new_values)
+    return context.releases.change(target.id, new_values)
 
 
 def _for_a_new_pod(context: Context, id: int, new: values.Values) -> values.Values:

@@ -34,7 +34,7 @@ def follow_start(
         Suspended: The server is suspended, and the caller is its customer.
         TooManyFollowers: There is no room for another.
     """
-    require_not_suspended(caller, target.spec.suspended if target.spec else None)
+    require_not_suspended(caller, target.suspended)
     seen, last = Seen.of(target.objects), None if after is None else mark_of(after)
     if seen.steps and seen.steps[-1].name in ENDS and not new_steps(seen.steps, last):
         return None

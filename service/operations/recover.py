@@ -41,7 +41,7 @@ def recover(context: Context, caller: Token, id: int, request: Mapping[str, Any]
         ReleaseMissing: Someone has deleted the release of the server that has the id.
         Problem: See `create` and `accept_operation`: a disk is kept, the cluster refuses it, …
     """
-    if caller.customer is not None or caller.servers is not None:
+    if caller.confined:
         raise MissingScope(f"The token {caller.name} is confined to a customer or to servers.")
     uid, given = str(request["uid"]), request["values"]
     if (
@@ -66,10 +66,12 @@ def recover(context: Context, caller: Token, id: int, request: Mapping[str, Any]
         kept = ServerBackups(uid, id, spec.customer, spec.game, repository=Repository(made=now()))
         context.backups.change(uid, lambda record: _with(record, backups), kept)
         argument = {"from": {"backup": backups[-1].id, "uid": uid}}
-        asked = {"action": "recover", "server": id, "uid": uid}
+        wanted_request = {"action": "recover", "server": id, "uid": uid}
         # A suspended server comes back too, and stays suspended.
         maker = replace(caller, scopes=caller.scopes | {"server:suspend"})
-        operation = accept_operation(context, maker, None, "clone", Server(id, uid, spec.customer), argument, asked)
+        operation = accept_operation(
+            context, maker, None, "clone", Server(id, uid, spec.customer), argument, wanted_request
+        )
         try:
             new = values.restoring(values.without_disk(_portable(given)), operation.id)
             install(context, caller, objects, spec, new, None)

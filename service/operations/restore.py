@@ -18,12 +18,12 @@ from service.errors import (
     ServerNotFound,
 )
 from service.kube.times import stamp
-from service.operations.checks import RESTORE_SECONDS, require_not_suspended
+from service.operations.checks import RESTORE_SECONDS, require_not_suspended, require_same_server
 from service.operations.context import Context
 from service.operations.operation import Operation, Server
 from service.operations.visibility import Target
 from service.operations.worlds import WAIT_SECONDS, accept_operation, at_work_with, earlier_operation, require_at_rest
-from service.servers.spec import own_uid, spec_of_values, uid_of_values
+from service.servers.spec import uid_of_values
 from service.tokens import Token
 
 MOST_PATHS = 100
@@ -64,8 +64,8 @@ def restore(context: Context, caller: Token, target: Target, request: Mapping[st
         IdempotencyKeyReused, TooManyOperations: See `accept_operation`.
     """
     backup, paths = str(request["backup"]), list(request.get("paths") or ())
-    asked = {"action": "restore", "server": target.id, "backup": backup, "paths": paths}
-    if (earlier := earlier_operation(context, caller, key, asked)) is not None:
+    wanted_request = {"action": "restore", "server": target.id, "backup": backup, "paths": paths}
+    if (earlier := earlier_operation(context, caller, key, wanted_request)) is not None:
         return earlier
     check_paths(paths)
     with context.releases.locked(target.id, wait=WAIT_SECONDS):
@@ -73,7 +73,7 @@ def restore(context: Context, caller: Token, target: Target, request: Mapping[st
         server = _idle_server(context, caller, target, others)
         usable_backup(context.backups.of(server.uid), backup)
         argument = {"backup": backup, "paths": paths}
-        return accept_operation(context, caller, key, "restore", server, argument, asked, others=others)
+        return accept_operation(context, caller, key, "restore", server, argument, wanted_request, others=others)
 
 
 def undo_restore(
@@ -91,15 +91,15 @@ def undo_restore(
             `restore`.
     """
     wanted = request.get("restore")
-    asked = {"action": "undo-restore", "server": target.id, "restore": wanted}
-    if (earlier := earlier_operation(context, caller, key, asked)) is not None:
+    wanted_request = {"action": "undo-restore", "server": target.id, "restore": wanted}
+    if (earlier := earlier_operation(context, caller, key, wanted_request)) is not None:
         return earlier
     with context.releases.locked(target.id, wait=WAIT_SECONDS):
         others = context.operations.all()
         server = _idle_server(context, caller, target, others)
         before = latest_before(context, context.backups.of(server.uid), wanted)
         argument = {"restore": before.operation}
-        return accept_operation(context, caller, key, "undo-restore", server, argument, asked, others=others)
+        return accept_operation(context, caller, key, "undo-restore", server, argument, wanted_request, others=others)
 
 
 def usable_backup(kept: ServerBackups | None, id: str) -> Backup:
@@ -116,10 +116,10 @@ def latest_before(context: Context, kept: ServerBackups | None, operation: str |
     """The newest world of before that is still kept, or that of this operation; raises NothingToUndo."""
     oldest = stamp(datetime.now(UTC) - timedelta(days=context.settings.backup_undo_days))
     befores = [before for before in (kept.befores if kept else ()) if before.at >= oldest]
-    found = [before for before in befores if operation in (None, before.operation)]
-    if not found:
+    matching = [before for before in befores if operation in (None, before.operation)]
+    if not matching:
         raise NothingToUndo
-    return found[-1]
+    return matching[-1]
 
 
 def cancel_restore(context: Context, uid: str, *, erase: bool = False) -> None:
@@ -158,9 +158,11 @@ def _idle_server(context: Context, caller: Token, target: Target, operations: Se
     current = context.releases.current(target.id)
     if current is None:
         raise ReleaseMissing
-    if target.uid is None or uid_of_values(current) != own_uid(target.objects):
-        raise ServerNotFound
-    spec = spec_of_values(current)
+    spec = require_same_server(target, current)
     require_not_suspended(caller, spec.suspended)
-    require_at_rest(operations, target.uid, RESTORE_SECONDS)
-    return Server(target.id, target.uid, spec.customer)
+    # The operation creates a missing StatefulSet again, so the server's uid is that of its release.
+    uid = uid_of_values(current) or target.uid
+    if uid is None:
+        raise ServerNotFound
+    require_at_rest(operations, uid, RESTORE_SECONDS)
+    return Server(target.id, uid, spec.customer)

@@ -17,13 +17,12 @@ from service.errors import (
     ScheduleNotFound,
     SchedulePaused,
     ScheduleRunning,
-    ServerNotFound,
     TokensNotKept,
     TooManySchedules,
 )
 from service.kube.times import stamp
 from service.kube.types import Object
-from service.operations.checks import require_not_suspended
+from service.operations.checks import require_not_suspended, require_same_server
 from service.operations.context import Context
 from service.operations.tokens import LOGIN
 from service.operations.visibility import Target
@@ -32,7 +31,6 @@ from service.schedules.runs import Run
 from service.schedules.spec import Schedule, SetBy, Step
 from service.servers.accessors import annotation
 from service.servers.names import SCHEDULE_RUNS, SCHEDULES
-from service.servers.spec import spec_of_values, uid_of_values
 from service.servers.values import Values
 from service.tokens import Token
 from service.tokenstore.records import all_of, token_key
@@ -124,7 +122,10 @@ def put(context: Context, caller: Token, target: Target, name: str, request: Map
         MissingScope: The caller lacks a scope that a step needs.
         TooManySchedules: The server has as many as it may have, or they would be too large together.
         Suspended: The server is suspended.
+        ObjectMissing: Its StatefulSet is missing.
+        ServerNotFound: The server is gone; there may be another one with its id.
     """
+    _require_statefulset(target)
     now = datetime.now(UTC).replace(microsecond=0)
     wanted = Schedule(
         cron=request["cron"],
@@ -174,7 +175,13 @@ def list_all(context: Context, target: Target) -> list[View]:
 
 
 def delete(context: Context, caller: Token, target: Target, name: str) -> None:
-    """Delete a schedule; a run that goes on ends before its next step. May raise ScheduleNotFound, Suspended."""
+    """Delete a schedule; a run that goes on ends before its next step.
+
+    Raises:
+        ScheduleNotFound: There is no schedule with this name.
+        Suspended, ObjectMissing, ServerNotFound: As for `put`.
+    """
+    _require_statefulset(target)
 
     def without(values: dict[str, Any]) -> None:
         if name not in values:
@@ -195,7 +202,7 @@ def run_now(context: Context, caller: Token, target: Target, name: str) -> View:
         ScheduleRunning: It runs, or was asked to.
         Suspended: The server is suspended.
     """
-    require_not_suspended(caller, target.spec.suspended if target.spec else None)
+    require_not_suspended(caller, target.suspended)
     schedule = _existing(target, name)
     for scope in sorted(schedule.scopes):
         caller.require(scope)
@@ -213,7 +220,7 @@ def abort(context: Context, caller: Token, target: Target, name: str) -> View:
 
     May raise ScheduleNotFound and Suspended.
     """
-    require_not_suspended(caller, target.spec.suspended if target.spec else None)
+    require_not_suspended(caller, target.suspended)
     schedule = _existing(target, name)
     now = datetime.now(UTC)
     run = _change_run(context, target, name, lambda run: runs.aborted(run, schedule.created, now))
@@ -230,9 +237,13 @@ def runs_of(statefulset: Object | None) -> Mapping[str, Run]:
     return runs.read(annotation(statefulset, SCHEDULE_RUNS))
 
 
-def _schedules(target: Target) -> Mapping[str, Schedule]:
+def _require_statefulset(target: Target) -> None:
     if target.objects.statefulset is None:
         raise ObjectMissing(f"The StatefulSet of server {target.id} is missing. Start the server to restore it.")
+
+
+def _schedules(target: Target) -> Mapping[str, Schedule]:
+    _require_statefulset(target)
     return schedules_of(target.objects.statefulset)
 
 
@@ -267,9 +278,7 @@ def _change(context: Context, caller: Token, target: Target, change: Callable[[d
     """Change the schedules in the release's values, in place."""
 
     def new_values(current: Values) -> Values:
-        require_not_suspended(caller, spec_of_values(current).suspended)
-        if (uid := uid_of_values(current)) and uid != target.uid:
-            raise ServerNotFound()
+        require_not_suspended(caller, require_same_server(target, current).suspended)
         schedules = dict(current.get("schedules") or {})
         change(schedules)
         others = {key: value for key, value in current.items() if key != "schedules"}

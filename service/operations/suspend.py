@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from service.errors import ServerNotFound
 from service.kube.times import now
+from service.operations.checks import require_same_server
 from service.operations.context import Context
 from service.operations.visibility import Target
 from service.servers import values
-from service.servers.spec import Suspension, own_uid, spec_of_values, uid_of_values
+from service.servers.spec import Suspension
 
 WAIT_SECONDS = 10.0
 """How long a suspension waits for another operation on the server to end. A customer who sends one after the other must
@@ -31,8 +31,7 @@ def suspend(context: Context, target: Target, reason: str) -> bool:
     """
 
     def new_values(current: values.Values) -> values.Values:
-        _require_same(target, current)
-        before = spec_of_values(current).suspended
+        before = require_same_server(target, current).suspended
         since = before.since if before and before.since else now()
         return values.suspended(current, Suspension(reason, since))
 
@@ -51,14 +50,7 @@ def unsuspend(context: Context, target: Target) -> bool:
     """
 
     def new_values(current: values.Values) -> values.Values:
-        _require_same(target, current)
+        require_same_server(target, current)
         return values.unsuspended(current)
 
     return context.releases.change(target.id, new_values)
-
-
-def _require_same(target: Target, current: values.Values) -> None:
-    """Raises ServerNotFound if the values are those of a later server with the id."""
-    uid = own_uid(target.objects)
-    if uid is not None and uid_of_values(current) != uid:
-        raise ServerNotFound()

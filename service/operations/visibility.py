@@ -8,7 +8,15 @@ from service.access import Subject
 from service.errors import ServerNotFound
 from service.operations.context import Context
 from service.servers.objects import Objects
-from service.servers.spec import ServerSpec, customer_of_claim, server_uid, spec_of_objects, spec_of_values
+from service.servers.spec import (
+    ServerSpec,
+    Suspension,
+    customer_of_claim,
+    server_uid,
+    spec_of_objects,
+    spec_of_values,
+    suspension_of_claim,
+)
 from service.servers.state import exists
 from service.tokens import Token
 
@@ -25,6 +33,11 @@ class Target:
     def uid(self) -> str | None:
         """The server's uid, which distinguishes it from earlier servers with its id."""
         return server_uid(self.objects)
+
+    @property
+    def suspended(self) -> Suspension | None:
+        """The server's suspension, or that of the deleted server whose disk is kept; None if it is not suspended."""
+        return suspension_of(self.objects, self.spec)
 
 
 def require_server(context: Context, caller: Token, id: int, subject: Subject) -> Target:
@@ -43,6 +56,11 @@ def require_server(context: Context, caller: Token, id: int, subject: Subject) -
 def may_see(caller: Token, objects: Objects, spec: ServerSpec | None) -> bool:
     """Whether the caller may see this server, or its kept disk."""
     return caller.may_see(spec.customer if spec else customer_of_claim(objects.claim or {}), objects.id)
+
+
+def suspension_of(objects: Objects, spec: ServerSpec | None) -> Suspension | None:
+    """The suspension of the server with this spec. Without a spec, its disk says so, also that of a deleted server."""
+    return suspension_of_claim(objects.claim or {}) if spec is None else spec.suspended
 
 
 def spec_of(context: Context, objects: Objects) -> ServerSpec | None:

@@ -122,7 +122,7 @@ def put(context: Context, caller: Token, name: str, request: Mapping[str, Any]) 
             raise WebhookNotFound()
         _check_room(records, new)
         # Its secret comes first, so that no webhook is ever without one.
-        _write_secrets(kept, new, secret)
+        _write_secrets(kept, records, new, secret)
     elif not known.seen_by(caller):
         raise WebhookNotFound()
     ended = known is not None and bool(_deliveries(context, known).ended)
@@ -146,7 +146,7 @@ def put(context: Context, caller: Token, name: str, request: Mapping[str, Any]) 
 
 def get(context: Context, caller: Token, name: str) -> Shown:
     """A webhook; raises WebhookNotFound unless there is one that the caller may see."""
-    webhook = _found(context, caller, name)
+    webhook = _require_webhook(context, caller, name)
     return _shown(context, webhook, _deliveries(context, webhook))
 
 
@@ -161,7 +161,7 @@ def list_(context: Context, caller: Token) -> list[Shown]:
 
 def rotate(context: Context, caller: Token, name: str) -> str:
     """Give a webhook a new secret, and return it. The earlier one signs beside it for 24 hours."""
-    webhook, kept = _found(context, caller, name), _kept(context)
+    webhook, kept = _require_webhook(context, caller, name), _kept(context)
     secret, moment = signing.new_secret(), datetime.now(UTC).replace(microsecond=0)
 
     def write(records: Records) -> dict[str, str | None]:
@@ -178,7 +178,7 @@ def rotate(context: Context, caller: Token, name: str) -> str:
 
 def delete(context: Context, caller: Token, name: str) -> None:
     """Delete a webhook with its secrets. What waits for another try is not sent."""
-    webhook, kept = _found(context, caller, name), _kept(context)
+    webhook, kept = _require_webhook(context, caller, name), _kept(context)
 
     def remove(records: Records) -> dict[str, str | None]:
         current = _find(records, webhook.key)
@@ -195,7 +195,7 @@ def delete(context: Context, caller: Token, name: str) -> None:
 
 def test(context: Context, caller: Token, name: str) -> str:
     """Ask the controller to send a test to a webhook; returns the id of that delivery."""
-    webhook, id = _found(context, caller, name), new_test()
+    webhook, id = _require_webhook(context, caller, name), new_test()
 
     def ask(records: Records) -> dict[str, str | None]:
         current = _find(records, webhook.key)
@@ -218,7 +218,7 @@ def _kept(context: Context) -> Webhooks:
 
 def _require_open(context: Context, caller: Token) -> None:
     """Raises MissingScope if the caller is confined, unless the operator lets customers have webhooks."""
-    if caller.customer is None and caller.servers is None:
+    if not caller.confined:
         return
     if not context.settings.webhooks_for_customers:
         raise MissingScope(f"{NOT_OPEN} The token {caller.name} is confined.")
@@ -247,7 +247,7 @@ def _find(records: Records, key: str) -> Webhook | None:
         return None
 
 
-def _found(context: Context, caller: Token, name: str) -> Webhook:
+def _require_webhook(context: Context, caller: Token, name: str) -> Webhook:
     owner, short = _named(context, caller, name)
     webhook = _find(_kept(context).config.read(), short if owner is None else f"{owner}.{short}")
     if webhook is None or not webhook.seen_by(caller):
@@ -282,9 +282,12 @@ def _changed(current: Webhook, new: Webhook, ended: bool) -> Webhook:
     return changed
 
 
-def _write_secrets(kept: Webhooks, webhook: Webhook, secret: str) -> None:
-    """Write a new webhook's first secret, and remove those of webhooks that were never written or half deleted."""
-    living = {one.uid for one in all_of(kept.config.read()).values()}
+def _write_secrets(kept: Webhooks, known: Records, webhook: Webhook, secret: str) -> None:
+    """Write a new webhook's first secret, and remove those of webhooks that were never written or half deleted.
+
+    `known` are the webhooks' records.
+    """
+    living = {one.uid for one in all_of(known).values()}
     moment = datetime.now(UTC)
 
     def write(records: Records) -> dict[str, str | None]:
@@ -295,8 +298,8 @@ def _write_secrets(kept: Webhooks, webhook: Webhook, secret: str) -> None:
 
 
 def _made_before(text: str, moment: datetime) -> bool:
-    made = signing.made(text)
-    return made is None or moment - made > ORPHANED
+    created = signing.made(text)
+    return created is None or moment - created > ORPHANED
 
 
 def _check_room(records: Records, new: Webhook) -> None:

@@ -39,7 +39,7 @@ def require_at_rest(
 
 
 def earlier_operation(context: Context, caller: Token, key: str | None, request: Mapping[str, Any]) -> Operation | None:
-    """The operation that this Idempotency-Key has got before; None if there is none.
+    """The operation that was accepted with this Idempotency-Key; None if there is none.
 
     Raises IdempotencyKeyReused if the key was used for something else.
     """

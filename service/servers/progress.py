@@ -116,7 +116,7 @@ def new_steps(steps: Iterable[Step], last: Mark | None) -> list[Step]:
 
 
 def mark_of(id: str) -> Mark | None:
-    """What the id of a step says; None if it is none."""
+    """What the id of a step says; None if it is malformed."""
     parts = _ID.fullmatch(id)
     return None if parts is None else Mark(parts[1], parts[2], int(parts[3]), int(parts[4]), parts[5] or "")
 

@@ -129,6 +129,6 @@ def _difference(claim: Mapping[str, Any], volume: Mapping[str, Any]) -> str | No
         return f'its storage class is "{classes[0]}", and the volume\'s is "{classes[1]}"'
     if missing := set(claim.get("accessModes") or []) - set(volume.get("accessModes") or []):
         return f"the volume does not offer {', '.join(sorted(missing))}"
-    asked = str(claim.get("resources", {}).get("requests", {}).get("storage", "0"))
-    size = str(volume.get("capacity", {}).get("storage", asked))
-    return f"it asks for {asked}, and the volume has {size}" if bytes_of(asked) > bytes_of(size) else None
+    requested = str(claim.get("resources", {}).get("requests", {}).get("storage", "0"))
+    size = str(volume.get("capacity", {}).get("storage", requested))
+    return f"it asks for {requested}, and the volume has {size}" if bytes_of(requested) > bytes_of(size) else None

@@ -41,7 +41,8 @@ _requests = Histogram(
 )
 _helm = Histogram(
     "gameserver_api_helm_duration_seconds",
-    "Helm operations by kind (install, change, uninstall, restore, converge) and outcome, and how long they took.",
+    "Helm operations by kind (install, change, upgrade, uninstall, restore, converge) and outcome, and how long they "
+    "took.",
     ["kind", "outcome"],
     buckets=(0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60, 120),
     registry=REGISTRY,
@@ -471,19 +472,19 @@ class _Backups(Collector):
         if self.figures is None:
             return
         try:
-            found = self.figures()
+            figures = self.figures()
         except Exception:
             log.warning("could not count the backups for /metrics", exc_info=True)
             return
         for state in ("queued", "running", "done", "failed", "cancelled", "deleting"):
-            states.add_metric([state], found.states.get(state, 0))
-        for what, seconds in found.overdue.items():
+            states.add_metric([state], figures.states.get(state, 0))
+        for what, seconds in figures.overdue.items():
             overdue.add_metric([what], max(0.0, seconds))
-        stored.add_metric([], found.stored_bytes)
-        damaged.add_metric([], found.damaged)
-        postponed.add_metric([], found.postponed)
+        stored.add_metric([], figures.stored_bytes)
+        damaged.add_metric([], figures.damaged)
+        postponed.add_metric([], figures.postponed)
         for kind in ("forget", "prove", "clean", "erase", "init"):
-            jobs.add_metric([kind], found.tasks.get(kind, 0))
+            jobs.add_metric([kind], figures.tasks.get(kind, 0))
         yield from families
 
     @staticmethod

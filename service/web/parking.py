@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 MOST = 500
 """How many answers may wait on one replica. Each keeps a connection open, out of gunicorn's 1,000."""
 MOST_OF_A_TOKEN, MOST_OF_A_CUSTOMER = 200, 100
-"""How many of these may be of one token that is not confined, and of one customer, whichever tokens he has."""
+"""How many of these may be of one token that is not confined, and of one customer, across all its tokens."""
 TICK = 0.25
 """Seconds between two looks at whether an answer is ready."""
 PARKS = "gameserver.parks"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -163,8 +162,3 @@ def _text(value: Any) -> str:
 
 def _tuple(value: Any) -> tuple[Any, ...] | None:
     return None if value is None else tuple(value)
-
-
-def is_name(text: str) -> bool:
-    """Whether a webhook may have this name."""
-    return re.fullmatch(NAME, text) is not None

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from service.backups.records import Backup, Before, ServerBackups, Unreadable, new_id
+from service.backups.records import Backup, Before, ServerBackups, Unreadable
 from service.kube.times import stamp
 from service.operations.context import Context
 from service.settings import Keep, Settings
 from tests.api.conftest import SIZES, TOKENS, Client
 from tests.support import tokens
+from tests.support.backup_world import new_id
 from tests.support.fakes import World
 
 SERVER = "/api/v1/server/1/"

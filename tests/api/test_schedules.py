@@ -387,6 +387,12 @@ def test_without_its_statefulset_a_server_shows_no_schedules(client: Client, wor
     del world.statefulsets[1]
     assert client.get(PATH).get_json()["type"] == "/problems/object-missing"
     assert client.get("/api/v1/server/1/schedule/").get_json()["type"] == "/problems/object-missing"
+    before = len(world.history)
+    for answer in (put(client), client.delete(PATH)):
+        assert (answer.status_code, answer.get_json()["type"]) == (409, "/problems/object-missing")
+    assert len(world.history) == before
+    client.patch("/api/v1/server/1/start")
+    assert put(client).status_code == 200
 
 
 def test_an_id_that_is_used_again_has_no_schedules(client: Client) -> None:

@@ -207,6 +207,21 @@ def test_the_customer_can_do_nothing_with_it_on_any_route(suspended: Client, wor
     assert (world.values[1], world.history) == (before, [])
 
 
+def test_a_suspended_server_that_has_lost_its_record_stays_closed(suspended: Client, world: World) -> None:
+    """Without its release, and without the annotation of its StatefulSet, its disk still says that it is suspended."""
+    del world.values[1]
+    world.statefulsets[1]["metadata"]["annotations"] = {}
+    calls: list[tuple[str, str, Any]] = [
+        ("GET", "rcon", None),
+        ("GET", "progress", None),
+        ("POST", "backup/", {}),
+        ("POST", "command", {"command": "list"}),
+    ]
+    for method, path, body in calls:
+        answer = suspended.call(method, SERVER + path, body, token="acme")
+        assert (path, answer.status_code, answer.get_json()["type"]) == (path, 403, "/problems/server-suspended")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [

@@ -21,10 +21,11 @@ from service.operations.context import Context
 from service.operations.create import create
 from service.operations.interfaces import Releases
 from service.operations.suspend import suspend, unsuspend
+from service.operations.upgrade import upgrade
 from service.operations.visibility import Target, require_server
 from service.settings import Settings
 from service.tokens import Token
-from tests.contract.conftest import VALUES, Interfaces
+from tests.contract.conftest import VALUES, Interfaces, revisions
 from tests.support.fakes import FakeAccounts
 from tests.support.waiting import until
 
@@ -143,7 +144,7 @@ def test_the_chart_carries_a_suspension(replicas: list[Replica], interfaces: Int
 
 
 def test_a_later_server_with_the_id_is_not_meant(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
-    """The id may be given to another customer while a suspension waits for its turn."""
+    """The id may be given to another customer while a call waits for its turn, or is on its way."""
     id = new_id()
     replica = Replica.of(interfaces, interfaces.releases, id)
     values = {uid: {**VALUES, "server": {**VALUES["server"], "uid": uid}} for uid in ("first", "second")}
@@ -152,11 +153,20 @@ def test_a_later_server_with_the_id_is_not_meant(interfaces: Interfaces, new_id:
     assert earlier.uid == "first"
     interfaces.releases.uninstall(id)
     interfaces.releases.install(id, values["second"])
-    with pytest.raises(ServerNotFound):
-        suspend(replica.context, earlier, REASON)
-    with pytest.raises(ServerNotFound):
-        unsuspend(replica.context, earlier)
-    assert replica.record()["suspended"] is None
+    before = interfaces.releases.current(id), revisions(interfaces, id)
+    calls: list[Callable[[], object]] = [
+        lambda: suspend(replica.context, earlier, REASON),
+        lambda: unsuspend(replica.context, earlier),
+        lambda: power.start(replica.context, SHOP, earlier),
+        lambda: power.stop(replica.context, earlier),
+        lambda: power.restart(replica.context, SHOP, earlier),
+        lambda: change(replica.context, SHOP, earlier, {"ram_gb": 2}),
+        lambda: upgrade(replica.context, SHOP, earlier),
+    ]
+    for call in calls:
+        with pytest.raises(ServerNotFound):
+            call()
+    assert (interfaces.releases.current(id), revisions(interfaces, id)) == before
 
 
 def _files_annotations(interfaces: Interfaces, id: int) -> dict[str, str]:

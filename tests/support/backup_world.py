@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -42,6 +43,11 @@ SETTINGS = Settings(
     backup_image="backup:1",
     backup_recovery_secret="recovery",
 )
+
+
+def new_id() -> str:
+    """An id for a backup."""
+    return f"b-{secrets.token_hex(10)}"
 
 
 class Killed(BaseException):
@@ -292,7 +298,7 @@ class BackupWorld:
             between(str(work.get("phase", "begin")))
             self.settle()
             try:
-                next_ = self.machine.advance(Run(operation, SERVER, work, cast(Any, None)))
+                next_ = self.machine.advance(Run(operation, SERVER, work))
             except Killed:
                 self.kube.before = lambda method, path: None
                 self.machine = self.new_machine()

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from local import nodes
-from service.backups.records import KIND, Backup, BackupStore, ServerBackups, new_id
+from service.backups.records import KIND, Backup, BackupStore, ServerBackups
 from service.kube.client import Kube
 from service.operations.operation import Operation, OperationStore, Server, new_operation
 from service.records.store import RecordStore
@@ -23,6 +23,7 @@ from service.tokens import Token
 from tests.cluster.conftest import Cluster
 from tests.cluster.controller.place import Place, new_name, place_of
 from tests.cluster.replicas import NAMESPACE as API_NAMESPACE
+from tests.support.backup_world import new_id
 from tests.support.s3 import S3, s3
 from tests.support.waiting import until
 

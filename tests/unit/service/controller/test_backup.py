@@ -351,7 +351,7 @@ def test_one_of_a_server_is_made_at_a_time(world: BackupWorld) -> None:
 def test_a_phase_that_is_given_up_leaves_nothing_behind(world: BackupWorld) -> None:
     from service.controller.worlds import Run
 
-    run = Run(world.operation(), SERVER, {"phase": "snapshot", "disk": {}}, None)  # type: ignore[arg-type]
+    run = Run(world.operation(), SERVER, {"phase": "snapshot", "disk": {}})
     next_ = world.machine.abandon(run, "The quota is used up.")
     assert next_.work is not None
     ended = world.run(world.operation(), work=next_.work)

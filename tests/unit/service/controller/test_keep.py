@@ -16,7 +16,7 @@ import pytest
 
 from service.assembly import build_context
 from service.backups.jobs import JobSpec, JobState
-from service.backups.records import Backup, Before, Repository, ServerBackups
+from service.backups.records import KIND, Backup, Before, Repository, ServerBackups, server_backups
 from service.backups.snapshots import SnapshotState
 from service.controller.keep import Keep
 from service.controller.leader import Deposed, Term
@@ -207,8 +207,7 @@ class Rig:
 
     def seen(self) -> None:
         """Wait until the watches have what is written."""
-        kept = {each.uid: each for each in self.admin.backups.all()}
-
+        kept = {record.name: server_backups(record) for record in self.admin.records(KIND).all()}
         at_work = {each.id for each in self.admin.operations.all() if not each.ended}
         until(lambda: {each.uid: each for each in self.part.kept()} == kept)
         until(lambda: set(self.part._at_work_with) == at_work)

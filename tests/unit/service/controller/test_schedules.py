@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from service import errors
 from service.assembly import build_context
-from service.backups.records import Backup, ServerBackups, new_id
+from service.backups.records import Backup, ServerBackups
 from service.controller.leader import Deposed, Term
 from service.controller.schedules import Schedules
 from service.events.event import Event
@@ -34,6 +34,7 @@ from service.settings import Settings
 from service.telemetry import logs
 from service.telemetry.metrics import REGISTRY
 from service.tokens import Token
+from tests.support.backup_world import new_id
 from tests.support.fakes import NAMESPACE, FakeCluster, FakeReleases, FakeTokens, World
 from tests.support.held_world import console_at
 from tests.support.memory_kube import LabelledKube

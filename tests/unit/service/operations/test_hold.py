@@ -12,7 +12,7 @@ import pytest
 from service.console.commands import Command, Console
 from service.errors import ClusterUnavailable, OperationInProgress, ServerNotFound
 from service.operations import hold as holding
-from service.operations.hold import Held, can_be_held, hold, pay, release
+from service.operations.hold import Held, hold, pay, release
 from service.servers.saveowed import SaveDebt
 from tests.support.econ_game import econ_game
 from tests.support.held_world import OPERATION, HeldWorld
@@ -42,7 +42,6 @@ def debt_of(operation: str = OPERATION, *, pod: str = "pod-first", seconds: floa
 
 def test_a_game_saves_and_holds_still_and_goes_on(place: HeldWorld, game: RconGame) -> None:
     """First it writes nothing by itself any more, and then all that it has in memory."""
-    assert can_be_held(place.context, place.objects)
     assert hold(place.context, place.objects, OPERATION) == SAVED
     assert game.said == ["save-off", "save-all flush"]
     assert not game.saving

@@ -43,9 +43,11 @@ from service.helm.revisions import KEEPS_POD, Release, Revisions
 from service.kube.client import Kube, path
 from service.kube.leases import Lease, Leases
 from service.kube.types import Object
-from service.servers.names import release_name
+from service.servers.accessors import deleted_at
+from service.servers.names import pod_name, release_name
 from service.servers.objects import KINDS
 from service.servers.spec import same
+from service.servers.state import can_be_left_alone
 from service.servers.values import Values, restarts, runs
 from service.settings import Settings
 
@@ -61,6 +63,11 @@ CONTENDED_TRIES, CONTENDED_PAUSE = 6, 0.4
 seconds. Each further pause may be longer."""
 # libyaml takes a tenth of the time, if PyYAML was built with it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+_STATEFULSET_ENDS = (
+    "Somebody has deleted the server's StatefulSet, and its game is still ending. A start makes it again after that."
+)
 
 
 class HelmReleases:
@@ -130,8 +137,8 @@ class HelmReleases:
     def change(self, id: int, change: Callable[[Values], Values]) -> bool:
         """Upgrade the release to `change(current values)`.
 
-        A change that does not concern the pod leaves a running pod alone. If the cluster refuses the change, the
-        previous values are restored.
+        A change that does not concern the pod leaves a running pod alone, unless an earlier change is still on its way
+        to the pod. If the cluster refuses the change, the previous values are restored.
 
         Returns:
             False if nothing would change, no object is missing, and nobody else has started or stopped the server; then
@@ -140,6 +147,7 @@ class HelmReleases:
         Raises:
             ServerNotFound: There is no release.
             ReleaseMissing: There is no release, but a StatefulSet.
+            OperationInProgress: The server is to run, and somebody has deleted its StatefulSet, which is not gone yet.
             FieldConflict: Somebody else has started or stopped the server, and still owns that field.
         """
         with self._lease(id) as lease:
@@ -149,16 +157,20 @@ class HelmReleases:
                 raise ReleaseMissing if self._has_workload(id) else ServerNotFound
             values = change(deepcopy(release.values))
             deployed = revisions.status(newest) == "deployed"
+            workload, pod = self._workload_and_pod(id)
+            if runs(values) and deleted_at(workload):
+                raise OperationInProgress(_STATEFULSET_ENDS, retry_after=5)
             unchanged = deployed and same(values, release.values)
-            if unchanged and not self._missing(release) and self._runs(id) == runs(values):
+            if unchanged and not self._missing(release) and _wants_pod(workload) == runs(values):
                 return False
-            # The pod may not have been updated yet to a revision that was not deployed.
-            unaffected = runs(release.values) and runs(values) and not restarts(release.values, values)
-            keep_pod = unaffected and (deployed or release.keeps_pod)
+            # The pod may not have been updated yet to a revision that was not deployed, or to one that was just now.
+            up_to_date = (deployed or release.keeps_pod) and can_be_left_alone(workload, pod)
+            as_it_was = up_to_date and runs(release.values)
+            unaffected = runs(values) and not restarts(release.values, values)
             try:
-                self._upgrade("change", id, values, lease, keep_pod)
+                self._upgrade("change", id, values, lease, as_it_was and unaffected)
             except (RefusedByCluster, NoNodePortLeft, OperationFailed, ClusterContended):
-                self._restore(id, newest, release.values, lease)
+                self._restore(id, newest, release.values, lease, as_it_was)
                 raise
             return True
 
@@ -227,7 +239,8 @@ class HelmReleases:
                     with self._lease(id) as lease:
                         release = self._read(self._finished_revision(id, lease))
                         if release is not None:
-                            self._upgrade("converge", id, release.values, lease, release.keeps_pod)
+                            keep_pod = release.keeps_pod and can_be_left_alone(*self._workload_and_pod(id))
+                            self._upgrade("converge", id, release.values, lease, keep_pod)
                         return
                 except Problem as problem:
                     log.warning("release %s has not converged yet: %s", release_name(id), problem.detail)
@@ -274,14 +287,13 @@ class HelmReleases:
         return all_revisions[-1] if all_revisions and revisions.status(all_revisions[-1]) != "uninstalled" else None
 
     def _has_workload(self, id: int) -> bool:
-        return self._workload(id) is not None
+        return self._workload_and_pod(id)[0] is not None
 
-    def _runs(self, id: int) -> bool:
-        """Whether the server's StatefulSet wants a pod, whoever scaled it."""
-        return bool((self._workload(id) or {}).get("spec", {}).get("replicas", 1))
-
-    def _workload(self, id: int) -> Object | None:
-        return self._kube.get(path("apps/v1", self._namespace, "statefulsets", release_name(id)))
+    def _workload_and_pod(self, id: int) -> tuple[Object | None, Object | None]:
+        workload = path("apps/v1", self._namespace, "statefulsets", release_name(id))
+        pod = path("v1", self._namespace, "pods", pod_name(id))
+        found = self._kube.get_all([workload, pod])
+        return found[0], found[1]
 
     def _read(self, revision: Object | None) -> Release | None:
         return None if revision is None else self._revisions.read(revision)
@@ -314,12 +326,12 @@ class HelmReleases:
 
         _retry_while_contended(uninstall)
 
-    def _restore(self, id: int, before: Object, values: Values, lease: Lease) -> None:
+    def _restore(self, id: int, before: Object, values: Values, lease: Lease, keep_pod: bool) -> None:
         """After a refused change, restore the previous values: otherwise every later write would be refused too."""
         try:
             newest = self._newest(id)
             if newest is not None and newest["name"] != before["name"]:
-                self._upgrade("restore", id, values, lease, keep_pod=runs(values))
+                self._upgrade("restore", id, values, lease, keep_pod)
         except Problem:
             log.error("release %s: the refused values could not be replaced by the previous ones", release_name(id))
 
@@ -351,6 +363,11 @@ class _Held(threading.local):
 
     def __init__(self) -> None:
         self.by_id: dict[int, Lease] = {}
+
+
+def _wants_pod(workload: Object | None) -> bool:
+    """Whether the StatefulSet wants a pod, whoever scaled it."""
+    return bool((workload or {}).get("spec", {}).get("replicas", 1))
 
 
 def _retry_while_contended(work: Callable[[], None]) -> None:

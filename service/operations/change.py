@@ -11,6 +11,7 @@ from service.operations.checks import (
     check_options,
     keep_of,
     known_game,
+    require_disk_stays,
     require_not_suspended,
     require_same_server,
 )
@@ -38,6 +39,7 @@ def change(context: Context, caller: Token, target: Target, request: Mapping[str
         InvalidRequest: The options are not valid for the game.
         Suspended: The server is suspended.
         ServerNotFound: The server is gone; there may be another one with its id.
+        DiskBeingDeleted: The change would restart the game, and its disk would not outlive that.
     """
     restarting = False
 
@@ -50,6 +52,8 @@ def change(context: Context, caller: Token, target: Target, request: Mapping[str
         old, without, whole = _render(context, target.id, before, after, request.get("options", {}).keys())
         new = values.completed(values.changed(current, old, whole), without, whole)
         restarting = values.restarts(current, new)
+        if restarting:
+            require_disk_stays(target.objects)
         return values.reachable(new, context.settings.external_host) if new != current else current
 
     return context.releases.change(target.id, new_values) and restarting

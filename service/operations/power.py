@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from service.operations.checks import require_not_restoring, require_not_suspended, require_same_server
+from service.errors import DiskBeingDeleted
+from service.operations.checks import (
+    require_disk_stays,
+    require_not_restoring,
+    require_not_suspended,
+    require_same_server,
+)
 from service.operations.console import with_console
 from service.operations.context import Context
 from service.operations.visibility import Target
 from service.servers import values
+from service.servers.accessors import deleted_at
 from service.servers.backoff import in_backoff
+from service.servers.disks import ends_with_pod
 from service.servers.objects import Objects
 from service.tokens import Token
 
@@ -26,8 +34,9 @@ def start(context: Context, caller: Token, target: Target) -> bool:
 def stop(context: Context, target: Target) -> bool:
     """Stop the server, after the game has saved its world; a stopped server stays stopped, which returns False.
 
-    Raises ServerNotFound if it is gone, even if there is another one with its id.
+    May raise DiskBeingDeleted. Raises ServerNotFound if it is gone, even if there is another one with its id.
     """
+    require_disk_stays(target.objects)
 
     def new_values(current: values.Values) -> values.Values:
         require_same_server(target, current)
@@ -39,7 +48,8 @@ def stop(context: Context, target: Target) -> bool:
 def restart(context: Context, caller: Token, target: Target, at: datetime | None = None) -> bool:
     """Restart the server with a new pod; a stopped server starts.
 
-    May raise Suspended, OperationInProgress while its world is being restored, and ServerNotFound if it is gone.
+    May raise Suspended, DiskBeingDeleted, OperationInProgress while its world is being restored, and ServerNotFound if
+    it is gone.
 
     Args:
         context: The operation's collaborators.
@@ -58,6 +68,7 @@ def restart(context: Context, caller: Token, target: Target, at: datetime | None
         require_not_restoring(spec)
         if at is not None and values.restarted_since(current, at):
             return current
+        _require_disk(target.objects)
         return _for_a_new_pod(context, target.id, values.restarted(current, at or datetime.now(UTC)))
 
     return context.releases.change(target.id, new_values)
@@ -75,11 +86,19 @@ def ensure_running(context: Context, caller: Token, target: Target, objects: Obj
         spec = require_same_server(target, current)
         require_not_suspended(caller, spec.suspended)
         require_not_restoring(spec)
+        if waits or not ends_with_pod(objects.claim, objects.pod):
+            _require_disk(objects)
         running = values.started(current, True)
         new = values.restarted(running, datetime.now(UTC)) if waits else running
         return _for_a_new_pod(context, target.id, new) if new != current else current
 
     return context.releases.change(target.id, new_values)
+
+
+def _require_disk(objects: Objects) -> None:
+    """Raises DiskBeingDeleted if a new pod would find no disk: its claim is being deleted."""
+    if deleted_at(objects.claim):
+        raise DiskBeingDeleted
 
 
 def _for_a_new_pod(context: Context, id: int, new: values.Values) -> values.Values:

@@ -121,6 +121,24 @@ def is_outdated(statefulset: Object, pod: Object) -> bool:
     return desired is not None and actual is not None and desired != actual
 
 
+def can_be_left_alone(statefulset: Object | None, pod: Object | None) -> bool:
+    """Whether the pod has all that it is to have, so that Kubernetes can go on giving it the template it has.
+
+    Below the partition, Kubernetes makes a lost pod again from `currentRevision`, which becomes the newest one when a
+    pod of that one is ready. A pod that still ends to make room for a newer one would come back as it was:
+    https://github.com/kubernetes/kubernetes/blob/v1.35.4/pkg/controller/statefulset/stateful_set_utils.go
+    """
+    if statefulset is None:
+        return False
+    if ((statefulset.get("spec", {}).get("updateStrategy") or {}).get("rollingUpdate") or {}).get("partition"):
+        return True
+    status, metadata = statefulset.get("status") or {}, (pod or {}).get("metadata", {})
+    observed = status.get("observedGeneration") == statefulset["metadata"].get("generation")
+    revisions = {status.get("currentRevision"), status.get("updateRevision")}
+    template = metadata.get("labels", {}).get("controller-revision-hash")
+    return observed and "deletionTimestamp" not in metadata and template is not None and revisions == {template}
+
+
 # -- a server that should not run ---------------------------------------------------------------------------
 
 

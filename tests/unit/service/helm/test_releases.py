@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from service.errors import ClusterContended, RefusedByCluster
+from service.errors import ClusterContended, OperationInProgress, RefusedByCluster
 from service.helm import releases
 from service.helm.releases import CONTENDED_TRIES, HelmReleases
 from service.servers.values import Values
@@ -15,6 +16,8 @@ from tests.support.memory_kube import MemoryKube
 from tests.unit.service.helm.test_revisions import secret
 
 SECRETS = "/api/v1/namespaces/gameservers/secrets"
+WORKLOAD = "/apis/apps/v1/namespaces/gameservers/statefulsets/server-1"
+POD = "/api/v1/namespaces/gameservers/pods/server-1-0"
 RUNNING: Values = {"replicas": 1, "ramGb": 1, "diskGb": 1}
 
 
@@ -48,7 +51,33 @@ def helm(monkeypatch: pytest.MonkeyPatch) -> FakeHelmClient:
     monkeypatch.setattr(releases, "HelmClient", lambda settings, done, daemon_runs: client)
     monkeypatch.setattr(releases, "CONTENDED_PAUSE", 0.0)
     client.store("deployed", RUNNING)
+    has_pod(client._kube)
     return client
+
+
+def has_pod(
+    kube: Kube, template: str = "a", current: str = "a", newest: str = "a", *, observed: int = 1, partition: int = 0
+) -> None:
+    """The server has a pod of this template, and the StatefulSet of generation 1 knows these two."""
+    kube._stored(
+        WORKLOAD,
+        {
+            "metadata": {"name": "server-1", "generation": 1},
+            "spec": {"replicas": 1, "updateStrategy": {"rollingUpdate": {"partition": partition}}},
+            "status": {"observedGeneration": observed, "currentRevision": current, "updateRevision": newest},
+        },
+    )
+    kube._stored(POD, {"metadata": {"name": "server-1-0", "labels": {"controller-revision-hash": template}}})
+
+
+def ends(kube: Kube) -> None:
+    """The server's pod still saves, and then ends."""
+    kube.merge(POD, {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})
+
+
+def is_absent(kube: Kube) -> None:
+    """A quota refuses the server's pod."""
+    kube.delete(POD)
 
 
 @pytest.fixture
@@ -83,12 +112,21 @@ def test_a_server_that_somebody_else_has_scaled_is_written_again(
     helm: FakeHelmClient, helm_releases: HelmReleases
 ) -> None:
     """Although the values are the same. Helm then applies the replicas, or says who owns them."""
-    workload = "/apis/apps/v1/namespaces/gameservers/statefulsets/server-1"
-    helm._kube._stored(workload, {"metadata": {"name": "server-1"}, "spec": {"replicas": 1}})
     assert helm_releases.change(1, lambda values: values) is False
-    helm._kube._stored(workload, {"metadata": {"name": "server-1"}, "spec": {"replicas": 0}})
+    helm._kube._stored(WORKLOAD, {"metadata": {"name": "server-1"}, "spec": {"replicas": 0}})
     assert helm_releases.change(1, lambda values: values) is True
     assert [kind for kind, _ in helm.written] == ["change"]
+
+
+def test_a_statefulset_that_ends_is_waited_for(helm: FakeHelmClient, helm_releases: HelmReleases) -> None:
+    """An apply would change what is about to go. A stop does not wait: the server is to have no pod."""
+    ended = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    helm._kube.merge(WORKLOAD, {"metadata": ended})
+    with pytest.raises(OperationInProgress) as raised:
+        helm_releases.change(1, lambda values: values)
+    assert raised.value.headers == {"Retry-After": "5"}
+    assert helm.written == []
+    assert helm_releases.change(1, lambda values: {**values, "replicas": 0}) is True
 
 
 def test_a_start_applies_everything(helm: FakeHelmClient, helm_releases: HelmReleases) -> None:
@@ -116,6 +154,57 @@ def test_a_refused_change_is_undone_without_touching_the_pod(helm: FakeHelmClien
     assert helm.written == [
         ("change", {**RUNNING, "ramGb": 2}),
         ("restore", {**RUNNING, "keepPodInRevision": 3}),
+    ]
+
+
+OWED: dict[str, Callable[[Kube], object]] = {
+    "the controller has not seen the new template": lambda kube: has_pod(kube, observed=0),
+    "the old pod is not yet told to end": lambda kube: has_pod(kube, newest="b"),
+    "the old pod still saves": ends,
+    "the new pod is not ready yet": lambda kube: has_pod(kube, template="b", newest="b"),
+    "there is no new pod yet": is_absent,
+    "the StatefulSet says nothing yet": lambda kube: kube.merge(WORKLOAD, {"status": None}),
+}
+
+
+@pytest.mark.parametrize("owed", OWED.values(), ids=OWED)
+def test_a_change_that_follows_a_resize_does_not_take_it_back(
+    helm: FakeHelmClient, helm_releases: HelmReleases, owed: Callable[[Kube], object]
+) -> None:
+    """Kubernetes would make the next pod from the template of before."""
+    helm_releases.change(1, lambda values: {**values, "ramGb": 2})
+    owed(helm._kube)
+    helm_releases.change(1, lambda values: {**values, "diskGb": 2})
+    assert helm.written[-1] == ("change", {**RUNNING, "ramGb": 2, "diskGb": 2})
+    helm.failures = [RefusedByCluster()]
+    with pytest.raises(RefusedByCluster):
+        helm_releases.change(1, lambda values: {**values, "diskGb": 3})
+    assert helm.written[-1] == ("restore", {**RUNNING, "ramGb": 2, "diskGb": 2})
+
+
+def test_an_older_template_is_left_alone_again_and_again(helm: FakeHelmClient, helm_releases: HelmReleases) -> None:
+    """The first change may bring a newer chart's template along. A pod that is lost meanwhile comes back as it was."""
+    helm_releases.change(1, lambda values: {**values, "diskGb": 2})
+    has_pod(helm._kube, newest="b", partition=1)
+    helm_releases.change(1, lambda values: {**values, "diskGb": 3})
+    is_absent(helm._kube)
+    helm_releases.change(1, lambda values: {**values, "diskGb": 4})
+    assert [values.get("keepPodInRevision") for _, values in helm.written] == [2, 3, 4]
+
+
+def test_objects_that_a_thawed_process_changed_are_brought_back_with_their_pod(
+    helm: FakeHelmClient, helm_releases: HelmReleases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest revision left the pod alone, but what was written after it has made another one."""
+    monkeypatch.setattr(releases, "CONVERGE_PAUSE", 0.0)
+    helm_releases.change(1, lambda values: {**values, "diskGb": 2})
+    helm_releases._converge(1)
+    has_pod(helm._kube, newest="b")
+    helm_releases._converge(1)
+    assert [(kind, values.get("keepPodInRevision")) for kind, values in helm.written] == [
+        ("change", 2),
+        ("converge", 3),
+        ("converge", None),
     ]
 
 

@@ -36,7 +36,7 @@ def read_log(context: Context, caller: Token, target: Target, tail: int, since: 
         Suspended: The server is suspended, and the caller is its customer.
         NoLog: The game has no log now, and none of its last lines are kept.
     """
-    require_not_suspended(caller, target.spec.suspended if target.spec else None)
+    require_not_suspended(caller, target.suspended)
     run = run_of(target.objects.statefulset, target.objects.pod)
     read = None if run is None else last_lines(context, target.id, Run(*run), tail, since)
     if read is not None:
@@ -97,7 +97,7 @@ def follow_log(
         Suspended: The server is suspended, and the caller is its customer.
         TooManyFollowers: There is no room for another.
     """
-    require_not_suspended(caller, target.spec.suspended if target.spec else None)
+    require_not_suspended(caller, target.suspended)
     context.logs.require_room(caller.name)
     mark = context.logs.mark(target.id, target.uid)
     # Read once more: a pod that has come since the mark would be missed.

@@ -413,6 +413,17 @@ class DiskBeingErased(Problem):
     default_retry_after = 5
 
 
+class DiskBeingDeleted(Problem):
+    slug = "disk-being-deleted"
+    status = 409
+    # No Retry-After, because waiting does not help.
+    title = "Somebody has deleted the claim of the server's disk"
+    explanation = (
+        "Kubernetes erases the disk as soon as no game runs on it. So the API refuses a stop, a restart and all else "
+        "that would end the game. Only the operator can still keep the disk: see docs/operations.md."
+    )
+
+
 class EventsReset(Problem):
     slug = "events-reset"
     status = 409

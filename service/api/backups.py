@@ -130,7 +130,9 @@ def delete_server_backup(id: int, backup: str) -> Any:
 @blueprint.arguments(schemas.Restore)
 @blueprint.arguments(IdempotencyHeaders, location="headers")
 @blueprint.response(202, OperationAnswer)
-@problems(errors.InvalidRequest, errors.BackupNotFound, errors.BackupNotUsable, *_WORLD_PROBLEMS)
+@problems(
+    errors.InvalidRequest, errors.BackupNotFound, errors.BackupNotUsable, *_WORLD_PROBLEMS, errors.DiskBeingDeleted
+)
 def restore_server(body: dict[str, Any], headers: dict[str, Any], id: int) -> Any:
     """Restore the server's world from one of its backups, or some of its files and folders
 
@@ -146,7 +148,7 @@ def restore_server(body: dict[str, Any], headers: dict[str, Any], id: int) -> An
 @blueprint.arguments(schemas.UndoRestore)
 @blueprint.arguments(IdempotencyHeaders, location="headers")
 @blueprint.response(202, OperationAnswer)
-@problems(errors.NothingToUndo, *_WORLD_PROBLEMS)
+@problems(errors.NothingToUndo, *_WORLD_PROBLEMS, errors.DiskBeingDeleted)
 def undo_server_restore(body: dict[str, Any], headers: dict[str, Any], id: int) -> Any:
     """Undo a restore: the world of before comes back
 

@@ -88,6 +88,7 @@ def list_servers(query: dict[str, Any]) -> Response:
     errors.DiskKept,
     errors.DiskNotUsable,
     errors.DiskBeingErased,
+    errors.DiskBeingDeleted,
     errors.DiskCannotShrink,
     errors.DiskCannotGrow,
     errors.Suspended,
@@ -123,7 +124,7 @@ def get_server(id: int) -> dict[str, Any]:
 @access("server:write", Subject.SERVER, audited=True)
 @blueprint.arguments(schemas.UpdateServer)
 @blueprint.response(200, schemas.Changed)
-@problems(*WRITE_PROBLEMS, errors.Suspended, errors.DiskCannotShrink, errors.DiskCannotGrow)
+@problems(*WRITE_PROBLEMS, errors.Suspended, errors.DiskCannotShrink, errors.DiskCannotGrow, errors.DiskBeingDeleted)
 def update_server(body: dict[str, Any], id: int) -> dict[str, Any]:
     """Resize a server or change its options
 
@@ -152,7 +153,7 @@ def delete_server(query: dict[str, Any], id: int) -> dict[str, Any]:
 @access("server:power", Subject.SERVER, audited=True)
 @blueprint.arguments(schemas.WaitQuery, location="query")
 @blueprint.response(200, schemas.Started)
-@problems(errors.InvalidRequest, *WRITE_PROBLEMS, errors.Suspended)
+@problems(errors.InvalidRequest, *WRITE_PROBLEMS, errors.Suspended, errors.DiskBeingDeleted)
 def start_server(query: dict[str, Any], id: int) -> Any:
     """Start a server; a running server keeps running
 
@@ -167,7 +168,7 @@ def start_server(query: dict[str, Any], id: int) -> Any:
 @blueprint.route("/<id:id>/stop", methods=["PATCH"])
 @access("server:power", Subject.SERVER, audited=True)
 @blueprint.response(200, Success)
-@problems(*WRITE_PROBLEMS)
+@problems(*WRITE_PROBLEMS, errors.DiskBeingDeleted)
 def stop_server(id: int) -> dict[str, Any]:
     """Stop a server; the game saves its world first"""
     power.stop(context(), target())
@@ -178,7 +179,7 @@ def stop_server(id: int) -> dict[str, Any]:
 @access("server:power", Subject.SERVER, audited=True)
 @blueprint.arguments(schemas.WaitQuery, location="query")
 @blueprint.response(200, schemas.Started)
-@problems(errors.InvalidRequest, *WRITE_PROBLEMS, errors.Suspended)
+@problems(errors.InvalidRequest, *WRITE_PROBLEMS, errors.Suspended, errors.DiskBeingDeleted)
 def restart_server(query: dict[str, Any], id: int) -> Any:
     """Restart a server; a stopped server starts"""
     require_room_to_wait(query)

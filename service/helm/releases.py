@@ -43,6 +43,7 @@ from service.helm.revisions import KEEPS_POD, Release, Revisions
 from service.kube.client import Kube, path
 from service.kube.leases import Lease, Leases
 from service.kube.types import Object
+from service.servers.accessors import deleted_at
 from service.servers.names import pod_name, release_name
 from service.servers.objects import KINDS
 from service.servers.spec import same
@@ -62,6 +63,11 @@ CONTENDED_TRIES, CONTENDED_PAUSE = 6, 0.4
 seconds. Each further pause may be longer."""
 # libyaml takes a tenth of the time, if PyYAML was built with it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+_STATEFULSET_ENDS = (
+    "Somebody has deleted the server's StatefulSet, and its game is still ending. A start makes it again after that."
+)
 
 
 class HelmReleases:
@@ -141,6 +147,7 @@ class HelmReleases:
         Raises:
             ServerNotFound: There is no release.
             ReleaseMissing: There is no release, but a StatefulSet.
+            OperationInProgress: The server is to run, and somebody has deleted its StatefulSet, which is not gone yet.
             FieldConflict: Somebody else has started or stopped the server, and still owns that field.
         """
         with self._lease(id) as lease:
@@ -151,6 +158,8 @@ class HelmReleases:
             values = change(deepcopy(release.values))
             deployed = revisions.status(newest) == "deployed"
             workload, pod = self._workload_and_pod(id)
+            if runs(values) and deleted_at(workload):
+                raise OperationInProgress(_STATEFULSET_ENDS, retry_after=5)
             unchanged = deployed and same(values, release.values)
             if unchanged and not self._missing(release) and _wants_pod(workload) == runs(values):
                 return False

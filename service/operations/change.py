@@ -6,7 +6,14 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
-from service.operations.checks import check_growth, check_options, keep_of, known_game, require_not_suspended
+from service.operations.checks import (
+    check_growth,
+    check_options,
+    keep_of,
+    known_game,
+    require_disk_stays,
+    require_not_suspended,
+)
 from service.operations.context import Context
 from service.operations.visibility import Target
 from service.servers import values
@@ -30,6 +37,7 @@ def change(context: Context, caller: Token, target: Target, request: Mapping[str
         DiskCannotShrink, DiskCannotGrow: The disk cannot have its new size.
         InvalidRequest: The options are not valid for the game.
         Suspended: The server is suspended.
+        DiskBeingDeleted: The change would restart the game, and its disk would not outlive that.
     """
     restarting = False
 
@@ -42,6 +50,8 @@ def change(context: Context, caller: Token, target: Target, request: Mapping[str
         old, without, whole = _render(context, target.id, before, after, request.get("options", {}).keys())
         new = values.completed(values.changed(current, old, whole), without, whole)
         restarting = values.restarts(current, new)
+        if restarting:
+            require_disk_stays(target.objects)
         return values.reachable(new, context.settings.external_host) if new != current else current
 
     return context.releases.change(target.id, new_values) and restarting

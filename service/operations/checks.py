@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from service.errors import DiskCannotGrow, DiskCannotShrink, InvalidRequest, OperationInProgress, Suspended
+from service.errors import (
+    DiskBeingDeleted,
+    DiskCannotGrow,
+    DiskCannotShrink,
+    InvalidRequest,
+    OperationInProgress,
+    Suspended,
+)
 from service.games.catalogue import Game
 from service.operations.context import Context
-from service.servers.disks import growth_of
+from service.servers.disks import ends_with_pod, growth_of
+from service.servers.objects import Objects
 from service.servers.spec import ServerSpec, Suspension
 from service.settings import Keep
 from service.tokens import Token
@@ -38,6 +46,16 @@ def require_not_restoring(spec: ServerSpec) -> None:
             f"The operation {spec.restoring} is restoring the server's world. Try again when it has ended.",
             retry_after=RESTORE_SECONDS,
         )
+
+
+def require_disk_stays(objects: Objects) -> None:
+    """Raises DiskBeingDeleted if the end of the server's pod would be the end of its disk.
+
+    Every verb asks this that would end a running game, except those that say that the server is to go, or is nobody's:
+    delete and suspend.
+    """
+    if ends_with_pod(objects.claim, objects.pod):
+        raise DiskBeingDeleted
 
 
 def known_game(games: Mapping[str, Game], name: str) -> Game:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from service.operations.context import Context
 from service.servers import values
+from service.servers.disks import ends_with_pod
 from service.servers.objects import Objects
 from service.servers.spec import ServerSpec, server_uid
 
@@ -28,14 +29,14 @@ def stop_idle(context: Context, id: int, uid: str, confirm: Callable[[Objects], 
         now: The current time.
 
     Returns:
-        Whether this call has stopped it.
+        Whether this call has stopped it. A server whose disk would not outlive that is left alone.
 
     Raises:
         ServerNotFound: There is no such server.
     """
     with context.releases.locked(id):
         objects = context.cluster.server(id)
-        if server_uid(objects) != uid or not confirm(objects):
+        if server_uid(objects) != uid or ends_with_pod(objects.claim, objects.pod) or not confirm(objects):
             return False
         return context.releases.change(
             id, lambda current: values.idle_stopped(current, now) if values.runs(current) else current

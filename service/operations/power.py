@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from service.operations.checks import require_not_restoring, require_not_suspended
+from service.errors import DiskBeingDeleted
+from service.operations.checks import require_disk_stays, require_not_restoring, require_not_suspended
 from service.operations.console import with_console
 from service.operations.context import Context
 from service.operations.visibility import Target
 from service.servers import values
+from service.servers.accessors import deleted_at
 from service.servers.backoff import in_backoff
+from service.servers.disks import ends_with_pod
 from service.servers.objects import Objects
 from service.servers.spec import spec_of_values
 from service.tokens import Token
@@ -25,14 +28,18 @@ def start(context: Context, caller: Token, target: Target) -> bool:
 
 
 def stop(context: Context, target: Target) -> bool:
-    """Stop the server, after the game has saved its world; a stopped server stays stopped, which returns False."""
+    """Stop the server, after the game has saved its world; a stopped server stays stopped, which returns False.
+
+    May raise DiskBeingDeleted.
+    """
+    require_disk_stays(target.objects)
     return context.releases.change(target.id, lambda current: values.started(current, False))
 
 
 def restart(context: Context, caller: Token, target: Target, at: datetime | None = None) -> bool:
     """Restart the server with a new pod; a stopped server starts.
 
-    May raise Suspended, and OperationInProgress while its world is being restored.
+    May raise Suspended, DiskBeingDeleted, and OperationInProgress while its world is being restored.
 
     Args:
         context: The operation's collaborators.
@@ -51,6 +58,7 @@ def restart(context: Context, caller: Token, target: Target, at: datetime | None
         require_not_restoring(spec)
         if at is not None and values.restarted_since(current, at):
             return current
+        _require_disk(target.objects)
         return _for_a_new_pod(context, target.id, values.restarted(current, at or datetime.now(UTC)))
 
     return context.releases.change(target.id, new_values)
@@ -59,7 +67,7 @@ def restart(context: Context, caller: Token, target: Target, at: datetime | None
 def ensure_running(context: Context, caller: Token, objects: Objects) -> bool:
     """Start the server unless it is running, which returns False. The calling thread must hold the server's Lease.
 
-    If the server is in a back-off, it gets a new pod at once. May raise Suspended.
+    If the server is in a back-off, it gets a new pod at once. May raise Suspended and DiskBeingDeleted.
     """
     waits = in_backoff(objects)
 
@@ -67,11 +75,19 @@ def ensure_running(context: Context, caller: Token, objects: Objects) -> bool:
         spec = spec_of_values(current)
         require_not_suspended(caller, spec.suspended)
         require_not_restoring(spec)
+        if waits or not ends_with_pod(objects.claim, objects.pod):
+            _require_disk(objects)
         running = values.started(current, True)
         new = values.restarted(running, datetime.now(UTC)) if waits else running
         return _for_a_new_pod(context, objects.id, new) if new != current else current
 
     return context.releases.change(objects.id, new_values)
+
+
+def _require_disk(objects: Objects) -> None:
+    """Raises DiskBeingDeleted if a new pod would find no disk: its claim is being deleted."""
+    if deleted_at(objects.claim):
+        raise DiskBeingDeleted
 
 
 def _for_a_new_pod(context: Context, id: int, new: values.Values) -> values.Values:

@@ -18,7 +18,7 @@ from service.errors import (
     ServerNotFound,
 )
 from service.kube.times import stamp
-from service.operations.checks import RESTORE_SECONDS, require_not_suspended
+from service.operations.checks import RESTORE_SECONDS, require_disk_stays, require_not_suspended
 from service.operations.context import Context
 from service.operations.operation import Operation, Server
 from service.operations.visibility import Target
@@ -59,6 +59,7 @@ def restore(context: Context, caller: Token, target: Target, request: Mapping[st
         ReleaseMissing: Someone has deleted its release.
         Suspended: The server is suspended.
         OperationInProgress: An operation is at work with its world.
+        DiskBeingDeleted: The disk would not outlive the end of the game.
         BackupNotFound, BackupNotUsable: The server has no such backup, or it is not done.
         InvalidRequest: A path is not one that can be in a world.
         IdempotencyKeyReused, TooManyOperations: See `accept_operation`.
@@ -162,5 +163,6 @@ def _idle_server(context: Context, caller: Token, target: Target, operations: Se
         raise ServerNotFound
     spec = spec_of_values(current)
     require_not_suspended(caller, spec.suspended)
+    require_disk_stays(target.objects)
     require_at_rest(operations, target.uid, RESTORE_SECONDS)
     return Server(target.id, target.uid, spec.customer)

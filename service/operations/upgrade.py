@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.errors import ReleaseMissing
-from service.operations.checks import require_not_suspended
+from service.operations.checks import require_disk_stays, require_not_suspended
 from service.operations.context import Context
 from service.operations.visibility import Target
 from service.servers.spec import spec_of_values
@@ -13,8 +13,9 @@ from service.tokens import Token
 def upgrade(context: Context, caller: Token, target: Target) -> bool:
     """Bring the server to today's chart, which its next start would do too. A running game restarts if its pod changes.
 
-    Returns False if it has that chart already. May raise Suspended.
+    Returns False if it has that chart already. May raise Suspended and DiskBeingDeleted.
     """
+    require_disk_stays(target.objects)
     with context.releases.locked(target.id):
         current = context.releases.current(target.id)
         if current is None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.kube.quantity import bytes_of, gib_of
-from service.servers.accessors import condition
+from service.kube.types import Object
+from service.servers.accessors import condition, deleted_at
 from service.servers.usage import Usage
 
 # Kubernetes takes a failed growth back only to a size above the disk's own. So the chart asks for a MiB more, which is
@@ -58,6 +59,14 @@ def disk_of(claim: Mapping[str, Any] | None, usage: Usage | None) -> Disk:
         return Disk(size_gb, None, None, None)
     used_gb = None if usage.used is None else round(usage.used / 2**30, 2)
     return Disk(size_gb, used_gb, usage.as_of, usage.enforced)
+
+
+def ends_with_pod(claim: Object | None, pod: Object | None) -> bool:
+    """Whether Kubernetes deletes the claim, and erases its disk, as soon as the pod has ended.
+
+    https://kubernetes.io/docs/concepts/storage/persistent-volumes/#storage-object-in-use-protection
+    """
+    return deleted_at(claim) is not None and pod is not None and deleted_at(pod) is None
 
 
 def volume_of(claim: Mapping[str, Any] | None) -> str:

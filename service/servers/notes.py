@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from typing import Literal, get_args
 
 from service.servers import reasons
+from service.servers.accessors import deleted_at
 from service.servers.disks import growth_of
 from service.servers.objects import Objects
 from service.servers.usage import NEARLY_FULL, Usage
 
 Slug = Literal[
+    "disk-being-deleted",
     "disk-full",
     "disk-nearly-full",
     "disk-growing",
@@ -32,8 +34,18 @@ class Note:
 
 def notes_of(objects: Objects) -> list[Note]:
     """The notes about a server, the most urgent first. Events are read only while its disk is not bound."""
-    notes = (_no_room(objects), _fill(objects.usage), _growth(objects))
+    notes = (_deleted(objects), _no_room(objects), _fill(objects.usage), _growth(objects))
     return [note for note in notes if note is not None]
+
+
+def _deleted(objects: Objects) -> Note | None:
+    if objects.statefulset is None or deleted_at(objects.statefulset) or not deleted_at(objects.claim):
+        return None
+    return Note(
+        "disk-being-deleted",
+        f"Somebody has deleted the claim server-{objects.id} of the server's disk. Kubernetes erases the disk as soon "
+        "as no game runs on it. Only the operator can still keep it.",
+    )
 
 
 def _fill(usage: Usage | None) -> Note | None:

@@ -13,6 +13,7 @@ from service.operations.census import count_disks
 from service.servers.usage import Usage
 from service.telemetry import metrics
 from tests.api.conftest import SIZES, Client
+from tests.api.test_servers import problem
 from tests.support.fakes import FakeCluster, World
 
 URL = "/api/v1/server/1/"
@@ -103,6 +104,52 @@ def test_a_growth_that_failed_can_be_taken_back(client: Client, world: World) ->
     assert refused(9) == {"disk_gb": ["must not be smaller than 10"]}
     assert client.patch(URL, {"disk_gb": 10}).json == {"success": True, "restarting": False}
     assert (world.values[1]["diskGb"], shown(client)["notes"]) == (10, [])
+
+
+ENDS_THE_GAME: dict[str, tuple[str, str, Any]] = {
+    "stop": ("PATCH", f"{URL}stop", None),
+    "restart": ("PATCH", f"{URL}restart", None),
+    "resize": ("PATCH", URL, {"ram_gb": 4}),
+    "restore": ("POST", f"{URL}restore", {"backup": "b-00000000000000000000"}),
+    "undo": ("POST", f"{URL}undo-restore", {}),
+}
+
+
+def somebody_deletes_the_claim(world: World) -> None:
+    """With `kubectl delete pvc`. Kubernetes keeps it while a pod uses it."""
+    world.claims[1]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("call", ENDS_THE_GAME.values(), ids=ENDS_THE_GAME)
+def test_a_game_whose_disk_ends_with_it_is_not_ended(client: Client, world: World, call: tuple[str, str, Any]) -> None:
+    """A note says so. A start finds that it runs, and what leaves the game alone works."""
+    client.post(URL, SIZES)
+    somebody_deletes_the_claim(world)
+    assert [note["slug"] for note in shown(client)["notes"]] == ["disk-being-deleted"]
+    method, path, body = call
+    answer = client.call(method, path, body)
+    assert problem(answer) == (409, "disk-being-deleted")
+    assert "Retry-After" not in answer.headers
+    assert client.patch(f"{URL}start").status_code == 200
+    assert client.patch(URL, {"idle_stop_minutes": 30}).json == {"success": True, "restarting": False}
+    assert (world.values[1]["replicas"], world.values[1]["ramGb"]) == (1, SIZES["ram_gb"])
+
+
+def test_a_server_whose_disk_ends_can_be_suspended_and_deleted(client: Client, world: World) -> None:
+    """Whoever asks for that knows what he does."""
+    client.post(URL, SIZES)
+    somebody_deletes_the_claim(world)
+    assert client.patch(f"{URL}suspend", {"reason": "unpaid"}).status_code == 200
+    assert client.delete(f"{URL}?disk=erase").status_code == 200
+
+
+@pytest.mark.parametrize("verb", ["start", "restart"])
+def test_a_stopped_server_does_not_start_on_a_disk_that_ends(client: Client, world: World, verb: str) -> None:
+    """Its pod would wait for a disk that does not come. A stop of it finds that it is stopped."""
+    client.post(URL, {**SIZES, "start": False})
+    somebody_deletes_the_claim(world)
+    assert problem(client.patch(f"{URL}{verb}")) == (409, "disk-being-deleted")
+    assert client.patch(f"{URL}stop").status_code == 200
 
 
 def test_a_kept_disk_whose_growth_failed_is_reused_with_its_size(client: Client, world: World) -> None:

@@ -208,12 +208,17 @@ def stop(play: Play) -> None:
     play.world.apply(4, play.world.values[4])
 
 
+def delete_claim(play: Play) -> None:
+    """An operator deletes the claim of its disk, which would end with the game."""
+    play.world.claims[4]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+
+
 def delete(play: Play) -> None:
     """The shop deletes it."""
     play.world.forget(4)
 
 
-@pytest.mark.parametrize("change", [create_again, restart, turn_off, prolong, say_nothing, stop, delete])
+@pytest.mark.parametrize("change", [create_again, restart, turn_off, prolong, say_nothing, stop, delete_claim, delete])
 def test_what_changed_before_the_last_question_counts(play: Play, change: Callable[[Play], None]) -> None:
     """Nothing is stopped for what was true ten seconds ago."""
     play.server(4)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import ClusterContended, RefusedByCluster
+from service.errors import ClusterContended, OperationInProgress, RefusedByCluster
 from service.helm import releases
 from service.helm.releases import CONTENDED_TRIES, HelmReleases
 from service.servers.values import Values
@@ -116,6 +116,17 @@ def test_a_server_that_somebody_else_has_scaled_is_written_again(
     helm._kube._stored(WORKLOAD, {"metadata": {"name": "server-1"}, "spec": {"replicas": 0}})
     assert helm_releases.change(1, lambda values: values) is True
     assert [kind for kind, _ in helm.written] == ["change"]
+
+
+def test_a_statefulset_that_ends_is_waited_for(helm: FakeHelmClient, helm_releases: HelmReleases) -> None:
+    """An apply would change what is about to go. A stop does not wait: the server is to have no pod."""
+    ended = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    helm._kube.merge(WORKLOAD, {"metadata": ended})
+    with pytest.raises(OperationInProgress) as raised:
+        helm_releases.change(1, lambda values: values)
+    assert raised.value.headers == {"Retry-After": "5"}
+    assert helm.written == []
+    assert helm_releases.change(1, lambda values: {**values, "replicas": 0}) is True
 
 
 def test_a_start_applies_everything(helm: FakeHelmClient, helm_releases: HelmReleases) -> None:

@@ -25,7 +25,8 @@ from service.tokens import Token
 def start(context: Context, caller: Token, target: Target) -> bool:
     """Start the server; a running server keeps running, which returns False.
 
-    May raise Suspended, OperationInProgress while its world is being restored, and ServerNotFound if it is gone.
+    May raise Suspended, DiskBeingDeleted, OperationInProgress while its world is being restored, and ServerNotFound if
+    it is gone.
     """
     with context.releases.locked(target.id):
         return ensure_running(context, caller, target, context.cluster.server(target.id))
@@ -34,12 +35,12 @@ def start(context: Context, caller: Token, target: Target) -> bool:
 def stop(context: Context, target: Target) -> bool:
     """Stop the server, after the game has saved its world; a stopped server stays stopped, which returns False.
 
-    May raise DiskBeingDeleted. Raises ServerNotFound if it is gone, even if there is another one with its id.
+    May raise DiskBeingDeleted, and ServerNotFound if it is gone, even if there is another one with its id.
     """
-    require_disk_stays(target.objects)
 
     def new_values(current: values.Values) -> values.Values:
         require_same_server(target, current)
+        require_disk_stays(target.objects)
         return values.started(current, False)
 
     return context.releases.change(target.id, new_values)

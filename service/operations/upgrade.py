@@ -15,10 +15,10 @@ def upgrade(context: Context, caller: Token, target: Target) -> bool:
     Returns False if it has that chart already. May raise Suspended, DiskBeingDeleted, and ServerNotFound if the server
     is gone, even if there is another one with its id.
     """
-    require_disk_stays(target.objects)
     with context.releases.locked(target.id):
         current = context.releases.current(target.id)
         if current is None:
             raise ReleaseMissing
         require_not_suspended(caller, require_same_server(target, current).suspended)
+        require_disk_stays(target.objects)
         return context.releases.upgrade(target.id)

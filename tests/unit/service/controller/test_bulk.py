@@ -483,6 +483,19 @@ def test_servers_are_brought_to_the_chart_of_the_api(cluster: Cluster) -> None:
     assert cluster.world.history == [("upgrade", 1)]
 
 
+@pytest.mark.parametrize("action", ["stop", "restart", "upgrade"])
+def test_a_game_whose_disk_ends_with_it_is_not_ended(cluster: Cluster, action: str) -> None:
+    """The server fails with the reason, and the others are done."""
+    cluster.create(1, 2)
+    cluster.world.charts = {1: "older", 2: "older"}
+    cluster.world.claims[1]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    cluster.controller()
+    operation = cluster.accept(action, all=True)
+    cluster.ended(operation)
+    assert cluster.outcomes(operation) == {1: "failed", 2: "done"}
+    assert "erases the disk" in (bulk.servers_of(cluster.api, operation)[0].reason or "")
+
+
 def test_what_is_no_longer_needed_is_deleted(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Operations a day after their end, the parts of a broken-off call, and annotations that nobody removes."""
     monkeypatch.setattr(controller_bulk, "CLEAN_SECONDS", 0.1)

@@ -6,6 +6,7 @@ import time
 
 from service.kube.client import Kube
 from service.kube.types import Object
+from service.servers.accessors import uid
 from service.servers.objects import Objects
 from service.servers.volumes import HOSTNAME, only_node, selected_node
 
@@ -21,7 +22,8 @@ class Hosts:
         self._kube = kube
         self._addresses: dict[str, str] = {}
         self._read_at = float("-inf")
-        self._node_of_volume: dict[str, str | None] = {}
+        # By the claim's uid too: a person may make a volume and its claim again, on another node.
+        self._node_of_volume: dict[tuple[str | None, str], str | None] = {}
 
     def host(self, objects: Objects) -> str | None:
         """An address of the node that has the server's disk; None while there is no such node.
@@ -37,17 +39,33 @@ class Hosts:
             return None
         # A network disk may have moved with its pod.
         running_on = (objects.pod or {}).get("spec", {}).get("nodeName")
-        return running_on or selected_node(claim) or self._by_volume(claim)
+        return running_on or self.node_of(claim)
+
+    def node_of(self, claim: Object) -> str | None:
+        """The name or the host name of the node that has a claim's disk; None if no node is known to have it.
+
+        A volume that only one node can use says which. Otherwise the scheduler's choice counts while that node exists.
+        Nobody corrects it: the node may be gone, or a tool restored the claim with it and bound it to a volume of
+        another node. https://github.com/velero-io/velero/issues/9053
+        """
+        bound = claim.get("status", {}).get("phase") == "Bound"
+        if bound and (node := self._by_volume(claim)):
+            return node
+        chosen = selected_node(claim)
+        return chosen if chosen and self._address(chosen) else None
 
     def _by_volume(self, claim: Object) -> str | None:
-        """The only node that can use the disk's volume. It was created by hand, so no scheduler chose a node."""
-        name = claim["spec"].get("volumeName", "")
-        if name not in self._node_of_volume:
-            volume = self._kube.get(f"/api/v1/persistentvolumes/{name}") or {}
+        """The only node that can use the volume of a bound claim; None if several can, or if the volume is missing."""
+        key = uid(claim), claim["spec"].get("volumeName", "")
+        node = self._node_of_volume.get(key)
+        if key not in self._node_of_volume:
+            volume = self._kube.get(f"/api/v1/persistentvolumes/{key[1]}")
+            if volume is None:
+                return None
             if len(self._node_of_volume) >= _MAX_VOLUMES:
                 self._node_of_volume.clear()
-            self._node_of_volume[name] = only_node(volume.get("spec", {}))
-        return self._node_of_volume[name]
+            node = self._node_of_volume[key] = only_node(volume.get("spec", {}))
+        return node
 
     def _address(self, node: str) -> str | None:
         age = time.monotonic() - self._read_at

@@ -20,6 +20,7 @@ from service.servers.accessors import owner_uid, sorted_events, trimmed_event
 from service.servers.names import ID, pod_name, server_name, service_names
 from service.servers.objects import ServerObjects, own_and_former
 from service.servers.reasons import READ_EVENTS
+from service.servers.volumes import selected_node
 
 SYNC_SECONDS = 3.0
 # The API server ends every watch now and then, and the next starts immediately: a shorter interruption is normal.
@@ -37,8 +38,16 @@ _SERVER_NAME = re.compile(r"server-([1-9][0-9]{0,18})")
 class ServerIndex:
     """The servers of one namespace. The watches start with the first page. Thread-safe."""
 
-    def __init__(self, kube: Kube, namespace: str, nodes: Mapping[str, Object], usage: DiskUsage) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        namespace: str,
+        nodes: Mapping[str, Object],
+        usage: DiskUsage,
+        node_of: Callable[[Object], str | None] = selected_node,
+    ) -> None:
         self._nodes = nodes
+        self._node_of = node_of
         self._usage = usage
         self._listeners: list[Listener] = []
         self._stops = StopRecorder(kube, namespace, self.server)
@@ -174,6 +183,7 @@ class ServerIndex:
             events=sorted_events([event for watch in self._events for event in watch.of(id).values()]),
             releases=releases,
             nodes=self._nodes,
+            node_of=self._node_of,
             usage=self._usage.of(claim),
         )
 

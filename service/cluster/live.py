@@ -19,6 +19,7 @@ class Reader(Protocol):
 
     @property
     def nodes(self) -> Mapping[str, Object]: ...
+    def node_of(self, claim: Object) -> str | None: ...
     def get_all(self, targets: Sequence[tuple[str, str, str]]) -> list[Object | None]: ...
     def service(self, name: str) -> Object | None: ...
     def events(self, id: int) -> tuple[Object, ...]: ...
@@ -90,6 +91,10 @@ class LiveServer:
         return self._reader.nodes
 
     @property
+    def node_of(self) -> Callable[[Object], str | None]:
+        return self._reader.node_of
+
+    @property
     def usage(self) -> Usage | None:
         return self._reader.usage(self.claim)
 
@@ -145,6 +150,10 @@ class LiveDiskJob:
     @property
     def nodes(self) -> Mapping[str, Object]:
         return self._reader.nodes
+
+    @property
+    def node_of(self) -> Callable[[Object], str | None]:
+        return self._reader.node_of
 
 
 def _may_have_rcon(statefulset: Object | None) -> bool:

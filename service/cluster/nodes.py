@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from service.kube.client import Kube
 from service.kube.types import Object
+from service.servers.volumes import HOSTNAME
 
 # Kubernetes itself takes most of a minute to give up on a node.
 MAX_AGE_SECONDS = 5.0
@@ -46,7 +47,10 @@ class Nodes(Mapping[str, Object]):
 def _trim(node: Object) -> Object:
     """The fields that a state needs. Most of a node object is the list of its images."""
     return {
-        "metadata": {"name": node["metadata"]["name"]},
+        "metadata": {
+            "name": node["metadata"]["name"],
+            "labels": {HOSTNAME: (node["metadata"].get("labels") or {}).get(HOSTNAME)},
+        },
         "spec": {"unschedulable": node.get("spec", {}).get("unschedulable", False)},
         "status": {"conditions": node.get("status", {}).get("conditions") or []},
     }

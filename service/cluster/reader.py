@@ -74,8 +74,8 @@ class ClusterReader:
         self.nodes = Nodes(self._kube)
         self._usage = DiskUsage(self._kube, self._namespace)
         self._consumption = PodConsumption(self._kube, self._namespace)
-        self._index = ServerIndex(self._kube, self._namespace, self.nodes, self._usage)
         self._hosts = Hosts(self._kube)
+        self._index = ServerIndex(self._kube, self._namespace, self.nodes, self._usage, self.node_of)
         self._answered_at = float("-inf")
 
     def start(self) -> None:
@@ -364,6 +364,10 @@ class ClusterReader:
     def host(self, objects: Objects) -> str | None:
         """An address of the node that has the server's disk; None while there is no such node."""
         return self._hosts.host(objects)
+
+    def node_of(self, claim: Object) -> str | None:
+        """The name or the host name of the node that has a claim's disk; None if no node is known to have it."""
+        return self._hosts.node_of(claim)
 
     def ready(self) -> bool:
         """Whether Kubernetes answers the API's requests."""

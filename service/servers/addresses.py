@@ -38,11 +38,13 @@ def address_of(port_name: PortName, service: Mapping[str, Any]) -> Address | Non
     ports = [port for port in spec.get("ports", []) if port.get("name") in (port_name, f"{port_name}-udp")]
     if not ports:
         return None
-    protocols = sorted({str(port.get("protocol", "TCP")) for port in ports})
-    protocol = protocols[0] if len(protocols) == 1 else "both"
     type_, metadata = spec.get("type", "ClusterIP"), service["metadata"]
     annotations = metadata.get("annotations") or {}
     name = _first_name(annotations.get(_DNS_NAME))
+    # With two node ports, as a Service has that an operator changed by hand, no number is one of both protocols.
+    shown = [port for port in ports if type_ != "NodePort" or port.get("nodePort") == ports[0].get("nodePort")]
+    protocols = sorted({str(port.get("protocol", "TCP")) for port in shown})
+    protocol = protocols[0] if len(protocols) == 1 else "both"
     if type_ == "NodePort":
         node_port = ports[0].get("nodePort")
         return Address(int(node_port), protocol, name) if node_port else None

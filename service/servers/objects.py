@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from service.kube.types import Object
 from service.servers.accessors import game_status, owner_uid, uid
 from service.servers.usage import Usage
+from service.servers.volumes import selected_node
 
 
 class Objects(Protocol):
@@ -45,6 +46,10 @@ class Objects(Protocol):
         """The cluster's nodes by name, some seconds old; empty if they are unknown."""
 
     @property
+    def node_of(self) -> Callable[[Object], str | None]:
+        """The function that finds the name or host name of the node with a claim's disk; None if no node is known."""
+
+    @property
     def usage(self) -> Usage | None:
         """How full the disk is; None if no agent has said so."""
 
@@ -68,6 +73,7 @@ class ServerObjects:
     events: tuple[Object, ...] = ()
     releases: tuple[Object, ...] = ()
     nodes: Mapping[str, Object] = field(default_factory=dict)
+    node_of: Callable[[Object], str | None] = selected_node
     usage: Usage | None = None
     former_pod: Object | None = None
 

@@ -23,7 +23,7 @@ from service.servers.accessors import (
 )
 from service.servers.disks import claim_gb
 from service.servers.objects import Objects
-from service.servers.volumes import selected_node
+from service.servers.volumes import HOSTNAME
 
 _VOLUME_EVENTS = {"FailedMount", "FailedAttachVolume", "FailedMapVolume"}
 _SANDBOX = "FailedCreatePodSandBox"
@@ -32,6 +32,7 @@ READ_EVENTS = frozenset({"FailedCreate", "SuccessfulCreate", "ProvisioningFailed
 # The wording of Kubernetes 1.35, and of earlier versions.
 _NO_DISK_SPACE = "node(s) did not have enough free storage"
 _OTHER_NODES = r"(\d+) node\(s\) (?:didn't match PersistentVolume's node affinity|had volume node affinity conflict)"
+_REFUSES_ALL_PODS = ("node(s) were unschedulable", "node(s) had untolerated taint")
 
 IMAGE_FAILURES = frozenset(
     {
@@ -131,14 +132,15 @@ def scheduling_failure(objects: Objects, pod: Object) -> str:
     if not _bound(objects.claim) and "unbound immediate PersistentVolumeClaims" in message:
         return f"The disk is not bound. ({message})"
     missing = _missing_resources(objects.claim, pod, message)
-    name = selected_node(objects.claim)
+    name = objects.node_of(objects.claim)
     failure = _disk_node_failure(objects.nodes, name)
     other_nodes = re.search(_OTHER_NODES, message)
-    if other_nodes is None and failure:
-        # If a node accepts no pods at all, the scheduler does not say whether it has the disk.
-        return f"No node can take the server; {name}, which was chosen for its disk, {failure}. ({message})"
     if other_nodes is None:
-        return f"No node has {missing} free. ({message})" if missing else f"No node can take the server. ({message})"
+        # If a node accepts no pods at all, the scheduler does not say whether it has the disk.
+        refused = failure not in ("", _GONE) and any(text in message for text in _REFUSES_ALL_PODS)
+        predicate = f"has {missing} free" if missing and not refused else "can take the server"
+        chosen = f"; {name}, which was chosen for its disk, {failure}" if failure else ""
+        return f"No node {predicate}{chosen}. ({message})"
     all_nodes = re.search(r"\b0/(\d+) nodes", message)
     if all_nodes and int(all_nodes[1]) - int(other_nodes[1]) > 1:
         predicate = f"has {missing} free" if missing else "can take the server"
@@ -176,16 +178,26 @@ def _missing_resources(claim: Object, pod: Object, message: str) -> str:
     return " and ".join(missing)
 
 
+_GONE = "is no longer part of the cluster"
+
+
 def _disk_node_failure(nodes: Mapping[str, Object], name: str | None) -> str:
     if not name or not nodes:
         return ""
-    if name not in nodes:
-        return "is no longer part of the cluster"
-    if condition(nodes[name], "Ready").get("status") == "Unknown":
+    node = nodes.get(name) or next((each for each in nodes.values() if _host_name(each) == name), None)
+    if node is None:
+        return _GONE
+    if condition(node, "Ready").get("status") == "Unknown":
         return "does not answer"
-    if condition(nodes[name], "Ready").get("status") == "False":
+    if condition(node, "Ready").get("status") == "False":
         return "is not ready"
-    return "is cordoned" if nodes[name].get("spec", {}).get("unschedulable") else ""
+    return "is cordoned" if node.get("spec", {}).get("unschedulable") else ""
+
+
+def _host_name(node: Object) -> str | None:
+    """The name under which volumes know the node."""
+    name: str | None = (node["metadata"].get("labels") or {}).get(HOSTNAME)
+    return name
 
 
 # -- disk and image ----------------------------------------------------------------------------------------

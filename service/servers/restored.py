@@ -12,6 +12,7 @@ from typing import Any
 from service.kube.quantity import bytes_of
 from service.kube.types import Object
 from service.servers.names import ID, release_name, server_name
+from service.servers.volumes import SELECTED_NODE, selected_node
 
 # https://kubernetes.io/docs/concepts/storage/persistent-volumes/#access-modes
 _WRITABLE = {"ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"}
@@ -32,6 +33,8 @@ def taken_up(claim: Object, id: int, namespace: str) -> dict[str, Any]:
     Helm applies objects on the server's side, where a field has an owner. Whoever restored the claim owns its size, and
     Helm could then not make the disk larger: so nobody owns the fields of such a claim any more, and helm takes them.
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#managed-fields
+
+    The node that a scheduler once chose for such a claim (None removes it) may have another disk, or none.
     """
     metadata: dict[str, Any] = {
         "labels": {ID: str(id), _MANAGED_BY: "Helm"},
@@ -50,6 +53,8 @@ def taken_up(claim: Object, id: int, namespace: str) -> dict[str, Any]:
             "fieldsV1": {"f:metadata": {"f:labels": {f"f:{_MANAGED_BY}": {}}}},
         }
         metadata["managedFields"] = [*kept, first]
+        if selected_node(claim) is not None:
+            metadata["annotations"][SELECTED_NODE] = None
         # Nobody may have changed the owners meanwhile.
         metadata["resourceVersion"] = claim["metadata"].get("resourceVersion")
     return metadata

@@ -201,13 +201,15 @@ def _pod_values(values: Mapping[str, Any]) -> Values:
 def reachable(values: Mapping[str, Any], external_host: str) -> Values:
     """The same values, so that every node accepts the server's traffic if the operator has one address for all nodes.
 
-    A traffic policy that the operator has set stays.
+    The chart overrides this by a traffic policy of the operator's, which is a value of its own and stays.
 
     Args:
         values: The server's values.
         external_host: The operator's address for all nodes; "" if there is none.
     """
-    service = values.get("service") or {}
-    if not external_host or service.get("externalTrafficPolicy"):
-        return deepcopy(dict(values))
-    return deep_merge(values, {"service": {"externalTrafficPolicy": "Cluster"}})
+    if external_host:
+        return deep_merge(values, {"server": {"behindOneHost": True}})
+    result = deepcopy(dict(values))
+    if isinstance(server := result.get("server"), dict):
+        server.pop("behindOneHost", None)
+    return result

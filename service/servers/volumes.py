@@ -9,14 +9,14 @@ HOSTNAME = "kubernetes.io/hostname"
 DRIVER = "disk-driver.gameserver"
 """The CSI driver of this product, which is also the provisioner in its storage classes."""
 _TOPOLOGY = f"{DRIVER}/node"
-# Set by the scheduler; it no longer changes once the disk is bound:
+# Set by the scheduler for a disk that is not made yet. Nobody changes it later, so it may be wrong:
 # https://kubernetes.io/docs/reference/labels-annotations-taints/#volume-kubernetes-io-selected-node
-_SELECTED_NODE = "volume.kubernetes.io/selected-node"
+SELECTED_NODE = "volume.kubernetes.io/selected-node"
 
 
 def selected_node(claim: Object) -> str | None:
-    """The node that the scheduler chose for a claim's disk; None if it has not chosen one."""
-    return annotation(claim, _SELECTED_NODE)
+    """The node that the scheduler chose for a claim's disk; None if it has not chosen one. It may be gone."""
+    return annotation(claim, SELECTED_NODE)
 
 
 def only_node(spec: Object) -> str | None:

@@ -49,19 +49,25 @@ def test_the_operators_host_replaces_the_nodes_addresses(make_app: Any, world: W
     client.post(URL, {**SIZES, "start": False})
     world.claims[1]["status"]["phase"] = "Pending"
     assert hosts(client) == {"primary": "play.example", "rcon": "play.example"}
-    assert world.values[1]["service"] == {"externalTrafficPolicy": "Cluster"}
+    assert world.values[1]["server"]["behindOneHost"]
 
 
-def test_an_older_server_gets_the_operators_host_with_its_next_change(make_app: Any, world: World) -> None:
+@pytest.mark.parametrize("call", ["restart", "start", "resize"])
+def test_an_older_server_gets_or_loses_the_operators_host_with_its_next_change(
+    make_app: Any, world: World, call: str
+) -> None:
     """A call that changes nothing does not change its Service."""
-    before = Client(make_app().test_client())
-    before.post(URL, SIZES)
-    assert "service" not in world.values[1]
-    client = Client(make_app(external_host="play.example").test_client())
-    client.patch(f"{URL}start")
-    assert "service" not in world.values[1]
-    client.patch(f"{URL}restart")
-    assert world.values[1]["service"] == {"externalTrafficPolicy": "Cluster"}
+    with_host, without = (Client(make_app(external_host=host).test_client()) for host in ("play.example", ""))
+    without.post(URL, SIZES)
+    for number, client in enumerate((with_host, without)):
+        before = dict(world.values[1]["server"])
+        client.patch(f"{URL}start")
+        assert world.values[1]["server"] == before
+        if call == "start":
+            client.patch(f"{URL}stop")
+        client.patch(URL, {"ram_gb": 3 + number}) if call == "resize" else client.patch(f"{URL}{call}")
+        assert world.values[1]["server"].get("behindOneHost", False) is (client is with_host)
+        assert "service" not in world.values[1]
 
 
 def test_the_operators_traffic_policy_wins(make_app: Any, world: World, tmp_path: Any) -> None:

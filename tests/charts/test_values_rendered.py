@@ -64,6 +64,7 @@ GAMESERVER: dict[str, Case] = {
         + [("Service/server-4711-sftp", "metadata/annotations/gameserver~suspended", "true")],
         {},
     ),
+    "server.behindOneHost": one(True, V, "spec.externalTrafficPolicy", "Cluster"),
     "server.restoring": (
         "op-" + "4" * 26,
         [
@@ -707,6 +708,8 @@ def test_the_password_of_the_external_console_is_one_that_teeworlds_takes() -> N
         ({"service": {"externalHostname": "one.example.com"}}, "Cluster", "Cluster"),
         ({"service": {"type": "LoadBalancer"}, "sftp": {"type": "LoadBalancer"}}, "Cluster", "nothing"),
         ({"service": {"type": "ClusterIP"}, "sftp": {"type": "ClusterIP"}}, "nothing", "nothing"),
+        ({"server": {"behindOneHost": True}}, "Cluster", "Cluster"),
+        ({"server": {"behindOneHost": True}, "service": {"externalTrafficPolicy": "Local"}}, "Local", "Cluster"),
         ({"service": {"externalTrafficPolicy": "Cluster"}}, "Cluster", "Cluster"),
         ({"service": {"externalTrafficPolicy": "Local"}}, "Local", "Cluster"),
     ],

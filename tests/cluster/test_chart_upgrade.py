@@ -104,3 +104,21 @@ def test_an_upgrade_keeps_every_object(cluster: Cluster, namespace: str, chart: 
             assert selector.items() <= pod["metadata"]["labels"].items()
         helm("rollback", release, "1")
         assert charts_of(objects(cluster, namespace, release)) == charts_of(before)
+
+
+def test_a_second_protocol_shares_the_node_port_that_players_know(cluster: Cluster, namespace: str) -> None:
+    """And keeps it over later upgrades; see "Change a value" in docs/operations.md. The server is stopped."""
+    values = {"replicas": 0, "rcon": {"enabled": False}, "sftp": {"enabled": False}, "storage": {"deferred": True}}
+
+    def ports(verb: str, protocol: str, *more: str) -> dict[str, int]:
+        values["ports"] = [{"name": "primary", "port": 30000, "protocol": protocol}]
+        command = ("helm", verb, "server-1", str(CHARTS / "gameserver"), "-n", namespace, "-f", "-", *more)
+        cluster.run(*command, stdin=json.dumps(values))
+        service = cluster.get("service", "server-1", "-n", namespace)
+        return {port["protocol"]: port["nodePort"] for port in service["spec"]["ports"]}
+
+    number = ports("install", "UDP")["UDP"]
+    both = {"TCP": number, "UDP": number}
+    assert ports("upgrade", "both", "--reuse-values") == both
+    assert ports("upgrade", "both", "--reuse-values") == both
+    assert ports("upgrade", "UDP", "--reuse-values") == {"UDP": number}

@@ -308,11 +308,16 @@ def test_each_kind_of_end_has_its_reason(cluster: Cluster, new_server: Callable[
 
 @pytest.mark.alone
 def test_a_cordoned_node_that_holds_the_disk_is_named(cluster: Cluster, new_server: Callable[[], int]) -> None:
-    """The reason names the node and says that it is cordoned. After the uncordon the server runs."""
+    """The reason names the node and says that it is cordoned. After the uncordon the server runs.
+
+    A tool may have restored the claim with the choice of another node: https://github.com/velero-io/velero/issues/9053
+    """
     server = new_server()
     cluster.create(server, game="teeworlds")
     cluster.until_state(server, "running")
     node = cluster.get("pod", f"server-{server}-0")["spec"]["nodeName"]
+    restored = ("volume.kubernetes.io/selected-node=node-of-before", "--overwrite")
+    cluster.run("kubectl", "-n", SERVERS_NAMESPACE, "annotate", "pvc", f"server-{server}", *restored)
     cluster.run("kubectl", "cordon", node)
     try:
         cluster.done("PATCH", f"/api/v1/server/{server}/restart")
@@ -325,6 +330,7 @@ def test_a_cordoned_node_that_holds_the_disk_is_named(cluster: Cluster, new_serv
             lambda: str(cluster.status(server)),
         )
         everywhere(cluster, server, cluster.status(server))
+        assert "node(s) were unschedulable" in cluster.status(server)["reason"]
     finally:
         cluster.run("kubectl", "uncordon", node)
     cluster.until_state(server, "running", seconds=60)

@@ -375,13 +375,12 @@ class FakeCluster:
     def reuse_disk(self, id: int, since: str) -> None:
         self.world.check()
         if id in self.world.claims:
-            annotations = self.world.claims[id]["metadata"].setdefault("annotations", {})
+            changes = taken_up(self.world.claims[id], id, NAMESPACE)
+            changes["annotations"] |= {KEPT_SINCE: None, REUSED_SINCE: since}
             metadata = self.world.claims[id]["metadata"]
-            for field, texts in taken_up(self.world.claims[id], id, NAMESPACE).items():
-                if field in ("labels", "annotations"):
-                    metadata.setdefault(field, {}).update(texts)
-            annotations.pop(KEPT_SINCE, None)
-            annotations[REUSED_SINCE] = since
+            for field in ("labels", "annotations"):
+                merged = {**(metadata.get(field) or {}), **changes[field]}
+                metadata[field] = {name: text for name, text in merged.items() if text is not None}
 
     def volume(self, name: str) -> Object | None:
         self.world.check()

@@ -129,6 +129,26 @@ it. */ -}}
 {{- $ports | toJson -}}
 {{- end -}}
 
+{{- /* The node port of a port with two protocols, so that they share one and keep it; empty if Kubernetes is to assign it.
+Kubernetes gives both protocols the same number only when it creates the Service, not when a protocol is added:
+https://github.com/kubernetes/kubernetes/issues/85020. And it assigns another to the second once the number is no longer
+named. The argument: `port`, one of "gameserver.ports", and `service`, the existing Service or an empty one. */ -}}
+{{- define "gameserver.nodePort" -}}
+{{- $name := trimSuffix "-udp" .port.name -}}
+{{- $own := 0 -}}
+{{- $other := 0 -}}
+{{- range dig "spec" "ports" (list) .service -}}
+{{- if and (eq (int .port) (int $.port.port)) (eq (trimSuffix "-udp" .name) $name) -}}
+{{- if eq .protocol $.port.protocol -}}
+{{- $own = int .nodePort -}}
+{{- else -}}
+{{- $other = int .nodePort -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with $own | default $other -}}{{- . -}}{{- end -}}
+{{- end -}}
+
 {{- /* What the Pod Security Standard "restricted" requires of a pod, and the user that owns the files. */ -}}
 {{- define "gameserver.podSecurityContext" -}}
 {{- with .Values.securityContext -}}
@@ -167,11 +187,12 @@ capabilities:
 {{- if eq (int .Values.keepPodInRevision) .Release.Revision -}}true{{- end -}}
 {{- end -}}
 
-{{- /* Local keeps players' own addresses, and works if players connect to the server's own node. A host name or a load
-balancer may lead to any node, so these get Cluster. In a revision that leaves the pod unchanged, an existing Service keeps
-its policy. */ -}}
+{{- /* Local keeps players' own addresses, and works if players connect to the server's own node. A host name, an address
+in front of all nodes or a load balancer may lead to any node, so these get Cluster. In a revision that leaves the pod
+unchanged, an existing Service keeps its policy. */ -}}
 {{- define "gameserver.externalTrafficPolicy" -}}
-{{- $policy := ternary "Local" "Cluster" (and (eq .Values.service.type "NodePort") (empty .Values.service.externalHostname)) -}}
+{{- $anyNode := or .Values.service.externalHostname (.Values.server).behindOneHost -}}
+{{- $policy := ternary "Local" "Cluster" (and (eq .Values.service.type "NodePort") (empty $anyNode)) -}}
 {{- if include "gameserver.keepsPod" . -}}
 {{- $service := lookup "v1" "Service" .Release.Namespace (include "gameserver.fullname" .) -}}
 {{- $policy = dig "spec" "externalTrafficPolicy" $policy $service -}}

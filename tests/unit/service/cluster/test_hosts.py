@@ -82,12 +82,51 @@ def test_the_host_is_the_external_or_else_the_internal_address_of_the_disks_node
     ],
 )
 def test_a_volume_created_by_hand_names_its_node(volume: dict[str, Any], expected: str | None) -> None:
-    """No scheduler chose a node. The volume is read once, because its affinity never changes."""
+    """Without a scheduler's choice. The volume is read once, because its affinity never changes."""
     kube = Cluster(A, B)
     kube.objects["/api/v1/persistentvolumes/pv-1"] = volume
     hosts = Hosts(kube)
     assert [hosts.host(server(disk())) for _ in range(3)] == [expected] * 3
     assert kube.asked.count("GET /api/v1/persistentvolumes/pv-1") == 1
+
+
+@pytest.mark.parametrize(
+    ("claim", "volume", "expected"),
+    [
+        (disk("a"), affinity("kubernetes.io/hostname", ["b.example"]), "b.example"),
+        (disk("a"), affinity("kubernetes.io/hostname", ["gone"]), "gone"),
+        (disk("a"), affinity("topology.kubernetes.io/zone", ["z"]), "a"),
+        (disk("gone"), affinity("topology.kubernetes.io/zone", ["z"]), None),
+        (disk("gone"), {"metadata": {}, "spec": {}}, None),
+        (disk("a", phase="Pending"), affinity("metadata.name", ["b"]), "a"),
+        (disk("gone", phase="Pending"), None, None),
+        (disk("a"), None, "a"),
+    ],
+)
+def test_the_volume_says_which_node_has_the_disk_and_else_the_scheduler_did(
+    claim: dict[str, Any], volume: dict[str, Any] | None, expected: str | None
+) -> None:
+    """Kubernetes never corrects the choice, so it may be of an earlier node, or of the cluster of a restored backup."""
+    kube = Cluster(A, B)
+    if volume:
+        kube.objects["/api/v1/persistentvolumes/pv-1"] = volume
+    hosts = Hosts(kube)
+    assert hosts.node_of(claim) == expected
+    addresses = {"a": "10.0.0.1", "b.example": "203.0.113.2"}
+    bound = claim["status"]["phase"] == "Bound"
+    assert hosts.host(server(claim)) == (addresses.get(expected or "") if bound else None)
+
+
+def test_a_volume_that_is_made_again_is_read_again() -> None:
+    """Also one that was missing, and one under the same name whose claim a person made again for another node."""
+    kube, first, second = Cluster(A, B), disk(), disk()
+    second["metadata"]["uid"] = "2"
+    hosts = Hosts(kube)
+    assert hosts.host(server(first)) is None
+    kube.objects["/api/v1/persistentvolumes/pv-1"] = affinity("metadata.name", ["a"])
+    assert hosts.host(server(first)) == "10.0.0.1"
+    kube.objects["/api/v1/persistentvolumes/pv-1"] = affinity("metadata.name", ["b"])
+    assert [hosts.host(server(claim)) for claim in (first, second)] == ["10.0.0.1", "203.0.113.2"]
 
 
 def test_other_nodes_do_not_change_a_servers_host(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,11 +135,12 @@ def test_other_nodes_do_not_change_a_servers_host(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("service.cluster.hosts.time.monotonic", lambda: now)
     kube = Cluster(B)
     hosts = Hosts(kube)
+    kube.objects["/api/v1/persistentvolumes/pv-1"] = affinity("topology.kubernetes.io/zone", ["z"])
     assert hosts.host(server(disk("b"))) == "203.0.113.2"
     kube.nodes.insert(0, node("0", InternalIP="10.0.0.9", ExternalIP="203.0.113.9"))
     assert hosts.host(server(disk("b"))) == "203.0.113.2"
-    assert kube.asked == ["LIST /api/v1/nodes"]
+    assert kube.asked == ["GET /api/v1/persistentvolumes/pv-1", "LIST /api/v1/nodes"]
     now = 3.0
     assert hosts.host(server(disk("0"))) == "203.0.113.9"
     assert hosts.host(server(disk("b"))) == "203.0.113.2"
-    assert len(kube.asked) == 2
+    assert len(kube.asked) == 3

@@ -285,10 +285,15 @@ def test_nodes_are_read_on_demand_and_kept_for_some_seconds() -> None:
     kube = MemoryKube()
     ready = {"type": "Ready", "status": "True"}
     status = {"conditions": [ready], "images": [{"names": ["large"]}]}
-    kube.lists = [[{"metadata": {"name": "node1", "labels": {}}, "spec": {"podCIDR": "10.0.0.0/24"}, "status": status}]]
+    metadata = {"name": "node1", "labels": {"kubernetes.io/hostname": "one", "more": "text"}}
+    kube.lists = [[{"metadata": metadata, "spec": {"podCIDR": "10.0.0.0/24"}, "status": status}]]
     nodes = Nodes(kube)
     assert kube.asked == []
-    kept = {"metadata": {"name": "node1"}, "spec": {"unschedulable": False}, "status": {"conditions": [ready]}}
+    kept = {
+        "metadata": {"name": "node1", "labels": {"kubernetes.io/hostname": "one"}},
+        "spec": {"unschedulable": False},
+        "status": {"conditions": [ready]},
+    }
     assert dict(nodes) == {"node1": kept}
     assert "node2" not in nodes
     assert kube.asked == ["LIST /api/v1/nodes"]

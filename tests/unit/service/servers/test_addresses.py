@@ -33,6 +33,8 @@ UDP = {"name": "primary-udp", "port": 25565, "protocol": "UDP", "nodePort": 3100
         (service("NodePort", TCP), Address(31000, "TCP", None)),
         (service("NodePort", TCP, UDP), Address(31000, "both", None)),
         (service("NodePort", {**TCP, "protocol": "UDP"}), Address(31000, "UDP", None)),
+        # Two numbers, as Kubernetes assigns them if somebody adds a protocol by hand.
+        (service("NodePort", {**TCP, "nodePort": 31001}, UDP), Address(31001, "TCP", None)),
         (service("NodePort", {**TCP, "nodePort": None}), None),
         (service("ClusterIP", TCP), Address(25565, "TCP", "server-1.games.svc")),
         (service("LoadBalancer", TCP, ingress=[{"ip": "192.0.2.1"}]), Address(25565, "TCP", "192.0.2.1")),

@@ -48,10 +48,19 @@ def test_a_claim_becomes_the_releases() -> None:
     assert metadata == {**OWNERSHIP, "managedFields": [status, first], "resourceVersion": "5"}
 
 
+SELECTED = {"volume.kubernetes.io/selected-node": "node1"}
+
+
+def test_a_restored_claim_loses_the_node_that_was_chosen_before() -> None:
+    """Velero restored it until July 2025, and nobody corrects it: https://github.com/velero-io/velero/issues/9053."""
+    metadata = taken_up(claim(metadata={"annotations": {**SELECTED, "mine": "stays"}}), 7, "games")
+    assert metadata["annotations"] == {**OWNERSHIP["annotations"], "volume.kubernetes.io/selected-node": None}
+
+
 def test_a_claim_of_helm_keeps_its_owners() -> None:
-    """A field that an operator has taken over from Helm stays with the operator."""
+    """A field that an operator has taken over from Helm stays with the operator, and the chosen node stays too."""
     helm = {"manager": "helm", "operation": "Apply", "fieldsV1": {}}
-    assert taken_up(claim(metadata={"managedFields": [helm]}), 7, "games") == OWNERSHIP
+    assert taken_up(claim(metadata={"managedFields": [helm], "annotations": SELECTED}), 7, "games") == OWNERSHIP
 
 
 def test_a_copy_under_another_name_is_not_taken_up() -> None:

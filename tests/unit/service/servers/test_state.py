@@ -637,7 +637,9 @@ HELD = {
 CORDONED = f"0/2 nodes are available: {OTHER}, 1 node(s) were unschedulable."
 FULL = f"0/2 nodes are available: 1 Insufficient memory, {OTHER}."
 ZONE = "0/6 nodes are available: 2 Insufficient memory, 4 node(s) didn't match PersistentVolume's node affinity."
+SHORT = "0/3 nodes are available: 3 Insufficient memory."
 BOTH = "0/2 nodes are available: 1 Insufficient memory, 1 node(s) were unschedulable."
+REPLACED = "node2, which was chosen for its disk, is no longer part of the cluster"
 HOLDER = "The node that holds the disk, node2, cannot take the server"
 
 
@@ -656,6 +658,16 @@ HOLDER = "The node that holds the disk, node2, cannot take the server"
             BOTH,
             "No node can take the server; node2, which was chosen for its disk, is cordoned.",
         ),
+        # A network disk outlives the node that was chosen for it, so first comes what is missing now.
+        (HELD, GONE, SHORT, f"No node has 64 GiB of memory free; {REPLACED}."),
+        (HELD, GONE, BOTH, f"No node has 64 GiB of memory free; {REPLACED}."),
+        (
+            HELD,
+            GONE,
+            "0/2 nodes are available: 2 node(s) had untolerated taint(s).",
+            f"No node can take the server; {REPLACED}.",
+        ),
+        (HELD, {"node2": node()}, SHORT, "No node has 64 GiB of memory free."),
         (HELD, {"node2": node()}, ZONE, "No node that can use the disk has 64 GiB of memory free."),
         (None, {}, 'persistentvolumeclaim "server-1" not found', "The server's disk, the claim server-1, is missing."),
     ],
@@ -666,6 +678,15 @@ def test_a_disk_on_a_node_that_cannot_take_the_server(
     """The reason has the node's name, what is wrong with it, and Kubernetes' own message."""
     waits = server(claim=claim, nodes=nodes, pod=pod(None, unschedulable(message)))
     assert state_of(waits) == failed(f"{reason} ({message})", T1)
+
+
+def test_the_node_that_has_the_disk_is_the_volumes_not_the_one_that_was_once_chosen() -> None:
+    """A volume knows it by its host name, which may be another than its name. See `Hosts.node_of`."""
+    holder = {**node(cordoned=True), "metadata": {"name": "node1", "labels": {"kubernetes.io/hostname": "node1.lan"}}}
+    waits = server(claim=HELD, nodes={"node1": holder, "node2": node()}, pod=pod(None, unschedulable(CORDONED)))
+    waits = replace(waits, node_of=lambda claim: "node1.lan")
+    reason = f"The node that holds the disk, node1.lan, cannot take the server: it is cordoned. ({CORDONED})"
+    assert state_of(waits) == failed(reason, T1)
 
 
 @pytest.mark.parametrize(

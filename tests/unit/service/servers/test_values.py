@@ -171,12 +171,15 @@ def test_only_changes_of_the_pod_restart_the_game() -> None:
 
 
 def test_with_one_address_for_all_nodes_every_node_accepts_traffic() -> None:
-    """Unless the operator has set another policy."""
-    cluster = {"service": {"externalTrafficPolicy": "Cluster"}}
+    """And only the disk's own node once that address is taken away. A policy of the operator's own stays."""
     assert reachable({"ramGb": 1}, "") == {"ramGb": 1}
-    assert reachable({"ramGb": 1}, "play.example") == {"ramGb": 1, **cluster}
-    local = {"service": {"externalTrafficPolicy": "Local", "type": "NodePort"}}
-    assert reachable(local, "play.example") == local
+    policy = {"externalTrafficPolicy": "Cluster", "type": "NodePort"}
+    for own in ({"server": {"id": "1"}}, {"server": {"id": "1"}, "service": policy}):
+        marked = reachable(own, "play.example")
+        assert marked == {**own, "server": {"id": "1", "behindOneHost": True}}
+        assert reachable(marked, "play.example") == marked
+        assert reachable(marked, "") == own
+        assert not restarts({**own, "replicas": 1}, {**marked, "replicas": 1})
 
 
 @pytest.mark.parametrize(

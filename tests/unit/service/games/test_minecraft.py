@@ -48,6 +48,7 @@ def test_options_become_the_images_variables() -> None:
         "ports": [{"name": "primary", "port": 25565, "protocol": "TCP"}],
         "heap": {"environmentVariable": "MEMORY"},
         "terminationGracePeriodSeconds": 120,
+        "stop": {"delayVariable": "STOP_SERVER_ANNOUNCE_DELAY", "durationVariable": "STOP_DURATION"},
         "environment": {
             **ALWAYS,
             "VERSION": "1.21.4",

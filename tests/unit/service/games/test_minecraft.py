@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.games import catalogue
@@ -179,6 +179,7 @@ SURROGATES: tuple[Literal["Cs"]] = ("Cs",)
 CHARACTERS = st.characters(exclude_categories=SURROGATES) | st.sampled_from("%\\:u0n$_{}")
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=CHARACTERS, max_size=256))
 def test_any_text_arrives_unchanged(text: str) -> None:
     """Quotes, newlines, braces, `$(…)`, emojis, `%RCON_PASSWORD%`: all are data in one scalar, and nothing else."""

@@ -15,8 +15,10 @@ contains. If a folder breaks a rule, the service does not start, and the message
 
 from __future__ import annotations
 
+import hashlib
 import re
 import traceback
+import uuid
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +46,7 @@ from service.yamltext import as_yaml
 BUILT_IN = PACKAGE / "games" / "builtin"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 FILES = ("game.yaml", "values.yaml.j2", "options.schema.json")
+_JAVA_NAME = re.compile(r"[A-Za-z0-9_]{1,16}")
 _TYPE_NAMES = {str: "a string", list: "a list", dict: "a mapping"}
 _KEYS = {
     "name": str,
@@ -341,7 +344,20 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
     )
     environment.filters["tojson"] = as_yaml
+    environment.filters["offline_uuid"] = _offline_uuid
     return environment
+
+
+def _offline_uuid(player: str) -> str:
+    """The UUID that a Minecraft server makes of a player's name if it verifies no accounts; capital letters count.
+
+    All that is not a name of the Java edition stays as it is: UUIDs, and Bedrock players, whose UUIDs Floodgate makes.
+    https://minecraft.wiki/w/Universally_unique_identifier#Minecraft
+    """
+    if not _JAVA_NAME.fullmatch(player):
+        return player
+    digest = hashlib.md5(f"OfflinePlayer:{player}".encode(), usedforsecurity=False).digest()
+    return str(uuid.UUID(bytes=digest, version=3))
 
 
 _ENVIRONMENT = _environment()

@@ -37,6 +37,8 @@ _OWN: dict[ValuePath, str] = {
 }
 _LONGEST_VARIABLE = 128 * 1024
 _MOST_ANNOTATIONS = 128 * 1024
+# The least that a game needs to save, and 5 s before Kubernetes kills it.
+_SHORTEST_STOP = 15
 _KINDS = {
     "object": "a mapping", "array": "a list", "string": "a string", "integer": "a whole number", "number": "a number",
     "boolean": "true or false", "null": "nothing",
@@ -217,6 +219,25 @@ def _limits(values: Mapping[str, Any]) -> Iterator[Mistake]:
             yield Mistake(((key, "limit"), (key, "request")), message)
 
 
+def _stop(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    """The kubelet must not kill a game before its image has told it to stop, because such a game never saves."""
+    name, grace = values["stop"]["delayVariable"], values["terminationGracePeriodSeconds"]
+    if not name:
+        return
+    texts = [variable.get("value") for variable in values["extraEnv"] if variable["name"] == name]
+    # What a Secret has, nobody knows.
+    text = (texts or [values["environment"].get(name)])[-1] or "0"
+    paths: tuple[ValuePath, ...] = (("environment", name), ("extraEnv",))
+    if not re.fullmatch("[0-9]{1,5}", text):
+        yield Mistake(paths, "must be a whole number of seconds")
+    elif grace < (least := int(text) + _SHORTEST_STOP):
+        message = (
+            f"kills the game at a stop before it can save: `terminationGracePeriodSeconds` is {grace} and must be at "
+            f"least {least}, which is {name} ({text}) and {_SHORTEST_STOP}"
+        )
+        yield Mistake((("terminationGracePeriodSeconds",), *paths), message)
+
+
 def _annotations(values: Mapping[str, Any]) -> Iterator[Mistake]:
     """Kubernetes takes 256 KiB of annotations an object; half of it is left to the chart, the API and other tools."""
     for path in (("podAnnotations",), ("service", "annotations"), ("sftp", "annotations")):
@@ -277,4 +298,4 @@ def _size(text: str) -> float:
     return float(number) * units.get(unit, 1)
 
 
-_CHECKS = (_ports, _variables, _volumes, _limits, _annotations, _address_ranges)
+_CHECKS = (_ports, _variables, _volumes, _limits, _stop, _annotations, _address_ranges)

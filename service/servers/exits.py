@@ -80,8 +80,10 @@ def failed_stop_reason(pod: Object) -> str | None:
     end = termination(pod)
     if end is None or end.get("exitCode") in _CLEAN_EXITS:
         return None
+    # An image that still downloads its game may not react to a stop at all.
+    lost = "it was not ready for players yet" if _answered(pod, end) is False else "unsaved progress is lost"
     if end.get("reason") == "OOMKilled":
-        return f"The game ran out of memory as it stopped{_limit(pod)}; unsaved progress is lost."
+        return f"The game ran out of memory as it stopped{_limit(pod)}; {lost}."
     if lost_track(end):
         return "Its node lost track of the game as it stopped. Whether it saved its world is unknown."
     if end.get("exitCode") == _KILLED:
@@ -89,8 +91,8 @@ def failed_stop_reason(pod: Object) -> str | None:
         duration = seconds_between(deleted_at(pod), end.get("finishedAt"))
         # The times are in whole seconds, and from two clocks.
         if grace is None or duration is None or duration < grace - 2:
-            return "The game was killed as it stopped (exit code 137); unsaved progress is lost."
-        return f"The game had not stopped after {grace} s and was killed; unsaved progress is lost."
+            return f"The game was killed as it stopped (exit code 137); {lost}."
+        return f"The game had not stopped after {grace} s and was killed; {lost}."
     return f"The game failed as it stopped (exit code {end.get('exitCode')}); its last save may be incomplete."
 
 

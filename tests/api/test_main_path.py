@@ -29,6 +29,7 @@ def test_a_server_from_creation_to_deletion(client: Client, world: World) -> Non
         "ports": [{"name": "primary", "port": 25565, "protocol": "TCP"}],
         "heap": {"environmentVariable": "MEMORY"},
         "terminationGracePeriodSeconds": 120,
+        "stop": {"delayVariable": "STOP_SERVER_ANNOUNCE_DELAY", "durationVariable": "STOP_DURATION"},
         "environment": {**MINECRAFT, "VERSION": "1.21.4"},
     }
     assert client.get("/api/v1/server/4711/").json == {

@@ -257,6 +257,7 @@ def test_the_operators_values_reach_new_servers(make_app: Any, world: World, tmp
         "ports": [{"name": "primary", "port": 25565, "protocol": "TCP"}],
         "heap": {"environmentVariable": "MEMORY"},
         "terminationGracePeriodSeconds": 120,
+        "stop": {"delayVariable": "STOP_SERVER_ANNOUNCE_DELAY", "durationVariable": "STOP_DURATION"},
         "environment": {
             **MINECRAFT,
             "VERSION": "1.21.4",

@@ -74,6 +74,7 @@ def test_every_field_of_a_create_reaches_the_values(client: Client, world: World
         "ports": [{"name": "primary", "port": 25565, "protocol": "TCP"}],
         "heap": {"environmentVariable": "MEMORY"},
         "terminationGracePeriodSeconds": 120,
+        "stop": {"delayVariable": "STOP_SERVER_ANNOUNCE_DELAY", "durationVariable": "STOP_DURATION"},
         "environment": 'a "b"\n{{ c }}',
     }
 

@@ -154,6 +154,10 @@ GAMESERVER: dict[str, Case] = {
     "probe.startupSeconds": one(61, S, GAME + "startupProbe.failureThreshold", 31),
     "test.commands.minecraft": one(["ping"], "Pod/server-4711-test", "spec.containers.0.command"),
     "terminationGracePeriodSeconds": one(33, S, POD + "terminationGracePeriodSeconds"),
+    "stop.durationVariable": one("DURATION", S, "env DURATION", "115"),
+    "stop.delayVariable": one(
+        "DELAY", S, "env DURATION", "85", stop={"durationVariable": "DURATION"}, environment={"DELAY": "30"}
+    ),
     "service.type": one("ClusterIP", V, "spec.type"),
     "service.annotations": one({"example.com/a": "b"}, V, "metadata.annotations"),
     "service.externalHostname": one(
@@ -642,6 +646,24 @@ HEAPS = [(1, 512), (2, 1536), (3, 2304), (4, 3072), (8, 6144), (12, 9216), (16, 
 def test_the_heap_leaves_room_beside_it(ram: int, heap: int) -> None:
     """The heap leaves a quarter of the memory: at least 512 MiB and at most 3 GiB."""
     assert seen(render("gameserver", {"ramGb": ram}), S, "env MEMORY") == f"{heap}M"
+
+
+STOP = {"delayVariable": "DELAY", "durationVariable": "DURATION"}
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [
+        ({"terminationGracePeriodSeconds": 600, "environment": {"DELAY": "10"}}, "585"),
+        ({"terminationGracePeriodSeconds": 600, "environment": {"DELAY": "10", "DURATION": "60"}}, "60"),
+        ({"environment": {"DELAY": "10"}, "extraEnv": [{"name": "DELAY", "value": "20"}]}, "95"),
+        ({"extraEnv": [{"name": "DURATION", "value": "7"}]}, "7"),
+        ({"terminationGracePeriodSeconds": 3, "environment": {"DELAY": "10"}}, "1"),
+    ],
+)
+def test_the_image_kills_its_game_no_earlier_than_kubernetes_would(values: dict[str, Any], seconds: str) -> None:
+    """What is left of the grace period is the game's, unless somebody has said otherwise."""
+    assert seen(render("gameserver", {"stop": STOP, **values}), S, "env DURATION") == seconds
 
 
 def test_the_operators_environment_goes_before_the_charts_and_that_before_the_games() -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 MINECRAFT = {
     "EULA": "TRUE",
     "STOP_SERVER_ANNOUNCE_DELAY": "10",
-    "STOP_DURATION": "60",
     "SERVER_IP": "",
     "SERVER_PORT": "25565",
     "ENABLE_STATUS": "TRUE",

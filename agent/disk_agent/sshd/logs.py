@@ -53,8 +53,9 @@ _ESCAPE = re.compile(rb"\\(?:([0-7]{3})|([\\abfnrtv0s]))")
 _NAMED_ESCAPES = {ord(name): value for name, value in zip("\\abfnrtv0s", b"\\\a\b\f\n\r\t\v\0 ", strict=True)}
 _PARTIAL_ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*)\\[0-7]{0,2}$")
 _SESSION = re.compile(r"session (?P<change>opened|closed) for local user (?P<user>\S+) from \[(?P<client>[^\]]*)\]")
-# A customer may type it with a capital letter. sshd refuses that, but the log line should still name the server.
-_SERVER_USER = re.compile(r"server-([1-9][0-9]{0,18})", re.ASCII | re.IGNORECASE)
+# A customer may type it with a capital letter, copy a space along, or enter the whole address. sshd refuses that, but
+# the log line should still name the server.
+_SERVER_USER = re.compile(r"\s*server-([1-9][0-9]{0,18})(?:@[\w.:-]*)?\s*", re.ASCII | re.IGNORECASE)
 # The user name of a login whose user does not exist; what follows it differs from line to line.
 _UNKNOWN_USER = re.compile(r"(?<=nvalid user )(?:.*(?= from \S+ port \d)|.*(?= \S+ port \d)|.*)", re.DOTALL)
 _NUMBERS = ("bytes_read", "bytes_written")
@@ -144,8 +145,8 @@ def _server(user: str) -> int | None:
 
 
 def _server_user_only(user: re.Match[str]) -> str:
-    """The user name if it is a server's, else ""."""
-    return user[0] if _SERVER_USER.fullmatch(user[0]) else ""
+    """The user name, without spaces around it, if it is a server's, else ""."""
+    return user[0].strip() if _SERVER_USER.fullmatch(user[0]) else ""
 
 
 def _number(server: str | None) -> int | None:

@@ -71,6 +71,17 @@ override the game's, so that no option of a game can disable a console's passwor
 {{- with .Values.heap.environmentVariable -}}
 {{- $_ := set $texts . (printf "%sM" (include "gameserver.heapMiB" $)) -}}
 {{- end -}}
+{{- /* An upgrade with --reuse-values from an earlier chart has no `stop`. */ -}}
+{{- with (.Values.stop).durationVariable -}}
+{{- if not (hasKey $texts .) -}}
+{{- $name := $.Values.stop.delayVariable | default "" -}}
+{{- $delay := get $texts $name -}}
+{{- range $.Values.extraEnv -}}
+{{- if eq .name $name }}{{ $delay = .value }}{{ end -}}
+{{- end -}}
+{{- $_ := set $texts . (sub (int $.Values.terminationGracePeriodSeconds) (add 5 (int $delay)) | max 1 | toString) -}}
+{{- end -}}
+{{- end -}}
 {{- if .Values.rcon.enabled -}}
 {{- $_ := set $texts "ENABLE_RCON" "true" -}}
 {{- $_ := set $texts "RCON_PORT" (.Values.rcon.port | int | toString) -}}

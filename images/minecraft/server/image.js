@@ -5,7 +5,7 @@
 const fs = require('fs')
 const path = require('path')
 const { format, parse } = require('./properties')
-const { Players } = require('./players')
+const { Players, onlineUuid, same } = require('./players')
 
 // The known properties, each with its variable and with the game's default.
 const PROPERTIES = {
@@ -80,13 +80,37 @@ function write (folder, properties) {
   fs.renameSync(`${file}.new`, file)
 }
 
-/** Write the environment into the lists of operators and of whitelisted players; returns both lists. */
-function setPlayers (env, folder) {
+/** A player's name has no UUID; the image ends then. */
+class NotFound extends Error {}
+
+/**
+ * Find the UUID of a player's name: in usercache.json, which has those who have joined, and then at PlayerDB. In its
+ * place are the names in PLAYERDB_NAMES, or, without that, all names that an account can have.
+ */
+function lookUp (name, env, folder) {
+  const file = path.join(folder, 'usercache.json')
+  const joined = fs.existsSync(file) ? JSON.parse(fs.readFileSync(file, 'utf8')) : []
+  const found = joined.find(player => same(player.name, name))
+  if (found) return found.uuid
+  const known = env.PLAYERDB_NAMES === undefined
+    ? /^\w{1,16}$/.test(name)
+    : env.PLAYERDB_NAMES.split(',').some(other => same(other, name))
+  if (!known) throw new NotFound(`Could not resolve user from Playerdb: ${name}`)
+  return onlineUuid(name)
+}
+
+/**
+ * Write the environment into the lists of operators and of whitelisted players; returns both lists.
+ * @param {boolean} online whether the server verifies accounts. The image looks names up in any case
+ * @throws {NotFound} there is no player of this name
+ */
+function setPlayers (env, folder, online) {
   const list = (file, variable, rights) => {
-    const players = new Players(path.join(folder, file), rights)
+    const players = new Players(path.join(folder, file), online, rights)
     const names = (env[variable] ?? '').split(/[,\n\t]/).map(name => name.trim()).filter(Boolean)
     // Without a variable, the game creates an empty file if there is none.
-    players.take(names, env[variable] === undefined ? 'MERGE' : env[`EXISTING_${variable}_FILE`])
+    players.take(names, env[variable] === undefined ? 'MERGE' : env[`EXISTING_${variable}_FILE`],
+      name => lookUp(name, env, folder))
     return players
   }
   return {
@@ -95,4 +119,4 @@ function setPlayers (env, folder) {
   }
 }
 
-module.exports = { PROPERTIES, setPlayers, setProperties, write }
+module.exports = { NotFound, PROPERTIES, setPlayers, setProperties, write }

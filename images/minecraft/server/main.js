@@ -102,6 +102,12 @@ async function main () {
     }
     serv.broadcast('Server shutting down')
     ready = false
+    if (settings.stopSeconds > 0) {
+      setTimeout(() => {
+        log.error('Took too long, so killing server process')
+        process.kill(process.pid, 'SIGKILL')
+      }, settings.stopSeconds * 1000)
+    }
     try {
       // Save before the players are kicked, because a broken connection must not lose anything.
       await Promise.all(serv.players.map(player => player.save()))

@@ -3,7 +3,7 @@
 
 const crypto = require('crypto')
 const fs = require('fs')
-const { PROPERTIES, setPlayers, setProperties } = require('./image')
+const { NotFound, PROPERTIES, setPlayers, setProperties } = require('./image')
 
 const VERSION = '1.21.4'
 const MODES = ['survival', 'creative', 'adventure', 'spectator']
@@ -55,12 +55,22 @@ function read (env, folder) {
     seed: seed(properties['level-seed']),
     generator: GENERATORS[type],
     properties,
-    ...setPlayers(env, folder),
-    announceSeconds: whole(env.STOP_SERVER_ANNOUNCE_DELAY || '0', 'STOP_SERVER_ANNOUNCE_DELAY', 0, 3600),
+    ...players(env, folder, properties['online-mode'] !== 'false'),
+    announceSeconds: whole(env.STOP_SERVER_ANNOUNCE_DELAY || '0', 'STOP_SERVER_ANNOUNCE_DELAY', 0, 86400),
+    // 0: as long as it takes.
+    stopSeconds: whole(env.STOP_DURATION || '60', 'STOP_DURATION', 0, 86400),
     // Without a password nobody could log in, and with a default one everybody could.
     rcon: properties['enable-rcon'] === 'true' && properties['rcon.password'] !== ''
       ? { port: number('rcon.port', 1, 65535), password: properties['rcon.password'] }
       : null
+  }
+}
+
+function players (env, folder, online) {
+  try {
+    return setPlayers(env, folder, online)
+  } catch (error) {
+    throw error instanceof NotFound ? new SettingsError(error.message) : error
   }
 }
 

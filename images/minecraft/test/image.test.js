@@ -6,7 +6,7 @@ const os = require('node:os')
 const path = require('node:path')
 const { beforeEach, test } = require('node:test')
 const { setPlayers, setProperties } = require('../server/image')
-const { offlineUuid } = require('../server/players')
+const { offlineUuid, onlineUuid } = require('../server/players')
 const { format, parse } = require('../server/properties')
 
 let folder
@@ -53,7 +53,10 @@ test('text is read as the image reads it', () => {
 })
 
 test('names are added to a list, or make it whole', () => {
-  const names = (env, file = 'ops.json') => { setPlayers(env, folder); return listed(file).map(({ name }) => name) }
+  const names = (env, file = 'ops.json') => {
+    setPlayers(env, folder, true)
+    return listed(file).map(({ name }) => name)
+  }
   assert.deepStrictEqual(names({}), [])
   assert.deepStrictEqual(names({ OPS: 'Ada,Eve' }), ['Ada', 'Eve'])
   assert.deepStrictEqual(names({ OPS: 'Ada' }), ['Ada', 'Eve'])
@@ -62,26 +65,43 @@ test('names are added to a list, or make it whole', () => {
   assert.deepStrictEqual(names({}), ['Ada'])
   assert.deepStrictEqual(names({ OPS: 'Bob', EXISTING_OPS_FILE: 'SKIP' }), ['Ada'])
   assert.deepStrictEqual(names({ OPS: '', EXISTING_OPS_FILE: 'SYNCHRONIZE' }), [])
-  assert.deepStrictEqual(names({ WHITELIST: '.Steve' }, 'whitelist.json'), ['.Steve'])
+  assert.deepStrictEqual(names({ WHITELIST: 'Eve' }, 'whitelist.json'), ['Eve'])
 })
 
 test('an entry is as the game writes it, and one that is there keeps its rights', () => {
-  setPlayers({ OPS: 'Ada,069a79f444e94726a5befca90e38aaf5' }, folder)
+  setPlayers({ OPS: 'Ada,069a79f444e94726a5befca90e38aaf5' }, folder, true)
   const [ada, other] = listed('ops.json')
-  assert.deepStrictEqual(ada, { uuid: offlineUuid('Ada'), name: 'Ada', level: 4, bypassesPlayerLimit: false })
+  assert.deepStrictEqual(ada, { uuid: onlineUuid('Ada'), name: 'Ada', level: 4, bypassesPlayerLimit: false })
   assert.deepStrictEqual([other.uuid, other.name], ['069a79f4-44e9-4726-a5be-fca90e38aaf5', ''])
   fs.writeFileSync(file('ops.json'), JSON.stringify([{ ...ada, level: 2 }]))
-  const { operators } = setPlayers({ OPS: 'Ada', EXISTING_OPS_FILE: 'SYNCHRONIZE' }, folder)
+  const { operators } = setPlayers({ OPS: 'ada', EXISTING_OPS_FILE: 'SYNCHRONIZE' }, folder, true)
   assert.deepStrictEqual(listed('ops.json'), [{ ...ada, level: 2 }])
-  assert.ok(operators.has({ username: 'Ada', uuid: ada.uuid }))
+  assert.ok(operators.has({ username: 'ADA' }))
 })
 
 test('a player is added and removed by name', () => {
-  const { whitelist } = setPlayers({}, folder)
+  const { whitelist } = setPlayers({}, folder, true)
   assert.deepStrictEqual([whitelist.add('Ada'), whitelist.add('ada'), whitelist.remove('Eve')], [true, false, false])
-  assert.deepStrictEqual(listed('whitelist.json'), [{ uuid: offlineUuid('Ada'), name: 'Ada' }])
+  assert.deepStrictEqual(listed('whitelist.json'), [{ uuid: onlineUuid('Ada'), name: 'Ada' }])
   assert.ok(whitelist.remove('ADA'))
   assert.deepStrictEqual(listed('whitelist.json'), [])
+})
+
+test('without online mode, players have other UUIDs than those that the image finds for their names', () => {
+  const env = names => ({ WHITELIST: names, EXISTING_WHITELIST_FILE: 'SYNCHRONIZE' })
+  const admits = (names, username) => setPlayers(env(names), folder, false).whitelist.has({ username })
+  assert.deepStrictEqual([admits('Ada', 'Ada'), admits(offlineUuid('Ada'), 'Ada')], [false, true])
+  assert.strictEqual(admits(offlineUuid('Ada'), 'ada'), false)
+})
+
+test('a name is looked up among those who have joined, and then at PlayerDB', () => {
+  const uuid = '00000000-0000-0000-0009-01f8e5c3a2b1'
+  const env = { EXISTING_OPS_FILE: 'SYNCHRONIZE', PLAYERDB_NAMES: 'Ada' }
+  const take = names => setPlayers({ ...env, OPS: names }, folder, true)
+  assert.throws(() => take('.Steve'), /Could not resolve user from Playerdb: \.Steve/)
+  fs.writeFileSync(file('usercache.json'), JSON.stringify([{ name: '.Steve', uuid, expiresOn: '' }]))
+  take('.steve,ada')
+  assert.deepStrictEqual(listed('ops.json').map(entry => entry.uuid), [uuid, onlineUuid('Ada')])
 })
 
 test('a UUID is the one that Minecraft makes of a name offline', () => {

@@ -35,6 +35,7 @@ test('an empty environment gives what itzg/minecraft-server gives', () => {
     seed: 0,
     generator: 'diamond_square',
     announceSeconds: 0,
+    stopSeconds: 60,
     rcon: null
   })
   assert.deepStrictEqual([properties['white-list'], operators.names(), whitelist.names()], ['false', [], []])
@@ -60,7 +61,7 @@ test('values are read in the words of itzg/minecraft-server', () => {
   // Java's "hello".hashCode().
   assert.strictEqual(found.seed, 99162322)
   assert.deepStrictEqual(found.whitelist.names(), ['Alice', 'bob', 'carl'])
-  assert.ok(found.whitelist.has({ username: 'alice', uuid: 'x' }))
+  assert.ok(found.whitelist.has({ username: 'alice' }))
   assert.strictEqual(found.properties['white-list'], 'true')
   assert.deepStrictEqual(found.operators.names(), ['Alice'])
   assert.deepStrictEqual([found.host, found.status], ['127.0.0.1', false])
@@ -75,7 +76,8 @@ test('a wrong value is named, by its variable or by its line', () => {
     VERSION: '1.7.10',
     LEVEL: '../etc',
     LEVEL_TYPE: 'round',
-    RCON_PASSWORD_FILE: '/nonexistent'
+    RCON_PASSWORD_FILE: '/nonexistent',
+    STOP_DURATION: '60s'
   }
   for (const [name, value] of Object.entries(wrong)) {
     assert.throws(() => read({ ...base, [name]: value }),
@@ -84,4 +86,12 @@ test('a wrong value is named, by its variable or by its line', () => {
   const where = folder()
   fs.writeFileSync(path.join(where, 'server.properties'), 'view-distance=far\n')
   assert.throws(() => read(base, where), error => error.message.startsWith('view-distance must be'))
+})
+
+test('a player whom nobody can look up keeps the server from its start, even one who is listed already', () => {
+  const where = folder()
+  fs.writeFileSync(path.join(where, 'ops.json'), JSON.stringify([{ uuid: 'x', name: 'Ada', level: 4 }]))
+  const env = { ...base, OPS: 'Ada', EXISTING_OPS_FILE: 'SYNCHRONIZE', PLAYERDB_NAMES: '' }
+  assert.throws(() => read(env, where),
+    error => error instanceof SettingsError && error.message === 'Could not resolve user from Playerdb: Ada')
 })

@@ -224,6 +224,14 @@ def test_a_line_that_openssh_cut_is_read_as_far_as_it_goes(text: str, fields: di
         ("Connection reset by authenticating user server-7 ::1 port 5 [preauth]", 7),
         ("Failed password for invalid user Server-7 from ::1 port 5 ssh2", 7),
         ("Invalid user SERVER-7 from ::1 port 5", 7),
+        ("Invalid user server-7@10.77.0.3 from ::1 port 5", 7),
+        ("Invalid user server-7@2001:db8::1 from ::1 port 5", 7),
+        ("Invalid user server-7  from ::1 port 5", 7),
+        ("Connection closed by invalid user  server-7 ::1 port 5 [preauth]", 7),
+        ("Connection reset by invalid user server-7  ::1 port 5 [preauth]", 7),
+        ("Disconnecting invalid user \tserver-7 ::1 port 5: Too many authentication failures [preauth]", 7),
+        ("Invalid user server-7 hush from ::1 port 5", None),
+        ("Invalid user server-7@hush! from ::1 port 5", None),
         ("Connection reset by ::1 port 5 [preauth]", None),
         ("Invalid user  from ::1 port 5", None),
     ],
@@ -232,6 +240,15 @@ def test_each_line_of_sshd_has_its_server_and_its_client(text: str, server: int 
     parsed = event(f"{STAMP}sshd[12]: {text}", None)
     assert parsed is not None
     assert (parsed["server"], parsed["client"]) == (server, "::1")
+
+
+@pytest.mark.parametrize("user", ["server-7 ", " server-7", "server-7@10.77.0.3", "server-7@play.example.com "])
+def test_a_user_name_from_copy_and_paste_is_named(user: str) -> None:
+    """With a space, or with the server's address: sshd knows no such user, but the customer is known."""
+    for text in ("Failed password for", "error: maximum authentication attempts exceeded for"):
+        parsed = event(f"{STAMP}sshd[12]: {text} invalid user {user} from ::1 port 5 ssh2", None)
+        assert parsed is not None
+        assert (parsed["event"], parsed["server"], parsed["user"]) == ("login refused", 7, user.strip())
 
 
 def test_too_many_attempts_are_a_refused_login() -> None:

@@ -121,6 +121,22 @@ def test_a_stop_is_recorded_with_what_went_wrong(end: dict[str, Any], reason: st
     assert cluster.kube.asked.count(f"PATCH {PATH}") == writes == 2
 
 
+@pytest.mark.parametrize(
+    ("ready_changed", "claim"),
+    [(REQUESTED, "it was not ready for players yet."), (SOON, "unsaved progress is lost."), (None, "is lost.")],
+)
+def test_only_a_game_that_was_ready_can_lose_progress(ready_changed: str | None, claim: str) -> None:
+    """A real image that still downloads its game ignores SIGTERM, until it is killed."""
+    cluster, stopped = Cluster(), pod(terminated(137, LATE), **DELETED)
+    if ready_changed:
+        stopped["status"]["conditions"] = [{"type": "Ready", "status": "False", "lastTransitionTime": ready_changed}]
+    stop = cluster.pod(pod(RUNS, **DELETED), stopped)
+    assert stop is not None
+    assert stop.killed
+    assert (stop.reason or "").startswith("The game had not stopped after 120 s and was killed; ")
+    assert (stop.reason or "").endswith(claim)
+
+
 def test_a_failed_start_is_recorded() -> None:
     """A crash loop, with its reason from before the stop; the pod's end does not change it."""
     cluster = Cluster()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.games import catalogue
@@ -48,6 +48,7 @@ def test_options_become_the_images_variables() -> None:
         "ports": [{"name": "primary", "port": 25565, "protocol": "TCP"}],
         "heap": {"environmentVariable": "MEMORY"},
         "terminationGracePeriodSeconds": 120,
+        "stop": {"delayVariable": "STOP_SERVER_ANNOUNCE_DELAY", "durationVariable": "STOP_DURATION"},
         "environment": {
             **ALWAYS,
             "VERSION": "1.21.4",
@@ -131,6 +132,34 @@ def test_a_list_is_the_whole_list(options: dict[str, Any], expected: dict[str, s
     assert sent(options) == expected
 
 
+EVE = "4dca2802-6411-3946-8684-5bbfa38f452b"
+
+
+def test_a_server_without_online_mode_gets_the_uuids_that_it_makes_of_the_names() -> None:
+    """The image would look the names up at Mojang and list UUIDs by which such a server knows nobody."""
+    offline = {"online_mode": False, "ops": ["Eve"], "whitelist": ["Eve", "eve", ".Steve", EVE, "0" * 32]}
+    assert MINECRAFT.errors(offline) == {}
+    environment = sent(offline)
+    assert environment["OPS"] == EVE
+    eve = "dfb32744-b932-3aef-984d-acbd34578003"
+    assert environment["WHITELIST"] == f"{EVE},{eve},.Steve,{'0' * 32}"
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"online_mode": True}, {"online_mode": False, "version": "1.6.4"}, {"version": "LATEST"}]
+)
+def test_names_are_sent_as_names_where_the_server_knows_them_so(options: dict[str, Any]) -> None:
+    """Up to 1.7.2, the image's lists are of names, and it refuses a UUID."""
+    assert sent({**options, "ops": ["Eve"]})["OPS"] == "Eve"
+
+
+def test_the_lists_follow_the_online_mode() -> None:
+    """A change of `online_mode` alone sends the lists anew."""
+    lists = {"ops": ["Eve"], "whitelist": ["Eve"]}
+    assert sent({**lists, "online_mode": False, "version": "1.13"})["OPS"] == EVE
+    assert sent(lists, taken_back={"online_mode"})["WHITELIST"] == "Eve"
+
+
 def read_by_the_image(environment: Mapping[str, str], name: str) -> str:
     r"""What the image writes into server.properties for a variable.
 
@@ -150,6 +179,7 @@ SURROGATES: tuple[Literal["Cs"]] = ("Cs",)
 CHARACTERS = st.characters(exclude_categories=SURROGATES) | st.sampled_from("%\\:u0n$_{}")
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=CHARACTERS, max_size=256))
 def test_any_text_arrives_unchanged(text: str) -> None:
     """Quotes, newlines, braces, `$(…)`, emojis, `%RCON_PASSWORD%`: all are data in one scalar, and nothing else."""

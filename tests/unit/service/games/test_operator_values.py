@@ -79,6 +79,23 @@ WRONG: dict[str, tuple[str, str]] = {
         "games: {luanti: {ports: [{name: primary, port: 1, protocol: UDP}, {name: b, port: 1, protocol: both}]}}",
         "games.luanti.ports[1] has the name, or the port and protocol, of another port",
     ),
+    "a longer delay of the stop than the stop": (
+        "games:\n  minecraft:\n    environment: {STOP_SERVER_ANNOUNCE_DELAY: '120'}\n",
+        "3: games.minecraft.environment.STOP_SERVER_ANNOUNCE_DELAY kills the game at a stop before it can save: "
+        "`terminationGracePeriodSeconds` is 120 and must be at least 135, which is STOP_SERVER_ANNOUNCE_DELAY (120)",
+    ),
+    "the same in extraEnv": (
+        "games: {minecraft: {extraEnv: [{name: STOP_SERVER_ANNOUNCE_DELAY, value: '120'}]}}",
+        "1: games.minecraft.extraEnv kills the game at a stop",
+    ),
+    "a stop shorter than its delay": (
+        "games: {minecraft: {terminationGracePeriodSeconds: 10}}",
+        "games.minecraft.terminationGracePeriodSeconds kills the game at a stop before it can save",
+    ),
+    "a delay with its unit": (
+        "games: {minecraft: {environment: {STOP_SERVER_ANNOUNCE_DELAY: 10s}}}",
+        "STOP_SERVER_ANNOUNCE_DELAY must be a whole number of seconds (with the game minecraft)",
+    ),
     "one variable twice": ("all: {extraEnv: [{name: A}, {name: A}]}", "all.extraEnv[1] repeats the name A"),
     "an image with its tag": ("all: {image: {repository: 'itzg/minecraft-server:java21'}}", "name without its tag"),
     "a node's label": ("all: {nodeSelector: {pool: big iron}}", "all.nodeSelector.pool does not match"),

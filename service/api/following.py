@@ -10,6 +10,8 @@ from service.web.draining import draining
 from service.web.fields import Text
 
 EVENTS = "text/event-stream"
+AS_EVENTS = {"responses": {200: {"content": {EVENTS: {"schema": {"type": "string"}}}}}}
+"""For the OpenAPI document: that an answer may also be server-sent events."""
 
 
 class ResumeHeaders(ma.Schema):

@@ -10,7 +10,7 @@ from flask import Response, request
 from service import errors
 from service.access import Subject
 from service.api.context import caller, context, target
-from service.api.following import EVENTS, ResumeHeaders, require_not_draining, wants_events
+from service.api.following import AS_EVENTS, EVENTS, ResumeHeaders, require_not_draining, wants_events
 from service.api.log_schemas import LogQuery
 from service.api.servers import blueprint
 from service.logs.lines import place_of
@@ -24,6 +24,7 @@ from service.web.streaming import Streamed
 @blueprint.arguments(LogQuery, location="query")
 @blueprint.arguments(ResumeHeaders, location="headers")
 @blueprint.response(200, {"type": "string"}, content_type="text/plain")
+@blueprint.doc(**AS_EVENTS)
 @problems(
     errors.InvalidRequest,
     errors.ServerNotFound,

@@ -10,7 +10,7 @@ from flask import Response, request
 from service import errors
 from service.access import Subject
 from service.api.context import caller, context, target
-from service.api.following import EVENTS, ResumeHeaders, require_not_draining, wants_events
+from service.api.following import AS_EVENTS, EVENTS, ResumeHeaders, require_not_draining, wants_events
 from service.api.servers import blueprint
 from service.operations.progress import follow_start
 from service.web.routes import access, problems
@@ -21,6 +21,7 @@ from service.web.streaming import Streamed
 @access("server:read", Subject.ENDING)
 @blueprint.arguments(ResumeHeaders, location="headers")
 @blueprint.response(200, {"type": "string"}, content_type="text/plain")
+@blueprint.doc(**AS_EVENTS)
 @blueprint.alt_response(204, description="The client has had the last step, and nothing has happened since")
 @problems(errors.ServerNotFound, errors.Suspended, errors.TooManyFollowers, errors.Draining)
 def get_progress(headers: dict[str, Any], id: int) -> Response:

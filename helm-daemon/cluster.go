@@ -81,10 +81,14 @@ func (c *cluster) restConfig(transport http.RoundTripper) *rest.Config {
 	}
 }
 
-// known is what charts may ask about the cluster.
-func (c *cluster) known() (*common.Capabilities, error) {
+// known is what charts may ask about the cluster. What it asks Kubernetes is for all calls, so it does not go through
+// the gate of the one that asks; but a call whose gate is closed, maybe while it waited for another to ask, asks nothing.
+func (c *cluster) known(gate *gate) (*common.Capabilities, error) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
+	if err := gate.refusal(); err != nil {
+		return nil, err
+	}
 	if c.capabilities != nil && time.Since(c.knownSince) < capabilitiesFor {
 		return c.capabilities, nil
 	}

@@ -66,7 +66,7 @@ func (h *helm) result(asked request, gate *gate, printed io.Writer) (string, err
 		client.built.Do(func() {}) // An uninstall reads none of its objects.
 		return "", uninstall(config, asked.Release, timeout)
 	}
-	if config.Capabilities, err = h.cluster.known(); err != nil {
+	if config.Capabilities, err = h.cluster.known(gate); err != nil {
 		return "", err
 	}
 	requested, err := h.chart(asked.Chart)

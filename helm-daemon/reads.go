@@ -37,6 +37,8 @@ func (r *reads) RoundTrip(request *http.Request) (*http.Response, error) {
 	path := request.URL.Path
 	if request.Method != http.MethodGet || request.URL.RawQuery != "" {
 		r.forget(path)
+		// Also what another goroutine reads while this is under way: it may have been read before.
+		defer r.forget(path)
 		return r.wrapped.RoundTrip(request)
 	}
 	r.mutex.Lock()

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -64,5 +65,37 @@ func TestAnObjectIsReadOnce(t *testing.T) {
 		if counts[line] != count {
 			t.Errorf("%s: %d times", line, counts[line])
 		}
+	}
+}
+
+// What is read while the call writes may be from before, so it is read again afterwards.
+func TestWhatIsReadDuringAWriteIsNotKept(t *testing.T) {
+	var transport *reads
+	content := "before"
+	send := func(method string) string {
+		t.Helper()
+		request, err := http.NewRequest(method, "http://some.invalid/one", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := transport.RoundTrip(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(response.Body)
+		return string(text)
+	}
+	transport = newReads(stubborn(func(request *http.Request) (*http.Response, error) {
+		if request.Method == http.MethodPatch {
+			if got := send(http.MethodGet); got != "before" {
+				t.Errorf("read %q", got)
+			}
+			content = "after"
+		}
+		return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader(content))}, nil
+	}))
+	send(http.MethodPatch)
+	if got := send(http.MethodGet); got != "after" {
+		t.Errorf("read %q", got)
 	}
 }

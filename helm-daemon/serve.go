@@ -11,7 +11,7 @@ import (
 )
 
 // protocol is what the two sides speak; service/helm/daemon.py has the same number.
-const protocol = 1
+const protocol = 2
 
 // request is one line from the API: a call, or what is to become of one.
 type request struct {
@@ -26,8 +26,9 @@ type request struct {
 	HistoryMax int    `json:"history_max"`
 	// Timeout is of the form "30s".
 	Timeout string `json:"timeout"`
-	// Seconds say for how long the call may go on sending requests from now on; no limit if 0.
-	Seconds float64 `json:"seconds"`
+	// Until is when the call may send no more requests, in seconds of CLOCK_BOOTTIME: a call may have waited long before
+	// it is read here. No limit if it is missing.
+	Until *float64 `json:"until"`
 }
 
 // answer is one line to the API. A call has exactly one.
@@ -91,12 +92,12 @@ func (s *server) take(asked request) error {
 			return fmt.Errorf("the call %d is under way already", asked.ID)
 		}
 		gate = s.runner.newGate()
-		gate.extend(asked.Seconds)
+		gate.limit(asked.deadline())
 		s.gates[asked.ID] = gate
 		go s.call(asked, gate)
 	case "extend":
 		if known {
-			gate.extend(asked.Seconds)
+			gate.limit(asked.deadline())
 		}
 	case "cancel":
 		if known {
@@ -108,8 +109,11 @@ func (s *server) take(asked request) error {
 	return nil
 }
 
+// call carries a call out, and answers it when nothing that it has begun, such as a read, is under way any more.
 func (s *server) call(asked request, gate *gate) {
-	s.finish(asked.ID, s.runner.run(asked, gate))
+	result := s.runner.run(asked, gate)
+	gate.close()
+	s.finish(asked.ID, result)
 }
 
 // cancel answers a call as soon as it can write nothing more. Helm itself goes on for a moment, to no effect.
@@ -133,7 +137,10 @@ func (s *server) finish(id int64, what answer) {
 	_ = s.out.Encode(what)
 }
 
-// seconds as a duration.
-func seconds(number float64) time.Duration {
-	return time.Duration(number * float64(time.Second))
+// deadline is when the call's time is over, by the clock of its gate.
+func (r *request) deadline() time.Duration {
+	if r.Until == nil {
+		return forever
+	}
+	return time.Duration(*r.Until * float64(time.Second))
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,8 @@ class _StrictLoader(_Loader):
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(problem="a key must be a string", problem_mark=key.start_mark)
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
             mistake = "appears twice" if key.value in seen else "needs quotes" if key.tag != _TEXT else ""
@@ -87,8 +90,16 @@ def json_of(source: Path | str, text: str) -> Any:
             raise StartupError(f"{source}:1: a key appears twice in one object")
         return dict(pairs)
 
+    def reject_constant(text: str) -> Any:
+        raise StartupError(f"{source}:1: {text} is not a number of JSON")
+
+    def finite(text: str) -> float:
+        return number if math.isfinite(number := float(text)) else reject_constant(text)
+
     try:
-        return json.loads(text, object_pairs_hook=reject_duplicates)
+        return json.loads(text, object_pairs_hook=reject_duplicates, parse_constant=reject_constant, parse_float=finite)
+    except RecursionError as error:
+        raise StartupError(f"{source}:1: is not JSON: it nests too deeply") from error
     except json.JSONDecodeError as error:
         raise StartupError(f"{source}:{error.lineno}: is not JSON: {error.msg}") from error
 
@@ -116,7 +127,7 @@ def broken(path: Path, message: str, *keys: str | int) -> StartupError:
     """
     lines, index = path.read_text(encoding="utf-8").splitlines(), 0
     for key in keys:
-        word = re.compile(rf"\b{re.escape(str(key))}\b")
+        word = re.compile(rf"(?<!\w){re.escape(str(key))}(?!\w)")
         matches = (number for number, line in enumerate(lines[index:], index) if word.search(line))
         index = next(matches, index) if isinstance(key, str) else index
     return StartupError(f"{path}:{index + 1}: {message}")

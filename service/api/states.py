@@ -11,6 +11,7 @@ from service.api.context import caller, context
 from service.errors import ClusterUnavailable
 from service.operations.visibility import require_server
 from service.servers import state
+from service.servers.accessors import uid
 from service.servers.objects import Objects
 from service.web.draining import draining
 from service.web.parking import parked, require_room
@@ -22,7 +23,9 @@ def state_now(objects: Objects) -> state.State:
     """The server's state, after a crash with the game's last lines."""
     now = state.state_of(objects)
     if now.crashed:
-        return state.with_log(now, context().cluster.pod_log_tail(objects.id, _LOG_LINES, now.previous))
+        return state.with_log(
+            now, context().cluster.pod_log_tail(objects.id, uid(objects.pod) or "", _LOG_LINES, now.previous)
+        )
     return now
 
 

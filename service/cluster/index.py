@@ -18,7 +18,7 @@ from service.kube.types import Object
 from service.kube.watch import Kind, Watch
 from service.servers.accessors import owner_uid, sorted_events, trimmed_event
 from service.servers.names import ID, pod_name, server_name, service_names
-from service.servers.objects import ServerObjects
+from service.servers.objects import ServerObjects, own_and_former
 from service.servers.reasons import READ_EVENTS
 
 SYNC_SECONDS = 3.0
@@ -161,12 +161,14 @@ class ServerIndex:
         # A deleted server is shown until its pod has ended.
         if statefulset is None and pod is None and (not releases or status(releases[-1]) == "uninstalled"):
             return None
+        own, former = own_and_former(statefulset, pod)
         services = self._services.of(id)
         claim = self._claims.of(id).get(name)
         return ServerObjects(
             id=id,
             statefulset=statefulset,
-            pod=pod,
+            pod=own,
+            former_pod=former,
             claim=claim,
             services={service: services[service] for service in service_names(id) if service in services},
             events=sorted_events([event for watch in self._events for event in watch.of(id).values()]),

@@ -8,6 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from service.kube.types import Object
 from service.servers.accessors import owner_uid, uid
 from service.servers.names import disk_job_name, server_name, service_names
+from service.servers.objects import own_and_former
 from service.servers.usage import Usage
 
 Value = TypeVar("Value")
@@ -61,7 +62,11 @@ class LiveServer:
 
     @property
     def pod(self) -> Object | None:
-        return self._main_objects[1]
+        return own_and_former(*self._main_objects[:2])[0]
+
+    @property
+    def former_pod(self) -> Object | None:
+        return own_and_former(*self._main_objects[:2])[1]
 
     @property
     def claim(self) -> Object | None:
@@ -114,6 +119,7 @@ class LiveDiskJob:
 
     services: Mapping[str, Object] = {}
     releases: tuple[Object, ...] = ()
+    former_pod: Object | None = None
     # It is of interest only until the disk exists.
     usage: Usage | None = None
 

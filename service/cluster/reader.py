@@ -46,10 +46,10 @@ from service.kube.client import Conflict, Kube, path
 from service.kube.times import stamp
 from service.kube.types import Object
 from service.logs.lines import MOST_BYTES
-from service.servers.accessors import CONTAINER, annotation, game_status, sorted_events, trimmed_event, uid
+from service.servers.accessors import CONTAINER, annotation, sorted_events, trimmed_event, uid
 from service.servers.consumption import Consumption
 from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, econ_name, pod_name, rcon_name, server_name
-from service.servers.objects import Objects, RconPassword, ServerObjects
+from service.servers.objects import Objects, RconPassword, ServerObjects, run_of
 from service.servers.reasons import READ_EVENTS
 from service.servers.restored import taken_up
 from service.servers.spec import never_used, server_uid
@@ -199,37 +199,50 @@ class ClusterReader:
         streams = {"stdin": "true", "stdout": "true", "stderr": "true"}
         with self._kube.attached(where, seconds, container=CONTAINER, **streams) as attachment:
             # The name may have become that of another pod. One that is still there now was there before.
-            if (self.pod_run(id) or ("", 0))[0] != pod:
+            if not self._is_still(id, pod):
                 raise ConnectionError(errno.ESTALE, "its pod has gone")
             yield attachment
 
     def consumption(self, objects: Objects) -> Consumption | None:
         """What the server's game uses, as last measured; None if that is unknown. This waits for nothing."""
-        return self._consumption.of(objects.pod)
+        # Without a StatefulSet, nobody knows whose the pod is.
+        return self._consumption.of(objects.pod if objects.statefulset is not None else None)
 
-    def pod_log_tail(self, id: int, lines: int, previous: bool) -> str:
-        """The last lines of the game's log; with `previous`, of the previous container's. "" if there is none."""
+    def pod_log_tail(self, id: int, pod: str, lines: int, previous: bool) -> str:
+        """The last lines of the game's log; see `interfaces.Cluster`."""
         query: dict[str, str | int] = {"tailLines": lines, "limitBytes": 65536, "previous": str(previous).lower()}
-        return self._kube.text(self._log_path(id), container="game", **query) or ""
+        text = self._kube.text(self._log_path(id), container="game", **query) or ""
+        return text if self._is_still(id, pod) else ""
 
-    def log_text(self, id: int, *, tail: int | None, since: int | None, previous: bool = False) -> str | None:
+    def log_text(self, id: int, pod: str, *, tail: int | None, since: int | None, previous: bool = False) -> str | None:
         """The game's log with timestamps, read at once; see `interfaces.Cluster`."""
         query = _log_query(tail, since) | {"limitBytes": MOST_BYTES + 1, "previous": str(previous).lower()}
-        return self._kube.text(self._log_path(id), **query)
+        text = self._kube.text(self._log_path(id), **query)
+        return text if self._is_still(id, pod) else None
 
     @contextmanager
-    def log_stream(self, id: int, *, tail: int | None, since: int | None) -> Iterator[Iterator[bytes] | None]:
+    def log_stream(
+        self, id: int, *, tail: int | None, since: int | None, follow: bool = True, previous: bool = False
+    ) -> Iterator[Iterator[bytes] | None]:
         """The game's log with timestamps as it is written; see `interfaces.Cluster`."""
-        with self._kube.text_stream(self._log_path(id), **_log_query(tail, since), follow="true") as chunks:
+        query = _log_query(tail, since) | {"follow": str(follow).lower(), "previous": str(previous).lower()}
+        with self._kube.text_stream(self._log_path(id), **query) as chunks:
             yield chunks
 
     def _log_path(self, id: int) -> str:
         return path("v1", self._namespace, "pods", pod_name(id), "log")
 
     def pod_run(self, id: int) -> tuple[str, int] | None:
-        """The uid of the server's pod and how often its game has restarted; None if there is no pod."""
-        pod = self.get("v1", "pods", pod_name(id))
-        return None if pod is None else (uid(pod) or "", (game_status(pod) or {}).get("restartCount", 0))
+        """The uid of the server's pod, and how often its game has restarted; see `interfaces.Cluster`."""
+        targets = [("apps/v1", "statefulsets", server_name(id)), ("v1", "pods", pod_name(id))]
+        return run_of(*self.get_all(targets))
+
+    def _is_still(self, id: int, pod: str) -> bool:
+        """Whether the pod of the server's name is the one with this uid.
+
+        What was read before by the name alone is then of this pod, if the pod was there earlier too.
+        """
+        return uid(self.get("v1", "pods", pod_name(id))) == pod
 
     # -- disks ---------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from service.operations.hold import Held, hold, release
 from service.operations.worlds import at_work_with
 from service.servers.accessors import condition, uid
 from service.servers.disks import volume_of
-from service.servers.objects import Objects
+from service.servers.objects import Objects, pod_on_disk
 from service.servers.spec import server_uid, spec_of_objects
 
 log = logging.getLogger(__name__)
@@ -594,7 +594,7 @@ def _age(time: str) -> float:
 def _stopped(objects: Objects) -> bool:
     """Whether no game writes to the disk, nor is about to."""
     replicas = (objects.statefulset or {}).get("spec", {}).get("replicas", 1)
-    return objects.pod is None and int(replicas) == 0
+    return pod_on_disk(objects) is None and int(replicas) == 0
 
 
 def _generation(objects: Objects) -> int:

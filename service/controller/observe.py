@@ -19,7 +19,7 @@ from service.kube.times import now
 from service.kube.types import Object
 from service.operations.interfaces import Cluster
 from service.servers.accessors import deleted_at, lost_by_node, uid
-from service.servers.objects import Objects, ServerObjects
+from service.servers.objects import Objects, ServerObjects, pod_on_disk
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Observer:
             return False
         for known in self._cluster.known_servers():
             view = self._views.get(known.id) or _View()
-            if (uid(known.statefulset), uid(known.pod)) != (uid(view.statefulset), uid(view.pod)):
+            if (uid(known.statefulset), uid(pod_on_disk(known))) != (uid(view.statefulset), uid(view.pod)):
                 return False
         return True
 
@@ -173,7 +173,7 @@ class Observer:
         if view is None:
             view = self._views[id] = _View()
             if kind == "look" and known is not None:
-                view.statefulset, view.pod = known.statefulset, known.pod
+                view.statefulset, view.pod = known.statefulset, pod_on_disk(known)
         last_pod = None
         if kind == "statefulset":
             view.statefulset = None if gone else item

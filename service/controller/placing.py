@@ -21,7 +21,7 @@ from service.kube.times import now
 from service.operations.context import Context
 from service.servers import values
 from service.servers.disks import volume_of
-from service.servers.objects import Objects
+from service.servers.objects import Objects, pod_on_disk
 from service.servers.spec import server_uid, spec_of_values, uid_of_values
 from service.servers.values import Values
 
@@ -262,7 +262,7 @@ class Placing:
         state = self.jobs.look(spec)
         if state.state == "missing":
             with self.context.releases.locked(run.server.id, LEASE_SECONDS):
-                if restoring_of(self.current(run)) != run.operation.id or self.present(run).pod is not None:
+                if restoring_of(self.current(run)) != run.operation.id or pod_on_disk(self.present(run)) is not None:
                     # Somebody has changed the release by hand.
                     return go(run, "stop", attempt=int(run.work.get("attempt", 0)) + 1)
                 state = self.jobs.run(spec)

@@ -20,7 +20,7 @@ from service.operations.restore import usable_backup
 from service.operations.worlds import at_work_with
 from service.servers import values
 from service.servers.diskjob import disk_is_made, disk_is_missing, disk_job, hindrance
-from service.servers.objects import Objects
+from service.servers.objects import Objects, pod_on_disk
 from service.servers.spec import spec_of_values
 from service.servers.values import Values
 
@@ -165,11 +165,11 @@ class Replacing(Placing):
         """Nothing is changed under a running game: its pod must really be gone."""
         objects = self.present(run)
         placing = bool(run.work.get("placing"))
-        if objects.pod is None:
+        if (pod := pod_on_disk(objects)) is None:
             if placing:
                 return go(run, "place", attempt=run.work.get("attempt", 0))
             return self.stopped(run)
-        grace = float(objects.pod.get("spec", {}).get("terminationGracePeriodSeconds") or 30)
+        grace = float(pod.get("spec", {}).get("terminationGracePeriodSeconds") or 30)
         if not placing and seconds_in(run) > grace + GONE_SECONDS:
             return self.back(run, "Whether the game has stopped is unknown, because its node does not answer.")
         return wait()

@@ -26,7 +26,6 @@ from typing import Any
 import jinja2
 import jinja2.nodes
 import jinja2.sandbox
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
@@ -34,6 +33,7 @@ from service.configfile import broken, dotted, fast_yaml, line_of, nearest, text
 from service.console.commands import CHART_VALUES, LONGEST_COMMAND, LONGEST_HOLD, Command, Console, Save
 from service.errors import StartupError
 from service.games import options as optionschemas
+from service.jsonschemas import Validator
 from service.players.query import PROTOCOLS, Query
 from service.servers.chartvalues import ChartValues
 from service.servers.spec import ServerSpec
@@ -452,21 +452,12 @@ def _values(
 # -- the options -------------------------------------------------------------------------------------------
 
 
-def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Any:
-    # Python's `$` also matches before a final newline; JSON Schema's (ECMA 262) does not.
-    exact = re.sub(r"(?<!\\)\$$", r"\\Z", pattern)
-    if isinstance(instance, str) and not re.search(exact, instance):
-        yield ValidationError(f"does not match {pattern}")
-
-
 def _whole_number(checker: Any, instance: Any) -> bool:
     return type(instance) is int
 
 
 _Validator: Any = extend(  # type: ignore[no-untyped-call]
-    Draft202012Validator,
-    {"pattern": _pattern},
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _whole_number),
+    Validator, type_checker=Validator.TYPE_CHECKER.redefine("integer", _whole_number)
 )
 
 

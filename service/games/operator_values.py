@@ -24,11 +24,11 @@ def load(path: Path | None, games: Mapping[str, Game], chart: ChartValues) -> Ma
     if path is None:
         return {}
     text = text_of(path)
-    values = yaml_of(path, text) or {}
+    values = _or_empty(yaml_of(path, text))
     if not isinstance(values, dict) or values.keys() - {"all", "games"}:
         raise StartupError(f"{path}:1: must be a mapping with `all` and `games` and nothing else")
     for key in ("all", "games"):
-        if not isinstance(values.get(key) or {}, dict):
+        if not isinstance(_or_empty(values.get(key)), dict):
             raise StartupError(f"{path}:1: `{key}` must be a mapping")
     errors: dict[Keys, str] = {}
     for keys, message in _errors(values, games, chart):
@@ -39,6 +39,11 @@ def load(path: Path | None, games: Mapping[str, Game], chart: ChartValues) -> Ma
     return values
 
 
+def _or_empty(value: Any) -> Any:
+    """The value; {} for none, as helm reads it."""
+    return {} if value is None else value
+
+
 def _errors(values: Mapping[str, Any], games: Mapping[str, Game], chart: ChartValues) -> Iterator[tuple[Keys, str]]:
     """Yield all mistakes with their keys in the file: first those in the file alone, then those with each game."""
     for_all = ("all",), values.get("all") or {}
@@ -46,7 +51,7 @@ def _errors(values: Mapping[str, Any], games: Mapping[str, Game], chart: ChartVa
     for name, game_values in (values.get("games") or {}).items():
         if name not in games:
             yield ("games", name), f"is not a game: it {unknown(name, games)}"
-        elif not isinstance(game_values or {}, dict):
+        elif not isinstance(_or_empty(game_values), dict):
             yield ("games", name), "must be a mapping"
         else:
             by_game[name] = game_values or {}

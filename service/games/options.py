@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
+from referencing.exceptions import Unresolvable
 
 from service.configfile import broken, dotted, json_of, nearest, text_of, unknown
+from service.jsonschemas import Validator
 
 # The keywords of https://json-schema.org/draft/2020-12, by the type of their values.
 _SCHEMA = {
@@ -28,6 +29,9 @@ _PLAIN = {
     "minLength", "minProperties", "minimum", "multipleOf", "pattern", "readOnly", "required", "title", "type",
     "uniqueItems", "writeOnly", "contentEncoding", "contentMediaType", "contentSchema",
 }  # fmt: skip
+_RANGES = [
+    ("minimum", "maximum"), ("minLength", "maxLength"), ("minItems", "maxItems"), ("minProperties", "maxProperties"),
+]  # fmt: skip
 _KEYWORDS = sorted(_SCHEMA | _SCHEMAS | _SCHEMAS_BY_NAME | _PLAIN)
 
 
@@ -35,7 +39,14 @@ def read(path: Path) -> dict[str, Any]:
     """Read the schema in a file. Raises StartupError, which names the line of the first mistake."""
     schema = json_of(path, text_of(path))
     try:
-        Draft202012Validator.check_schema(schema)
+        return _checked(path, schema)
+    except RecursionError as error:
+        raise broken(path, "nests too deeply, or a $ref leads to itself", "$ref") from error
+
+
+def _checked(path: Path, schema: Any) -> dict[str, Any]:
+    try:
+        Validator.check_schema(schema)
     except SchemaError as error:
         raise broken(
             path, f"is not a JSON Schema: {error.message} (at {error.json_path})", *error.absolute_path
@@ -44,7 +55,8 @@ def read(path: Path) -> dict[str, Any]:
         raise broken(path, 'must have "type": "object"', "type")
     if schema.get("additionalProperties") is not False:
         raise broken(path, 'must have "additionalProperties": false', "additionalProperties")
-    validator = Draft202012Validator(schema)
+    validator = Validator(schema)
+    _check_references(path, schema, validator)
     for keys, part in _parts((), schema):
         place = dotted(keys) or "the top"
         for keyword in part:
@@ -53,6 +65,11 @@ def read(path: Path) -> dict[str, Any]:
                 suggestion = nearest(keyword, _KEYWORDS)
                 hint = f"did you mean {suggestion}?" if suggestion else "custom keywords must begin with x-"
                 raise broken(path, f"{keyword} is not a keyword of JSON Schema (at {place}); {hint}", *keys, keyword)
+        for low, high in _RANGES:
+            if low in part and high in part and part[low] > part[high]:
+                raise broken(path, f"{low} is above {high}, so no value fits (at {place})", *keys, low)
+        if part.get("enum") == []:
+            raise broken(path, f"enum: names no value, so no value fits (at {place})", *keys, "enum")
         for keyword in ("default", "examples"):
             values = part.get(keyword, []) if keyword == "examples" else [part[keyword]] if keyword in part else []
             for value in values:
@@ -63,6 +80,20 @@ def read(path: Path) -> dict[str, Any]:
         if name not in schema.get("properties", {}):
             raise broken(path, f"required: {name} {unknown(name, schema.get('properties', {}))}", "required")
     return schema
+
+
+def _check_references(path: Path, schema: Mapping[str, Any], validator: Any) -> None:
+    """A reference must lead to a part of the same file; to one elsewhere, the network would be asked."""
+    for keys, part in _parts((), schema):
+        for keyword in ("$ref", "$dynamicRef"):
+            reference = part.get(keyword, "#")
+            hint = f"(at {dotted(keys) or 'the top'}); a reference must lead to a part of this file, such as #/$defs/a"
+            if not reference.startswith("#"):
+                raise broken(path, f"{keyword}: {reference} is in another file {hint}", *keys, keyword)
+            try:
+                validator.evolve(schema={keyword: reference}).is_valid(None)
+            except Unresolvable as error:
+                raise broken(path, f"{keyword}: {reference} leads to nothing {hint}", *keys, keyword) from error
 
 
 def _parts(keys: tuple[str | int, ...], schema: Any) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
@@ -83,7 +114,7 @@ def _parts(keys: tuple[str | int, ...], schema: Any) -> Iterator[tuple[tuple[str
 
 def samples(schema: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Some valid values for each option: all that its schema names, and the limits of its range."""
-    validator = Draft202012Validator(schema)
+    validator = Validator(schema)
     return {name: _option_samples(validator, part) for name, part in (schema.get("properties") or {}).items()}
 
 

@@ -27,7 +27,7 @@ from pyhelm3 import errors as helm_errors
 
 log = logging.getLogger(__name__)
 
-PROTOCOL = 1
+PROTOCOL = 2
 """The same number as in helm-daemon/serve.go."""
 EXTEND_EVERY = 1.0
 START_SECONDS = 20.0
@@ -35,8 +35,11 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before the daemon is started again; each time twice as long, until it has run for the longest."""
 _LONGEST_ANSWER = 2**22
 
-time_left: ContextVar[Callable[[], float] | None] = ContextVar("time_left", default=None)
-"""How many seconds the current work may go on sending requests to Kubernetes. No limit if not set."""
+deadline: ContextVar[Callable[[], float] | None] = ContextVar("deadline", default=None)
+"""When the current work may send no more requests to Kubernetes, by `leases.now`. No limit if not set.
+
+A number of seconds would not do: the daemon may be frozen, or busy, and take a call long after it was sent.
+"""
 
 
 class Daemon:
@@ -184,9 +187,8 @@ def failure(code: int | None, stderr: bytes) -> helm_errors.Error:
 
 
 def _limit() -> dict[str, float]:
-    left = time_left.get()
-    # 0 is no limit.
-    return {} if left is None else {"seconds": left() or -1.0}
+    until = deadline.get()
+    return {} if until is None else {"until": until()}
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from service.errors import ClusterUnavailable, TooManyOperations
-from service.helm.daemon import time_left
-from service.kube.leases import Lease
+from service.helm.daemon import deadline
+from service.kube.leases import Lease, now
 
 log = logging.getLogger(__name__)
 
@@ -56,19 +55,22 @@ class HelmPool:
 
 
 async def _run_in_time(start: Work, lease: Lease) -> None:
-    until = time.monotonic() + MAX_SECONDS
-    time_left.set(lambda: min(lease.remaining(), until - time.monotonic()))
+    latest = now() + MAX_SECONDS
+
+    def until() -> float:
+        return min(lease.until(), latest)
+
+    deadline.set(until)
     work = asyncio.ensure_future(start())
-    while (remaining := min(lease.remaining(), until - time.monotonic())) > 0:
+    while (remaining := until() - now()) > 0:
         done, _ = await asyncio.wait({work}, timeout=min(remaining, 1.0))
-        if done:
+        # Work that has ended too late, well or not, has failed: another may have written since, if we were frozen.
+        if done and until() > now():
             await work
-            # If this process was frozen meanwhile, the work finished too late: another may have written since.
-            if lease.remaining() > 0:
-                return
+            return
     # The work may have left the release unfinished. The next holder of the Lease recovers it.
     lease.abandon()
     work.cancel()
-    await asyncio.wait({work})
+    await asyncio.gather(work, return_exceptions=True)
     log.error("helm was stopped or finished too late: it took too long, or its Lease could not be renewed")
     raise ClusterUnavailable("The operation took too long and was stopped. Send it again.")

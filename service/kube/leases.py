@@ -43,8 +43,11 @@ LOOK_EVERY = 0.1
 _TRIES = 3
 
 
-def _now() -> float:
-    # Unlike time.monotonic(), this clock continues while the machine sleeps, as the other replicas' clocks do.
+def now() -> float:
+    """Seconds of CLOCK_BOOTTIME, which all processes of a machine share.
+
+    Unlike time.monotonic(), it continues while the machine sleeps, as the other replicas' clocks do.
+    """
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -53,7 +56,7 @@ class Lease:
 
     Args:
         held: The Lease object.
-        requested_at: When the request for it was sent (`_now()`).
+        requested_at: When the request for it was sent (`now()`).
         taken_over: Whether it expired under another holder, who did not release it.
     """
 
@@ -64,9 +67,13 @@ class Lease:
         self._lost = False
         self._abandoned = False
 
+    def until(self) -> float:
+        """When the work must end if the Lease is not renewed again, by `now`; long ago if the Lease was lost."""
+        return 0.0 if self._lost else self._good_until
+
     def remaining(self) -> float:
         """For how many seconds the work may continue if the Lease is not renewed again."""
-        return 0.0 if self._lost else self._good_until - _now()
+        return 0.0 if self._lost else self._good_until - now()
 
     def abandon(self) -> None:
         """Let the Lease expire, because the next holder has to recover the work that was done under it."""
@@ -148,12 +155,12 @@ class Leases:
 
     def _acquire_within(self, name: str, wait: float) -> Lease:
         identity = f"{self._holder}/{uuid.uuid4()}"
-        until = _now() + wait
+        until = now() + wait
         while True:
             try:
                 return self._acquire(name, identity)
             except OperationInProgress:
-                if _now() >= until:
+                if now() >= until:
                     if wait:
                         self._stop_waiting(name, identity)
                     raise
@@ -161,7 +168,7 @@ class Leases:
             time.sleep(LOOK_EVERY)
 
     def _acquire(self, name: str, identity: str) -> Lease:
-        requested_at = _now()
+        requested_at = now()
         try:
             new_lease = {
                 "apiVersion": "coordination.k8s.io/v1",
@@ -184,7 +191,7 @@ class Leases:
             # A live holder renews every few seconds, and is done in about one. A dead holder's Lease has to expire.
             dead = seconds < DURATION - 2 * RENEW_EVERY
             raise OperationInProgress(retry_after=math.ceil(seconds) if dead else 1)
-        requested_at = _now()
+        requested_at = now()
         spec = self._spec(identity, int(spec.get("leaseTransitions") or 0) + 1)
         try:
             held = self._kube.replace(self._path(name), {**_without_next(current, identity), "spec": spec})
@@ -222,7 +229,7 @@ class Leases:
     def _renew(self, name: str, lease: Lease, done: threading.Event) -> None:
         wait = RENEW_EVERY
         while not done.wait(wait):
-            requested_at = _now()
+            requested_at = now()
             if lease.remaining() <= 0:
                 log.warning("the Lease %s could not be renewed in time", name)
                 lease.lose()

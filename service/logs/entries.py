@@ -8,6 +8,7 @@ from service.logs.lines import Line, Place
 from service.web.messages import Message, note
 
 GAP = "lines are missing here"
+AGAIN = "the game has started again"
 CUT = "what was before is left out: an answer has at most 1 MiB"
 NOT_KEPT = "what was before is not kept"
 

@@ -6,6 +6,8 @@ not read falls behind, and is told that lines are missing. `web.followers` serve
 
 from __future__ import annotations
 
+import logging
+import queue
 import socket
 import threading
 import time
@@ -13,16 +15,22 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from service.errors import TooManyFollowers
+from service.errors import Problem, TooManyFollowers
+from service.logs.backlog import Piece, piece_after
 from service.logs.entries import GAP, Entry, note_entry
-from service.logs.lines import Place
+from service.logs.lines import Place, Run
 from service.logs.source import Logs, Ring, Source
 from service.telemetry import metrics
 from service.web.followers import Client, Followers
 
+log = logging.getLogger(__name__)
+
 KIND = "log"
 MOST_SERVERS = 200
 """How many logs a replica reads for followers at most."""
+MOST_BYTES_BEHIND = 64 * 1024 * 1024
+"""How much a client that comes back is sent of what it has not had; then it goes on with the newest lines."""
+_THREADS = 4
 _BACKLOG_SECONDS, _LONGEST_DELIVERY = 30.0, 10.0
 _GAP = note_entry(GAP)
 
@@ -41,6 +49,7 @@ class Wish:
         last: The last line that it has with the backlog; None if there is none.
         complete: Whether `last` is the last line of a run that has ended.
         mark: What `FollowedLogs.mark` has said before the backlog was read.
+        behind: Whether Kubernetes has more after `last` that the client is sent before it follows.
     """
 
     id: int
@@ -52,6 +61,7 @@ class Wish:
     last: Place | None = None
     complete: bool = False
     mark: int = 0
+    behind: bool = False
 
 
 @dataclass(eq=False)
@@ -71,6 +81,8 @@ class FollowedLogs:
         self._followers = followers
         self._lock = threading.Lock()
         self._logs: dict[tuple[int, str | None], _Log] = {}
+        self._behind: queue.SimpleQueue[_Feed] = queue.SimpleQueue()
+        self._reads_on = False
 
     def require_room(self, token: str) -> None:
         """Raises TooManyFollowers if this token, or this replica, has too many."""
@@ -87,17 +99,58 @@ class FollowedLogs:
 
     def add(self, wish: Wish, connection: socket.socket, head: bytes, chunked: bool) -> None:
         """Serve a client from now on; see `web.streaming.Take`."""
-        with self._lock:
-            key = (wish.id, wish.uid)
-            if (followed := self._logs.get(key)) is None:
-                followed = self._logs[key] = self._new_log(key, wish)
-                metrics.show_followed_logs(len(self._logs))
-            feed = _Feed(wish, followed, self._gone)
-            followed.feeds.add(feed)
+        feed = _Feed(wish, self)
+        if not wish.behind:
+            self.attach(feed, wish.last, complete=wish.complete)
         client = Client(KIND, wish.token, wish.events, wish.ended)
         self._followers.add(client, feed, connection, head, chunked)
 
-    def _new_log(self, key: tuple[int, str | None], wish: Wish) -> _Log:
+    def attach(self, feed: _Feed, last: Place | None, *, complete: bool = False) -> None:
+        """Have a client follow the log, from the line after `last` on if nobody follows it yet."""
+        with self._lock:
+            if feed.gone or feed.followed is not None:
+                return
+            if (followed := self._logs.get(feed.key)) is None:
+                followed = self._logs[feed.key] = self._new_log(feed.key, last, complete)
+                metrics.show_followed_logs(len(self._logs))
+            feed.followed = followed
+            followed.feeds.add(feed)
+
+    def read_on(self, feed: _Feed) -> None:
+        """Have the next piece read that the client has not had, by one of a few threads; it hears of that."""
+        with self._lock:
+            if not self._reads_on:
+                self._reads_on = True
+                for _ in range(_THREADS):
+                    threading.Thread(target=self._read_behind, name="logs of those behind", daemon=True).start()
+        self._behind.put(feed)
+
+    def _read_behind(self) -> None:
+        while True:
+            feed = self._behind.get()
+            if feed.gone:
+                continue
+            piece: Piece | None = None
+            try:
+                piece = self._piece(feed.key[0], feed.last)
+            except Problem as error:
+                log.warning("the log of server %d cannot be read: %s", feed.key[0], error.__cause__ or error)
+            except Exception:
+                log.exception("the log of server %d cannot be read", feed.key[0])
+            if piece is None and time.monotonic() - feed.since > _BACKLOG_SECONDS:
+                piece = Piece((_GAP,), feed.last, complete=True)
+            if piece is not None and piece.complete:
+                self.attach(feed, piece.last)
+            self._followers.call(feed.has_read, piece)
+
+    def _piece(self, id: int, last: Place) -> Piece:
+        run = self._cluster.pod_run(id)
+        if run is None or run[0] != last.run.pod:
+            # Whose another pod is, the log's source finds out.
+            return Piece((), last, complete=True)
+        return piece_after(self._cluster, id, Run(*run), last)
+
+    def _new_log(self, key: tuple[int, str | None], last: Place | None, complete: bool) -> _Log:
         def deliver(entries: list[Entry]) -> None:
             taken = threading.Event()
             self._followers.call(self._deliver, followed, entries, taken)
@@ -112,9 +165,9 @@ class FollowedLogs:
                     metrics.show_followed_logs(len(self._logs))
                 return bool(followed.feeds)
 
-        source = Source(wish.id, wish.uid, self._cluster, wish.last, deliver, wanted, complete=wish.complete)
+        source = Source(*key, self._cluster, last, deliver, wanted, complete=complete)
         followed = _Log(source)
-        threading.Thread(target=followed.source.read, name=f"log of server {wish.id}", daemon=True).start()
+        threading.Thread(target=followed.source.read, name=f"log of server {key[0]}", daemon=True).start()
         return followed
 
     def _deliver(self, followed: _Log, entries: Iterable[Entry], taken: threading.Event) -> None:
@@ -124,22 +177,35 @@ class FollowedLogs:
         for feed in tuple(followed.feeds):
             feed.pump()
 
-    def _gone(self, feed: _Feed) -> None:
+    def detach(self, feed: _Feed) -> None:
+        """The client is gone."""
         with self._lock:
-            feed.followed.feeds.discard(feed)
+            feed.gone = True
+            if feed.followed is not None:
+                feed.followed.feeds.discard(feed)
 
 
 class _Feed:
-    """What one client is sent: its backlog, and then what comes into the ring. It implements `web.followers.Feed`."""
+    """What one client is sent: its backlog, and then what comes into the ring. It implements `web.followers.Feed`.
 
-    def __init__(self, wish: Wish, followed: _Log, gone: Callable[[_Feed], None]) -> None:
-        self.followed = followed
+    What it has not had is read in pieces, each when the one before is sent. So is what has left the ring meanwhile.
+    """
+
+    def __init__(self, wish: Wish, logs: FollowedLogs) -> None:
+        self.key = (wish.id, wish.uid)
+        self.followed: _Log | None = None
+        self.gone = False
+        # Since when it has its backlog, or waits for one.
+        self.since = time.monotonic()
         self.pump: Callable[[], None] = lambda: None
         # Not the wish itself: its backlog would stay in memory for as long as the client follows.
         self._mark = wish.mark
-        self._gone = gone
+        self._logs = logs
         self._backlog = deque(wish.backlog)
-        self._since = time.monotonic()
+        self._behind, self._reading = wish.behind, False
+        self._may_read_on = wish.last is not None and not wish.complete
+        self._left = MOST_BYTES_BEHIND
+        self._told_gap = False
         self._next: int | None = None
         # How much had come before the next entry, in the ring's bytes.
         self._bytes = 0
@@ -149,29 +215,76 @@ class _Feed:
     def begin(self, pump: Callable[[], None]) -> None:
         self.pump = pump
 
+    @property
+    def last(self) -> Place:
+        """The last line that it has with its backlog, while it is behind."""
+        assert self._has is not None
+        return self._has
+
+    def has_read(self, piece: Piece | None) -> None:
+        """The next piece has been read; None if that was not possible, and is to be tried again."""
+        self._reading = False
+        if piece is None:
+            return
+        self.since, self._behind = time.monotonic(), not piece.complete
+        self._left -= sum(len(entry.event) for entry in piece.entries)
+        # Otherwise Kubernetes has no more than the ring.
+        self._may_read_on = piece.last != self._has and self._left > 0
+        self._has = piece.last
+        self._backlog.extend(piece.entries)
+        if self._behind and self._left <= 0:
+            self._give_up()
+        self.pump()
+
     def next(self) -> Entry | None:
         entry = self._entry()
+        while entry == _GAP and self._told_gap:
+            # Nothing was sent since it was told.
+            entry = self._entry()
+        if entry is not None:
+            self._told_gap = entry == _GAP
         if entry == _GAP:
             metrics.count_log_gap()
         return entry
 
     def tick(self) -> None:
-        """Give up a backlog that is not read."""
-        if self._backlog and time.monotonic() - self._since > _BACKLOG_SECONDS:
+        """Give up a backlog that is not read, and try again to read one."""
+        if self._backlog and time.monotonic() - self.since > _BACKLOG_SECONDS:
             metrics.count_log_bytes_dropped(sum(len(entry.event) for entry in self._backlog))
             self._backlog.clear()
-            self._backlog.append(_GAP)
+            self._give_up()
+        elif self._behind and not self._reading:
+            self.pump()
 
     def close(self) -> None:
-        self._gone(self)
+        self._logs.detach(self)
+
+    def _give_up(self) -> None:
+        """Leave out what it has not had so far, and go on with what is written now."""
+        self._backlog.append(_GAP)
+        self._behind = self._may_read_on = False
+        self._logs.attach(self, self._has)
+
+    def _read_on(self) -> None:
+        self._behind = True
+        if not self._reading:
+            self._reading = True
+            self._logs.read_on(self)
 
     def _entry(self) -> Entry | None:
         """The next entry, if there is one."""
         if self._backlog:
             return self._backlog.popleft()
+        if self._behind or self.followed is None:
+            self._read_on()
+            return None
         ring, has = self.followed.ring, self._has
         if self._next is None:
-            self._next, missing = self._join(ring)
+            first, missing = self._join(ring, self.followed.source)
+            if missing and has is not None and self._may_read_on:
+                self._read_on()
+                return None
+            self._next = first
             self._bytes = ring.bytes_before(self._next)
             if missing:
                 return _GAP
@@ -190,12 +303,12 @@ class _Feed:
             return entry
         return None
 
-    def _join(self, ring: Ring) -> tuple[int, bool]:
+    def _join(self, ring: Ring, source: Source) -> tuple[int, bool]:
         """Where in the ring to begin, and whether lines are missing before that."""
         if self._has is None:
             return max(self._mark, ring.start), self._mark < ring.start
         number, found = ring.after(self._has)
-        first = self.followed.source.first
+        first = source.first
         # The source has read everything since its own first line.
         complete = ring.start == 0 and (first is None or first.run != self._has.run or not first.follows(self._has))
         return number, not found and not complete

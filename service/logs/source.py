@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Protocol
 
 from service.errors import Problem
-from service.logs.entries import GAP, Entry, line_entry, note_entry
+from service.logs.entries import AGAIN, GAP, Entry, line_entry, note_entry
 from service.logs.lines import MOST_BYTES, Place, Reader, Run, lines_of
 from service.servers.objects import Objects
 from service.servers.spec import server_uid
@@ -35,9 +35,11 @@ _AGAIN, _PAUSE, _LONGEST_PAUSE = 0.05, 0.5, 5.0
 class Logs(Protocol):
     """The part of `operations.interfaces.Cluster` that reads logs."""
 
-    def log_text(self, id: int, *, tail: int | None, since: int | None, previous: bool = False) -> str | None: ...
+    def log_text(
+        self, id: int, pod: str, *, tail: int | None, since: int | None, previous: bool = False
+    ) -> str | None: ...
     def log_stream(
-        self, id: int, *, tail: int | None, since: int | None
+        self, id: int, *, tail: int | None, since: int | None, follow: bool = True, previous: bool = False
     ) -> AbstractContextManager[Iterator[bytes] | None]: ...
     def pod_run(self, id: int) -> tuple[str, int] | None: ...
     def known(self, id: int) -> Objects | None: ...
@@ -217,12 +219,12 @@ class Source:
             entries = self._rest(before, self._last)
         elif not self._complete or (before.pod == run.pod and not before.is_right_before(run)):
             entries = [note_entry(GAP)]
-        self._deliver([*entries, note_entry("the game has started again")])
+        self._deliver([*entries, note_entry(AGAIN)])
         self._run, self._last, self._tail = run, None, None
 
     def _rest(self, run: Run, last: Place) -> list[Entry]:
         """What a run that has ended has written after its last known line, as far as Kubernetes still has it."""
-        text = self._logs.log_text(self._id, tail=None, since=last.time // 10**9, previous=True) or ""
+        text = self._logs.log_text(self._id, run.pod, tail=None, since=last.time // 10**9, previous=True) or ""
         lines = lines_of(run, text)
         cut = len(text.encode()) > MOST_BYTES
         if cut:
@@ -238,7 +240,7 @@ class Source:
         reader, last, pace = Reader(run), self._last, _Pace()
         # The first lines are known already.
         skipping, seen = last is not None, last is not None and not last.number
-        for chunk in _pieces(chunks):
+        for chunk in pieces(chunks):
             entries = []
             for line in reader.lines(chunk):
                 if skipping and last is not None:
@@ -300,7 +302,7 @@ class _Pace:
         return self._behind_since is not None and now - self._behind_since > _CATCH_UP_SECONDS
 
 
-def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The chunks in small pieces; after each whole one, other threads get their turn.
 
     A thread that only computes keeps Python's lock for 5 ms each time that another one waits for it, and a call of the

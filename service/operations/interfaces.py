@@ -162,34 +162,49 @@ class Cluster(Protocol):
     def consumption(self, objects: Objects) -> Consumption | None:
         """What the server's game uses, as last measured; None if that is unknown. This waits for no request."""
 
-    def log_text(self, id: int, *, tail: int | None, since: int | None, previous: bool = False) -> str | None:
+    def log_text(self, id: int, pod: str, *, tail: int | None, since: int | None, previous: bool = False) -> str | None:
         """The game's log with timestamps, of its running container or of the last that ended.
 
         At most `logs.lines.MOST_BYTES` and one byte more, from the beginning of what is asked for.
 
         Args:
             id: The server's id.
+            pod: The uid of its pod; nothing is read of another one.
             tail: How many lines from the end; None for all.
             since: From when, in seconds since 1970; None for everything.
             previous: Whether to read the log of the container before.
 
         Returns:
-            The text; None if there is no container that has a log.
+            The text; None if there is no such container that has a log.
         """
 
     def log_stream(
-        self, id: int, *, tail: int | None, since: int | None
+        self, id: int, *, tail: int | None, since: int | None, follow: bool = True, previous: bool = False
     ) -> AbstractContextManager[Iterator[bytes] | None]:
         """The game's log with timestamps as it is written, until its container ends; None if there is no log.
 
-        It also ends when nothing has been written for a minute.
+        It also ends when nothing has been written for a minute. It is of the pod that has the server's name: whoever
+        reads asks for `pod_run` before and after it is opened.
+
+        Args:
+            id: The server's id.
+            tail: How many lines from the end; None for all.
+            since: From when, in seconds since 1970; None for everything.
+            follow: Whether it goes on; otherwise it ends with what has been written.
+            previous: Whether to read the log of the container before.
         """
 
     def pod_run(self, id: int) -> tuple[str, int] | None:
-        """The uid of the server's pod and how often its game has restarted; None if there is no pod."""
+        """The uid of the server's pod, and how often its game has restarted.
 
-    def pod_log_tail(self, id: int, lines: int, previous: bool) -> str:
-        """The last lines of the game's log, or with `previous` of the container before the current one."""
+        None if there is no pod of the StatefulSet that has the id now. One that a deleted server has left is none.
+        """
+
+    def pod_log_tail(self, id: int, pod: str, lines: int, previous: bool) -> str:
+        """The last lines of the log of the game in the pod with this uid; "" if there are none.
+
+        With `previous`, of the container before the current one.
+        """
 
     def ready(self) -> bool:
         """Whether Kubernetes answers."""

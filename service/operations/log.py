@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from service.errors import NoLog
-from service.logs.entries import CUT, GAP, NOT_KEPT, Entry, line_entry, note_entry
+from service.logs.backlog import Piece, piece_after
+from service.logs.entries import AGAIN, CUT, GAP, NOT_KEPT, Entry, line_entry, note_entry
 from service.logs.follow import Wish
 from service.logs.kept import KeptLog
 from service.logs.lines import MOST_BYTES, Line, Place, Run, lines_of
@@ -13,6 +14,8 @@ from service.operations.checks import require_not_suspended
 from service.operations.context import Context
 from service.operations.following import reason_to_end
 from service.operations.visibility import Target
+from service.servers.objects import run_of
+from service.servers.spec import server_uid
 from service.servers.stops import stop_of
 from service.tokens import Token
 
@@ -34,7 +37,7 @@ def read_log(context: Context, caller: Token, target: Target, tail: int, since: 
         NoLog: The game has no log now, and none of its last lines are kept.
     """
     require_not_suspended(caller, target.spec.suspended if target.spec else None)
-    run = context.cluster.pod_run(target.id)
+    run = run_of(target.objects.statefulset, target.objects.pod)
     read = None if run is None else last_lines(context, target.id, Run(*run), tail, since)
     if read is not None:
         lines, cut = read
@@ -50,7 +53,7 @@ def last_lines(context: Context, id: int, run: Run, tail: int, since: int | None
     # A few more, so that those of one time are counted from the first.
     lines, seconds, cut = tail + _SAME_TIME, None if since is None else since // 10**9, False
     while True:
-        text = context.cluster.log_text(id, tail=lines, since=seconds)
+        text = context.cluster.log_text(id, run.pod, tail=lines, since=seconds)
         if text is None:
             return None
         if not _is_cut(text) or lines == 1:
@@ -97,12 +100,15 @@ def follow_log(
     require_not_suspended(caller, target.spec.suspended if target.spec else None)
     context.logs.require_room(caller.name)
     mark = context.logs.mark(target.id, target.uid)
-    pod = context.cluster.pod_run(target.id)
+    # Read once more: a pod that has come since the mark would be missed.
+    now = context.cluster.server(target.id)
+    pod = run_of(now.statefulset, now.pod) if server_uid(now) == target.uid else None
     run = None if pod is None else Run(*pod)
-    backlog: list[Entry] = []
-    last, complete = None, False
+    backlog: Sequence[Entry] = ()
+    last, complete, behind = None, False, False
     if run is not None and after is not None:
-        backlog, last = _resumed(context, target, run, after)
+        piece = _resumed(context, target, run, after)
+        backlog, last, behind = piece.entries, piece.last, not piece.complete
     elif run is not None and (read := last_lines(context, target.id, run, tail, since)) is not None:
         lines, cut = read
         backlog = [*([note_entry(GAP)] if cut else []), *map(line_entry, lines)]
@@ -111,7 +117,7 @@ def follow_log(
         backlog, last = _of_ended(target, kept, tail, since, after)
         complete = True
     ended = reason_to_end(context, target, authorization, "console:read")
-    return Wish(target.id, target.uid, caller.name, events, ended, tuple(backlog), last, complete, mark)
+    return Wish(target.id, target.uid, caller.name, events, ended, tuple(backlog), last, complete, mark, behind)
 
 
 def _kept(context: Context, target: Target) -> KeptLog | None:
@@ -141,34 +147,12 @@ def _of_ended(
     return _kept_entries(target, kept, lines, GAP if missing else None), lines[-1].place
 
 
-def _resumed(context: Context, target: Target, run: Run, after: Place) -> tuple[list[Entry], Place | None]:
-    """What was written after a line, as far as it is still there, and the last line of that."""
-    entries, last, id = [], after, target.id
-    known = after.run == run or after.run.is_right_before(run)
-    if not known and (kept := _kept(context, target)) is not None and kept.run == after.run:
+def _resumed(context: Context, target: Target, run: Run, after: Place) -> Piece:
+    """The first piece of what was written after a line, as far as it is still there."""
+    if after.run.pod == run.pod:
+        return piece_after(context.cluster, target.id, run, after)
+    entries = [note_entry(GAP)]
+    if (kept := _kept(context, target)) is not None and kept.run == after.run:
         lines, missing = kept.after(after)
-        entries = [*([note_entry(GAP)] if missing else []), *map(line_entry, lines)]
-        known = True
-    elif known:
-        since = after.time // 10**9
-        text = context.cluster.log_text(id, tail=None, since=since, previous=after.run != run) or ""
-        lines, cut = _whole_lines(after.run, text)
-        if after.number and not any(line.place == after for line in lines):
-            entries.append(note_entry(GAP))
-        new = [line for line in lines if line.place.follows(after)]
-        entries += map(line_entry, new)
-        last = new[-1].place if new else after
-        if cut and after.run != run:
-            # Of a run that has ended, nobody reads the rest.
-            entries.append(note_entry(GAP))
-    if after.run == run:
-        return entries, last
-    entries.append(note_entry("the game has started again" if known else GAP))
-    now, _ = _whole_lines(run, context.cluster.log_text(id, tail=None, since=None) or "")
-    return [*entries, *map(line_entry, now)], now[-1].place if now else Place(run, 0, 0)
-
-
-def _whole_lines(run: Run, text: str) -> tuple[list[Line], bool]:
-    """The lines of a text, and whether it was cut; then its last line may be cut too, and is left out."""
-    lines, cut = lines_of(run, text), _is_cut(text)
-    return lines[:-1] if cut else lines, cut
+        entries = [*([note_entry(GAP)] if missing else []), *map(line_entry, lines), note_entry(AGAIN)]
+    return Piece(tuple(entries), Place(run, 0, 0), complete=False)

@@ -5,17 +5,17 @@ helm would find the same mistakes, but only at each create, when it is too late 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
-from jsonschema.validators import extend
 
 from service.configfile import has, json_of, nearest, text_of, unknown, yaml_of
+from service.jsonschemas import Validator
 from service.servers.values import deep_merge
 
 ValuePath = tuple[str | int, ...]
@@ -30,8 +30,13 @@ _OWN: dict[ValuePath, str] = {
     ("replicas",): "comes from each start and stop",
     ("restartedAt",): "comes from each restart",
     ("keepPodInRevision",): "comes from each change",
+    ("schedules",): "comes from the calls that set schedules",
+    ("storage", "dataSource"): "comes from each create",
+    ("storage", "deferred"): "comes from each create",
     ("global",): "has no effect here",
 }
+_LONGEST_VARIABLE = 128 * 1024
+_MOST_ANNOTATIONS = 128 * 1024
 _KINDS = {
     "object": "a mapping", "array": "a list", "string": "a string", "integer": "a whole number", "number": "a number",
     "boolean": "true or false", "null": "nothing",
@@ -58,7 +63,7 @@ class ChartValues:
         """Read the chart in `folder`. Raises StartupError if it cannot be used."""
         self._defaults: Mapping[str, Any] = yaml_of(folder / "values.yaml", text_of(folder / "values.yaml"))
         schema = folder / "values.schema.json"
-        self._validator = _Validator(json_of(schema, text_of(schema)))
+        self._validator = Validator(json_of(schema, text_of(schema)))
 
     def mistakes(self, values: Mapping[str, Any]) -> list[Mistake]:
         """Everything in `values` that the chart's schema refuses or that the API overwrites."""
@@ -81,20 +86,10 @@ class ChartValues:
     def clashes(self, values: Mapping[str, Any]) -> list[Mistake]:
         """Everything that the chart's templates or Kubernetes refuse in `values`, if `mistakes` finds nothing."""
         merged = deep_merge(self._defaults, values)
-        return [mistake for check in (_ports, _variables, _volumes, _limits) for mistake in check(merged)]
+        return [mistake for check in _CHECKS for mistake in check(merged)]
 
 
 # -- errors of the schema -----------------------------------------------------------------------------------
-
-
-def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Any:
-    # Python's `$` also matches before a final newline; that of JSON Schema and of helm does not.
-    exact = re.sub(r"(?<!\\)\$(?=$|\))", r"\\Z", pattern)
-    if isinstance(instance, str) and not re.search(exact, instance):
-        yield ValidationError(f"does not match {pattern}")
-
-
-_Validator: Any = extend(Draft202012Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
 
 
 def _schema_mistakes(error: ValidationError) -> Iterator[Mistake]:
@@ -179,8 +174,22 @@ def _ports(values: Mapping[str, Any]) -> Iterator[Mistake]:
 
 
 def _variables(values: Mapping[str, Any]) -> Iterator[Mistake]:
-    """The same check as in the chart's template `gameserver.environment`."""
+    """The same check as in the chart's template `gameserver.environment`, and Linux's limit for one variable.
+
+    https://man7.org/linux/man-pages/man2/execve.2.html ("Limits on size of arguments and environment")
+    """
     yield from _duplicates("extraEnv", [variable["name"] for variable in values["extraEnv"]])
+    texts: list[tuple[ValuePath, str, str]] = [
+        (("environment", name), name, text) for name, text in values["environment"].items()
+    ]
+    texts += [
+        (("extraEnv", number, "value"), variable["name"], variable["value"])
+        for number, variable in enumerate(values["extraEnv"])
+        if "value" in variable
+    ]
+    for path, name, text in texts:
+        if len(f"{name}={text}".encode()) >= _LONGEST_VARIABLE:
+            yield Mistake((path,), f"is longer than {_LONGEST_VARIABLE // 1024} KiB, and no program starts with it")
 
 
 def _volumes(values: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -208,6 +217,50 @@ def _limits(values: Mapping[str, Any]) -> Iterator[Mistake]:
             yield Mistake(((key, "limit"), (key, "request")), message)
 
 
+def _annotations(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Kubernetes takes 256 KiB of annotations an object; half of it is left to the chart, the API and other tools."""
+    for path in (("podAnnotations",), ("service", "annotations"), ("sftp", "annotations")):
+        annotations: Any = values
+        for key in path:
+            annotations = annotations[key]
+        if sum(len(name.encode()) + len(text.encode()) for name, text in annotations.items()) > _MOST_ANNOTATIONS:
+            yield Mistake((path,), f"are more than {_MOST_ANNOTATIONS // 1024} KiB in all")
+
+
+def _address_ranges(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    """What the schema's pattern lets through: `::::/8`, and an exception that is no part of its range."""
+    for path, text, wholes in _ranges(values):
+        if (network := _network(text)) is None:
+            yield Mistake((path,), "must be an address range such as 192.0.2.0/24 or 2001:db8::/32")
+        elif wholes and not any(_is_part(network, _network(whole)) for whole in wholes):
+            yield Mistake((path,), f"must be a part of {' or '.join(wholes)}, not all of it")
+
+
+def _ranges(values: Mapping[str, Any]) -> Iterator[tuple[ValuePath, str, tuple[str, ...]]]:
+    """Yield each address range with its path; an exception also with the ranges that it may be a part of."""
+    for number, text in enumerate(values["service"]["loadBalancerSourceRanges"]):
+        yield ("service", "loadBalancerSourceRanges", number), text, ()
+    for number, text in enumerate(values["networkPolicy"]["egressExcept"]):
+        yield ("networkPolicy", "egressExcept", number), text, ("0.0.0.0/0", "::/0")
+    for number, source in enumerate(values["networkPolicy"]["rconFrom"]):
+        if block := source.get("ipBlock"):
+            path: ValuePath = ("networkPolicy", "rconFrom", number, "ipBlock")
+            yield (*path, "cidr"), block["cidr"], ()
+            for index, text in enumerate(block.get("except", [])):
+                yield (*path, "except", index), text, (block["cidr"],)
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def _is_part(part: Any, whole: Any) -> bool:
+    return whole is not None and part.version == whole.version and part != whole and part.subnet_of(whole)
+
+
 def _duplicates(key: str, names: list[str]) -> Iterator[Mistake]:
     for number, name in enumerate(names):
         if name in names[:number]:
@@ -222,3 +275,6 @@ def _size(text: str) -> float:
     units = {"m": 0.001, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
     number, unit = re.fullmatch(r"([0-9.]+)(.*)", text).groups()  # type: ignore[union-attr]
     return float(number) * units.get(unit, 1)
+
+
+_CHECKS = (_ports, _variables, _volumes, _limits, _annotations, _address_ranges)

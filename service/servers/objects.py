@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from service.kube.types import Object
+from service.servers.accessors import game_status, owner_uid, uid
 from service.servers.usage import Usage
 
 
@@ -18,7 +19,13 @@ class Objects(Protocol):
     @property
     def statefulset(self) -> Object | None: ...
     @property
-    def pod(self) -> Object | None: ...
+    def pod(self) -> Object | None:
+        """The pod of the StatefulSet; without a StatefulSet, the one that is left."""
+
+    @property
+    def former_pod(self) -> Object | None:
+        """A pod with the server's name that is not its own: an earlier server with its id has left it, and it ends."""
+
     @property
     def claim(self) -> Object | None: ...
     @property
@@ -62,6 +69,31 @@ class ServerObjects:
     releases: tuple[Object, ...] = ()
     nodes: Mapping[str, Object] = field(default_factory=dict)
     usage: Usage | None = None
+    former_pod: Object | None = None
+
+
+def own_and_former(statefulset: Object | None, pod: Object | None) -> tuple[Object | None, Object | None]:
+    """`pod` and `former_pod` of `Objects`, from the StatefulSet and the pod that have the server's name.
+
+    A deleted server's pod goes on for as long as its game takes to end. By then a new server, perhaps of another
+    customer, may have the id and so the name: the pod's owner says whose it is.
+    """
+    if pod is None or statefulset is None or owner_uid(pod) == uid(statefulset):
+        return pod, None
+    return None, pod
+
+
+def run_of(statefulset: Object | None, pod: Object | None) -> tuple[str, int] | None:
+    """The uid of the StatefulSet's own pod, and how often its game has restarted; None if it has none."""
+    own, _ = own_and_former(statefulset, pod)
+    if statefulset is None or own is None:
+        return None
+    return uid(own) or "", (game_status(own) or {}).get("restartCount", 0)
+
+
+def pod_on_disk(objects: Objects) -> Object | None:
+    """The pod that may still write to the server's disk, whoever's it is; None if there is none."""
+    return objects.pod or objects.former_pod
 
 
 # Each kind of object in the chart gameserver, with its API group and its plural in a path.

@@ -36,6 +36,7 @@ WANTED = ("running", "stopped", "deleted")
 
 _FULL = "The disk is full."
 _NOBODY_PLAYED = "It was stopped because nobody was playing."
+_FORMER = "The game of an earlier server with this id still ends. This one starts then."
 _RESTARTS = "The server is restarting to apply a change."
 
 
@@ -167,7 +168,7 @@ def _should_run(objects: Objects, statefulset: Object) -> State:
         if failure := reasons.pod_creation_failure(objects) or reasons.disk_failure(objects):
             # A failure that began before a stop and a start counts from that start.
             return State("failed", failure[0], max(failure[1] or "", updated_at or "") or None, "running")
-        return State(_initial_state(objects), None, updated_at, "running")
+        return State(_initial_state(objects), _FORMER if objects.former_pod else None, updated_at, "running")
     if failure := reasons.node_failure(objects):
         evicted = " Kubernetes has given up on the game there. Once the node is back, the game starts again."
         return State("failed", failure[0] + (evicted if deleted_at(pod) else ""), failure[1], "running")

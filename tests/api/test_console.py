@@ -117,6 +117,14 @@ def test_a_game_that_does_not_run_takes_no_command(server: Client, world: World,
     assert game.said == []
 
 
+def test_a_pod_that_a_deleted_server_left_gets_no_command(server: Client, world: World, game: RconGame) -> None:
+    """It may be another customer's: it has the new server's name until its game has ended."""
+    world.statefulsets[1]["metadata"]["uid"] = "new"
+    world.pods[1]["metadata"]["ownerReferences"] = [{"controller": True, "uid": "old"}]
+    assert problem(say(server)) == (409, "server-not-running")
+    assert game.said == []
+
+
 def test_a_game_that_is_not_ready_yet_does_not_run(server: Client, world: World) -> None:
     """Nobody listens at its RCON. If it is ready all the same, its console is broken."""
     with rcon_game() as ended:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from service.logs.backlog import Piece
 from service.logs.entries import CUT, GAP, note_entry
+from service.logs.follow import _Feed
+from service.servers.consumption import Consumption
 from service.settings import Settings
 from tests.api.conftest import SIZES, Client
 from tests.api.streams import listen, until_text
@@ -128,6 +131,39 @@ def test_a_resume_beyond_what_there_is_tells_a_gap(running: Client, world: World
     assert re.findall("^data: (.*)$", text, re.MULTILINE) == [GAP, "one"]
 
 
+@pytest.mark.parametrize("number", [1, 9])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_resume_gets_all_that_there_is(
+    running: Client, world: World, monkeypatch: pytest.MonkeyPatch, number: int, shared: bool
+) -> None:
+    """More than 1 MiB too, in pieces, and whether or not another one follows; of what is gone, one gap is told."""
+    sizes: list[int] = []
+    monkeypatch.setattr("service.logs.follow._Feed.has_read", _measured(sizes))
+    world.write(1, "first", at="2026-01-31T12:00:00Z")
+    world.write(1, *(f"{number} {'x' * 1000}" for number in range(2999)), "last", at="2026-01-31T12:00:01Z")
+    if shared:
+        until_text(follow(running, "&tail=1"), "last")
+    time = int(datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp())
+    headers = {"Last-Event-ID": f"pod.0.{time}000000000.{number}"}
+    text = until_text(follow(running, events=True, **headers), "data: last\n\n")
+    world.write(1, "new", at="2026-01-31T12:00:02Z")
+    said = [line.partition(" ")[0] for line in re.findall("^data: (.*)$", text, re.MULTILINE)]
+    assert said == [*([GAP.split()[0]] if number == 9 else []), *map(str, range(2999)), "last"]
+    assert len(sizes) > 20
+    assert max(sizes) < 160 * 1024
+
+
+def _measured(sizes: list[int]) -> Callable[[_Feed, Piece], None]:
+    """As `_Feed.has_read`, and how large each piece is goes to `sizes`."""
+    original = _Feed.has_read
+
+    def has_read(self: _Feed, piece: Piece) -> None:
+        sizes.append(sum(len(entry.event) for entry in piece.entries))
+        original(self, piece)
+
+    return has_read
+
+
 def test_two_followers_share_one_read(running: Client, world: World) -> None:
     """Each gets every line once."""
     world.write(1, "one")
@@ -187,6 +223,46 @@ def test_a_follower_gets_no_line_of_the_next_server(
     rest = "".join(pieces)
     assert rest.endswith("--- the server is gone ---\n")
     assert not re.search("secret|started again", rest)
+
+
+@pytest.fixture
+def former(running: Client, world: World) -> Client:
+    """A client of an API whose server 1 was deleted and made again, while the pod of the deleted one still ends."""
+    world.statefulsets[1]["metadata"]["uid"] = "new"
+    world.pods[1]["metadata"] |= {"uid": "former", "ownerReferences": [{"controller": True, "uid": "old"}]}
+    world.write(1, "secret")
+    return running
+
+
+def test_no_line_is_read_of_the_pod_that_a_deleted_server_left(former: Client) -> None:
+    """The new server has no log yet."""
+    answer = former.get(LOG)
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["type"]) == (409, "/problems/no-log")
+
+
+@pytest.mark.parametrize("headers", [{}, {"Last-Event-ID": "former.0.1.1"}])
+def test_no_line_is_followed_of_the_pod_that_a_deleted_server_left(
+    former: Client, world: World, headers: dict[str, str]
+) -> None:
+    """Neither at first nor when it goes on; the new server's own pod is followed."""
+    pieces = follow(former, events=True, **headers)
+    text = until_text(pieces, "does not run")
+    world.write(1, "secret")
+    world.logs[1] = ""
+    world.pods[1]["metadata"] |= {"uid": "own", "ownerReferences": [{"controller": True, "uid": "new"}]}
+    world.write(1, "one")
+    text += until_text(pieces, "data: one")
+    assert "secret" not in text
+
+
+def test_the_state_says_that_a_pod_of_before_still_ends(former: Client, world: World) -> None:
+    """Its own game does not run yet, and nothing that is known of the other one is shown."""
+    world.consumption[1] = Consumption(1.0, 0.5, "2026-01-31T12:00:00Z")
+    server = former.get("/api/v1/server/1/").json
+    assert server is not None
+    assert (server["state"], server["usage"], server["players"]) == ("starting", None, None)
+    assert server["reason"] == "The game of an earlier server with this id still ends. This one starts then."
 
 
 def test_there_are_limits(running: Client, monkeypatch: pytest.MonkeyPatch) -> None:

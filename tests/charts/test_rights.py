@@ -246,10 +246,10 @@ def test_the_api_uses_each_right_that_it_has_and_needs_no_other(
         cluster.disk_job(2)
         accounts = SecretAccounts(replace(settings, sftp_namespace="unused"))
         assert accounts.node_local({"spec": {"storageClassName": namespace}})
-        cluster.pod_log_tail(1, 10, False)
-        assert cluster.consumption(ServerObjects(1, pod={"metadata": {"name": "server-1-0"}})) is None
+        cluster.pod_log_tail(1, "none", 10, False)
+        assert cluster.consumption(ServerObjects(1, {}, {"metadata": {"name": "server-1-0"}})) is None
         until(lambda: any("metrics.k8s.io" in request for request in proxy.requests))
-        assert cluster.log_text(1, tail=10, since=None) is None
+        assert cluster.log_text(1, "none", tail=10, since=None) is None
         for ram in range(2, 6):  # More revisions than the history keeps.
             assert releases.change(1, lambda values, ram=ram: {**values, "ramGb": ram})  # type: ignore[misc]
         kill_in_operation(kube, namespace, "sh.helm.release.v1.server-1.v5", "pending-upgrade")

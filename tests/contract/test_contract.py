@@ -46,7 +46,7 @@ def test_an_unknown_server_has_no_objects(interfaces: Interfaces, new_id: Callab
     assert interfaces.cluster.econ_password(id) is None
     with pytest.raises(OSError), interfaces.cluster.attached(id, "none", 10):  # noqa: PT011
         pass
-    assert interfaces.cluster.pod_log_tail(id, 10, False) == ""
+    assert interfaces.cluster.pod_log_tail(id, "none", 10, False) == ""
     assert list(objects.events) == []
     with pytest.raises(ServerNotFound):
         interfaces.releases.change(id, lambda values: values)

@@ -86,6 +86,7 @@ EXPECTED = {
     "logs that are read for followers": follow.MOST_SERVERS,
     "what waits for a client that does not read": size(followers.BUFFER_BYTES),
     "a log's newest lines, for all who follow it": size(source.RING_BYTES),
+    "what a client that comes back is sent of a log before the newest lines": size(follow.MOST_BYTES_BEHIND),
     "how much of a log is read": f"{size(source.BYTES_A_SECOND)} a second",
     "time that a start is followed": f"{progress.LONGEST_SECONDS / 60:.0f} min",
     "lines of an answer": log_schemas.MOST_LINES,

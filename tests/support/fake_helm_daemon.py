@@ -6,10 +6,10 @@ It speaks to the API as the program does, and sends Kubernetes one request for e
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import threading
-import time
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from socket import SHUT_RDWR
@@ -17,26 +17,27 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from service.helm.daemon import PROTOCOL
+from service.kube.leases import now
 
 
 class Call:
-    """A call. `over` is when its time is over, by `time.monotonic`."""
+    """A call. `until` is when its time is over, by `leases.now`."""
 
     def __init__(self, request: dict[str, Any]) -> None:
         self.request = request
         self.connection = HTTPConnection(urlsplit(_server()).netloc)
         self.answered = False
-        self.over = 0.0
+        self.until = 0.0
         self.extend(request)
 
     def extend(self, request: dict[str, Any]) -> None:
-        self.over = time.monotonic() + request.get("seconds", 10**6)
+        self.until = request.get("until", math.inf)
 
     def run(self) -> dict[str, Any]:
         """Send the request, and answer as helm does."""
         try:
-            if time.monotonic() > self.over:
-                raise OSError("context canceled")
+            if now() >= self.until:
+                raise OSError("context deadline exceeded: the time of the call is over")
             self.connection.request("GET", f"/api/v1/namespaces/{self.request['namespace']}/secrets")
             if self.connection.getresponse().status == 200:
                 return {"code": 1, "stderr": f"Error: uninstall: {self.request['release']}: release: not found\n"}
@@ -45,7 +46,7 @@ class Call:
         return {"code": 1, "stderr": "Error: the server is currently unable to handle the request\n"}
 
     def close(self) -> None:
-        self.over = 0.0
+        self.until = 0.0
         if self.connection.sock is not None:
             self.connection.sock.shutdown(SHUT_RDWR)
 

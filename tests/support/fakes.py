@@ -37,7 +37,7 @@ from service.records.secret import Change, Records
 from service.servers.accessors import game_status, uid
 from service.servers.consumption import Consumption
 from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, SCHEDULES
-from service.servers.objects import Objects, RconPassword, ServerObjects
+from service.servers.objects import Objects, RconPassword, ServerObjects, own_and_former, run_of
 from service.servers.restored import taken_up
 from service.servers.spec import never_used, server_uid
 from service.servers.usage import Usage
@@ -231,7 +231,7 @@ class World:
     def run(self, id: int) -> None:
         """Make the server's game answer."""
         self.pods[id] = {
-            "metadata": {"name": f"server-{id}-0", "creationTimestamp": TIME},
+            "metadata": {"name": f"server-{id}-0", "uid": "pod", "creationTimestamp": TIME},
             "spec": {"containers": [{"name": "game"}]},
             "status": {
                 "phase": "Running",
@@ -429,24 +429,32 @@ class FakeCluster:
         return self.world.host if bound else None
 
     def consumption(self, objects: Objects) -> Consumption | None:
-        return self.world.consumption.get(objects.id) if objects.pod else None
+        return self.world.consumption.get(objects.id) if objects.statefulset and objects.pod else None
 
-    def pod_log_tail(self, id: int, lines: int, previous: bool) -> str:
+    def pod_log_tail(self, id: int, pod: str, lines: int, previous: bool) -> str:
         self.world.check()
+        if not self._is_still(id, pod):
+            return ""
         return "\n".join(self.world.logs.get(id, "").splitlines()[-lines:])
 
-    def log_text(self, id: int, *, tail: int | None, since: int | None, previous: bool = False) -> str | None:
+    def log_text(self, id: int, pod: str, *, tail: int | None, since: int | None, previous: bool = False) -> str | None:
         self.world.check()
-        if id not in self.world.pods:
+        if not self._is_still(id, pod):
             return None
         lines = [line for line in self.world.log_lines(id, previous=previous) if since is None or _time(line) >= since]
         text = "".join(lines if tail is None else lines[-tail:])
         return text.encode()[: MOST_BYTES + 1].decode(errors="replace")
 
     @contextmanager
-    def log_stream(self, id: int, *, tail: int | None, since: int | None) -> Iterator[Iterator[bytes] | None]:
+    def log_stream(
+        self, id: int, *, tail: int | None, since: int | None, follow: bool = True, previous: bool = False
+    ) -> Iterator[Iterator[bytes] | None]:
         seen, run = len(self.world.log_lines(id)), self.pod_run(id)
-        old = [line for line in self.world.log_lines(id)[:seen] if since is None or _time(line) >= since]
+        written = self.world.log_lines(id, previous=previous)
+        old = [line for line in (written if previous else written[:seen]) if since is None or _time(line) >= since]
+        if not follow:
+            yield iter(["".join(old).encode()])
+            return
         yield None if run is None else self._written(id, run, seen, old if tail is None else old[-tail:])
 
     def _written(self, id: int, run: tuple[str, int], seen: int, old: list[str]) -> Iterator[bytes]:
@@ -462,8 +470,10 @@ class FakeCluster:
 
     def pod_run(self, id: int) -> tuple[str, int] | None:
         self.world.check()
-        pod = self.world.pods.get(id)
-        return None if pod is None else (uid(pod) or "pod", (game_status(pod) or {}).get("restartCount", 0))
+        return run_of(self.world.statefulsets.get(id), self.world.pods.get(id))
+
+    def _is_still(self, id: int, pod: str) -> bool:
+        return id in self.world.pods and (uid(self.world.pods[id]) or "") == pod
 
     def ready(self) -> bool:
         return not self.world.away
@@ -474,10 +484,12 @@ class FakeCluster:
     def _objects(self, id: int) -> ServerObjects:
         world, name = self.world, f"server-{id}"
         names = (name, f"{name}-rcon", f"{name}-sftp")
+        own, former = own_and_former(world.statefulsets.get(id), world.pods.get(id))
         return ServerObjects(
             id=id,
             statefulset=deepcopy(world.statefulsets.get(id)),
-            pod=deepcopy(world.pods.get(id)),
+            pod=deepcopy(own),
+            former_pod=deepcopy(former),
             claim=deepcopy(world.claims.get(id)),
             services={each: deepcopy(world.services[each]) for each in names if each in world.services},
             events=tuple(deepcopy(world.events.get(id, []))),

@@ -9,6 +9,7 @@ import pytest
 
 from service.cluster.live import LiveDiskJob, LiveServer
 from service.cluster.reader import ClusterReader
+from service.servers.objects import pod_on_disk
 
 Targets = Sequence[tuple[str, str, str]]
 
@@ -87,6 +88,18 @@ def test_all_objects_are_read_together_and_once(container: Any, service: Any, mo
     assert server.pod is None
     assert server.services == ({} if service is None else {"server-7": {"spec": service}})
     assert reader.reads == [MAIN, *more_reads]
+
+
+@pytest.mark.parametrize(
+    ("statefulset", "is_own"),
+    [({"metadata": {"uid": "old"}}, True), ({"metadata": {"uid": "new"}}, False), (None, True)],
+)
+def test_a_pod_that_an_earlier_server_left_is_not_the_servers(statefulset: Any, is_own: bool) -> None:
+    """It has the name until its game has ended. Without a StatefulSet it shows that the server is being deleted."""
+    pod = {"metadata": {"uid": "p", "ownerReferences": [{"controller": True, "uid": "old"}]}}
+    server = FakeReader(**{"statefulsets/server-7": statefulset, "pods/server-7-0": pod}).server()
+    assert (server.pod, server.former_pod) == ((pod, None) if is_own else (None, pod))
+    assert pod_on_disk(server) == pod
 
 
 def test_without_a_job_no_pods_are_read() -> None:

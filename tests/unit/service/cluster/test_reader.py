@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from service.cluster.index import ServerIndex
 from service.cluster.reader import ClusterReader
+from service.cluster.usage import DiskUsage
 from service.errors import ClusterUnavailable, OperationInProgress
 from service.kube.client import Conflict
 from service.servers.objects import ServerObjects
@@ -58,6 +60,60 @@ def test_another_pod_of_the_same_name_gets_no_command(
             {"container": "game", "stdin": "true", "stdout": "true", "stderr": "true"},
         )
     ]
+
+
+STATEFULSETS = "/apis/apps/v1/namespaces/games/statefulsets"
+PODS = "/api/v1/namespaces/games/pods"
+
+
+def leave_pod(kube: MemoryKube, *, replaced: bool) -> None:
+    """A pod of the StatefulSet `old`, which has been deleted; with `replaced`, a new one has its name."""
+    owner = [{"controller": True, "uid": "old"}]
+    kube.create(PODS, {"metadata": {"name": "server-7-0", "uid": "pod-a", "ownerReferences": owner}})
+    if replaced:
+        kube.create(STATEFULSETS, {"metadata": {"name": "server-7", "uid": "new"}})
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_pod_that_a_deleted_server_left_has_no_run(reader: ClusterReader, kube: MemoryKube, replaced: bool) -> None:
+    """Its lines, and what it uses, are not the next server's with the id; nor are they while there is none yet."""
+    leave_pod(kube, replaced=replaced)
+    assert reader.pod_run(7) is None
+    measured: list[Any] = []
+    reader._consumption.of = measured.append  # type: ignore[method-assign, assignment]
+    reader.consumption(reader.server(7))
+    assert measured == [None]
+
+
+def test_the_own_pod_has_a_run(reader: ClusterReader, kube: MemoryKube) -> None:
+    leave_pod(kube, replaced=False)
+    kube.create(STATEFULSETS, {"metadata": {"name": "server-7", "uid": "old"}})
+    assert reader.pod_run(7) == ("pod-a", 0)
+
+
+@pytest.mark.parametrize(("pod", "text"), [("pod-a", "line"), ("pod-b", None)])
+def test_no_line_is_taken_from_another_pod_of_the_same_name(
+    reader: ClusterReader, kube: MemoryKube, monkeypatch: pytest.MonkeyPatch, pod: str, text: str | None
+) -> None:
+    """Kubernetes is asked by the name. The pod that is there afterwards was there before."""
+    leave_pod(kube, replaced=False)
+    monkeypatch.setattr(kube, "text", lambda path, **query: "line")
+    assert reader.log_text(7, pod, tail=1, since=None) == text
+    assert reader.pod_log_tail(7, pod, 1, False) == (text or "")
+
+
+def test_the_watches_tell_the_two_pods_apart(kube: MemoryKube) -> None:
+    """As a live read does. Until there is another server, the pod shows that one is being deleted."""
+    index = ServerIndex(kube, "games", {}, DiskUsage(kube, "games"))
+    pod = {"metadata": {"uid": "p", "ownerReferences": [{"controller": True, "uid": "old"}]}}
+    statefulsets: dict[str, Any] = {}
+    index._pods.of = lambda id: {"server-7-0": pod}  # type: ignore[method-assign]
+    index._statefulsets.of = lambda id: statefulsets  # type: ignore[method-assign]
+    for uid, own in ((None, True), ("old", True), ("new", False)):
+        statefulsets = {"server-7": {"metadata": {"uid": uid}}} if uid else {}
+        server = index.server(7)
+        assert server is not None
+        assert (server.pod, server.former_pod) == ((pod, None) if own else (None, pod))
 
 
 @pytest.mark.parametrize(("writes", "erased"), [(0, True), (2, True), (3, False)])

@@ -367,6 +367,39 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         {"schema": {**SCHEMA, "required": ["sped"]}},
         "options.schema.json:15: required: sped is unknown; did you mean `speed`?",
     ),
+    "a reference to nothing": (
+        {"schema": {**SCHEMA, "properties": {"speed": {"$ref": "#/$defs/none"}}}},
+        "options.schema.json:6: $ref: #/$defs/none leads to nothing (at properties.speed); a reference must lead",
+    ),
+    "a reference to another file": (
+        {"schema": {**SCHEMA, "properties": {"speed": {"$ref": "urn:example:speed"}}}},
+        "options.schema.json:6: $ref: urn:example:speed is in another file (at properties.speed)",
+    ),
+    "a dynamic reference to nothing": (
+        {"schema": {**SCHEMA, "properties": {"speed": {"$dynamicRef": "#none"}}}},
+        "options.schema.json:6: $dynamicRef: #none leads to nothing",
+    ),
+    "a reference to itself": (
+        {"schema": {**SCHEMA, "properties": {"speed": {"$ref": "#/properties/speed"}}}},
+        "options.schema.json:6: nests too deeply, or a $ref leads to itself",
+    ),
+    "deep nesting": ({"schema": "[" * 100_000}, "options.schema.json:1: is not JSON: it nests too deeply"),
+    "no choice": (
+        {"schema": {**SCHEMA, "properties": {"speed": {"enum": []}}}},
+        "options.schema.json:6: enum: names no value, so no value fits (at properties.speed)",
+    ),
+    "an empty range": (
+        {"schema": {**SCHEMA, "properties": {"speed": {"type": "integer", "minimum": 5, "maximum": 2}}}},
+        "options.schema.json:7: minimum is above maximum, so no value fits (at properties.speed)",
+    ),
+    "no number": (
+        {"schema": json.dumps(SCHEMA).replace("9}", "NaN}")},
+        "options.schema.json:1: NaN is not a number of JSON",
+    ),
+    "a number that is too large": (
+        {"schema": json.dumps(SCHEMA).replace("9}", "1e400}")},
+        "options.schema.json:1: 1e400 is not a number of JSON",
+    ),
     "open schema": ({"schema": {"type": "object"}}, 'options.schema.json:1: must have "additionalProperties": false'),
 }
 
@@ -416,6 +449,21 @@ def test_mistakes_in_options_are_named_by_field(case: str, tmp_path: Path) -> No
     """Types are strict: an integer is no float and no boolean, and a pattern's `$` matches only at the end."""
     options, expected = WRONG[case]
     assert catalogue.load(folder(tmp_path))["pong"].errors(options) == expected
+
+
+def test_numbers_and_patterns_are_read_as_in_other_languages(tmp_path: Path) -> None:
+    """0.3 is a multiple of 0.1; `\\d` is a digit from 0 to 9; no `$` matches before a newline at the end."""
+    properties = {
+        "part": {"type": "number", "multipleOf": 0.1},
+        "digits": {"type": "string", "pattern": "^\\d+$"},
+        "letter": {"type": "string", "pattern": "^(a|b$|c$)|[$]$"},
+    }
+    values = VALUES.split("environment")[0]
+    game = catalogue.load(folder(tmp_path, values=values, schema={**SCHEMA, "properties": properties}))["pong"]
+    for options in ({"part": 0.3}, {"part": 0.7}, {"part": 10**30}, {"digits": "09"}, {"letter": "b"}, {"letter": "$"}):
+        assert game.errors(options) == {}, options
+    for options in ({"part": 0.35}, {"part": 1e-7}, {"digits": "\u0663"}, {"letter": "b\n"}, {"letter": "$\n"}):
+        assert list(game.errors(options)) == [f"options.{next(iter(options))}"], options
 
 
 def test_defaults_apply_to_new_servers_and_to_options_taken_back(tmp_path: Path) -> None:

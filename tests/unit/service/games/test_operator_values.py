@@ -14,6 +14,8 @@ from service.settings import Settings
 CHART = ChartValues(Settings.chart_path)
 GAMES = catalogue.load(catalogue.BUILT_IN, chart=CHART)
 
+VOLUME = "all: {extraVolumes: [{name: a, emptyDir: {}}], extraVolumeMounts: [{name: a, mountPath: /a, "
+
 WRONG: dict[str, tuple[str, str]] = {
     "a typo": ("all: {ramGB: 4}", "1: all.ramGB is unknown; did you mean `ramGb`? That comes from each create, as"),
     "a typo further in": (
@@ -144,6 +146,70 @@ WRONG: dict[str, tuple[str, str]] = {
         "all: {extraVolumes: [{name: maps, emptyDir: {}}], extraVolumeMounts: [{name: maps, mountPath: /data}]}",
         "all.extraVolumeMounts[0].mountPath is /data, where another volume is mounted",
     ),
+    "a mount of a folder above": (VOLUME + "subPath: ../a}]}", "subPath must be a path without `..`"),
+    "a mount of an absolute path": (VOLUME + "subPath: /a}]}", "[0].subPath must be a path without `..` that does not"),
+    "a mount over the processes": (
+        "all: {storage: {mountPath: /proc/1}}",
+        "all.storage.mountPath must not be in /proc, where nothing can be mounted",
+    ),
+    "a file outside its volume": (
+        "all: {extraVolumes: [{name: a, configMap: {name: b, items: [{key: c, path: /etc/x}]}}]}",
+        "configMap.items[0].path must be a path without `..` that does not begin with `/`",
+    ),
+    "a secret's name": (
+        "all: {extraEnv: [{name: A, valueFrom: {secretKeyRef: {name: My Sec, key: b}}}]}",
+        "all.extraEnv[0].valueFrom.secretKeyRef.name does not match",
+    ),
+    "the name of a secret's key": (
+        "all: {extraEnv: [{name: A, valueFrom: {secretKeyRef: {name: a, key: a b}}}]}",
+        "secretKeyRef.key must be a key of a ConfigMap or Secret: letters, digits",
+    ),
+    "a label of the pod": (
+        """all: {extraEnv: [{name: A, valueFrom: {fieldRef: {fieldPath: "metadata.labels['a b']"}}}]}""",
+        "fieldRef.fieldPath must be a field of the pod that a variable may take",
+    ),
+    "a resource": (
+        "all: {extraEnv: [{name: A, valueFrom: {resourceFieldRef: {resource: limits.foo}}}]}",
+        "resourceFieldRef.resource must be one of the container's resources, such as limits.memory",
+    ),
+    "a unit of a resource": (
+        "all: {extraEnv: [{name: A, valueFrom: {resourceFieldRef: {resource: limits.cpu, divisor: 1Mi}}}]}",
+        "resourceFieldRef.divisor must be one of 0, 1, 1m",
+    ),
+    "a field of nodes": (
+        "all: {affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: "
+        "{nodeSelectorTerms: [{matchFields: [{key: metadata.foo, operator: In, values: [a]}]}]}}}}",
+        "matchFields[0].key must be metadata.name",
+    ),
+    "colons alone": (
+        "all: {service: {loadBalancerSourceRanges: ['::::/8']}}",
+        "all.service.loadBalancerSourceRanges[0] must be an address range such as 192.0.2.0/24",
+    ),
+    "an exception that is everything": (
+        "all: {networkPolicy: {egressExcept: [10.0.0.0/8, 0.0.0.0/0]}}",
+        "all.networkPolicy.egressExcept[1] must be a part of 0.0.0.0/0 or ::/0, not all of it",
+    ),
+    "an exception elsewhere": (
+        "all: {networkPolicy: {rconFrom: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16, 192.0.2.0/24]}}]}}",
+        "all.networkPolicy.rconFrom[0].ipBlock.except[1] must be a part of 10.0.0.0/8, not all of it",
+    ),
+    "the domain of a label": (f"all: {{podLabels: {{{'a' * 254}/b: c}}}}", "is not an allowed name"),
+    "too many annotations": (
+        f"all: {{service: {{annotations: {{a: {'x' * 131_072}}}}}}}",
+        "all.service.annotations are more than 128 KiB in all",
+    ),
+    "a long variable": (f"all: {{environment: {{A: {'x' * 131_070}}}}}", "all.environment.A is longer than 128 KiB"),
+    "a disk that is made later": ("all: {storage: {deferred: true}}", "all.storage.deferred comes from each create"),
+    "another disk": (
+        "all: {storage: {dataSource: {kind: VolumeSnapshot, name: a}}}",
+        "all.storage.dataSource comes from each create",
+    ),
+    "schedules": ("all: {schedules: {}}", "all.schedules comes from the calls that set schedules"),
+    "a list as a key": ("all: {? [a] : b}", "1: is not YAML: a key must be a string"),
+    "a list for all": ("all: []", "1: `all` must be a mapping"),
+    "a list of games": ("games: []", "1: `games` must be a mapping"),
+    "a list for a game": ("games: {minecraft: []}", "1: games.minecraft must be a mapping"),
+    "a list": ("[]", "1: must be a mapping with `all` and `games`"),
     # Every game overrides it, so it would fail only with the next game.
     "overridden by every game": ("all: {heap: 3}", "all.heap must be a mapping, not a whole number"),
 }

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from local import binaries
 from local.paths import ROOT
 from service.errors import ClusterUnavailable
 from service.helm import command, daemon
-from service.helm.daemon import Daemon, time_left
+from service.helm.daemon import Daemon, deadline
+from service.kube.leases import now
 from tests.support import loopback
 from tests.unit.service.helm.test_command import ends, fake_helm
 
@@ -33,11 +35,12 @@ SECONDS = 60
 
 
 class Cluster:
-    """A Kubernetes without anything in it; `silent` makes it answer nothing."""
+    """A Kubernetes without anything in it; `silent` makes it answer nothing, `busy` that it be asked later."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.silent = False
+        self.busy = False
         self.received = threading.Event()
         self.over = threading.Event()
 
@@ -58,7 +61,9 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
                 self.close_connection = True
                 return
             body = json.dumps({"apiVersion": "v1", "kind": "SecretList", "metadata": {}, "items": []}).encode()
-            self.send_response(200)
+            self.send_response(429 if world.busy else 200)
+            if world.busy:
+                self.send_header("Retry-After", "1")
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -93,6 +98,19 @@ async def kept(program: list[str], changes: list[bool] | None = None) -> AsyncIt
     finally:
         keeping.cancel()
         await asyncio.wait({keeping})
+
+
+@contextmanager
+def frozen(one: Daemon) -> Iterator[None]:
+    """The daemon stands still within the context."""
+    assert one._process is not None
+    os.kill(one._process.pid, signal.SIGSTOP)
+    while Path(f"/proc/{one._process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":
+        time.sleep(0.001)
+    try:
+        yield
+    finally:
+        os.kill(one._process.pid, signal.SIGCONT)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -155,20 +173,59 @@ def test_a_cancelled_call_sends_nothing_more(cluster: Cluster, program: list[str
 
 
 def test_a_call_whose_time_is_over_sends_nothing(cluster: Cluster, program: list[str]) -> None:
-    """The Lease may be lost while this process is frozen: the daemon knows how long it may go on."""
-    time_left.set(lambda: -1.0)
+    """The Lease may be lost while this process is frozen: the daemon knows until when it may go on."""
+
+    async def test() -> None:
+        # That of a Lease that was lost.
+        deadline.set(lambda: 0.0)
+        async with kept(program) as one:
+            with pytest.raises(helm_errors.Error, match="the time of the call is over") as error:
+                await one.call(UNINSTALL)
+        assert isinstance(command.problem(error.value), ClusterUnavailable)
+
+    run(test())
+    assert cluster.requests == []
+
+
+def test_a_call_that_a_frozen_daemon_takes_too_late_sends_nothing(cluster: Cluster, program: list[str]) -> None:
+    """Its time is over at the moment that was said, however long it has waited to be taken."""
 
     async def test() -> None:
         async with kept(program) as one:
-            with pytest.raises(helm_errors.Error, match="context canceled"):
-                # The shortest time that there is.
-                await one.call(UNINSTALL)
+            with frozen(one):
+                over = now() + 0.5
+                deadline.set(lambda: over)
+                call = asyncio.ensure_future(one.call(UNINSTALL))
+                await asyncio.sleep(1)
+            with pytest.raises(helm_errors.Error, match="the time of the call is over"):
+                await call
 
-    try:
-        run(test())
-    finally:
-        time_left.set(None)
+    run(test())
     assert cluster.requests == []
+
+
+@pytest.mark.tools
+def test_a_daemon_that_thaws_too_late_goes_no_further(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had sent one request, and Kubernetes has answered that it is to ask again, as client-go does."""
+    monkeypatch.setattr(daemon, "SHORTEST_PAUSE", 0.05)
+    cluster.busy = True
+
+    async def test() -> None:
+        async with kept([str(binaries.helm_daemon())]) as one:
+            over = now() + 60
+            deadline.set(lambda: over)
+            call = asyncio.ensure_future(one.call(UNINSTALL))
+            await until(lambda: cluster.requests)
+            over = now() + 0.5
+            await asyncio.sleep(0.2)  # It has been told so.
+            with frozen(one):
+                await asyncio.sleep(1.5)
+            with pytest.raises(helm_errors.Error, match="the time of the call is over"):
+                await call
+
+    monkeypatch.setattr(daemon, "EXTEND_EVERY", 0.05)
+    run(test())
+    assert len(cluster.requests) == 1
 
 
 def test_a_daemon_that_dies_fails_its_calls_and_comes_back(cluster: Cluster, program: list[str]) -> None:
@@ -239,7 +296,7 @@ def test_it_dies_with_the_process_that_started_it(cluster: Cluster, program: lis
         assert ends(pid, SECONDS)
 
 
-@pytest.mark.parametrize("script", ["exit 3", "echo '{\"protocol\": 0}'; sleep 600", "echo no JSON; sleep 600"])
+@pytest.mark.parametrize("script", ["exit 3", "echo '{\"protocol\": 1}'; sleep 600", "echo no JSON; sleep 600"])
 def test_what_is_no_daemon_is_not_asked(
     script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,14 +11,14 @@ import pytest
 from service.errors import ClusterUnavailable, TooManyOperations
 from service.helm import pool
 from service.helm.pool import HelmPool
-from service.kube.leases import DURATION, MARGIN, Lease, _now
+from service.kube.leases import DURATION, MARGIN, Lease, now
 from service.kube.types import Object
 
 
 def lease(seconds: float = 10) -> Lease:
     """A Lease that is valid for `seconds`."""
     held: Object = {}
-    return Lease(held, _now() - DURATION + MARGIN + seconds, False)
+    return Lease(held, now() - DURATION + MARGIN + seconds, False)
 
 
 def test_no_more_processes_run_than_there_are_slots() -> None:
@@ -98,6 +98,19 @@ def test_work_that_finishes_after_its_lease_has_failed() -> None:
 
     async def frozen() -> None:
         time.sleep(0.4)
+
+    with pytest.raises(ClusterUnavailable):
+        HelmPool(1).run(held, frozen)
+    assert held.abandoned
+
+
+def test_work_that_fails_after_its_lease_is_left_to_the_next_holder() -> None:
+    """helm-daemon ends it at the same moment, and its own failure would not say that another may write now."""
+    held = lease(0.2)
+
+    async def frozen() -> None:
+        time.sleep(0.4)
+        raise KeyError("x")
 
     with pytest.raises(ClusterUnavailable):
         HelmPool(1).run(held, frozen)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from service.logs import follow, source
+from service.logs.backlog import Piece
 from service.logs.entries import GAP, Entry, line_entry
 from service.logs.follow import FollowedLogs, Wish
 from service.logs.lines import Line, Place, Run
@@ -112,3 +113,85 @@ def test_a_log_that_has_ended_does_not_take_away_the_next_one(added: Callable[..
         each.close()
     assert not log.source._wanted()
     assert count("followed_logs") == 0
+
+
+@pytest.fixture
+def behind(monkeypatch: pytest.MonkeyPatch) -> tuple[FollowedLogs, Any]:
+    """A follower that is behind, and its feed; whoever reads on for it is the test."""
+    monkeypatch.setattr(source.Source, "read", lambda self: None)
+    monkeypatch.setattr(FollowedLogs, "read_on", lambda self, feed: None)
+    serving = Serving()
+    logs = FollowedLogs(None, serving)  # type: ignore[arg-type]
+    wish = Wish(1, None, "t", False, lambda: None, (entry(1, 10),), Place(RUN, 1, 1), behind=True)
+    logs.add(wish, None, b"", False)  # type: ignore[arg-type]
+    return logs, serving.feed
+
+
+def piece(*numbers: int, complete: bool = False) -> Piece:
+    return Piece(tuple(entry(number, 10) for number in numbers), Place(RUN, numbers[-1], 1), complete)
+
+
+def test_one_that_is_behind_gets_piece_after_piece(behind: tuple[FollowedLogs, Any]) -> None:
+    """Then what is in the ring, without what it has already. Only from then on does it keep the log read."""
+    logs, feed = behind
+    assert list(iter(feed.next, None)) == [entry(1, 10)]
+    feed.has_read(piece(2, 3))
+    assert list(iter(feed.next, None)) == [entry(2, 10), entry(3, 10)]
+    assert logs._logs == {}
+    logs.attach(feed, feed.last)
+    for number in (3, 4, 5):
+        feed.followed.ring.add(entry(number, 10))
+    feed.has_read(piece(4, complete=True))
+    assert list(iter(feed.next, None)) == [entry(4, 10), entry(5, 10)]
+
+
+def test_what_has_left_the_ring_meanwhile_is_read_too(behind: tuple[FollowedLogs, Any]) -> None:
+    """A gap is told once, and only if there is nothing more to read."""
+    logs, feed = behind
+    logs.attach(feed, Place(RUN, 7, 1))
+    feed.followed.ring.add(entry(8, 10))
+    feed.has_read(piece(2, complete=True))
+    assert list(iter(feed.next, None)) == [entry(1, 10), entry(2, 10)]
+    feed.has_read(Piece((follow._GAP,), Place(RUN, 2, 1), complete=True))
+    assert list(iter(feed.next, None)) == [follow._GAP, entry(8, 10)]
+
+
+@pytest.mark.parametrize("reason", ["too much", "not read"])
+def test_one_that_stays_behind_goes_on_with_the_newest_lines(
+    behind: tuple[FollowedLogs, Any], monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    """It is told one gap."""
+    _, feed = behind
+    if reason == "too much":
+        feed._left = 1
+        feed.has_read(piece(2))
+        sent = [entry(1, 10), entry(2, 10), follow._GAP]
+    else:
+        monkeypatch.setattr(follow, "_BACKLOG_SECONDS", -1.0)
+        feed.tick()
+        sent = [follow._GAP]
+    feed.followed.source.first = Place(RUN, 8, 1)
+    feed.followed.ring.add(entry(9, 10))
+    assert list(iter(feed.next, None)) == [*sent, entry(9, 10)]
+
+
+def test_a_piece_that_cannot_be_read_is_tried_again(
+    behind: tuple[FollowedLogs, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, feed = behind
+    asked: list[Any] = []
+    monkeypatch.setattr(FollowedLogs, "read_on", lambda self, feed: asked.append(feed))
+    feed.begin(lambda: list(iter(feed.next, None)))
+    feed.pump()
+    feed.has_read(None)
+    feed.tick()
+    feed.tick()
+    assert asked == [feed, feed]
+
+
+def test_one_that_is_gone_does_not_keep_the_log_read(behind: tuple[FollowedLogs, Any]) -> None:
+    """Also if it went while its next piece was read."""
+    logs, feed = behind
+    feed.close()
+    logs.attach(feed, feed.last)
+    assert logs._logs == {}

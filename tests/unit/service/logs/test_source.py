@@ -31,11 +31,13 @@ class Streams:
         self.count = 0
         self.asked: list[tuple[int | None, int | None]] = []
 
-    def log_text(self, id: int, *, tail: int | None, since: int | None, previous: bool = False) -> str | None:
+    def log_text(self, id: int, pod: str, *, tail: int | None, since: int | None, previous: bool = False) -> str | None:
         return None if self.previous is None else self.previous[: MOST_BYTES + 1]
 
     @contextmanager
-    def log_stream(self, id: int, *, tail: int | None, since: int | None) -> Iterator[Iterator[bytes] | None]:
+    def log_stream(
+        self, id: int, *, tail: int | None, since: int | None, follow: bool = True, previous: bool = False
+    ) -> Iterator[Iterator[bytes] | None]:
         self.asked.append((tail, since))
         yield iter([self.parts.pop(0).encode()])
 

@@ -341,7 +341,7 @@ def test_a_token_that_is_gone_pauses_its_schedules(world: World, settings: Setti
 def test_an_issued_token_that_is_revoked_pauses_its_schedules(
     world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A later token of the same name is another one. Set with that one, the schedule goes on, even if nothing differs."""
+    """A later token of the same name is another one. Set with that one, the schedule goes on as it was."""
     records: dict[str, str] = {}
     client = make(world, settings, records=records)
     client.post("/api/v1/server/1/", {**SIZES, "customer": "acme"})

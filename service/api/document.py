@@ -60,6 +60,7 @@ def complete(
     _describe_backups(schemas, settings)
     _describe_options(schemas, games)
     _describe_bulk(schemas)
+    _drop_defaults(result)
     return result
 
 
@@ -154,6 +155,18 @@ def _describe_bulk(schemas: Document) -> None:
             ]
         },
     ]
+
+
+def _drop_defaults(part: Any) -> None:
+    """Drop each default of null where null is not allowed: there it only means that the field is absent. In place."""
+    if isinstance(part, dict):
+        if "type" in part and "null" not in part["type"] and part.get("default", ...) is None:
+            del part["default"]
+        for value in part.values():
+            _drop_defaults(value)
+    elif isinstance(part, list):
+        for value in part:
+            _drop_defaults(value)
 
 
 def _nullable(schema: Mapping[str, Any]) -> Document:

@@ -10,7 +10,7 @@ from flask import Response, request
 from service import errors
 from service.access import Subject
 from service.api.context import caller, context, target
-from service.api.following import EVENTS, ResumeHeaders, require_not_draining, wants_events
+from service.api.following import AS_EVENTS, EVENTS, ResumeHeaders, last_event_id, require_not_draining, wants_events
 from service.api.log_schemas import LogQuery
 from service.api.servers import blueprint
 from service.logs.lines import place_of
@@ -24,6 +24,7 @@ from service.web.streaming import Streamed
 @blueprint.arguments(LogQuery, location="query")
 @blueprint.arguments(ResumeHeaders, location="headers")
 @blueprint.response(200, {"type": "string"}, content_type="text/plain")
+@blueprint.doc(**AS_EVENTS)
 @problems(
     errors.InvalidRequest,
     errors.ServerNotFound,
@@ -41,15 +42,15 @@ def get_log(query: dict[str, Any], headers: dict[str, Any], id: int) -> Response
     server-sent events if `Accept` is `text/event-stream`.
     """
     if query["follow"]:
-        return _follow(query, headers["last_event_id"])
+        return _follow(query, last_event_id(headers, query))
     entries = read_log(context(), caller(), target(), query["tail"], query["since"])
     return Response(b"".join(entry.text for entry in entries), mimetype="text/plain")
 
 
-def _follow(query: dict[str, Any], last_event_id: str | None) -> Response:
+def _follow(query: dict[str, Any], last: str | None) -> Response:
     require_not_draining()
     events = wants_events()
-    after = None if last_event_id is None else place_of(last_event_id)
+    after = None if last is None else place_of(last)
     authorization = request.headers.get("Authorization")
     wish = follow_log(
         context(),

@@ -8,8 +8,9 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import validate
 
+from service.api.following import ResumeQuery
 from service.logs.lines import since
-from service.web.fields import QueryFlag, QueryNumber, Schema, Text
+from service.web.fields import QueryFlag, QueryNumber, Text
 
 MOST_LINES = 5000
 
@@ -25,7 +26,7 @@ class Since(Text):
         return time
 
 
-class LogQuery(Schema):
+class LogQuery(ResumeQuery):
     tail = QueryNumber(
         load_default=200,
         validate=validate.Range(1, MOST_LINES, error=f"must be from 1 to {MOST_LINES}"),

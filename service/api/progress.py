@@ -10,7 +10,15 @@ from flask import Response, request
 from service import errors
 from service.access import Subject
 from service.api.context import caller, context, target
-from service.api.following import EVENTS, ResumeHeaders, require_not_draining, wants_events
+from service.api.following import (
+    AS_EVENTS,
+    EVENTS,
+    ResumeHeaders,
+    ResumeQuery,
+    last_event_id,
+    require_not_draining,
+    wants_events,
+)
 from service.api.servers import blueprint
 from service.operations.progress import follow_start
 from service.web.routes import access, problems
@@ -19,11 +27,13 @@ from service.web.streaming import Streamed
 
 @blueprint.route("/<id:id>/progress", methods=["GET"])
 @access("server:read", Subject.ENDING)
+@blueprint.arguments(ResumeQuery, location="query")
 @blueprint.arguments(ResumeHeaders, location="headers")
 @blueprint.response(200, {"type": "string"}, content_type="text/plain")
+@blueprint.doc(**AS_EVENTS)
 @blueprint.alt_response(204, description="The client has had the last step, and nothing has happened since")
-@problems(errors.ServerNotFound, errors.Suspended, errors.TooManyFollowers, errors.Draining)
-def get_progress(headers: dict[str, Any], id: int) -> Response:
+@problems(errors.InvalidRequest, errors.ServerNotFound, errors.Suspended, errors.TooManyFollowers, errors.Draining)
+def get_progress(query: dict[str, Any], headers: dict[str, Any], id: int) -> Response:
     """Follow the start of a server
 
     The answer begins with the steps that the current start has behind it, and goes on with each further one, until the
@@ -36,7 +46,7 @@ def get_progress(headers: dict[str, Any], id: int) -> Response:
         context(),
         caller(),
         target(),
-        after=headers["last_event_id"],
+        after=last_event_id(headers, query),
         events=events,
         authorization=request.headers.get("Authorization"),
     )

@@ -263,6 +263,9 @@ class Courier:
                 self._deliveries.begin(webhook.starts, webhook.after)
                 self._unsaved = True
             if webhook != self._webhook:
+                if webhook.url != self._webhook.url:
+                    self._deliveries.hurry_all(time.time())
+                    self._unsaved = True
                 self._webhook = webhook
                 self._changed.notify_all()
 
@@ -402,8 +405,10 @@ class Courier:
         if (result := self._post(event)) is None:
             return
         with self._changed:
-            self._deliveries.note_test(_try_of(event, 1, now, result))
+            self._deliveries.note_test(_try_of(event, 1, now, result), result, time.time())
             self._unsaved = True
+            # What waits may be due now.
+            self._changed.notify_all()
 
     def _give_up(self, waiting: Waiting) -> None:
         """Forget an event that is not in the log any more."""

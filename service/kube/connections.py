@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from urllib.parse import urlsplit
 
-# A node that vanishes closes no connection. After 30 s of silence the kernel probes, and a minute later it gives up.
-_KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+from service.keepalive import keep_alive
 
 
 @dataclass(frozen=True)
@@ -113,9 +112,7 @@ class Connections:
             else HTTPSConnection(self._host, self._port, timeout=timeout[0], context=self._tls)
         )
         connection.connect()
-        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEPALIVE:
-            connection.sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        keep_alive(connection.sock)
         connection.sock.settimeout(timeout[1])
         return connection
 

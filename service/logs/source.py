@@ -118,7 +118,8 @@ class Source:
         id: The server.
         uid: Its uid: nothing is delivered of another server that has the id later. None if it has none.
         logs: Reads logs.
-        last: The last line that is known already; None to begin with whatever there is.
+        last: The last line that is known already; None to begin with whatever there is. A client may have named it:
+            if the log is not that far, it begins after the log's newest line.
         deliver: Called with what has been read. It returns when that is taken, so that nothing piles up.
         wanted: Whether anyone still wants more; asked now and then. Once it has said no, the source is at its end.
         complete: Whether `last` is the last line of a run that has ended.
@@ -149,6 +150,8 @@ class Source:
         self._asked: tuple[str, bool] | None = None
         # Whether the run's log was read to its end, as far as one knows.
         self._complete = complete
+        # Whether the log is as far as the line from which it was to begin.
+        self._proven = last is None
 
     def read(self) -> None:
         """Read until nobody wants more."""
@@ -191,6 +194,9 @@ class Source:
             return
         if self._run is not None and run != self._run:
             self._begin_again(self._run, run)
+        elif not self._proven and not self._prove(run):
+            return
+        self._proven = True
         tail, self._tail = self._tail, None
         since = None if self._last is None or tail is not None else self._last.time // 10**9
         with self._logs.log_stream(self._id, tail=tail, since=since) as chunks:
@@ -211,6 +217,17 @@ class Source:
                 return False
             self._asked = pod, uid == self._uid
         return self._asked[1]
+
+    def _prove(self, run: Run) -> bool:
+        """See that no line that is still to come is skipped: it would reach nobody. Returns whether there is a log."""
+        assert self._last is not None
+        text = self._logs.log_text(self._id, run.pod, tail=1, since=None)
+        if text is not None:
+            lines = lines_of(run, text)
+            newest = lines[-1].place if lines else Place(run, 0, self._last.number)
+            if newest.time < self._last.time:
+                self.first = self._last = newest
+        return text is not None
 
     def _begin_again(self, before: Run, run: Run) -> None:
         """Deliver what the run before wrote at its end, and say that another has begun."""

@@ -104,6 +104,14 @@ class Standing:
             raise SchedulePaused(f"The token that set it, {by.token}, no longer has the scope {', '.join(lacking)}.")
         return granted
 
+    def pause_of(self, schedule: Schedule, target: Target) -> str | None:
+        """Why a schedule of this server does nothing when it is due; None if it does."""
+        try:
+            self.token_of(schedule, _customer(target), target.id)
+        except SchedulePaused as problem:
+            return problem.detail
+        return None
+
 
 def put(context: Context, caller: Token, target: Target, name: str, request: Mapping[str, Any]) -> tuple[View, bool]:
     """Set a schedule. A run that goes on ends with the steps that it began with.
@@ -127,6 +135,7 @@ def put(context: Context, caller: Token, target: Target, name: str, request: Map
     """
     _require_statefulset(target)
     now = datetime.now(UTC).replace(microsecond=0)
+    standing = Standing(context)
     wanted = Schedule(
         cron=request["cron"],
         timezone=request["timezone"],
@@ -135,7 +144,7 @@ def put(context: Context, caller: Token, target: Target, name: str, request: Map
         enabled=request["enabled"],
         timeout_s=request["timeout_s"],
         created=stamp(datetime.now(UTC), micro=True),
-        by=SetBy(Standing(context).identity(caller), now, frozenset(), caller.customer),
+        by=SetBy(standing.identity(caller), now, frozenset(), caller.customer),
     )
     for scope in sorted(wanted.scopes):
         caller.require(scope)
@@ -152,7 +161,9 @@ def put(context: Context, caller: Token, target: Target, name: str, request: Map
             raise TooManySchedules()
         if before is not None:
             same = replace(wanted, created=before.created, by=replace(wanted.by, since=before.by.since))
-            wanted = before if same == before else replace(wanted, created=before.created)
+            # A paused one is set anew even if nothing differs, because a token of the same name may be another by now.
+            keep = same == before and standing.pause_of(before, target) is None
+            wanted = before if keep else replace(wanted, created=before.created)
         values[name] = spec.values_of(wanted)
         if spec.size_of(values) > spec.MOST_BYTES:
             raise TooManySchedules(
@@ -255,11 +266,7 @@ def _existing(target: Target, name: str) -> Schedule:
 
 
 def _view(context: Context, target: Target, name: str, schedule: Schedule, standing: Standing | None = None) -> View:
-    paused = None
-    try:
-        (standing or Standing(context)).token_of(schedule, _customer(target), target.id)
-    except SchedulePaused as problem:
-        paused = problem.detail
+    paused = (standing or Standing(context)).pause_of(schedule, target)
     run = _of(schedule, runs_of(target.objects.statefulset).get(name))
     due = schedule.next_after(target.id, name, datetime.now(UTC))
     return View(name, schedule, None if paused else due, paused, run)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from service.errors import TooManyFollowers
+from service.keepalive import keep_alive
 from service.telemetry import metrics
 from service.web.draining import draining
 from service.web.messages import HEARTBEAT, Message, end
@@ -92,6 +93,9 @@ class Followers:
     def add(self, client: Client, feed: Feed, connection: socket.socket, head: bytes, chunked: bool) -> None:
         """Serve a client from now on; see `web.streaming.Take`."""
         connection.setblocking(False)
+        if connection.family != socket.AF_UNIX:
+            # Plain text has no heartbeats, so nothing else would notice while the game says nothing.
+            keep_alive(connection)
         served = _Connection(client, feed, head, chunked, self._gone)
         with self._lock:
             self._connections.add(served)

@@ -115,6 +115,8 @@ if TYPE_CHECKING:
         def alt_response(
             self, status_code: int, *, schema: type[ma.Schema] | None = None, description: str
         ) -> Callable[[View], View]: ...
+        @staticmethod
+        def doc(**more: Any) -> Callable[[View], View]: ...
 
 else:
 

@@ -104,6 +104,10 @@ class Deliveries:
         if (one := self.first_due()) is not None:
             self.waiting[one.position] = replace(one, due=min(one.due, now))
 
+    def hurry_all(self, now: float) -> None:
+        """Make all that waits due at once."""
+        self.waiting = {key: replace(one, due=min(one.due, now)) for key, one in self.waiting.items()}
+
     def note(
         self,
         made: Try,
@@ -128,7 +132,7 @@ class Deliveries:
         due = None
         if result.delivered:
             if self.failures >= FAILING_TRIES:
-                self.waiting = {key: replace(one, due=min(one.due, now)) for key, one in self.waiting.items()}
+                self.hurry_all(now)
             self.failures = 0
             became = "delivered"
         elif result.status == 410:
@@ -146,9 +150,12 @@ class Deliveries:
         self._keep(replace(made, next=None if due is None else stamp(datetime.fromtimestamp(due, UTC))))
         return became
 
-    def note_test(self, made: Try) -> None:
-        """Take in the try of a test."""
+    def note_test(self, made: Try, result: Result, now: float) -> None:
+        """Take in the try of a test. If it was delivered, the receiver is back; if it failed, it counts for nothing."""
         self.tested = made.id
+        if result.delivered:
+            self.hurry_all(now)
+            self.failures = 0
         self._keep(made)
 
     def _keep(self, made: Try) -> None:

@@ -19,6 +19,7 @@ from tests.api.conftest import SIZES, Client
 from tests.api.streams import listen, until_text
 from tests.support import tokens
 from tests.support.fakes import World
+from tests.support.waiting import until
 
 LOG = "/api/v1/server/1/log"
 
@@ -118,6 +119,9 @@ def test_events_have_ids_and_can_be_resumed(running: Client, world: World) -> No
     assert (len(set(ids)), text.count("data: ")) == (3, 3)
     again = until_text(follow(running, events=True, **{"Last-Event-ID": ids[1]}), "three")
     assert again == f"id: {ids[2]}\ndata: three\n\n"
+    assert until_text(follow(running, f"&lastEventId={ids[1]}", events=True), "three") == again
+    both = follow(running, f"&lastEventId={ids[1]}", events=True, **{"Last-Event-ID": ids[0]})
+    assert until_text(both, "three").count("data: ") == 2
     world.restart(1)
     world.write(1, "four")
     again = until_text(follow(running, events=True, **{"Last-Event-ID": ids[1]}), "four")
@@ -162,6 +166,23 @@ def _measured(sizes: list[int]) -> Callable[[_Feed, Piece], None]:
         original(self, piece)
 
     return has_read
+
+
+@pytest.mark.parametrize("ahead", ["since", "Last-Event-ID"])
+def test_who_names_a_time_to_come_hides_no_line_from_others(running: Client, world: World, ahead: str) -> None:
+    """What one client sends touches what that client gets alone."""
+    world.write(1, "one")
+    if ahead == "since":
+        later = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        first = follow(running, f"&since={later}")
+    else:
+        first = follow(running, events=True, **{"Last-Event-ID": f"pod.0.9{'0' * 18}.1"})
+        until_text(first, GAP)
+    until(lambda: "log of server 1" in {thread.name for thread in threading.enumerate()})
+    second = follow(running)
+    assert until_text(second, "one") == "one\n"
+    world.write(1, "two", at="2026-01-31T12:00:01Z")
+    assert until_text(second, "two") == "two\n"
 
 
 def test_two_followers_share_one_read(running: Client, world: World) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings, strategies
+from jsonschema import Draft202012Validator
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -159,6 +160,38 @@ def test_only_the_public_operations_need_no_token() -> None:
         if isinstance(operation, dict) and operation.get("security") == []
     }
     assert public == {"/healthcheck", "/readyz", "/api/v1/login/{code}"}
+
+
+def test_every_default_is_a_valid_value() -> None:
+    """A client that is generated from the document may send it."""
+    parts = list(_parts(schema.raw_schema))
+    assert len(parts) > 50
+    wrong = {
+        where: part["default"]
+        for where, part in parts
+        if not Draft202012Validator({**part, "components": schema.raw_schema["components"]}).is_valid(part["default"])
+    }
+    assert not wrong
+
+
+def _parts(part: Any, where: str = "#") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each schema with a default, and where it is."""
+    if isinstance(part, dict):
+        if "type" in part and "default" in part:
+            yield where, part
+        for key, value in part.items():
+            yield from _parts(value, f"{where}/{key}")
+    elif isinstance(part, list):
+        for number, value in enumerate(part):
+            yield from _parts(value, f"{where}/{number}")
+
+
+def test_what_can_be_followed_comes_as_text_or_as_events() -> None:
+    """The document has both."""
+    for call in ("log", "progress"):
+        answer = schema.raw_schema["paths"][f"/api/v1/server/{{id}}/{call}"]["get"]["responses"]["200"]
+        text = {"schema": {"type": "string"}}
+        assert answer["content"] == {"text/plain": text, "text/event-stream": text}
 
 
 def test_the_pages_have_no_external_links() -> None:

@@ -130,6 +130,15 @@ def test_a_client_that_comes_back_hears_of_what_is_new(starting: Client, world: 
     assert steps("".join(listen(starting, PROGRESS, events=True))) == ALL
 
 
+def test_the_last_id_may_come_in_the_query(starting: Client, world: World) -> None:
+    """As some polyfills of EventSource have it; the header comes first."""
+    becomes(world, pod(RUNS, ready=True))
+    first, *_, last = ids("".join(listen(starting, PROGRESS, events=True)))
+    assert starting.get(f"{PROGRESS}?lastEventId={last}", headers=EVENTS).status_code == 204
+    text = "".join(listen(starting, f"{PROGRESS}?lastEventId={last}", events=True, **{"Last-Event-ID": first}))
+    assert steps(text) == ALL[1:]
+
+
 def test_a_stop_and_a_deletion_end_it(starting: Client, world: World) -> None:
     """A stopped server is told at once, too; after a deletion there is nothing to follow."""
     pieces = listen(starting, PROGRESS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from flask import Flask
 
 from service.app import create_app
 from service.assembly import build_context
+from service.operations import schedules
 from service.schedules import runs, spec
 from service.servers.names import SCHEDULE_RUNS, SCHEDULES
 from service.servers.values import restarts
@@ -337,8 +338,10 @@ def test_a_token_that_is_gone_pauses_its_schedules(world: World, settings: Setti
     assert put(client).get_json()["paused"] is None
 
 
-def test_an_issued_token_that_is_revoked_pauses_its_schedules(world: World, settings: Settings) -> None:
-    """A later token of the same name is another one."""
+def test_an_issued_token_that_is_revoked_pauses_its_schedules(
+    world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later token of the same name is another one. Set with that one, the schedule goes on as it was."""
     records: dict[str, str] = {}
     client = make(world, settings, records=records)
     client.post("/api/v1/server/1/", {**SIZES, "customer": "acme"})
@@ -349,10 +352,22 @@ def test_an_issued_token_that_is_revoked_pauses_its_schedules(world: World, sett
     assert client.get(PATH).get_json()["paused"] is None
     client.delete("/api/v1/token/friend")
     assert client.get(PATH).get_json()["paused"] == "The token that set it, friend, is no longer valid."
-    client.post("/api/v1/token", wanted)
+    token = client.post("/api/v1/token", wanted).get_json()["token"]
     later = json.loads(records["token.friend"])
     records["token.friend"] = json.dumps({**later, "created": "2999-01-01T00:00:00Z"})
     assert client.get(PATH).get_json()["paused"] == "The token that set it, friend, is no longer valid."
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Later:
+            return cls(2999, 1, 2, tzinfo=tz)
+
+    headers = {"Authorization": f"Bearer {token}"}
+    with monkeypatch.context() as patch:
+        patch.setattr(schedules, "datetime", Later)
+        answer = client.flask.put(PATH, json=NIGHTLY, headers=headers)
+    assert (answer.status_code, answer.get_json()["paused"]) == (200, None)
+    assert client.get(PATH).get_json()["paused"] is None
 
 
 def test_what_a_login_sets_lasts_longer_than_the_login(world: World, settings: Settings) -> None:

@@ -49,3 +49,28 @@ def test_a_delivery_is_verified_as_written(verify: Verify) -> None:
     assert not verify(new, {}, BODY)
     assert not verify(new, {**sent, "webhook-timestamp": "soon"}, BODY)
     assert not verify(new, headers([Secret(new)], "id", moment - timedelta(minutes=6), BODY), BODY)
+
+
+@pytest.mark.parametrize("verify", [by_python, pytest.param(by_php, marks=pytest.mark.tools)])
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"webhook-timestamp": "²"},
+        {"webhook-timestamp": "9" * 5000},
+        {"webhook-timestamp": "\n"},
+        {"webhook-signature": "ü"},
+        {"webhook-id": "ü"},
+        {"webhook-signature": "v1,"},
+    ],
+)
+def test_a_hostile_delivery_is_refused_and_breaks_nothing(verify: Verify, hostile: Mapping[str, str]) -> None:
+    """Whatever its headers are, the answer is no, and not an error of the receiver."""
+    secret, moment = new_secret(), datetime.now(UTC)
+    assert not verify(secret, {**headers([Secret(secret)], "id", moment, BODY), **hostile}, BODY)
+
+
+@pytest.mark.parametrize("name", ["webhook-id", "webhook-timestamp", "webhook-signature"])
+def test_bytes_that_are_no_utf8_are_refused_as_well(name: str) -> None:
+    """Some of Python's web servers make lone surrogates of them."""
+    secret, moment = new_secret(), datetime.now(UTC)
+    assert not by_python(secret, {**headers([Secret(secret)], "id", moment, BODY), name: "\udcff"}, BODY)

@@ -518,6 +518,25 @@ def test_a_test_is_sent_once(place: Place) -> None:
         assert receiver.ids == ["test-1"]
 
 
+def test_a_repaired_receiver_gets_what_waits(place: Place) -> None:
+    """At once after a test that was delivered, or once the webhook has another URL, and not after hours."""
+    with receiving() as receiver:
+        webhooks = [place.webhook(name, receiver.url, after=1)[0] for name in ("tested", "moved")]
+        (waits,) = place.happen(1)
+        later = time.time() + 9 * 3600
+        for webhook in webhooks:
+            waiting = {1: Waiting(1, 8, later, time.time() - 9000)}
+            place.store.create(webhook.uid, record_of(Deliveries(1, 1, waiting, failures=1)))
+        place.pod()
+        tested, moved = webhooks
+        place.change(replace(tested, test="test-1", test_asked=now()))
+        until(lambda: receiver.ids == ["test-1", waits])
+        until(lambda: (place.deliveries(tested).waiting, place.deliveries(tested).failures) == ({}, 0))
+        place.change(replace(moved, url=f"{receiver.url}/new"))
+        until(lambda: receiver.ids == ["test-1", waits, waits])
+        until(lambda: (place.deliveries(moved).waiting, place.deliveries(moved).failures) == ({}, 0))
+
+
 def test_an_old_test_is_not_sent(place: Place) -> None:
     """Nobody waits for it any more."""
     with receiving() as receiver:

@@ -32,6 +32,8 @@ class Streams:
         self.asked: list[tuple[int | None, int | None]] = []
 
     def log_text(self, id: int, pod: str, *, tail: int | None, since: int | None, previous: bool = False) -> str | None:
+        if not previous:
+            return self.parts[0]
         return None if self.previous is None else self.previous[: MOST_BYTES + 1]
 
     @contextmanager
@@ -88,6 +90,14 @@ def test_a_read_that_breaks_off_is_taken_up() -> None:
 def test_lines_that_are_gone_are_told() -> None:
     """If the last line is not there any more."""
     assert read(Streams(at(5, "z")), Place(RUN, 10**9, 1)) == ["--- lines are missing here ---", "z"]
+
+
+def test_a_line_that_is_not_there_yet_hides_no_other() -> None:
+    """A client can name any line, but the log is read for all."""
+    streams = Streams(at(1, "a") + at(2, "b"), at(1, "a") + at(2, "b") + at(3, "c"))
+    assert read(streams, Place(RUN, 10**19, 1)) == ["c"]
+    assert streams.asked == [(None, 2), (None, 2)]
+    assert read(Streams("", at(1, "a")), Place(RUN, 10**19, 0)) == ["a"]
 
 
 def test_a_flood_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,16 @@ def test_a_receiver_that_is_back_gets_what_waits_at_once() -> None:
     assert known.waiting == {position: replace(one, due=NOW + 1) for position, one in waiting.items()}
 
 
+def test_a_test_that_is_delivered_says_that_the_receiver_is_back() -> None:
+    """What waits for hours is due at once. One that fails changes nothing."""
+    waiting = {1: Waiting(1, 8, NOW + 9 * 3600, NOW), 2: Waiting(2, 1, NOW - 1, NOW)}
+    known = Deliveries(waiting=dict(waiting), failures=1)
+    known.note_test(MADE, FAILED, NOW)
+    assert (known.waiting, known.failures) == (waiting, 1)
+    known.note_test(MADE, DELIVERED, NOW)
+    assert (known.waiting, known.failures) == ({**waiting, 1: replace(waiting[1], due=NOW)}, 0)
+
+
 def test_what_is_written_is_read() -> None:
     """Times of what waits to the second."""
     known = Deliveries(3, 99, {7: Waiting(7, 1, NOW, NOW - 5), 9: Waiting(9, 2, NOW, NOW, 12)}, [MADE], 2, "", "test-1")
@@ -125,7 +135,7 @@ def test_only_the_newest_tries_are_kept() -> None:
     """The newest first."""
     known = Deliveries()
     for number in range(MOST_TRIES + 5):
-        known.note_test(replace(MADE, id=str(number)))
+        known.note_test(replace(MADE, id=str(number)), FAILED, NOW)
     assert [one.id for one in known.tries] == [str(number) for number in range(MOST_TRIES + 4, 4, -1)]
 
 

@@ -25,7 +25,7 @@ from service.servers.exits import exited_before_deletion, failed_stop_reason, ki
 from service.servers.names import LAST_STOP, server_name
 from service.servers.objects import ServerObjects
 from service.servers.reasons import pod_creation_failure
-from service.servers.state import start_failure
+from service.servers.state import start_failure, stopped_at_creation
 from service.servers.stops import Stop, stop_of
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,8 @@ class StopRecorder:
                 self._put(id, lambda: self._write(id, None))
         elif before is not None and not _is_stopped(before):
             self._put(id, lambda: self.record_stop(id))
+        elif before is None and stop_of(statefulset) is None and (at := stopped_at_creation(statefulset)):
+            self._put(id, lambda: self._write(id, Stop("", at, None)))
 
     # -- the thread ----------------------------------------------------------------------------------------
 

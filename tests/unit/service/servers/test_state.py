@@ -75,6 +75,7 @@ def unschedulable(message: str) -> dict[str, Any]:
 READY = {"type": "Ready", "status": "True", "lastTransitionTime": T1}
 NOT_READY = {"type": "Ready", "status": "False", "lastTransitionTime": T2}
 OOM = {"terminated": {"reason": "OOMKilled", "exitCode": 137, "finishedAt": T2}}
+NEVER = {**NOT_READY, "lastTransitionTime": T0}
 CRASH = {"terminated": {"reason": "Error", "exitCode": 1, "finishedAt": T2}}
 BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff"}}
 AGAIN = " It crashes again and again; Kubernetes waits longer before each new start."
@@ -95,7 +96,7 @@ CASES: dict[str, tuple[ServerObjects, State]] = {
     ),
     "StatefulSet deleted by hand": (
         server(statefulset=None),
-        failed("The server's StatefulSet is missing. A start creates it again."),
+        failed("The server's StatefulSet is missing. A start creates it again.", None),
     ),
     "being uninstalled": (
         server(releases=releases("deployed", "uninstalling")),
@@ -128,14 +129,22 @@ CASES: dict[str, tuple[ServerObjects, State]] = {
     "no pod yet, disk unbound": (server(claim=PENDING_CLAIM), State("creating", None, T0, "running")),
     "no pod yet, disk bound": (server(), State("starting", None, T0, "running")),
     "image being pulled": (
+    "no pod yet, after one that is gone": (
+        server(statefulset={**statefulset(), "status": {"replicas": 1}}),
+        State("starting", None, None, "running"),
+    ),
         server(pod=pod({"state": {"waiting": {"reason": "ContainerCreating"}}})),
         State("starting", None, T0, "running"),
     ),
     "game loading its world": (
-        server(pod=pod({"started": False, "state": {"running": {"startedAt": T1}}}, NOT_READY)),
+        server(pod=pod({"started": False, "state": {"running": {"startedAt": T1}}}, NEVER)),
         State("starting", None, T1, "running"),
     ),
     "running": (
+    "running while its kubelet restarts": (
+        server(pod=pod({"started": False, "state": {"running": {"startedAt": T0}}}, NOT_READY)),
+        State("starting", None, T2, "running"),
+    ),
         server(pod=pod({"started": True, "state": {"running": {"startedAt": T0}}}, READY)),
         State("running", None, T1, "running"),
     ),
@@ -511,7 +520,6 @@ def ended(code: int, started: str, finished: str) -> dict[str, Any]:
 
 
 START, AFTER_5, AFTER_16, AFTER_20 = (f"2026-01-31T12:00:{second:02}Z" for second in (10, 15, 26, 30))
-NEVER = {"type": "Ready", "status": "False", "lastTransitionTime": T0}
 SLOW = "The game did not answer within 20 s of its start and was stopped."
 ENDED_BY_ITSELF = "The game ended by itself (exit code 0)."
 
@@ -596,10 +604,14 @@ def test_a_server_is_stopping_until_its_stop_is_recorded() -> None:
 
 
 def test_a_server_that_never_ran_is_stopped_since_its_creation() -> None:
-    """A later resize is no stop."""
-    resized = tuple({**release, "creationTimestamp": T2} for release in releases("superseded", "deployed"))
-    assert state_of(stopped(None, claim=PENDING_CLAIM, releases=resized)).since == T0
-    assert state_of(stopped(None, releases=resized)).since == T2
+    """A later change is no stop. Of a server that may have run, nobody knows when it stopped without being seen."""
+    changed = tuple({**release, "creationTimestamp": T2} for release in releases("superseded", "deployed"))
+    assert state_of(stopped(None, claim=PENDING_CLAIM, releases=changed)).since == T0
+    created = server(statefulset=statefulset(0, generation=1), releases=changed)
+    assert state_of(created).since == T0
+    later = replace(created, statefulset=statefulset(0, generation=2))
+    assert state_of(later) == State("stopped", None, None, "stopped")
+    assert state_of(replace(later, claim=PENDING_CLAIM)).since == T0
 
 
 # -- since -------------------------------------------------------------------------------------------------

@@ -87,6 +87,8 @@ def start_failure(objects: Objects) -> str | None:
     container = game_status(pod) or {}
     if container.get("started"):
         return None
+    if not deleted_at(pod) and (reason := reasons.ended_by_node(objects)):
+        return f"Its last start failed: {reason}"
     if end := termination(pod) or (container.get("lastState") or {}).get("terminated"):
         reason = None if exited_by_itself(pod, end) else exit_reason(pod, end)
     else:
@@ -152,8 +154,6 @@ def _stopped(objects: Objects, statefulset: Object) -> State:
     return State("stopped", idle, since, "stopped")
 
 
-def _lost_node_reason(objects: Objects) -> str | None:
-    failure = reasons.node_failure(objects)
 def stopped_at_creation(statefulset: Object) -> str | None:
     """When a stopped server's StatefulSet was created, if it was created without a pod and has not changed since.
 
@@ -162,6 +162,8 @@ def stopped_at_creation(statefulset: Object) -> str | None:
     return created_at(statefulset) if statefulset["metadata"].get("generation", 1) == 1 else None
 
 
+def _lost_node_reason(objects: Objects) -> str | None:
+    failure = reasons.node_failure(objects)
     return failure and f"{failure[0]} Whether the game has stopped is unknown until the node is back or is removed."
 
 
@@ -183,7 +185,7 @@ def _should_run(objects: Objects, statefulset: Object) -> State:
         return State("failed", failure[0] + (evicted if deleted_at(pod) else ""), failure[1], "running")
     outdated = is_outdated(statefulset, pod)
     if since := deleted_at(pod):
-        reason = reasons.disruption(pod) or (_RESTARTS if outdated else None)
+        reason = reasons.ended_by_node(objects) or reasons.disruption(pod) or (_RESTARTS if outdated else None)
         return State("stopping", reason, since, "running")
     if outdated:
         return State("starting", _RESTARTS, updated_at, "running")
@@ -209,8 +211,7 @@ def _of_pod(objects: Objects, pod: Object) -> State:
     if ready.get("status") == "True":
         return State("running", None, ready.get("lastTransitionTime") or since, "running")
     container = game_status(pod)
-    if status.get("phase") == "Failed":
-        reason = status.get("message") or reasons.disruption(pod) or "The node stopped the server's pod."
+    if reason := reasons.ended_by_node(objects):
         return State("failed", reason, _failed_at(pod, container) or since, "running")
     scheduled = condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
@@ -319,7 +320,7 @@ def _initial_state(objects: Objects) -> str:
 
 
 def _failed_at(pod: Object, container: Object | None) -> str | None:
-    """When a pod in the phase Failed failed."""
+    """When a pod failed that its node ended."""
     end = ((container or {}).get("state") or {}).get("terminated") or {}
     at: str | None = end.get("finishedAt") or condition(pod, "DisruptionTarget").get("lastTransitionTime")
     return at or condition(pod, "Ready").get("lastTransitionTime")

@@ -10,7 +10,8 @@ import pytest
 
 from service.kube.times import stamp
 from service.servers.objects import ServerObjects
-from service.servers.state import State, exists, state_of, with_log
+from service.servers.reasons import READ_EVENTS
+from service.servers.state import State, exists, start_failure, state_of, with_log
 from service.servers.stops import Stop
 from service.servers.usage import Usage
 
@@ -74,8 +75,8 @@ def unschedulable(message: str) -> dict[str, Any]:
 
 READY = {"type": "Ready", "status": "True", "lastTransitionTime": T1}
 NOT_READY = {"type": "Ready", "status": "False", "lastTransitionTime": T2}
-OOM = {"terminated": {"reason": "OOMKilled", "exitCode": 137, "finishedAt": T2}}
 NEVER = {**NOT_READY, "lastTransitionTime": T0}
+OOM = {"terminated": {"reason": "OOMKilled", "exitCode": 137, "finishedAt": T2}}
 CRASH = {"terminated": {"reason": "Error", "exitCode": 1, "finishedAt": T2}}
 BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff"}}
 AGAIN = " It crashes again and again; Kubernetes waits longer before each new start."
@@ -128,11 +129,11 @@ CASES: dict[str, tuple[ServerObjects, State]] = {
     ),
     "no pod yet, disk unbound": (server(claim=PENDING_CLAIM), State("creating", None, T0, "running")),
     "no pod yet, disk bound": (server(), State("starting", None, T0, "running")),
-    "image being pulled": (
     "no pod yet, after one that is gone": (
         server(statefulset={**statefulset(), "status": {"replicas": 1}}),
         State("starting", None, None, "running"),
     ),
+    "image being pulled": (
         server(pod=pod({"state": {"waiting": {"reason": "ContainerCreating"}}})),
         State("starting", None, T0, "running"),
     ),
@@ -140,11 +141,11 @@ CASES: dict[str, tuple[ServerObjects, State]] = {
         server(pod=pod({"started": False, "state": {"running": {"startedAt": T1}}}, NEVER)),
         State("starting", None, T1, "running"),
     ),
-    "running": (
     "running while its kubelet restarts": (
         server(pod=pod({"started": False, "state": {"running": {"startedAt": T0}}}, NOT_READY)),
         State("starting", None, T2, "running"),
     ),
+    "running": (
         server(pod=pod({"started": True, "state": {"running": {"startedAt": T0}}}, READY)),
         State("running", None, T1, "running"),
     ),
@@ -498,6 +499,24 @@ def test_an_evicted_pod_failed_when_it_ended() -> None:
     ended = {"state": {"terminated": {"exitCode": 137, "finishedAt": T2}}}
     evicted = server(pod=pod(ended, phase="Failed", message="The node was low on resource: memory."))
     assert state_of(evicted) == failed("The node was low on resource: memory.", T2)
+
+
+EXCEEDED = "Pod ephemeral local storage usage exceeds the total limit of containers 20Mi. "
+EVICTION = f"The server's node stopped it: {EXCEEDED.strip()}"
+
+
+def test_a_pod_that_its_node_ended_has_not_ended_by_itself() -> None:
+    """Also if its game saved and exited with 0, after which the phase is Succeeded and only an event says more."""
+    over = pod({"state": ended(0, START, AFTER_20)}, ready_until(AFTER_20), metadata={"uid": "pod"}, phase="Succeeded")
+    evicted = {**event("Evicted", EXCEEDED), "involvedObject": {"uid": "pod"}}
+    of_another = {**evicted, "involvedObject": {"uid": "another"}}
+    assert state_of(server(pod=over, events=(evicted,))) == failed(EVICTION, AFTER_20)
+    assert state_of(server(pod=over, events=(of_another,))) == failed("The server's node stopped it.", AFTER_20)
+    assert start_failure(server(pod=over, events=(evicted,))) == f"Its last start failed: {EVICTION}"
+    goes = {**over, "metadata": {**over["metadata"], **DELETED}}
+    assert state_of(server(pod=goes, events=(evicted,))) == State("stopping", EVICTION, T2, "running")
+    assert state_of(server(pod=goes)) == State("stopping", None, T2, "running"), "as after any stop"
+    assert "Evicted" in READ_EVENTS
 
 
 def test_a_restart_for_a_change_is_named_while_the_old_pod_stops() -> None:

@@ -20,12 +20,12 @@ from service.errors import Problem
 from service.kube.client import Conflict, Kube, path
 from service.kube.times import now
 from service.kube.types import Object
-from service.servers.accessors import deleted_at, game_status, owner_uid, termination, uid
+from service.servers.accessors import deleted_at, game_status, owner_uid, removed_at, termination, uid
 from service.servers.exits import exited_before_deletion, failed_stop_reason, killed_by_stop
 from service.servers.names import LAST_STOP, server_name
 from service.servers.objects import ServerObjects
 from service.servers.reasons import pod_creation_failure
-from service.servers.state import start_failure
+from service.servers.state import start_failure, stopped_at_creation
 from service.servers.stops import Stop, stop_of
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,8 @@ class StopRecorder:
                 self._put(id, lambda: self._write(id, None))
         elif before is not None and not _is_stopped(before):
             self._put(id, lambda: self.record_stop(id))
+        elif before is None and stop_of(statefulset) is None and (at := stopped_at_creation(statefulset)):
+            self._put(id, lambda: self._write(id, Stop("", at, None)))
 
     # -- the thread ----------------------------------------------------------------------------------------
 
@@ -96,6 +98,7 @@ class StopRecorder:
 
     def record_pod(self, id: int, before: Object | None, pod: Object, deleted: bool) -> None:
         """Record why a stopping pod had failed, and how it ended."""
+        removed = removed_at(pod) if deleted else None
         # A pod's last version claims that its deletion was requested just now, so use the first version's metadata.
         pod = {**pod, "metadata": self._stopping.setdefault(uid(pod), pod["metadata"])}
         if deleted:
@@ -108,7 +111,7 @@ class StopRecorder:
             if due or reason:
                 self._write(id, Stop(uid(pod) or "", deleted_at(pod) or now(), reason, due), pod=pod, last=False)
         if deleted or termination(pod) is not None:
-            self._write(id, _stop_of_pod(pod), pod=pod)
+            self._write(id, _stop_of_pod(pod, removed), pod=pod)
 
     def record_stop(self, id: int) -> None:
         """Record why a server that is being stopped had no pod."""
@@ -148,12 +151,17 @@ class StopRecorder:
         log.warning("server-%d: its stop is not recorded, because others kept writing to its StatefulSet", id)
 
 
-def _stop_of_pod(pod: Object) -> Stop:
-    """How a pod ended, from the pod alone. Whether its start had failed is recorded earlier."""
+def _stop_of_pod(pod: Object, removed: str | None) -> Stop:
+    """How a pod ended, from the pod alone. Whether its start had failed is recorded earlier.
+
+    Args:
+        pod: The pod.
+        removed: When Kubernetes removed it, if this is the version that it removed.
+    """
     requested_at, end = deleted_at(pod) or now(), termination(pod) or {}
     ran = bool((game_status(pod) or {}).get("containerID")) and not exited_before_deletion(pod)
-    at = end.get("finishedAt") if ran else None
-    reason = failed_stop_reason(pod) if ran else None
+    at = end.get("finishedAt") or removed if ran else None
+    reason = failed_stop_reason(pod, removed=removed is not None) if ran else None
     return Stop(uid(pod) or "", at or requested_at, reason, killed=ran and killed_by_stop(pod))
 
 
@@ -164,7 +172,9 @@ def _merged(recorded: Stop | None, new: Stop, *, last: bool) -> Stop:
     if recorded.pod != new.pod or not last:
         # The record is about a later pod, or this pod's end is recorded already.
         return recorded
-    return replace(new, reason=new.reason or recorded.reason)
+    # A replica whose watch had a gap knows less than another one.
+    killed = new.killed or recorded.killed
+    return replace(new, at=max(new.at, recorded.at), reason=new.reason or recorded.reason, killed=killed)
 
 
 def _is_stopped(statefulset: Object | None) -> bool:

@@ -18,7 +18,7 @@ from service.events.facts import Facts, facts_of
 from service.kube.times import now
 from service.kube.types import Object
 from service.operations.interfaces import Cluster
-from service.servers.accessors import deleted_at, lost_by_node, uid
+from service.servers.accessors import deleted_at, lost_by_node, removed_at, uid
 from service.servers.objects import Objects, ServerObjects, pod_on_disk
 
 log = logging.getLogger(__name__)
@@ -179,7 +179,8 @@ class Observer:
             view.statefulset = None if gone else item
         elif kind == "pod":
             last_pod = self._pod_changed(view, item, gone)
-        facts = self._facts_of(id, view, known, last_pod, thorough=kind == "look")
+        removed = removed_at(item) if last_pod else None
+        facts = self._facts_of(id, view, known, last_pod, removed, thorough=kind == "look")
         if view.statefulset is None and view.pod is None and not facts.exists:
             self._views.pop(id, None)
         if kind == "look" or _news(facts, view.last):
@@ -202,7 +203,14 @@ class Observer:
         return pod
 
     def _facts_of(
-        self, id: int, view: _View, known: Objects | None, last_pod: Object | None, *, thorough: bool
+        self,
+        id: int,
+        view: _View,
+        known: Objects | None,
+        last_pod: Object | None = None,
+        removed: str | None = None,
+        *,
+        thorough: bool,
     ) -> Facts:
         pod = last_pod or view.pod
         objects = ServerObjects(
@@ -216,7 +224,7 @@ class Observer:
             nodes=known.nodes if known and pod and (thorough or lost_by_node(pod)) else {},
             usage=known.usage if known else None,
         )
-        return facts_of(objects, now(), pod_gone=last_pod is not None)
+        return facts_of(objects, now(), pod_gone=last_pod is not None, pod_removed=removed)
 
     def _keep(self, facts: Facts) -> None:
         seen = time.monotonic()
@@ -242,7 +250,7 @@ class Observer:
                 view = self._views.get(id)
                 if view is None:
                     continue
-                facts = self._facts_of(id, view, self._cluster.known(id), None, thorough=True)
+                facts = self._facts_of(id, view, self._cluster.known(id), thorough=True)
                 if _news(facts, view.last):
                     view.last = facts
                     self._keep(facts)

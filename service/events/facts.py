@@ -20,11 +20,12 @@ from service.servers.exits import (
     exited_before_deletion,
     failed_stop_reason,
     killed_by_stop,
+    runs,
     startup_timeout,
 )
 from service.servers.names import SERVER
 from service.servers.objects import Objects
-from service.servers.reasons import disruption, node_failure, pod_creation_failure
+from service.servers.reasons import disruption, ended_by_node, node_failure, pod_creation_failure
 from service.servers.spec import server_uid, spec_of_objects
 from service.servers.state import exists, state_of
 from service.servers.stops import Stop, stop_of
@@ -128,22 +129,23 @@ class Facts:
     pod: PodFacts | None = None
 
 
-def facts_of(objects: Objects, at: str, *, pod_gone: bool = False) -> Facts:
+def facts_of(objects: Objects, at: str, *, pod_gone: bool = False, pod_removed: str | None = None) -> Facts:
     """The facts in a server's objects, seen at `at` (RFC 3339).
 
     Args:
         objects: The objects. Nodes are read only for a pod that is not ready.
         at: When they were seen.
         pod_gone: Whether the pod is the last version of one that is gone.
+        pod_removed: When Kubernetes removed the pod, if it is the version that was removed.
     """
     statefulset, pod = objects.statefulset, objects.pod
-    pod_facts = None if pod is None else _pod_facts(objects, pod, at, gone=pod_gone)
+    pod_facts = None if pod is None else _pod_facts(objects, pod, at, gone=pod_gone, removed=pod_removed)
     if statefulset is None:
         return Facts(objects.id, at, exists(objects), pod=pod_facts)
     spec = spec_of_objects(objects)
     suspended = spec.suspended if spec else None
-    runs = int(statefulset.get("spec", {}).get("replicas", 1)) != 0
-    refusal = pod_creation_failure(objects) if runs and pod is None else None
+    should_run = int(statefulset.get("spec", {}).get("replicas", 1)) != 0
+    refusal = pod_creation_failure(objects) if should_run and pod is None else None
     fill = objects.usage.fill(datetime.now(UTC)) if objects.usage else None
     return Facts(
         id=objects.id,
@@ -155,7 +157,7 @@ def facts_of(objects: Objects, at: str, *, pod_gone: bool = False) -> Facts:
         workload=uid(statefulset),
         version=_version(statefulset["metadata"]),
         spec=(spec.game, spec.ram_gb, spec.disk_gb) if spec else ("", 0, 0),
-        wanted="deleted" if deleted_at(statefulset) else "running" if runs else "stopped",
+        wanted="deleted" if deleted_at(statefulset) else "running" if should_run else "stopped",
         generation=int(statefulset["metadata"].get("generation") or 0),
         refused=(_short(refusal[0]), refusal[1] or at) if refusal else None,
         suspended=(suspended.since or "", _short(suspended.reason)) if suspended else None,
@@ -168,12 +170,11 @@ def facts_of(objects: Objects, at: str, *, pod_gone: bool = False) -> Facts:
     )
 
 
-def _pod_facts(objects: Objects, pod: Object, at: str, *, gone: bool) -> PodFacts:
+def _pod_facts(objects: Objects, pod: Object, at: str, *, gone: bool, removed: str | None) -> PodFacts:
     metadata, ready, status = pod["metadata"], condition(pod, "Ready"), game_status(pod) or {}
     going = deleted_at(pod)
     run = int(status.get("restartCount") or 0)
-    runs_now = "running" in (status.get("state") or {})
-    known = _known_ends(pod, status, run)
+    known = _known_ends(objects, pod, status, run)
     newest_ended = max(known, default=-1) == run
     # Kubernetes does not start a game again whose pod is being deleted, so its end is the stop.
     by_stop = bool(going and newest_ended and not exited_before_deletion(pod))
@@ -190,15 +191,15 @@ def _pod_facts(objects: Objects, pod: Object, at: str, *, gone: bool) -> PodFact
         run=run,
         ends=ends,
         known=tuple((number, end) for number, end in sorted(known.items()) if number < ends),
-        answers=str(ready.get("lastTransitionTime") or at) if runs_now and ready.get("status") == "True" else None,
+        answers=str(ready.get("lastTransitionTime") or at) if runs(pod) and ready.get("status") == "True" else None,
         waits=(_waits(objects, scheduled), str(scheduled.get("lastTransitionTime") or at)) if waits else None,
         lost=(_short(lost[0]), lost[1] or at) if lost else None,
         well=ready.get("status") == "True",
-        stop=_stop(pod, going or at, by_stop=by_stop) if stopped else None,
+        stop=_stop(objects, pod, going or at, removed, by_stop=by_stop) if stopped else None,
     )
 
 
-def _known_ends(pod: Object, status: Mapping[str, Any], run: int) -> dict[int, End]:
+def _known_ends(objects: Objects, pod: Object, status: Mapping[str, Any], run: int) -> dict[int, End]:
     """How runs of the pod ended, as far as its status shows it, by their number.
 
     In a back-off, the kubelet shows the newest container's end as `lastState`, although `restartCount` is still that
@@ -208,17 +209,18 @@ def _known_ends(pod: Object, status: Mapping[str, Any], run: int) -> dict[int, E
     last = (status.get("lastState") or {}).get("terminated")
     ends = {}
     if end := current.get("terminated"):
-        ends[run] = _end(pod, end)
+        ends[run] = _end(pod, end, ended_by_node(objects))
     if last:
         waits_after = "waiting" in current and last.get("containerID") == status.get("containerID")
-        number = run if waits_after else run - 1
+        # A kubelet that evicts a pod may no longer find its container, and then counts one more, which never was.
+        lost = run > 0 and last.get("reason") == "ContainerStatusUnknown" and not deleted_at(pod)
+        number = run if waits_after and not lost else run - 1
         if number >= 0:
-            ends[number] = _end(pod, last)
+            ends[number] = _end(pod, last, ended_by_node(objects) if lost else None)
     return ends
 
 
-def _end(pod: Object, end: Mapping[str, Any]) -> End:
-    evicted = pod.get("status", {}).get("phase") == "Failed" and (pod["status"].get("message") or disruption(pod))
+def _end(pod: Object, end: Mapping[str, Any], evicted: str | None = None) -> End:
     if end.get("reason") == "OOMKilled":
         type_ = "out-of-memory"
     elif end.get("exitCode") == 0 and startup_timeout(pod, end) is None and not evicted:
@@ -229,13 +231,14 @@ def _end(pod: Object, end: Mapping[str, Any]) -> End:
     return End(type_, end.get("finishedAt") or "", end.get("startedAt") or "", exit_code(end), reason)
 
 
-def _stop(pod: Object, requested: str, *, by_stop: bool) -> End:
+def _stop(objects: Objects, pod: Object, requested: str, removed: str | None, *, by_stop: bool) -> End:
     """How a pod ended that was deleted."""
     end = termination(pod) or {} if by_stop else {}
-    reason = failed_stop_reason(pod) if by_stop else None
-    reason = reason or disruption(pod)
+    at = end.get("finishedAt") or (removed if runs(pod) else None) or requested
+    reason = failed_stop_reason(pod, removed=removed is not None) if by_stop or runs(pod) else None
+    reason = reason or ended_by_node(objects) or disruption(pod)
     type_ = "killed" if by_stop and killed_by_stop(pod) else "stopped"
-    return End(type_, end.get("finishedAt") or requested, code=exit_code(end), reason=reason and _short(reason))
+    return End(type_, at, code=exit_code(end), reason=reason and _short(reason))
 
 
 def _waits(objects: Objects, scheduled: Mapping[str, Any]) -> str:

@@ -102,6 +102,14 @@ def deleted_at(object_: Object | None) -> str | None:
     return stamp(datetime.fromisoformat(deadline) - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0))
 
 
+def removed_at(pod: Object) -> str | None:
+    """When Kubernetes removed a pod, from the version that it removed; None for an earlier version.
+
+    Nothing is waited for any longer then, so the grace period is 0.
+    """
+    return deleted_at(pod) if pod["metadata"].get("deletionGracePeriodSeconds") == 0 else None
+
+
 def revision_created_at(releases: Sequence[Object]) -> str | None:
     """When helm created the newest revision (RFC 3339); None without a release. `releases` are oldest first."""
     return releases[-1].get("creationTimestamp") if releases else None

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.kube.types import Object
-from service.servers.accessors import condition, deleted_at, game_container, readable_size, seconds_between, termination
+from service.servers.accessors import (
+    condition,
+    deleted_at,
+    game_container,
+    game_status,
+    readable_size,
+    seconds_between,
+    termination,
+)
 
 # Exit codes of a clean stop. A program that a signal stops exits with 128 plus the signal's number, unless it handles
 # the signal itself. A Java VM does so once its shutdown hooks have finished, among them Minecraft's save.
@@ -75,9 +83,22 @@ def startup_timeout(pod: Object, end: Mapping[str, Any]) -> int | None:
     return allowed if duration >= max(allowed - period, 1) else None
 
 
-def failed_stop_reason(pod: Object) -> str | None:
-    """What went wrong as the game of a deleted pod stopped; None if nothing did, or if it has not stopped."""
+def runs(pod: Object) -> bool:
+    """Whether a run of the game has begun, and has not ended as far as its node has said."""
+    return "running" in ((game_status(pod) or {}).get("state") or {})
+
+
+def failed_stop_reason(pod: Object, *, removed: bool = False) -> str | None:
+    """What went wrong as the game of a deleted pod stopped; None if nothing did, or if it has not stopped.
+
+    Args:
+        pod: The pod.
+        removed: Whether this is the version that Kubernetes removed. A pod that is deleted by force, or whose node was
+            removed, may go before its game has ended.
+    """
     end = termination(pod)
+    if end is None and removed and runs(pod):
+        return "Its pod was removed before its game had ended. Whether it saved its world, or still runs, is unknown."
     if end is None or end.get("exitCode") in _CLEAN_EXITS:
         return None
     # An image that still downloads its game may not react to a stop at all.

@@ -27,7 +27,8 @@ from service.servers.volumes import HOSTNAME
 
 _VOLUME_EVENTS = {"FailedMount", "FailedAttachVolume", "FailedMapVolume"}
 _SANDBOX = "FailedCreatePodSandBox"
-READ_EVENTS = frozenset({"FailedCreate", "SuccessfulCreate", "ProvisioningFailed", _SANDBOX, *_VOLUME_EVENTS})
+_EVICTED = "Evicted"
+READ_EVENTS = frozenset({"FailedCreate", "SuccessfulCreate", "ProvisioningFailed", _SANDBOX, _EVICTED, *_VOLUME_EVENTS})
 """The reasons of the events that this module reads; all except SuccessfulCreate have the type Warning."""
 # The wording of Kubernetes 1.35, and of earlier versions.
 _NO_DISK_SPACE = "node(s) did not have enough free storage"
@@ -95,6 +96,25 @@ def disruption(pod: Object) -> str | None:
         "TerminationByKubelet": "The server's node stopped it.",
     }
     return sentences.get(target.get("reason", "")) if target.get("status") == "True" else None
+
+
+def ended_by_node(objects: Objects) -> str | None:
+    """Why the pod's node ended the pod and will not start its game again; None if it did not.
+
+    The kubelet starts a game again that ends, so it has ended a pod itself that is over without having been deleted. On
+    Kubernetes 1.35, the phase is `Succeeded` if the game then exits with 0, and only an event says why.
+    """
+    pod = objects.pod or {}
+    status = pod.get("status", {})
+    if status.get("phase") not in ("Failed", "Succeeded"):
+        return None
+    if reason := status.get("message") or disruption(pod):
+        return str(reason)
+    for event in reversed(_events(objects)):
+        if event.get("reason") == _EVICTED:
+            return f"The server's node stopped it: {event.get('message', '').strip()[:300]}"
+    # A pod that is deleted is over as well in the end.
+    return None if deleted_at(pod) else "The server's node stopped it."
 
 
 # -- no pod ------------------------------------------------------------------------------------------------

@@ -87,6 +87,8 @@ def start_failure(objects: Objects) -> str | None:
     container = game_status(pod) or {}
     if container.get("started"):
         return None
+    if not deleted_at(pod) and (reason := reasons.ended_by_node(objects)):
+        return f"Its last start failed: {reason}"
     if end := termination(pod) or (container.get("lastState") or {}).get("terminated"):
         reason = None if exited_by_itself(pod, end) else exit_reason(pod, end)
     else:
@@ -152,12 +154,10 @@ def _deleting(objects: Objects) -> State:
 def _without_workload(objects: Objects, status: str | None) -> State:
     if (status or "").startswith("pending"):
         return State("creating", None, revision_created_at(objects.releases), "running")
-    reason = (
-        "The install failed. Send the same create again, or delete the server."
-        if status == "failed"
-        else "The server's StatefulSet is missing. A start creates it again."
-    )
-    return State("failed", reason, revision_modified_at(objects.releases), "running")
+    if status == "failed":
+        reason = "The install failed. Send the same create again, or delete the server."
+        return State("failed", reason, revision_modified_at(objects.releases), "running")
+    return State("failed", "The server's StatefulSet is missing. A start creates it again.", None, "running")
 
 
 def _stopped(objects: Objects, statefulset: Object) -> State:
@@ -168,8 +168,16 @@ def _stopped(objects: Objects, statefulset: Object) -> State:
         return State("stopped", stop.reason or idle, stop.at, "stopped")
     # No replica saw a pod end. If the disk still waits for its first pod, there never was one.
     never_ran = (objects.claim or {}).get("status", {}).get("phase") == "Pending"
-    since = created_at(statefulset) if never_ran else revision_created_at(objects.releases) or created_at(statefulset)
+    since = created_at(statefulset) if never_ran else stopped_at_creation(statefulset)
     return State("stopped", idle, since, "stopped")
+
+
+def stopped_at_creation(statefulset: Object) -> str | None:
+    """When a stopped server's StatefulSet was created, if it was created without a pod and has not changed since.
+
+    Any change of the spec, such as of its replicas, increases the generation.
+    """
+    return created_at(statefulset) if statefulset["metadata"].get("generation", 1) == 1 else None
 
 
 def _lost_node_reason(objects: Objects) -> str | None:
@@ -186,13 +194,16 @@ def _should_run(objects: Objects, statefulset: Object) -> State:
         if failure := reasons.pod_creation_failure(objects) or reasons.disk_failure(objects):
             # A failure that began before a stop and a start counts from that start.
             return State("failed", failure[0], max(failure[1] or "", updated_at or "") or None, "running")
-        return State(_initial_state(objects), _FORMER if objects.former_pod else None, updated_at, "running")
+        # As long as the controller counts a pod, a pod has gone that it replaces: nobody knows when that went.
+        replaced = bool(statefulset.get("status", {}).get("replicas"))
+        reason = _FORMER if objects.former_pod else None
+        return State(_initial_state(objects), reason, None if replaced else updated_at, "running")
     if failure := reasons.node_failure(objects):
         evicted = " Kubernetes has given up on the game there. Once the node is back, the game starts again."
         return State("failed", failure[0] + (evicted if deleted_at(pod) else ""), failure[1], "running")
     outdated = is_outdated(statefulset, pod)
     if since := deleted_at(pod):
-        reason = reasons.disruption(pod) or (_RESTARTS if outdated else None)
+        reason = reasons.ended_by_node(objects) or reasons.disruption(pod) or (_RESTARTS if outdated else None)
         return State("stopping", reason, since, "running")
     if outdated:
         return State("starting", _RESTARTS, updated_at, "running")
@@ -218,8 +229,7 @@ def _of_pod(objects: Objects, pod: Object) -> State:
     if ready.get("status") == "True":
         return State("running", None, ready.get("lastTransitionTime") or since, "running")
     container = game_status(pod)
-    if status.get("phase") == "Failed":
-        reason = status.get("message") or reasons.disruption(pod) or "The node stopped the server's pod."
+    if reason := reasons.ended_by_node(objects):
         return State("failed", reason, _failed_at(pod, container) or since, "running")
     scheduled = condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
@@ -254,7 +264,10 @@ def _of_container(objects: Objects, pod: Object, container: Object, since: str |
         return _held_back(pod, started)
     if container.get("started") and (ready_changed or "") > (started or ""):
         return State("failed", "The game is running, but no longer answers.", ready_changed, "running")
-    return State("starting", _previous_exit(pod, last) if last else None, started, "running")
+    # A kubelet that restarts takes a game that answers for one that starts, for a moment:
+    # https://github.com/kubernetes/kubernetes/issues/125397
+    since = max(started or "", ready_changed or "") or None
+    return State("starting", _previous_exit(pod, last) if last else None, since, "running")
 
 
 def _held_back(pod: Object, started: str | None) -> State:
@@ -325,7 +338,7 @@ def _initial_state(objects: Objects) -> str:
 
 
 def _failed_at(pod: Object, container: Object | None) -> str | None:
-    """When a pod in the phase Failed failed."""
+    """When a pod failed that its node ended."""
     end = ((container or {}).get("state") or {}).get("terminated") or {}
     at: str | None = end.get("finishedAt") or condition(pod, "DisruptionTarget").get("lastTransitionTime")
     return at or condition(pod, "Ready").get("lastTransitionTime")

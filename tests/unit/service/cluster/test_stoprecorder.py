@@ -137,6 +137,43 @@ def test_only_a_game_that_was_ready_can_lose_progress(ready_changed: str | None,
     assert (stop.reason or "").endswith(claim)
 
 
+REMOVED = "Its pod was removed before its game had ended. Whether it saved its world, or still runs, is unknown."
+
+
+def test_a_pod_that_was_removed_before_its_game_had_ended_is_no_clean_stop() -> None:
+    """As by `kubectl delete --force`, which sets the grace period to 0. The next start removes the record."""
+    cluster = Cluster()
+    stopping = pod(RUNS, **DELETED)
+    cluster.pod(pod(RUNS), stopping)
+    at_once: dict[str, Any] = {"deletionTimestamp": SOON, "deletionGracePeriodSeconds": 0}
+    assert cluster.pod(stopping, pod(RUNS, **at_once), deleted=True) == Stop("one", SOON, REMOVED)
+    # Another replica had no watch in that time. It knows less, and takes nothing away.
+    assert cluster.pod(stopping, stopping, deleted=True) == Stop("one", SOON, REMOVED)
+
+    cluster = Cluster()
+    assert cluster.pod(pod(RUNS), pod(RUNS, **at_once), deleted=True) == Stop("one", SOON, REMOVED)
+
+
+def test_a_pod_that_was_gone_when_the_watch_came_back_may_have_stopped_well() -> None:
+    """Its last version that was seen says nothing about its end."""
+    cluster = Cluster()
+    stopping = pod(RUNS, **DELETED)
+    cluster.pod(pod(RUNS), stopping)
+    assert cluster.pod(stopping, stopping, deleted=True) == Stop("one", REQUESTED, None)
+
+
+def test_a_server_that_is_created_without_a_start_is_stopped_since_then() -> None:
+    """It is recorded, because a later change of the StatefulSet looks like a stop that nobody saw."""
+    cluster = Cluster()
+    created = {**statefulset(), "metadata": {"creationTimestamp": REQUESTED, "generation": 1}}
+    assert cluster.run(lambda recorder: recorder.statefulset_changed(1, None, created, False)) == Stop(
+        "", REQUESTED, None
+    )
+    changed = {**created, "metadata": {"creationTimestamp": REQUESTED, "generation": 2}}
+    cluster = Cluster()
+    assert cluster.run(lambda recorder: recorder.statefulset_changed(1, None, changed, False)) is None
+
+
 def test_a_failed_start_is_recorded() -> None:
     """A crash loop, with its reason from before the stop; the pod's end does not change it."""
     cluster = Cluster()

@@ -53,6 +53,21 @@ def test_each_version_of_a_pod_is_gone_through(world: EventWorld, cluster: Obser
     assert ends[-1] == 1
 
 
+@pytest.mark.parametrize("forced", [True, False])
+def test_a_pod_that_is_removed_at_once_has_not_stopped_well(
+    world: EventWorld, cluster: ObservedCluster, observer: Observer, forced: bool
+) -> None:
+    """The version that Kubernetes removes says so, and another one, such as before a gap in the watch, does not."""
+    run(world, 1)
+    world.stop(1)
+    world.step(1)
+    if forced:
+        world._pod(1, metadata={"deletionTimestamp": world.time(), "deletionGracePeriodSeconds": 0})
+    world._drop(world.pods, "pod", 1)
+    stop = next(facts.pod.stop for facts in hear(cluster, observer) if facts.pod and facts.pod.stop)
+    assert (stop.reason or "").startswith("Its pod was removed before its game had ended.") == forced
+
+
 def test_what_says_nothing_new_is_not_kept(world: EventWorld, cluster: ObservedCluster, observer: Observer) -> None:
     """Kubernetes writes to its objects all the time."""
     run(world, 1)

@@ -24,6 +24,9 @@ AT = "2026-11-27T04:00:00Z"
 LATER = "2026-11-27T04:05:00Z"
 
 
+AT_ONCE: dict[str, Any] = {"deletionTimestamp": "2026-11-27T04:05:30Z", "deletionGracePeriodSeconds": 0}
+
+
 def statefulset(*, replicas: int = 1, version: int = 10, generation: int = 1, **record: Any) -> Object:
     fields = {"uid": "u", "customer": "acme", "game": "teeworlds", "ram_gb": 1, "disk_gb": 2, **record}
     return {
@@ -126,6 +129,48 @@ def test_nobody_knows_how_a_run_ended_on_a_node_that_was_reset(state: Object) ->
     [event] = told_after(facts(pod(version=21, state=state)))
     reason = "Its node restarted or lost track of the game. How the game ended is unknown."
     assert event.data == {"restarts": 0, "exit_code": None, "reason": reason}
+
+
+def test_a_pod_that_its_node_ended_has_not_ended_by_itself() -> None:
+    """Its game saved and exited with 0, and only an event says why. The pod is deleted right after that."""
+    evicted = {"reason": "Evicted", "message": "Pod ephemeral local storage usage exceeds 20Mi. "}
+    reason = "The server's node stopped it: Pod ephemeral local storage usage exceeds 20Mi."
+    over = pod(version=21, state=terminated(0, "Completed"))
+    over["status"]["phase"] = "Succeeded"
+    gone = {**over, "metadata": {**over["metadata"], **AT_ONCE, "resourceVersion": "22"}}
+    objects = ServerObjects(1, statefulset=statefulset(), events=({**evicted, "involvedObject": {"uid": "p"}},))
+    seen = [facts_of(replace(objects, pod=over), AT), facts_of(replace(objects, pod=gone), AT, pod_gone=True)]
+    assert [(event.type, event.data) for event in told_after(*seen)] == [
+        ("crashed", {"restarts": 0, "exit_code": 0, "reason": reason}),
+        ("stopped", {"wanted": "running", "exit_code": None, "reason": reason}),
+    ]
+
+
+def test_a_container_that_its_node_has_lost_while_it_evicted_the_pod_has_ended_once() -> None:
+    """The kubelet counts a restart for it, and shows a container that waits. Seen with Kubernetes 1.35."""
+    lost = {"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": None, "finishedAt": None}}
+    over = pod(version=21, state={"waiting": {"reason": "ContainerCreating"}}, lastState=lost, restartCount=1)
+    over["status"] |= {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."}
+    gone = {**over, "metadata": {**over["metadata"], **AT_ONCE, "resourceVersion": "22"}}
+    unknown = "Its node lost track of the game as it stopped. Whether it saved its world is unknown."
+    assert [(event.type, event.data) for event in told_after(facts(over), facts(gone, gone=True))] == [
+        ("crashed", {"restarts": 0, "exit_code": None, "reason": "The node was low on memory."}),
+        ("stopped", {"wanted": "running", "exit_code": None, "reason": unknown}),
+    ]
+
+
+def test_a_pod_that_was_removed_before_its_game_had_ended_is_no_clean_stop() -> None:
+    """Unless it just was gone when the watch came back: then nobody knows."""
+    stopping = pod(version=21)
+    stopping["metadata"] |= AT_ONCE
+    objects = ServerObjects(1, statefulset=statefulset(replicas=0), pod=stopping)
+    [event] = told_after(facts_of(objects, AT, pod_gone=True, pod_removed=LATER))
+    assert (event.type, event.time, event.data["exit_code"]) == ("stopped", LATER, None)
+    assert event.data["reason"] == (
+        "Its pod was removed before its game had ended. Whether it saved its world, or still runs, is unknown."
+    )
+    [event] = told_after(facts_of(objects, AT, pod_gone=True))
+    assert event.data == {"wanted": "stopped", "exit_code": None, "reason": None}
 
 
 def test_n_restarts_give_n_events() -> None:

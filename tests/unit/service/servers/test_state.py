@@ -10,7 +10,8 @@ import pytest
 
 from service.kube.times import stamp
 from service.servers.objects import ServerObjects
-from service.servers.state import State, exists, state_of, with_log
+from service.servers.reasons import READ_EVENTS
+from service.servers.state import State, exists, start_failure, state_of, with_log
 from service.servers.stops import Stop
 from service.servers.usage import Usage
 
@@ -74,6 +75,7 @@ def unschedulable(message: str) -> dict[str, Any]:
 
 READY = {"type": "Ready", "status": "True", "lastTransitionTime": T1}
 NOT_READY = {"type": "Ready", "status": "False", "lastTransitionTime": T2}
+NEVER = {**NOT_READY, "lastTransitionTime": T0}
 OOM = {"terminated": {"reason": "OOMKilled", "exitCode": 137, "finishedAt": T2}}
 CRASH = {"terminated": {"reason": "Error", "exitCode": 1, "finishedAt": T2}}
 BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff"}}
@@ -95,7 +97,7 @@ CASES: dict[str, tuple[ServerObjects, State]] = {
     ),
     "StatefulSet deleted by hand": (
         server(statefulset=None),
-        failed("The server's StatefulSet is missing. A start creates it again."),
+        failed("The server's StatefulSet is missing. A start creates it again.", None),
     ),
     "being uninstalled": (
         server(releases=releases("deployed", "uninstalling")),
@@ -127,13 +129,21 @@ CASES: dict[str, tuple[ServerObjects, State]] = {
     ),
     "no pod yet, disk unbound": (server(claim=PENDING_CLAIM), State("creating", None, T0, "running")),
     "no pod yet, disk bound": (server(), State("starting", None, T0, "running")),
+    "no pod yet, after one that is gone": (
+        server(statefulset={**statefulset(), "status": {"replicas": 1}}),
+        State("starting", None, None, "running"),
+    ),
     "image being pulled": (
         server(pod=pod({"state": {"waiting": {"reason": "ContainerCreating"}}})),
         State("starting", None, T0, "running"),
     ),
     "game loading its world": (
-        server(pod=pod({"started": False, "state": {"running": {"startedAt": T1}}}, NOT_READY)),
+        server(pod=pod({"started": False, "state": {"running": {"startedAt": T1}}}, NEVER)),
         State("starting", None, T1, "running"),
+    ),
+    "running while its kubelet restarts": (
+        server(pod=pod({"started": False, "state": {"running": {"startedAt": T0}}}, NOT_READY)),
+        State("starting", None, T2, "running"),
     ),
     "running": (
         server(pod=pod({"started": True, "state": {"running": {"startedAt": T0}}}, READY)),
@@ -491,6 +501,24 @@ def test_an_evicted_pod_failed_when_it_ended() -> None:
     assert state_of(evicted) == failed("The node was low on resource: memory.", T2)
 
 
+EXCEEDED = "Pod ephemeral local storage usage exceeds the total limit of containers 20Mi. "
+EVICTION = f"The server's node stopped it: {EXCEEDED.strip()}"
+
+
+def test_a_pod_that_its_node_ended_has_not_ended_by_itself() -> None:
+    """Also if its game saved and exited with 0, after which the phase is Succeeded and only an event says more."""
+    over = pod({"state": ended(0, START, AFTER_20)}, ready_until(AFTER_20), metadata={"uid": "pod"}, phase="Succeeded")
+    evicted = {**event("Evicted", EXCEEDED), "involvedObject": {"uid": "pod"}}
+    of_another = {**evicted, "involvedObject": {"uid": "another"}}
+    assert state_of(server(pod=over, events=(evicted,))) == failed(EVICTION, AFTER_20)
+    assert state_of(server(pod=over, events=(of_another,))) == failed("The server's node stopped it.", AFTER_20)
+    assert start_failure(server(pod=over, events=(evicted,))) == f"Its last start failed: {EVICTION}"
+    goes = {**over, "metadata": {**over["metadata"], **DELETED}}
+    assert state_of(server(pod=goes, events=(evicted,))) == State("stopping", EVICTION, T2, "running")
+    assert state_of(server(pod=goes)) == State("stopping", None, T2, "running"), "as after any stop"
+    assert "Evicted" in READ_EVENTS
+
+
 def test_a_restart_for_a_change_is_named_while_the_old_pod_stops() -> None:
     """A pod that a change leaves alone is not outdated."""
     old = pod(RUNS, READY, metadata={**DELETED, "labels": {"controller-revision-hash": "old"}})
@@ -511,7 +539,6 @@ def ended(code: int, started: str, finished: str) -> dict[str, Any]:
 
 
 START, AFTER_5, AFTER_16, AFTER_20 = (f"2026-01-31T12:00:{second:02}Z" for second in (10, 15, 26, 30))
-NEVER = {"type": "Ready", "status": "False", "lastTransitionTime": T0}
 SLOW = "The game did not answer within 20 s of its start and was stopped."
 ENDED_BY_ITSELF = "The game ended by itself (exit code 0)."
 
@@ -596,10 +623,14 @@ def test_a_server_is_stopping_until_its_stop_is_recorded() -> None:
 
 
 def test_a_server_that_never_ran_is_stopped_since_its_creation() -> None:
-    """A later resize is no stop."""
-    resized = tuple({**release, "creationTimestamp": T2} for release in releases("superseded", "deployed"))
-    assert state_of(stopped(None, claim=PENDING_CLAIM, releases=resized)).since == T0
-    assert state_of(stopped(None, releases=resized)).since == T2
+    """A later change is no stop. Of a server that may have run, nobody knows when it stopped without being seen."""
+    changed = tuple({**release, "creationTimestamp": T2} for release in releases("superseded", "deployed"))
+    assert state_of(stopped(None, claim=PENDING_CLAIM, releases=changed)).since == T0
+    created = server(statefulset=statefulset(0, generation=1), releases=changed)
+    assert state_of(created).since == T0
+    later = replace(created, statefulset=statefulset(0, generation=2))
+    assert state_of(later) == State("stopped", None, None, "stopped")
+    assert state_of(replace(later, claim=PENDING_CLAIM)).since == T0
 
 
 # -- since -------------------------------------------------------------------------------------------------

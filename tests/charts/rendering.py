@@ -70,6 +70,25 @@ def render(
     return by_name(yaml.load_all(template(*arguments, "--values", "-", stdin=as_yaml(values or {})), Loader=_Loader))
 
 
+def chart_that_finds(lookup: str, template: str, folder: Path) -> Path:
+    """A copy of the chart gameserver in `folder` that takes what a `lookup` finds from its value `existing`.
+
+    Without a cluster, `lookup` finds nothing.
+
+    Args:
+        lookup: The text of the lookup in the template.
+        template: The template's file.
+        folder: A folder to write to.
+    """
+    chart = Path(shutil.copytree(CHARTS / "gameserver", folder / "gameserver"))
+    file = chart / "templates" / template
+    text = file.read_text()
+    assert lookup in text
+    file.write_text(text.replace(lookup, "$.Values.existing"))
+    (chart / "values.schema.json").unlink()
+    return chart
+
+
 @cache
 def _helm_once(*arguments: str | Path, stdin: str) -> str:
     return helm(*arguments, stdin=stdin)

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.charts.rendering import CHARTS, Refused, render
+from tests.charts.rendering import Refused, chart_that_finds, render
 
-# Without a cluster, `lookup` finds nothing. So the chart's copy takes the claim from its values.
 _LOOKUP = 'lookup "v1" "PersistentVolumeClaim" .Release.Namespace (include "gameserver.fullname" .)'
 
 
 def requested(folder: Path, disk_gb: int, asked: str, has: str | None) -> str:
     """The size that the chart requests over a claim that asked for one size and has a volume of another, if any."""
-    chart = Path(shutil.copytree(CHARTS / "gameserver", folder / "gameserver"))
-    template = chart / "templates" / "persistentvolumeclaim.yaml"
-    text = template.read_text()
-    assert _LOOKUP in text
-    template.write_text(text.replace(_LOOKUP, ".Values.existing"))
-    (chart / "values.schema.json").unlink()
+    chart = chart_that_finds(_LOOKUP, "persistentvolumeclaim.yaml", folder)
     spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": "c", "resources": {"requests": {"storage": asked}}}
     status: dict[str, Any] = {"capacity": {"storage": has}} if has else {}
     claim = {"spec": spec, "status": status}

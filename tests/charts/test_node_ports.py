@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.charts.rendering import CHARTS, render
+from tests.charts.rendering import chart_that_finds, render
 
-# Without a cluster, `lookup` finds nothing. So the chart's copy takes the Service from its values.
 _LOOKUP = 'lookup "v1" "Service" $.Release.Namespace (include "gameserver.fullname" $)'
 TCP = {"name": "primary", "port": 30000, "protocol": "TCP", "nodePort": 21200}
 UDP = {**TCP, "protocol": "UDP", "nodePort": 20183}
@@ -18,12 +16,7 @@ UDP = {**TCP, "protocol": "UDP", "nodePort": 20183}
 
 def node_ports(folder: Path, ports: list[dict[str, Any]], existing: list[dict[str, Any]], **service: Any) -> list[Any]:
     """The node ports that the chart names, in the order of the Service's ports without RCON's."""
-    chart = Path(shutil.copytree(CHARTS / "gameserver", folder / "gameserver"))
-    template = chart / "templates" / "service.yaml"
-    text = template.read_text()
-    assert _LOOKUP in text
-    template.write_text(text.replace(_LOOKUP, "$.Values.existing"))
-    (chart / "values.schema.json").unlink()
+    chart = chart_that_finds(_LOOKUP, "service.yaml", folder)
     values = {"ports": ports, "existing": {"spec": {"ports": existing}}, "service": service}
     rendered = render("gameserver", values, folder=chart)["Service/server-4711"]["spec"]["ports"]
     return [port.get("nodePort") for port in rendered if port["name"] != "rcon"]

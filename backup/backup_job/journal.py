@@ -1,6 +1,6 @@
 """The journal of a placing: what is to be moved. It is on the disk before the first rename.
 
-A customer can write to it, so it is read as strictly as a request: at worst customers damage their own world.
+Customers can write to it, so it is read as strictly as a request: at worst, customers damage their own worlds.
 """
 
 from __future__ import annotations

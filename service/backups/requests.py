@@ -13,6 +13,7 @@ from typing import Any
 from service.backups.jobs import JobSpec, Scratch, key_name
 from service.backups.records import ServerBackups
 from service.kube.types import Object
+from service.servers.accessors import is_bound
 from service.servers.disks import capacity_gb, claim_gb
 from service.servers.objects import Objects
 from service.servers.volumes import only_node
@@ -61,7 +62,7 @@ def disk_of(objects: Objects, volume: Object | None) -> Disk | None:
         volume: The PersistentVolume that its claim names.
     """
     claim = objects.claim
-    if claim is None or volume is None or claim.get("status", {}).get("phase") != "Bound":
+    if claim is None or volume is None or not is_bound(claim):
         return None
     template = (objects.statefulset or {}).get("spec", {}).get("template", {})
     return Disk(

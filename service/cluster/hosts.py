@@ -6,7 +6,7 @@ import time
 
 from service.kube.client import Kube
 from service.kube.types import Object
-from service.servers.accessors import uid
+from service.servers.accessors import is_bound, uid
 from service.servers.objects import Objects
 from service.servers.volumes import HOSTNAME, only_node, selected_node
 
@@ -35,7 +35,7 @@ class Hosts:
 
     def _node(self, objects: Objects) -> str | None:
         claim = objects.claim
-        if claim is None or claim.get("status", {}).get("phase") != "Bound":
+        if claim is None or not is_bound(claim):
             return None
         # A network disk may have moved with its pod.
         running_on = (objects.pod or {}).get("spec", {}).get("nodeName")
@@ -48,8 +48,7 @@ class Hosts:
         Nobody corrects it: the node may be gone, or a tool restored the claim with it and bound it to a volume of
         another node. https://github.com/velero-io/velero/issues/9053
         """
-        bound = claim.get("status", {}).get("phase") == "Bound"
-        if bound and (node := self._by_volume(claim)):
+        if is_bound(claim) and (node := self._by_volume(claim)):
             return node
         chosen = selected_node(claim)
         return chosen if chosen and self._address(chosen) else None

@@ -20,7 +20,7 @@ from service.errors import Problem
 from service.kube.client import Conflict, Kube, path
 from service.kube.times import now
 from service.kube.types import Object
-from service.servers.accessors import deleted_at, game_status, owner_uid, removed_at, termination, uid
+from service.servers.accessors import deleted_at, game_status, owner_uid, removed_at, termination, uid, wants_pod
 from service.servers.exits import exited_before_deletion, failed_stop_reason, killed_by_stop
 from service.servers.names import LAST_STOP, server_name
 from service.servers.objects import ServerObjects
@@ -178,4 +178,4 @@ def _merged(recorded: Stop | None, new: Stop, *, last: bool) -> Stop:
 
 
 def _is_stopped(statefulset: Object | None) -> bool:
-    return statefulset is not None and int(statefulset.get("spec", {}).get("replicas", 1)) == 0
+    return statefulset is not None and not wants_pod(statefulset)

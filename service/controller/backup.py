@@ -31,7 +31,7 @@ from service.kube.times import now
 from service.operations.context import Context
 from service.operations.hold import Held, hold, release
 from service.operations.worlds import at_work_with
-from service.servers.accessors import condition, uid
+from service.servers.accessors import condition, uid, wants_pod
 from service.servers.disks import volume_of
 from service.servers.objects import Objects, pod_on_disk
 from service.servers.spec import server_uid, spec_of_objects
@@ -593,8 +593,7 @@ def _age(time: str) -> float:
 
 def _stopped(objects: Objects) -> bool:
     """Whether no game writes to the disk, nor is about to."""
-    replicas = (objects.statefulset or {}).get("spec", {}).get("replicas", 1)
-    return pod_on_disk(objects) is None and int(replicas) == 0
+    return pod_on_disk(objects) is None and not wants_pod(objects.statefulset)
 
 
 def _generation(objects: Objects) -> int:

@@ -13,7 +13,16 @@ from typing import Any
 
 from service.events.event import LONGEST_REASON
 from service.kube.types import Object
-from service.servers.accessors import condition, created_at, deleted_at, game_status, owner_uid, termination, uid
+from service.servers.accessors import (
+    condition,
+    created_at,
+    deleted_at,
+    game_status,
+    owner_uid,
+    termination,
+    uid,
+    wants_pod,
+)
 from service.servers.exits import (
     exit_code,
     exit_reason,
@@ -144,7 +153,7 @@ def facts_of(objects: Objects, at: str, *, pod_gone: bool = False, pod_removed: 
         return Facts(objects.id, at, exists(objects), pod=pod_facts)
     spec = spec_of_objects(objects)
     suspended = spec.suspended if spec else None
-    should_run = int(statefulset.get("spec", {}).get("replicas", 1)) != 0
+    should_run = wants_pod(statefulset)
     refusal = pod_creation_failure(objects) if should_run and pod is None else None
     fill = objects.usage.fill(datetime.now(UTC)) if objects.usage else None
     return Facts(

@@ -43,7 +43,7 @@ from service.helm.revisions import KEEPS_POD, Release, Revisions
 from service.kube.client import Kube, path
 from service.kube.leases import Lease, Leases
 from service.kube.types import Object
-from service.servers.accessors import deleted_at
+from service.servers.accessors import deleted_at, wants_pod
 from service.servers.names import pod_name, release_name
 from service.servers.objects import KINDS
 from service.servers.spec import same
@@ -161,7 +161,7 @@ class HelmReleases:
             if runs(values) and deleted_at(workload):
                 raise OperationInProgress(_STATEFULSET_ENDS, retry_after=5)
             unchanged = deployed and same(values, release.values)
-            if unchanged and not self._missing(release) and _wants_pod(workload) == runs(values):
+            if unchanged and not self._missing(release) and wants_pod(workload) == runs(values):
                 return False
             # The pod may not have been updated yet to a revision that was not deployed, or to one that was just now.
             up_to_date = (deployed or release.keeps_pod) and can_be_left_alone(workload, pod)
@@ -363,11 +363,6 @@ class _Held(threading.local):
 
     def __init__(self) -> None:
         self.by_id: dict[int, Lease] = {}
-
-
-def _wants_pod(workload: Object | None) -> bool:
-    """Whether the StatefulSet wants a pod, whoever scaled it."""
-    return bool((workload or {}).get("spec", {}).get("replicas", 1))
 
 
 def _retry_while_contended(work: Callable[[], None]) -> None:

@@ -33,6 +33,7 @@ from service.operations.operation import RESTORES, Operation, Server
 from service.operations.visibility import Target, spec_of, suspension_of
 from service.operations.worlds import WAIT_SECONDS, accept_operation, earlier_operation, require_at_rest
 from service.records.store import RecordTooLarge
+from service.servers.accessors import is_bound
 from service.servers.objects import Objects
 from service.servers.spec import (
     ServerSpec,
@@ -295,7 +296,7 @@ def require_owner_not_suspended(context: Context, caller: Token, kept: ServerBac
 def _require_possible(context: Context, objects: Objects) -> None:
     """Raises DiskNotMade or BackupsNotPossible if there can be no backup of this server."""
     claim = objects.claim
-    if claim is None or claim.get("status", {}).get("phase") != "Bound":
+    if claim is None or not is_bound(claim):
         raise DiskNotMade("The server has no disk yet, so there is no world. Its first start makes the disk.")
     if context.settings.backup_store is None and not context.cluster.disk_has_snapshots(claim):
         raise BackupsNotPossible

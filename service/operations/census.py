@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from service.operations.interfaces import Cluster
+from service.servers.accessors import is_bound
 from service.servers.disks import size_bytes
 from service.servers.spec import spec_of_objects
 from service.servers.state import state_of
@@ -46,7 +47,7 @@ def count_disks(cluster: Cluster) -> Iterator[CountedDisk]:
     """Every disk, those of servers and the kept ones. A claim without a volume is no disk yet."""
     now = datetime.now(UTC)
     for claim, usage in cluster.disks():
-        if claim.get("status", {}).get("phase") == "Bound":
+        if is_bound(claim):
             size = size_bytes(claim)
             if usage is None:
                 yield CountedDisk("unknown", "unknown", size, None)

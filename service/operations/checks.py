@@ -17,6 +17,7 @@ from service.errors import (
 from service.games.catalogue import Game
 from service.operations.context import Context
 from service.operations.visibility import Target
+from service.servers.accessors import is_bound
 from service.servers.disks import ends_with_pod, growth_of
 from service.servers.objects import Objects
 from service.servers.spec import ServerSpec, Suspension, own_uid, spec_of_values, uid_of_values
@@ -109,7 +110,7 @@ def check_growth(context: Context, claim: Mapping[str, Any] | None, current_gb: 
         raise DiskCannotGrow(errors={"disk_gb": [f"must be {current_gb}: its storage class does not allow growth"]})
     # Kubernetes does not accept a new size until the claim is bound:
     # https://kubernetes.io/docs/concepts/storage/persistent-volumes/#expanding-persistent-volumes-claims
-    if claim.get("status", {}).get("phase") != "Bound":
+    if not is_bound(claim):
         message = f"must be {current_gb} until the server's first start, which creates the disk"
         raise DiskCannotGrow(errors={"disk_gb": [message]})
 

@@ -35,6 +35,7 @@ from service.operations.context import Context, erase_disk
 from service.operations.power import ensure_running
 from service.operations.visibility import Target
 from service.servers import values
+from service.servers.accessors import is_bound
 from service.servers.disks import claim_gb
 from service.servers.objects import Objects
 from service.servers.restored import is_taken_up, obstacle
@@ -253,8 +254,7 @@ def _clone_has_failed(context: Context, claim: Object) -> bool:
 def _check_usable(context: Context, claim: Object, id: int) -> None:
     """Raises DiskNotUsable, with what to do, if no server can use the claim. A person may have restored it."""
     named = claim.get("spec", {}).get("volumeName")
-    bound = claim.get("status", {}).get("phase") == "Bound"
-    volume = context.cluster.volume(named) if named and not bound else None
+    volume = context.cluster.volume(named) if named and not is_bound(claim) else None
     if reason := obstacle(claim, volume, id, context.settings.servers_namespace):
         raise DiskNotUsable(reason)
 

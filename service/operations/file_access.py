@@ -14,6 +14,7 @@ from service.operations.checks import RESTORE_SECONDS, require_not_suspended
 from service.operations.context import Context
 from service.operations.interfaces import Accounts
 from service.operations.visibility import Target
+from service.servers.accessors import wants_pod
 from service.servers.diskjob import disk_is_made, disk_is_missing, disk_job, hindrance
 from service.servers.objects import Objects
 from service.servers.spec import own_uid, spec_of_objects
@@ -111,7 +112,7 @@ def check_disk(objects: Objects) -> None:
     """Raises DiskNotMade if the server has no disk yet, and DiskNotReady if its first start is creating one."""
     if objects.claim is not None and objects.claim.get("status", {}).get("phase") != "Pending":
         return
-    if (objects.statefulset or {}).get("spec", {}).get("replicas", 1):
+    if wants_pod(objects.statefulset):
         raise DiskNotReady()
     raise DiskNotMade()
 
@@ -130,7 +131,7 @@ def _ensure_disk(context: Context, objects: Objects) -> None:
         # A clone's disk may have to be made on the node that has its snapshot: only the controller knows.
         raise DiskNotReady("The server's disk is being filled.", retry_after=RESTORE_SECONDS)
     phase = (claim or {}).get("status", {}).get("phase")
-    stopped = statefulset is not None and not statefulset.get("spec", {}).get("replicas", 1)
+    stopped = statefulset is not None and not wants_pod(statefulset)
     if statefulset is None or not stopped or phase not in ("Pending", "Bound") or not context.settings.disk_image:
         check_disk(objects)
         return

@@ -27,6 +27,16 @@ def condition(object_: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return {}
 
 
+def wants_pod(statefulset: Mapping[str, Any] | None) -> bool:
+    """Whether a StatefulSet wants its pod, whoever scaled it; also True without a StatefulSet."""
+    return bool((statefulset or {}).get("spec", {}).get("replicas", 1))
+
+
+def is_bound(claim: Mapping[str, Any] | None) -> bool:
+    """Whether a claim has a volume."""
+    return bool((claim or {}).get("status", {}).get("phase") == "Bound")
+
+
 def game_container(pod: Object) -> Mapping[str, Any]:
     """The game's container in the pod's spec; {} if there is none."""
     return named_game(pod.get("spec", {}).get("containers") or [])

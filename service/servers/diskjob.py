@@ -20,7 +20,7 @@ from typing import Any
 
 from service.kube.types import Object
 from service.servers import reasons
-from service.servers.accessors import CONTAINER, condition, game_container, uid
+from service.servers.accessors import CONTAINER, condition, game_container, is_bound, uid
 from service.servers.names import ID, disk_job_name, server_name
 from service.servers.objects import Objects
 from service.servers.restricted import restricted_container, restricted_pod
@@ -124,7 +124,7 @@ def disk_is_made(objects: Objects) -> bool:
     Args:
         objects: The server's claim, with the Job as the `statefulset` and the Job's pod as the `pod`.
     """
-    if (objects.claim or {}).get("status", {}).get("phase") != "Bound":
+    if not is_bound(objects.claim):
         return False
     pod = objects.pod
     if pod is None:

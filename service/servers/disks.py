@@ -9,7 +9,7 @@ from typing import Any
 
 from service.kube.quantity import bytes_of, gib_of
 from service.kube.types import Object
-from service.servers.accessors import condition, deleted_at
+from service.servers.accessors import condition, deleted_at, is_bound
 from service.servers.usage import Usage
 
 # Kubernetes takes a failed growth back only to a size above the disk's own. So the chart asks for a MiB more, which is
@@ -119,5 +119,4 @@ def _requested(claim: Mapping[str, Any]) -> str:
 
 
 def _capacity(claim: Mapping[str, Any]) -> str | None:
-    status = claim.get("status", {})
-    return (status.get("capacity") or {}).get("storage") if status.get("phase") == "Bound" else None
+    return (claim["status"].get("capacity") or {}).get("storage") if is_bound(claim) else None

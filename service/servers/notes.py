@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Literal, get_args
 
 from service.servers import reasons
-from service.servers.accessors import deleted_at
+from service.servers.accessors import deleted_at, wants_pod
 from service.servers.disks import growth_of
 from service.servers.objects import Objects
 from service.servers.usage import NEARLY_FULL, Usage
@@ -70,8 +70,7 @@ def _growth(objects: Objects) -> Note | None:
             f"The disk has not grown to {growth.to_gb} GiB: {growth.failure.rstrip('.')}. The storage tries again. To "
             f"take the growth back, set `disk_gb` to {growth.from_gb}.",
         )
-    stopped = (objects.statefulset or {}).get("spec", {}).get("replicas", 1) == 0
-    if growth.at_start and stopped:
+    if growth.at_start and not wants_pod(objects.statefulset):
         return Note("disk-grows-at-next-start", f"The disk grows to {growth.to_gb} GiB at the server's next start.")
     return Note("disk-growing", f"The disk is growing to {growth.to_gb} GiB.")
 

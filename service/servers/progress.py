@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from service.kube.types import Object
-from service.servers.accessors import condition, deleted_at, game_status, uid
+from service.servers.accessors import condition, deleted_at, game_status, is_bound, uid
 from service.servers.objects import Objects
 from service.servers.state import State, exists, is_outdated, state_of
 
@@ -135,7 +135,7 @@ def _current_pod(objects: Objects) -> Object | None:
 
 def _reached(objects: Objects, pod: Object | None, now: State) -> list[str | None]:
     """When each of STEPS was reached, as far as they were. A step is reached if a later one is."""
-    bound = (objects.claim or {}).get("status", {}).get("phase") == "Bound"
+    bound = is_bound(objects.claim)
     scheduled = condition(pod or {}, "PodScheduled")
     container = game_status(pod or {}) or {}
     run = _run(container)

@@ -17,6 +17,7 @@ from service.servers.accessors import (
     condition,
     deleted_at,
     game_container,
+    is_bound,
     lost_by_node,
     readable_size,
     uid,
@@ -149,7 +150,7 @@ def scheduling_failure(objects: Objects, pod: Object) -> str:
     message = condition(pod, "PodScheduled").get("message", "")
     if objects.claim is None:
         return f"The server's disk, the claim server-{objects.id}, is missing. ({message})"
-    if not _bound(objects.claim) and "unbound immediate PersistentVolumeClaims" in message:
+    if not is_bound(objects.claim) and "unbound immediate PersistentVolumeClaims" in message:
         return f"The disk is not bound. ({message})"
     missing = _missing_resources(objects.claim, pod, message)
     name = objects.node_of(objects.claim)
@@ -178,7 +179,7 @@ def lacks_disk_space(scheduled: Mapping[str, Any]) -> bool:
 def no_disk_space(objects: Objects) -> str | None:
     """Says that nodes have no room for a disk that does not exist yet, as a sentence; None if they have."""
     claim, pod = objects.claim, objects.pod or {}
-    if claim is None or _bound(claim) or not pod:
+    if claim is None or is_bound(claim) or not pod:
         return None
     if lacks_disk_space(condition(pod, "PodScheduled")):
         return f"No node that could take the server has room for its disk of {claim_gb(claim)} GiB."
@@ -229,7 +230,7 @@ _STORAGE_FULL = "The storage has no room for the server's disk"
 def disk_failure(objects: Objects) -> Reason | None:
     """Why the disk gets no volume; None if it has one, or if nothing is known."""
     claim = objects.claim
-    if claim is None or _bound(claim):
+    if claim is None or is_bound(claim):
         return None
     if claim.get("status", {}).get("phase") == "Lost":
         return "The disk's volume is lost.", None
@@ -324,7 +325,3 @@ def _first(event: Object) -> str | None:
     first: str | None = event.get("firstTimestamp") or event.get("eventTime") or event.get("lastTimestamp")
     # Events of the newer API have fractions of a second.
     return f"{first[:19]}Z" if first else None
-
-
-def _bound(claim: Object) -> bool:
-    return bool(claim.get("status", {}).get("phase") == "Bound")

@@ -21,9 +21,11 @@ from service.servers.accessors import (
     created_at,
     deleted_at,
     game_status,
+    is_bound,
     revision_created_at,
     revision_modified_at,
     termination,
+    wants_pod,
 )
 from service.servers.exits import exit_reason, exited_by_itself, lost_track
 from service.servers.names import KEPT_SINCE
@@ -73,7 +75,7 @@ def state_of(objects: Objects) -> State:
         return _deleting(objects)
     if statefulset is None:
         return _without_workload(objects, status)
-    if int(statefulset.get("spec", {}).get("replicas", 1)) != 0:
+    if wants_pod(statefulset):
         return _should_run(objects, statefulset)
     if objects.pod is None:
         return _stopped(objects, statefulset)
@@ -333,8 +335,7 @@ def _release_status(objects: Objects) -> str | None:
 
 def _initial_state(objects: Objects) -> str:
     """The state before there is a container: "creating" until the disk is bound for the first time."""
-    bound = (objects.claim or {}).get("status", {}).get("phase") == "Bound"
-    return "starting" if bound else "creating"
+    return "starting" if is_bound(objects.claim) else "creating"
 
 
 def _failed_at(pod: Object, container: Object | None) -> str | None:

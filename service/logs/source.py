@@ -201,9 +201,20 @@ class Source:
         since = None if self._last is None or tail is not None else self._last.time // 10**9
         with self._logs.log_stream(self._id, tail=tail, since=since) as chunks:
             # Between the two looks, another run may have begun.
-            if chunks is not None and self._logs.pod_run(self._id) == pod:
+            if chunks is not None and self._logs.pod_run(self._id) == pod and not self._is_previous(run):
                 self._run, self._told_absent, self._complete = run, False, False
                 self._complete = self._pass_on(chunks, run)
+
+    def _is_previous(self, run: Run) -> bool:
+        """Whether the node has the run as the one before already, so that what was just opened is the next one's log.
+
+        The node gives out a new container's log as soon as that runs, and Kubernetes' API hears of the restart later.
+        """
+        last = self._last
+        if last is None or not last.number:
+            return False
+        text = self._logs.log_text(self._id, run.pod, tail=None, since=last.time // 10**9, previous=True)
+        return any(line.place == last for line in lines_of(run, text or ""))
 
     def _is_ours(self, pod: str) -> bool:
         """Whether a pod that was just seen is not that of the next server with the id. Each pod is asked about once."""

@@ -168,6 +168,13 @@ def test_what_a_run_wrote_at_its_end_is_read_later(previous: str | None, expecte
     assert read(streams, Place(RUN, SECOND, 1)) == expected
 
 
+def test_the_next_runs_log_is_not_taken_for_that_of_the_run_before() -> None:
+    """A node gives it out before the API server has heard of the restart: no gap, no line twice, nothing late."""
+    streams = Streams(at(1, "a") + at(2, "b"), at(5, "z"), at(5, "z"), previous=at(2, "b"))
+    streams.runs = [RUN, RUN, Run("pod", 1)]
+    assert read(streams) == ["a", "b", AGAIN, "z"]
+
+
 @pytest.mark.parametrize(
     ("run", "told"),
     [

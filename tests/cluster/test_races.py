@@ -7,13 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import requests
 
 from service.kube.client import Kube, path
 from tests.cluster.conftest import SERVERS_NAMESPACE, Cluster
-from tests.cluster.replicas import first_process, logged, pods
+from tests.cluster.replicas import first_process, logged, pods, processes_of
 from tests.support.waiting import until
 
 SMALL = {"ram_gb": 1, "disk_gb": 1, "start": False}
@@ -36,6 +37,12 @@ def revisions(cluster: Cluster, server: int) -> dict[str, str]:
     secrets = cluster.get("secrets", "-l", f"owner=helm,name=server-{server}")["items"]
     labels = [secret["metadata"]["labels"] for secret in secrets]
     return {each["version"]: each["status"] for each in labels}
+
+
+def daemon_of(pod: dict[str, Any]) -> int:
+    """The helm-daemon of a replica, as its pid on this machine."""
+    (daemon,) = (pid for pid, command in processes_of(pod["metadata"]["uid"]) if b"helm-daemon" in command)
+    return daemon
 
 
 def claims(cluster: Cluster, server: int) -> list[str]:
@@ -122,6 +129,7 @@ def test_a_create_survives_the_death_of_its_replica(cluster: Cluster, new_server
     kube, before = Kube(), pods(cluster)
     # Helm runs for a few tenths of a second only, so the processes are looked up before.
     processes = {name: first_process(pod) for name, pod in before.items()}
+    daemons = {name: daemon_of(pod) for name, pod in before.items()}
     lease = path("coordination.k8s.io/v1", SERVERS_NAMESPACE, "leases", f"server-{server}")
     release = path("v1", SERVERS_NAMESPACE, "secrets", f"sh.helm.release.v1.server-{server}.v1")
     with ThreadPoolExecutor(1) as pool:
@@ -129,9 +137,13 @@ def test_a_create_survives_the_death_of_its_replica(cluster: Cluster, new_server
         while (held := kube.get(lease)) is None or not held["spec"].get("holderIdentity"):
             assert not creating.done()
         dying = held["spec"]["holderIdentity"].split("/")[0]
-        # The release's Secret is the first sign that helm runs.
+        # The release's Secret is the first sign that helm runs. It goes on in steps, so it is not done before the kill.
+        os.kill(daemons[dying], signal.SIGSTOP)
         while kube.get(release, metadata=True) is None:
             assert not creating.done()
+            os.kill(daemons[dying], signal.SIGCONT)
+            time.sleep(0.01)
+            os.kill(daemons[dying], signal.SIGSTOP)
         # Like the kernel when memory runs out.
         os.kill(processes[dying], signal.SIGKILL)
     assert isinstance(creating.exception(), requests.ConnectionError)

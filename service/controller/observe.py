@@ -173,7 +173,9 @@ class Observer:
         if view is None:
             view = self._views[id] = _View()
             if kind == "look" and known is not None:
-                view.statefulset, view.pod = known.statefulset, pod_on_disk(known)
+                view.statefulset, pod = known.statefulset, pod_on_disk(known)
+                if pod is not None:
+                    self._pod_changed(view, pod, False)
         last_pod = None
         if kind == "statefulset":
             view.statefulset = None if gone else item

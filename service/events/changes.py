@@ -26,7 +26,7 @@ class Told:
     Attributes:
         uid, customer: The server's.
         number: The number of its last event.
-        workload, seen: The uid of its StatefulSet, and the newest version of that.
+        workload, seen, wanted: The uid of its StatefulSet, the newest version of that, and the desired state it had.
         version: The version of the newest pod that was told of.
         pod: The uid of the last pod that was told as started; "" if there was none.
         ended: Whether the end of that pod was told.
@@ -46,6 +46,7 @@ class Told:
     number: int = 0
     workload: str = ""
     seen: int = 0
+    wanted: str = ""
     version: int = 0
     pod: str = ""
     ended: bool = False
@@ -73,10 +74,12 @@ def changes(told: Sequence[Told], facts: Facts) -> tuple[list[Event], tuple[Told
     Returns:
         The events in their order, without numbers and positions, and what is told once they are.
     """
+    outdated = None
     if any(each.seen > facts.version for each in told) and facts.uid is not None:
         # They are older than what was told, but may show a pod that nobody has told of.
+        outdated = facts.uid
         facts = replace(facts, uid=None, exists=True, sure=False)
-    telling = _Telling(facts)
+    telling = _Telling(facts, outdated)
     after = [telling.of_earlier(each) for each in told if each.uid != facts.uid]
     if facts.uid is not None:
         current = next((each for each in told if each.uid == facts.uid), None)
@@ -102,10 +105,16 @@ def missing(told: Sequence[Told], facts: Facts) -> set[str]:
 
 
 class _Telling:
-    """Goes through the facts of one moment and collects the events."""
+    """Goes through the facts of one moment and collects the events.
 
-    def __init__(self, facts: Facts) -> None:
+    Args:
+        facts: The facts.
+        outdated: The uid of the server whose StatefulSet is there, if a newer version of that was told of.
+    """
+
+    def __init__(self, facts: Facts, outdated: str | None = None) -> None:
         self.facts = facts
+        self.outdated = outdated
         self.events: list[Event] = []
 
     def created(self, uid: str) -> Told:
@@ -136,7 +145,9 @@ class _Telling:
             # These facts are older than its end.
             return told
         facts = self.facts
-        told = replace(told, customer=facts.customer, workload=facts.workload or "", seen=facts.version)
+        told = replace(
+            told, customer=facts.customer, workload=facts.workload or "", seen=facts.version, wanted=facts.wanted
+        )
         pod = self._pod_of(told)
         if told.suspended and facts.suspended is None:
             # It has stopped before it was unsuspended, and starts after it.
@@ -220,7 +231,10 @@ class _Telling:
         return self._ended(told, End("killed" if stop.killed else "stopped", stop.at, reason=stop.reason))
 
     def _ended(self, told: Told, end: End) -> Told:
-        wanted = self.facts.wanted if self.facts.uid == told.uid else "deleted"
+        if self.facts.uid == told.uid:
+            wanted = self.facts.wanted
+        else:
+            wanted = told.wanted if self.outdated == told.uid else "deleted"
         self._tell(told, end.type, end.at, told.pod, "stopped", exit_code=end.code, reason=end.reason, wanted=wanted)
         return replace(told, ended=True)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from datetime import timedelta
+
 import pytest
 
 from service.controller import observe
@@ -66,6 +69,30 @@ def test_a_pod_that_is_removed_at_once_has_not_stopped_well(
     world._drop(world.pods, "pod", 1)
     stop = next(facts.pod.stop for facts in hear(cluster, observer) if facts.pod and facts.pod.stop)
     assert (stop.reason or "").startswith("Its pod was removed before its game had ended.") == forced
+
+
+def test_a_pod_that_is_ending_when_it_is_first_seen_has_stopped_and_not_exited(
+    world: EventWorld, cluster: ObservedCluster, observer: Observer
+) -> None:
+    """The last version claims that the deletion was requested when the pod was gone, after its game had ended."""
+    run(world, 1)
+    world.stop(1)
+    world.step(1)
+    cluster.listeners.clear()
+    hear(cluster, observer)
+    cluster.subscribe(observer._heard)
+    observer.look([1])
+    assert [facts.pod.stop for facts in hear(cluster, observer) if facts.pod] == [None]
+    world.now += timedelta(seconds=5)
+    pod = deepcopy(world.pods[1])
+    status = pod["status"]["containerStatuses"][0]
+    status["state"] = {"terminated": world._terminated(status, 0, "Completed")}
+    world.now += timedelta(seconds=5)
+    pod["metadata"].update(deletionTimestamp=world.time(), deletionGracePeriodSeconds=0)
+    world.pods[1] = pod
+    world._drop(world.pods, "pod", 1)
+    last = next(facts.pod for facts in hear(cluster, observer) if facts.pod and facts.pod.stop)
+    assert (last.stop and last.stop.type, last.ends) == ("stopped", 0)
 
 
 def test_what_says_nothing_new_is_not_kept(world: EventWorld, cluster: ObservedCluster, observer: Observer) -> None:

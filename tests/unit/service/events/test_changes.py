@@ -259,6 +259,16 @@ def test_older_facts_change_nothing() -> None:
     assert [changes(told, each)[0] for each in seen] == [[], [], [], []]
 
 
+def test_an_end_beside_an_older_statefulset_is_told_with_what_was_wanted_last() -> None:
+    """The watch of the pods may be ahead of that of the StatefulSets."""
+    stopping = changes(RUNNING, facts(pod(ready=True), version=30, replicas=0))[1]
+    ended = pod(version=40, state=terminated(0, "Completed"))
+    ended["metadata"].update(deletionTimestamp=LATER, deletionGracePeriodSeconds=0)
+    assert [(event.type, event.data["wanted"]) for event in told_after(facts(ended), begin=stopping)] == [
+        ("stopped", "stopped")
+    ]
+
+
 def test_a_suspension_is_told_when_it_begins_and_ends() -> None:
     """Not when its reason changes; and one without a time, which an operator has made by hand, as well."""
     suspended = facts(replicas=0, version=11, suspended={"since": AT, "reason": "unpaid"})

@@ -653,7 +653,7 @@ def test_the_end_of_a_restore_is_told(rig: Rig, state: str, type_: str) -> None:
 # -- deaths -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 20))])
 def test_controllers_that_die_lose_nothing(settings: Settings, seed: int) -> None:
     """Whatever dies when: a Job forgets only what nobody lists, and in the end store and records agree."""
     random.seed(seed)

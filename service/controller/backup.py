@@ -30,7 +30,7 @@ from service.errors import ServerNotFound
 from service.kube.times import now
 from service.operations.context import Context
 from service.operations.hold import Held, hold, release
-from service.operations.worlds import at_work_with
+from service.operations.worlds import at_work_with, restore_from
 from service.servers.accessors import condition, uid, wants_pod
 from service.servers.disks import volume_of
 from service.servers.objects import Objects, pod_on_disk
@@ -518,7 +518,8 @@ class DeleteBackup:
     """Deletes a backup. The operation's argument has its id as `backup`.
 
     What is in the store goes with the next prune (`controller/keep.py`). So does a snapshot that is not gone after a
-    minute, such as one on a lost node: the operation would hold the place of another one for ever.
+    minute, such as one on a lost node: the operation would hold the place of another one for ever. One that a restore
+    or a clone reads goes after that.
 
     Args:
         context: The collaborators of the operations.
@@ -550,6 +551,9 @@ class DeleteBackup:
         if backup.where == "node":
             if not run.work:
                 self._context.backups.change(run.server.uid, marked)
+                if restore_from(self._context.operations.all(), id) is not None:
+                    # It was accepted at the same moment.
+                    return done()
                 return go(run, "remove", "is removing the snapshot")
             if not self._snapshots.remove(backup.snapshot):
                 over = run.operation.cancelling or seconds_in(run) > TIDY_SECONDS

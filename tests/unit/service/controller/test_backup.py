@@ -503,6 +503,16 @@ def test_a_deleted_backup_on_the_node_is_gone() -> None:
     assert world.left("volumesnapshots") == []
 
 
+def test_a_deleted_backup_stays_while_it_is_restored() -> None:
+    """Both were asked for at the same moment. What keeps backups deletes it afterwards."""
+    world = BackupWorld(NO_STORE)
+    world.run(world.operation())
+    restore = replace(world.operation(), action="restore")
+    world.context.operations.create(restore, [SERVER])
+    _delete(world)
+    assert (world.backup.state, len(world.left("volumesnapshots"))) == ("deleting", 1)
+
+
 class Stays(VolumeSnapshots):
     """The snapshots of a storage that removes none, such as one whose node is lost."""
 

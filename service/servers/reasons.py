@@ -215,7 +215,7 @@ def _without(reasons: Collection[str], prefixes: tuple[str, ...]) -> set[str]:
 
 def lacks_disk_space(scheduled: Mapping[str, Any]) -> bool:
     """Whether the scheduler, in a pod's condition PodScheduled, says that nodes have no room for its disk."""
-    return scheduled.get("status") == "False" and _NO_DISK_SPACE in scheduled.get("message", "")
+    return scheduled.get("status") == "False" and _NO_DISK_SPACE in _rejected_nodes(scheduled.get("message", ""))
 
 
 def no_disk_space(objects: Objects) -> str | None:

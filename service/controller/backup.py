@@ -24,7 +24,7 @@ from service.backups.records import Backup, ServerBackups, Unreadable
 from service.backups.requests import Disk, disk_of
 from service.backups.runner import JobRunner
 from service.backups.snapshots import SnapshotState, VolumeSnapshots
-from service.backups.tasks import ERASE, FORGET
+from service.backups.tasks import ERASE, FORGET, task_of
 from service.controller.worlds import LOST_SECONDS, Next, Run, cancelled, done, failed, go, is_lost, seconds_in, wait
 from service.errors import ServerNotFound
 from service.kube.times import now
@@ -49,6 +49,8 @@ COPY_SECONDS = 120.0
 """How long the pod that reads a copy of a snapshot may find no place: the storage may have no room for the copy."""
 START_SECONDS = 600.0
 """How long a Job's pod may wait for its node, its image or its volumes."""
+PRUNE_SECONDS = JobSpec.deadline + 1800.0
+"""How long a prune is waited for. After that its Job has ended, or the cluster refuses it."""
 TIDY_SECONDS = 60.0
 """How long to wait until Jobs and snapshots are gone; Kubernetes goes on without us."""
 TRIES = 3
@@ -146,7 +148,7 @@ class BackUp:
 
     def _begin(self, run: Run) -> Next:
         kept = self._context.backups.of(run.server.uid)
-        if kept is not None and kept.repository.task.get("kind") in (FORGET, ERASE):
+        if kept is not None and self._is_pruned(kept):
             # A prune locks the repository. No other one begins now: this backup is in the record and unfinished.
             return wait(2.0)
         objects = self._server(run)
@@ -166,6 +168,13 @@ class BackUp:
             )
         facts = {"disk": asdict(disk), "claim": uid(objects.claim), "class": class_name}
         return go(run, "repository" if stored else "snapshot", "prepares", **facts)
+
+    def _is_pruned(self, kept: ServerBackups) -> bool:
+        """Whether a Job is at work with the repository in the store, or will be soon."""
+        task = task_of(kept.repository)
+        if task is None or task.kind not in (FORGET, ERASE) or self._settings.backup_store is None:
+            return False
+        return _age(task.since) < PRUNE_SECONDS
 
     def _begun(self, run: Run, game: str) -> bool:
         """Say in the record that this backup is being made; False while another one of the server is.

@@ -37,8 +37,9 @@ from service.operations.context import Context
 from service.operations.operation import RESTORES, Operation
 from service.operations.worlds import servers_of
 from service.servers.disks import volume_of
+from service.servers.names import REUSED_SINCE
 from service.servers.objects import Objects
-from service.servers.spec import server_uid, spec_of_objects, uid_of_values
+from service.servers.spec import server_uid, spec_of_objects, uid_of_claim, uid_of_values
 from service.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class Keep:
     ) -> None:
         self._context = context
         self._settings = context.settings
+        self._has_store = context.settings.backup_store is not None
         self._backups = context.backups
         self._jobs = jobs
         self._snapshots = snapshots
@@ -115,6 +117,8 @@ class Keep:
         self._later: dict[str, tuple[datetime, int]] = {}
         # The unfinished backups of each server, and since when they are the same.
         self._unfinished: dict[str, tuple[frozenset[str], datetime]] = {}
+        # The deleted servers of which it was said that their backups wait for the store.
+        self._unerased: set[str] = set()
         self._leads_since = ""
         # The ids of events in the order in which they were told.
         self._told: dict[str, None] = {}
@@ -148,6 +152,7 @@ class Keep:
             with self._lock:
                 self._later.pop(kept.uid, None)
                 self._unfinished.pop(kept.uid, None)
+                self._unerased.discard(kept.uid)
         self.agenda.put(kept.uid, self._clock())
         self._tell(() if deleted else events_of(kept, self._tell_since()))
 
@@ -166,8 +171,8 @@ class Keep:
             self.agenda.put(uid, self._clock())
 
     def _server_changed(self, id: int, kind: str, before: Object | None, now: Object, deleted: bool) -> None:
-        """Look soon at the backups of a server that may be gone."""
-        if deleted and kind in ("statefulset", "release"):
+        """Look soon at the backups of a server that may be gone, or its disk."""
+        if deleted and kind in ("statefulset", "release", "claim"):
             for kept in self.kept():
                 if kept.id == id:
                     self.agenda.put(kept.uid, self._clock() + SOON)
@@ -248,8 +253,9 @@ class Keep:
             self._settle(term, kept)
             self._make_room(term, kept, objects)
             return POLL if any(each.where == "node" for each in kept.backups) else LOOK
-        if tasks.is_over(kept, self._settings, self._clock()) and kept.repository.made is None:
+        if tasks.is_over(kept, self._settings, self._clock()) and not (kept.repository.made and self._has_store):
             return self._end(term, kept)
+        self._forget_befores(term, kept)
         return self._begin(term, kept, objects)
 
     # -- what is to be done --------------------------------------------------------------------------------
@@ -324,6 +330,9 @@ class Keep:
 
     def _spec(self, kept: ServerBackups, task: Task) -> JobSpec | None:
         """What the task's Job is to be; None if there is nothing left to do it with."""
+        if task.kind != CLEAN and not self._has_store:
+            # It is decided on again when there is a store again.
+            return None
         if task.kind == INIT:
             return job_for_init(self._settings, kept, task.name)
         if task.kind == ERASE:
@@ -474,14 +483,41 @@ class Keep:
                 term, kept.uid, lambda fresh: fresh.with_backup(going) if fresh.backup(goes.id) == goes else fresh
             )
 
+    def _forget_befores(self, term: Term, kept: ServerBackups) -> None:
+        """Delete the VolumeSnapshots of worlds of before of a server whose disk is erased: nobody can undo anything."""
+        names = {before.reference for before in kept.befores if before.where == "snapshot"}
+        if not names or kept.deleted is None or self._has_disk(kept):
+            return
+        with term.step():
+            gone = {name for name in names if self._snapshots.remove(name)}
+        self._write(term, kept.uid, lambda fresh: _without_snapshots(fresh, gone))
+        self.agenda.put(kept.uid, self._clock() + NO_PLACE)
+
+    def _has_disk(self, kept: ServerBackups) -> bool:
+        """Whether the disk of a server, also of a deleted one, is there; read live. Another server may reuse it."""
+        claim = self._context.cluster.server(kept.id).claim
+        if claim is None:
+            return False
+        reused = REUSED_SINCE in claim["metadata"].get("annotations", {})
+        return reused or uid_of_claim(claim) in (None, kept.uid)
+
     def _end(self, term: Term, kept: ServerBackups) -> timedelta:
-        """Delete what is left of a server whose backups are no longer in the store: snapshots, its key, its record."""
-        names = [backup.snapshot for backup in kept.backups if backup.where == "node"]
-        names += [before.reference for before in kept.befores if before.where == "snapshot"]
+        """Delete what is left of a server whose backups have to go: its snapshots, its key, its record.
+
+        If a store has some, it is switched off: then the key and the record stay until it is there again.
+        """
+        names = {backup.snapshot for backup in kept.backups if backup.where == "node"}
+        names |= {before.reference for before in kept.befores if before.where == "snapshot"}
         with term.step():
             gone = [self._snapshots.remove(name) for name in names]
             if not all(gone):
                 return POLL
+            if kept.repository.made is not None:
+                self._write(term, kept.uid, lambda fresh: _without_snapshots(fresh, names))
+                if kept.uid not in self._unerased:
+                    self._unerased.add(kept.uid)
+                    log.warning("the backups of the deleted server %s cannot be erased: there is no store", kept.uid)
+                return LOOK
             self._jobs.forget_key(kept.uid)
             self._backups.delete(kept.uid)
         log.info("all backups of the deleted server %d (%s) are gone", kept.id, kept.uid)
@@ -516,3 +552,12 @@ class Keep:
     def _write(self, term: Term, uid: str, change: Callable[[ServerBackups], ServerBackups]) -> None:
         with term.step(), suppress(KeyError, ServerNotFound):
             self._backups.change(uid, change)
+
+
+def _without_snapshots(kept: ServerBackups, names: set[str]) -> ServerBackups:
+    """Without the backups and worlds of before that were VolumeSnapshots with these names."""
+    return replace(
+        kept,
+        backups=tuple(each for each in kept.backups if each.snapshot not in names),
+        befores=tuple(each for each in kept.befores if each.reference not in names),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from service.backups.records import Backup, Repository, ServerBackups, Unreadabl
 from service.backups.snapshots import VolumeSnapshots
 from service.controller import backup as machine
 from service.controller.backup import DeleteBackup, deleted, suspicion
+from service.controller.worlds import Run
 from service.errors import ClusterUnavailable
+from service.kube.times import stamp
 from service.operations.operation import Operation, new_operation
 from service.tokens import Token
 from tests.support.backup_world import BACKUP, SERVER, SETTINGS, BackupWorld, Killed
@@ -395,6 +398,24 @@ def test_one_of_a_server_is_made_at_a_time(world: BackupWorld) -> None:
     assert world.run(world.operation(), between=until_the_other_ends).state == "done"
     assert next(calls) > 6
     is_done(world)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("kind", ["forget", "erase"])
+def test_a_prune_is_waited_for_while_there_may_be_one(stored: bool, kind: str) -> None:
+    """Not without a store, nor when its Job must have ended: the cluster may refuse it for ever."""
+    world = BackupWorld(SETTINGS if stored else NO_STORE)
+
+    def begin(hours: float) -> str:
+        since = stamp(datetime.now(UTC) - timedelta(hours=hours))
+        task = {"kind": kind, "name": "keep-1", "since": since}
+        kept = ServerBackups(SERVER.uid, SERVER.id, SERVER.customer, repository=Repository(made=since, task=task))
+        world.context.backups.change(SERVER.uid, lambda _: kept, kept)
+        work = world.machine.advance(Run(world.operation(), SERVER, {})).work
+        return "waits" if work is None else str(work["phase"])
+
+    assert begin(6) == ("waits" if stored else "snapshot")
+    assert begin(7) == ("repository" if stored else "snapshot")
 
 
 def test_a_phase_that_is_given_up_leaves_nothing_behind(world: BackupWorld) -> None:

@@ -27,6 +27,7 @@ from service.kube.times import stamp
 from service.operations.context import Context
 from service.operations.operation import Server, new_operation
 from service.records.store import RecordStore
+from service.servers.names import REUSED_SINCE
 from service.settings import Keep as KeepRule
 from service.settings import Settings
 from service.tokens import Token
@@ -553,6 +554,42 @@ def test_what_cannot_be_erased_stays_known(rig: Rig) -> None:
     assert rig.admin.backups.of(uid) is None
 
 
+def test_without_the_store_snapshots_go_and_what_it_has_waits_for_it(settings: Settings) -> None:
+    """The operator has switched the store off since: the record remembers what is to be erased there."""
+    rig = Rig(replace(settings, backup_store=None, backup_namespace=""))
+    uid = rig.create(1)
+    node = backup(5, where="node", snapshot="backup-b-5", trigger="manual", locked=True)
+    before = Before("op-1", stamp(START), "snapshot", "before-op-1")
+    rig.store.snapshots["before-op-1"] = ""
+    rig.keep(replace(server(uid, backup(1), node), erase=True, befores=(before,)))
+    rig.settle()
+    assert set(rig.store.snapshots) == {"backup-b-5", "before-op-1"}
+    rig.world.forget(1)
+    rig.settle(HOUR)
+    rig.settle(HOUR)
+    kept = rig.kept(uid)
+    assert (rig.store.snapshots, ids(kept), kept.befores, rig.store.keys) == ({}, [1], (), {uid})
+    rig.settings = settings
+    rig.controller()
+    rig.settle()
+    rig.settle(HOUR)
+    assert rig.admin.backups.of(uid) is None
+    assert (rig.store.repositories[uid], rig.store.keys) == ({}, set())
+
+
+@pytest.mark.parametrize("kind", ["forget", "erase", "init", "prove"])
+def test_a_task_for_a_store_that_is_switched_off_is_dropped(settings: Settings, kind: str) -> None:
+    """What it was to forget stays known."""
+    rig = Rig(replace(settings, backup_store=None, backup_namespace=""))
+    uid = rig.create(1)
+    task = {"kind": kind, "name": "keep-1", "since": stamp(START), "backup": f"b-{1:020x}"}
+    rig.keep(server(uid, backup(1), task=task, unlisted=("a" * 64,)))
+    rig.settle()
+    repository = rig.kept(uid).repository
+    assert (repository.task, repository.unlisted) == ({}, ("a" * 64,))
+    assert (rig.store.jobs, rig.store.done) == ({}, [])
+
+
 # -- worlds of before, and snapshots ------------------------------------------------------------------------------
 
 
@@ -580,6 +617,29 @@ def test_worlds_of_before_go_after_their_days(rig: Rig) -> None:
     assert requests == [{"operations": ["op-1"]}]
     assert [each.operation for each in rig.kept(uid).befores] == ["op-4"]
     assert "before-op-2" not in rig.store.snapshots
+    assert ids(rig.kept(uid)) == [1]
+
+
+@pytest.mark.parametrize("fate", ["kept", "reused", "erased", "another's"])
+def test_worlds_of_before_go_with_the_disk(rig: Rig, fate: str) -> None:
+    """Once server and disk are gone nobody can undo anything: an erase leaves no copy of the world on the node."""
+    uid = rig.create(1)
+    rig.store.snapshots["before-op-1"] = ""
+    before = Before("op-1", stamp(START - HOUR), "snapshot", "before-op-1")
+    rig.keep(replace(server(uid, backup(1)), befores=(before,)))
+    rig.world.forget(1)
+    if fate != "kept":
+        claim = rig.world.claims.pop(1)
+        if fate != "erased":
+            rig.create(1, uid="uid-next")
+        if fate == "reused":
+            # The new server's spec stands on it.
+            annotations = {**rig.world.claims[1]["metadata"]["annotations"], REUSED_SINCE: stamp(START)}
+            rig.world.claims[1] = {**claim, "metadata": {**claim["metadata"], "annotations": annotations}}
+    rig.settle(HOUR)
+    rig.settle(HOUR)
+    there = fate in ("kept", "reused")
+    assert (rig.kept(uid).befores, set(rig.store.snapshots)) == (((before,), {"before-op-1"}) if there else ((), set()))
     assert ids(rig.kept(uid)) == [1]
 
 

@@ -46,9 +46,9 @@ from service.kube.client import Conflict, Kube, path
 from service.kube.times import stamp
 from service.kube.types import Object
 from service.logs.lines import MOST_BYTES
-from service.servers.accessors import CONTAINER, annotation, sorted_events, trimmed_event, uid
+from service.servers.accessors import CONTAINER, annotation, claims_of, sorted_events, trimmed_event, uid
 from service.servers.consumption import Consumption
-from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, econ_name, pod_name, rcon_name, server_name
+from service.servers.names import BACKUP_JOB, ID, KEPT_SINCE, REUSED_SINCE, econ_name, pod_name, rcon_name, server_name
 from service.servers.objects import Objects, RconPassword, ServerObjects, run_of
 from service.servers.reasons import READ_EVENTS
 from service.servers.restored import taken_up
@@ -306,6 +306,15 @@ class ClusterReader:
     def pods_of(self, job: str) -> list[Object]:
         """The pods of the Job with this name, read live."""
         return self._kube.all(path("v1", self._namespace, "pods"), labelSelector=f"batch.kubernetes.io/job-name={job}")
+
+    def disk_is_awaited(self, id: int) -> bool:
+        """Whether a Job of a backup or restore waits for a node on which it would get the disk with this id.
+
+        Its pod names the claim, and holds it only from when it has a node.
+        https://kubernetes.io/docs/concepts/storage/persistent-volumes/#storage-object-in-use-protection
+        """
+        pods = self._kube.all(path("v1", self._namespace, "pods"), labelSelector=f"{BACKUP_JOB}={id}")
+        return any(not pod["spec"].get("nodeName") and server_name(id) in claims_of(pod) for pod in pods)
 
     def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
         """Begin to delete the claim; its volume is deleted once no pod uses it. Idempotent.

@@ -67,6 +67,7 @@ class Jobs(Protocol):
     def key(self, uid: str) -> str: ...
     def run(self, spec: JobSpec) -> JobState: ...
     def remove(self, spec: JobSpec) -> bool: ...
+    def remove_all(self, operation: str) -> bool: ...
     def forget_key(self, uid: str) -> None: ...
 
 
@@ -321,6 +322,8 @@ class Keep:
                 self._active[kept.uid] = task
         spec = self._spec(kept, task)
         if spec is None:
+            with term.step():
+                self._jobs.remove_all(task.name)
             return self._finish(term, kept, task, None, tasks.dropped)
         with term.step():
             if spec.key:

@@ -136,6 +136,9 @@ class Cluster(Protocol):
     def make_disk(self, job: Object) -> None:
         """Create the Job of `servers.diskjob.disk_job`, unless there is one with its name."""
 
+    def disk_is_awaited(self, id: int) -> bool:
+        """Whether a Job of a backup or restore waits for a node on which it would get the disk with this id."""
+
     def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
         """Start to delete the claim; a missing claim is no error.
 

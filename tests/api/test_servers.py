@@ -265,6 +265,24 @@ def test_a_disk_that_is_being_erased_is_a_conflict(
     assert kept.history == [("erase", 1)]
 
 
+def test_no_server_gets_a_disk_that_a_deleted_ones_job_waits_for(client: Client, kept: World) -> None:
+    """The Job would write the deleted server's world to it. A disk that is reused is the one that it waits for."""
+    kept.awaited.add(1)
+    for disk in ({"disk": "erase"}, {}):
+        answer = client.post("/api/v1/server/1/", {**SIZES, **disk})
+        assert problem(answer) == (409, "disk-being-erased")
+        assert answer.headers["Retry-After"] == "5"
+    assert kept.history == [("erase", 1)]
+    kept.awaited.clear()
+    assert client.post("/api/v1/server/1/", SIZES).status_code == 201
+
+
+def test_a_disk_that_a_job_waits_for_can_be_reused(client: Client, kept: World) -> None:
+    """It is the same disk, with the world of the server that the Job is for."""
+    kept.awaited.add(1)
+    assert client.post("/api/v1/server/1/", {**SIZES, "disk": "reuse"}).status_code == 201
+
+
 def test_delete_works_on_a_kept_disk(client: Client, kept: World) -> None:
     """Without an erase it does nothing. A second erase answers 404, because there is neither server nor disk."""
     assert client.delete("/api/v1/server/1/").json == {"success": True}

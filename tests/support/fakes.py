@@ -84,6 +84,8 @@ class World:
         self.jobs: dict[int, Object] = {}
         self.job_pods: dict[int, Object] = {}
         self.makes_disks = True
+        # The ids whose disks a Job of a backup or restore waits for.
+        self.awaited: set[int] = set()
         # Of each game: what it has written, and what it had written before its last restart.
         self.logs: dict[int, str] = {}
         self.previous_logs: dict[int, str] = {}
@@ -390,6 +392,10 @@ class FakeCluster:
         self.world.check()
         job, pod = self.world.jobs.get(id), self.world.job_pods.get(id)
         return replace(self._objects(id), statefulset=deepcopy(job), pod=deepcopy(pod), services={}, releases=())
+
+    def disk_is_awaited(self, id: int) -> bool:
+        self.world.check()
+        return id in self.world.awaited
 
     def make_disk(self, job: Object) -> None:
         self.world.check()

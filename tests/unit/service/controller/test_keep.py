@@ -119,6 +119,9 @@ class FakeJobs:
         self._life.write(lambda: self._store.jobs.pop(spec.name, None))
         return True
 
+    def remove_all(self, operation: str) -> bool:
+        return all(self.remove(spec) for spec, _ in list(self._store.jobs.values()) if spec.operation == operation)
+
 
 class FakeSnapshots:
     """service.backups.snapshots.VolumeSnapshots of a process. One is gone at the second look."""
@@ -641,6 +644,18 @@ def test_worlds_of_before_go_with_the_disk(rig: Rig, fate: str) -> None:
     there = fate in ("kept", "reused")
     assert (rig.kept(uid).befores, set(rig.store.snapshots)) == (((before,), {"before-op-1"}) if there else ((), set()))
     assert ids(rig.kept(uid)) == [1]
+
+
+def test_a_job_for_a_disk_does_not_outlive_its_server(rig: Rig) -> None:
+    """Waiting for a node, it would get the disk of the next server with the id."""
+    uid = rig.create(1)
+    rig.store.waits.add("clean")
+    rig.keep(replace(server(uid, pruned_at=stamp(START)), befores=(Before("op-1", stamp(START - 8 * DAY), "disk"),)))
+    rig.seen()
+    until(lambda: rig.part.turn(rig.term) and bool(rig.store.jobs))
+    rig.world.forget(1)
+    rig.settle(timedelta(seconds=5))
+    assert (rig.store.jobs, rig.kept(uid).repository.task) == ({}, {})
 
 
 def test_the_oldest_snapshot_goes_if_the_storage_takes_no_further_one(settings: Settings) -> None:

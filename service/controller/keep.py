@@ -536,9 +536,10 @@ class Keep:
         return objects
 
     def _disk(self, kept: ServerBackups) -> Disk | None:
-        objects = self._objects(kept)
-        name = "" if objects is None else volume_of(objects.claim)
-        return disk_of(objects, self._context.cluster.volume(name)) if objects is not None and name else None
+        """The server's disk; None if it has none. Read live: the watches leave out which nodes take its game's pod."""
+        objects = self._context.cluster.server(kept.id)
+        name = volume_of(objects.claim) if server_uid(objects) == kept.uid else ""
+        return disk_of(objects, self._context.cluster.volume(name)) if name else None
 
     def _at_work(self, kept: ServerBackups) -> bool:
         """Whether a backup or another operation is at work with the server."""

@@ -28,6 +28,7 @@ from service.operations.context import Context
 from service.operations.operation import Server, new_operation
 from service.records.store import RecordStore
 from service.servers.names import REUSED_SINCE
+from service.servers.objects import ServerObjects
 from service.settings import Keep as KeepRule
 from service.settings import Settings
 from service.tokens import Token
@@ -644,6 +645,26 @@ def test_worlds_of_before_go_with_the_disk(rig: Rig, fate: str) -> None:
     there = fate in ("kept", "reused")
     assert (rig.kept(uid).befores, set(rig.store.snapshots)) == (((before,), {"before-op-1"}) if there else ((), set()))
     assert ids(rig.kept(uid)) == [1]
+
+
+def test_the_job_goes_to_the_node_of_the_disk_as_the_game_does(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watches do not know what decides on it. Where nodes have taints, the world of before would stay for ever."""
+    uid = rig.create(1)
+    rig.world.statefulsets[1]["spec"]["template"]["spec"]["tolerations"] = [{"key": "games"}]
+    known = FakeCluster.known
+
+    def trimmed(cluster: FakeCluster, id: int) -> ServerObjects | None:
+        found = known(cluster, id)
+        if found is not None and found.statefulset is not None:
+            del found.statefulset["spec"]["template"]["spec"]["tolerations"]
+        return found
+
+    monkeypatch.setattr(FakeCluster, "known", trimmed)
+    pods: list[Mapping[str, Any]] = []
+    rig.store.check = lambda spec: pods.append(spec.pod)
+    rig.keep(replace(server(uid, pruned_at=stamp(START)), befores=(Before("op-1", stamp(START - 8 * DAY), "disk"),)))
+    rig.settle()
+    assert [pod.get("tolerations") for pod in pods] == [[{"key": "games"}]]
 
 
 def test_a_job_for_a_disk_does_not_outlive_its_server(rig: Rig) -> None:

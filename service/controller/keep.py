@@ -288,7 +288,7 @@ class Keep:
             each for each in kept.befores if each.where != "backup" or not tasks.is_old(each.at, self._settings, now)
         )
         kept = replace(kept, befores=left)
-        disk = objects is not None and bool(volume_of(objects.claim))
+        disk = bool(volume_of(objects.claim)) if objects is not None else self._is_reused(kept)
         return tasks.with_task(kept, tasks.next_task(kept, self._settings, now, disk=disk))
 
     def _rules(self, objects: Objects | None) -> Rules | None:
@@ -499,10 +499,7 @@ class Keep:
     def _has_disk(self, kept: ServerBackups) -> bool:
         """Whether the disk of a server, also of a deleted one, is there; read live. Another server may reuse it."""
         claim = self._context.cluster.server(kept.id).claim
-        if claim is None:
-            return False
-        reused = REUSED_SINCE in claim["metadata"].get("annotations", {})
-        return reused or uid_of_claim(claim) in (None, kept.uid)
+        return claim is not None and (_is_reused(claim) or uid_of_claim(claim) in (None, kept.uid))
 
     def _end(self, term: Term, kept: ServerBackups) -> timedelta:
         """Delete what is left of a server whose backups have to go: its snapshots, its key, its record.
@@ -536,10 +533,23 @@ class Keep:
         return objects
 
     def _disk(self, kept: ServerBackups) -> Disk | None:
-        """The server's disk; None if it has none. Read live: the watches leave out which nodes take its game's pod."""
+        """The server's disk, also one that another server reuses, if nothing is at work with that; None without any.
+
+        Read live: the watches leave out which nodes take the game's pod.
+        """
         objects = self._context.cluster.server(kept.id)
-        name = volume_of(objects.claim) if server_uid(objects) == kept.uid else ""
+        has_disk = server_uid(objects) == kept.uid or self._is_reused(kept)
+        name = volume_of(objects.claim) if has_disk else ""
         return disk_of(objects, self._context.cluster.volume(name)) if name else None
+
+    def _is_reused(self, kept: ServerBackups) -> bool:
+        """Whether another server, which nothing is at work with, has the disk in which there are worlds of before."""
+        if kept.deleted is None or all(before.where != "disk" for before in kept.befores):
+            return False
+        objects = self._context.cluster.server(kept.id)
+        with self._lock:
+            at_work = any(server_uid(objects) in uids for uids in self._at_work_with.values())
+        return objects.statefulset is not None and _is_reused(objects.claim) and not at_work
 
     def _at_work(self, kept: ServerBackups) -> bool:
         """Whether a backup or another operation is at work with the server."""
@@ -565,3 +575,7 @@ def _without_snapshots(kept: ServerBackups, names: set[str]) -> ServerBackups:
         backups=tuple(each for each in kept.backups if each.snapshot not in names),
         befores=tuple(each for each in kept.befores if each.reference not in names),
     )
+
+
+def _is_reused(claim: Object | None) -> bool:
+    return REUSED_SINCE in ((claim or {}).get("metadata", {}).get("annotations") or {})

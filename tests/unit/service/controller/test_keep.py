@@ -624,6 +624,16 @@ def test_worlds_of_before_go_after_their_days(rig: Rig) -> None:
     assert ids(rig.kept(uid)) == [1]
 
 
+def reuse(rig: Rig, uid: str, *, erased: bool) -> None:
+    """Create the next server with the id, with the disk that was kept or, if that is `erased`, one of its own."""
+    claim = rig.world.claims.pop(1)
+    rig.create(1, uid=uid)
+    if not erased:
+        # The new server's spec stands on it.
+        annotations = {**rig.world.claims[1]["metadata"]["annotations"], REUSED_SINCE: stamp(START)}
+        rig.world.claims[1] = {**claim, "metadata": {**claim["metadata"], "annotations": annotations}}
+
+
 @pytest.mark.parametrize("fate", ["kept", "reused", "erased", "another's"])
 def test_worlds_of_before_go_with_the_disk(rig: Rig, fate: str) -> None:
     """Once server and disk are gone nobody can undo anything: an erase leaves no copy of the world on the node."""
@@ -632,14 +642,10 @@ def test_worlds_of_before_go_with_the_disk(rig: Rig, fate: str) -> None:
     before = Before("op-1", stamp(START - HOUR), "snapshot", "before-op-1")
     rig.keep(replace(server(uid, backup(1)), befores=(before,)))
     rig.world.forget(1)
-    if fate != "kept":
-        claim = rig.world.claims.pop(1)
-        if fate != "erased":
-            rig.create(1, uid="uid-next")
-        if fate == "reused":
-            # The new server's spec stands on it.
-            annotations = {**rig.world.claims[1]["metadata"]["annotations"], REUSED_SINCE: stamp(START)}
-            rig.world.claims[1] = {**claim, "metadata": {**claim["metadata"], "annotations": annotations}}
+    if fate == "erased":
+        del rig.world.claims[1]
+    elif fate != "kept":
+        reuse(rig, uid="uid-next", erased=fate == "another's")
     rig.settle(HOUR)
     rig.settle(HOUR)
     there = fate in ("kept", "reused")
@@ -665,6 +671,35 @@ def test_the_job_goes_to_the_node_of_the_disk_as_the_game_does(rig: Rig, monkeyp
     rig.keep(replace(server(uid, pruned_at=stamp(START)), befores=(Before("op-1", stamp(START - 8 * DAY), "disk"),)))
     rig.settle()
     assert [pod.get("tolerations") for pod in pods] == [[{"key": "games"}]]
+
+
+@pytest.mark.parametrize("fate", ["reused", "at work", "another's"])
+def test_worlds_of_before_go_from_a_disk_that_another_server_reuses(rig: Rig, fate: str) -> None:
+    """Nobody else knows of them. They go after their days, and not while the other server's world is restored."""
+    uid = rig.create(1)
+    before = Before("op-1", stamp(START - DAY), "disk")
+    rig.keep(replace(server(uid, backup(1)), befores=(before,)))
+    rig.world.forget(1)
+    rig.settle(HOUR)
+    reuse(rig, uid="uid-next", erased=fate == "another's")
+    target = Server(1, "uid-next", "acme")
+    operation = new_operation(Token("shop", "", frozenset({"admin"})), None, "restore", "now", {}, {}, [target])
+    if fate == "at work":
+        operation = rig.admin.operations.create(operation, [target])
+    requests: list[tuple[str, Mapping[str, Any]]] = []
+    rig.store.check = lambda spec: requests.append((spec.world, spec.request)) if spec.command == "clean" else None
+    rig.settle(5 * DAY)
+    rig.settle(HOUR)
+    assert (rig.kept(uid).befores, requests) == ((before,), [])
+    rig.settle(2 * DAY)
+    rig.settle(HOUR)
+    cleaned = [("server-1", {"operations": ["op-1"]})]
+    if fate == "at work":
+        assert requests == []
+        rig.admin.operations.show(replace(operation, state="done", finished=stamp(rig.now)), lambda: None)
+        rig.settle(HOUR)
+    assert requests == ([] if fate == "another's" else cleaned)
+    assert rig.kept(uid).befores == ((before,) if fate == "another's" else ())
 
 
 def test_a_job_for_a_disk_does_not_outlive_its_server(rig: Rig) -> None:

@@ -504,24 +504,32 @@ class Keep:
     def _end(self, term: Term, kept: ServerBackups) -> timedelta:
         """Delete what is left of a server whose backups have to go: its snapshots, its key, its record.
 
-        If a store has some, it is switched off: then the key and the record stay until it is there again.
+        The record stays as long as it knows of something that cannot go yet: what a store has that is switched off, or
+        worlds of before in a kept disk, which go when another server reuses that.
         """
         names = {backup.snapshot for backup in kept.backups if backup.where == "node"}
         names |= {before.reference for before in kept.befores if before.where == "snapshot"}
+        stored = kept.repository.made is not None
+        stays = stored or (any(before.where == "disk" for before in kept.befores) and self._has_disk(kept))
         with term.step():
             gone = [self._snapshots.remove(name) for name in names]
             if not all(gone):
                 return POLL
-            if kept.repository.made is not None:
-                self._write(term, kept.uid, lambda fresh: _without_snapshots(fresh, names))
-                if kept.uid not in self._unerased:
-                    self._unerased.add(kept.uid)
-                    log.warning("the backups of the deleted server %s cannot be erased: there is no store", kept.uid)
-                return LOOK
-            self._jobs.forget_key(kept.uid)
-            self._backups.delete(kept.uid)
-        log.info("all backups of the deleted server %d (%s) are gone", kept.id, kept.uid)
-        return SOON
+            if not stored:
+                self._jobs.forget_key(kept.uid)
+            if not stays:
+                self._backups.delete(kept.uid)
+                log.info("all backups of the deleted server %d (%s) are gone", kept.id, kept.uid)
+                return SOON
+        if stored and kept.uid not in self._unerased:
+            self._unerased.add(kept.uid)
+            log.warning("the backups of the deleted server %s cannot be erased: there is no store", kept.uid)
+        left = _without_snapshots(kept, names)
+        left = left if stored else replace(left, backups=())
+        if left != kept:
+            self._write(term, kept.uid, lambda fresh: left if fresh == kept else fresh)
+            return SOON
+        return self._begin(term, kept, None)
 
     # -- what is known -------------------------------------------------------------------------------------
 

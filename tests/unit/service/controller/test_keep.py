@@ -702,6 +702,29 @@ def test_worlds_of_before_go_from_a_disk_that_another_server_reuses(rig: Rig, fa
     assert rig.kept(uid).befores == ((before,) if fate == "another's" else ())
 
 
+@pytest.mark.parametrize("reused", [True, False])
+def test_what_is_known_of_a_kept_disk_outlives_the_backups(rig: Rig, reused: bool) -> None:
+    """However late another server reuses the disk, the world of before goes from it. The record ends with that."""
+    uid = rig.create(1)
+    before, failed = Before("op-1", stamp(START), "disk"), backup(2, state="failed", where=None, snapshot="")
+    rig.keep(replace(server(uid, backup(1), failed), befores=(before,)))
+    rig.world.forget(1)
+    rig.settle(HOUR)
+    rig.settle(30 * DAY)
+    rig.settle(HOUR)
+    kept = rig.kept(uid)
+    assert (kept.backups, kept.befores, kept.repository) == ((), (before,), Repository())
+    assert (rig.store.repositories[uid], rig.store.keys, rig.store.jobs) == ({}, set(), {})
+    if reused:
+        reuse(rig, uid="uid-next", erased=False)
+    else:
+        del rig.world.claims[1]
+    rig.settle(HOUR)
+    rig.settle(HOUR)
+    assert rig.admin.backups.of(uid) is None
+    assert rig.store.done[1:] == ([("clean", "")] if reused else [])
+
+
 def test_a_job_for_a_disk_does_not_outlive_its_server(rig: Rig) -> None:
     """Waiting for a node, it would get the disk of the next server with the id."""
     uid = rig.create(1)

@@ -37,8 +37,11 @@ _OWN: dict[ValuePath, str] = {
 }
 _LONGEST_VARIABLE = 128 * 1024
 _MOST_ANNOTATIONS = 128 * 1024
-# The least that a game needs to save, and 5 s before Kubernetes kills it.
-_SHORTEST_STOP = 15
+# The least seconds that a game needs to save, and the same with 5 s before Kubernetes kills it.
+_SHORTEST_SAVE = 10
+_SHORTEST_STOP = _SHORTEST_SAVE + 5
+# As Minecraft's image reads it: it appends `s` and takes the whole for a duration of Go, so `1m30` are 90 seconds too.
+_SECONDS = re.compile(r"(?:([0-9]{1,5})h)?(?:([0-9]{1,5})m)?([0-9]{1,9}(?:\.[0-9]*)?)")
 _KINDS = {
     "object": "a mapping", "array": "a list", "string": "a string", "integer": "a whole number", "number": "a number",
     "boolean": "true or false", "null": "nothing",
@@ -220,14 +223,17 @@ def _limits(values: Mapping[str, Any]) -> Iterator[Mistake]:
 
 
 def _stop(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Neither the kubelet nor its image may kill a game before it can have saved."""
+    if name := values["stop"]["delayVariable"]:
+        yield from _stop_delay(values, name)
+    if name := values["stop"]["durationVariable"]:
+        yield from _stop_duration(values, name)
+
+
+def _stop_delay(values: Mapping[str, Any], name: str) -> Iterator[Mistake]:
     """The kubelet must not kill a game before its image has told it to stop, because such a game never saves."""
-    name, grace = values["stop"]["delayVariable"], values["terminationGracePeriodSeconds"]
-    if not name:
-        return
-    texts = [variable.get("value") for variable in values["extraEnv"] if variable["name"] == name]
-    # What a Secret has, nobody knows.
-    text = (texts or [values["environment"].get(name)])[-1] or "0"
-    paths: tuple[ValuePath, ...] = (("environment", name), ("extraEnv",))
+    grace, (text, paths) = values["terminationGracePeriodSeconds"], _variable(values, name)
+    text = text or "0"
     if not re.fullmatch("[0-9]{1,5}", text):
         yield Mistake(paths, "must be a whole number of seconds")
     elif grace < (least := int(text) + _SHORTEST_STOP):
@@ -236,6 +242,33 @@ def _stop(values: Mapping[str, Any]) -> Iterator[Mistake]:
             f"least {least}, which is {name} ({text}) and {_SHORTEST_STOP}"
         )
         yield Mistake((("terminationGracePeriodSeconds",), *paths), message)
+
+
+def _stop_duration(values: Mapping[str, Any], name: str) -> Iterator[Mistake]:
+    """An image must not kill a game that it has just told to stop. With 0 it never does, and Kubernetes alone does."""
+    text, paths = _variable(values, name)
+    # Another variable's text stays unknown, as a Secret's does.
+    if not text or "$(" in text:
+        return
+    if not (match := _SECONDS.fullmatch(text)):
+        yield Mistake(paths, f"must be a whole number of seconds, of at least {_SHORTEST_SAVE}, not {text[:40]}")
+        return
+    seconds = sum(float(number or 0) * unit for number, unit in zip(match.groups(), (3600, 60, 1), strict=True))
+    if 0 < seconds < _SHORTEST_SAVE:
+        message = (
+            f"kills the game at a stop before it can save: {name} is {text} and must be at least {_SHORTEST_SAVE}, "
+            "or 0 to let Kubernetes alone do it"
+        )
+        yield Mistake(paths, message)
+
+
+def _variable(values: Mapping[str, Any], name: str) -> tuple[str, tuple[ValuePath, ...]]:
+    """The text of a variable, and where it may be from; "" if it is not set, or if a Secret or the like has it."""
+    paths: tuple[ValuePath, ...] = (("environment", name), ("extraEnv",))
+    for variable in values["extraEnv"]:
+        if variable["name"] == name:
+            return variable.get("value", ""), paths[::-1]
+    return values["environment"].get(name, ""), paths
 
 
 def _annotations(values: Mapping[str, Any]) -> Iterator[Mistake]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +97,23 @@ WRONG: dict[str, tuple[str, str]] = {
     "a delay with its unit": (
         "games: {minecraft: {environment: {STOP_SERVER_ANNOUNCE_DELAY: 10s}}}",
         "STOP_SERVER_ANNOUNCE_DELAY must be a whole number of seconds (with the game minecraft)",
+    ),
+    "an image that kills before the save": (
+        "games:\n  minecraft:\n    environment: {STOP_DURATION: '5'}\n",
+        "3: games.minecraft.environment.STOP_DURATION kills the game at a stop before it can save: STOP_DURATION is 5 "
+        "and must be at least 10, or 0 to let Kubernetes alone do it (with the game minecraft)",
+    ),
+    "the same in a variable that overrides another": (
+        "games: {minecraft: {environment: {STOP_DURATION: '60'}, extraEnv: [{name: STOP_DURATION, value: '9.5'}]}}",
+        "1: games.minecraft.extraEnv kills the game at a stop before it can save: STOP_DURATION is 9.5",
+    ),
+    "a time until the kill with its unit": (
+        "games: {minecraft: {environment: {STOP_DURATION: 60s}}}",
+        "STOP_DURATION must be a whole number of seconds, of at least 10, not 60s (with the game minecraft)",
+    ),
+    "a negative time until the kill": (
+        "games: {minecraft: {environment: {STOP_DURATION: '-60'}}}",
+        "STOP_DURATION must be a whole number of seconds, of at least 10, not -60",
     ),
     "one variable twice": ("all: {extraEnv: [{name: A}, {name: A}]}", "all.extraEnv[1] repeats the name A"),
     "an image with its tag": ("all: {image: {repository: 'itzg/minecraft-server:java21'}}", "name without its tag"),
@@ -242,6 +261,12 @@ def refused(text: str, folder: Path) -> str:
     return str(raised.value)
 
 
+def loaded(text: str, folder: Path) -> Mapping[str, Any]:
+    path = folder / "server-values.yaml"
+    path.write_text(text)
+    return operator_values.load(path, GAMES, CHART)
+
+
 @pytest.mark.parametrize("case", WRONG)
 def test_a_mistake_is_named(case: str, tmp_path: Path) -> None:
     """With file, line and key, and what would be valid."""
@@ -269,3 +294,21 @@ def test_valid_values_are_loaded_unchanged(tmp_path: Path) -> None:
     # A game that listens elsewhere leaves RCON's port free, whatever the chart's default for a game's port.
     path.write_text("games: {teeworlds: {rcon: {enabled: true, port: 25565}}}\n")
     operator_values.load(path, GAMES, CHART)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        "environment: {STOP_DURATION: '10'}",
+        "environment: {STOP_DURATION: '0'}",
+        "environment: {STOP_DURATION: ''}",
+        "environment: {STOP_DURATION: 1m30}",
+        "environment: {STOP_DURATION: '5'}, extraEnv: [{name: STOP_DURATION, value: '60'}]",
+        "extraEnv: [{name: STOP_DURATION, value: $(SECONDS)}]",
+        "extraEnv: [{name: STOP_DURATION, valueFrom: {secretKeyRef: {name: a, key: b}}}]",
+        "environment: {STOP_DURATION: 5s}, stop: {durationVariable: ''}",
+    ],
+)
+def test_a_time_until_the_kill_that_works_is_accepted(variables: str, tmp_path: Path) -> None:
+    """0 means that the image never kills the game, and an empty text is the image's default of 60 s."""
+    assert loaded(f"games: {{minecraft: {{{variables}}}}}\n", tmp_path)

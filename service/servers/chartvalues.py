@@ -42,6 +42,10 @@ _SHORTEST_SAVE = 10
 _SHORTEST_STOP = _SHORTEST_SAVE + 5
 # As Minecraft's image reads it: it appends `s` and takes the whole for a duration of Go, so `1m30` are 90 seconds too.
 _SECONDS = re.compile(r"(?:([0-9]{1,5})h)?(?:([0-9]{1,5})m)?([0-9]{1,9}(?:\.[0-9]*)?)")
+_WHOLE = re.compile(r"0|-[0-9]+|[1-9][0-9]*", re.ASCII)
+_DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+_APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
+_SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 _KINDS = {
     "object": "a mapping", "array": "a list", "string": "a string", "integer": "a whole number", "number": "a number",
     "boolean": "true or false", "null": "nothing",
@@ -207,11 +211,30 @@ def _volumes(values: Mapping[str, Any]) -> Iterator[Mistake]:
         if mount["name"] not in names:
             message = f"names no volume of `extraVolumes`: {mount['name']} {unknown(mount['name'], names)}"
             yield Mistake((("extraVolumeMounts", number, "name"), ("extraVolumes",)), message)
-    own = [values["storage"]["mountPath"], *(f"/run/gameserver/{console}" for console in ("rcon", "econ"))]
+    disk, consoles = values["storage"]["mountPath"], {name: f"/run/gameserver/{name}" for name in ("rcon", "econ")}
+    for console, path in consoles.items():
+        if disk == path and values[console]["enabled"]:
+            paths = ("storage", "mountPath"), (console, "enabled")
+            yield Mistake(paths, f"is {path}, where the password of {console} is mounted")
+    own = [disk, *consoles.values()]
     paths = [*own, *(mount["mountPath"] for mount in mounts)]
     for number, path in enumerate(paths[len(own) :]):
         if path in paths[: number + len(own)]:
             yield Mistake((("extraVolumeMounts", number, "mountPath"),), f"is {path}, where another volume is mounted")
+    for number, volume in enumerate(values["extraVolumes"]):
+        yield from _projected(number, volume.get("projected", {}).get("sources", []))
+
+
+def _projected(number: int, sources: list[Mapping[str, Any]]) -> Iterator[Mistake]:
+    """Kubernetes refuses a file that two sources of one volume have, but not that of a token."""
+    seen: set[str] = set()
+    for index, source in enumerate(sources):
+        for kind in ("configMap", "secret", "downwardAPI"):
+            for item in source.get(kind, {}).get("items", []):
+                if item["path"] in seen:
+                    where = ("extraVolumes", number, "projected", "sources", index, kind, "items")
+                    yield Mistake((where,), f"has the path {item['path']}, which the volume has already")
+                seen.add(item["path"])
 
 
 def _limits(values: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -281,6 +304,31 @@ def _annotations(values: Mapping[str, Any]) -> Iterator[Mistake]:
             yield Mistake((path,), f"are more than {_MOST_ANNOTATIONS // 1024} KiB in all")
 
 
+def _annotations_of_kubernetes(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Annotations whose texts Kubernetes checks.
+
+    https://kubernetes.io/docs/reference/labels-annotations-taints/
+    """
+    for name, text in values["podAnnotations"].items():
+        path: ValuePath = ("podAnnotations", name)
+        if name == _DELETION_COST and not (_WHOLE.fullmatch(text) and -(2**31) <= int(text) < 2**31):
+            yield Mistake((path,), "must be a whole number of 32 bits")
+        elif name.startswith(_APPARMOR) and name != f"{_APPARMOR}game":
+            yield Mistake((path,), "names no container of the pod: its only one is game")
+        elif name.startswith(_APPARMOR) and not re.fullmatch("(?s)(runtime/default|unconfined|localhost/.*)?", text):
+            yield Mistake((path,), "must be runtime/default, unconfined or localhost/<profile>")
+    for service in ("service", "sftp"):
+        text, kind = values[service]["annotations"].get(_SOURCE_RANGES), values[service]["type"]
+        if text is None or (service == "sftp" and not values["sftp"]["enabled"]):
+            continue
+        path = (service, "annotations", _SOURCE_RANGES)
+        ranges = [part.strip() for part in text.split(",")] if text.strip() else []
+        if kind != "LoadBalancer":
+            yield Mistake((path, (service, "type")), f"is for the type LoadBalancer, and this is {kind}")
+        elif not values["service"]["loadBalancerSourceRanges"] and not all(map(_is_range, ranges)):
+            yield Mistake((path,), "must be address ranges such as 192.0.2.0/24,2001:db8::/32")
+
+
 def _address_ranges(values: Mapping[str, Any]) -> Iterator[Mistake]:
     """What the schema's pattern lets through: `::::/8`, and an exception that is no part of its range."""
     for path, text, wholes in _ranges(values):
@@ -311,6 +359,12 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
         return None
 
 
+def _is_range(text: str) -> bool:
+    # Kubernetes takes leading zeros, as in 010.0.0.0/8, for decimal numbers.
+    decimal = re.sub(r"\b0+(?=[0-9])", "", text)
+    return re.search("/[0-9]+$", decimal) is not None and _network(decimal) is not None
+
+
 def _is_part(part: Any, whole: Any) -> bool:
     return whole is not None and part.version == whole.version and part != whole and part.subnet_of(whole)
 
@@ -331,4 +385,6 @@ def _size(text: str) -> float:
     return float(number) * units.get(unit, 1)
 
 
-_CHECKS = (_ports, _variables, _volumes, _limits, _stop, _annotations, _address_ranges)
+_CHECKS = (
+    _ports, _variables, _volumes, _limits, _stop, _annotations, _annotations_of_kubernetes, _address_ranges,
+)  # fmt: skip

@@ -235,6 +235,66 @@ WRONG: dict[str, tuple[str, str]] = {
         "all.service.annotations are more than 128 KiB in all",
     ),
     "a long variable": (f"all: {{environment: {{A: {'x' * 131_070}}}}}", "all.environment.A is longer than 128 KiB"),
+    "an empty part of a class's name": ("all: {priorityClassName: a..b}", "all.priorityClassName does not match"),
+    "a dashed part of a class's name": ("all: {runtimeClassName: a.-b}", "all.runtimeClassName does not match"),
+    "an empty part of a storage class": ("all: {storage: {className: a..b}}", "all.storage.className does not match"),
+    "an empty part of a label's domain": (
+        "all: {nodeSelector: {a..b/c: x}}",
+        "all.nodeSelector.a..b/c is not an allowed name: must be letters",
+    ),
+    "an empty part of a load balancer's class": (
+        "all: {service: {type: LoadBalancer, loadBalancerClass: a..b/C_d}}",
+        "all.service.loadBalancerClass must be letters, digits",
+    ),
+    "an empty part of the domain of the pod's label": (
+        """all: {extraEnv: [{name: A, valueFrom: {fieldRef: {fieldPath: "metadata.labels['a..b/c']"}}}]}""",
+        "fieldRef.fieldPath must be a field of the pod that a variable may take",
+    ),
+    "a long domain of the pod's label": (
+        f"""all: {{extraEnv: [{{name: A, valueFrom: {{fieldRef: {{fieldPath: "metadata.labels['{"a" * 254}/c']"}}}}}}]}}""",
+        "fieldRef.fieldPath must have a domain of at most 253 characters",
+    ),
+    "an empty part of a node's name": (
+        "all: {affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: "
+        "{nodeSelectorTerms: [{matchFields: [{key: metadata.name, operator: In, values: [a..b]}]}]}}}}",
+        "matchFields[0].values[0] does not match",
+    ),
+    "the disk over the console's password": (
+        "games: {minecraft: {storage: {mountPath: /run/gameserver/rcon}}}",
+        "games.minecraft.storage.mountPath is /run/gameserver/rcon, where the password of rcon is mounted",
+    ),
+    "one file from two sources": (
+        "all: {extraVolumes: [{name: a, projected: {sources: [{secret: {name: b, items: [{key: c, path: d}]}}, "
+        "{downwardAPI: {items: [{path: d, fieldRef: {fieldPath: metadata.name}}]}}]}}]}",
+        "all.extraVolumes[0].projected.sources[1].downwardAPI.items has the path d, which the volume has already",
+    ),
+    "an endless token": (
+        "all: {extraVolumes: [{name: a, projected: {sources: "
+        "[{serviceAccountToken: {path: b, expirationSeconds: 4294967297}}]}}]}",
+        "serviceAccountToken.expirationSeconds 4294967297 is greater than the maximum of 4294967296",
+    ),
+    "a profile of AppArmor": (
+        "all: {podAnnotations: {container.apparmor.security.beta.kubernetes.io/game: bad}}",
+        "must be runtime/default, unconfined or localhost/<profile>",
+    ),
+    "the profile of another container": (
+        "all: {podAnnotations: {container.apparmor.security.beta.kubernetes.io/main: runtime/default}}",
+        "names no container of the pod: its only one is game",
+    ),
+    "the cost of a pod's deletion": (
+        "all: {podAnnotations: {controller.kubernetes.io/pod-deletion-cost: '05'}}",
+        "pod-deletion-cost must be a whole number of 32 bits",
+    ),
+    "the ranges of a load balancer": (
+        "all: {service: {type: LoadBalancer, annotations: "
+        "{service.beta.kubernetes.io/load-balancer-source-ranges: '10.0.0.0/8,'}}}",
+        "load-balancer-source-ranges must be address ranges such as 192.0.2.0/24,2001:db8::/32",
+    ),
+    "ranges without a load balancer": (
+        "all: {sftp: {annotations: {service.beta.kubernetes.io/load-balancer-source-ranges: 10.0.0.0/8}}}",
+        "all.sftp.annotations.service.beta.kubernetes.io/load-balancer-source-ranges is for the type LoadBalancer, "
+        "and this is NodePort",
+    ),
     "a disk that is made later": ("all: {storage: {deferred: true}}", "all.storage.deferred comes from each create"),
     "another disk": (
         "all: {storage: {dataSource: {kind: VolumeSnapshot, name: a}}}",
@@ -312,3 +372,25 @@ def test_valid_values_are_loaded_unchanged(tmp_path: Path) -> None:
 def test_a_time_until_the_kill_that_works_is_accepted(variables: str, tmp_path: Path) -> None:
     """0 means that the image never kills the game, and an empty text is the image's default of 60 s."""
     assert loaded(f"games: {{minecraft: {{{variables}}}}}\n", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "priorityClassName: a-b.c, runtimeClassName: '0', nodeSelector: {a.b-c.d/E_f: x, g: h}",
+        "podLabels: {" + ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 61]) + "/x: y}",
+        "storage: {mountPath: /run/gameserver/econ}",
+        "podAnnotations: {container.apparmor.security.beta.kubernetes.io/game: localhost/games, "
+        "controller.kubernetes.io/pod-deletion-cost: '-05'}",
+        "service: {type: LoadBalancer, annotations: "
+        "{service.beta.kubernetes.io/load-balancer-source-ranges: ' 010.0.0.1/8, 2001:db8::/32'}}",
+        "service: {type: LoadBalancer, loadBalancerSourceRanges: [192.0.2.0/24], annotations: "
+        "{service.beta.kubernetes.io/load-balancer-source-ranges: x}}",
+        "sftp: {enabled: false, annotations: {service.beta.kubernetes.io/load-balancer-source-ranges: x}}",
+        "extraVolumes: [{name: a, projected: {sources: [{secret: {name: b, items: [{key: c, path: d}]}}, "
+        "{serviceAccountToken: {path: d, expirationSeconds: 4294967296}}]}}]",
+    ],
+)
+def test_what_kubernetes_accepts_is_accepted(values: str, tmp_path: Path) -> None:
+    """Kubernetes 1.35 says so of each of these (`kubectl apply --dry-run=server`)."""
+    assert loaded(f"games: {{minecraft: {{{values}}}}}\n", tmp_path)

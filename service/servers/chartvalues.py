@@ -214,8 +214,10 @@ def _volumes(values: Mapping[str, Any]) -> Iterator[Mistake]:
     disk, consoles = values["storage"]["mountPath"], {name: f"/run/gameserver/{name}" for name in ("rcon", "econ")}
     for console, path in consoles.items():
         if disk == path and values[console]["enabled"]:
-            paths = ("storage", "mountPath"), (console, "enabled")
-            yield Mistake(paths, f"is {path}, where the password of {console} is mounted")
+            yield Mistake(
+                (("storage", "mountPath"), (console, "enabled")),
+                f"is {path}, where the password of {console} is mounted",
+            )
     own = [disk, *consoles.values()]
     paths = [*own, *(mount["mountPath"] for mount in mounts)]
     for number, path in enumerate(paths[len(own) :]):

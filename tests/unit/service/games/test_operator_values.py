@@ -251,7 +251,8 @@ WRONG: dict[str, tuple[str, str]] = {
         "fieldRef.fieldPath must be a field of the pod that a variable may take",
     ),
     "a long domain of the pod's label": (
-        f"""all: {{extraEnv: [{{name: A, valueFrom: {{fieldRef: {{fieldPath: "metadata.labels['{"a" * 254}/c']"}}}}}}]}}""",
+        "all: {extraEnv: [{name: A, valueFrom: {fieldRef: {fieldPath: "
+        f"""\"metadata.labels['{"a" * 254}/c']\"}}}}}}]}}""",
         "fieldRef.fieldPath must have a domain of at most 253 characters",
     ),
     "an empty part of a node's name": (

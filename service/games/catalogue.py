@@ -242,14 +242,21 @@ def _query(fields: Mapping[str, Any] | None, path: Path, samples: Sequence[Mappi
             raise broken(path, f"query.{key} {unknown(key, _QUERY_KEYS)}", "query", key)
         if not isinstance(value, str):
             raise broken(path, f"query.{key} must be a string", "query", key)
-    if (protocol := fields.get("protocol", "")) not in PROTOCOLS:
+    if fields.get("protocol", "") not in PROTOCOLS:
         raise broken(path, f"query.protocol must be one of {', '.join(PROTOCOLS)}", "query", "protocol")
     query = Query(**fields)
-    transport = PROTOCOLS[protocol].transport
     for values in samples:
-        if not any(port["name"] == query.port and port["protocol"] in (transport, "both") for port in values["ports"]):
-            raise broken(path, f"query.port: the game has no {transport} port named {query.port}", "query")
+        if missing := missing_port(query, values["ports"]):
+            raise broken(path, f"query.port: {missing}", "query")
     return query
+
+
+def missing_port(query: Query, ports: Sequence[Mapping[str, Any]]) -> str:
+    """Says that the port at which a game is asked for its players is not among its ports; "" if it is."""
+    transport = PROTOCOLS[query.protocol].transport
+    if any(port["name"] == query.port and port["protocol"] in (transport, "both") for port in ports):
+        return ""
+    return f"the game has no {transport} port named {query.port}"
 
 
 def _console(fields: Mapping[str, Any] | None, path: Path) -> Console | None:

@@ -77,6 +77,11 @@ WRONG: dict[str, tuple[str, str]] = {
         "games: {teeworlds: {rcon: {enabled: true}, ports: [{name: primary, port: 25575, protocol: both}]}}",
         "games.teeworlds.rcon.enabled uses 25575/TCP for both the game and the remote console",
     ),
+    "ports without the one that is asked for players": (
+        "games:\n  minecraft:\n    ports: [{name: primary, port: 25565, protocol: UDP}]\n",
+        "3: games.minecraft.ports replaces the port at which the game is asked for its players: the game has no "
+        "TCP port named primary (with the game minecraft)",
+    ),
     "one port twice": (
         "games: {luanti: {ports: [{name: primary, port: 1, protocol: UDP}, {name: b, port: 1, protocol: both}]}}",
         "games.luanti.ports[1] has the name, or the port and protocol, of another port",
@@ -235,9 +240,18 @@ WRONG: dict[str, tuple[str, str]] = {
         "all.service.annotations are more than 128 KiB in all",
     ),
     "a long variable": (f"all: {{environment: {{A: {'x' * 131_070}}}}}", "all.environment.A is longer than 128 KiB"),
-    "an empty part of a class's name": ("all: {priorityClassName: a..b}", "all.priorityClassName does not match"),
-    "a dashed part of a class's name": ("all: {runtimeClassName: a.-b}", "all.runtimeClassName does not match"),
-    "an empty part of a storage class": ("all: {storage: {className: a..b}}", "all.storage.className does not match"),
+    "an empty part of a class's name": (
+        "all: {priorityClassName: a..b}",
+        "all.priorityClassName must be lowercase letters, digits and `-`, in parts that `.` separates",
+    ),
+    "a dashed part of a class's name": (
+        "all: {runtimeClassName: a.-b}",
+        "all.runtimeClassName must be lowercase letters",
+    ),
+    "an empty part of a storage class": (
+        "all: {storage: {className: a..b}}",
+        "all.storage.className must be lowercase letters",
+    ),
     "an empty part of a label's domain": (
         "all: {nodeSelector: {a..b/c: x}}",
         "all.nodeSelector.a..b/c is not an allowed name: must be letters",
@@ -258,7 +272,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "an empty part of a node's name": (
         "all: {affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: "
         "{nodeSelectorTerms: [{matchFields: [{key: metadata.name, operator: In, values: [a..b]}]}]}}}}",
-        "matchFields[0].values[0] does not match",
+        "matchFields[0].values[0] must be lowercase letters",
     ),
     "the disk over the console's password": (
         "games: {minecraft: {storage: {mountPath: /run/gameserver/rcon}}}",
@@ -381,6 +395,7 @@ def test_a_time_until_the_kill_that_works_is_accepted(variables: str, tmp_path: 
         "priorityClassName: a-b.c, runtimeClassName: '0', nodeSelector: {a.b-c.d/E_f: x, g: h}",
         "podLabels: {" + ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 61]) + "/x: y}",
         "storage: {mountPath: /run/gameserver/econ}",
+        "ports: [{name: primary, port: 25565, protocol: both}]",
         "podAnnotations: {container.apparmor.security.beta.kubernetes.io/game: localhost/games, "
         "controller.kubernetes.io/pod-deletion-cost: '-05'}",
         "service: {type: LoadBalancer, annotations: "

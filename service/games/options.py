@@ -119,7 +119,9 @@ def _check_format(path: Path, keys: tuple[str | int, ...], part: Mapping[str, An
     if (name := part.get("format")) is None or name in _FORMATS:
         return
     if close := difflib.get_close_matches(name.lower(), _FORMATS, n=1, cutoff=0.8):
-        message = f"format: {name} is not a format of JSON Schema (at {dotted(keys)}); did you mean {close[0]}?"
+        message = (
+            f"format: {name} is not a format of JSON Schema (at {dotted(keys) or 'the top'}); did you mean {close[0]}?"
+        )
         raise broken(path, message, *keys, "format")
 
 

@@ -42,7 +42,7 @@ _SHORTEST_SAVE = 10
 _SHORTEST_STOP = _SHORTEST_SAVE + 5
 # As Minecraft's image reads it: it appends `s` and takes the whole for a duration of Go, so `1m30` are 90 seconds too.
 _SECONDS = re.compile(r"(?:([0-9]{1,5})h)?(?:([0-9]{1,5})m)?([0-9]{1,9}(?:\.[0-9]*)?)")
-_WHOLE = re.compile(r"0|-[0-9]+|[1-9][0-9]*", re.ASCII)
+_WHOLE = re.compile(r"0|-[0-9]{1,99}|[1-9][0-9]{0,99}")
 _DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 _APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 _SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"

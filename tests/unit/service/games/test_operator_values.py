@@ -300,6 +300,10 @@ WRONG: dict[str, tuple[str, str]] = {
         "all: {podAnnotations: {controller.kubernetes.io/pod-deletion-cost: '05'}}",
         "pod-deletion-cost must be a whole number of 32 bits",
     ),
+    "an endless cost of a pod's deletion": (
+        f"all: {{podAnnotations: {{controller.kubernetes.io/pod-deletion-cost: '{'9' * 5000}'}}}}",
+        "pod-deletion-cost must be a whole number of 32 bits",
+    ),
     "the ranges of a load balancer": (
         "all: {service: {type: LoadBalancer, annotations: "
         "{service.beta.kubernetes.io/load-balancer-source-ranges: '10.0.0.0/8,'}}}",

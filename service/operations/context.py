@@ -31,9 +31,10 @@ class Context:
     `games` are the games by name. `operator_values` are the chart values from the operator's file, and `chart` checks
     values; the default is the bundled chart. `records(kind)` is the store of that kind of record, and `operations` are
     those that take longer than a call. `events` is the log of events; None without records. `webhooks` is None if there
-    is nowhere to keep them. `backups` are the records of backups, and `backup_watch` the same in memory, None without records. `counts` asks games for their players, and
-    `players` is who plays, as last known. `turns` are those of commands for the games. `followers` are the
-    clients with long answers, those of `logs` and of `starts`. `kept_logs` are the last lines of logs that have ended.
+    is nowhere to keep them. `backups` are the records of backups, and `backup_watch` the same in memory, None without
+    records. `counts` asks games for their players, and `players` is who plays, as last known. `turns` are those of
+    commands for the games. `followers` are the clients with long answers, those of `logs` and of `starts`. `kept_logs`
+    are the last lines of logs that have ended.
     """
 
     settings: Settings

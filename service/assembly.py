@@ -68,6 +68,7 @@ def build_context(
         releases=releases,
         games=games,
         operator_values=operator_values.load(settings.server_values_file, games, chart),
+        chart=chart,
         accounts=accounts if accounts and settings.sftp_namespace else NoFileAccess(),
         tokens=tokens or _tokens_file(settings),
         records=records or _no_records,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
@@ -32,3 +32,6 @@ def _multiple_of(validator: Any, factor: Any, instance: Any, schema: Any) -> Ite
 Validator: Any = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator, {"pattern": _pattern, "multipleOf": _multiple_of}
 )
+
+# Those that jsonschema can check by itself. Others need packages that may be installed for something else.
+FORMATS = FormatChecker(["date", "email", "idn-email", "ipv4", "ipv6", "regex", "uuid"])

@@ -35,7 +35,7 @@ from service.configfile import broken, dotted, fast_yaml, line_of, nearest, text
 from service.console.commands import CHART_VALUES, LONGEST_COMMAND, LONGEST_HOLD, Command, Console, Save
 from service.errors import StartupError
 from service.games import options as optionschemas
-from service.jsonschemas import Validator
+from service.jsonschemas import FORMATS, Validator
 from service.players.query import PROTOCOLS, Query
 from service.servers.chartvalues import ChartValues
 from service.servers.spec import ServerSpec
@@ -100,7 +100,7 @@ class Game:
     def errors(self, options: Mapping[str, Any]) -> dict[str, list[str]]:
         """What is wrong with a server's options: messages by field; empty if nothing is."""
         errors: dict[str, list[str]] = {}
-        for error in _Validator(self.schema).iter_errors(options):
+        for error in _Validator(self.schema, format_checker=FORMATS).iter_errors(options):
             for field, message in _messages(error):
                 errors.setdefault(field, []).append(message)
         return errors
@@ -128,11 +128,8 @@ class Game:
     def text(self, id: int, spec: ServerSpec, *, new: bool = False, taken_back: Set[str] = frozenset()) -> str:
         """The same, as the YAML text that the template renders."""
         fields = (id, spec.ram_gb, spec.disk_gb, spec.rcon, spec.customer)
-        defaults = {
-            name: schema["default"]
-            for name, schema in (self.schema.get("properties") or {}).items()
-            if isinstance(schema, Mapping) and "default" in schema and (new or name in taken_back)
-        }
+        given = optionschemas.defaults(self.schema) if new or taken_back else {}
+        defaults = {name: value for name, value in given.items() if new or name in taken_back}
         return self.template.render(
             server=dict(zip(_SERVER_FIELDS, fields, strict=True)),
             options={**defaults, **spec.options},
@@ -245,14 +242,21 @@ def _query(fields: Mapping[str, Any] | None, path: Path, samples: Sequence[Mappi
             raise broken(path, f"query.{key} {unknown(key, _QUERY_KEYS)}", "query", key)
         if not isinstance(value, str):
             raise broken(path, f"query.{key} must be a string", "query", key)
-    if (protocol := fields.get("protocol", "")) not in PROTOCOLS:
+    if fields.get("protocol", "") not in PROTOCOLS:
         raise broken(path, f"query.protocol must be one of {', '.join(PROTOCOLS)}", "query", "protocol")
     query = Query(**fields)
-    transport = PROTOCOLS[protocol].transport
     for values in samples:
-        if not any(port["name"] == query.port and port["protocol"] in (transport, "both") for port in values["ports"]):
-            raise broken(path, f"query.port: the game has no {transport} port named {query.port}", "query")
+        if missing := missing_port(query, values["ports"]):
+            raise broken(path, f"query.port: {missing}", "query")
     return query
+
+
+def missing_port(query: Query, ports: Sequence[Mapping[str, Any]]) -> str:
+    """Says that the port at which a game is asked for its players is not among its ports; "" if it is."""
+    transport = PROTOCOLS[query.protocol].transport
+    if any(port["name"] == query.port and port["protocol"] in (transport, "both") for port in ports):
+        return ""
+    return f"the game has no {transport} port named {query.port}"
 
 
 def _console(fields: Mapping[str, Any] | None, path: Path) -> Console | None:
@@ -414,26 +418,43 @@ def _render_samples(game: Game, path: Path, chart: ChartValues) -> list[dict[str
     """Render the template with sample options, and check the values.
 
     It is rendered with all options together, with each option in each of its sample values, with each option taken
-    back, for a new server with all defaults, and last with no options.
+    back, for a new server with all defaults, and last with as few options as the schema allows. Options that the schema
+    does not allow together are left out.
     """
-    option_samples = optionschemas.samples(game.schema)
+    option_samples, guessed = optionschemas.samples(game.schema)
+
+    def allowed(*choices: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """The first of the choices that the schema allows, except for guesses."""
+        return [options for options in choices if not _other_errors(game, options, guessed)][:1]
+
     first = {name: values[0] for name, values in option_samples.items()}
     required = {name: first[name] for name in game.schema.get("required", [])}
-    plain = ServerSpec(game=game.name, ram_gb=2, disk_gb=10, options=required)
-    specs = [
-        replace(plain, options=first),
+    (fewest,) = allowed(required, first) or [required]
+    plain = ServerSpec(game=game.name, ram_gb=2, disk_gb=10, options=fewest)
+    several = [
+        *allowed(first),
         *(
-            replace(plain, options={**required, name: value})
+            options
             for name, values in option_samples.items()
             for value in values
+            for options in allowed({**required, name: value}, {**first, name: value})
         ),
+    ]
+    specs = [
+        *(replace(plain, options=options) for options in several),
         replace(plain, ram_gb=1, disk_gb=1, rcon="private", customer="acme"),
         replace(plain, ram_gb=1024, disk_gb=1024),
     ]
     cases: list[tuple[ServerSpec, Set[str]]] = [(spec, frozenset()) for spec in specs]
-    cases += [(plain, frozenset({name})) for name in option_samples.keys() - required.keys()]
+    cases += [(plain, frozenset({name})) for name in option_samples.keys() - fewest.keys()]
     rendered = [_values(game, spec, path, chart, taken_back=taken_back) for spec, taken_back in cases]
     return [*rendered, _values(game, plain, path, chart, new=True), _values(game, plain, path, chart)]
+
+
+def _other_errors(game: Game, options: Mapping[str, Any], guessed: Set[str]) -> list[str]:
+    """The fields that are wrong, except the values of options that are guesses."""
+    guesses = tuple(f"options.{name}." for name in guessed)
+    return [field for field in game.errors(options) if not f"{field}.".startswith(guesses)]
 
 
 def _values(
@@ -445,7 +466,10 @@ def _values(
     new: bool = False,
     taken_back: Set[str] = frozenset(),
 ) -> dict[str, Any]:
-    context = f" (with the options {as_yaml(spec.options)})" if spec.options else ""
+    # Only guesses do not fit.
+    guessed = ", ".join(game.errors(spec.options))
+    hint = f"; what fits {guessed} is not known: add `examples` to the schema" if guessed else ""
+    context = f" (with the options {as_yaml(spec.options)}{hint})" if spec.options else ""
     try:
         text = game.text(1, spec, new=new, taken_back=taken_back)
     except Exception as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 from service.configfile import Keys, dotted, has, line_of, text_of, unknown, yaml_of
 from service.errors import StartupError
-from service.games.catalogue import Game
+from service.games.catalogue import Game, missing_port
 from service.servers.chartvalues import ChartValues, Mistake
 from service.servers.values import deep_merge
 
@@ -61,8 +61,15 @@ def _errors(values: Mapping[str, Any], games: Mapping[str, Game], chart: ChartVa
         for rendered in game.shapes:
             layers: Layers = [(("games", name), by_game.get(name, {})), ((), rendered), for_all]
             merged = deep_merge(*(layer_values for _, layer_values in reversed(layers)))
-            mistakes = chart.mistakes(merged) or chart.clashes(merged)
+            mistakes = chart.mistakes(merged) or chart.clashes(merged) or _unasked(game, merged)
             yield from _located(mistakes, layers, f" (with the game {name})")
+
+
+def _unasked(game: Game, values: Mapping[str, Any]) -> list[Mistake]:
+    """A game that its `game.yaml` says how to ask for its players must keep the port for it."""
+    missing = missing_port(game.query, values["ports"]) if game.query else ""
+    message = f"replaces the port at which the game is asked for its players: {missing}"
+    return [Mistake((("ports",),), message)] if missing else []
 
 
 def _located(mistakes: list[Mistake], layers: Layers, context: str = "") -> Iterator[tuple[Keys, str]]:

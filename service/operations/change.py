@@ -9,6 +9,7 @@ from typing import Any
 from service.operations.checks import (
     check_growth,
     check_options,
+    check_values,
     keep_of,
     known_game,
     require_disk_stays,
@@ -90,4 +91,9 @@ def _render(
     def render(spec: ServerSpec, removed: Set[str] = frozenset()) -> values.Values:
         return values.values_of(id, spec, game.render(id, spec, taken_back=removed), context.operator_values)
 
-    return render(before), render(without), render(after, removed)
+    old = render(before)
+    if not same(before.options, after.options):
+        check_values(
+            context, game, after.options, lambda options: render(replace(after, options=options), removed), old
+        )
+    return old, render(without), render(after, removed)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from service.configfile import dotted
 from service.errors import (
     DiskBeingDeleted,
     DiskCannotGrow,
@@ -95,6 +96,53 @@ def check_options(game: Game, options: Mapping[str, Any]) -> None:
     """Raises InvalidRequest, which names each option that is not valid for the game."""
     if messages := game.errors(options):
         raise InvalidRequest(f"The options are not valid for {game.title}.", errors=messages)
+
+
+def check_values(
+    context: Context,
+    game: Game,
+    options: Mapping[str, Any],
+    render: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    before: Mapping[str, Any] | None = None,
+) -> None:
+    """Raises InvalidRequest, which names the option, if an option's value makes values that the chart refuses.
+
+    The schema of a game cannot say everything, such as that the port of an option must not be one of the game's.
+
+    Args:
+        context: The operation's collaborators.
+        game: The server's game.
+        options: All options of the server; `check_options` accepts them.
+        render: Makes the server's values from options.
+        before: The server's values until now, whose mistakes it may keep.
+    """
+    accepted = {} if before is None else _mistakes(context, before)
+    mistakes = {key: text for key, text in _mistakes(context, render(options)).items() if key not in accepted}
+    if not mistakes:
+        return
+    left_without = {}
+    for name in options:
+        others = {other: value for other, value in options.items() if other != name}
+        # Without an option that the game requires, nothing can be rendered.
+        if not game.errors(others):
+            left_without[name] = _mistakes(context, render(others))
+    errors: dict[str, list[str]] = {}
+    for key, text in mistakes.items():
+        causes = [name for name, left in left_without.items() if key not in left]
+        for name in causes or options.keys() - left_without.keys():
+            errors.setdefault(f"options.{name}", []).append(text)
+    if errors:
+        raise InvalidRequest(f"The options are not valid for {game.title}.", errors=errors)
+
+
+def _mistakes(context: Context, values: Mapping[str, Any]) -> dict[tuple[object, str], str]:
+    """What the chart refuses in the values, as messages by where and what it is."""
+    chart = context.chart
+    found = chart.refused(values) or chart.clashes(values)
+    return {
+        (mistake.paths, mistake.message): f"makes {dotted(mistake.paths[0])}, which {mistake.message}"
+        for mistake in found
+    }
 
 
 def check_growth(context: Context, claim: Mapping[str, Any] | None, current_gb: int, new_gb: int) -> None:

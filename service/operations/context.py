@@ -19,6 +19,7 @@ from service.players.counts import PlayerCounts
 from service.players.known import LastPlayers
 from service.players.query import Query
 from service.progress.follow import FollowedStarts
+from service.servers.chartvalues import ChartValues
 from service.settings import Settings
 from service.web.followers import Followers
 
@@ -27,12 +28,13 @@ from service.web.followers import Followers
 class Context:
     """The collaborators of `create_app`, and the files that it read at startup.
 
-    `games` are the games by name. `operator_values` are the chart values from the operator's file. `records(kind)` is
-    the store of that kind of record, and `operations` are those that take longer than a call. `events` is the log of
-    events; None without records. `webhooks` is None if there is nowhere to keep them. `backups` are the records of
-    backups, and `backup_watch` the same in memory, None without records. `counts` asks games for their players, and
-    `players` is who plays, as last known. `turns` are those of commands for the games. `followers` are the
-    clients with long answers, those of `logs` and of `starts`. `kept_logs` are the last lines of logs that have ended.
+    `games` are the games by name. `operator_values` are the chart values from the operator's file, and `chart` checks
+    values; the default is the bundled chart. `records(kind)` is the store of that kind of record, and `operations` are
+    those that take longer than a call. `events` is the log of events; None without records. `webhooks` is None if there
+    is nowhere to keep them. `backups` are the records of backups, and `backup_watch` the same in memory, None without
+    records. `counts` asks games for their players, and `players` is who plays, as last known. `turns` are those of
+    commands for the games. `followers` are the clients with long answers, those of `logs` and of `starts`. `kept_logs`
+    are the last lines of logs that have ended.
     """
 
     settings: Settings
@@ -45,6 +47,7 @@ class Context:
     records: RecordStores
     events: EventReader | None
     webhooks: Webhooks | None
+    chart: ChartValues = field(default_factory=lambda: ChartValues(Settings.chart_path))
     kept_logs: KeptLogs = field(default_factory=NoKeptLogs)
     backup_watch: BackupWatch | None = None
     turns: Turns = field(default_factory=Turns)

@@ -26,6 +26,7 @@ from service.kube.types import Object
 from service.operations.checks import (
     check_growth,
     check_options,
+    check_values,
     keep_of,
     known_game,
     require_not_restoring,
@@ -115,7 +116,13 @@ def prepared(context: Context, caller: Token, id: int, request: Mapping[str, Any
             f"The operator has not accepted the licence of {game.title} ({game.eula}). To accept it, add "
             f"`{game.name}` to `acceptedEulas` in the values of the API's chart."
         )
-    rendered = values.values_of(id, spec, game.render(id, spec, new=True), context.operator_values)
+
+    def render(options: Mapping[str, Any]) -> values.Values:
+        own = game.render(id, replace(spec, options=options), new=True)
+        return values.values_of(id, spec, own, context.operator_values)
+
+    check_values(context, game, spec.options, render)
+    rendered = render(spec.options)
     new = values.reachable(values.started(rendered, request["start"]), context.settings.external_host)
     return spec, values.with_uid(new, str(uuid.uuid4()))
 

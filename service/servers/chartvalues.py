@@ -37,8 +37,15 @@ _OWN: dict[ValuePath, str] = {
 }
 _LONGEST_VARIABLE = 128 * 1024
 _MOST_ANNOTATIONS = 128 * 1024
-# The least that a game needs to save, and 5 s before Kubernetes kills it.
-_SHORTEST_STOP = 15
+# The least seconds that a game needs to save, and the same with 5 s before Kubernetes kills it.
+_SHORTEST_SAVE = 10
+_SHORTEST_STOP = _SHORTEST_SAVE + 5
+# As Minecraft's image reads it: it appends `s` and takes the whole for a duration of Go, so `1m30` are 90 seconds too.
+_SECONDS = re.compile(r"(?:([0-9]{1,5})h)?(?:([0-9]{1,5})m)?([0-9]{1,9}(?:\.[0-9]*)?)")
+_WHOLE = re.compile(r"0|-[0-9]{1,99}|[1-9][0-9]{0,99}")
+_DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+_APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
+_SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 _KINDS = {
     "object": "a mapping", "array": "a list", "string": "a string", "integer": "a whole number", "number": "a number",
     "boolean": "true or false", "null": "nothing",
@@ -204,11 +211,32 @@ def _volumes(values: Mapping[str, Any]) -> Iterator[Mistake]:
         if mount["name"] not in names:
             message = f"names no volume of `extraVolumes`: {mount['name']} {unknown(mount['name'], names)}"
             yield Mistake((("extraVolumeMounts", number, "name"), ("extraVolumes",)), message)
-    own = [values["storage"]["mountPath"], *(f"/run/gameserver/{console}" for console in ("rcon", "econ"))]
+    disk, consoles = values["storage"]["mountPath"], {name: f"/run/gameserver/{name}" for name in ("rcon", "econ")}
+    for console, path in consoles.items():
+        if disk == path and values[console]["enabled"]:
+            yield Mistake(
+                (("storage", "mountPath"), (console, "enabled")),
+                f"is {path}, where the password of {console} is mounted",
+            )
+    own = [disk, *consoles.values()]
     paths = [*own, *(mount["mountPath"] for mount in mounts)]
     for number, path in enumerate(paths[len(own) :]):
         if path in paths[: number + len(own)]:
             yield Mistake((("extraVolumeMounts", number, "mountPath"),), f"is {path}, where another volume is mounted")
+    for number, volume in enumerate(values["extraVolumes"]):
+        yield from _projected(number, volume.get("projected", {}).get("sources", []))
+
+
+def _projected(number: int, sources: list[Mapping[str, Any]]) -> Iterator[Mistake]:
+    """Kubernetes refuses a file that two sources of one volume have, but not that of a token."""
+    seen: set[str] = set()
+    for index, source in enumerate(sources):
+        for kind in ("configMap", "secret", "downwardAPI"):
+            for item in source.get(kind, {}).get("items", []):
+                if item["path"] in seen:
+                    where = ("extraVolumes", number, "projected", "sources", index, kind, "items")
+                    yield Mistake((where,), f"has the path {item['path']}, which the volume has already")
+                seen.add(item["path"])
 
 
 def _limits(values: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -220,14 +248,17 @@ def _limits(values: Mapping[str, Any]) -> Iterator[Mistake]:
 
 
 def _stop(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Neither the kubelet nor its image may kill a game before it can have saved."""
+    if name := values["stop"]["delayVariable"]:
+        yield from _stop_delay(values, name)
+    if name := values["stop"]["durationVariable"]:
+        yield from _stop_duration(values, name)
+
+
+def _stop_delay(values: Mapping[str, Any], name: str) -> Iterator[Mistake]:
     """The kubelet must not kill a game before its image has told it to stop, because such a game never saves."""
-    name, grace = values["stop"]["delayVariable"], values["terminationGracePeriodSeconds"]
-    if not name:
-        return
-    texts = [variable.get("value") for variable in values["extraEnv"] if variable["name"] == name]
-    # What a Secret has, nobody knows.
-    text = (texts or [values["environment"].get(name)])[-1] or "0"
-    paths: tuple[ValuePath, ...] = (("environment", name), ("extraEnv",))
+    grace, (text, paths) = values["terminationGracePeriodSeconds"], _variable(values, name)
+    text = text or "0"
     if not re.fullmatch("[0-9]{1,5}", text):
         yield Mistake(paths, "must be a whole number of seconds")
     elif grace < (least := int(text) + _SHORTEST_STOP):
@@ -238,6 +269,33 @@ def _stop(values: Mapping[str, Any]) -> Iterator[Mistake]:
         yield Mistake((("terminationGracePeriodSeconds",), *paths), message)
 
 
+def _stop_duration(values: Mapping[str, Any], name: str) -> Iterator[Mistake]:
+    """An image must not kill a game that it has just told to stop. With 0 it never does, and Kubernetes alone does."""
+    text, paths = _variable(values, name)
+    # Another variable's text stays unknown, as a Secret's does.
+    if not text or "$(" in text:
+        return
+    if not (match := _SECONDS.fullmatch(text)):
+        yield Mistake(paths, f"must be a whole number of seconds, of at least {_SHORTEST_SAVE}, not {text[:40]}")
+        return
+    seconds = sum(float(number or 0) * unit for number, unit in zip(match.groups(), (3600, 60, 1), strict=True))
+    if 0 < seconds < _SHORTEST_SAVE:
+        message = (
+            f"kills the game at a stop before it can save: {name} is {text} and must be at least {_SHORTEST_SAVE}, "
+            "or 0 to let Kubernetes alone do it"
+        )
+        yield Mistake(paths, message)
+
+
+def _variable(values: Mapping[str, Any], name: str) -> tuple[str, tuple[ValuePath, ...]]:
+    """The text of a variable, and where it may be from; "" if it is not set, or if a Secret or the like has it."""
+    paths: tuple[ValuePath, ...] = (("environment", name), ("extraEnv",))
+    for variable in values["extraEnv"]:
+        if variable["name"] == name:
+            return variable.get("value", ""), paths[::-1]
+    return values["environment"].get(name, ""), paths
+
+
 def _annotations(values: Mapping[str, Any]) -> Iterator[Mistake]:
     """Kubernetes takes 256 KiB of annotations an object; half of it is left to the chart, the API and other tools."""
     for path in (("podAnnotations",), ("service", "annotations"), ("sftp", "annotations")):
@@ -246,6 +304,31 @@ def _annotations(values: Mapping[str, Any]) -> Iterator[Mistake]:
             annotations = annotations[key]
         if sum(len(name.encode()) + len(text.encode()) for name, text in annotations.items()) > _MOST_ANNOTATIONS:
             yield Mistake((path,), f"are more than {_MOST_ANNOTATIONS // 1024} KiB in all")
+
+
+def _annotations_of_kubernetes(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Annotations whose texts Kubernetes checks.
+
+    https://kubernetes.io/docs/reference/labels-annotations-taints/
+    """
+    for name, text in values["podAnnotations"].items():
+        path: ValuePath = ("podAnnotations", name)
+        if name == _DELETION_COST and not (_WHOLE.fullmatch(text) and -(2**31) <= int(text) < 2**31):
+            yield Mistake((path,), "must be a whole number of 32 bits")
+        elif name.startswith(_APPARMOR) and name != f"{_APPARMOR}game":
+            yield Mistake((path,), "names no container of the pod: its only one is game")
+        elif name.startswith(_APPARMOR) and not re.fullmatch("(?s)(runtime/default|unconfined|localhost/.*)?", text):
+            yield Mistake((path,), "must be runtime/default, unconfined or localhost/<profile>")
+    for service in ("service", "sftp"):
+        text, kind = values[service]["annotations"].get(_SOURCE_RANGES), values[service]["type"]
+        if text is None or (service == "sftp" and not values["sftp"]["enabled"]):
+            continue
+        path = (service, "annotations", _SOURCE_RANGES)
+        ranges = [part.strip() for part in text.split(",")] if text.strip() else []
+        if kind != "LoadBalancer":
+            yield Mistake((path, (service, "type")), f"is for the type LoadBalancer, and this is {kind}")
+        elif not values["service"]["loadBalancerSourceRanges"] and not all(map(_is_range, ranges)):
+            yield Mistake((path,), "must be address ranges such as 192.0.2.0/24,2001:db8::/32")
 
 
 def _address_ranges(values: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -278,6 +361,12 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
         return None
 
 
+def _is_range(text: str) -> bool:
+    # Kubernetes takes leading zeros, as in 010.0.0.0/8, for decimal numbers.
+    decimal = re.sub(r"\b0+(?=[0-9])", "", text)
+    return re.search("/[0-9]+$", decimal) is not None and _network(decimal) is not None
+
+
 def _is_part(part: Any, whole: Any) -> bool:
     return whole is not None and part.version == whole.version and part != whole and part.subnet_of(whole)
 
@@ -298,4 +387,6 @@ def _size(text: str) -> float:
     return float(number) * units.get(unit, 1)
 
 
-_CHECKS = (_ports, _variables, _volumes, _limits, _stop, _annotations, _address_ranges)
+_CHECKS = (
+    _ports, _variables, _volumes, _limits, _stop, _annotations, _annotations_of_kubernetes, _address_ranges,
+)  # fmt: skip

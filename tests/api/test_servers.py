@@ -525,6 +525,86 @@ def _pong(parent: Path) -> Path:
     return folder
 
 
+BROAD = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["size"],
+    "properties": {
+        "size": {"type": "string", "examples": ["1"]},
+        "name": {"type": "string"},
+        "port": {"type": "integer", "minimum": 1, "maximum": 65535},
+    },
+    "patternProperties": {"^x_": {"type": "string"}},
+}
+BROAD_VALUES = """\
+ports:
+  - {name: primary, port: 8303, protocol: UDP}
+  - {name: more, port: {{ options.get("port", 1) | tojson }}, protocol: UDP}
+image: {tag: {{ options.size | tojson }}}
+environment:
+{%- for name, value in options.items() if name != "port" %}
+  {{ name | upper | tojson }}: {{ value | tojson }}
+{%- endfor %}
+"""
+
+
+def _broad(parent: Path) -> Path:
+    """A folder with a game whose options may make values that the chart refuses."""
+    folder = parent / "games"
+    folder.mkdir()
+    (folder / "pong.game.yaml").write_text("name: pong\ntitle: Pong\ndescription: Bats.\n")
+    (folder / "pong.values.yaml.j2").write_text(BROAD_VALUES)
+    (folder / "pong.options.schema.json").write_text(json.dumps(BROAD))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "errors"),
+    [
+        # The game requires it, so it is named if nothing else is to blame.
+        (
+            {"size": "a b", "name": "a"},
+            {"options.size": ["makes image.tag, which does not match ^[A-Za-z0-9_][-A-Za-z0-9_.]{0,127}$"]},
+        ),
+        (
+            {"x_-": "1"},
+            {
+                "options.x_-": [
+                    "makes environment.X_-, which is not an allowed name: does not match ^[A-Za-z_][A-Za-z0-9_]*$"
+                ]
+            },
+        ),
+        (
+            {"port": 8303, "name": "a"},
+            {"options.port": ["makes ports[1], which has the name, or the port and protocol, of another port"]},
+        ),
+    ],
+)
+def test_an_option_that_breaks_the_values_is_named(
+    make_app: Any, world: World, tmp_path: Path, options: dict[str, Any], errors: dict[str, Any]
+) -> None:
+    """At a create and at a change, where the schema of the game accepts it; nothing is written."""
+    client = Client(make_app(games_dir=_broad(tmp_path)).test_client())
+    body = {**SIZES, "game": "pong", "options": {"size": "1", **options}}
+    answer = client.post("/api/v1/server/1/", body)
+    assert (answer.status_code, answer.json["errors"], dict(world.values)) == (422, errors, {})  # type: ignore[index]
+    good = {"size": "1", "name": "b", "x_a": "c", "port": 8304}
+    assert client.post("/api/v1/server/1/", {**body, "options": good}).status_code == 201
+    before = dict(world.values[1])
+    answer = client.patch("/api/v1/server/1/", {"options": options})
+    assert (answer.status_code, answer.json["errors"], world.values[1]) == (422, errors, before)  # type: ignore[index]
+
+
+def test_a_change_is_not_refused_for_what_was_there_before(make_app: Any, world: World, tmp_path: Path) -> None:
+    """An option that an earlier version let through stays, while another one changes."""
+    client = Client(make_app(games_dir=_broad(tmp_path)).test_client())
+    client.post("/api/v1/server/1/", {**SIZES, "game": "pong", "options": {"size": "1"}})
+    world.values[1]["server"]["options"] = {"size": "1", "port": 8303}
+    world.apply(1, world.values[1])
+    assert client.patch("/api/v1/server/1/", {"options": {"name": "a"}}).status_code == 200
+    assert client.patch("/api/v1/server/1/", {"ram_gb": 4}).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [

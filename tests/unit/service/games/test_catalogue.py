@@ -39,7 +39,7 @@ save:
   seconds: 12.5
 """
 )
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
     "properties": {
@@ -400,6 +400,33 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         {"schema": json.dumps(SCHEMA).replace("9}", "1e400}")},
         "options.schema.json:1: 1e400 is not a number of JSON",
     ),
+    "a misspelt format": (
+        {"schema": {**SCHEMA, "properties": {"title": {"type": "string", "format": "ipv44"}}}},
+        "options.schema.json:7: format: ipv44 is not a format of JSON Schema (at properties.title); did you mean ipv4?",
+    ),
+    "a default of another format": (
+        {"schema": {**SCHEMA, "properties": {"title": {"format": "ipv4", "default": "nonsense"}}}},
+        "options.schema.json:7: default: does not fit the schema: 'nonsense' is not a 'ipv4'",
+    ),
+    "a default elsewhere that does not fit": (
+        {
+            "schema": {
+                **SCHEMA,
+                "$defs": {"speed": {"type": "integer", "default": 7}},
+                "properties": {"speed": {"$ref": "#/$defs/speed", "maximum": 3}},
+            }
+        },
+        "options.schema.json:5: default: does not fit the schema: 7 is greater than the maximum of 3",
+    ),
+    "a mistake with a value that nobody knows": (
+        {
+            "values": VALUES + 'args: [{{ {"slow": "1", "fast": "2"}[options.get("title", "slow")] | tojson }}]\n',
+            "schema": {**SCHEMA, "properties": {**SCHEMA["properties"], "title": {"pattern": "^(slow|fast)$"}}},
+        },
+        "values.yaml.j2:7: Object of type StrictUndefined is not JSON serializable "
+        '(with the options {"speed": 1, "title": "x"}; what fits options.title is not known: add `examples` to the '
+        "schema)",
+    ),
     "open schema": ({"schema": {"type": "object"}}, 'options.schema.json:1: must have "additionalProperties": false'),
 }
 
@@ -432,6 +459,84 @@ def test_a_stray_file_among_flat_games_is_named(tmp_path: Path) -> None:
     message = r"pong\.game\.yml:1: is not a file of a game; did you mean pong\.game\.yaml\?"
     with pytest.raises(StartupError, match=message):
         catalogue.load(tmp_path)
+
+
+LOOKUP = 'args: [{{ {%s}[options.get("speed", "")] | tojson }}]\n'
+WORDS = LOOKUP % '"": "0", "slow": "1", "fast": "2"'
+SIX_TO_EIGHT = LOOKUP % '"": "0", 6: "a", 7: "b", 8: "c"'
+NEXT = 'args: [{{ (options.get("speed", 0) + 1) | string | tojson }}]\n'
+NAMED = 'args: [{{ (options.speed[0].k if "speed" in options else "") | tojson }}]\n'
+PAIR = 'args: [{{ (options.title if "speed" in options else "") | tojson }}]\n'
+ONE = '{%- if "speed" in options and "title" in options %}\nargs: 1\n{%- endif %}\n'
+WORD = {"enum": ["slow", "fast"]}
+SPEED = {"type": "integer", "minimum": 5, "maximum": 9}
+
+# A template, the schema of `speed`, and what else the schema has.
+VALID: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "a choice elsewhere": (WORDS, {"$ref": "#/$defs/a"}, {"$defs": {"a": WORD}}),
+    "a choice at an anchor": (WORDS, {"$ref": "#a"}, {"$defs": {"a": {"$anchor": "a", **WORD}}}),
+    "a choice behind two references": (
+        WORDS,
+        {"$ref": "#/$defs/a"},
+        {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": WORD}},
+    ),
+    "a range elsewhere": (NEXT, {"$ref": "#/$defs/a"}, {"$defs": {"a": SPEED}}),
+    "a range without a type": (NEXT, {"minimum": 5}, {}),
+    "choices one by one": (WORDS, {"oneOf": [{"const": "slow", "title": "Slow"}, {"const": "fast"}]}, {}),
+    "choices in groups": (WORDS, {"anyOf": [{"enum": ["slow"]}, {"enum": ["fast"]}]}, {}),
+    "a choice with more rules": (WORDS, {"allOf": [WORD, {"type": "string"}]}, {}),
+    "ends that are left out": (SIX_TO_EIGHT, {"type": "integer", "exclusiveMinimum": 5, "exclusiveMaximum": 9}, {}),
+    "a fraction": (NEXT, {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, {}),
+    "multiples": (SIX_TO_EIGHT, {"type": "integer", "minimum": 5, "maximum": 8, "multipleOf": 3}, {}),
+    "a list of mappings": (
+        NAMED,
+        {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": "object", "required": ["k"], "properties": {"k": {"type": "string"}}},
+        },
+        {},
+    ),
+    "a schema in itself": (
+        'args: [{{ (options.speed.k if "speed" in options else "") | tojson }}]\n',
+        {"$ref": "#/$defs/a"},
+        {
+            "$defs": {
+                "a": {
+                    "type": "object",
+                    "required": ["k"],
+                    "properties": {"k": {"type": "string"}, "a": {"$ref": "#/$defs/a"}},
+                }
+            }
+        },
+    ),
+    "a text of a length": (LOOKUP % '"": "0", "xxxxx": "1"', {"type": "string", "minLength": 5, "maxLength": 5}, {}),
+    "digits": ('args: [{{ options.get("speed", "1") | int | string | tojson }}]\n', {"pattern": "^[0-9]{3}$"}, {}),
+    "an option that needs another": (PAIR, {"type": "boolean"}, {"dependentRequired": {"speed": ["title"]}}),
+    "options that exclude each other": (ONE, SPEED, {"not": {"required": ["speed", "title"]}}),
+    "one option at least": (
+        'args: [{{ (options.speed if "speed" in options else options.title) | string | tojson }}]\n',
+        SPEED,
+        {"minProperties": 1},
+    ),
+    # The image may know more than this schema, so a guess that works is no mistake.
+    "a pattern that is hard to fit": (
+        "args: [{{ options.speed | tojson }}]\n",
+        {"type": "string", "pattern": "^(slow|fast)$"},
+        {"required": ["speed"]},
+    ),
+    "a hint for a form": (WORDS, {"type": "string", "format": "password", **WORD}, {}),
+}
+
+
+@pytest.mark.parametrize("case", VALID)
+def test_a_valid_game_is_tried_with_valid_options_alone(case: str, tmp_path: Path) -> None:
+    """Whatever the way in which its schema says what fits."""
+    template, option, more = VALID[case]
+    values = VALUES.split("environment")[0] + template
+    title = SCHEMA["properties"]["title"]
+    schema = {**SCHEMA, "properties": {"speed": option, "title": title}, **more}
+    assert catalogue.load(folder(tmp_path, values=values, schema=schema))["pong"]
 
 
 WRONG: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
@@ -478,6 +583,40 @@ def test_defaults_apply_to_new_servers_and_to_options_taken_back(tmp_path: Path)
     assert speed({}, new=True) == speed({}, taken_back={"speed"}) == "7"
     assert speed({}) == speed({}, taken_back={"title"}) == "1"
     assert speed({"speed": 3}, new=True) == "3"
+
+
+def test_a_default_may_be_where_a_reference_leads(tmp_path: Path) -> None:
+    """A default beside the reference counts more."""
+    definitions = {"a": {"$ref": "#/$defs/b"}, "b": {"type": "integer", "default": 7}}
+    properties: dict[str, Any] = {"speed": {"$ref": "#/$defs/a"}}
+    schema = {**SCHEMA, "$defs": definitions, "properties": properties}
+    values = VALUES.split("{%-")[0]
+    game = catalogue.load(folder(tmp_path, values=values, schema=schema))["pong"]
+    assert game.render(1, spec({}), new=True)["environment"] == {"SPEED": "7"}
+    assert game.render(1, spec({}), taken_back={"speed"})["environment"] == {"SPEED": "7"}
+    assert game.render(1, spec({}))["environment"] == {"SPEED": "1"}
+    properties["speed"]["default"] = 4
+    (tmp_path / "pong" / "options.schema.json").write_text(json.dumps(schema))
+    assert catalogue.load(tmp_path)["pong"].render(1, spec({}), new=True)["environment"] == {"SPEED": "4"}
+
+
+@pytest.mark.parametrize(
+    ("format", "fits", "nonsense"),
+    [
+        ("ipv4", "192.0.2.1", "192.0.2.256"),
+        ("ipv6", "2001:db8::1", "2001:db8::x"),
+        ("date", "2026-02-28", "2026-02-30"),
+        ("email", "ada@example.com", "ada"),
+        ("uuid", "00000000-0000-4000-8000-000000000000", "0"),
+        ("regex", "^a$", "("),
+    ],
+)
+def test_a_format_is_checked(format: str, fits: str, nonsense: str, tmp_path: Path) -> None:
+    """In an option of a create, and in samples."""
+    schema = {**SCHEMA, "properties": {**SCHEMA["properties"], "title": {"type": "string", "format": format}}}
+    game = catalogue.load(folder(tmp_path, schema=schema))["pong"]
+    assert game.errors({"title": fits}) == {}
+    assert game.errors({"title": nonsense}) == {"options.title": [f"{nonsense!r} is not a {format!r}"]}
 
 
 def test_a_template_knows_which_options_were_taken_back(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +77,11 @@ WRONG: dict[str, tuple[str, str]] = {
         "games: {teeworlds: {rcon: {enabled: true}, ports: [{name: primary, port: 25575, protocol: both}]}}",
         "games.teeworlds.rcon.enabled uses 25575/TCP for both the game and the remote console",
     ),
+    "ports without the one that is asked for players": (
+        "games:\n  minecraft:\n    ports: [{name: primary, port: 25565, protocol: UDP}]\n",
+        "3: games.minecraft.ports replaces the port at which the game is asked for its players: the game has no "
+        "TCP port named primary (with the game minecraft)",
+    ),
     "one port twice": (
         "games: {luanti: {ports: [{name: primary, port: 1, protocol: UDP}, {name: b, port: 1, protocol: both}]}}",
         "games.luanti.ports[1] has the name, or the port and protocol, of another port",
@@ -95,6 +102,23 @@ WRONG: dict[str, tuple[str, str]] = {
     "a delay with its unit": (
         "games: {minecraft: {environment: {STOP_SERVER_ANNOUNCE_DELAY: 10s}}}",
         "STOP_SERVER_ANNOUNCE_DELAY must be a whole number of seconds (with the game minecraft)",
+    ),
+    "an image that kills before the save": (
+        "games:\n  minecraft:\n    environment: {STOP_DURATION: '5'}\n",
+        "3: games.minecraft.environment.STOP_DURATION kills the game at a stop before it can save: STOP_DURATION is 5 "
+        "and must be at least 10, or 0 to let Kubernetes alone do it (with the game minecraft)",
+    ),
+    "the same in a variable that overrides another": (
+        "games: {minecraft: {environment: {STOP_DURATION: '60'}, extraEnv: [{name: STOP_DURATION, value: '9.5'}]}}",
+        "1: games.minecraft.extraEnv kills the game at a stop before it can save: STOP_DURATION is 9.5",
+    ),
+    "a time until the kill with its unit": (
+        "games: {minecraft: {environment: {STOP_DURATION: 60s}}}",
+        "STOP_DURATION must be a whole number of seconds, of at least 10, not 60s (with the game minecraft)",
+    ),
+    "a negative time until the kill": (
+        "games: {minecraft: {environment: {STOP_DURATION: '-60'}}}",
+        "STOP_DURATION must be a whole number of seconds, of at least 10, not -60",
     ),
     "one variable twice": ("all: {extraEnv: [{name: A}, {name: A}]}", "all.extraEnv[1] repeats the name A"),
     "an image with its tag": ("all: {image: {repository: 'itzg/minecraft-server:java21'}}", "name without its tag"),
@@ -216,6 +240,80 @@ WRONG: dict[str, tuple[str, str]] = {
         "all.service.annotations are more than 128 KiB in all",
     ),
     "a long variable": (f"all: {{environment: {{A: {'x' * 131_070}}}}}", "all.environment.A is longer than 128 KiB"),
+    "an empty part of a class's name": (
+        "all: {priorityClassName: a..b}",
+        "all.priorityClassName must be lowercase letters, digits and `-`, in parts that `.` separates",
+    ),
+    "a dashed part of a class's name": (
+        "all: {runtimeClassName: a.-b}",
+        "all.runtimeClassName must be lowercase letters",
+    ),
+    "an empty part of a storage class": (
+        "all: {storage: {className: a..b}}",
+        "all.storage.className must be lowercase letters",
+    ),
+    "an empty part of a label's domain": (
+        "all: {nodeSelector: {a..b/c: x}}",
+        "all.nodeSelector.a..b/c is not an allowed name: must be letters",
+    ),
+    "an empty part of a load balancer's class": (
+        "all: {service: {type: LoadBalancer, loadBalancerClass: a..b/C_d}}",
+        "all.service.loadBalancerClass must be letters, digits",
+    ),
+    "an empty part of the domain of the pod's label": (
+        """all: {extraEnv: [{name: A, valueFrom: {fieldRef: {fieldPath: "metadata.labels['a..b/c']"}}}]}""",
+        "fieldRef.fieldPath must be a field of the pod that a variable may take",
+    ),
+    "a long domain of the pod's label": (
+        "all: {extraEnv: [{name: A, valueFrom: {fieldRef: {fieldPath: "
+        f"""\"metadata.labels['{"a" * 254}/c']\"}}}}}}]}}""",
+        "fieldRef.fieldPath must have a domain of at most 253 characters",
+    ),
+    "an empty part of a node's name": (
+        "all: {affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: "
+        "{nodeSelectorTerms: [{matchFields: [{key: metadata.name, operator: In, values: [a..b]}]}]}}}}",
+        "matchFields[0].values[0] must be lowercase letters",
+    ),
+    "the disk over the console's password": (
+        "games: {minecraft: {storage: {mountPath: /run/gameserver/rcon}}}",
+        "games.minecraft.storage.mountPath is /run/gameserver/rcon, where the password of rcon is mounted",
+    ),
+    "one file from two sources": (
+        "all: {extraVolumes: [{name: a, projected: {sources: [{secret: {name: b, items: [{key: c, path: d}]}}, "
+        "{downwardAPI: {items: [{path: d, fieldRef: {fieldPath: metadata.name}}]}}]}}]}",
+        "all.extraVolumes[0].projected.sources[1].downwardAPI.items has the path d, which the volume has already",
+    ),
+    "an endless token": (
+        "all: {extraVolumes: [{name: a, projected: {sources: "
+        "[{serviceAccountToken: {path: b, expirationSeconds: 4294967297}}]}}]}",
+        "serviceAccountToken.expirationSeconds 4294967297 is greater than the maximum of 4294967296",
+    ),
+    "a profile of AppArmor": (
+        "all: {podAnnotations: {container.apparmor.security.beta.kubernetes.io/game: bad}}",
+        "must be runtime/default, unconfined or localhost/<profile>",
+    ),
+    "the profile of another container": (
+        "all: {podAnnotations: {container.apparmor.security.beta.kubernetes.io/main: runtime/default}}",
+        "names no container of the pod: its only one is game",
+    ),
+    "the cost of a pod's deletion": (
+        "all: {podAnnotations: {controller.kubernetes.io/pod-deletion-cost: '05'}}",
+        "pod-deletion-cost must be a whole number of 32 bits",
+    ),
+    "an endless cost of a pod's deletion": (
+        f"all: {{podAnnotations: {{controller.kubernetes.io/pod-deletion-cost: '{'9' * 5000}'}}}}",
+        "pod-deletion-cost must be a whole number of 32 bits",
+    ),
+    "the ranges of a load balancer": (
+        "all: {service: {type: LoadBalancer, annotations: "
+        "{service.beta.kubernetes.io/load-balancer-source-ranges: '10.0.0.0/8,'}}}",
+        "load-balancer-source-ranges must be address ranges such as 192.0.2.0/24,2001:db8::/32",
+    ),
+    "ranges without a load balancer": (
+        "all: {sftp: {annotations: {service.beta.kubernetes.io/load-balancer-source-ranges: 10.0.0.0/8}}}",
+        "all.sftp.annotations.service.beta.kubernetes.io/load-balancer-source-ranges is for the type LoadBalancer, "
+        "and this is NodePort",
+    ),
     "a disk that is made later": ("all: {storage: {deferred: true}}", "all.storage.deferred comes from each create"),
     "another disk": (
         "all: {storage: {dataSource: {kind: VolumeSnapshot, name: a}}}",
@@ -240,6 +338,12 @@ def refused(text: str, folder: Path) -> str:
     for message in str(raised.value).split("; " + str(path)):
         assert message.removeprefix(str(path)).startswith(":")
     return str(raised.value)
+
+
+def loaded(text: str, folder: Path) -> Mapping[str, Any]:
+    path = folder / "server-values.yaml"
+    path.write_text(text)
+    return operator_values.load(path, GAMES, CHART)
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -269,3 +373,44 @@ def test_valid_values_are_loaded_unchanged(tmp_path: Path) -> None:
     # A game that listens elsewhere leaves RCON's port free, whatever the chart's default for a game's port.
     path.write_text("games: {teeworlds: {rcon: {enabled: true, port: 25565}}}\n")
     operator_values.load(path, GAMES, CHART)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        "environment: {STOP_DURATION: '10'}",
+        "environment: {STOP_DURATION: '0'}",
+        "environment: {STOP_DURATION: ''}",
+        "environment: {STOP_DURATION: 1m30}",
+        "environment: {STOP_DURATION: '5'}, extraEnv: [{name: STOP_DURATION, value: '60'}]",
+        "extraEnv: [{name: STOP_DURATION, value: $(SECONDS)}]",
+        "extraEnv: [{name: STOP_DURATION, valueFrom: {secretKeyRef: {name: a, key: b}}}]",
+        "environment: {STOP_DURATION: 5s}, stop: {durationVariable: ''}",
+    ],
+)
+def test_a_time_until_the_kill_that_works_is_accepted(variables: str, tmp_path: Path) -> None:
+    """0 means that the image never kills the game, and an empty text is the image's default of 60 s."""
+    assert loaded(f"games: {{minecraft: {{{variables}}}}}\n", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "priorityClassName: a-b.c, runtimeClassName: '0', nodeSelector: {a.b-c.d/E_f: x, g: h}",
+        "podLabels: {" + ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 61]) + "/x: y}",
+        "storage: {mountPath: /run/gameserver/econ}",
+        "ports: [{name: primary, port: 25565, protocol: both}]",
+        "podAnnotations: {container.apparmor.security.beta.kubernetes.io/game: localhost/games, "
+        "controller.kubernetes.io/pod-deletion-cost: '-05'}",
+        "service: {type: LoadBalancer, annotations: "
+        "{service.beta.kubernetes.io/load-balancer-source-ranges: ' 010.0.0.1/8, 2001:db8::/32'}}",
+        "service: {type: LoadBalancer, loadBalancerSourceRanges: [192.0.2.0/24], annotations: "
+        "{service.beta.kubernetes.io/load-balancer-source-ranges: x}}",
+        "sftp: {enabled: false, annotations: {service.beta.kubernetes.io/load-balancer-source-ranges: x}}",
+        "extraVolumes: [{name: a, projected: {sources: [{secret: {name: b, items: [{key: c, path: d}]}}, "
+        "{serviceAccountToken: {path: d, expirationSeconds: 4294967296}}]}}]",
+    ],
+)
+def test_what_kubernetes_accepts_is_accepted(values: str, tmp_path: Path) -> None:
+    """Kubernetes 1.35 says so of each of these (`kubectl apply --dry-run=server`)."""
+    assert loaded(f"games: {{minecraft: {{{values}}}}}\n", tmp_path)

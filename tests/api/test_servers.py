@@ -106,6 +106,23 @@ def test_repeating_a_failed_create_uses_the_operators_new_values(
     assert world.values[1]["storage"] == {"className": "there-is-one"}
 
 
+def test_a_create_waits_for_a_service_that_an_earlier_server_has_left(client: Client, world: World) -> None:
+    """A load balancer's controller keeps it for a while. Until then nothing is written, and no disk is erased."""
+    client.post("/api/v1/server/1/", SIZES)
+    left = {**world.services["server-1"], "metadata": {**world.services["server-1"]["metadata"]}}
+    left["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    client.delete("/api/v1/server/1/")
+    world.services["server-1"] = left
+    world.history.clear()
+    answer = client.post("/api/v1/server/1/", {**SIZES, "disk": "erase"})
+    assert (*problem(answer), answer.headers["Retry-After"]) == (409, "operation-in-progress", "5")
+    assert "The Service server-1 of an earlier server with this id is still being deleted." in answer.text
+    assert (world.history, 1 in world.claims) == ([], True)
+    del world.services["server-1"]
+    assert client.post("/api/v1/server/1/", {**SIZES, "disk": "erase"}).status_code == 201
+    assert client.get("/api/v1/server/1/port/primary").status_code == 200
+
+
 def test_a_create_reads_the_current_release(client: Client, world: World, monkeypatch: Any) -> None:
     """A read of the cluster may be a few milliseconds old, which must not cause a second install."""
     client.post("/api/v1/server/1/", SIZES)

@@ -3,13 +3,16 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 )
 
@@ -145,6 +148,15 @@ func TestAPoolThatIsReallyFull(t *testing.T) {
 		t.Fatal("100 MiB more fit")
 	}
 	t.Logf("the game was told: %v", told)
+	// Something foreign takes what is left, to the last block.
+	_ = exec.Command("dd", "if=/dev/zero", "of="+r.pool+"/foreign", "bs=4k", "conv=fsync").Run()
+	if err := os.WriteFile(r.pool+"/one-more", make([]byte, 4096), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("a block is left: %v", err)
+	}
+	_ = os.Remove(r.pool + "/one-more")
+	// Only a driver that runs can remove disks.
+	r.kill()
+	r.start()
 	r.must(r.unpublish("pvc-1"))
 	r.must(r.remove("pvc-2"))
 	r.must(r.publish("pvc-1"))

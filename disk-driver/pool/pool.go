@@ -5,6 +5,7 @@
 package pool
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -72,14 +73,20 @@ func Open(path string, limits Limits) (*Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkReflink(path); err != nil {
-		return nil, err
-	}
 	pool := &Pool{path: path, limits: limits, lock: lock}
 	if pool.disks, err = load(pool.folder("disks"), diskRecord, pool.lostDisk); err != nil {
 		return nil, err
 	}
 	if pool.snapshots, err = load(pool.folder("snapshots"), snapshotRecord, pool.lostSnapshot); err != nil {
+		return nil, err
+	}
+	err = checkReflink(path)
+	if errors.Is(err, unix.ENOSPC) && len(pool.disks)+len(pool.snapshots) > 0 {
+		// It was found good when these were made, and they can be removed only by a driver that runs.
+		slog.Warn("the pool is full: whether its files can share blocks is not tried", "pool", path, "error", err.Error())
+		err = nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	return pool, nil

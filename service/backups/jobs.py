@@ -19,13 +19,12 @@ from typing import Any
 
 from service.kube.types import Object
 from service.servers.accessors import condition, deleted_at
+from service.servers.names import BACKUP_JOB
 from service.servers.restricted import restricted_container, restricted_pod
 from service.servers.volumes import HOSTNAME
 
-LABEL = "gameserver/backup-job"
-"""Label of the Jobs, their pods and their Secrets: the server's id, or `store`."""
 OPERATION_LABEL = "gameserver/operation"
-"""Label of the same: the id of the operation that they belong to."""
+"""Label of the Jobs, their pods and their Secrets: the id of the operation that they belong to."""
 CONTAINER = "backup"
 KEPT_SECONDS = 600
 """How long a finished Job stays, in case that whoever needs its answer is away."""
@@ -155,7 +154,7 @@ def _labels(spec: JobSpec) -> dict[str, str]:
         "app.kubernetes.io/component": "backup",
         "app.kubernetes.io/part-of": "gameserver-cluster",
         "app.kubernetes.io/managed-by": "gameserver-controller",
-        LABEL: str(spec.server) if spec.server else "store",
+        BACKUP_JOB: str(spec.server) if spec.server else "store",
         OPERATION_LABEL: spec.operation,
     }
 

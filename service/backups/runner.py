@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from service.backups.jobs import (
-    LABEL,
     OPERATION_LABEL,
     JobSpec,
     JobState,
@@ -31,6 +30,7 @@ from service.kube.client import Conflict, Kube, path
 from service.kube.types import Object
 from service.kube.watch import Kind, Watch
 from service.servers.accessors import owner_uid, uid
+from service.servers.names import BACKUP_JOB
 
 _BATCH = "batch/v1"
 _KEY_LABEL = "gameserver/backup-key"
@@ -129,7 +129,7 @@ class JobRunner:
 
     def watch(self, namespace: str, wake: Callable[[], None]) -> Watch:
         """A watch that calls `wake` when a Job has changed; it is not started yet."""
-        kind = Kind(path(_BATCH, namespace, "jobs"), LABEL, _only_name, lambda item: 0, max_objects=10_000)
+        kind = Kind(path(_BATCH, namespace, "jobs"), BACKUP_JOB, _only_name, lambda item: 0, max_objects=10_000)
         return Watch(self._kube, kind, lambda *_: wake())
 
     def _state(self, spec: JobSpec, existing: Object | None) -> JobState:

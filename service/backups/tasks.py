@@ -140,8 +140,8 @@ def next_task(kept: ServerBackups, settings: Settings, now: datetime, *, disk: b
     """
     begun = _begun(kept, now)
     stored = settings.backup_store is not None and kept.repository.made is not None
-    if is_over(kept, settings, now):
-        return replace(begun, kind=ERASE) if stored else None
+    if stored and is_over(kept, settings, now):
+        return replace(begun, kind=ERASE)
     if stored and (forget := _forget(kept, settings, begun, now)):
         return forget
     if disk and (operations := _old_in_disk(kept, settings, now)):

@@ -46,14 +46,15 @@ from service.kube.client import Conflict, Kube, path
 from service.kube.times import stamp
 from service.kube.types import Object
 from service.logs.lines import MOST_BYTES
-from service.servers.accessors import CONTAINER, annotation, sorted_events, trimmed_event, uid
+from service.servers.accessors import CONTAINER, annotation, claims_of, sorted_events, trimmed_event, uid
 from service.servers.consumption import Consumption
-from service.servers.names import ID, KEPT_SINCE, REUSED_SINCE, econ_name, pod_name, rcon_name, server_name
+from service.servers.names import BACKUP_JOB, ID, KEPT_SINCE, REUSED_SINCE, econ_name, pod_name, rcon_name, server_name
 from service.servers.objects import Objects, RconPassword, ServerObjects, run_of
 from service.servers.reasons import READ_EVENTS
 from service.servers.restored import taken_up
 from service.servers.spec import never_used, server_uid
 from service.servers.usage import Usage
+from service.servers.volumes import DiskNode
 from service.settings import Settings
 
 READY_SECONDS = 2.0
@@ -306,6 +307,15 @@ class ClusterReader:
         """The pods of the Job with this name, read live."""
         return self._kube.all(path("v1", self._namespace, "pods"), labelSelector=f"batch.kubernetes.io/job-name={job}")
 
+    def disk_is_awaited(self, id: int) -> bool:
+        """Whether a Job of a backup or restore waits for a node on which it would get the disk with this id.
+
+        Its pod names the claim, and holds it only from when it has a node.
+        https://kubernetes.io/docs/concepts/storage/persistent-volumes/#storage-object-in-use-protection
+        """
+        pods = self._kube.all(path("v1", self._namespace, "pods"), labelSelector=f"{BACKUP_JOB}={id}")
+        return any(not pod["spec"].get("nodeName") and server_name(id) in claims_of(pod) for pod in pods)
+
     def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
         """Begin to delete the claim; its volume is deleted once no pod uses it. Idempotent.
 
@@ -361,12 +371,12 @@ class ClusterReader:
 
     # -- the cluster itself --------------------------------------------------------------------------------
 
-    def host(self, objects: Objects) -> str | None:
-        """An address of the node that has the server's disk; None while there is no such node."""
-        return self._hosts.host(objects)
+    def host(self, objects: Objects, families: Sequence[str] = ()) -> str | None:
+        """An address of the node that has the server's disk; see `interfaces.Cluster`."""
+        return self._hosts.host(objects, families)
 
-    def node_of(self, claim: Object) -> str | None:
-        """The name or the host name of the node that has a claim's disk; None if no node is known to have it."""
+    def node_of(self, claim: Object) -> DiskNode | None:
+        """The node that has a claim's disk; None if no node is known to have it."""
         return self._hosts.node_of(claim)
 
     def ready(self) -> bool:

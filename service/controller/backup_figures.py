@@ -60,7 +60,8 @@ def figures(
 
     for objects in servers:
         waits("backup", _backup_due(objects, by_uid.get(server_uid(objects) or "")))
-    for kept in by_uid.values():
+    # Nothing is due in a store that is switched off.
+    for kept in by_uid.values() if settings.backup_store is not None else ():
         waits("proof", _proof_due(kept, settings))
         waits("prune", _prune_due(kept, settings))
     return BackupFigures(

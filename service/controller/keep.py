@@ -35,9 +35,11 @@ from service.kube.types import Object
 from service.operations.backups import STRAY, settled
 from service.operations.context import Context
 from service.operations.operation import RESTORES, Operation
+from service.operations.worlds import servers_of
 from service.servers.disks import volume_of
+from service.servers.names import REUSED_SINCE
 from service.servers.objects import Objects
-from service.servers.spec import server_uid, spec_of_objects, uid_of_values
+from service.servers.spec import server_uid, spec_of_objects, uid_of_claim, uid_of_values
 from service.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ class Jobs(Protocol):
     def key(self, uid: str) -> str: ...
     def run(self, spec: JobSpec) -> JobState: ...
     def remove(self, spec: JobSpec) -> bool: ...
+    def remove_all(self, operation: str) -> bool: ...
     def forget_key(self, uid: str) -> None: ...
 
 
@@ -96,6 +99,7 @@ class Keep:
     ) -> None:
         self._context = context
         self._settings = context.settings
+        self._has_store = context.settings.backup_store is not None
         self._backups = context.backups
         self._jobs = jobs
         self._snapshots = snapshots
@@ -114,6 +118,8 @@ class Keep:
         self._later: dict[str, tuple[datetime, int]] = {}
         # The unfinished backups of each server, and since when they are the same.
         self._unfinished: dict[str, tuple[frozenset[str], datetime]] = {}
+        # The deleted servers of which it was said that their backups wait for the store.
+        self._unerased: set[str] = set()
         self._leads_since = ""
         # The ids of events in the order in which they were told.
         self._told: dict[str, None] = {}
@@ -147,6 +153,7 @@ class Keep:
             with self._lock:
                 self._later.pop(kept.uid, None)
                 self._unfinished.pop(kept.uid, None)
+                self._unerased.discard(kept.uid)
         self.agenda.put(kept.uid, self._clock())
         self._tell(() if deleted else events_of(kept, self._tell_since()))
 
@@ -154,9 +161,7 @@ class Keep:
         self._tell_operation(operation)
         if operation.target is None or operation.action not in AT_WORK:
             return
-        uids = {operation.target.uid}
-        if operation.action == "clone":
-            uids.add(str(operation.argument["from"]["uid"]))
+        uids = servers_of(operation)
         ended = operation.ended or deleted
         with self._lock:
             if ended:
@@ -167,8 +172,8 @@ class Keep:
             self.agenda.put(uid, self._clock())
 
     def _server_changed(self, id: int, kind: str, before: Object | None, now: Object, deleted: bool) -> None:
-        """Look soon at the backups of a server that may be gone."""
-        if deleted and kind in ("statefulset", "release"):
+        """Look soon at the backups of a server that may be gone, or its disk."""
+        if deleted and kind in ("statefulset", "release", "claim"):
             for kept in self.kept():
                 if kept.id == id:
                     self.agenda.put(kept.uid, self._clock() + SOON)
@@ -249,8 +254,9 @@ class Keep:
             self._settle(term, kept)
             self._make_room(term, kept, objects)
             return POLL if any(each.where == "node" for each in kept.backups) else LOOK
-        if tasks.is_over(kept, self._settings, self._clock()) and kept.repository.made is None:
+        if tasks.is_over(kept, self._settings, self._clock()) and not (kept.repository.made and self._has_store):
             return self._end(term, kept)
+        self._forget_befores(term, kept)
         return self._begin(term, kept, objects)
 
     # -- what is to be done --------------------------------------------------------------------------------
@@ -282,7 +288,7 @@ class Keep:
             each for each in kept.befores if each.where != "backup" or not tasks.is_old(each.at, self._settings, now)
         )
         kept = replace(kept, befores=left)
-        disk = objects is not None and bool(volume_of(objects.claim))
+        disk = bool(volume_of(objects.claim)) if objects is not None else self._is_reused(kept)
         return tasks.with_task(kept, tasks.next_task(kept, self._settings, now, disk=disk))
 
     def _rules(self, objects: Objects | None) -> Rules | None:
@@ -316,6 +322,8 @@ class Keep:
                 self._active[kept.uid] = task
         spec = self._spec(kept, task)
         if spec is None:
+            with term.step():
+                self._jobs.remove_all(task.name)
             return self._finish(term, kept, task, None, tasks.dropped)
         with term.step():
             if spec.key:
@@ -325,6 +333,9 @@ class Keep:
 
     def _spec(self, kept: ServerBackups, task: Task) -> JobSpec | None:
         """What the task's Job is to be; None if there is nothing left to do it with."""
+        if task.kind != CLEAN and not self._has_store:
+            # It is decided on again when there is a store again.
+            return None
         if task.kind == INIT:
             return job_for_init(self._settings, kept, task.name)
         if task.kind == ERASE:
@@ -428,6 +439,9 @@ class Keep:
         }
         if not backups and not befores:
             return
+        self.agenda.put(kept.uid, now + NO_PLACE)
+        if self._is_read(kept.uid):
+            return
         with term.step():
             gone = {id for id, name in (backups | befores).items() if self._snapshots.remove(name)}
 
@@ -440,7 +454,6 @@ class Keep:
 
         if gone:
             self._write(term, kept.uid, change)
-        self.agenda.put(kept.uid, now + NO_PLACE)
 
     def _settle(self, term: Term, kept: ServerBackups) -> None:
         """Record the end of backups that no operation makes, and that none has begun to make for a minute."""
@@ -462,6 +475,9 @@ class Keep:
         goes = None if of_server is None else makes_room(kept, of_server, self._clock())
         if waiting is None or goes is None or any(backup.state == "deleting" for backup in kept.backups):
             return
+        if self._is_read(kept.uid):
+            # The disk itself is read then.
+            return
         # The code with which a CSI driver says so; ours does when the snapshots of a disk hold as much as they may.
         if "ResourceExhausted" in self._snapshots.look(f"backup-{waiting.id}").why:
             log.info("backup %s goes to make room for another on its node", goes.id)
@@ -470,18 +486,50 @@ class Keep:
                 term, kept.uid, lambda fresh: fresh.with_backup(going) if fresh.backup(goes.id) == goes else fresh
             )
 
+    def _forget_befores(self, term: Term, kept: ServerBackups) -> None:
+        """Delete the VolumeSnapshots of worlds of before of a server whose disk is erased: nobody can undo anything."""
+        names = {before.reference for before in kept.befores if before.where == "snapshot"}
+        if not names or kept.deleted is None or self._has_disk(kept):
+            return
+        with term.step():
+            gone = {name for name in names if self._snapshots.remove(name)}
+        self._write(term, kept.uid, lambda fresh: _without_snapshots(fresh, gone))
+        self.agenda.put(kept.uid, self._clock() + NO_PLACE)
+
+    def _has_disk(self, kept: ServerBackups) -> bool:
+        """Whether the disk of a server, also of a deleted one, is there; read live. Another server may reuse it."""
+        claim = self._context.cluster.server(kept.id).claim
+        return claim is not None and (_is_reused(claim) or uid_of_claim(claim) in (None, kept.uid))
+
     def _end(self, term: Term, kept: ServerBackups) -> timedelta:
-        """Delete what is left of a server whose backups are no longer in the store: snapshots, its key, its record."""
-        names = [backup.snapshot for backup in kept.backups if backup.where == "node"]
-        names += [before.reference for before in kept.befores if before.where == "snapshot"]
+        """Delete what is left of a server whose backups have to go: its snapshots, its key, its record.
+
+        The record stays as long as it knows of something that cannot go yet: what a store has that is switched off, or
+        worlds of before in a kept disk, which go when another server reuses that.
+        """
+        names = {backup.snapshot for backup in kept.backups if backup.where == "node"}
+        names |= {before.reference for before in kept.befores if before.where == "snapshot"}
+        stored = kept.repository.made is not None
+        stays = stored or (any(before.where == "disk" for before in kept.befores) and self._has_disk(kept))
         with term.step():
             gone = [self._snapshots.remove(name) for name in names]
             if not all(gone):
                 return POLL
-            self._jobs.forget_key(kept.uid)
-            self._backups.delete(kept.uid)
-        log.info("all backups of the deleted server %d (%s) are gone", kept.id, kept.uid)
-        return SOON
+            if not stored:
+                self._jobs.forget_key(kept.uid)
+            if not stays:
+                self._backups.delete(kept.uid)
+                log.info("all backups of the deleted server %d (%s) are gone", kept.id, kept.uid)
+                return SOON
+        if stored and kept.uid not in self._unerased:
+            self._unerased.add(kept.uid)
+            log.warning("the backups of the deleted server %s cannot be erased: there is no store", kept.uid)
+        left = _without_snapshots(kept, names)
+        left = left if stored else replace(left, backups=())
+        if left != kept:
+            self._write(term, kept.uid, lambda fresh: left if fresh == kept else fresh)
+            return SOON
+        return self._begin(term, kept, None)
 
     # -- what is known -------------------------------------------------------------------------------------
 
@@ -493,9 +541,23 @@ class Keep:
         return objects
 
     def _disk(self, kept: ServerBackups) -> Disk | None:
-        objects = self._objects(kept)
-        name = "" if objects is None else volume_of(objects.claim)
-        return disk_of(objects, self._context.cluster.volume(name)) if objects is not None and name else None
+        """The server's disk, also one that another server reuses, if nothing is at work with that; None without any.
+
+        Read live: the watches leave out which nodes take the game's pod.
+        """
+        objects = self._context.cluster.server(kept.id)
+        has_disk = server_uid(objects) == kept.uid or self._is_reused(kept)
+        name = volume_of(objects.claim) if has_disk else ""
+        return disk_of(objects, self._context.cluster.volume(name)) if name else None
+
+    def _is_reused(self, kept: ServerBackups) -> bool:
+        """Whether another server, which nothing is at work with, has the disk in which there are worlds of before."""
+        if kept.deleted is None or all(before.where != "disk" for before in kept.befores):
+            return False
+        objects = self._context.cluster.server(kept.id)
+        with self._lock:
+            at_work = any(server_uid(objects) in uids for uids in self._at_work_with.values())
+        return objects.statefulset is not None and _is_reused(objects.claim) and not at_work
 
     def _at_work(self, kept: ServerBackups) -> bool:
         """Whether a backup or another operation is at work with the server."""
@@ -504,6 +566,24 @@ class Keep:
         with self._lock:
             return any(kept.uid in uids for uids in self._at_work_with.values())
 
+    def _is_read(self, uid: str) -> bool:
+        """Whether a restore, an undo or a clone may read snapshots of the server, or that is unknown yet."""
+        found = [each for each in self._operations.all() if each.action in RESTORES and not each.ended]
+        return not self._operations.wait(0) or any(uid in servers_of(each) for each in found)
+
     def _write(self, term: Term, uid: str, change: Callable[[ServerBackups], ServerBackups]) -> None:
         with term.step(), suppress(KeyError, ServerNotFound):
             self._backups.change(uid, change)
+
+
+def _without_snapshots(kept: ServerBackups, names: set[str]) -> ServerBackups:
+    """Without the backups and worlds of before that were VolumeSnapshots with these names."""
+    return replace(
+        kept,
+        backups=tuple(each for each in kept.backups if each.snapshot not in names),
+        befores=tuple(each for each in kept.befores if each.reference not in names),
+    )
+
+
+def _is_reused(claim: Object | None) -> bool:
+    return REUSED_SINCE in ((claim or {}).get("metadata", {}).get("annotations") or {})

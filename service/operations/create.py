@@ -136,6 +136,9 @@ def install(
     id, before = objects.id, uid_of_claim(objects.claim or {})
     _require_no_remains(objects)
     reused = _settle_disk(context, caller, objects, spec, disk)
+    if not reused and context.cluster.disk_is_awaited(id):
+        # It is the deleted server's, whose world it would write to the new disk. The controller deletes it.
+        raise DiskBeingErased
     # An operator may have removed an earlier server by hand. Its SFTP account must not reach this server's files.
     context.accounts.remove(id)
     try:

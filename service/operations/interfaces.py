@@ -136,6 +136,9 @@ class Cluster(Protocol):
     def make_disk(self, job: Object) -> None:
         """Create the Job of `servers.diskjob.disk_job`, unless there is one with its name."""
 
+    def disk_is_awaited(self, id: int) -> bool:
+        """Whether a Job of a backup or restore waits for a node on which it would get the disk with this id."""
+
     def erase_disk(self, id: int, confirm: Callable[[], None], *, unless_used: bool = False) -> None:
         """Start to delete the claim; a missing claim is no error.
 
@@ -156,8 +159,14 @@ class Cluster(Protocol):
     def disk_class_expandable(self, claim: Object) -> bool:
         """Whether the claim's storage class allows its volumes to grow."""
 
-    def host(self, objects: Objects) -> str | None:
-        """An address of the node that has the server's disk, or None while no node has it."""
+    def host(self, objects: Objects, families: Sequence[str] = ()) -> str | None:
+        """An address of the node that has the server's disk, or None while no node has it.
+
+        Args:
+            objects: The server's objects.
+            families: The families of the addresses at which the port answers, `IPv4` or `IPv6`, the preferred one
+                first; all if it is empty. None of a node that has no address of these.
+        """
 
     def consumption(self, objects: Objects) -> Consumption | None:
         """What the server's game uses, as last measured; None if that is unknown. This waits for no request."""

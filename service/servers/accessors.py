@@ -166,3 +166,9 @@ def readable_size(text: str) -> str:
 def named_game(containers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The one of the game among containers; {} if there is none."""
     return next((container for container in containers if container.get("name") == CONTAINER), {})
+
+
+def claims_of(pod: Object) -> list[str]:
+    """The names of the claims that a pod mounts."""
+    volumes = pod.get("spec", {}).get("volumes") or []
+    return [volume["persistentVolumeClaim"]["claimName"] for volume in volumes if "persistentVolumeClaim" in volume]

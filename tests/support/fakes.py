@@ -84,6 +84,8 @@ class World:
         self.jobs: dict[int, Object] = {}
         self.job_pods: dict[int, Object] = {}
         self.makes_disks = True
+        # The ids whose disks a Job of a backup or restore waits for.
+        self.awaited: set[int] = set()
         # Of each game: what it has written, and what it had written before its last restart.
         self.logs: dict[int, str] = {}
         self.previous_logs: dict[int, str] = {}
@@ -92,8 +94,8 @@ class World:
         self.expandable = False
         # Whether the storage can make snapshots.
         self.snapshots = False
-        # The address of the node that has the disks.
-        self.host = "203.0.113.7"
+        # The addresses of the node that has the disks.
+        self.host, self.host_ipv6 = "203.0.113.7", "2001:db8::7"
         # Whether the storage grows a disk at once; otherwise its claim stays as it is.
         self.grows = True
         # What the agents say about the disks, by server.
@@ -391,6 +393,10 @@ class FakeCluster:
         job, pod = self.world.jobs.get(id), self.world.job_pods.get(id)
         return replace(self._objects(id), statefulset=deepcopy(job), pod=deepcopy(pod), services={}, releases=())
 
+    def disk_is_awaited(self, id: int) -> bool:
+        self.world.check()
+        return id in self.world.awaited
+
     def make_disk(self, job: Object) -> None:
         self.world.check()
         id = int(job["metadata"]["labels"]["gameserver/id"])
@@ -422,10 +428,11 @@ class FakeCluster:
         self.world.check()
         return self.world.expandable
 
-    def host(self, objects: Objects) -> str | None:
+    def host(self, objects: Objects, families: Sequence[str] = ()) -> str | None:
         self.world.check()
         bound = (objects.claim or {}).get("status", {}).get("phase") == "Bound"
-        return self.world.host if bound else None
+        host = self.world.host_ipv6 if tuple(families)[:1] == ("IPv6",) else self.world.host
+        return host if bound else None
 
     def consumption(self, objects: Objects) -> Consumption | None:
         return self.world.consumption.get(objects.id) if objects.statefulset and objects.pod else None

@@ -16,7 +16,7 @@ from service.errors import ClusterUnavailable, OperationInProgress
 from service.kube.client import Conflict
 from service.servers.objects import ServerObjects
 from service.settings import Settings
-from tests.support.memory_kube import MemoryKube
+from tests.support.memory_kube import LabelledKube, MemoryKube
 
 CLAIMS = "/api/v1/namespaces/games/persistentvolumeclaims"
 CLAIM = f"{CLAIMS}/server-7"
@@ -250,6 +250,26 @@ def test_a_claim_that_others_change_is_read_again(
     else:
         reader.reuse_disk(7, SINCE)
         assert kube.objects[CLAIM]["metadata"]["labels"]["gameserver/id"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("pod", "waits"),
+    [
+        ({}, True),
+        # It has its disk, which cannot go before it has ended.
+        ({"nodeName": "node-1"}, False),
+        # It restores a backup on trial, to a disk of its own.
+        ({"volumes": [{"name": "tmp", "emptyDir": {}}]}, False),
+    ],
+)
+def test_a_pod_without_a_node_waits_for_the_disk(pod: dict[str, Any], waits: bool) -> None:
+    """It is the one of a Job of a backup or restore, and gets whichever disk has the name when it gets a node."""
+    kube = LabelledKube()
+    reader = ClusterReader(replace(Settings(), servers_namespace="games"), kube)
+    volumes = [{"name": "world", "persistentVolumeClaim": {"claimName": "server-7"}}, {"name": "tmp", "emptyDir": {}}]
+    labels = {"gameserver/backup-job": "7"}
+    kube.create(PODS, {"metadata": {"name": "op-1", "labels": labels}, "spec": {"volumes": volumes, **pod}})
+    assert (reader.disk_is_awaited(7), reader.disk_is_awaited(8)) == (waits, False)
 
 
 def test_two_calls_make_one_job(reader: ClusterReader, kube: MemoryKube) -> None:

@@ -80,7 +80,9 @@ def test_all_numbers() -> None:
         kept(6, backup(ago(days=1), state="cancelled")),
         kept(5, made=ago(days=90), pruned_at=ago(hours=1), task={"kind": "forget", "name": "keep-1", "since": ago()}),
     ]
-    found = figures(all_kept, [], Settings(), NOW)
+    found = figures(all_kept, [], Settings(backup_store={"kind": "folder"}), NOW)
+    # The store was switched off.
+    assert figures(all_kept, [], Settings(), NOW).overdue == {"backup": 0.0, "proof": 0.0, "prune": 0.0}
     assert found.states == {"done": 4, "cancelled": 1}
     assert found.stored_bytes == 12
     assert found.overdue == {"backup": 0.0, "proof": 10 * 86400, "prune": 86400}

@@ -742,3 +742,13 @@ def test_a_server_has_the_same_state_in_every_call_and_in_the_metrics(client: Cl
         {key: value for key, value in server.items() if key != "success"}
     ]
     assert [server["state"] for server in count_servers(FakeCluster(world))] == ["failed"]
+
+
+@pytest.mark.parametrize(("path", "status"), [("stop", 200), ("suspend", 200), ("start", 409), ("restart", 409)])
+def test_only_what_stops_a_server_takes_fields_back(client: Client, world: World, path: str, status: int) -> None:
+    """Somebody has scaled a server: it can be stopped all the same, and nothing else is changed behind his back."""
+    client.post("/api/v1/server/1/", SIZES)
+    world.statefulsets[1]["spec"]["replicas"] = 2
+    body = {"reason": "The invoice is overdue."} if path == "suspend" else None
+    assert client.patch(f"/api/v1/server/1/{path}", body).status_code == status
+    assert world.statefulsets[1]["spec"]["replicas"] == (0 if status == 200 else 2)

@@ -58,7 +58,7 @@ func (h *helm) result(asked request, gate *gate, printed io.Writer) (string, err
 	if err != nil {
 		return "", err
 	}
-	config, client, err := h.configuration(asked.Namespace, gate, printed)
+	config, client, err := h.configuration(asked, gate, printed)
 	if err != nil {
 		return "", err
 	}
@@ -85,9 +85,9 @@ func (h *helm) result(asked request, gate *gate, printed io.Writer) (string, err
 	return summary(rel)
 }
 
-func (h *helm) configuration(namespace string, gate *gate, printed io.Writer) (*action.Configuration, *client, error) {
+func (h *helm) configuration(asked request, gate *gate, printed io.Writer) (*action.Configuration, *client, error) {
 	transport := newReads(gate)
-	getter := &getter{h.cluster, transport, namespace}
+	getter := &getter{h.cluster, transport, asked.Namespace}
 	logs := warnings(printed)
 	client := &client{Client: kube.New(getter)}
 	client.SetLogger(logs)
@@ -98,7 +98,11 @@ func (h *helm) configuration(namespace string, gate *gate, printed io.Writer) (*
 	}
 	config.RESTClientGetter = getter
 	config.KubeClient = client
-	config.Releases = storage.Init(newRecords(clients.CoreV1().Secrets(namespace), h.packer))
+	stored := newRecords(clients.CoreV1().Secrets(asked.Namespace), h.packer)
+	if asked.Do == "upgrade" {
+		stored.before = func(newest *release.Release) error { return client.tried(newest, asked.ForceConflicts) }
+	}
+	config.Releases = storage.Init(stored)
 	config.HookOutputFunc = func(_, _, _ string) io.Writer { return io.Discard }
 	config.CustomTemplateFuncs = map[string]any{"lookup": newLookup(h.cluster, transport).object}
 	return config, client, nil
@@ -152,6 +156,7 @@ func upgrade(config *action.Configuration, asked request, requested *readChart, 
 	upgrade.DisableOpenAPIValidation = true
 	upgrade.SkipSchemaValidation = requested.accepts(values)
 	upgrade.MaxHistory = asked.HistoryMax
+	upgrade.ForceConflicts = asked.ForceConflicts
 	rel, err := upgrade.Run(asked.Release, requested.Chart, values)
 	if err != nil {
 		return nil, fmt.Errorf("UPGRADE FAILED: %w", err)
@@ -203,6 +208,8 @@ func key(rel *release.Release) string {
 type client struct {
 	*kube.Client
 	built sync.Once
+	// last are the objects that were built last: those of the new revision, when an upgrade is about to write.
+	last kube.ResourceList
 }
 
 func (c *client) IsReachable() error { return nil }
@@ -212,6 +219,7 @@ func (c *client) Build(manifests io.Reader, validate bool) (kube.ResourceList, e
 	resources, err := c.Client.Build(manifests, validate)
 	if err == nil {
 		c.built.Do(func() { ahead(resources) })
+		c.last = resources
 	}
 	return resources, err
 }

@@ -54,12 +54,15 @@ func TestAnObjectIsReadOnce(t *testing.T) {
 	}
 	send("PATCH", "/one")
 	send("GET", "/one")
+	// Nothing is written.
+	send("PATCH", "/gone?dryRun=All")
+	send("GET", "/gone")
 	counts := map[string]int{}
 	for _, line := range got {
 		counts[line]++
 	}
 	expected := map[string]int{
-		"GET /one": 2, "PATCH /one": 1, "GET /gone": 1, "GET /broken": 2, "GET /busy": 2, "GET /all?limit=1": 2,
+		"GET /one": 2, "PATCH /one": 1, "GET /gone": 1, "PATCH /gone?dryRun=All": 1, "GET /broken": 2, "GET /busy": 2, "GET /all?limit=1": 2,
 	}
 	for line, count := range expected {
 		if counts[line] != count {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,17 +29,28 @@ type records struct {
 	// read are the revisions as they were read, if known.
 	read  []*release.Release
 	known bool
+	// before is called before the first write to a release, with its newest revision. If it fails, so does each write.
+	before func(*release.Release) error
+	begin  func() error
 	// seen are the names of the Secrets that exist, as far as this call knows.
 	seen map[string]*release.Release
 }
 
 func newRecords(secrets corev1.SecretInterface, packer *packer) *records {
-	return &records{
+	r := &records{
 		Driver:  driver.NewSecrets(secrets),
 		secrets: secrets,
 		packer:  packer,
 		seen:    map[string]*release.Release{},
+		before:  func(*release.Release) error { return nil },
 	}
+	r.begin = sync.OnceValue(func() error {
+		if len(r.read) == 0 {
+			return nil
+		}
+		return r.before(slices.MaxFunc(r.read, func(a, b *release.Release) int { return a.Version - b.Version }))
+	})
+	return r
 }
 
 // Query finds the revisions with all of these labels.
@@ -81,6 +94,9 @@ func (r *records) Create(key string, rel ri.Releaser) error {
 	if !ok {
 		return r.Driver.Create(key, rel)
 	}
+	if err := r.begin(); err != nil {
+		return err
+	}
 	secret, err := r.packer.secret(key, one, "createdAt")
 	if err != nil {
 		return fmt.Errorf("create: failed to encode release %q: %w", one.Name, err)
@@ -114,6 +130,9 @@ func (r *records) Update(key string, rel ri.Releaser) error {
 
 // Delete removes a revision. Helm's own Delete reads it first, to know whether it exists.
 func (r *records) Delete(key string) (ri.Releaser, error) {
+	if err := r.begin(); err != nil {
+		return nil, err
+	}
 	r.known = false
 	rel, known := r.seen[key]
 	if !known {

@@ -96,3 +96,35 @@ func TestARevisionIsDeleted(t *testing.T) {
 }
 
 func version(rel ri.Releaser) int { return rel.(*release.Release).Version }
+
+// What is asked before the first write is told the newest revision, and asked once; its refusal refuses every write.
+func TestNothingIsWrittenIfThatIsRefused(t *testing.T) {
+	clients := fake.NewClientset()
+	filled := storage.Init(newRecords(clients.CoreV1().Secrets("games"), newPacker()))
+	for number := range 2 {
+		if err := filled.Create(revision(number+1, common.StatusSuperseded)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	records := newRecords(clients.CoreV1().Secrets("games"), newPacker())
+	var asked []int
+	refusal := errors.New("no")
+	records.before = func(newest *release.Release) error {
+		asked = append(asked, newest.Version)
+		return refusal
+	}
+	store := storage.Init(records)
+	// It would remove a revision first.
+	store.MaxHistory = 2
+	for range 2 {
+		if err := store.Create(revision(3, common.StatusPendingUpgrade)); !errors.Is(err, refusal) {
+			t.Error(err)
+		}
+	}
+	if len(asked) != 1 || asked[0] != 2 {
+		t.Errorf("asked about %v", asked)
+	}
+	if kept, err := filled.History("server-1"); err != nil || len(kept) != 2 {
+		t.Errorf("%v %v", kept, err)
+	}
+}

@@ -11,7 +11,7 @@ import (
 )
 
 // protocol is what the two sides speak; service/helm/daemon.py has the same number.
-const protocol = 2
+const protocol = 3
 
 // request is one line from the API: a call, or what is to become of one.
 type request struct {
@@ -24,6 +24,8 @@ type request struct {
 	// Values are YAML, as helm reads it from its standard input.
 	Values     string `json:"values"`
 	HistoryMax int    `json:"history_max"`
+	// ForceConflicts takes back the fields that another manager has taken over.
+	ForceConflicts bool `json:"force_conflicts"`
 	// Timeout is of the form "30s".
 	Timeout string `json:"timeout"`
 	// Until is when the call may send no more requests, in seconds of CLOCK_BOOTTIME: a call may have waited long before

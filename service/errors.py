@@ -519,8 +519,8 @@ class FieldConflict(Problem):
     status = 409
     title = "A field of this server is managed by another tool"
     explanation = (
-        "A tool other than Helm, such as `kubectl scale`, has taken over a field of the server's objects. The operator "
-        "can give it back to Helm: see docs/operations.md."
+        "A tool other than Helm, such as `kubectl scale`, has taken over a field of the server's objects. Nothing was "
+        "changed. The operator can give it back to Helm: see docs/operations.md."
     )
 
 

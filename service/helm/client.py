@@ -13,6 +13,8 @@ from service.errors import OperationFailed, Problem
 from service.helm import command
 from service.helm.charts import ChartContent
 from service.helm.pool import HelmPool, Work
+from service.helm.trial import Trial
+from service.kube.client import Kube
 from service.kube.leases import Lease
 from service.servers.values import Values
 from service.settings import Settings
@@ -26,10 +28,10 @@ Done = Callable[[str, str, float], None]
 class HelmClient:
     """Writes releases of the chart gameserver, whose content is `chart`. Create it after a fork: it starts a thread."""
 
-    def __init__(self, settings: Settings, done: Done, daemon_runs: Callable[[bool], None]) -> None:
+    def __init__(self, settings: Settings, kube: Kube, done: Done, daemon_runs: Callable[[bool], None]) -> None:
         self._namespace = settings.servers_namespace
         daemon = command.daemon(settings.helm_daemon, daemon_runs)
-        self._client = command.client(settings.helm, daemon)
+        self._client = command.client(settings.helm, daemon, Trial(kube, self._namespace))
         self._chart = command.chart(self._client, settings.chart_path)
         self.chart = ChartContent.of_folder(settings.chart_path)
         self._pool = HelmPool(settings.helm_processes or 2 * (os.cpu_count() or 1))
@@ -37,14 +39,17 @@ class HelmClient:
             self._pool.keep(daemon.keep())
         self._done = done
 
-    def upgrade(self, kind: str, release: str, values: Values, lease: Lease) -> None:
+    def upgrade(self, kind: str, release: str, values: Values, lease: Lease, *, force_conflicts: bool = False) -> None:
         """Upgrade the release to exactly these values, or install it if it does not exist.
+
+        An upgrade of which Kubernetes would refuse a part is not begun.
 
         Args:
             kind: What the upgrade is for, such as "install" or "change"; used in logs and metrics.
             release: The release's name.
             values: All values of the release.
             lease: The server's Lease.
+            force_conflicts: Take back the fields that others have taken over from Helm.
 
         Raises:
             Problem: helm failed, or found no slot.
@@ -59,6 +64,7 @@ class HelmClient:
                 values,
                 namespace=self._namespace,
                 create_namespace=False,
+                force_conflicts=force_conflicts,
                 # Without it, helm treats empty values as "the previous values".
                 reset_values=True,
             ),

@@ -43,6 +43,8 @@ TIMEOUT = "30s"
 GRACE_SECONDS = 1.5  # Between SIGTERM and SIGKILL; part of leases.MARGIN.
 DAEMON_MEMORY = "100MiB"
 
+Trial = Callable[[Mapping[str, Any], bool], str]
+
 _INHERITED = re.compile(r"^(PATH|HOME|KUBECONFIG|KUBERNETES_SERVICE_.*|(HTTPS?|NO)_PROXY|SSL_CERT_.*)$", re.IGNORECASE)
 
 
@@ -52,9 +54,11 @@ class HelmCommand(Command):  # type: ignore[misc]
     Args:
         executable: helm.
         daemon: Carries out upgrades and uninstalls while it runs; None for helm alone.
+        trial: Takes a release that is to be upgraded, and whether conflicts are to be forced; returns why Kubernetes
+            would refuse a part of it, or "". helm-daemon does that itself.
     """
 
-    def __init__(self, executable: str = "helm", daemon: Daemon | None = None) -> None:
+    def __init__(self, executable: str = "helm", daemon: Daemon | None = None, trial: Trial | None = None) -> None:
         super().__init__(executable=executable, history_max_revisions=HISTORY, default_timeout=TIMEOUT)
         helm = shutil.which(executable)
         if not helm:
@@ -62,6 +66,7 @@ class HelmCommand(Command):  # type: ignore[misc]
         self._prefix = [*dying_with_us(), helm]
         self._environment = environment(os.environ)
         self._daemon = daemon
+        self._trial = trial
 
     def arguments(self, command: list[Any]) -> list[str]:
         """The whole command line for one of pyhelm3's commands. It never contains secrets."""
@@ -79,6 +84,10 @@ class HelmCommand(Command):  # type: ignore[misc]
             input = as_yaml(json.loads(input)).encode()
         if self._daemon is not None and self._daemon.runs and (asked := request(command, input)) is not None:
             return await self._daemon.call(asked)
+        if self._trial is not None and command[0] == "upgrade":
+            rendered = json.loads(await self._process([*command, "--dry-run=server"], input))
+            if refusals := await asyncio.to_thread(self._trial, rendered, _FORCE in command):
+                raise failure(1, f"Error: UPGRADE FAILED: {refusals}\n".encode())
         return await self._process(command, input)
 
     async def _process(self, command: list[Any], input: bytes | None) -> bytes:
@@ -122,9 +131,9 @@ class HelmCommand(Command):  # type: ignore[misc]
         return semver.Version.parse(done.stdout.removeprefix("v"))
 
 
-def client(executable: str, daemon: Daemon | None = None) -> Client:
+def client(executable: str, daemon: Daemon | None = None, trial: Trial | None = None) -> Client:
     """pyhelm3's client. Raises StartupError if helm cannot be run."""
-    command = HelmCommand(executable, daemon)
+    command = HelmCommand(executable, daemon, trial)
     try:
         return Client(command, executable=executable)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -158,7 +167,7 @@ def dying_with_us() -> list[str]:
 
 def request(command: Sequence[Any], values: bytes | None) -> dict[str, Any] | None:
     """The request to the daemon for one of pyhelm3's commands; None if it is another command, or has other flags."""
-    words = [str(word) for word in command]
+    words = [str(word) for word in command if word != _FORCE]
     for pattern in _REQUESTS:
         if (found := _matched(words, pattern)) is not None:
             break
@@ -168,9 +177,11 @@ def request(command: Sequence[Any], values: bytes | None) -> dict[str, Any] | No
     asked: dict[str, Any] = {"do": words[0], **found}
     if words[0] == "upgrade":
         asked |= {"history_max": int(found["history_max"]), "values": (values or b"").decode()}
+        asked["force_conflicts"] = _FORCE in command
     return asked
 
 
+_FORCE = "--force-conflicts"
 _UPGRADE = (
     *("upgrade", "{release}", "{chart}", "--history-max", "{history_max}", "--install", "--output", "json"),
     *("--timeout", "{timeout}", "--values", "-", "--namespace", "{namespace}", "--reset-values"),
@@ -229,9 +240,17 @@ def problem(error: helm_errors.Error) -> errors.Problem:
     return errors.OperationFailed()
 
 
+def _ends() -> errors.Problem:
+    return errors.OperationInProgress(
+        "Somebody has deleted an object of the server, which is not gone yet. It is made again after that.",
+        retry_after=5,
+    )
+
+
 # helm's and Kubernetes' messages, and the problem for each; the first match counts.
-_MESSAGES: list[tuple[str, type[errors.Problem]]] = [
+_MESSAGES: list[tuple[str, Callable[[], errors.Problem]]] = [
     (r"failed to allocate a nodePort: range is full|no node ?ports? (left|available)", errors.NoNodePortLeft),
+    (r"object is being deleted", _ends),
     (r"another operation \(install/upgrade/rollback\) is in progress", errors.OperationInProgress),
     # For example, two creates that count towards one quota: Kubernetes lets one of them win.
     (r"please apply your changes to the latest version|quota evaluat\w+ timed out", errors.ClusterContended),

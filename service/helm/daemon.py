@@ -27,7 +27,7 @@ from pyhelm3 import errors as helm_errors
 
 log = logging.getLogger(__name__)
 
-PROTOCOL = 2
+PROTOCOL = 3
 """The same number as in helm-daemon/serve.go."""
 EXTEND_EVERY = 1.0
 START_SECONDS = 20.0

@@ -23,11 +23,11 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from copy import deepcopy
 
-import yaml
 from structlog.contextvars import bound_contextvars
 
 from service.errors import (
     ClusterContended,
+    FieldConflict,
     NoNodePortLeft,
     OperationFailed,
     OperationInProgress,
@@ -61,9 +61,6 @@ CONVERGE_TRIES, CONVERGE_PAUSE = 40, 5.0
 CONTENDED_TRIES, CONTENDED_PAUSE = 6, 0.4
 """How often helm is run at most while others write to the same object; the longest pause before the first retry, in
 seconds. Each further pause may be longer."""
-# libyaml takes a tenth of the time, if PyYAML was built with it.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
 
 _STATEFULSET_ENDS = (
     "Somebody has deleted the server's StatefulSet, and its game is still ending. A start makes it again after that."
@@ -97,7 +94,7 @@ class HelmReleases:
         self._kube = kube or Kube()
         self._leases = Leases(self._kube, self._namespace, settings.pod_name)
         self._revisions = Revisions(self._kube, self._namespace)
-        self._helm = HelmClient(settings, helm_done, daemon_runs)
+        self._helm = HelmClient(settings, self._kube, helm_done, daemon_runs)
         self._recovered = recovered
         self._held = _Held()
         self._converging: set[int] = set()
@@ -127,18 +124,27 @@ class HelmReleases:
         return None if release is None else release.values
 
     def missing(self, id: int) -> list[str]:
-        """The objects of the newest revision that do not exist in the cluster, such as `Service server-4711`."""
+        """The objects of the newest revision that do not exist in the cluster, such as `Service server-4711`.
+
+        One that is being deleted counts as one that is gone.
+        """
         newest = self._newest(id)
         if newest is None or revisions.status(newest) in revisions.UNFINISHED:
             return []  # They may be created right now.
         release = self._read(newest)
         return [] if release is None else self._missing(release)
 
-    def change(self, id: int, change: Callable[[Values], Values]) -> bool:
+    def change(self, id: int, change: Callable[[Values], Values], *, force_conflicts: bool = False) -> bool:
         """Upgrade the release to `change(current values)`.
 
         A change that does not concern the pod leaves a running pod alone, unless an earlier change is still on its way
-        to the pod. If the cluster refuses the change, the previous values are restored.
+        to the pod. What the cluster would refuse is not begun. If it refuses a part all the same, the previous values
+        are restored.
+
+        Args:
+            id: The server's id.
+            change: Takes the current values and returns the new ones.
+            force_conflicts: Take back the fields that others have taken over from Helm, if they are in the way.
 
         Returns:
             False if nothing would change, no object is missing, and nobody else has started or stopped the server; then
@@ -147,8 +153,9 @@ class HelmReleases:
         Raises:
             ServerNotFound: There is no release.
             ReleaseMissing: There is no release, but a StatefulSet.
-            OperationInProgress: The server is to run, and somebody has deleted its StatefulSet, which is not gone yet.
-            FieldConflict: Somebody else has started or stopped the server, and still owns that field.
+            OperationInProgress: The server is to run, and somebody has deleted one of its objects, which is not gone
+                yet.
+            FieldConflict: Somebody else has taken over a field, such as by starting or stopping the server.
         """
         with self._lease(id) as lease:
             newest = self._finished_revision(id, lease)
@@ -168,8 +175,8 @@ class HelmReleases:
             as_it_was = up_to_date and runs(release.values)
             unaffected = runs(values) and not restarts(release.values, values)
             try:
-                self._upgrade("change", id, values, lease, as_it_was and unaffected)
-            except (RefusedByCluster, NoNodePortLeft, OperationFailed, ClusterContended):
+                self._change(id, values, lease, as_it_was and unaffected, force_conflicts)
+            except (RefusedByCluster, NoNodePortLeft, OperationFailed, ClusterContended, FieldConflict):
                 self._restore(id, newest, release.values, lease, as_it_was)
                 raise
             return True
@@ -299,15 +306,38 @@ class HelmReleases:
         return None if revision is None else self._revisions.read(revision)
 
     def _missing(self, release: Release) -> list[str]:
-        documents = [part for part in yaml.load_all(release.manifest, _LOADER) if part]
-        names = [(part["kind"], part["metadata"]["name"]) for part in documents if part["kind"] in KINDS]
+        objects = revisions.objects_of(release.manifest)
+        names = [(part["kind"], part["metadata"]["name"]) for part in objects if part["kind"] in KINDS]
         paths = [path(KINDS[kind][0], self._namespace, KINDS[kind][1], name) for kind, name in names]
-        objects = self._kube.get_all(paths, metadata=True)
-        return [f"{kind} {name}" for (kind, name), object_ in zip(names, objects, strict=True) if object_ is None]
+        found = zip(names, self._kube.get_all(paths, metadata=True), strict=True)
+        # A claim that is being deleted is there for as long as a game uses it, and has rules of its own.
+        return [
+            f"{kind} {name}"
+            for (kind, name), object_ in found
+            if object_ is None or (kind != "PersistentVolumeClaim" and deleted_at(object_))
+        ]
 
     # -- helm ----------------------------------------------------------------------------------------------
 
-    def _upgrade(self, kind: str, id: int, values: Values, lease: Lease, keep_pod: bool = False) -> None:
+    def _change(self, id: int, values: Values, lease: Lease, keep_pod: bool, force_conflicts: bool) -> None:
+        try:
+            self._upgrade("change", id, values, lease, keep_pod)
+        except FieldConflict:
+            if not force_conflicts:
+                raise
+            log.warning("release %s: the fields that others have taken over go back to Helm", release_name(id))
+            self._upgrade("change", id, values, lease, keep_pod, force_conflicts=True)
+
+    def _upgrade(
+        self,
+        kind: str,
+        id: int,
+        values: Values,
+        lease: Lease,
+        keep_pod: bool = False,
+        *,
+        force_conflicts: bool = False,
+    ) -> None:
         def upgrade() -> None:
             sent = values
             if keep_pod:
@@ -315,7 +345,7 @@ class HelmReleases:
                 next_number = 1 if newest is None else revisions.number(newest) + 1
                 sent = {**values, KEEPS_POD: next_number}
             with self._cleaned_up(id, lease):
-                self._helm.upgrade(kind, release_name(id), sent, lease)
+                self._helm.upgrade(kind, release_name(id), sent, lease, force_conflicts=force_conflicts)
 
         _retry_while_contended(upgrade)
 

@@ -23,6 +23,7 @@ from service.errors import ClusterUnavailable, OperationFailed, StartupError
 from service.kube.attach import Attachment, HandshakeRefused, attached
 from service.kube.connections import Connections, Request
 from service.kube.types import Object
+from service.yamltext import as_yaml
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +140,24 @@ class Kube:
         """
         return self._json("PATCH", path, {}, body)
 
+    def would_apply(
+        self, bodies: Mapping[str, Object], *, manager: str, force: bool
+    ) -> list[tuple[Object | None, str]]:
+        """What a server-side apply would make of each object, all asked at the same time. Nothing is written.
+
+        Args:
+            bodies: The objects by their paths.
+            manager: The field manager.
+            force: Whether fields that others manage would be taken over.
+
+        Returns:
+            For each the object; or None, and why Kubernetes would refuse it.
+        """
+        query = {"dryRun": "All", "fieldManager": manager, "fieldValidation": "Strict", "force": str(force).lower()}
+        requests = [self._request("PATCH", path, query, body, apply=True) for path, body in bodies.items()]
+        answers = [(status, json.loads(data)) for status, data in self._send(requests)]
+        return [(answer, "") if status < 300 else (None, str(answer.get("message"))) for status, answer in answers]
+
     def delete(self, path: str, *, uid: str = "", version: str = "") -> None:
         """Delete an object, with `uid` or `version` only if it still has those. A missing object is no error.
 
@@ -248,14 +267,19 @@ class Kube:
         query: Mapping[str, str | int],
         body: Object | None = None,
         accept: str = JSON,
+        *,
+        apply: bool = False,
     ) -> Request:
         headers = {"Accept": accept, "User-Agent": "gameserver-api"}
-        if body is not None:
+        content = None if body is None else (as_yaml(body) if apply else json.dumps(body)).encode()
+        if apply:
+            headers["Content-Type"] = "application/apply-patch+yaml"
+        elif body is not None:
             headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else JSON
         if token := self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization"):
             headers["Authorization"] = token
         target = path + (f"?{urlencode(query)}" if query else "")
-        return Request(method, target, headers, None if body is None else json.dumps(body).encode())
+        return Request(method, target, headers, content)
 
     def _send(self, requests: Sequence[Request]) -> list[tuple[int, bytes]]:
         began = time.monotonic()

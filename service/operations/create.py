@@ -16,6 +16,7 @@ from service.errors import (
     EulaNotAccepted,
     MissingScope,
     NoNodePortLeft,
+    OperationInProgress,
     Problem,
     ReleaseMissing,
     ServerExists,
@@ -36,7 +37,7 @@ from service.operations.context import Context, erase_disk
 from service.operations.power import ensure_running
 from service.operations.visibility import Target
 from service.servers import values
-from service.servers.accessors import is_bound
+from service.servers.accessors import deleted_at, is_bound
 from service.servers.disks import claim_gb
 from service.servers.objects import Objects
 from service.servers.restored import is_taken_up, obstacle
@@ -82,7 +83,8 @@ def create(context: Context, caller: Token, id: int, request: Mapping[str, Any])
             with this id, or one that a person restored.
         ReleaseMissing: The server exists, but someone has deleted its release.
         Suspended: The disk is that of a server that was suspended when it was deleted.
-        OperationInProgress: The server exists, and its world is being restored.
+        OperationInProgress: The server exists, and its world is being restored; or a Service of an earlier server with
+            this id is still being deleted.
     """
     spec, new = prepared(context, caller, id, request)
     with context.releases.locked(id):
@@ -139,6 +141,7 @@ def install(
         disk: What is to become of a kept disk.
     """
     id, before = objects.id, uid_of_claim(objects.claim or {})
+    _require_no_remains(objects)
     reused = _settle_disk(context, caller, objects, spec, disk)
     if not reused and context.cluster.disk_is_awaited(id):
         # It is the deleted server's, whose world it would write to the new disk. The controller deletes it.
@@ -153,6 +156,18 @@ def install(
     if reused and before is not None:
         # The disk is the new server's now, so no agent writes any for the earlier one, and nobody can read them.
         context.kept_logs.remove(before)
+
+
+def _require_no_remains(objects: Objects) -> None:
+    """Raises OperationInProgress while a Service of an earlier server with this id is still being deleted.
+
+    A load balancer's controller keeps one until the load balancer is gone. Until then, an install would change what is
+    about to go.
+    """
+    if remaining := sorted(name for name, service in objects.services.items() if deleted_at(service)):
+        raise OperationInProgress(
+            f"The Service {remaining[0]} of an earlier server with this id is still being deleted.", retry_after=5
+        )
 
 
 def _customer_of(caller: Token, requested: str | None) -> str:

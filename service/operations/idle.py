@@ -39,5 +39,7 @@ def stop_idle(context: Context, id: int, uid: str, confirm: Callable[[Objects], 
         if server_uid(objects) != uid or ends_with_pod(objects.claim, objects.pod) or not confirm(objects):
             return False
         return context.releases.change(
-            id, lambda current: values.idle_stopped(current, now) if values.runs(current) else current
+            id,
+            lambda current: values.idle_stopped(current, now) if values.runs(current) else current,
+            force_conflicts=True,
         )

@@ -231,10 +231,11 @@ class Releases(Protocol):
     def missing(self, id: int) -> list[str]:
         """The objects of the newest revision that the cluster does not have, such as `Service server-4711`."""
 
-    def change(self, id: int, change: Callable[[Values], Values]) -> bool:
-        """Upgrade the release to `change(current values)`.
+    def change(self, id: int, change: Callable[[Values], Values], *, force_conflicts: bool = False) -> bool:
+        """Upgrade the release to `change(current values)`; a change that is refused changes nothing.
 
-        A change that does not affect the pod leaves a running pod alone.
+        A change that does not affect the pod leaves a running pod alone. With `force_conflicts`, fields that others
+        have taken over from Helm do not refuse it: they are taken back.
 
         Returns:
             False if there was nothing to do: the values are the same, and no object of the release is missing.

@@ -43,7 +43,7 @@ def stop(context: Context, target: Target) -> bool:
         require_disk_stays(target.objects)
         return values.started(current, False)
 
-    return context.releases.change(target.id, new_values)
+    return context.releases.change(target.id, new_values, force_conflicts=True)
 
 
 def restart(context: Context, caller: Token, target: Target, at: datetime | None = None) -> bool:

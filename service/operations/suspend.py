@@ -36,7 +36,7 @@ def suspend(context: Context, target: Target, reason: str) -> bool:
         return values.suspended(current, Suspension(reason, since))
 
     with context.releases.locked(target.id, wait=WAIT_SECONDS):
-        return context.releases.change(target.id, new_values)
+        return context.releases.change(target.id, new_values, force_conflicts=True)
 
 
 def unsuspend(context: Context, target: Target) -> bool:

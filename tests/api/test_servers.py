@@ -106,6 +106,23 @@ def test_repeating_a_failed_create_uses_the_operators_new_values(
     assert world.values[1]["storage"] == {"className": "there-is-one"}
 
 
+def test_a_create_waits_for_a_service_that_an_earlier_server_has_left(client: Client, world: World) -> None:
+    """A load balancer's controller keeps it for a while. Until then nothing is written, and no disk is erased."""
+    client.post("/api/v1/server/1/", SIZES)
+    left = {**world.services["server-1"], "metadata": {**world.services["server-1"]["metadata"]}}
+    left["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    client.delete("/api/v1/server/1/")
+    world.services["server-1"] = left
+    world.history.clear()
+    answer = client.post("/api/v1/server/1/", {**SIZES, "disk": "erase"})
+    assert (*problem(answer), answer.headers["Retry-After"]) == (409, "operation-in-progress", "5")
+    assert "The Service server-1 of an earlier server with this id is still being deleted." in answer.text
+    assert (world.history, 1 in world.claims) == ([], True)
+    del world.services["server-1"]
+    assert client.post("/api/v1/server/1/", {**SIZES, "disk": "erase"}).status_code == 201
+    assert client.get("/api/v1/server/1/port/primary").status_code == 200
+
+
 def test_a_create_reads_the_current_release(client: Client, world: World, monkeypatch: Any) -> None:
     """A read of the cluster may be a few milliseconds old, which must not cause a second install."""
     client.post("/api/v1/server/1/", SIZES)
@@ -805,3 +822,13 @@ def test_a_server_has_the_same_state_in_every_call_and_in_the_metrics(client: Cl
         {key: value for key, value in server.items() if key != "success"}
     ]
     assert [server["state"] for server in count_servers(FakeCluster(world))] == ["failed"]
+
+
+@pytest.mark.parametrize(("path", "status"), [("stop", 200), ("suspend", 200), ("start", 409), ("restart", 409)])
+def test_only_what_stops_a_server_takes_fields_back(client: Client, world: World, path: str, status: int) -> None:
+    """Somebody has scaled a server: it can be stopped all the same, and nothing else is changed behind his back."""
+    client.post("/api/v1/server/1/", SIZES)
+    world.statefulsets[1]["spec"]["replicas"] = 2
+    body = {"reason": "The invoice is overdue."} if path == "suspend" else None
+    assert client.patch(f"/api/v1/server/1/{path}", body).status_code == status
+    assert world.statefulsets[1]["spec"]["replicas"] == (0 if status == 200 else 2)

@@ -168,19 +168,24 @@ def test_a_missing_object_is_named_and_restored(interfaces: Interfaces, new_id: 
 def test_a_change_of_nothing_notices_who_else_has_scaled_the_server(
     interfaces: Interfaces, new_id: Callable[[], int]
 ) -> None:
-    """Whoever ran `kubectl scale` owns the field: a stop of a stopped server that runs again is no success."""
+    """Whoever ran `kubectl scale` owns the field, until it is taken back: then a stopped server is stopped."""
     id = new_id()
     interfaces.releases.install(id, VALUES)
     interfaces.scale(id, 1)
     try:
         with pytest.raises(FieldConflict):
             interfaces.releases.change(id, lambda values: values)
+        assert interfaces.releases.change(id, lambda values: values, force_conflicts=True) is True
+        statefulset = interfaces.cluster.server(id).statefulset
+        assert statefulset is not None
+        assert statefulset["spec"]["replicas"] == 0
+        assert interfaces.releases.change(id, lambda values: values, force_conflicts=True) is False
     finally:
         interfaces.scale(id, 0)
 
 
 def test_a_refused_change_changes_nothing(interfaces: Interfaces, new_id: Callable[[], int]) -> None:
-    """A refused change leaves the old values, so that the next write is not refused for the same reason."""
+    """A refused change leaves the old values and no revision, and the next write is not refused for the same reason."""
     id = new_id()
     interfaces.releases.install(id, {**VALUES, "diskGb": 2})
     interfaces.refuse_next()
@@ -188,7 +193,7 @@ def test_a_refused_change_changes_nothing(interfaces: Interfaces, new_id: Callab
         # Kubernetes grows no disk that has never been used.
         interfaces.releases.change(id, lambda values: {**values, "diskGb": 3})
     assert interfaces.releases.current(id) == {**VALUES, "diskGb": 2}
-    assert statuses(interfaces, id)[-1] == "deployed"
+    assert statuses(interfaces, id) == ["deployed"]
     assert interfaces.releases.change(id, lambda values: {**values, "ramGb": 2}) is True
 
 

@@ -22,6 +22,7 @@ from pyhelm3 import errors as helm_errors
 from local.paths import ROOT
 from service.helm import command
 from service.helm.daemon import Daemon
+from service.helm.trial import Trial
 from service.kube.client import Kube, path
 from service.settings import Settings
 from tests.contract.conftest import VALUES
@@ -196,7 +197,7 @@ def test_helm_and_the_daemon_leave_the_same(namespaces: tuple[str, str]) -> None
 
     async def compared() -> None:
         async with kept(command.environment(os.environ)) as daemon:
-            plain = Way(command.client(HELM), namespaces[0])
+            plain = Way(command.client(HELM, None, Trial(Kube(), namespaces[0])), namespaces[0])
             ours = Way(command.client(HELM, daemon), namespaces[1])
             for number, step in enumerate(STEPS, 1):
                 expected, found = await asyncio.gather(plain.take(step), ours.take(step))

@@ -551,11 +551,11 @@ class FakeReleases:
         services = world.made_services[id]
         return [
             *([] if id in world.claims or _defers(world.values[id]) else [f"PersistentVolumeClaim {name}"]),
-            *(f"Service {service}" for service in services if service not in world.services),
+            *(f"Service {name}" for name in services if name not in world.services or self._ends(name)),
             *([] if id in world.statefulsets else [f"StatefulSet {name}"]),
         ]
 
-    def change(self, id: int, change: Callable[[Values], Values]) -> bool:
+    def change(self, id: int, change: Callable[[Values], Values], *, force_conflicts: bool = False) -> bool:
         with self.locked(id):
             values = self.current(id)
             if values is None:
@@ -564,16 +564,18 @@ class FakeReleases:
             sound = self.world.revisions[id][-1] == "deployed"
             # Whoever else has scaled the server owns the field.
             replicas = self.world.statefulsets.get(id, {}).get("spec", {}).get("replicas", int(runs(values)))
-            if sound and replicas not in (int(runs(values)), int(runs(changed))):
+            scaled = sound and replicas != int(runs(values))
+            if scaled and replicas != int(runs(changed)) and not force_conflicts:
                 raise FieldConflict
-            if changed == values and sound and not self.missing(id):
+            if changed == values and sound and not scaled and not self.missing(id):
                 return False
-            try:
-                self._upgrade("change", id, changed)
-            except RefusedByCluster:
-                # The real one goes back to the old values, or each later write would be refused, too.
-                self._upgrade("restore", id, values)
-                raise
+            if runs(changed) and any(self._ends(service) for service in self.world.made_services.get(id, [])):
+                raise OperationInProgress
+            if isinstance(failure := self.world.failure, RefusedByCluster):
+                # The real one asks Kubernetes before it writes.
+                self.world.failure = None
+                raise failure
+            self._upgrade("change", id, changed)
             return True
 
     def upgrade(self, id: int) -> bool:
@@ -594,6 +596,9 @@ class FakeReleases:
             self.world.history.append(("uninstall", id))
             self.world.forget(id)
             return True
+
+    def _ends(self, service: str) -> bool:
+        return "deletionTimestamp" in self.world.services.get(service, {"metadata": {}})["metadata"]
 
     def _upgrade(self, kind: str, id: int, values: Values) -> None:
         world = self.world

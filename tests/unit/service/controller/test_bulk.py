@@ -207,13 +207,13 @@ def test_the_operators_rate_is_kept(cluster: Cluster, monkeypatch: pytest.Monkey
     running: list[int] = []
     change = FakeReleases.change
 
-    def slow(self: FakeReleases, id: int, new: Callable[[Values], Values]) -> bool:
+    def slow(self: FakeReleases, id: int, new: Callable[[Values], Values], **more: bool) -> bool:
         begun.append(time.monotonic())
         running.append(id)
         most.append(len(running))
         time.sleep(0.3)
         running.remove(id)
-        return change(self, id, new)
+        return change(self, id, new, **more)
 
     most: list[int] = []
     monkeypatch.setattr(FakeReleases, "change", slow)
@@ -259,10 +259,10 @@ def test_a_busy_server_is_tried_again(cluster: Cluster, monkeypatch: pytest.Monk
     busy, change = threading.Event(), FakeReleases.change
     busy.set()
 
-    def change_unless_busy(self: FakeReleases, id: int, new: Callable[[Values], Values]) -> bool:
+    def change_unless_busy(self: FakeReleases, id: int, new: Callable[[Values], Values], **more: bool) -> bool:
         if busy.is_set():
             raise OperationInProgress
-        return change(self, id, new)
+        return change(self, id, new, **more)
 
     monkeypatch.setattr(FakeReleases, "change", change_unless_busy)
     cluster.controller()
@@ -284,10 +284,10 @@ def test_what_fails_unexpectedly_is_tried_again(cluster: Cluster, monkeypatch: p
     cluster.create(1, 2)
     tries, change = iter(range(3)), FakeReleases.change
 
-    def change_later(self: FakeReleases, id: int, new: Callable[[Values], Values]) -> bool:
+    def change_later(self: FakeReleases, id: int, new: Callable[[Values], Values], **more: bool) -> bool:
         if id == 2 or next(tries, None) is not None:
             raise RecursionError
-        return change(self, id, new)
+        return change(self, id, new, **more)
 
     monkeypatch.setattr(FakeReleases, "change", change_later)
     cluster.controller()
@@ -400,12 +400,12 @@ def test_a_player_who_comes_while_others_work_on_the_server_keeps_it(
     cluster.players = {1: 0}
     busy, change = threading.Event(), FakeReleases.change
 
-    def change_unless_busy(self: FakeReleases, id: int, new: Callable[[Values], Values]) -> bool:
+    def change_unless_busy(self: FakeReleases, id: int, new: Callable[[Values], Values], **more: bool) -> bool:
         if not busy.is_set():
             cluster.players = {1: 1}
             busy.set()
             raise problem
-        return change(self, id, new)
+        return change(self, id, new, **more)
 
     monkeypatch.setattr(FakeReleases, "change", change_unless_busy)
     operation = cluster.accept("stop", ids=[1], when="idle")

@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -68,6 +70,35 @@ def test_the_command_line_has_neither_shell_nor_values(tmp_path: Path) -> None:
         *["upgrade", "server-1", "/chart", "--history-max", "3", "--install", "--output", "json"],
         *["--timeout", "30s", "--values", "-", "--namespace", "games", "--disable-openapi-validation", ""],
     ]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_an_upgrade_that_kubernetes_would_refuse_is_not_begun(tmp_path: Path, force: bool) -> None:
+    """What helm would write is shown to Kubernetes first; a failure has the same form as helm's own."""
+    command_line = f'echo "$@" >> {tmp_path}/commands; cat >> {tmp_path}/values; echo \'{{"manifest": "a"}}\''
+    refusals, tried = iter(["Service server-1: no", ""]), []
+
+    def trial(release: Mapping[str, Any], force_conflicts: bool) -> str:
+        tried.append((release, force_conflicts))
+        return next(refusals)
+
+    command = helm.HelmCommand(fake_helm(tmp_path, command_line), trial=trial)
+
+    def upgrade() -> None:
+        values = {"ramGb": 2}
+        asyncio.run(command.install_or_upgrade("server-1", "/c", values, create_namespace=False, force_conflicts=force))
+
+    with pytest.raises(helm_errors.Error) as raised:
+        upgrade()
+    assert raised.value.stderr == b"Error: UPGRADE FAILED: Service server-1: no\n"
+    upgrade()
+    asyncio.run(command.uninstall("server-1"))
+    assert tried == [({"manifest": "a"}, force)] * 2
+    flags = [words.split()[-1] for words in (tmp_path / "commands").read_text().splitlines() if "upgrade" in words]
+    dry, real = "--dry-run=server", "--disable-openapi-validation"
+    assert flags == [real] * 3
+    assert [dry in words for words in (tmp_path / "commands").read_text().splitlines()] == [True, True, False, False]
+    assert (tmp_path / "values").read_text() == '{"ramGb": 2}' * 3
 
 
 def test_empty_values_are_sent_as_an_empty_mapping(tmp_path: Path) -> None:
@@ -177,6 +208,7 @@ def test_without_helm_the_api_does_not_start(tmp_path: Path) -> None:
         ("values don't meet the specifications of the schema(s) in the following chart(s)", RefusedByCluster),
         ('pods "x" is forbidden: exceeded quota: small', RefusedByCluster),
         ("execution error at (gameserver/templates/service.yaml:3:4): no port is called primary", RefusedByCluster),
+        ("UPGRADE FAILED: Service server-1: object is being deleted", OperationInProgress),
         ("something new", OperationFailed),
     ],
 )

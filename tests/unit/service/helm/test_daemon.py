@@ -361,7 +361,11 @@ def test_a_request_says_all_that_the_command_says() -> None:
         "timeout": "30s",
         "namespace": "games",
         "values": "{}",
+        "force_conflicts": False,
     }
+    forced = command.request((*upgrade[:12], "--force-conflicts", *upgrade[12:]), b"{}")
+    assert forced is not None
+    assert forced["force_conflicts"] is True
     assert command.request((*upgrade, "--wait"), b"{}") is None
     assert command.request(("uninstall", "server-1", "--timeout", "30s", "--namespace", "games"), None) == UNINSTALL
     assert command.request(("uninstall", "server-1", "--keep-history"), None) is None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from service.errors import ClusterContended, OperationInProgress, RefusedByCluster
+from service.errors import ClusterContended, FieldConflict, OperationInProgress, RefusedByCluster
 from service.helm import releases
 from service.helm.releases import CONTENDED_TRIES, HelmReleases
-from service.servers.values import Values
+from service.servers.values import Values, started
 from service.settings import Settings
 from tests.support.memory_kube import MemoryKube
 from tests.unit.service.helm.test_revisions import secret
@@ -18,6 +19,13 @@ from tests.unit.service.helm.test_revisions import secret
 SECRETS = "/api/v1/namespaces/gameservers/secrets"
 WORKLOAD = "/apis/apps/v1/namespaces/gameservers/statefulsets/server-1"
 POD = "/api/v1/namespaces/gameservers/pods/server-1-0"
+MANIFEST = """
+kind: Service
+metadata: {name: server-1}
+---
+kind: PersistentVolumeClaim
+metadata: {name: server-1}
+"""
 RUNNING: Values = {"replicas": 1, "ramGb": 1, "diskGb": 1}
 
 
@@ -27,28 +35,36 @@ class Kube(MemoryKube):
 
 
 class FakeHelmClient:
-    """Writes revisions as helm does. It records kind and values of each write, and raises the `failures` one by one."""
+    """Writes revisions as helm does. It records kind and values of each write, and raises the `failures` one by one.
+
+    The exceptions in `unbegun` it raises first, before it writes a revision.
+    """
 
     def __init__(self, kube: Kube) -> None:
         self._kube = kube
         self.written: list[tuple[str, Values]] = []
         self.failures: list[Exception] = []
+        self.unbegun: list[Exception] = []
+        self.forced: list[bool] = []
 
-    def upgrade(self, kind: str, release: str, values: Values, lease: object) -> None:
+    def upgrade(self, kind: str, release: str, values: Values, lease: object, *, force_conflicts: bool = False) -> None:
+        self.forced.append(force_conflicts)
         self.written.append((kind, values))
+        if self.unbegun:
+            raise self.unbegun.pop(0)
         self.store("failed" if self.failures else "deployed", values)
         if self.failures:
             raise self.failures.pop(0)
 
-    def store(self, status: str, values: Values) -> None:
+    def store(self, status: str, values: Values, **more: Any) -> None:
         number = 1 + sum(path.startswith(SECRETS) for path in self._kube.objects)
-        self._kube._stored(f"{SECRETS}/sh.helm.release.v1.server-1.v{number}", secret(number, status, values))
+        self._kube._stored(f"{SECRETS}/sh.helm.release.v1.server-1.v{number}", secret(number, status, values, **more))
 
 
 @pytest.fixture
 def helm(monkeypatch: pytest.MonkeyPatch) -> FakeHelmClient:
     client = FakeHelmClient(Kube())
-    monkeypatch.setattr(releases, "HelmClient", lambda settings, done, daemon_runs: client)
+    monkeypatch.setattr(releases, "HelmClient", lambda settings, kube, done, daemon_runs: client)
     monkeypatch.setattr(releases, "CONTENDED_PAUSE", 0.0)
     client.store("deployed", RUNNING)
     has_pod(client._kube)
@@ -155,6 +171,47 @@ def test_a_refused_change_is_undone_without_touching_the_pod(helm: FakeHelmClien
         ("change", {**RUNNING, "ramGb": 2}),
         ("restore", {**RUNNING, "keepPodInRevision": 3}),
     ]
+
+
+def test_a_change_that_is_refused_before_it_begins_leaves_nothing_to_undo(
+    helm: FakeHelmClient, helm_releases: HelmReleases
+) -> None:
+    """Helm has written no revision."""
+    helm.unbegun = [RefusedByCluster(), FieldConflict()]
+    for problem in (RefusedByCluster, FieldConflict):
+        with pytest.raises(problem):
+            helm_releases.change(1, lambda values: {**values, "ramGb": 2})
+    assert [kind for kind, _ in helm.written] == ["change", "change"]
+    assert helm_releases.current(1) == RUNNING
+
+
+def test_a_conflict_that_comes_in_between_is_undone(helm: FakeHelmClient, helm_releases: HelmReleases) -> None:
+    """Somebody has taken a field over after Kubernetes was asked."""
+    helm.failures = [FieldConflict()]
+    with pytest.raises(FieldConflict):
+        helm_releases.change(1, lambda values: {**values, "ramGb": 2})
+    assert [kind for kind, _ in helm.written] == ["change", "restore"]
+    assert helm_releases.current(1) == RUNNING
+
+
+def test_fields_are_taken_back_only_if_they_are_in_the_way(helm: FakeHelmClient, helm_releases: HelmReleases) -> None:
+    """The first try says whose they are, in the log."""
+    helm.unbegun = [FieldConflict()]
+    for running in (False, True, False):
+        helm_releases.change(1, partial(started, running=running), force_conflicts=True)
+    assert helm.forced == [False, True, False, False]
+
+
+def test_what_is_being_deleted_is_missing(helm: FakeHelmClient, helm_releases: HelmReleases) -> None:
+    """A claim is there for as long as a game uses it."""
+    kube, namespace = helm._kube, "/api/v1/namespaces/gameservers"
+    helm.store("deployed", RUNNING, manifest=MANIFEST)
+    for kind in ("services", "persistentvolumeclaims"):
+        kube._stored(f"{namespace}/{kind}/server-1", {"metadata": {"name": "server-1"}})
+    assert helm_releases.missing(1) == []
+    for kind in ("services", "persistentvolumeclaims"):
+        kube.merge(f"{namespace}/{kind}/server-1", {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})
+    assert helm_releases.missing(1) == ["Service server-1"]
 
 
 OWED: dict[str, Callable[[Kube], object]] = {

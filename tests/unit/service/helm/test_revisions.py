@@ -19,8 +19,14 @@ from tests.support.memory_kube import MemoryKube
 SECRETS = "/api/v1/namespaces/games/secrets"
 
 
-def secret(number: int, status: str, config: Any = None) -> Object:
-    payload = {"name": "server-1", "version": number, "info": {"status": status, "notes": "…"}, "config": config}
+def secret(number: int, status: str, config: Any = None, **more: Any) -> Object:
+    payload = {
+        "name": "server-1",
+        "version": number,
+        "info": {"status": status, "notes": "…"},
+        "config": config,
+        **more,
+    }
     packed = base64.b64encode(base64.b64encode(gzip.compress(json.dumps(payload).encode()))).decode()
     labels = {"name": "server-1", "owner": "helm", "status": status, "version": str(number), "modifiedAt": "1700000000"}
     metadata = {

@@ -119,7 +119,7 @@ def test_every_log_line_of_an_operation_names_the_server(monkeypatch: pytest.Mon
     """This includes the recovery after the operation."""
 
     class Breaking(FakeHelmClient):
-        def upgrade(self, kind: str, release: str, values: Values, lease: object) -> None:
+        def upgrade(self, kind: str, release: str, values: Values, lease: object, **more: bool) -> None:
             assert isinstance(lease, Lease)
             lease.abandon()
             log.info("failing")
@@ -127,7 +127,7 @@ def test_every_log_line_of_an_operation_names_the_server(monkeypatch: pytest.Mon
 
     helm = Breaking(Kube())
     helm.store("deployed", {"replicas": 1})
-    monkeypatch.setattr(releases, "HelmClient", lambda settings, done, daemon_runs: helm)
+    monkeypatch.setattr(releases, "HelmClient", lambda settings, kube, done, daemon_runs: helm)
     monkeypatch.setattr(releases, "CONVERGE_PAUSE", 0.01)
     monkeypatch.setattr(releases, "CONVERGE_TRIES", 1)
     with bound_contextvars(request_id="r-1"), pytest.raises(ClusterUnavailable):

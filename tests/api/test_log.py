@@ -51,6 +51,15 @@ def test_lines_since_a_time(running: Client, world: World) -> None:
     assert running.get(f"{LOG}?since=10s").text == ""
 
 
+@pytest.mark.parametrize("since", ["999999d", "730000d", "0028-03-27T00:00:00Z"])
+def test_lines_since_any_time_long_ago(running: Client, world: World, since: str) -> None:
+    """Are all lines."""
+    world.write(1, "one")
+    answer = running.get(f"{LOG}?since={since}")
+    assert (answer.status_code, answer.text) == (200, "one\n")
+    assert running.get(f"{LOG}?since=9999-12-31T23:59:59-23:59").text == ""
+
+
 def test_nothing_reaches_a_terminal(running: Client, world: World) -> None:
     """Colours are removed, everything else that a terminal obeys is replaced."""
     world.write(1, "\x1b[31mred\x1b[0m \x1b]0;title\x07 \x1b[2J\x9b2J\ta\rb\u202e")

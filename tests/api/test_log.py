@@ -137,6 +137,20 @@ def test_events_have_ids_and_can_be_resumed(running: Client, world: World) -> No
     assert re.findall("^data: (.*)$", again, re.MULTILINE) == ["three", "the game has started again", "four"]
 
 
+def test_a_resume_while_the_game_restarts_tells_no_gap(running: Client, world: World) -> None:
+    """The node gives out the next run's log before the API server has heard of the restart."""
+    world.write(1, "one", "two")
+    id = re.findall("^id: (.*)$", until_text(follow(running, events=True), "two"), re.MULTILINE)[0]
+    before = world.pods[1]
+    world.restart(1)
+    heard, world.pods[1] = world.pods[1], before
+    world.write(1, "three", at="2026-01-31T12:34:56Z")
+    pieces = follow(running, events=True, **{"Last-Event-ID": id})
+    world.pods[1] = heard
+    text = until_text(pieces, "three")
+    assert re.findall("^data: (.*)$", text, re.MULTILINE) == ["two", "the game has started again", "three"]
+
+
 def test_a_resume_beyond_what_there_is_tells_a_gap(running: Client, world: World) -> None:
     """Of a pod that is gone."""
     world.write(1, "one")

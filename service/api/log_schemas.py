@@ -35,7 +35,7 @@ class LogQuery(ResumeQuery):
     since = Since(
         load_default=None,
         metadata={
-            "anyOf": [{"format": "date-time"}, {"pattern": "^[1-9][0-9]{0,4}[smhd]$"}],
+            "anyOf": [{"format": "date-time"}, {"pattern": "^[1-9][0-9]{0,5}[smhd]$"}],
             "example": "10m",
             "description": "Only lines since this time: RFC 3339, or how long ago (`90s`, `10m`, `2h`, `1d`).",
         },

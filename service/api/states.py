@@ -8,6 +8,7 @@ from typing import Any
 
 from service.access import Subject
 from service.api.context import caller, context
+from service.console.plain import plain
 from service.errors import ClusterUnavailable
 from service.operations.visibility import require_server
 from service.servers import state
@@ -23,9 +24,8 @@ def state_now(objects: Objects) -> state.State:
     """The server's state, after a crash with the game's last lines."""
     now = state.state_of(objects)
     if now.crashed:
-        return state.with_log(
-            now, context().cluster.pod_log_tail(objects.id, uid(objects.pod) or "", _LOG_LINES, now.previous)
-        )
+        tail = context().cluster.pod_log_tail(objects.id, uid(objects.pod) or "", _LOG_LINES, now.previous)
+        return state.with_log(now, plain(tail))
     return now
 
 

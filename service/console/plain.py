@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 
 # ECMA-48 escapes: CSI and string sequences as a whole, and any other escape with the characters that belong to it.
 _ESCAPES = re.compile(
@@ -11,12 +10,14 @@ _ESCAPES = re.compile(
     r"|(?:\x1b[PX\]^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x80-\x9f]*(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-~]"
 )
+# All other control characters, half characters, and, as in logs/lines.py, what turns the direction of text around or
+# begins a line within a line.
+_HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
 
 def plain(text: str) -> str:
-    """The text without terminal escapes and control characters other than newlines and tabs."""
-    lines = _ESCAPES.sub("", text).replace("\r\n", "\n")
-    return "".join(each for each in lines if each in "\n\t" or unicodedata.category(each) not in ("Cc", "Cs"))
+    """The text without terminal escapes, control characters other than newlines and tabs, and what turns it around."""
+    return _HARMFUL.sub("", _ESCAPES.sub("", text).replace("\r\n", "\n"))
 
 
 def shortened(text: str, most: int) -> tuple[str, bool]:

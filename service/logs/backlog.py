@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from service.logs.entries import AGAIN, GAP, Entry, line_entry, note_entry
 from service.logs.lines import Line, Place, Reader, Run
-from service.logs.source import Logs, pieces
+from service.logs.source import Logs, is_over, pieces
 
 PIECE_BYTES = 128 * 1024
 """How much a client is sent of one piece, about."""
@@ -28,8 +28,8 @@ class Piece:
     complete: bool
 
 
-def piece_after(logs: Logs, id: int, run: Run, after: Place) -> Piece:
-    """What was written after a line, as far as Kubernetes still has it.
+def piece_after(logs: Logs, id: int, run: Run, after: Place) -> Piece | None:
+    """What was written after a line, as far as Kubernetes still has it; None if that is to be asked again in a moment.
 
     Args:
         logs: Reads logs.
@@ -42,13 +42,13 @@ def piece_after(logs: Logs, id: int, run: Run, after: Place) -> Piece:
     entries: tuple[Entry, ...] = (note_entry(GAP),)
     if after.run.is_right_before(run):
         ended = _read(logs, id, run, after)
-        if not ended.complete:
+        if ended is None or not ended.complete:
             return ended
         entries = (*ended.entries, note_entry(AGAIN))
     return Piece(entries, Place(run, 0, 0), complete=False)
 
 
-def _read(logs: Logs, id: int, run: Run, after: Place) -> Piece:
+def _read(logs: Logs, id: int, run: Run, after: Place) -> Piece | None:
     entries: list[Entry] = []
     last, size, found = after, 0, not after.number
     # Kubernetes counts in whole seconds; the lines before are left out here.
@@ -64,11 +64,15 @@ def _read(logs: Logs, id: int, run: Run, after: Place) -> Piece:
                     return Piece(tuple(entries), last, complete=False)
             elif line.place.follows(after):
                 if not found:
+                    if is_over(logs, id, after):
+                        return None
                     entries.append(note_entry(GAP))
                     found = True
                 entries.append(line_entry(line))
                 last, size = line.place, size + len(entries[-1].event)
     if not found:
+        if is_over(logs, id, after):
+            return None
         entries.append(note_entry(GAP))
     return Piece(tuple(entries), last, complete=True)
 

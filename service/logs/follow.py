@@ -143,7 +143,7 @@ class FollowedLogs:
                 self.attach(feed, piece.last)
             self._followers.call(feed.has_read, piece)
 
-    def _piece(self, id: int, last: Place) -> Piece:
+    def _piece(self, id: int, last: Place) -> Piece | None:
         run = self._cluster.pod_run(id)
         if run is None or run[0] != last.run.pod:
             # Whose another pod is, the log's source finds out.

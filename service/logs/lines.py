@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
 MOST_BYTES = 1024 * 1024
@@ -21,7 +21,9 @@ _HARMFUL = re.compile(
 _REPLACEMENT = "\ufffd"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 _AGO = re.compile(r"([1-9]\d{0,5})([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+# The last second that RFC 3339 can name.
+_LATEST = 253_402_300_799 * 10**9
 _ID = re.compile(r"([0-9A-Za-z-]{1,64})\.(\d{1,6})\.(\d{1,20})\.(\d{1,9})")
 
 
@@ -88,12 +90,13 @@ def nanoseconds(text: str) -> int | None:
 
 
 def since(text: str, now: datetime) -> int | None:
-    """What a request means by `since`: an RFC 3339 time, or how long ago (`10m`), as nanoseconds; None if neither."""
+    """What a request means by `since`: an RFC 3339 time, or how long ago (`10m`), as nanoseconds; None if neither.
+
+    It is a time that Kubernetes can be asked for: from 1970 to the last second that RFC 3339 can name.
+    """
     ago = _AGO.fullmatch(text)
-    if ago is None:
-        time = nanoseconds(text)
-        return None if time is None else max(0, time)
-    return int((now.astimezone(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})).timestamp()) * 10**9
+    time = nanoseconds(text) if ago is None else (int(now.timestamp()) - int(ago[1]) * _UNITS[ago[2]]) * 10**9
+    return None if time is None else min(max(0, time), _LATEST)
 
 
 class Reader:

@@ -201,20 +201,13 @@ class Source:
         since = None if self._last is None or tail is not None else self._last.time // 10**9
         with self._logs.log_stream(self._id, tail=tail, since=since) as chunks:
             # Between the two looks, another run may have begun.
-            if chunks is not None and self._logs.pod_run(self._id) == pod and not self._is_previous(run):
+            if chunks is not None and self._logs.pod_run(self._id) == pod and not self._is_over():
                 self._run, self._told_absent, self._complete = run, False, False
                 self._complete = self._pass_on(chunks, run)
 
-    def _is_previous(self, run: Run) -> bool:
-        """Whether the node has the run as the one before already, so that what was just opened is the next one's log.
-
-        The node gives out a new container's log as soon as that runs, and Kubernetes' API hears of the restart later.
-        """
-        last = self._last
-        if last is None or not last.number:
-            return False
-        text = self._logs.log_text(self._id, run.pod, tail=None, since=last.time // 10**9, previous=True)
-        return any(line.place == last for line in lines_of(run, text or ""))
+    def _is_over(self) -> bool:
+        """Whether the run of the last line is known to be over, although Kubernetes' API does not say so yet."""
+        return self._last is not None and is_over(self._logs, self._id, self._last)
 
     def _is_ours(self, pod: str) -> bool:
         """Whether a pod that was just seen is not that of the next server with the id. Each pod is asked about once."""
@@ -328,6 +321,17 @@ class _Pace:
         elif self._behind_since is None:
             self._behind_since = now
         return self._behind_since is not None and now - self._behind_since > _CATCH_UP_SECONDS
+
+
+def is_over(logs: Logs, id: int, last: Place) -> bool:
+    """Whether the node has the run of a line as the one before already, so that its log now is the next one's.
+
+    The node gives out a new container's log as soon as that runs, and Kubernetes' API hears of the restart later.
+    """
+    if not last.number:
+        return False
+    text = logs.log_text(id, last.run.pod, tail=None, since=last.time // 10**9, previous=True)
+    return any(line.place == last for line in lines_of(last.run, text or ""))
 
 
 def pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:

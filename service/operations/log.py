@@ -150,7 +150,7 @@ def _of_ended(
 def _resumed(context: Context, target: Target, run: Run, after: Place) -> Piece:
     """The first piece of what was written after a line, as far as it is still there."""
     if after.run.pod == run.pod:
-        return piece_after(context.cluster, target.id, run, after)
+        return piece_after(context.cluster, target.id, run, after) or Piece((), after, complete=False)
     entries = [note_entry(GAP)]
     if (kept := _kept(context, target)) is not None and kept.run == after.run:
         lines, missing = kept.after(after)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from ipaddress import ip_address
 from typing import Any
@@ -195,6 +196,10 @@ def _answer(connection: socket.socket, deadline: float) -> Result:
     stream = _Stream(connection, deadline)
     response = HTTPResponse(stream, method="POST")  # type: ignore[arg-type]
     response.begin()
+    while 100 <= response.status < 200 and response.status != HTTPStatus.SWITCHING_PROTOCOLS:
+        # Not the answer yet, such as 103 Early Hints (RFC 9110, 15.2). http.client itself skips 100 only.
+        response.headers = None  # type: ignore[assignment]
+        response.begin()
     stream.deadline = min(deadline, time.monotonic() + BODY_SECONDS)
     try:
         content = response.read(LARGEST_ANSWER)

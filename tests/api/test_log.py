@@ -51,6 +51,15 @@ def test_lines_since_a_time(running: Client, world: World) -> None:
     assert running.get(f"{LOG}?since=10s").text == ""
 
 
+@pytest.mark.parametrize("since", ["999999d", "730000d", "0028-03-27T00:00:00Z"])
+def test_lines_since_any_time_long_ago(running: Client, world: World, since: str) -> None:
+    """Are all lines."""
+    world.write(1, "one")
+    answer = running.get(f"{LOG}?since={since}")
+    assert (answer.status_code, answer.text) == (200, "one\n")
+    assert running.get(f"{LOG}?since=9999-12-31T23:59:59-23:59").text == ""
+
+
 def test_nothing_reaches_a_terminal(running: Client, world: World) -> None:
     """Colours are removed, everything else that a terminal obeys is replaced."""
     world.write(1, "\x1b[31mred\x1b[0m \x1b]0;title\x07 \x1b[2J\x9b2J\ta\rb\u202e")
@@ -126,6 +135,20 @@ def test_events_have_ids_and_can_be_resumed(running: Client, world: World) -> No
     world.write(1, "four")
     again = until_text(follow(running, events=True, **{"Last-Event-ID": ids[1]}), "four")
     assert re.findall("^data: (.*)$", again, re.MULTILINE) == ["three", "the game has started again", "four"]
+
+
+def test_a_resume_while_the_game_restarts_tells_no_gap(running: Client, world: World) -> None:
+    """The node gives out the next run's log before the API server has heard of the restart."""
+    world.write(1, "one", "two")
+    id = re.findall("^id: (.*)$", until_text(follow(running, events=True), "two"), re.MULTILINE)[0]
+    before = world.pods[1]
+    world.restart(1)
+    heard, world.pods[1] = world.pods[1], before
+    world.write(1, "three", at="2026-01-31T12:34:56Z")
+    pieces = follow(running, events=True, **{"Last-Event-ID": id})
+    world.pods[1] = heard
+    text = until_text(pieces, "three")
+    assert re.findall("^data: (.*)$", text, re.MULTILINE) == ["two", "the game has started again", "three"]
 
 
 def test_a_resume_beyond_what_there_is_tells_a_gap(running: Client, world: World) -> None:

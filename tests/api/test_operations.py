@@ -240,6 +240,27 @@ def test_an_operation_is_seen_by_who_may_see_its_servers(client: Client) -> None
         assert client.get(f"{OPERATIONS}{nonsense}").status_code == 404
 
 
+def test_servers_of_others_are_not_read_to_list_operations(
+    client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One cheap call must not make thousands of reads: a token that may see one server sees no operation on two."""
+    more_tokens(settings, one={"servers": [1]})
+    create(client, 1, 2, 3)
+    own = accepted(client, {"ids": [1], "action": "stop"})["id"]
+    for ids in ([1, 2], [2, 3], [1, 2, 3]):
+        accepted(client, {"ids": ids, "action": "stop"})
+    read: list[str] = []
+    parts = operation.OperationStore.parts
+
+    def count(self: operation.OperationStore, of: operation.Operation) -> Any:
+        read.append(of.id)
+        return parts(self, of)
+
+    monkeypatch.setattr(operation.OperationStore, "parts", count)
+    listed = (client.get(OPERATIONS, token="one").json or {})["operations"]
+    assert [each["id"] for each in listed] == [own] == read
+
+
 def test_a_key_gives_the_same_operation(client: Client, world: World, controller: Callable[[], None]) -> None:
     """For each token its own; also if a server was created in between. For another request it is refused."""
     create(client, 1, customer="acme")

@@ -729,6 +729,17 @@ def test_the_reason_of_a_crash_ends_with_the_games_last_lines(client: Client, wo
     assert status["reason"] == "The game crashed (exit code 1). Its last log lines: c | d | e | f | g"
 
 
+def test_the_games_last_lines_harm_no_reader_of_the_reason(client: Client, world: World) -> None:
+    """Nothing is left that a terminal would obey, or that turns the text around."""
+    client.post("/api/v1/server/1/", SIZES)
+    termination = {"reason": "Error", "exitCode": 1, "finishedAt": TIME}
+    world.pods[1]["status"] = {"containerStatuses": [{"name": "game", "state": {"terminated": termination}}]}
+    world.logs[1] = "\x1b[31mred\x1b[0m\n\x1b]0;title\x07a\u202eb\u2066c\n"
+    status = client.get("/api/v1/server/1/").json
+    assert status is not None
+    assert status["reason"] == "The game crashed (exit code 1). Its last log lines: red | abc"
+
+
 def test_events_explain_why_there_is_no_pod(client: Client, world: World) -> None:
     """The reason quotes the event of a refused pod."""
     client.post("/api/v1/server/1/", SIZES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from service.cluster.reader import ClusterReader
 from service.cluster.usage import DiskUsage
 from service.errors import ClusterUnavailable, OperationInProgress
 from service.kube.client import Conflict
+from service.logs.lines import since
 from service.servers.objects import ServerObjects
 from service.settings import Settings
 from tests.support.memory_kube import LabelledKube, MemoryKube
@@ -100,6 +102,27 @@ def test_no_line_is_taken_from_another_pod_of_the_same_name(
     monkeypatch.setattr(kube, "text", lambda path, **query: "line")
     assert reader.log_text(7, pod, tail=1, since=None) == text
     assert reader.pod_log_tail(7, pod, 1, False) == (text or "")
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [
+        ("999999d", "1970-01-01T00:00:00Z"),
+        ("730000d", "1970-01-01T00:00:00Z"),
+        ("0028-03-27T00:00:00Z", "1970-01-01T00:00:00Z"),
+        ("9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59Z"),
+    ],
+)
+def test_any_time_since_which_a_client_asks_is_one_for_kubernetes(
+    reader: ClusterReader, kube: MemoryKube, monkeypatch: pytest.MonkeyPatch, asked: str, sent: str
+) -> None:
+    """It refuses years that have less than four digits, or more."""
+    queries: list[Any] = []
+    monkeypatch.setattr(kube, "text", lambda path, **query: queries.append(query))
+    time = since(asked, datetime.now(UTC))
+    assert time is not None
+    reader.log_text(7, "pod", tail=None, since=time // 10**9)
+    assert queries[0]["sinceTime"] == sent
 
 
 def test_the_watches_tell_the_two_pods_apart(kube: MemoryKube) -> None:

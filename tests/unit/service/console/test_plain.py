@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.console.plain import plain, shortened
+from service.logs.lines import clean
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,7 @@ from service.console.plain import plain, shortened
         ("\x1bPq#0\x1b\\a\x1b(Bb\x1bcc", "abc"),
         ("one\r\ntwo\rthree\0\a\b\x7f\x85", "one\ntwothree"),
         ("\x1b", ""),
+        ("a\u202eb\u2066c\u2028d\ufeffe\ud800", "abcde"),
         ("\x1b]never ends", "never ends"),
     ],
 )
@@ -33,6 +35,12 @@ def test_escapes_and_control_characters_go(text: str, expected: str) -> None:
 def test_nothing_that_a_terminal_obeys_is_left(text: str) -> None:
     """Whatever the text is, also if an escape has another one in it."""
     assert all(each in "\n\t" or unicodedata.category(each) != "Cc" for each in plain(text))
+
+
+def test_nothing_is_left_that_a_log_does_not_show() -> None:
+    """Except newlines."""
+    letters = [chr(number) for number in range(0x10000) if not 0xD800 <= number < 0xE000]
+    assert {each for each in letters if plain(each)} == {each for each in letters if clean(each) == each} | {"\n"}
 
 
 @pytest.mark.parametrize("part", ["\x1b]", "\x90", "\x1b[0", "\x1b ", "\x9b;"])

@@ -33,6 +33,10 @@ class Log:
         text = self.texts[previous]
         yield None if text is None else iter([text.encode()])
 
+    def log_text(self, id: int, pod: str, *, tail: int | None, since: int | None, previous: bool = False) -> str | None:
+        assert (pod, tail, since, previous) == ("pod", None, 1, True)
+        return self.texts[True]
+
     def pod_run(self, id: int) -> tuple[str, int] | None:
         return self.run
 
@@ -44,6 +48,7 @@ def at(second: int, text: str) -> str:
 def read(log: Any, after: Place) -> tuple[list[str], Place, bool]:
     """The texts of the piece after a line, its last line, and whether that was all."""
     piece = piece_after(log, 1, RUN, after)
+    assert piece is not None
     return [entry.text.decode().removesuffix("\n") for entry in piece.entries], piece.last, piece.complete
 
 
@@ -74,6 +79,12 @@ def read(log: Any, after: Place) -> tuple[list[str], Place, bool]:
 def test_the_next_piece(log: Log, after: Place, said: list[str], last: Place, complete: bool) -> None:
     """Follows the line; one gap is told if that line is gone."""
     assert read(log, after) == (said, last, complete)
+
+
+@pytest.mark.parametrize("log", [Log(at(5, "z"), at(1, "a") + at(2, "b")), Log(None, at(1, "a"))])
+def test_the_next_runs_log_is_not_taken_for_that_of_the_run_before(log: Log) -> None:
+    """A node gives it out before the API server has heard of the restart. It is asked again, and no gap is told."""
+    assert piece_after(log, 1, RUN, Place(RUN, SECOND, 1)) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("previous", [False, True])

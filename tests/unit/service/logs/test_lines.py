@@ -64,6 +64,12 @@ def test_times() -> None:
     assert nanoseconds("2026-01-31T12:00:00.5Z") == int(now.timestamp()) * second + second // 2
     assert since("10m", now) == (int(now.timestamp()) - 600) * second
     assert since("2026-01-31T12:00:00Z", now) == int(now.timestamp()) * second
+    # Kubernetes can be asked for no other times.
+    for text in ("999999d", "740000d", "30000d", "0001-01-01T00:00:00+01:00", "0028-03-27T00:00:00Z"):
+        assert since(text, now) == 0
+    latest = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()) * second
+    for text in ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59.9Z", "9999-12-31T23:59:59-23:59"):
+        assert since(text, now) == latest
     for text in ("", "10", "0m", "m", "-1m", "2026-01-31", "2026-01-32T00:00:00Z"):
         assert since(text, now) is None
 

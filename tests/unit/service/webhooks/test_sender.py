@@ -64,6 +64,21 @@ def test_every_other_status_is_refused(code: int) -> None:
         assert send(receiver.url) == Result("refused", code, f"The answer was {code}.", "no, not now", "7")
 
 
+@pytest.mark.parametrize(
+    ("before", "result"),
+    [
+        (b"103 Early Hints\r\nLink: </style.css>; rel=preload", Result("delivered", 204)),
+        (b"100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\nTransfer-Encoding: chunked", Result("delivered", 204)),
+        # Nobody asked for another protocol.
+        (b"101 Switching Protocols", Result("refused", 101, "The answer was 101.")),
+    ],
+)
+def test_what_comes_before_the_answer_is_not_the_answer(before: bytes, result: Result) -> None:
+    """RFC 9110, 15.2."""
+    with receiving(raw(b"HTTP/1.1 " + before + b"\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n")) as receiver:
+        assert send(receiver.url) == result
+
+
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 def test_redirects_are_not_followed(code: int) -> None:
     """Not even to where a webhook might go; least of all to the inside."""

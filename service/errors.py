@@ -256,7 +256,7 @@ class RconPasswordReplaced(Problem):
     status = 409
     title = "The game does not know its new RCON password yet"
     explanation = (
-        "The Secret with the password was created again while the game was running. A restart makes the game read it."
+        "The password in its Secret was replaced while the game was running. A restart makes the game read the new one."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from base64 import b64encode
 from collections.abc import Callable
 from itertools import groupby
 from typing import Any
@@ -18,10 +19,13 @@ from service.errors import (
     RefusedByCluster,
     ServerNotFound,
 )
+from service.kube.client import Kube, path
+from service.kube.times import now
 from service.servers.diskjob import disk_is_made, disk_is_missing, disk_job
 from service.servers.objects import Objects, ServerObjects
 from service.servers.state import exists
 from service.servers.usage import Usage
+from service.settings import Settings
 from tests.contract.conftest import VALUES, Interfaces, revisions, statuses
 from tests.support.waiting import until
 
@@ -89,6 +93,29 @@ def test_an_external_console_has_a_password_that_is_kept(interfaces: Interfaces,
     assert password
     interfaces.releases.change(id, lambda values: {**values, "ramGb": 2})
     assert interfaces.cluster.econ_password(id) == password
+
+
+@pytest.mark.cluster
+def test_a_password_that_is_replaced_in_place_is_new(
+    real: Interfaces, real_settings: Settings, new_id: Callable[[], int]
+) -> None:
+    """A game that runs does not know it. What Helm writes to the Secret makes no password newer."""
+    id, kube = new_id(), Kube()
+    real.releases.install(id, VALUES)
+    before = real.cluster.rcon_password(id)
+    assert before is not None
+    until(lambda: now() > before.since)
+    real.releases.change(id, lambda values: {**values, "game": "another"})
+    secret = path("v1", real_settings.servers_namespace, "secrets", f"server-{id}-rcon")
+    assert (kube.get(secret) or {})["metadata"]["labels"]["gameserver/game"] == "another"
+    assert real.cluster.rcon_password(id) == before
+    kube.merge(secret, {"data": {"password": b64encode(b"replaced").decode()}})
+    replaced = real.cluster.rcon_password(id)
+    assert replaced is not None
+    assert replaced.text == "replaced"
+    assert replaced.since > before.since
+    real.releases.change(id, lambda values: {**values, "game": "a-third"})
+    assert real.cluster.rcon_password(id) == replaced
 
 
 def test_options_as_text_keep_their_numbers(interfaces: Interfaces, new_id: Callable[[], int]) -> None:

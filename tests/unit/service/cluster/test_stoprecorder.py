@@ -139,7 +139,10 @@ def test_only_a_game_that_was_ready_can_lose_progress(ready_changed: str | None,
 
 def test_a_node_whose_clock_is_behind_hides_no_failed_save() -> None:
     """By the node's clock, the game ended before the stop was asked for. It was seen running after that."""
-    early, failure = "2026-01-31T11:59:57Z", "The game failed as it stopped (exit code 1); its last save may be incomplete."
+    early, failure = (
+        "2026-01-31T11:59:57Z",
+        "The game failed as it stopped (exit code 1); its last save may be incomplete.",
+    )
     cluster = Cluster()
     stopping, stopped = pod(RUNS, **DELETED), pod(terminated(1, early), **DELETED)
     cluster.pod(pod(RUNS), stopping)

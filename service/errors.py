@@ -634,6 +634,16 @@ class PortNotReady(Problem):
     default_retry_after = 2
 
 
+class PortWithoutAddress(Problem):
+    slug = "port-without-address"
+    status = 409
+    title = "Nothing gives the port an address"
+    explanation = (
+        "For some minutes, nothing in the cluster has given the server's Service, which `detail` names, the address of a "
+        "load balancer. The operator has to repair what does that, or install it: see docs/operations.md."
+    )
+
+
 class DiskNotReady(Problem):
     slug = "disk-not-ready"
     status = 503

@@ -639,8 +639,8 @@ class PortWithoutAddress(Problem):
     status = 409
     title = "Nothing gives the port an address"
     explanation = (
-        "For some minutes, nothing in the cluster has given the server's Service, which `detail` names, the address of a "
-        "load balancer. The operator has to repair what does that, or install it: see docs/operations.md."
+        "For some minutes, nothing in the cluster has given the server's Service, which `detail` names, the address of "
+        "a load balancer. The operator has to repair what does that, or install it: see docs/operations.md."
     )
 
 

@@ -7,14 +7,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
 
 from service.servers import reasons
-from service.servers.accessors import created_at, deleted_at, wants_pod
+from service.servers.accessors import annotation, created_at, deleted_at, wants_pod
 from service.servers.disks import growth_of
+from service.servers.names import NEW_SINCE
 from service.servers.objects import Objects
 from service.servers.spec import spec_of_objects
 from service.servers.usage import NEARLY_FULL, Usage
 
 Slug = Literal[
     "disk-missing",
+    "disk-new",
     "disk-being-deleted",
     "disk-full",
     "disk-nearly-full",
@@ -27,6 +29,8 @@ SLUGS: tuple[str, ...] = get_args(Slug)
 
 
 _HEARD_WITHIN = timedelta(minutes=1)
+# For how long a new disk is worth a note.
+_NEWS = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,14 @@ class Note:
 
 def notes_of(objects: Objects) -> list[Note]:
     """The notes about a server, the most urgent first. Events are read only while its disk is not bound."""
-    notes = (_missing(objects), _deleted(objects), _no_room(objects), _fill(objects.usage), _growth(objects))
+    notes = (
+        _missing(objects),
+        _new(objects),
+        _deleted(objects),
+        _no_room(objects),
+        _fill(objects.usage),
+        _growth(objects),
+    )
     return [note for note in notes if note is not None]
 
 
@@ -59,6 +70,17 @@ def _missing(objects: Objects) -> Note | None:
         f"The claim server-{objects.id} of the server's disk is missing. A start makes a new, empty disk. If the "
         "volume is still there, the operator can bring it back before that.",
     )
+
+
+def _new(objects: Objects) -> Note | None:
+    since = annotation(objects.claim, NEW_SINCE)
+    try:
+        at = datetime.fromisoformat(since or "")
+    except ValueError:
+        return None
+    if objects.statefulset is None or datetime.now(UTC) > at + _NEWS:
+        return None
+    return Note("disk-new", f"The claim of the server's disk was missing, so a new, empty disk was made at {since}.")
 
 
 def _deleted(objects: Objects) -> Note | None:

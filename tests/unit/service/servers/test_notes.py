@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from service.kube.times import stamp
-from service.servers.names import SERVER
+from service.servers.names import NEW_SINCE, SERVER
 from service.servers.notes import Note, notes_of
 from service.servers.objects import ServerObjects
 from service.servers.usage import Usage
@@ -110,7 +110,7 @@ def test_a_disk_for_which_there_is_no_room_is_noted() -> None:
 
 
 def test_a_disk_that_is_gone_is_noted() -> None:
-    """Also of a stopped server, whose next start makes an empty one. A clone's, and a new server's, is still to come."""
+    """Also of a stopped server, whose next start makes an empty one. A clone's, or a new server's, is still to come."""
     missing = Note(
         "disk-missing",
         "The claim server-1 of the server's disk is missing. A start makes a new, empty disk. If the volume is still "
@@ -122,3 +122,13 @@ def test_a_disk_that_is_gone_is_noted() -> None:
     assert noted(claim=None, statefulset=statefulset(creationTimestamp=stamp(datetime.now(UTC)))) == []
     assert noted(claim=None, statefulset=statefulset(deletionTimestamp=T0)) == []
     assert noted(claim=None, statefulset=None) == []
+
+
+@pytest.mark.parametrize(("days", "slugs"), [(0, ["disk-new"]), (29, ["disk-new"]), (31, []), (None, [])])
+def test_a_disk_that_was_made_anew_is_noted_for_a_month(days: int | None, slugs: list[str]) -> None:
+    """The world of before is not on it."""
+    since = "nonsense" if days is None else stamp(datetime.now(UTC) - timedelta(days=days))
+    made = claim()
+    made["metadata"]["annotations"] = {NEW_SINCE: since}
+    assert [note.slug for note in noted(claim=made)] == slugs
+    assert noted(claim=made, statefulset=None) == []

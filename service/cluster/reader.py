@@ -438,4 +438,4 @@ def _written_at(secret: Object) -> str:
         for entry in others
         if "f:password" in ((entry.get("fieldsV1") or {}).get("f:data") or {})
     ]
-    return max(metadata["creationTimestamp"], min(times, default=""))
+    return max(str(metadata["creationTimestamp"]), min(times, default=""))

@@ -47,8 +47,10 @@ class Endpoint:
 def endpoint_of(context: Context, objects: Objects, name: PortName) -> Endpoint | None:
     """The endpoint of the port; None if the server has no such port or it is not ready yet."""
     address = address_in(name, objects.id, objects.services)
-    if address is None or address.pending:
-        return address and Endpoint(address.port, address.protocol, None)
+    if address is None:
+        return None
+    if address.pending:
+        return Endpoint(address.port, address.protocol, None)
     # The host that a customer enters: the Service's, else the operator's, else that of the disk's node.
     host = address.host or context.settings.external_host or context.cluster.host(objects)
     # Of several, the node's own stays the same for as long as the disk does, whatever nodes come and go.

@@ -64,7 +64,7 @@ def test_another_pod_of_the_same_name_gets_no_command(
 
 def owner(manager: str, at: str, *fields: str) -> dict[str, Any]:
     """An entry of a Secret's managedFields."""
-    data = {f"f:{field}": {} for field in fields}
+    data: dict[str, Any] = {f"f:{field}": {} for field in fields}
     return {"manager": manager, "time": at, "fieldsType": "FieldsV1", "fieldsV1": {"f:data": data} if fields else {}}
 
 

@@ -9,8 +9,7 @@ import pytest
 from local import paths
 from tests.support.environment import local_environment
 
-_CHARTS = Path(__file__).parent / "charts"
-_CLUSTER = Path(__file__).parent / "cluster"
+_CHARTS, _CLUSTER, _CONTRACT = (Path(__file__).parent / folder for folder in ("charts", "cluster", "contract"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,6 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             # `helm template` renders what they look at.
             item.add_marker(pytest.mark.tools)
         if _CLUSTER not in item.path.parents and item.get_closest_marker("cluster"):
+            if not {_CHARTS, _CONTRACT} & set(item.path.parents):
+                raise pytest.UsageError(f"{item.nodeid}: `make test` looks for tests on the cluster in other folders")
             item.add_marker(pytest.mark.own_namespace)
 
 

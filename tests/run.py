@@ -32,7 +32,10 @@ WITHOUT_CLUSTER = ("-m", "not long and not cluster", f"--ignore={CLUSTER}", "-n"
 ALONE = (CLUSTER, "-m", "not long and alone", *_SLOWEST)
 DISKS = (*_DISKS, "-m", "not long and not alone", *_SLOWEST)
 CONTROLLERS = (CONTROLLER, "-m", "not long", *_SLOWEST)
-OWN_NAMESPACE = ("-m", "not long and own_namespace", f"--ignore={CONTROLLER}", *_SLOWEST)
+OWN_NAMESPACE = (
+    *("tests/charts", CLUSTER, "tests/contract", f"--ignore={CONTROLLER}"),
+    *("-m", "not long and own_namespace", *_SLOWEST),
+)
 SHARED = (
     *(CLUSTER, "-m", "not long and not alone and not own_namespace"),
     *(f"--ignore={folder}" for folder in (*_DISKS, CONTROLLER)),

@@ -91,8 +91,8 @@ func TestASnapshotHasAllThatWasSafe(t *testing.T) {
 	var safe, log atomic.Int64
 	defer r.append(filepath.Join(r.pod("pvc-1"), "world"), &safe)()
 	defer r.append(filepath.Join(r.pod("pvc-1"), "log"), &log)()
-	for i := range 8 {
-		time.Sleep(50 * time.Millisecond)
+	for i := range 4 {
+		time.Sleep(100 * time.Millisecond)
 		snapshot, disk := fmt.Sprintf("snapshot-%d", i), fmt.Sprintf("pvc-copy-%d", i)
 		world, lines := safe.Load(), log.Load()
 		from := fromSnapshot(snapshot)

@@ -20,7 +20,7 @@ from service.servers.accessors import owner_uid, sorted_events, trimmed_event
 from service.servers.names import ID, pod_name, server_name, service_names
 from service.servers.objects import ServerObjects, own_and_former
 from service.servers.reasons import READ_EVENTS
-from service.servers.volumes import selected_node
+from service.servers.volumes import DiskNode, selected_node
 
 SYNC_SECONDS = 3.0
 # The API server ends every watch now and then, and the next starts immediately: a shorter interruption is normal.
@@ -44,7 +44,7 @@ class ServerIndex:
         namespace: str,
         nodes: Mapping[str, Object],
         usage: DiskUsage,
-        node_of: Callable[[Object], str | None] = selected_node,
+        node_of: Callable[[Object], DiskNode | None] = selected_node,
     ) -> None:
         self._nodes = nodes
         self._node_of = node_of
@@ -230,7 +230,11 @@ def _trim(item: Object) -> Object:
 
 
 def _trim_pod(item: Object) -> Object:
-    pod = _trim({**item, "spec": _trim_containers(item["spec"])})
+    spec = _trim_containers(item["spec"])
+    if "nodeName" not in spec and "tolerations" in item["spec"]:
+        # Only the reasons of a pod without a node ask for them.
+        spec["tolerations"] = item["spec"]["tolerations"]
+    pod = _trim({**item, "spec": spec})
     if owner := owner_uid(item):
         pod["metadata"]["ownerReferences"] = [{"controller": True, "uid": owner}]
     return pod

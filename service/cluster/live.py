@@ -10,6 +10,7 @@ from service.servers.accessors import owner_uid, uid
 from service.servers.names import disk_job_name, server_name, service_names
 from service.servers.objects import own_and_former
 from service.servers.usage import Usage
+from service.servers.volumes import DiskNode
 
 Value = TypeVar("Value")
 
@@ -19,7 +20,7 @@ class Reader(Protocol):
 
     @property
     def nodes(self) -> Mapping[str, Object]: ...
-    def node_of(self, claim: Object) -> str | None: ...
+    def node_of(self, claim: Object) -> DiskNode | None: ...
     def get_all(self, targets: Sequence[tuple[str, str, str]]) -> list[Object | None]: ...
     def service(self, name: str) -> Object | None: ...
     def events(self, id: int) -> tuple[Object, ...]: ...
@@ -91,7 +92,7 @@ class LiveServer:
         return self._reader.nodes
 
     @property
-    def node_of(self) -> Callable[[Object], str | None]:
+    def node_of(self) -> Callable[[Object], DiskNode | None]:
         return self._reader.node_of
 
     @property
@@ -152,7 +153,7 @@ class LiveDiskJob:
         return self._reader.nodes
 
     @property
-    def node_of(self) -> Callable[[Object], str | None]:
+    def node_of(self) -> Callable[[Object], DiskNode | None]:
         return self._reader.node_of
 
 

@@ -46,11 +46,12 @@ class Nodes(Mapping[str, Object]):
 
 def _trim(node: Object) -> Object:
     """The fields that a state needs. Most of a node object is the list of its images."""
+    spec = node.get("spec", {})
     return {
         "metadata": {
             "name": node["metadata"]["name"],
             "labels": {HOSTNAME: (node["metadata"].get("labels") or {}).get(HOSTNAME)},
         },
-        "spec": {"unschedulable": node.get("spec", {}).get("unschedulable", False)},
+        "spec": {"unschedulable": spec.get("unschedulable", False), "taints": spec.get("taints") or []},
         "status": {"conditions": node.get("status", {}).get("conditions") or []},
     }

@@ -54,6 +54,7 @@ from service.servers.reasons import READ_EVENTS
 from service.servers.restored import taken_up
 from service.servers.spec import never_used, server_uid
 from service.servers.usage import Usage
+from service.servers.volumes import DiskNode
 from service.settings import Settings
 
 READY_SECONDS = 2.0
@@ -361,12 +362,12 @@ class ClusterReader:
 
     # -- the cluster itself --------------------------------------------------------------------------------
 
-    def host(self, objects: Objects) -> str | None:
-        """An address of the node that has the server's disk; None while there is no such node."""
-        return self._hosts.host(objects)
+    def host(self, objects: Objects, families: Sequence[str] = ()) -> str | None:
+        """An address of the node that has the server's disk; see `interfaces.Cluster`."""
+        return self._hosts.host(objects, families)
 
-    def node_of(self, claim: Object) -> str | None:
-        """The name or the host name of the node that has a claim's disk; None if no node is known to have it."""
+    def node_of(self, claim: Object) -> DiskNode | None:
+        """The node that has a claim's disk; None if no node is known to have it."""
         return self._hosts.node_of(claim)
 
     def ready(self) -> bool:

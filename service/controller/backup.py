@@ -1,8 +1,8 @@
 """How a backup is made, and how one is deleted.
 
-Where the storage takes snapshots, the game holds still only until there is one, and a Job reads a copy of it. Otherwise
-a Job reads the disk twice: first all of it, and then, while the game holds still, what has changed. Without a store the
-snapshot is the backup.
+Where the storage takes snapshots, the game holds still only until there is one, and a Job reads a copy of it. Where it
+takes none, or has no room for the copy, a Job reads the disk twice: first all of it, and then, while the game holds
+still, what has changed. Without a store the snapshot is the backup.
 
 Each phase can be repeated by whoever comes next. Jobs and snapshots have names that follow from the operation, and the
 store gets one snapshot for each backup: a repeated Job finds it. What was copied while nobody knows whether the game
@@ -30,7 +30,7 @@ from service.errors import ServerNotFound
 from service.kube.times import now
 from service.operations.context import Context
 from service.operations.hold import Held, hold, release
-from service.operations.worlds import at_work_with
+from service.operations.worlds import at_work_with, restore_from
 from service.servers.accessors import condition, uid, wants_pod
 from service.servers.disks import volume_of
 from service.servers.objects import Objects, pod_on_disk
@@ -45,6 +45,8 @@ READY_SECONDS = 900.0
 """How long a snapshot may take until it can be read; some storages copy it first."""
 READ_SECONDS = 120.0
 """How long the game holds still at most while its disk is read, where there are no snapshots."""
+COPY_SECONDS = 120.0
+"""How long the pod that reads a copy of a snapshot may find no place: the storage may have no room for the copy."""
 START_SECONDS = 600.0
 """How long a Job's pod may wait for its node, its image or its volumes."""
 TIDY_SECONDS = 60.0
@@ -69,6 +71,7 @@ _REASONS = {
     "wrong-key": "The keys do not open the repository of the server's backups.",
 }
 _OTHER = "The Job that makes the backup failed."
+_NOT_STARTED = "The Job that makes the backup could not start in time."
 
 
 def snapshot_name(backup: str) -> str:
@@ -116,6 +119,7 @@ class BackUp:
             "snapshot": self._snapshot,
             "ready": self._ready,
             "copy": self._copy,
+            "no-copy": self._no_copy,
             "first-pass": self._first_pass,
             "hold": self._hold_still,
             "read": self._read,
@@ -280,6 +284,14 @@ class BackUp:
 
         return self._job(run, spec, lambda answer: go(run, "record", answer=dict(answer)))
 
+    def _no_copy(self, run: Run) -> Next:
+        """Read the disk itself, because no pod gets a copy of the snapshot."""
+        # The Job that reads the disk has the same name.
+        if not self._jobs.remove_all(run.operation.id):
+            return wait(0.5) if seconds_in(run) < TIDY_SECONDS else _leave_with(run, _NOT_STARTED)
+        self._snapshots.remove(snapshot_name(_backup_of(run)))
+        return go(run, "first-pass", **{"class": None})
+
     # -- without snapshots ----------------------------------------------------------------------------------
 
     def _first_pass(self, run: Run) -> Next:
@@ -433,10 +445,17 @@ class BackUp:
             return _leave_with(run, "The node that has the server's disk does not answer.")
         if is_lost(state):
             return _leave_with(run, "The node of the Job that makes the backup does not answer.")
-        if not state.started and seconds_in(run) > START_SECONDS:
-            log.warning("a Job of the operation %s does not start: %s", run.operation.id, state.waits)
-            return _leave_with(run, "The Job that makes the backup could not start in time.")
-        return wait()
+        copies = run.work.get("phase") == "copy"
+        if state.started or seconds_in(run) < (COPY_SECONDS if copies and state.waits else START_SECONDS):
+            return wait()
+        if copies and self._server(run) is not None:
+            log.warning("the operation %s reads the disk, not a copy of it: %s", run.operation.id, state.waits)
+            return go(run, "no-copy")
+        if seconds_in(run) < START_SECONDS:
+            # The snapshot is all that is left of a deleted server.
+            return wait()
+        log.warning("a Job of the operation %s does not start: %s", run.operation.id, state.waits)
+        return _leave_with(run, _NOT_STARTED)
 
     def _has_lost_disk(self, run: Run) -> bool:
         """Whether the disk's node has not answered for some time, as far as is known."""
@@ -499,7 +518,8 @@ class DeleteBackup:
     """Deletes a backup. The operation's argument has its id as `backup`.
 
     What is in the store goes with the next prune (`controller/keep.py`). So does a snapshot that is not gone after a
-    minute, such as one on a lost node: the operation would hold the place of another one for ever.
+    minute, such as one on a lost node: the operation would hold the place of another one for ever. One that a restore
+    or a clone reads goes after that.
 
     Args:
         context: The collaborators of the operations.
@@ -531,6 +551,9 @@ class DeleteBackup:
         if backup.where == "node":
             if not run.work:
                 self._context.backups.change(run.server.uid, marked)
+                if restore_from(self._context.operations.all(), id) is not None:
+                    # It was accepted at the same moment.
+                    return done()
                 return go(run, "remove", "is removing the snapshot")
             if not self._snapshots.remove(backup.snapshot):
                 over = run.operation.cancelling or seconds_in(run) > TIDY_SECONDS

@@ -35,6 +35,7 @@ from service.kube.types import Object
 from service.operations.backups import STRAY, settled
 from service.operations.context import Context
 from service.operations.operation import RESTORES, Operation
+from service.operations.worlds import servers_of
 from service.servers.disks import volume_of
 from service.servers.objects import Objects
 from service.servers.spec import server_uid, spec_of_objects, uid_of_values
@@ -154,9 +155,7 @@ class Keep:
         self._tell_operation(operation)
         if operation.target is None or operation.action not in AT_WORK:
             return
-        uids = {operation.target.uid}
-        if operation.action == "clone":
-            uids.add(str(operation.argument["from"]["uid"]))
+        uids = servers_of(operation)
         ended = operation.ended or deleted
         with self._lock:
             if ended:
@@ -428,6 +427,9 @@ class Keep:
         }
         if not backups and not befores:
             return
+        self.agenda.put(kept.uid, now + NO_PLACE)
+        if self._is_read(kept.uid):
+            return
         with term.step():
             gone = {id for id, name in (backups | befores).items() if self._snapshots.remove(name)}
 
@@ -440,7 +442,6 @@ class Keep:
 
         if gone:
             self._write(term, kept.uid, change)
-        self.agenda.put(kept.uid, now + NO_PLACE)
 
     def _settle(self, term: Term, kept: ServerBackups) -> None:
         """Record the end of backups that no operation makes, and that none has begun to make for a minute."""
@@ -461,6 +462,9 @@ class Keep:
         of_server = self._rules(objects)
         goes = None if of_server is None else makes_room(kept, of_server, self._clock())
         if waiting is None or goes is None or any(backup.state == "deleting" for backup in kept.backups):
+            return
+        if self._is_read(kept.uid):
+            # The disk itself is read then.
             return
         # The code with which a CSI driver says so; ours does when the snapshots of a disk hold as much as they may.
         if "ResourceExhausted" in self._snapshots.look(f"backup-{waiting.id}").why:
@@ -503,6 +507,11 @@ class Keep:
             return True
         with self._lock:
             return any(kept.uid in uids for uids in self._at_work_with.values())
+
+    def _is_read(self, uid: str) -> bool:
+        """Whether a restore, an undo or a clone may read snapshots of the server, or that is unknown yet."""
+        found = [each for each in self._operations.all() if each.action in RESTORES and not each.ended]
+        return not self._operations.wait(0) or any(uid in servers_of(each) for each in found)
 
     def _write(self, term: Term, uid: str, change: Callable[[ServerBackups], ServerBackups]) -> None:
         with term.step(), suppress(KeyError, ServerNotFound):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 
 from service.backups.records import Backup, ServerBackups, id_of
 from service.operations.context import Context
 from service.operations.operation import Operation, Server, new_operation
+
+TRIGGERS = ("before-restore", "clone")
 
 
 def needed_backup(context: Context, operation: Operation, server: Server, trigger: str) -> Backup:
@@ -17,7 +20,7 @@ def needed_backup(context: Context, operation: Operation, server: Server, trigge
         context: The collaborators of the operations.
         operation: The operation that needs it, and whose maker asks for it.
         server: The server.
-        trigger: `before-restore` or `clone`.
+        trigger: One of TRIGGERS.
     """
     id = _id(operation)
     backup = Backup(id_of(id), operation.created, trigger=trigger, operation=id)
@@ -31,9 +34,15 @@ def needed_backup(context: Context, operation: Operation, server: Server, trigge
     nothing = ServerBackups(server.uid, server.id, server.customer)
     context.backups.change(server.uid, lambda kept: _with(kept, backup), nothing)
     request = {"action": "backup", "server": server.id, "for": operation.id}
-    asked = new_operation(operation.maker, None, "backup", "now", {"backup": backup.id}, request, [server])
+    argument = {"backup": backup.id, "trigger": trigger}
+    asked = new_operation(operation.maker, None, "backup", "now", argument, request, [server])
     context.operations.create(replace(asked, id=id), [server])
     return backup
+
+
+def is_needed(operation: Operation) -> bool:
+    """Whether another operation waits for this one, which `needed_backup` has asked for."""
+    return isinstance(operation.argument, Mapping) and operation.argument.get("trigger") in TRIGGERS
 
 
 def cancel_needed(context: Context, operation: Operation) -> None:

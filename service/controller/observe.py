@@ -18,9 +18,10 @@ from service.events.facts import Facts, facts_of
 from service.kube.times import now
 from service.kube.types import Object
 from service.operations.interfaces import Cluster
-from service.servers.accessors import deleted_at, lost_by_node, removed_at, uid
+from service.servers.accessors import condition, deleted_at, lost_by_node, removed_at, uid
 from service.servers.exits import runs
 from service.servers.objects import Objects, ServerObjects, pod_on_disk
+from service.servers.volumes import selected_node
 
 log = logging.getLogger(__name__)
 
@@ -224,8 +225,9 @@ class Observer:
             claim=known.claim if known else None,
             events=tuple(known.events) if known else (),
             releases=tuple(known.releases) if known else (),
-            # Nodes are read from Kubernetes, so only for a pod that may have lost its node.
-            nodes=known.nodes if known and pod and (thorough or lost_by_node(pod)) else {},
+            # Nodes are read from Kubernetes, so only for a pod that may have lost its node, or that gets none.
+            nodes=known.nodes if known and pod and (thorough or lost_by_node(pod) or _waits(pod)) else {},
+            node_of=known.node_of if known else selected_node,
             usage=known.usage if known else None,
         )
         return facts_of(objects, now(), pod_gone=last_pod is not None, pod_removed=removed, pod_ran=view.ran)
@@ -261,6 +263,10 @@ class Observer:
 
 
 _REQUEST = ("deletionTimestamp", "deletionGracePeriodSeconds")
+
+
+def _waits(pod: Object) -> bool:
+    return condition(pod, "PodScheduled").get("status") == "False"
 
 
 def _news(facts: Facts, last: Facts | None) -> bool:

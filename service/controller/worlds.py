@@ -7,6 +7,7 @@ controller that takes over calls the same phase again. So each phase must be one
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 from service.backups.jobs import JobState
 from service.controller.leader import Deposed, Term, apart, repeat
 from service.controller.marks import mark, unmark
+from service.controller.needed import is_needed
 from service.errors import ClusterUnavailable, OperationInProgress, Problem
 from service.kube.times import now
 from service.kube.watch import Watch
@@ -38,8 +40,8 @@ LONGEST_PAUSE = 30.0
 LOST_SECONDS = 120.0
 """For how long a node may not answer, while the work on it can be given up."""
 NO_ROOM = "There is no room to record more about this operation or its server's backups."
-URGENT = RESTORES
-"""Actions that people wait for: they do not wait for a place."""
+RESTORES_TO_A_BACKUP = 4
+"""How many restores and clones there may be at once for each backup that there may be: people wait for them."""
 
 
 @dataclass(frozen=True)
@@ -189,25 +191,30 @@ class Worlds:
                 pool.submit(self._advance, term, active)
 
     def _adopt(self, term: Term) -> None:
-        """Go on with operations that are new here, oldest first, as many as there are places for."""
-        places = self._context.settings.backups_at_once
-        places -= sum(active.operation.action not in URGENT for active in self._runs.values())
-        for known in sorted(self._watch.all(), key=lambda operation: (operation.created, operation.id)):
+        """Go on with operations that are new here, oldest first, as many as there are places for.
+
+        Those that another controller has begun need no place: their games may be stopped, or hold still.
+        """
+        at_once = self._context.settings.backups_at_once
+        places = {"backup": at_once, "restore": at_once * RESTORES_TO_A_BACKUP, "needed": math.inf}
+        for active in self._runs.values():
+            places[_place_of(active.operation)] -= 1
+        for known in sorted(self._watch.all(), key=lambda each: (not each.work, each.created, each.id)):
             if known.id in self._runs:
                 if known.cancelling:
                     self._runs[known.id].cancelling = True
                 continue
             if known.ended or known.target is None or known.action not in self._machines:
                 continue
-            if known.action not in URGENT and places <= 0:
+            place = _place_of(known)
+            if places[place] <= 0 and not known.work and not known.cancelling:
                 continue
             with apart(f"operation {known.id} ({known.action})"), term.step():
                 current = self._store.get(known.id)
                 if current is None or current.ended or current.target is None:
                     continue
-                waits = WaitingOperation(current.id, current.action, "is at work")
-                mark(self._context, current.target, waits)
-                places -= known.action not in URGENT
+                mark(self._context, current.target, WaitingOperation(current.id, current.action, "is at work"))
+                places[place] -= 1
                 self._runs[current.id] = _Active(current, current.cancelling)
 
     def _advance(self, term: Term, active: _Active) -> None:
@@ -296,6 +303,13 @@ class Worlds:
             outcome="ok" if next_.state == "done" else next_.state,
             operation=operation.id,
         )
+
+
+def _place_of(operation: Operation) -> str:
+    """Which kind of place an operation takes. What a restore waits for is never short of one: its game is stopped."""
+    if operation.action in RESTORES:
+        return "restore"
+    return "needed" if is_needed(operation) else "backup"
 
 
 class _Active:

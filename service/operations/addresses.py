@@ -52,9 +52,9 @@ def endpoint_of(context: Context, objects: Objects, name: PortName) -> Endpoint 
     if address.pending:
         return Endpoint(address.port, address.protocol, None)
     # The host that a customer enters: the Service's, else the operator's, else that of the disk's node.
-    host = address.host or context.settings.external_host or context.cluster.host(objects)
+    host = address.host or context.settings.external_host or context.cluster.host(objects, address.families)
     # Of several, the node's own stays the same for as long as the disk does, whatever nodes come and go.
-    if address.others and (own := context.cluster.host(objects)) in address.others:
+    if address.others and (own := context.cluster.host(objects, address.families)) in address.others:
         host = own
     return Endpoint(address.port, address.protocol, host)
 

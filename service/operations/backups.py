@@ -31,7 +31,13 @@ from service.operations.checks import require_not_suspended, require_same_server
 from service.operations.context import Context
 from service.operations.operation import RESTORES, Operation, Server
 from service.operations.visibility import Target, spec_of, suspension_of
-from service.operations.worlds import WAIT_SECONDS, accept_operation, earlier_operation, require_at_rest
+from service.operations.worlds import (
+    WAIT_SECONDS,
+    accept_operation,
+    earlier_operation,
+    require_at_rest,
+    restore_from,
+)
 from service.records.store import RecordTooLarge
 from service.servers.accessors import is_bound
 from service.servers.objects import Objects
@@ -245,7 +251,7 @@ def delete(context: Context, caller: Token, kept: ServerBackups, id: str) -> Ope
         Suspended: Its server is suspended.
         BackupNotFound: It is gone.
         BackupLocked: It is locked.
-        OperationInProgress: It is still being made.
+        OperationInProgress: It is still being made, or is on the node and is being restored or cloned.
         TooManyOperations: See `accept_operation`.
     """
     require_owner_not_suspended(context, caller, kept)
@@ -266,6 +272,14 @@ def delete(context: Context, caller: Token, kept: ServerBackups, id: str) -> Ope
                 )
             if current.locked:
                 raise BackupLocked
+            # What is in the store stays there until the next prune, which waits for this.
+            reading = restore_from(others, id) if current.where == "node" else None
+            if reading is not None:
+                raise OperationInProgress(
+                    f"The operation {reading.id} ({reading.action}) reads the backup. Wait until it has ended, or "
+                    "cancel it.",
+                    retry_after=BUSY_SECONDS,
+                )
             return kept.with_backup(replace(current, state="deleting", operation=operation.id))
 
         try:

@@ -156,8 +156,14 @@ class Cluster(Protocol):
     def disk_class_expandable(self, claim: Object) -> bool:
         """Whether the claim's storage class allows its volumes to grow."""
 
-    def host(self, objects: Objects) -> str | None:
-        """An address of the node that has the server's disk, or None while no node has it."""
+    def host(self, objects: Objects, families: Sequence[str] = ()) -> str | None:
+        """An address of the node that has the server's disk, or None while no node has it.
+
+        Args:
+            objects: The server's objects.
+            families: The families of the addresses at which the port answers, `IPv4` or `IPv6`, the preferred one
+                first; all if it is empty. None of a node that has no address of these.
+        """
 
     def consumption(self, objects: Objects) -> Consumption | None:
         """What the server's game uses, as last measured; None if that is unknown. This waits for no request."""

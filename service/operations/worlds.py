@@ -7,7 +7,7 @@ from typing import Any
 
 from service.errors import IdempotencyKeyReused, OperationInProgress, TooManyOperations
 from service.operations.context import Context
-from service.operations.operation import WORLD_ACTIONS, Operation, Server, digest, id_of_key, new_operation
+from service.operations.operation import RESTORES, WORLD_ACTIONS, Operation, Server, digest, id_of_key, new_operation
 from service.tokens import Token
 
 MOST_UNFINISHED = 2_000
@@ -19,6 +19,22 @@ WAIT_SECONDS = 10.0
 def at_work_with(operations: Iterable[Operation], uid: str) -> list[Operation]:
     """Those of the operations that are at work with the world of the server with this uid, or will be."""
     return [each for each in operations if each.target is not None and each.target.uid == uid and not each.ended]
+
+
+def servers_of(operation: Operation) -> set[str]:
+    """The uids of the servers whose worlds or backups the operation is at work with: a clone has two."""
+    uids = set() if operation.target is None else {operation.target.uid}
+    return uids | {str(operation.argument["from"]["uid"])} if operation.action == "clone" else uids
+
+
+def restore_from(operations: Iterable[Operation], backup: str) -> Operation | None:
+    """The restore or clone from the backup with this id that has not ended; None if there is none."""
+    for each in operations:
+        if each.action in RESTORES and not each.ended:
+            source = each.argument["from"] if each.action == "clone" else each.argument
+            if source.get("backup") == backup:
+                return each
+    return None
 
 
 def require_at_rest(

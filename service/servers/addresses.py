@@ -23,6 +23,7 @@ class Address:
         host: A name or an IP address; None for a node port, whose node the Service does not name.
         others: The other addresses of a load balancer that has several and no name, such as k3s' ServiceLB, which gives
             the sorted addresses of all nodes: https://docs.k3s.io/networking/networking-services#service-load-balancer
+        families: The families of a node's addresses at which the port answers, the Service's first one first.
         pending: Whether the port is one of a load balancer that has no address yet.
     """
 
@@ -30,6 +31,7 @@ class Address:
     protocol: str
     host: str | None
     others: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
     pending: bool = False
 
 
@@ -47,16 +49,18 @@ def address_of(port_name: PortName, service: Mapping[str, Any]) -> Address | Non
     shown = [port for port in ports if type_ != "NodePort" or port.get("nodePort") == ports[0].get("nodePort")]
     protocols = sorted({str(port.get("protocol", "TCP")) for port in shown})
     protocol = protocols[0] if len(protocols) == 1 else "both"
+    # The agents lead a Service to their pod's first address only, which is of the cluster's first family.
+    families = tuple(spec.get("ipFamilies") or ())[: 1 if port_name == "sftp" else None]
     if type_ == "NodePort":
         node_port = ports[0].get("nodePort")
-        return Address(int(node_port), protocol, name) if node_port else None
+        return Address(int(node_port), protocol, name, families=families) if node_port else None
     port = int(ports[0]["port"])
     if type_ == "LoadBalancer":
         ingresses = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
         hosts = [ingress.get("hostname") or ingress.get("ip") for ingress in ingresses]
         if not hosts:
             return Address(port, protocol, None, pending=True)
-        return Address(port, protocol, name) if name else Address(port, protocol, hosts[0], tuple(hosts[1:]))
+        return Address(port, protocol, name) if name else Address(port, protocol, hosts[0], tuple(hosts[1:]), families)
     if port_name == "primary" and (routed := _first_name(annotations.get(_ROUTER_NAME)) or name):
         return Address(port, protocol, routed)
     return Address(port, protocol, f"{metadata['name']}.{metadata['namespace']}.svc")

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from service.kube.types import Object
 from service.servers.accessors import game_status, owner_uid, uid
 from service.servers.usage import Usage
-from service.servers.volumes import selected_node
+from service.servers.volumes import DiskNode, selected_node
 
 
 class Objects(Protocol):
@@ -46,8 +46,8 @@ class Objects(Protocol):
         """The cluster's nodes by name, some seconds old; empty if they are unknown."""
 
     @property
-    def node_of(self) -> Callable[[Object], str | None]:
-        """The function that finds the name or host name of the node with a claim's disk; None if no node is known."""
+    def node_of(self) -> Callable[[Object], DiskNode | None]:
+        """The function that finds the node with a claim's disk; None if no node is known."""
 
     @property
     def usage(self) -> Usage | None:
@@ -73,7 +73,7 @@ class ServerObjects:
     events: tuple[Object, ...] = ()
     releases: tuple[Object, ...] = ()
     nodes: Mapping[str, Object] = field(default_factory=dict)
-    node_of: Callable[[Object], str | None] = selected_node
+    node_of: Callable[[Object], DiskNode | None] = selected_node
     usage: Usage | None = None
     former_pod: Object | None = None
 

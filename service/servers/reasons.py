@@ -1,14 +1,14 @@
 """Explains why a server's pod is not created, not scheduled or not ready. Pure.
 
 Kubernetes says some of this only in messages. For each message that this module looks for, a test in
-tests/cluster/test_states.py makes a real cluster produce it. So we notice if another version of Kubernetes words it
-differently.
+tests/cluster/test_states.py makes a real cluster produce it, or tests/unit/service/servers/test_state.py looks for it
+in the scheduler. So we notice if another version of Kubernetes words it differently.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,17 +26,29 @@ from service.servers.accessors import (
 from service.servers.disks import claim_gb
 from service.servers.exits import runs
 from service.servers.objects import Objects
-from service.servers.volumes import HOSTNAME
+from service.servers.volumes import HOSTNAME, DiskNode
 
 _VOLUME_EVENTS = {"FailedMount", "FailedAttachVolume", "FailedMapVolume"}
 _SANDBOX = "FailedCreatePodSandBox"
 _EVICTED = "Evicted"
 READ_EVENTS = frozenset({"FailedCreate", "SuccessfulCreate", "ProvisioningFailed", _SANDBOX, _EVICTED, *_VOLUME_EVENTS})
 """The reasons of the events that this module reads; all except SuccessfulCreate have the type Warning."""
-# The wording of Kubernetes 1.35, and of earlier versions.
-_NO_DISK_SPACE = "node(s) did not have enough free storage"
-_OTHER_NODES = r"(\d+) node\(s\) (?:didn't match PersistentVolume's node affinity|had volume node affinity conflict)"
+# Why the scheduler rejects nodes, in the wording of Kubernetes 1.35 and of earlier versions. It says for each node only
+# the first reason that applies, in the order of
+# https://github.com/kubernetes/kubernetes/blob/v1.35.4/pkg/scheduler/apis/config/v1/default_plugins.go
 _REFUSES_ALL_PODS = ("node(s) were unschedulable", "node(s) had untolerated taint")
+_NOT_FOR_SERVERS = (*_REFUSES_ALL_PODS, "node(s) didn't match Pod's node affinity/selector")
+_RESOURCES = ("memory", "cpu", "ephemeral-storage")
+_ROOM = {"Too many pods": "room for another pod", "node(s) exceed max volume count": "room for another volume"}
+_NO_DISK_SPACE = "node(s) did not have enough free storage"
+_CANNOT_USE_DISK = (
+    "node(s) didn't match PersistentVolume's node affinity",
+    "node(s) had volume node affinity conflict",
+    "node(s) had no available volume zone",
+)
+# Also for nodes other than the one that was chosen for a disk that does not exist yet.
+_NOT_CHOSEN = "node(s) didn't find available persistent volumes to bind"
+_NO_VOLUME = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
 
 IMAGE_FAILURES = frozenset(
     {
@@ -171,32 +183,62 @@ def _refusal(message: str) -> str:
 def scheduling_failure(objects: Objects, pod: Object) -> str:
     """Why the scheduler finds no node for the pod, as a sentence."""
     message = condition(pod, "PodScheduled").get("message", "")
-    if objects.claim is None:
-        return f"The server's disk, the claim server-{objects.id}, is missing. ({message})"
-    if not is_bound(objects.claim) and "unbound immediate PersistentVolumeClaims" in message:
-        return f"The disk is not bound. ({message})"
-    missing = _missing_resources(objects.claim, pod, message)
-    name = objects.node_of(objects.claim)
-    failure = _disk_node_failure(objects.nodes, name)
-    other_nodes = re.search(_OTHER_NODES, message)
-    if other_nodes is None:
-        # If a node accepts no pods at all, the scheduler does not say whether it has the disk.
-        refused = failure not in ("", _GONE) and any(text in message for text in _REFUSES_ALL_PODS)
-        predicate = f"has {missing} free" if missing and not refused else "can take the server"
-        chosen = f"; {name}, which was chosen for its disk, {failure}" if failure else ""
-        return f"No node {predicate}{chosen}. ({message})"
+    return f"{_no_node_because(objects, pod, message)} ({message})"
+
+
+def _no_node_because(objects: Objects, pod: Object, message: str) -> str:
+    claim, rejected = objects.claim, _rejected_nodes(message)
+    if claim is None:
+        return f"The server's disk, the claim server-{objects.id}, is missing."
+    if deleted_at(claim) and "is being deleted" in message:
+        return f"The server's disk, the claim server-{objects.id}, is being deleted."
+    if not is_bound(claim) and "unbound immediate PersistentVolumeClaims" in message:
+        return "The disk is not bound."
+    if _NO_VOLUME in rejected:
+        return f"The disk's volume, {claim['spec']['volumeName']}, is missing."
+    node = objects.node_of(claim)
+    failure = _disk_node_failure(objects.nodes, node, pod)
+    chosen = node is not None and not is_bound(claim) and _NOT_CHOSEN in rejected
+    elsewhere = {reason for reason in rejected if reason in _CANNOT_USE_DISK or (chosen and reason == _NOT_CHOSEN)}
+    # How many nodes may have the disk, as far as the message tells.
     all_nodes = re.search(r"\b0/(\d+) nodes", message)
-    if all_nodes and int(all_nodes[1]) - int(other_nodes[1]) > 1:
-        predicate = f"has {missing} free" if missing else "can take the server"
-        return f"No node that can use the disk {predicate}. ({message})"
-    holder = f"The node that holds the disk, {name}," if name else "The node that holds the disk"
-    cause = failure or (f"does not have {missing} free" if missing else "")
-    return f"{holder} cannot take the server{f': it {cause}' if cause else ''}. ({message})"
+    left = int(all_nodes[1]) - sum(rejected[reason] for reason in elsewhere) if all_nodes else 1
+    if elsewhere and not left and not failure:
+        return "No node can use the disk."
+    if chosen or (node and node.only) or (elsewhere and left <= 1):
+        holder = "The node that was chosen for the disk" if chosen else "The node that holds the disk"
+        # A node that is well accepts pods, so it was rejected for another reason.
+        well = node and objects.nodes and not failure
+        missing = _missing(claim, pod, _without(rejected.keys() - elsewhere, _REFUSES_ALL_PODS if well else ()))
+        cause = failure or (missing and f"does not have {missing}")
+        return f"{holder}{f', {node.name},' if node else ''} cannot take the server{cause and f': it {cause}'}."
+    missing = _missing(claim, pod, _without(rejected.keys() - elsewhere, _NOT_FOR_SERVERS))
+    if elsewhere:
+        return f"No node that can use the disk {f'has {missing}' if missing else 'can take the server'}."
+    # If a node accepts no pods at all, the scheduler does not say whether it has the disk.
+    refused = failure not in ("", _GONE) and any(reason.startswith(_REFUSES_ALL_PODS) for reason in rejected)
+    known = f"; {node.name}, which was chosen for its disk, {failure}" if node and failure else ""
+    return f"No node {f'has {missing}' if missing and not refused else 'can take the server'}{known}."
+
+
+def _rejected_nodes(message: str) -> dict[str, int]:
+    """How many nodes the scheduler rejects for which reason.
+
+    The message goes on with why a preemption does not help, which may name other reasons.
+    https://github.com/kubernetes/kubernetes/blob/v1.35.4/pkg/scheduler/framework/types.go (`FitError`)
+    """
+    parts = re.split(r"[:,.] (?=\d+ )", re.split(r"\. (?=\D)", message)[0])
+    counted = [part.partition(" ") for part in parts]
+    return {reason.rstrip("."): int(count) for count, _, reason in counted if count.isdigit()}
+
+
+def _without(reasons: Collection[str], prefixes: tuple[str, ...]) -> set[str]:
+    return {reason for reason in reasons if not reason.startswith(prefixes)}
 
 
 def lacks_disk_space(scheduled: Mapping[str, Any]) -> bool:
     """Whether the scheduler, in a pod's condition PodScheduled, says that nodes have no room for its disk."""
-    return scheduled.get("status") == "False" and _NO_DISK_SPACE in scheduled.get("message", "")
+    return scheduled.get("status") == "False" and _NO_DISK_SPACE in _rejected_nodes(scheduled.get("message", ""))
 
 
 def no_disk_space(objects: Objects) -> str | None:
@@ -210,24 +252,30 @@ def no_disk_space(objects: Objects) -> str | None:
     return failed[0] if failed and failed[0].startswith(_STORAGE_FULL) else None
 
 
-def _missing_resources(claim: Object, pod: Object, message: str) -> str:
+def _missing(claim: Object, pod: Object, reasons: Collection[str]) -> str:
+    """What nodes lack that the scheduler rejects for these reasons; "" if there are others or none."""
     requests = game_container(pod).get("resources", {}).get("requests", {})
-    missing = [
-        f"{readable_size(requests[name])} of memory" if name == "memory" else f"{requests[name]} of {name}"
-        for name in ("memory", "cpu", "ephemeral-storage")
-        if f"Insufficient {name}" in message and name in requests
+    names = [reason.removeprefix("Insufficient ") for reason in reasons if reason.startswith("Insufficient ")]
+    names.sort(key=lambda name: (_RESOURCES.index(name) if name in _RESOURCES else len(_RESOURCES), name))
+    free = [
+        f"{readable_size(str(requests[name]))} of {name}" if name in requests else f"enough {name}" for name in names
     ]
-    if _NO_DISK_SPACE in message:
-        missing.append(f"{claim_gb(claim)} GiB of disk")
-    return " and ".join(missing)
+    if _NO_DISK_SPACE in reasons:
+        free.append(f"{claim_gb(claim)} GiB of disk")
+    room = [text for reason, text in _ROOM.items() if reason in reasons]
+    if len(free) + len(room) < len(reasons):
+        return ""
+    return " and ".join([*([f"{' and '.join(free)} free"] if free else []), *room])
 
 
 _GONE = "is no longer part of the cluster"
 
 
-def _disk_node_failure(nodes: Mapping[str, Object], name: str | None) -> str:
-    if not name or not nodes:
+def _disk_node_failure(nodes: Mapping[str, Object], disk_node: DiskNode | None, pod: Object) -> str:
+    """Why a disk's node does not accept the pod, as a predicate; "" if it does, or if the nodes are unknown."""
+    if disk_node is None or not nodes:
         return ""
+    name = disk_node.name
     node = nodes.get(name) or next((each for each in nodes.values() if _host_name(each) == name), None)
     if node is None:
         return _GONE
@@ -235,7 +283,29 @@ def _disk_node_failure(nodes: Mapping[str, Object], name: str | None) -> str:
         return "does not answer"
     if condition(node, "Ready").get("status") == "False":
         return "is not ready"
-    return "is cordoned" if node.get("spec", {}).get("unschedulable") else ""
+    if node.get("spec", {}).get("unschedulable"):
+        return "is cordoned"
+    taint = _untolerated_taint(node, pod)
+    return f"has the taint {taint}, which the server does not tolerate" if taint else ""
+
+
+def _untolerated_taint(node: Object, pod: Object) -> str | None:
+    """A taint for which the scheduler does not give the pod this node; None if there is none."""
+    tolerations = pod.get("spec", {}).get("tolerations") or []
+    for taint in node.get("spec", {}).get("taints") or []:
+        if taint["effect"] != "PreferNoSchedule" and not any(_tolerates(each, taint) for each in tolerations):
+            value = f"={taint['value']}" if taint.get("value") else ""
+            return f"{taint['key']}{value}:{taint['effect']}"
+    return None
+
+
+def _tolerates(toleration: Object, taint: Object) -> bool:
+    """https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/"""
+    return (
+        toleration.get("key") in (None, "", taint["key"])
+        and toleration.get("effect") in (None, "", taint["effect"])
+        and (toleration.get("operator") == "Exists" or toleration.get("value", "") == taint.get("value", ""))
+    )
 
 
 def _host_name(node: Object) -> str | None:

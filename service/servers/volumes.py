@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from service.kube.types import Object
 from service.servers.accessors import annotation
 
@@ -14,9 +16,17 @@ _TOPOLOGY = f"{DRIVER}/node"
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
 
 
-def selected_node(claim: Object) -> str | None:
+class DiskNode(NamedTuple):
+    """The node of a disk: its name or host name, and whether no other node can use the disk."""
+
+    name: str
+    only: bool
+
+
+def selected_node(claim: Object) -> DiskNode | None:
     """The node that the scheduler chose for a claim's disk; None if it has not chosen one. It may be gone."""
-    return annotation(claim, SELECTED_NODE)
+    name = annotation(claim, SELECTED_NODE)
+    return DiskNode(name, only=False) if name else None
 
 
 def only_node(spec: Object) -> str | None:

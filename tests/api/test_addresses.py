@@ -123,6 +123,18 @@ def test_a_load_balancer_that_never_comes_is_said_and_not_waited_for(make_app: A
     assert hosts(client) == {"primary": "192.0.2.1", "rcon": "192.0.2.1"}
 
 
+def test_a_host_is_of_the_address_family_of_its_own_service(client: Client, world: World) -> None:
+    """Nothing answers at a node's address of another one."""
+    client.post(URL, SIZES)
+    service = world.services["server-1"]
+    for families, host in ((["IPv4"], NODE), (["IPv6"], "2001:db8::7")):
+        service["spec"]["ipFamilies"] = families
+        assert hosts(client) == {"primary": host, "rcon": host}
+    service["spec"]["type"] = "LoadBalancer"
+    service["status"] = {"loadBalancer": {"ingress": [{"ip": "2001:db8::1"}, {"ip": "2001:db8::7"}]}}
+    assert hosts(client)["primary"] == "2001:db8::7"
+
+
 @pytest.mark.parametrize("type_", ["NodePort", "LoadBalancer", "ClusterIP"])
 def test_a_servers_own_host_name_wins(make_app: Any, world: World, type_: str) -> None:
     """It wins for every type of Service, except that RCON inside the cluster uses the Service's name."""

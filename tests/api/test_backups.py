@@ -332,6 +332,29 @@ def test_a_restore_and_its_undo_are_accepted(client: Client, context: Context, s
     assert (undo.status_code, undo.get_json()["action"]) == (202, "undo-restore")
 
 
+@pytest.mark.parametrize("where", ["node", "store"])
+@pytest.mark.parametrize("reads", ["restore", "clone"])
+def test_a_snapshot_that_is_read_is_not_deleted(
+    client: Client, context: Context, server: str, where: str, reads: str
+) -> None:
+    """Before the restore or clone has ended. What is in the store stays there until the next prune anyway."""
+    backup, other = old(where=where), old(where=where)
+    keep(context, server, backup, other)
+    if reads == "restore":
+        reading = client.post(f"{SERVER}restore", {"backup": backup.id})
+    else:
+        reading = client.post("/api/v1/server/2/", {**ACME, "from": {"backup": backup.id}})
+    assert reading.status_code == 202
+    if where == "node":
+        answer = client.delete(BACKUPS + backup.id)
+        assert reading.get_json()["id"] in refused(answer, 409, "operation-in-progress")
+        assert answer.headers["Retry-After"] == "30"
+        assert client.get(BACKUPS + backup.id).get_json()["state"] == "done"
+        assert client.delete(BACKUPS + other.id).status_code == 202
+        finish(context, server)
+    assert client.delete(BACKUPS + backup.id).status_code == 202
+
+
 def test_another_customer_with_the_same_id_sees_nothing(client: Client, context: Context, server: str) -> None:
     """The backups of a server that is gone stay its customer's; whoever has the id now finds no trace of them.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -24,6 +27,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
+from local.paths import ROOT
 from service.api import events
 from service.api.event_schemas import LONGEST_WAIT
 from service.app import create_app
@@ -77,6 +81,9 @@ schemathesis.openapi.format(
     "uri", strategies.from_regex(r"https://[a-z]{1,20}\.example/[a-z?=&]{0,20}", fullmatch=True)
 )
 schema = schemathesis.openapi.from_wsgi("/openapi.json", _app())
+_EDGES = "OPENAPI_EDGES"
+"""With this variable, requests at the edges of each schema are made too. To prepare them takes half a minute."""
+schema.config.phases.coverage.enabled = _EDGES in os.environ
 
 
 GAMES = catalogue.load(catalogue.BUILT_IN)
@@ -149,6 +156,15 @@ def test_every_answer_matches_the_document(case: schemathesis.Case[Any]) -> None
             unsupported_method,
         ],
     )
+
+
+@pytest.mark.long
+def test_every_answer_to_requests_at_the_edges_matches_the_document() -> None:
+    """The same, in a pytest of its own: each process that collects the tests would prepare those requests."""
+    test = f"{__file__}::{test_every_answer_matches_the_document.__name__}"
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", test]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, _EDGES: "true"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-5000:]
 
 
 def test_only_the_public_operations_need_no_token() -> None:

@@ -16,6 +16,7 @@ from service.api import event_schemas, log_schemas, schemas
 from service.backups import records as backup_records
 from service.console import commands, turns
 from service.controller import observe
+from service.controller import worlds as controller_worlds
 from service.errors import PROBLEMS
 from service.events import log as event_log
 from service.events import segments
@@ -119,7 +120,10 @@ EXPECTED = {
     "backups that are kept": DEFAULTS.backups_per_server,
     "size of a server's backups": f"{DEFAULTS.backup_gb_per_server} GiB",
     "backups that are remembered, with failed ones": backup_records.MOST,
-    "Jobs of backups and restores at once": DEFAULTS.backups_at_once,
+    "backups at once": DEFAULTS.backups_at_once,
+    "restores, undos and clones at once, with the backups that they need": (
+        DEFAULTS.backups_at_once * controller_worlds.RESTORES_TO_A_BACKUP
+    ),
     "unfinished backups and restores": worlds.MOST_UNFINISHED,
     "files of a partial restore": restore.MOST_PATHS,
     "their paths together": size(restore.MOST_PATH_BYTES),

@@ -44,6 +44,8 @@ SETTINGS = Settings(
     backup_recovery_secret="recovery",
 )
 
+UNSCHEDULED = {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes have room."}]}
+
 
 def new_id() -> str:
     """An id for a backup."""
@@ -121,6 +123,7 @@ class BackupWorld:
         settings: The settings of the controller.
         store: The store.
         snapshots: Whether the storage takes snapshots; one that is stuck never gets any further.
+        full: Whether it has no room for a copy of one.
         still: The operation for which the game holds still; "" while it goes on.
         saves: Whether the game has commands that let it hold still.
         lost: Commands whose pods run on a node that does not answer any more, and are never gone.
@@ -130,7 +133,7 @@ class BackupWorld:
         self.settings = settings
         self.world, self.kube, self.store = World(), LabelledKube(), Store()
         self.cluster = FakeCluster(self.world)
-        self.snapshots, self.stuck = snapshots, False
+        self.snapshots, self.stuck, self.full = snapshots, False, False
         self.still, self.saves = "", True
         self.jobs_run: list[str] = []
         self.lost: set[str] = set()
@@ -243,6 +246,9 @@ class BackupWorld:
             snapshot = self.kube.objects.get(path(GROUP, NAMESPACE, "volumesnapshots", source))
             if snapshot is None or "status" not in snapshot:
                 return
+            if self.full:
+                self._report(name, job, None, None)
+                return
             still = snapshot["still"]
         self.jobs_run.append(command)
         if command in self.lost:
@@ -253,9 +259,10 @@ class BackupWorld:
         kind = "Complete" if answer.get("ok") else "Failed"
         self._report(name, job, kind, {"terminated": {"message": json.dumps(answer) if answer else ""}})
 
-    def _report(self, name: str, job: Object, kind: str, state: Object, **of_pod: Any) -> None:
-        """The Job has this condition, and its pod's container this state."""
-        self.kube.objects[name] = {**job, "status": {"conditions": [{"type": kind, "status": "True"}]}}
+    def _report(self, name: str, job: Object, kind: str | None, state: Object | None, **of_pod: Any) -> None:
+        """The Job has this condition, and its pod's container this state; None: no node has room for the pod."""
+        conditions = [{"type": kind, "status": "True"}] if kind else []
+        self.kube.objects[name] = {**job, "status": {"conditions": conditions}}
         metadata = job["metadata"]
         namespace = metadata["namespace"]
         labels = {**metadata["labels"], "batch.kubernetes.io/job-name": metadata["name"]}
@@ -267,7 +274,7 @@ class BackupWorld:
                 "name": pod.rpartition("/")[2], "uid": "pod", "labels": labels,
                 "ownerReferences": [{"uid": metadata["uid"], "controller": True}], **of_pod,
             },
-            "status": {"containerStatuses": [{"name": "backup", "state": state}]},
+            "status": {"containerStatuses": [{"name": "backup", "state": state}]} if state else UNSCHEDULED,
         }  # fmt: skip
 
     # -- operations -----------------------------------------------------------------------------------------

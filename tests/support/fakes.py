@@ -92,8 +92,8 @@ class World:
         self.expandable = False
         # Whether the storage can make snapshots.
         self.snapshots = False
-        # The address of the node that has the disks.
-        self.host = "203.0.113.7"
+        # The addresses of the node that has the disks.
+        self.host, self.host_ipv6 = "203.0.113.7", "2001:db8::7"
         # Whether the storage grows a disk at once; otherwise its claim stays as it is.
         self.grows = True
         # What the agents say about the disks, by server.
@@ -422,10 +422,11 @@ class FakeCluster:
         self.world.check()
         return self.world.expandable
 
-    def host(self, objects: Objects) -> str | None:
+    def host(self, objects: Objects, families: Sequence[str] = ()) -> str | None:
         self.world.check()
         bound = (objects.claim or {}).get("status", {}).get("phase") == "Bound"
-        return self.world.host if bound else None
+        host = self.world.host_ipv6 if tuple(families)[:1] == ("IPv6",) else self.world.host
+        return host if bound else None
 
     def consumption(self, objects: Objects) -> Consumption | None:
         return self.world.consumption.get(objects.id) if objects.statefulset and objects.pod else None

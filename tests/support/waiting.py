@@ -15,6 +15,8 @@ def until(
 ) -> float:
     """Wait until `reached()` returns a true value; checks often at first, then every 0.2 seconds.
 
+    A check that takes longer, such as a kubectl, is made less often: tests that poll took much of the machine's time.
+
     Args:
         reached: The condition.
         seconds: How long to wait.
@@ -28,12 +30,15 @@ def until(
         AssertionError: `reached()` was not true within `seconds`.
     """
     began = time.monotonic()
-    while not _holds(reached, not_yet):
-        waited = time.monotonic() - began
+    while True:
+        checked = time.monotonic()
+        if _holds(reached, not_yet):
+            return time.monotonic() - began
+        now = time.monotonic()
+        waited = now - began
         if waited > seconds:
             raise AssertionError(message if isinstance(message, str) else message())
-        time.sleep(min(0.05 + waited / 10, 0.2))
-    return time.monotonic() - began
+        time.sleep(max(min(0.05 + waited / 10, 0.2), min(2 * (now - checked), 1.0)))
 
 
 def _holds(reached: Callable[[], object], not_yet: tuple[type[Exception], ...]) -> bool:

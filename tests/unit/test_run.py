@@ -41,7 +41,7 @@ class Checkout:
         for file in ("test_cluster.py", "disks/test_disks.py", "controller/test_controller.py"):
             self.write(f"tests/cluster/{file}", f"{NEEDS_THE_CLUSTER}{GOOD}")
         self.write("tests/cluster/test_alone.py", f"{NEEDS_THE_CLUSTER}@pytest.mark.alone\n{GOOD}")
-        self.write("tests/test_own_namespace.py", f"{NEEDS_THE_CLUSTER}@pytest.mark.own_namespace\n{GOOD}")
+        self.write("tests/contract/test_own_namespace.py", f"{NEEDS_THE_CLUSTER}@pytest.mark.own_namespace\n{GOOD}")
         (folder / "tests/cluster/files").mkdir()
         tools = folder / ".local/venv/bin"
         for tool in ("ruff", "mypy", "lint-imports", "yamllint", "codespell"):
@@ -126,8 +126,8 @@ def test_a_test_that_fails_twice_fails_the_run(checkout: Checkout) -> None:
     assert not passed
     assert "\nflaky:\n  tests/test_a.py::test_unlucky_here: " in output
     assert "\nfailed twice:\n  tests/test_a.py::test_wrong\n" in output
-    for deselected in (1, 3, 5):
-        assert output.count(f"1 passed, {deselected} deselected") == 1
+    for deselected, sessions in ((1, 1), (3, 2)):
+        assert output.count(f"1 passed, {deselected} deselected") == sessions
 
 
 @pytest.mark.long

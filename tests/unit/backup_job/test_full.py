@@ -80,11 +80,12 @@ def test_no_room_for_two() -> None:
 
 
 @pytest.mark.parametrize("job", [PLACE, UNDO], ids=["place", "undo"])
-def test_full_at_any_step(job: dict[str, Any]) -> None:
+@pytest.mark.parametrize("stride", [5, pytest.param(2, marks=pytest.mark.long)])
+def test_full_at_any_step(job: dict[str, Any], stride: int) -> None:
     """A disk that a customer fills at any step stops nothing, or with a clear code; once there is room it goes on."""
     step, made = 0, 1
     while step < made:
-        step += 2
+        step += stride
         with small(2 * MIB) as disk:
             old, new = lay(disk)
             if job is UNDO:

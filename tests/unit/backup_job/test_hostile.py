@@ -292,8 +292,8 @@ def _close(world: Path) -> None:
             path.chmod(0)
 
 
-#: A customer's change at every third step, at another one for each kind of change.
-STRIDE = 3
+#: A customer's change at every eighth step, at another one for each kind of change; `make test-long`: at every third.
+STRIDES = [8, pytest.param(3, marks=pytest.mark.long)]
 MEDDLING: list[Callable[[Path], None]] = [_overwrite, _replace_folder, _remove, _close, _move_own]
 
 
@@ -308,11 +308,14 @@ def _code(disk: Ground, meddle: Callable[[int, str], None], paths: list[str]) ->
 
 @pytest.mark.parametrize("paths", [[], PATHS], ids=["world", "paths"])
 @pytest.mark.parametrize("meddling", MEDDLING, ids=lambda meddling: meddling.__name__)
-def test_customer_writes_meanwhile(outside: Path, meddling: Callable[[Path], None], paths: list[str]) -> None:
+@pytest.mark.parametrize("stride", STRIDES)
+def test_customer_writes_meanwhile(
+    outside: Path, meddling: Callable[[Path], None], paths: list[str], stride: int
+) -> None:
     """Whatever he does at whichever step: no file is lost, nothing leads outside, and a repeat ends well."""
-    step, changes = MEDDLING.index(meddling) % STRIDE, STRIDE + 1
-    while step + STRIDE <= changes:
-        step += STRIDE
+    step, changes = MEDDLING.index(meddling) % stride, stride + 1
+    while step + stride <= changes:
+        step += stride
         with ground() as other:
             make(other.root, {"outside": {"mine": "outside"}})
             lay(other, OLD | {"locked": "old locked", "shut": {}}, NEW | {"locked": "new locked"}, paths=paths)
@@ -326,7 +329,7 @@ def test_customer_writes_meanwhile(outside: Path, meddling: Callable[[Path], Non
 
             code, made = _code(other, meddle, paths)
             assert code in ("", "changed-meanwhile", "not-ours")
-            changes = max(changes, made or step + STRIDE)
+            changes = max(changes, made or step + stride)
             if meddling is not _move_own:
                 assert other.job(**PLACE, paths=paths) == {"before": True}
             left = texts(other.world)

@@ -198,8 +198,8 @@ CASES: dict[str, Case] = {
 }
 
 
-#: `make test` kills at every third step, `make test-long` at each.
-STEPS = [(case, 3) for case in CASES]
+#: `make test` kills at every seventh step, `make test-long` at each.
+STEPS = [(case, 7) for case in CASES]
 EVERY_STEP = [pytest.param(case, 1, marks=pytest.mark.long) for case in CASES]
 
 

@@ -34,7 +34,7 @@ def prepare(disk: Ground, paths: list[str]) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("paths", [[], PATHS], ids=["world", "paths"])
-@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.long)])
 def test_killed_at_a_step(paths: list[str], stride: int) -> None:
     """A repeated Job ends as one that was not killed; with an empty scratch disk too, if it is told what to lay out."""
     step, killed = 0, True

@@ -8,6 +8,7 @@ import pytest
 
 from service.cluster.hosts import Hosts
 from service.servers.objects import ServerObjects
+from service.servers.volumes import DiskNode
 from tests.support.memory_kube import MemoryKube
 
 SELECTED = "volume.kubernetes.io/selected-node"
@@ -72,6 +73,34 @@ def test_the_host_is_the_external_or_else_the_internal_address_of_the_disks_node
 
 
 @pytest.mark.parametrize(
+    ("addresses", "families", "expected"),
+    [
+        # hcloud-cloud-controller-manager#305
+        ("E 2001:db8::1, E 203.0.113.1, I 10.0.0.1", ["IPv4"], "203.0.113.1"),
+        ("E 2001:db8::1, E 203.0.113.1, I 10.0.0.1", ["IPv6"], "2001:db8::1"),
+        ("E 203.0.113.1, E 2001:db8::1, I 10.0.0.1", ["IPv6"], "2001:db8::1"),
+        ("E 2001:db8::1, E 203.0.113.1", ["IPv4", "IPv6"], "203.0.113.1"),
+        ("E 2001:db8::1, E 203.0.113.1", ["IPv6", "IPv4"], "2001:db8::1"),
+        ("E 2001:db8::1, I 10.0.0.1", ["IPv4"], "10.0.0.1"),
+        ("E 203.0.113.1, I 10.0.0.1, I fd00::1", ["IPv6"], "fd00::1"),
+        # An external address of the second family is within players' reach, an internal one is not.
+        ("E 2001:db8::1, I 10.0.0.1, I fd00::1", ["IPv4", "IPv6"], "2001:db8::1"),
+        ("E 2001:db8::1, I fd00::1", ["IPv4"], None),
+        ("E 2001:db8::1, I 10.0.0.1", [], "2001:db8::1"),
+    ],
+)
+def test_the_host_is_of_a_family_at_which_the_port_answers(
+    addresses: str, families: list[str], expected: str | None
+) -> None:
+    """Whatever the order of the node's addresses; external addresses come first."""
+    types = {"E": "ExternalIP", "I": "InternalIP"}
+    parts = [part.split(" ") for part in addresses.split(", ")]
+    both = node("a")
+    both["status"]["addresses"] = [{"type": types[type_], "address": address} for type_, address in parts]
+    assert Hosts(Cluster(both)).host(server(disk("a")), families) == expected
+
+
+@pytest.mark.parametrize(
     ("volume", "expected"),
     [
         (affinity("kubernetes.io/hostname", ["b.example"]), "203.0.113.2"),
@@ -93,18 +122,18 @@ def test_a_volume_created_by_hand_names_its_node(volume: dict[str, Any], expecte
 @pytest.mark.parametrize(
     ("claim", "volume", "expected"),
     [
-        (disk("a"), affinity("kubernetes.io/hostname", ["b.example"]), "b.example"),
-        (disk("a"), affinity("kubernetes.io/hostname", ["gone"]), "gone"),
-        (disk("a"), affinity("topology.kubernetes.io/zone", ["z"]), "a"),
+        (disk("a"), affinity("kubernetes.io/hostname", ["b.example"]), DiskNode("b.example", only=True)),
+        (disk("a"), affinity("kubernetes.io/hostname", ["gone"]), DiskNode("gone", only=True)),
+        (disk("a"), affinity("topology.kubernetes.io/zone", ["z"]), DiskNode("a", only=False)),
         (disk("gone"), affinity("topology.kubernetes.io/zone", ["z"]), None),
         (disk("gone"), {"metadata": {}, "spec": {}}, None),
-        (disk("a", phase="Pending"), affinity("metadata.name", ["b"]), "a"),
+        (disk("a", phase="Pending"), affinity("metadata.name", ["b"]), DiskNode("a", only=False)),
         (disk("gone", phase="Pending"), None, None),
-        (disk("a"), None, "a"),
+        (disk("a"), None, DiskNode("a", only=False)),
     ],
 )
 def test_the_volume_says_which_node_has_the_disk_and_else_the_scheduler_did(
-    claim: dict[str, Any], volume: dict[str, Any] | None, expected: str | None
+    claim: dict[str, Any], volume: dict[str, Any] | None, expected: DiskNode | None
 ) -> None:
     """Kubernetes never corrects the choice, so it may be of an earlier node, or of the cluster of a restored backup."""
     kube = Cluster(A, B)
@@ -114,7 +143,7 @@ def test_the_volume_says_which_node_has_the_disk_and_else_the_scheduler_did(
     assert hosts.node_of(claim) == expected
     addresses = {"a": "10.0.0.1", "b.example": "203.0.113.2"}
     bound = claim["status"]["phase"] == "Bound"
-    assert hosts.host(server(claim)) == (addresses.get(expected or "") if bound else None)
+    assert hosts.host(server(claim)) == (addresses.get(expected.name) if bound and expected else None)
 
 
 def test_a_volume_that_is_made_again_is_read_again() -> None:

@@ -238,6 +238,55 @@ def test_a_storage_that_takes_no_snapshot_in_time_is_read(monkeypatch: pytest.Mo
     assert world.jobs_run.count("backup") == 2
 
 
+def full(world: BackupWorld) -> BackupWorld:
+    world.full = True
+    return world
+
+
+def test_a_pool_without_room_for_a_copy_is_read_whoever_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider sells all of his pool, and the copy would be a disk of the server's size."""
+    monkeypatch.setattr(machine, "COPY_SECONDS", 0.0)
+    world = full(BackupWorld())
+    assert world.run(world.operation()).state == "done"
+    is_done(world)
+    assert world.jobs_run.count("backup") == 2
+    for call in list(_points(lambda: full(BackupWorld())))[::3]:
+        world = full(BackupWorld())
+        killed = world.kill_at(call)
+        assert world.run(world.operation()).state == "done", call
+        assert killed()
+        is_done(world, "game-saved", "crash-like")
+
+
+def test_what_is_left_of_a_deleted_server_is_copied_when_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its disk is gone, and may have made the room."""
+    monkeypatch.setattr(machine, "COPY_SECONDS", 0.0)
+    world, seen = full(BackupWorld()), 0
+
+    def between(phase: str) -> None:
+        nonlocal seen
+        seen += phase == "copy"
+        if seen == 1:
+            world.delete()
+        if seen == 5 and world.full:
+            world.full = False
+            for each in world.left("jobs", "pods"):
+                del world.kube.objects[each]
+
+    assert world.run(world.operation(), between=between).state == "done"
+    is_done(world)
+
+
+def test_a_job_that_no_node_takes_ends_the_backup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a deleted server, too, nothing is waited for for ever."""
+    monkeypatch.setattr(machine, "COPY_SECONDS", 0.0)
+    monkeypatch.setattr(machine, "START_SECONDS", 0.0)
+    world = full(BackupWorld())
+    ended = world.run(world.operation(), between=lambda phase: world.delete() if phase == "copy" else None)
+    assert (ended.state, ended.reason) == ("failed", "The Job that makes the backup could not start in time.")
+    assert world.left("jobs", "pods", "volumesnapshots") == []
+
+
 def test_without_a_store_it_fails_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "TAKE_SECONDS", 0.01)
     world = BackupWorld(NO_STORE)
@@ -452,6 +501,16 @@ def test_a_deleted_backup_on_the_node_is_gone() -> None:
     assert kept is not None
     assert (kept.backups, kept.repository) == ((), Repository())
     assert world.left("volumesnapshots") == []
+
+
+def test_a_deleted_backup_stays_while_it_is_restored() -> None:
+    """Both were asked for at the same moment. What keeps backups deletes it afterwards."""
+    world = BackupWorld(NO_STORE)
+    world.run(world.operation())
+    restore = replace(world.operation(), action="restore")
+    world.context.operations.create(restore, [SERVER])
+    _delete(world)
+    assert (world.backup.state, len(world.left("volumesnapshots"))) == ("deleting", 1)
 
 
 class Stays(VolumeSnapshots):

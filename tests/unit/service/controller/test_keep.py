@@ -612,6 +612,66 @@ def test_the_oldest_snapshot_goes_if_the_storage_takes_no_further_one(settings: 
     assert ids(rig.kept(uid)) == [1, 3, 4]
 
 
+def reading(rig: Rig, action: str, argument: Mapping[str, Any], uid: str) -> Callable[[], None]:
+    """An operation of this action is at work with the server 1; returns what ends it."""
+    target = Server(1, uid, "acme")
+    asked = new_operation(Token("shop", "", frozenset({"admin"})), None, action, "now", argument, {}, [target])
+    operation = rig.admin.operations.create(asked, [target])
+
+    def end() -> None:
+        rig.admin.operations.show(replace(operation, state="done", finished=stamp(rig.now)), lambda: None)
+
+    return end
+
+
+def test_a_world_of_before_stays_while_it_is_brought_back(rig: Rig) -> None:
+    """Its days end meanwhile."""
+    uid = rig.create(1)
+    end = reading(rig, "undo-restore", {"restore": "op-1"}, uid)
+    before = Before("op-1", stamp(START - 8 * DAY), "snapshot", "before-op-1")
+    rig.store.snapshots["before-op-1"] = ""
+    rig.keep(replace(server(uid, backup(1)), befores=(before,)))
+    rig.settle()
+    rig.settle(HOUR)
+    assert (rig.store.snapshots, rig.kept(uid).befores) == ({"before-op-1": ""}, (before,))
+    end()
+    rig.settle()
+    assert (rig.store.snapshots, rig.kept(uid).befores) == ({}, ())
+
+
+@pytest.mark.parametrize("action", ["restore", "clone"])
+def test_a_deleted_snapshot_stays_while_it_is_read(rig: Rig, action: str) -> None:
+    """Two calls at the same moment asked for the one and for the other."""
+    uid = rig.create(1)
+    going = backup(2, where="node", snapshot="backup-b2", state="deleting")
+    source = {"backup": going.id, "uid": uid}
+    end = reading(rig, action, {"from": source} if action == "clone" else source, uid if action == "restore" else "2")
+    rig.keep(server(uid, backup(1, 20), going))
+    rig.settle()
+    rig.settle(HOUR)
+    assert (rig.store.snapshots, ids(rig.kept(uid))) == ({going.snapshot: ""}, [1, 2])
+    end()
+    rig.settle()
+    assert (rig.store.snapshots, ids(rig.kept(uid))) == ({}, [1])
+
+
+def test_no_snapshot_makes_room_for_the_world_of_before_a_restore(rig: Rig) -> None:
+    """It may be what is restored; and without one more snapshot, the disk itself is read."""
+    uid = rig.create(1)
+    source = backup(1, 50, where="node", snapshot="backup-b1", trigger="manual")
+    making = backup(9, 0, state="running", where=None, finished=None, snapshot="", trigger="before-restore")
+    end = reading(rig, "restore", {"backup": source.id}, uid)
+    rig.keep(server(uid, source, backup(2, 5), making))
+    rig.store.snapshots[f"backup-{making.id}"] = "rpc error: code = ResourceExhausted desc = delete an older one first"
+    rig.settle()
+    rig.settle(timedelta(seconds=5))
+    assert ids(rig.kept(uid)) == [1, 2, 9]
+    assert source.snapshot in rig.store.snapshots
+    end()
+    rig.settle()
+    assert source.snapshot not in rig.store.snapshots
+
+
 # -- events -------------------------------------------------------------------------------------------------------
 
 
@@ -653,7 +713,7 @@ def test_the_end_of_a_restore_is_told(rig: Rig, state: str, type_: str) -> None:
 # -- deaths -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 20))])
 def test_controllers_that_die_lose_nothing(settings: Settings, seed: int) -> None:
     """Whatever dies when: a Job forgets only what nobody lists, and in the end store and records agree."""
     random.seed(seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -11,6 +12,8 @@ from service.controller import observe
 from service.controller.observe import Observer
 from service.errors import ClusterUnavailable
 from service.events.facts import Facts
+from service.servers.objects import ServerObjects
+from service.servers.volumes import DiskNode
 from tests.support.event_world import EventWorld, ObservedCluster
 
 
@@ -181,3 +184,33 @@ def test_the_active_one_looks_at_all_servers(
     for _ in range(3):
         observer.turn(0.001)
     assert [facts.full for facts in observer.take(0)] == [True]
+
+
+def test_the_event_of_a_pod_that_gets_no_node_has_the_same_reason_as_the_servers_get(
+    world: EventWorld, cluster: ObservedCluster, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nodes and the disk's volume are asked for it. The choice in the claim may be of another cluster."""
+    message = "0/3 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity, 2 Insufficient memory."
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    choice = {"volume.kubernetes.io/selected-node": "node-of-before"}
+    world.create(1)
+    world.step(1)
+    pod = deepcopy(world.pods[1])
+    pod["spec"].pop("nodeName", None)
+    pod["status"] = {"conditions": [scheduled]}
+    world._put(world.pods, "pod", 1, pod)
+    known = cluster.known
+
+    def with_disk(id: int) -> ServerObjects | None:
+        objects = known(id)
+        return objects and replace(
+            objects,
+            claim={"metadata": {"annotations": choice}, "status": {"phase": "Bound"}},
+            nodes={"node2": {"metadata": {"name": "node2"}, "spec": {"unschedulable": True}}},
+            node_of=lambda claim: DiskNode("node2", only=True),
+        )
+
+    monkeypatch.setattr(cluster, "known", with_disk)
+    waits = [facts.pod.waits for facts in hear(cluster, observer) if facts.pod and facts.pod.waits]
+    reason = f"The node that holds the disk, node2, cannot take the server: it is cordoned. ({message})"
+    assert [why for why, _ in waits] == [reason]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ import pytest
 from service.assembly import build_context
 from service.controller import worlds
 from service.controller.leader import Term
+from service.controller.needed import needed_backup
 from service.controller.worlds import Next, Run, Worlds, done, failed
 from service.errors import OperationFailed, OperationInProgress, RefusedByCluster
 from service.games import catalogue
@@ -203,6 +204,67 @@ def test_only_so_many_backups_at_once(context: Context) -> None:
     part = Worlds(context, [machine])
     turns(part, 1)
     assert len(machine.seen) == 2
+
+
+class Lasting:
+    """Remembers the operations that it was called for, which never end, and whose work it records."""
+
+    def __init__(self, action: str, work: Mapping[str, Any] | None = None) -> None:
+        self.action, self.work = action, work
+        self.seen: set[str] = set()
+
+    def advance(self, run: Run) -> Next:
+        self.seen.add(run.operation.id)
+        return Next(self.work)
+
+    def abandon(self, run: Run, reason: str) -> Next:
+        raise AssertionError(reason)
+
+
+def restores(context: Context, number: int) -> list[Operation]:
+    """Accepted restores of as many servers, from the oldest to the newest."""
+    found = []
+    for id in range(100, 100 + number):
+        server = Server(id, f"uid-{id}", "c1")
+        asked = new_operation(MAKER, None, "restore", "now", {"backup": "b-2"}, {}, [server])
+        asked = replace(asked, created=f"2026-11-28T09:00:{id - 100:02}Z")
+        found.append(context.operations.create(asked, [server]))
+    return found
+
+
+@pytest.mark.parametrize("trigger", ["before-restore", "clone"])
+def test_what_a_restore_needs_does_not_wait_behind_the_nightly_backups(context: Context, trigger: str) -> None:
+    """Its game is stopped already."""
+    object.__setattr__(context.settings, "backups_at_once", 2)
+    nightly = {accepted(context, Server(id, f"uid-{id}", "c1")).id for id in range(10, 20)}
+    restore = new_operation(MAKER, None, "restore", "now", {"backup": "b-2"}, {}, [SERVER])
+    needed_backup(context, restore, SERVER, trigger)
+    machine = Lasting("backup")
+    turns(Worlds(context, [machine]), 3)
+    assert len(machine.seen & nightly) == 2
+    assert len(machine.seen) == 3
+
+
+def test_only_so_many_restores_at_once(context: Context) -> None:
+    """The others wait while their games run. What another controller has begun goes on, and a cancelled one goes."""
+    object.__setattr__(context.settings, "backups_at_once", 1)
+    asked = restores(context, 8)
+    for each in asked[5:]:
+        context.operations.show(replace(each, state="running", work={"phase": "stop"}), lambda: None)
+    context.operations.cancel(asked[4])
+    ids = [each.id for each in asked]
+    machine = Lasting("restore")
+    turns(Worlds(context, [machine]), 3)
+    assert machine.seen == {ids[0], *ids[4:]}
+
+
+def test_restores_take_no_place_of_a_backup(context: Context) -> None:
+    object.__setattr__(context.settings, "backups_at_once", 1)
+    restores(context, 5)
+    backup, restore = Lasting("backup"), Lasting("restore")
+    accepted(context)
+    turns(Worlds(context, [backup, restore]), 3)
+    assert (len(backup.seen), len(restore.seen)) == (1, 4)
 
 
 def test_a_pod_that_was_frozen_writes_over_nobody(context: Context) -> None:

@@ -187,6 +187,11 @@ def test_only_the_fields_that_are_read_are_kept() -> None:
     pod = {"metadata": {"name": "p", "managedFields": []}, "spec": spec, "status": {"phase": "Running"}}
     kept = {"containers": [{"name": "game", "image": "i", "resources": {"limits": {}}}], "nodeName": "n"}
     assert index._trim_pod(pod) == {"metadata": {"name": "p"}, "spec": kept, "status": {"phase": "Running"}}
+    # Only a pod that waits for a node has a reason that depends on its tolerations.
+    spec["tolerations"] = [{"operator": "Exists"}]
+    assert index._trim_pod(pod)["spec"] == kept
+    waits = {**pod, "spec": {key: spec[key] for key in spec if key != "nodeName"}}
+    assert index._trim_pod(waits)["spec"] == {"containers": kept["containers"], "tolerations": spec["tolerations"]}
     statefulset = {"metadata": {"name": "s"}, "spec": {"replicas": 1, "template": {"metadata": {}, "spec": spec}}}
     assert index._trim_statefulset(statefulset) == {
         "metadata": {"name": "s"},
@@ -286,12 +291,14 @@ def test_nodes_are_read_on_demand_and_kept_for_some_seconds() -> None:
     ready = {"type": "Ready", "status": "True"}
     status = {"conditions": [ready], "images": [{"names": ["large"]}]}
     metadata = {"name": "node1", "labels": {"kubernetes.io/hostname": "one", "more": "text"}}
-    kube.lists = [[{"metadata": metadata, "spec": {"podCIDR": "10.0.0.0/24"}, "status": status}]]
+    taint = {"key": "dedicated", "effect": "NoSchedule"}
+    spec = {"podCIDR": "10.0.0.0/24", "taints": [taint]}
+    kube.lists = [[{"metadata": metadata, "spec": spec, "status": status}]]
     nodes = Nodes(kube)
     assert kube.asked == []
     kept = {
         "metadata": {"name": "node1", "labels": {"kubernetes.io/hostname": "one"}},
-        "spec": {"unschedulable": False},
+        "spec": {"unschedulable": False, "taints": [taint]},
         "status": {"conditions": [ready]},
     }
     assert dict(nodes) == {"node1": kept}

@@ -73,3 +73,12 @@ def test_private_rcon_has_a_service_of_its_own() -> None:
     }
     services = {"server-1": service("NodePort", TCP), "server-1-rcon": private}
     assert address_in("rcon", 1, services) == Address(25575, "TCP", "server-1-rcon.games.svc")
+
+
+@pytest.mark.parametrize("type_", ["NodePort", "LoadBalancer"])
+def test_a_port_answers_at_addresses_of_its_services_families(type_: str) -> None:
+    """Files answer at the first family only, because their agents publish one address of their pod."""
+    dual = service(type_, TCP, {**TCP, "name": "sftp"}, ingress=[{"ip": "2001:db8::1"}, {"ip": "192.0.2.1"}])
+    dual["spec"]["ipFamilies"] = ["IPv6", "IPv4"]
+    addresses = address_of("primary", dual), address_of("sftp", dual)
+    assert [address and address.families for address in addresses] == [("IPv6", "IPv4"), ("IPv6",)]

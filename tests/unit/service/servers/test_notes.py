@@ -103,6 +103,9 @@ def test_a_disk_for_which_there_is_no_room_is_noted() -> None:
     assert noted(claim=NEW_CLAIM, pod=waits) == [Note("no-disk-space-on-nodes", sentence)]
     told = f"The storage has no room for the server's disk of 100 GiB. ({EXHAUSTED})"
     assert noted(claim=NEW_CLAIM, pod=pod(), events=failure) == [Note("no-disk-space-on-nodes", told)]
+    # Only a preemption would lack it.
+    full = f"0/2 nodes are available: 2 Insufficient memory. preemption: {NO_SPACE}"
+    assert noted(claim=NEW_CLAIM, pod=pod(None, unschedulable(full))) == []
     other = (event("ProvisioningFailed", "storageclass not found"),)
     assert noted(claim=NEW_CLAIM, pod=pod(), events=other) == []
     assert noted(pod=pod({}, READY), events=failure) == []

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from local.paths import ROOT
 from service.kube.times import stamp
 from service.servers import reasons
 from service.servers.objects import ServerObjects
@@ -15,6 +16,7 @@ from service.servers.reasons import READ_EVENTS
 from service.servers.state import State, exists, start_failure, state_of, with_log
 from service.servers.stops import Stop
 from service.servers.usage import Usage
+from service.servers.volumes import DiskNode
 
 T0, T1, T2 = "2026-01-31T12:00:00Z", "2026-01-31T12:01:00Z", "2026-01-31T12:02:00Z"
 
@@ -413,9 +415,13 @@ def test_a_kept_disk_is_no_server() -> None:
 # -- a node that is lost -----------------------------------------------------------------------------------
 
 
-def node(status: str = "True", *, cordoned: bool = False) -> dict[str, Any]:
+def node(status: str = "True", *taints: dict[str, Any], cordoned: bool = False) -> dict[str, Any]:
     ready = {"type": "Ready", "status": status, "lastTransitionTime": T1, "message": "the runtime is down"}
-    return {"metadata": {"name": "node2"}, "spec": {"unschedulable": cordoned}, "status": {"conditions": [ready]}}
+    return {
+        "metadata": {"name": "node2"},
+        "spec": {"unschedulable": cordoned, "taints": list(taints)},
+        "status": {"conditions": [ready]},
+    }
 
 
 RUNS = {"started": True, "state": {"running": {"startedAt": T0}}}
@@ -708,6 +714,16 @@ FULL = f"0/2 nodes are available: 1 Insufficient memory, {OTHER}."
 ZONE = "0/6 nodes are available: 2 Insufficient memory, 4 node(s) didn't match PersistentVolume's node affinity."
 SHORT = "0/3 nodes are available: 3 Insufficient memory."
 BOTH = "0/2 nodes are available: 1 Insufficient memory, 1 node(s) were unschedulable."
+TAINTED = "1 node(s) had untolerated taint(s)"
+PORTS = "1 node(s) didn't have free ports for the requested pod ports"
+OTHER_CHOSEN = "1 node(s) didn't find available persistent volumes to bind"
+OUT_OF_ZONE = "0/6 nodes are available: 2 Insufficient memory, 4 node(s) had no available volume zone."
+NO_ZONE = "0/6 nodes are available: 6 node(s) didn't match PersistentVolume's node affinity."
+#: What Kubernetes 1.35 adds, if a preemption does not help.
+TAIL = (
+    " no new claims to deallocate, preemption: 0/2 nodes are available:"
+    f" 1 Insufficient memory, {OTHER}, 1 Preemption is not helpful for scheduling."
+)
 REPLACED = "node2, which was chosen for its disk, is no longer part of the cluster"
 HOLDER = "The node that holds the disk, node2, cannot take the server"
 
@@ -738,6 +754,41 @@ HOLDER = "The node that holds the disk, node2, cannot take the server"
         ),
         (HELD, {"node2": node()}, SHORT, "No node has 64 GiB of memory free."),
         (HELD, {"node2": node()}, ZONE, "No node that can use the disk has 64 GiB of memory free."),
+        (HELD, {"node2": node()}, OUT_OF_ZONE, "No node that can use the disk has 64 GiB of memory free."),
+        (HELD, {"node2": node()}, NO_ZONE, "No node can use the disk."),
+        # What one node lacks is not why another one cannot take the server.
+        (CLAIM, {}, f"0/2 nodes are available: 1 Insufficient memory, {PORTS}.", "No node can take the server."),
+        (
+            CLAIM,
+            {},
+            f"0/2 nodes are available: 1 Insufficient memory, 1 Too many pods, 2 Insufficient cpu.{TAIL}",
+            "No node has 64 GiB of memory and 250m of cpu free and room for another pod.",
+        ),
+        (
+            CLAIM,
+            {},
+            f"0/2 nodes are available: 2 Insufficient example.com/gpu.{TAIL}",
+            "No node has enough example.com/gpu free.",
+        ),
+        (
+            {**CLAIM, "spec": {"volumeName": "pv-1"}},
+            {},
+            "0/1 nodes are available: 1 node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s).",
+            "The disk's volume, pv-1, is missing.",
+        ),
+        (
+            {**CLAIM, "metadata": {"deletionTimestamp": T1}},
+            {},
+            f'0/1 nodes are available: persistentvolumeclaim "server-1" is being deleted.{TAIL}',
+            "The server's disk, the claim server-1, is being deleted.",
+        ),
+        # A disk that does not exist yet, for which the scheduler has chosen a node.
+        (
+            {**PENDING_CLAIM, "metadata": HELD["metadata"]},
+            {"node2": node(cordoned=True)},
+            f"0/3 nodes are available: {OTHER_CHOSEN}, 1 node(s) were unschedulable, {TAINTED}.",
+            "The node that was chosen for the disk, node2, cannot take the server: it is cordoned.",
+        ),
         (None, {}, 'persistentvolumeclaim "server-1" not found', "The server's disk, the claim server-1, is missing."),
     ],
 )
@@ -753,9 +804,105 @@ def test_the_node_that_has_the_disk_is_the_volumes_not_the_one_that_was_once_cho
     """A volume knows it by its host name, which may be another than its name. See `Hosts.node_of`."""
     holder = {**node(cordoned=True), "metadata": {"name": "node1", "labels": {"kubernetes.io/hostname": "node1.lan"}}}
     waits = server(claim=HELD, nodes={"node1": holder, "node2": node()}, pod=pod(None, unschedulable(CORDONED)))
-    waits = replace(waits, node_of=lambda claim: "node1.lan")
+    waits = replace(waits, node_of=lambda claim: DiskNode("node1.lan", only=True))
     reason = f"The node that holds the disk, node1.lan, cannot take the server: it is cordoned. ({CORDONED})"
     assert state_of(waits) == failed(reason, T1)
+
+
+@pytest.mark.tools
+def test_the_scheduler_that_runs_words_its_reasons_so() -> None:
+    """Most are too much work to bring about in a cluster: full nodes, zones, volumes that are gone."""
+    other_versions = {"node(s) had volume node affinity conflict"}
+    texts = {
+        *reasons._NOT_FOR_SERVERS,
+        *(f"Insufficient {name}" for name in reasons._RESOURCES),
+        *reasons._ROOM,
+        *reasons._CANNOT_USE_DISK,
+        *(reasons._NO_DISK_SPACE, reasons._NOT_CHOSEN, reasons._NO_VOLUME),
+        *("is being deleted", "unbound immediate PersistentVolumeClaims", "nodes are available"),
+    }
+    scheduler = (ROOT / ".local" / "bin" / "kubectl").resolve().with_name("kube-scheduler").read_bytes()
+    assert {text for text in texts if text.encode() not in scheduler} == other_versions
+
+
+PRESSURE = {"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"}
+DEDICATED = {"key": "dedicated", "value": "games", "effect": "NoExecute"}
+THREE = f"0/3 nodes are available: {OTHER}, {TAINTED}"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message", "cause"),
+    [
+        # A control plane is tainted, and the third node is another one or full: no message says which node it is about.
+        ({"node2": node(cordoned=True)}, f"{THREE}, 1 node(s) were unschedulable.", "it is cordoned"),
+        (
+            {"node2": node(cordoned=True)},
+            f"0/3 nodes are available: 1 Insufficient memory, {OTHER}, 1 node(s) were unschedulable.",
+            "it is cordoned",
+        ),
+        (
+            {"node2": node("Unknown")},
+            f"0/3 nodes are available: {OTHER}, 2 node(s) had untolerated taint(s).",
+            "it does not answer",
+        ),
+        (GONE, SHORT, "it is no longer part of the cluster"),
+        ({"node2": node()}, f"{THREE}, 1 Insufficient memory.{TAIL}", "it does not have 64 GiB of memory free"),
+        ({"node2": node()}, SHORT, "it does not have 64 GiB of memory free"),
+        ({"node2": node()}, f"{THREE}, 1 Too many pods.", "it does not have room for another pod"),
+        (
+            {"node2": node()},
+            f"{THREE}, 1 node(s) exceed max volume count.",
+            "it does not have room for another volume",
+        ),
+        (
+            {"node2": node("True", {**DEDICATED, "effect": "PreferNoSchedule"}, PRESSURE)},
+            f"0/3 nodes are available: 1 Insufficient memory, {OTHER}, {TAINTED}.",
+            "it has the taint node.kubernetes.io/disk-pressure:NoSchedule, which the server does not tolerate",
+        ),
+        (
+            {"node2": node("True", DEDICATED)},
+            f"0/3 nodes are available: {OTHER}, 1 node(s) were unschedulable, "
+            "1 node(s) had untolerated taint {dedicated: games}.",
+            "it has the taint dedicated=games:NoExecute, which the server does not tolerate",
+        ),
+        # Nobody can tell which of the two is the node with the disk.
+        ({"node2": node()}, f"0/3 nodes are available: 1 Insufficient memory, {OTHER}, {PORTS}.", None),
+        ({}, f"0/3 nodes are available: 1 Insufficient memory, {OTHER}, 1 node(s) were unschedulable.", None),
+        # What a preemption lacks is not why the node cannot take the server.
+        ({"node2": node()}, f"{THREE}, {PORTS}.{TAIL}", None),
+    ],
+)
+def test_the_only_node_that_can_use_the_disk_is_named_however_many_others_there_are(
+    nodes: dict[str, Any], message: str, cause: str | None
+) -> None:
+    """The reason says what is wrong with that node, and not what the scheduler says about others."""
+    waits = server(
+        nodes=nodes, pod=pod(None, unschedulable(message)), node_of=lambda claim: DiskNode("node2", only=True)
+    )
+    assert state_of(waits) == failed(f"{HOLDER}{f': {cause}' if cause else ''}. ({message})", T1)
+
+
+@pytest.mark.parametrize(
+    ("toleration", "tolerated"),
+    [
+        ({"key": "dedicated", "value": "games", "effect": "NoExecute"}, True),
+        ({"key": "dedicated", "operator": "Equal", "value": "games"}, True),
+        ({"key": "dedicated", "operator": "Exists"}, True),
+        ({"operator": "Exists"}, True),
+        ({"key": "dedicated", "value": "databases"}, False),
+        ({"key": "dedicated", "operator": "Exists", "effect": "NoSchedule"}, False),
+        ({"key": "other", "operator": "Exists"}, False),
+    ],
+)
+def test_a_taint_that_the_server_tolerates_is_no_cause(toleration: dict[str, str], tolerated: bool) -> None:
+    """It says as the scheduler does which tolerations are for a taint."""
+    message = f"0/3 nodes are available: 1 Insufficient memory, {OTHER}, {TAINTED}."
+    waits = pod(None, unschedulable(message))
+    waits["spec"]["tolerations"] = [toleration]
+    holder = DiskNode("node2", only=True)
+    reason = state_of(server(nodes={"node2": node("True", DEDICATED)}, pod=waits, node_of=lambda claim: holder)).reason
+    cause = "does not have 64 GiB of memory free" if tolerated else "has the taint dedicated=games:NoExecute"
+    assert (reason or "").startswith(f"{HOLDER}: it {cause}")
 
 
 @pytest.mark.parametrize(

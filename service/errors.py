@@ -256,7 +256,7 @@ class RconPasswordReplaced(Problem):
     status = 409
     title = "The game does not know its new RCON password yet"
     explanation = (
-        "The Secret with the password was created again while the game was running. A restart makes the game read it."
+        "The password in its Secret was replaced while the game was running. A restart makes the game read the new one."
     )
 
 
@@ -632,6 +632,16 @@ class PortNotReady(Problem):
         f"The cluster is still creating the server's Service or the address of its load balancer. {_TRY_AGAIN}"
     )
     default_retry_after = 2
+
+
+class PortWithoutAddress(Problem):
+    slug = "port-without-address"
+    status = 409
+    title = "Nothing gives the port an address"
+    explanation = (
+        "For some minutes, nothing in the cluster has given the server's Service, which `detail` names, the address of "
+        "a load balancer. The operator has to repair what does that, or install it: see docs/operations.md."
+    )
 
 
 class DiskNotReady(Problem):

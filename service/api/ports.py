@@ -16,6 +16,7 @@ from service.web.routes import access, problems
 _PORT_PROBLEMS = (
     errors.ServerNotFound,
     errors.PortNotReady,
+    errors.PortWithoutAddress,
     errors.PortNotFound,
     errors.ObjectMissing,
     errors.FileAccessNotInstalled,
@@ -32,7 +33,7 @@ _PORT_PROBLEMS = (
 def patch_port(id: int, type: PortName) -> dict[str, Any]:
     """Get the host and port of the game, of its RCON or of its files
 
-    They stay the same for the server's life; `host` is null until the server's disk has a node.
+    They stay the same for the server's life; `host` of a node port is null until the server's disk has a node.
     The port of the files is available from the server's first start.
     """
     return _port_answer(type)
@@ -57,6 +58,7 @@ def _port_answer(name: PortName) -> dict[str, Any]:
 @problems(
     errors.ServerNotFound,
     errors.PortNotReady,
+    errors.PortWithoutAddress,
     errors.PortNotFound,
     errors.ObjectMissing,
     errors.RconPasswordReplaced,

@@ -199,7 +199,10 @@ class Changed(Success):
     )
 
 
-_HOST = "Null until the server's disk has a node. Then it stays the same for as long as the disk exists."
+_HOST = (
+    "Null until the server's disk has a node, or its load balancer an address. "
+    "Then it stays the same for as long as the disk exists."
+)
 
 
 class Port(Schema):

@@ -186,7 +186,7 @@ class ClusterReader:
         secret = self.get("v1", "secrets", rcon_name(id))
         if secret is None or (password := _password(secret)) is None:
             return None
-        return RconPassword(password, secret["metadata"]["creationTimestamp"])
+        return RconPassword(password, _written_at(secret))
 
     def econ_password(self, id: int) -> str | None:
         """The password of the external console; None if the server has none."""
@@ -428,3 +428,24 @@ def _password(secret: Object) -> str | None:
     """The password in a Secret of the chart's."""
     encoded = (secret.get("data") or {}).get("password")
     return base64.b64decode(encoded).decode() if encoded else None
+
+
+def _written_at(secret: Object) -> str:
+    """When the password in a Secret was written (RFC 3339), or shortly after that.
+
+    The chart only ever writes it when it makes the Secret. Whoever replaces it in place owns it from then on; helm owns
+    it too again after its next upgrade, which writes the same password and moves helm's time.
+    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
+    """
+    metadata = secret["metadata"]
+    others = [
+        entry
+        for entry in metadata.get("managedFields") or []
+        if not str(entry.get("manager")).lower().startswith("helm")
+    ]
+    times = [
+        str(entry.get("time") or "")
+        for entry in others
+        if "f:password" in ((entry.get("fieldsV1") or {}).get("f:data") or {})
+    ]
+    return max(str(metadata["creationTimestamp"]), min(times, default=""))

@@ -21,7 +21,7 @@ from service.kube.client import Conflict, Kube, path
 from service.kube.times import now
 from service.kube.types import Object
 from service.servers.accessors import deleted_at, game_status, owner_uid, removed_at, termination, uid, wants_pod
-from service.servers.exits import exited_before_deletion, failed_stop_reason, killed_by_stop
+from service.servers.exits import exited_before_deletion, failed_stop_reason, killed_by_stop, runs
 from service.servers.names import LAST_STOP, server_name
 from service.servers.objects import ServerObjects
 from service.servers.reasons import pod_creation_failure
@@ -52,8 +52,8 @@ class StopRecorder:
         self._namespace = namespace
         self._server = server
         self._work: queue.Queue[tuple[int, Callable[[], None]]] = queue.Queue(MAX_QUEUE)
-        # The metadata of each stopping pod when its deletion was requested, by uid.
-        self._stopping: dict[str | None, Object] = {}
+        # Of each stopping pod, by uid: its metadata when its deletion was requested, and whether its game ran then.
+        self._stopping: dict[str | None, tuple[Object, bool]] = {}
 
     def start(self) -> None:
         """Start the thread."""
@@ -100,7 +100,8 @@ class StopRecorder:
         """Record why a stopping pod had failed, and how it ended."""
         removed = removed_at(pod) if deleted else None
         # A pod's last version claims that its deletion was requested just now, so use the first version's metadata.
-        pod = {**pod, "metadata": self._stopping.setdefault(uid(pod), pod["metadata"])}
+        metadata, ran = self._stopping.setdefault(uid(pod), (pod["metadata"], runs(pod)))
+        pod = {**pod, "metadata": metadata}
         if deleted:
             del self._stopping[uid(pod)]
         if (objects := self._server(id)) is None:
@@ -111,7 +112,7 @@ class StopRecorder:
             if due or reason:
                 self._write(id, Stop(uid(pod) or "", deleted_at(pod) or now(), reason, due), pod=pod, last=False)
         if deleted or termination(pod) is not None:
-            self._write(id, _stop_of_pod(pod, removed), pod=pod)
+            self._write(id, _stop_of_pod(pod, removed, ran=ran), pod=pod)
 
     def record_stop(self, id: int) -> None:
         """Record why a server that is being stopped had no pod."""
@@ -151,18 +152,21 @@ class StopRecorder:
         log.warning("server-%d: its stop is not recorded, because others kept writing to its StatefulSet", id)
 
 
-def _stop_of_pod(pod: Object, removed: str | None) -> Stop:
+def _stop_of_pod(pod: Object, removed: str | None, *, ran: bool) -> Stop:
     """How a pod ended, from the pod alone. Whether its start had failed is recorded earlier.
 
     Args:
         pod: The pod.
         removed: When Kubernetes removed it, if this is the version that it removed.
+        ran: Whether its game was seen running when its deletion had been requested.
     """
     requested_at, end = deleted_at(pod) or now(), termination(pod) or {}
-    ran = bool((game_status(pod) or {}).get("containerID")) and not exited_before_deletion(pod)
-    at = end.get("finishedAt") or removed if ran else None
-    reason = failed_stop_reason(pod, removed=removed is not None) if ran else None
-    return Stop(uid(pod) or "", at or requested_at, reason, killed=ran and killed_by_stop(pod))
+    if not (game_status(pod) or {}).get("containerID") or exited_before_deletion(pod, ran=ran):
+        return Stop(uid(pod) or "", requested_at, None)
+    # The node's clock may be behind.
+    at = max(end.get("finishedAt") or removed or "", requested_at)
+    reason = failed_stop_reason(pod, removed=removed is not None)
+    return Stop(uid(pod) or "", at, reason, killed=killed_by_stop(pod))
 
 
 def _merged(recorded: Stop | None, new: Stop, *, last: bool) -> Stop:

@@ -19,6 +19,7 @@ from service.kube.times import now
 from service.kube.types import Object
 from service.operations.interfaces import Cluster
 from service.servers.accessors import condition, deleted_at, lost_by_node, removed_at, uid
+from service.servers.exits import runs
 from service.servers.objects import Objects, ServerObjects, pod_on_disk
 from service.servers.volumes import selected_node
 
@@ -41,12 +42,13 @@ class _View:
     """The objects of a server as far as this thread has heard of them, which is their order.
 
     `going` is the metadata of the pod's first version whose deletion was requested: the last version claims that it was
-    requested just then.
+    requested just then. `ran` is whether the game ran in that version.
     """
 
     statefulset: Object | None = None
     pod: Object | None = None
     going: Object | None = None
+    ran: bool = False
     last: Facts | None = None
 
 
@@ -195,7 +197,7 @@ class Observer:
         """Take a version of the pod; returns it if it is the last one."""
         if deleted_at(pod):
             if view.going is None or view.going["uid"] != uid(pod):
-                view.going = pod["metadata"]
+                view.going, view.ran = pod["metadata"], runs(pod)
             requested = {key: view.going[key] for key in _REQUEST if key in view.going}
             pod = {**pod, "metadata": {**pod["metadata"], **requested}}
         if not gone:
@@ -228,7 +230,7 @@ class Observer:
             node_of=known.node_of if known else selected_node,
             usage=known.usage if known else None,
         )
-        return facts_of(objects, now(), pod_gone=last_pod is not None, pod_removed=removed)
+        return facts_of(objects, now(), pod_gone=last_pod is not None, pod_removed=removed, pod_ran=view.ran)
 
     def _keep(self, facts: Facts) -> None:
         seen = time.monotonic()

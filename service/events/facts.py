@@ -138,7 +138,9 @@ class Facts:
     pod: PodFacts | None = None
 
 
-def facts_of(objects: Objects, at: str, *, pod_gone: bool = False, pod_removed: str | None = None) -> Facts:
+def facts_of(
+    objects: Objects, at: str, *, pod_gone: bool = False, pod_removed: str | None = None, pod_ran: bool = False
+) -> Facts:
     """The facts in a server's objects, seen at `at` (RFC 3339).
 
     Args:
@@ -146,9 +148,10 @@ def facts_of(objects: Objects, at: str, *, pod_gone: bool = False, pod_removed: 
         at: When they were seen.
         pod_gone: Whether the pod is the last version of one that is gone.
         pod_removed: When Kubernetes removed the pod, if it is the version that was removed.
+        pod_ran: Whether the pod's game was seen running when its deletion had been requested.
     """
     statefulset, pod = objects.statefulset, objects.pod
-    pod_facts = None if pod is None else _pod_facts(objects, pod, at, gone=pod_gone, removed=pod_removed)
+    pod_facts = None if pod is None else _pod_facts(objects, pod, at, gone=pod_gone, removed=pod_removed, ran=pod_ran)
     if statefulset is None:
         return Facts(objects.id, at, exists(objects), pod=pod_facts)
     spec = spec_of_objects(objects)
@@ -179,14 +182,14 @@ def facts_of(objects: Objects, at: str, *, pod_gone: bool = False, pod_removed: 
     )
 
 
-def _pod_facts(objects: Objects, pod: Object, at: str, *, gone: bool, removed: str | None) -> PodFacts:
+def _pod_facts(objects: Objects, pod: Object, at: str, *, gone: bool, removed: str | None, ran: bool) -> PodFacts:
     metadata, ready, status = pod["metadata"], condition(pod, "Ready"), game_status(pod) or {}
     going = deleted_at(pod)
     run = int(status.get("restartCount") or 0)
     known = _known_ends(objects, pod, status, run)
     newest_ended = max(known, default=-1) == run
     # Kubernetes does not start a game again whose pod is being deleted, so its end is the stop.
-    by_stop = bool(going and newest_ended and not exited_before_deletion(pod))
+    by_stop = bool(going and newest_ended and not exited_before_deletion(pod, ran=ran))
     ends = run + (newest_ended and not by_stop)
     scheduled = condition(pod, "PodScheduled")
     waits = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"

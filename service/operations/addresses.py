@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from service.errors import ObjectMissing, PortNotFound, PortNotReady, Problem, RconPasswordReplaced
+from service.errors import (
+    ObjectMissing,
+    PortNotFound,
+    PortNotReady,
+    PortWithoutAddress,
+    Problem,
+    RconPasswordReplaced,
+)
 from service.operations.checks import require_not_suspended
 from service.operations.context import Context
 from service.operations.file_access import accounts_for, check_disk
 from service.operations.visibility import Target
-from service.servers.addresses import address_in
+from service.servers.accessors import created_at
+from service.servers.addresses import address_in, address_of
 from service.servers.names import PortName, rcon_name, services_with
 from service.servers.objects import Objects, RconPassword
 from service.tokens import Token
+
+# Longer than clouds usually take to give a load balancer its address.
+_PATIENCE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,7 @@ class Endpoint:
     Attributes:
         port: The port number.
         protocol: TCP, UDP or both.
-        host: A host name or an IP address; None until the server's disk has a node.
+        host: A host name or an IP address; None until the server's disk has a node, or its load balancer an address.
     """
 
     port: int
@@ -38,6 +49,8 @@ def endpoint_of(context: Context, objects: Objects, name: PortName) -> Endpoint 
     address = address_in(name, objects.id, objects.services)
     if address is None:
         return None
+    if address.pending:
+        return Endpoint(address.port, address.protocol, None)
     # The host that a customer enters: the Service's, else the operator's, else that of the disk's node.
     host = address.host or context.settings.external_host or context.cluster.host(objects, address.families)
     # Of several, the node's own stays the same for as long as the disk does, whatever nodes come and go.
@@ -49,16 +62,14 @@ def endpoint_of(context: Context, objects: Objects, name: PortName) -> Endpoint 
 def port(context: Context, target: Target, name: PortName) -> Endpoint:
     """The endpoint of the port.
 
-    Raises PortNotReady, PortNotFound or ObjectMissing. For `sftp`, it also raises FileAccessNotInstalled,
-    DiskNotNodeLocal, DiskNotMade or DiskNotReady.
+    Raises PortNotReady, PortWithoutAddress, PortNotFound or ObjectMissing. For `sftp`, it also raises
+    FileAccessNotInstalled, DiskNotNodeLocal, DiskNotMade or DiskNotReady.
     """
     # Of a target that was found for its address, only the game's own Service is certainly of now.
     objects = target.objects if name == "primary" else context.cluster.server(target.id)
     if name == "sftp":
         accounts_for(context, objects).host_keys()
-    endpoint = endpoint_of(context, objects, name)
-    if endpoint is None:
-        raise _port_problem(context, objects, name)
+    endpoint = _reachable(context, objects, name)
     if name == "sftp":
         check_disk(objects)
     return endpoint
@@ -71,13 +82,21 @@ def rcon(context: Context, caller: Token, target: Target) -> tuple[Endpoint, str
     """
     require_not_suspended(caller, target.suspended)
     objects = target.objects
-    endpoint = endpoint_of(context, objects, "rcon")
+    endpoint = _reachable(context, objects, "rcon")
     password = context.cluster.rcon_password(target.id)
-    if endpoint is None or password is None:
+    if password is None:
         raise _port_problem(context, objects, "rcon")
     if not _game_knows(objects.pod, password):
         raise RconPasswordReplaced()
     return endpoint, password.text
+
+
+def _reachable(context: Context, objects: Objects, name: PortName) -> Endpoint:
+    """The endpoint of the port, once there is an address; raises as `port`."""
+    address, endpoint = address_in(name, objects.id, objects.services), endpoint_of(context, objects, name)
+    if address is None or address.pending or endpoint is None:
+        raise _port_problem(context, objects, name)
+    return endpoint
 
 
 def _port_problem(context: Context, objects: Objects, name: PortName) -> Problem:
@@ -88,9 +107,18 @@ def _port_problem(context: Context, objects: Objects, name: PortName) -> Problem
         return ObjectMissing(
             f"The cluster has no {' and no '.join(missing)}. A start of the server restores what is missing."
         )
-    declared = any(
-        port.get("name") == name for service in objects.services.values() for port in service["spec"].get("ports", [])
-    )
+    declared = [
+        service
+        for service in objects.services.values()
+        if any(port.get("name") == name for port in service["spec"].get("ports", []))
+    ]
+    for service in declared:
+        address, made_at = address_of(name, service), created_at(service)
+        if address and address.pending and made_at and datetime.fromisoformat(made_at) < datetime.now(UTC) - _PATIENCE:
+            return PortWithoutAddress(
+                f"Nothing in the cluster has given the Service {service['metadata']['name']}, which exists since "
+                f"{made_at}, the address of a load balancer."
+            )
     return PortNotReady() if declared or objects.statefulset is None else PortNotFound()
 
 

@@ -24,6 +24,7 @@ class Address:
         others: The other addresses of a load balancer that has several and no name, such as k3s' ServiceLB, which gives
             the sorted addresses of all nodes: https://docs.k3s.io/networking/networking-services#service-load-balancer
         families: The families of a node's addresses at which the port answers, the Service's first one first.
+        pending: Whether the port is one of a load balancer that has no address yet.
     """
 
     port: int
@@ -31,10 +32,11 @@ class Address:
     host: str | None
     others: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
+    pending: bool = False
 
 
 def address_of(port_name: PortName, service: Mapping[str, Any]) -> Address | None:
-    """Where the port can be reached; None if this Service does not have it, or has no address yet."""
+    """Where the port can be reached; None if this Service does not have it, or has no number for it yet."""
     spec = service.get("spec", {})
     # Kubernetes needs two ports for both protocols: "primary" and "primary-udp".
     ports = [port for port in spec.get("ports", []) if port.get("name") in (port_name, f"{port_name}-udp")]
@@ -57,7 +59,7 @@ def address_of(port_name: PortName, service: Mapping[str, Any]) -> Address | Non
         ingresses = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
         hosts = [ingress.get("hostname") or ingress.get("ip") for ingress in ingresses]
         if not hosts:
-            return None
+            return Address(port, protocol, None, pending=True)
         return Address(port, protocol, name) if name else Address(port, protocol, hosts[0], tuple(hosts[1:]), families)
     if port_name == "primary" and (routed := _first_name(annotations.get(_ROUTER_NAME)) or name):
         return Address(port, protocol, routed)

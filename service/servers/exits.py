@@ -123,8 +123,16 @@ def killed_by_stop(pod: Object) -> bool:
     return exit_code(end) == _KILLED or end.get("reason") == "OOMKilled"
 
 
-def exited_before_deletion(pod: Object) -> bool:
-    """Whether the last run of a deleted pod's game ended before the deletion was requested."""
+def exited_before_deletion(pod: Object, *, ran: bool) -> bool:
+    """Whether the last run of a deleted pod's game ended before the deletion was requested.
+
+    Args:
+        pod: The pod.
+        ran: Whether a version of the pod was seen whose deletion was requested and whose game still ran. Otherwise the
+            times decide, which are from two clocks: the end's from the node, the request's from Kubernetes' API.
+    """
+    if ran:
+        return False
     between = seconds_between(deleted_at(pod), (termination(pod) or {}).get("finishedAt"))
     return between is not None and between < 0
 

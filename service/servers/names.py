@@ -29,6 +29,8 @@ KEPT_SINCE = "gameserver/kept-since"
 """Annotation of a claim: when its server was deleted."""
 REUSED_SINCE = "gameserver/reused-since"
 """Annotation of a claim: when a server was last created with it."""
+NEW_SINCE = "gameserver/new-since"
+"""Annotation of a claim: when the chart made it for a server whose claim was missing."""
 
 LARGEST_ID = 2**63 - 1
 PortName = Literal["primary", "rcon", "sftp"]

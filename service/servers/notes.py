@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
 
 from service.servers import reasons
-from service.servers.accessors import deleted_at, wants_pod
+from service.servers.accessors import annotation, created_at, deleted_at, wants_pod
 from service.servers.disks import growth_of
+from service.servers.names import NEW_SINCE
 from service.servers.objects import Objects
+from service.servers.spec import spec_of_objects
 from service.servers.usage import NEARLY_FULL, Usage
 
 Slug = Literal[
+    "disk-missing",
+    "disk-new",
     "disk-being-deleted",
     "disk-full",
     "disk-nearly-full",
@@ -22,6 +26,11 @@ Slug = Literal[
     "no-disk-space-on-nodes",
 ]
 SLUGS: tuple[str, ...] = get_args(Slug)
+
+
+_HEARD_WITHIN = timedelta(minutes=1)
+# For how long a new disk is worth a note.
+_NEWS = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -34,8 +43,44 @@ class Note:
 
 def notes_of(objects: Objects) -> list[Note]:
     """The notes about a server, the most urgent first. Events are read only while its disk is not bound."""
-    notes = (_deleted(objects), _no_room(objects), _fill(objects.usage), _growth(objects))
+    notes = (
+        _missing(objects),
+        _new(objects),
+        _deleted(objects),
+        _no_room(objects),
+        _fill(objects.usage),
+        _growth(objects),
+    )
     return [note for note in notes if note is not None]
+
+
+def _missing(objects: Objects) -> Note | None:
+    statefulset, spec = objects.statefulset, spec_of_objects(objects)
+    if statefulset is None or deleted_at(statefulset) or objects.claim is not None:
+        return None
+    # The claim of a server whose world is put into a new disk is made after its StatefulSet.
+    if spec is not None and spec.restoring:
+        return None
+    # The watches may hear of a new server's StatefulSet first.
+    made_at = created_at(statefulset)
+    if made_at and datetime.now(UTC) < datetime.fromisoformat(made_at) + _HEARD_WITHIN:
+        return None
+    return Note(
+        "disk-missing",
+        f"The claim server-{objects.id} of the server's disk is missing. A start makes a new, empty disk. If the "
+        "volume is still there, the operator can bring it back before that.",
+    )
+
+
+def _new(objects: Objects) -> Note | None:
+    since = annotation(objects.claim, NEW_SINCE)
+    try:
+        at = datetime.fromisoformat(since or "")
+    except ValueError:
+        return None
+    if objects.statefulset is None or datetime.now(UTC) > at + _NEWS:
+        return None
+    return Note("disk-new", f"The claim of the server's disk was missing, so a new, empty disk was made at {since}.")
 
 
 def _deleted(objects: Objects) -> Note | None:

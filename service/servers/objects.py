@@ -55,7 +55,7 @@ class Objects(Protocol):
 
 
 class RconPassword(NamedTuple):
-    """RCON's password, and when its Secret was created (RFC 3339)."""
+    """RCON's password, and when it was written to its Secret (RFC 3339)."""
 
     text: str
     since: str

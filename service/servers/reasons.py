@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from service.kube.types import Object
@@ -23,6 +24,7 @@ from service.servers.accessors import (
     uid,
 )
 from service.servers.disks import claim_gb
+from service.servers.exits import runs
 from service.servers.objects import Objects
 from service.servers.volumes import HOSTNAME, DiskNode
 
@@ -128,6 +130,27 @@ def ended_by_node(objects: Objects) -> str | None:
             return f"The server's node stopped it: {event.get('message', '').strip()[:300]}"
     # A pod that is deleted is over as well in the end.
     return None if deleted_at(pod) else "The server's node stopped it."
+
+
+CLEANUP = timedelta(minutes=1)
+
+
+def overdue_end(pod: Object | None, now: datetime) -> str | None:
+    """Why a pod is still there some time after it had to have ended; None if it is not, or if nobody has deleted it.
+
+    Kubernetes removes a pod once its node has ended it and nobody has a finalizer on it any longer:
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/
+    """
+    metadata = (pod or {}).get("metadata", {})
+    due = metadata.get("deletionTimestamp")
+    if pod is None or not due or now < datetime.fromisoformat(due) + CLEANUP:
+        return None
+    node = pod.get("spec", {}).get("nodeName")
+    if node and runs(pod):
+        return f"Its node {node} has not ended the game, which had time until {due}."
+    if finalizers := metadata.get("finalizers"):
+        return f"The game no longer runs, but its pod cannot go before its finalizers do: {', '.join(finalizers)}."
+    return f"The game no longer runs, but its node {node} has not cleaned up after its pod." if node else None
 
 
 # -- no pod ------------------------------------------------------------------------------------------------

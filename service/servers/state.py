@@ -80,7 +80,7 @@ def state_of(objects: Objects) -> State:
     if objects.pod is None:
         return _stopped(objects, statefulset)
     since = deleted_at(objects.pod) or revision_created_at(objects.releases)
-    return State("stopping", _lost_node_reason(objects), since, "stopped")
+    return State("stopping", _what_keeps_the_pod(objects), since, "stopped")
 
 
 def start_failure(objects: Objects) -> str | None:
@@ -150,7 +150,7 @@ def _deleting(objects: Objects) -> State:
     kept_since = annotation(objects.claim, KEPT_SINCE)
     deletion = deleted_at(objects.statefulset) or deleted_at(objects.pod)
     since = kept_since or deletion or revision_modified_at(objects.releases)
-    return State("deleting", _lost_node_reason(objects), since, "deleted")
+    return State("deleting", _what_keeps_the_pod(objects), since, "deleted")
 
 
 def _without_workload(objects: Objects, status: str | None) -> State:
@@ -182,9 +182,10 @@ def stopped_at_creation(statefulset: Object) -> str | None:
     return created_at(statefulset) if statefulset["metadata"].get("generation", 1) == 1 else None
 
 
-def _lost_node_reason(objects: Objects) -> str | None:
-    failure = reasons.node_failure(objects)
-    return failure and f"{failure[0]} Whether the game has stopped is unknown until the node is back or is removed."
+def _what_keeps_the_pod(objects: Objects) -> str | None:
+    if failure := reasons.node_failure(objects):
+        return f"{failure[0]} Whether the game has stopped is unknown until the node is back or is removed."
+    return reasons.overdue_end(objects.pod, datetime.now(UTC))
 
 
 # -- a server that should run -------------------------------------------------------------------------------
@@ -199,13 +200,16 @@ def _should_run(objects: Objects, statefulset: Object) -> State:
         # As long as the controller counts a pod, a pod has gone that it replaces: nobody knows when that went.
         replaced = bool(statefulset.get("status", {}).get("replicas"))
         reason = _FORMER if objects.former_pod else None
+        if overdue := reasons.overdue_end(objects.former_pod, datetime.now(UTC)):
+            reason = f"{_FORMER} {overdue}"
         return State(_initial_state(objects), reason, None if replaced else updated_at, "running")
     if failure := reasons.node_failure(objects):
         evicted = " Kubernetes has given up on the game there. Once the node is back, the game starts again."
         return State("failed", failure[0] + (evicted if deleted_at(pod) else ""), failure[1], "running")
     outdated = is_outdated(statefulset, pod)
     if since := deleted_at(pod):
-        reason = reasons.ended_by_node(objects) or reasons.disruption(pod) or (_RESTARTS if outdated else None)
+        cause = reasons.ended_by_node(objects) or reasons.disruption(pod) or (_RESTARTS if outdated else None)
+        reason = reasons.overdue_end(pod, datetime.now(UTC)) or cause
         return State("stopping", reason, since, "running")
     if outdated:
         return State("starting", _RESTARTS, updated_at, "running")

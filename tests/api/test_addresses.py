@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from service.kube.times import now
 from tests.api.conftest import SIZES, Client
 from tests.support.fakes import World
 
@@ -90,6 +91,36 @@ def test_of_a_load_balancers_addresses_the_disks_node_has_one_that_stays(client:
     assert hosts(client)["primary"] == "192.0.2.2"
     world.host = "198.51.100.1"
     assert hosts(client)["primary"] == "192.0.2.1"
+
+
+def shown(client: Client) -> list[dict[str, Any]]:
+    """The ports that `GET` shows."""
+    server: Any = client.get(URL).json
+    return list(server["ports"].values())
+
+
+def test_a_load_balancer_that_never_comes_is_said_and_not_waited_for(make_app: Any, world: World) -> None:
+    """As where nothing in the cluster makes load balancers. It was to be tried again for ever."""
+    client = Client(make_app(external_host="play.example").test_client())
+    client.post(URL, SIZES)
+    service = world.services["server-1"]
+    service["spec"] = {"type": "LoadBalancer", "ports": service["spec"]["ports"]}
+    service["metadata"]["creationTimestamp"] = now()
+    assert [port["host"] for port in shown(client)] == [None, None]
+    soon: Any = client.patch(f"{URL}port/primary")
+    assert (soon.status_code, soon.json["type"]) == (503, "/problems/port-not-ready")
+
+    service["metadata"]["creationTimestamp"] = made = "2026-01-31T12:00:00Z"
+    assert [port["host"] for port in shown(client)] == [None, None]
+    for call in (client.patch(f"{URL}port/primary"), client.get(f"{URL}rcon")):
+        answer: Any = call
+        assert (answer.status_code, answer.json["type"]) == (409, "/problems/port-without-address")
+        assert "Service server-1" in answer.json["detail"]
+        assert made in answer.json["detail"]
+        assert "Retry-After" not in answer.headers
+
+    service["status"] = {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}
+    assert hosts(client) == {"primary": "192.0.2.1", "rcon": "192.0.2.1"}
 
 
 def test_a_host_is_of_the_address_family_of_its_own_service(client: Client, world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from base64 import b64encode
 from collections.abc import Callable
 from itertools import groupby
 from typing import Any
@@ -18,10 +19,15 @@ from service.errors import (
     RefusedByCluster,
     ServerNotFound,
 )
+from service.kube.client import Kube, path
+from service.kube.times import now
+from service.servers.accessors import annotation
 from service.servers.diskjob import disk_is_made, disk_is_missing, disk_job
+from service.servers.names import NEW_SINCE
 from service.servers.objects import Objects, ServerObjects
 from service.servers.state import exists
 from service.servers.usage import Usage
+from service.settings import Settings
 from tests.contract.conftest import VALUES, Interfaces, revisions, statuses
 from tests.support.waiting import until
 
@@ -89,6 +95,59 @@ def test_an_external_console_has_a_password_that_is_kept(interfaces: Interfaces,
     assert password
     interfaces.releases.change(id, lambda values: {**values, "ramGb": 2})
     assert interfaces.cluster.econ_password(id) == password
+
+
+@pytest.mark.cluster
+def test_a_password_that_is_replaced_in_place_is_new(
+    real: Interfaces, real_settings: Settings, new_id: Callable[[], int]
+) -> None:
+    """A game that runs does not know it. What Helm writes to the Secret makes no password newer."""
+    id, kube = new_id(), Kube()
+    real.releases.install(id, VALUES)
+    before = real.cluster.rcon_password(id)
+    assert before is not None
+    until(lambda: now() > before.since)
+    real.releases.change(id, lambda values: {**values, "game": "another"})
+    secret = path("v1", real_settings.servers_namespace, "secrets", f"server-{id}-rcon")
+    assert (kube.get(secret) or {})["metadata"]["labels"]["gameserver/game"] == "another"
+    assert real.cluster.rcon_password(id) == before
+    kube.merge(secret, {"data": {"password": b64encode(b"replaced").decode()}})
+    replaced = real.cluster.rcon_password(id)
+    assert replaced is not None
+    assert replaced.text == "replaced"
+    assert replaced.since > before.since
+    real.releases.change(id, lambda values: {**values, "game": "a-third"})
+    assert real.cluster.rcon_password(id) == replaced
+
+
+@pytest.mark.cluster
+def test_a_disk_that_is_made_anew_says_so(real: Interfaces, real_settings: Settings, new_id: Callable[[], int]) -> None:
+    """Whatever made it, and from then on. The first disk does not, nor does one that a clone waits for."""
+    id, kube = new_id(), Kube()
+    claim = f"{path('v1', real_settings.servers_namespace, 'persistentvolumeclaims')}/server-{id}"
+
+    def new_since() -> str | None:
+        return annotation(real.cluster.server(id).claim, NEW_SINCE)
+
+    def lose_claim() -> None:
+        kube.delete(claim)
+        until(lambda: real.cluster.server(id).claim is None)
+
+    real.releases.install(id, VALUES)
+    real.releases.change(id, lambda values: {**values, "ramGb": 2})
+    assert new_since() is None
+    lose_claim()
+    clone = {**VALUES, "server": {**VALUES["server"], "restoring": f"op-{0:026x}"}}
+    real.releases.change(id, lambda values: clone)
+    assert real.cluster.server(id).claim is not None
+    assert new_since() is None
+    real.releases.change(id, lambda values: VALUES)
+    lose_claim()
+    real.releases.change(id, lambda values: {**values, "ramGb": 2})
+    since = new_since()
+    assert since is not None
+    real.releases.change(id, lambda values: {**values, "ramGb": 1})
+    assert new_since() == since
 
 
 def test_options_as_text_keep_their_numbers(interfaces: Interfaces, new_id: Callable[[], int]) -> None:

@@ -16,7 +16,7 @@ from service.cluster.usage import DiskUsage
 from service.errors import ClusterUnavailable, OperationInProgress
 from service.kube.client import Conflict
 from service.logs.lines import since
-from service.servers.objects import ServerObjects
+from service.servers.objects import RconPassword, ServerObjects
 from service.settings import Settings
 from tests.support.memory_kube import LabelledKube, MemoryKube
 
@@ -62,6 +62,34 @@ def test_another_pod_of_the_same_name_gets_no_command(
             {"container": "game", "stdin": "true", "stdout": "true", "stderr": "true"},
         )
     ]
+
+
+def owner(manager: str, at: str, *fields: str) -> dict[str, Any]:
+    """An entry of a Secret's managedFields."""
+    data: dict[str, Any] = {f"f:{field}": {} for field in fields}
+    return {"manager": manager, "time": at, "fieldsType": "FieldsV1", "fieldsV1": {"f:data": data} if fields else {}}
+
+
+@pytest.mark.parametrize(
+    ("owners", "since"),
+    [
+        ((), "2026-01-01T00:00:00Z"),
+        # An upgrade to a newer chart writes the same password, with other labels.
+        ((owner("helm", SINCE, "password"),), "2026-01-01T00:00:00Z"),
+        ((owner("helm", "2026-01-01T00:00:00Z"), owner("kubectl-patch", SINCE, "password")), SINCE),
+        # Helm owns the new one too after its next upgrade.
+        ((owner("helm", "2026-02-01T00:00:00Z", "password"), owner("kubectl-patch", SINCE, "password")), SINCE),
+        ((owner("helm", SINCE, "password"), owner("kubectl-label", SINCE), owner("x", SINCE, "other")), None),
+    ],
+)
+def test_a_password_is_as_old_as_its_text_and_not_as_its_secret(
+    reader: ClusterReader, kube: MemoryKube, owners: tuple[dict[str, Any], ...], since: str | None
+) -> None:
+    """It may have been replaced in place. Nothing else that is written to the Secret makes it newer."""
+    created = "2026-01-01T00:00:00Z"
+    metadata = {"name": "server-7-rcon", "creationTimestamp": created, "managedFields": list(owners)}
+    kube.create("/api/v1/namespaces/games/secrets", {"metadata": metadata, "data": {"password": "c2VjcmV0"}})
+    assert reader.rcon_password(7) == RconPassword("secret", since or created)
 
 
 STATEFULSETS = "/apis/apps/v1/namespaces/games/statefulsets"

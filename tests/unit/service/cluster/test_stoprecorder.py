@@ -137,6 +137,26 @@ def test_only_a_game_that_was_ready_can_lose_progress(ready_changed: str | None,
     assert (stop.reason or "").endswith(claim)
 
 
+def test_a_node_whose_clock_is_behind_hides_no_failed_save() -> None:
+    """By the node's clock, the game ended before the stop was asked for. It was seen running after that."""
+    early, failure = (
+        "2026-01-31T11:59:57Z",
+        "The game failed as it stopped (exit code 1); its last save may be incomplete.",
+    )
+    cluster = Cluster()
+    stopping, stopped = pod(RUNS, **DELETED), pod(terminated(1, early), **DELETED)
+    cluster.pod(pod(RUNS), stopping)
+    assert cluster.pod(stopping, stopped) == Stop("one", REQUESTED, failure)
+    assert cluster.pod(stopped, stopped, deleted=True) == Stop("one", REQUESTED, failure)
+
+    cluster = Cluster()
+    killed = pod(terminated(137, early), **DELETED)
+    cluster.pod(pod(RUNS), stopping)
+    stop = cluster.pod(stopping, killed)
+    assert stop is not None
+    assert stop.killed
+
+
 REMOVED = "Its pod was removed before its game had ended. Whether it saved its world, or still runs, is unknown."
 
 

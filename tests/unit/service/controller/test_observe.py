@@ -98,6 +98,19 @@ def test_a_pod_that_is_ending_when_it_is_first_seen_has_stopped_and_not_exited(
     assert (last.stop and last.stop.type, last.ends) == ("stopped", 0)
 
 
+def test_a_game_that_ran_when_its_stop_was_asked_for_has_stopped_by_any_clock(
+    world: EventWorld, cluster: ObservedCluster, observer: Observer
+) -> None:
+    """The clock of its node may be behind, so the end seems to be older than the stop."""
+    run(world, 1)
+    world.stop(1)
+    world.step(1)
+    world.now -= timedelta(seconds=5)
+    world.kill(1)
+    last = next(facts.pod for facts in hear(cluster, observer) if facts.pod and facts.pod.stop)
+    assert (last.stop and last.stop.type, last.ends) == ("killed", 0)
+
+
 def test_what_says_nothing_new_is_not_kept(world: EventWorld, cluster: ObservedCluster, observer: Observer) -> None:
     """Kubernetes writes to its objects all the time."""
     run(world, 1)

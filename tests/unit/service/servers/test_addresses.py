@@ -39,7 +39,7 @@ UDP = {"name": "primary-udp", "port": 25565, "protocol": "UDP", "nodePort": 3100
         (service("ClusterIP", TCP), Address(25565, "TCP", "server-1.games.svc")),
         (service("LoadBalancer", TCP, ingress=[{"ip": "192.0.2.1"}]), Address(25565, "TCP", "192.0.2.1")),
         (service("LoadBalancer", TCP, ingress=[{"hostname": "lb.example"}]), Address(25565, "TCP", "lb.example")),
-        (service("LoadBalancer", TCP), None),
+        (service("LoadBalancer", TCP), Address(25565, "TCP", None, pending=True)),
         (service("NodePort", {**TCP, "name": "rcon"}), None),
         (named(service("NodePort", TCP), DNS="a.example, b.example"), Address(31000, "TCP", "a.example")),
         # mc-router listens on a port of its own, not on the node port.
@@ -49,7 +49,7 @@ UDP = {"name": "primary-udp", "port": 25565, "protocol": "UDP", "nodePort": 3100
         (named(service("ClusterIP", TCP), ROUTER="r.example, s.example"), Address(25565, "TCP", "r.example")),
         (named(service("ClusterIP", TCP), ROUTER="\nr.example\ns.example"), Address(25565, "TCP", "r.example")),
         (named(service("ClusterIP", TCP), ROUTER=" , "), Address(25565, "TCP", "server-1.games.svc")),
-        (named(service("LoadBalancer", TCP), DNS="a.example"), None),
+        (named(service("LoadBalancer", TCP), DNS="a.example"), Address(25565, "TCP", None, pending=True)),
         (
             service("LoadBalancer", TCP, ingress=[{"ip": "192.0.2.1"}, {"ip": "192.0.2.2"}]),
             Address(25565, "TCP", "192.0.2.1", ("192.0.2.2",)),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from service.kube.times import stamp
+from service.servers.names import NEW_SINCE, SERVER
 from service.servers.notes import Note, notes_of
 from service.servers.objects import ServerObjects
 from service.servers.usage import Usage
@@ -18,6 +19,7 @@ from tests.unit.service.servers.test_state import (
     NEW_CLAIM,
     NO_SPACE,
     READY,
+    T0,
     event,
     pod,
     statefulset,
@@ -108,3 +110,28 @@ def test_a_disk_for_which_there_is_no_room_is_noted() -> None:
     assert noted(claim=NEW_CLAIM, pod=pod(), events=other) == []
     assert noted(pod=pod({}, READY), events=failure) == []
     assert noted(claim=NEW_CLAIM) == []
+
+
+def test_a_disk_that_is_gone_is_noted() -> None:
+    """Also of a stopped server, whose next start makes an empty one. A clone's, or a new server's, is still to come."""
+    missing = Note(
+        "disk-missing",
+        "The claim server-1 of the server's disk is missing. A start makes a new, empty disk. If the volume is still "
+        "there, the operator can bring it back before that.",
+    )
+    assert noted(claim=None) == noted(claim=None, statefulset=statefulset(0)) == [missing]
+    clone = statefulset(0, annotations={SERVER: '{"restoring": "op-1"}'})
+    assert noted(claim=None, statefulset=clone) == []
+    assert noted(claim=None, statefulset=statefulset(creationTimestamp=stamp(datetime.now(UTC)))) == []
+    assert noted(claim=None, statefulset=statefulset(deletionTimestamp=T0)) == []
+    assert noted(claim=None, statefulset=None) == []
+
+
+@pytest.mark.parametrize(("days", "slugs"), [(0, ["disk-new"]), (29, ["disk-new"]), (31, []), (None, [])])
+def test_a_disk_that_was_made_anew_is_noted_for_a_month(days: int | None, slugs: list[str]) -> None:
+    """The world of before is not on it."""
+    since = "nonsense" if days is None else stamp(datetime.now(UTC) - timedelta(days=days))
+    made = claim()
+    made["metadata"]["annotations"] = {NEW_SINCE: since}
+    assert [note.slug for note in noted(claim=made)] == slugs
+    assert noted(claim=made, statefulset=None) == []

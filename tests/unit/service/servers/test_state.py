@@ -526,6 +526,43 @@ def test_a_pod_that_its_node_ended_has_not_ended_by_itself() -> None:
     assert "Evicted" in READ_EVENTS
 
 
+ENDED = {"state": {"terminated": {"exitCode": 0, "finishedAt": T1}}}
+HELD = {**DELETED, "finalizers": ["example.com/x"]}
+NOT_ENDED = f"Its node node2 has not ended the game, which had time until {T2}."
+IS_HELD = "The game no longer runs, but its pod cannot go before its finalizers do: example.com/x."
+NOT_CLEANED = "The game no longer runs, but its node node2 has not cleaned up after its pod."
+
+
+@pytest.mark.parametrize(
+    ("ending", "reason"),
+    [
+        (pod(RUNS, READY, metadata=DELETED), NOT_ENDED),
+        (pod(RUNS, READY, metadata=HELD), NOT_ENDED),
+        (pod(ENDED, NOT_READY, metadata=HELD, phase="Succeeded"), IS_HELD),
+        (pod(metadata=HELD), IS_HELD),
+        (pod(ENDED, NOT_READY, metadata=DELETED, phase="Succeeded"), NOT_CLEANED),
+        (pod(metadata=DELETED), None),
+    ],
+)
+def test_a_pod_that_does_not_go_says_what_keeps_it(
+    ending: dict[str, Any], reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the desired state, from a minute after its end was due."""
+    stops = server(statefulset=statefulset(0), pod=ending, nodes=ALIVE)
+    goes = server(statefulset=None, releases=(), pod=ending, nodes=ALIVE)
+    starts = server(pod=ending, nodes=ALIVE)
+    former = server(pod=None, former_pod=ending, claim=CLAIM)
+    assert [state_of(each).reason for each in (stops, goes, starts)] == [None] * 3
+    monkeypatch.setattr(reasons, "CLEANUP", timedelta(minutes=1))
+    assert state_of(stops) == State("stopping", reason, T2, "stopped")
+    assert state_of(goes) == State("deleting", reason, T2, "deleted")
+    assert state_of(starts) == State("stopping", reason, T2, "running")
+    assert (state_of(former).reason or "").endswith(reason or "This one starts then.")
+    due = stamp(datetime.now(UTC) - timedelta(seconds=5))
+    on_its_way = {**ending, "metadata": {**ending["metadata"], "deletionTimestamp": due}}
+    assert state_of(replace(stops, pod=on_its_way)).reason is None
+
+
 def test_a_restart_for_a_change_is_named_while_the_old_pod_stops() -> None:
     """A pod that a change leaves alone is not outdated."""
     old = pod(RUNS, READY, metadata={**DELETED, "labels": {"controller-revision-hash": "old"}})

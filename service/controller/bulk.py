@@ -166,7 +166,7 @@ class Bulk:
 
     def _cancel(self, run: _Run) -> None:
         """Cancel the servers whose step has not begun, some at a time because their annotations go first."""
-        left = [server for server in run.servers() if server.outcome in OPEN and server.id not in run.busy]
+        left = [server for server in run.resting() if server.outcome in OPEN]
         waiting = [server for server in left if server.outcome == "waiting"][:_ANNOTATIONS]
         for server in waiting:
             unmark(self._context, server, run.operation.id)
@@ -393,6 +393,11 @@ class _Run:
         """All servers."""
         return (server for part in list(self._parts.values()) for server in part.servers)
 
+    def resting(self) -> Iterator[Server]:
+        """The servers whose step is not running. Those whose step ends meanwhile are left out: their outcome is old."""
+        busy = set(self.busy)
+        return (server for server in self.servers() if server.id not in busy)
+
     def unready(self) -> list[Server]:
         """The servers whose moment has not come."""
         return [server for server in self.servers() if server.outcome in OPEN and server.id not in self.ready]
@@ -400,13 +405,9 @@ class _Run:
     def next(self) -> Server | None:
         """A server whose step may begin now."""
         now = time.monotonic()
-        for server in self.servers():
+        for server in self.resting():
             begins = server.outcome in OPEN and not self.cancelling and self._moment_has_come(server)
-            if (
-                (begins or server.outcome == "running")
-                and server.id not in self.busy
-                and self._not_before.get(server.id, now) <= now
-            ):
+            if (begins or server.outcome == "running") and self._not_before.get(server.id, now) <= now:
                 return server
         return None
 

@@ -321,6 +321,18 @@ def test_a_step_can_be_tried_again_for_ever(cluster: Cluster) -> None:
     assert run._not_before[1] - time.monotonic() <= controller_bulk.LONGEST_PAUSE
 
 
+def test_a_step_that_ends_while_the_next_is_chosen_is_not_begun_again(cluster: Cluster) -> None:
+    """What was known of its server before is no longer so."""
+    cluster.create(1, 2)
+    run = controller_bulk._Run(cluster.api.operations, cluster.accept("stop", ids=[1, 2]), lambda: None)
+    run.busy.add(1)
+    resting = run.resting()
+    run.note([replace(server, outcome="done") for server in run.servers() if server.id == 1])
+    run.busy.discard(1)
+    assert [server.id for server in resting] == [2]
+    assert [(server.id, server.outcome) for server in run.resting()] == [(1, "done"), (2, "pending")]
+
+
 def test_an_outage_of_kubernetes_is_waited_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing fails because of it."""
     monkeypatch.setattr(controller_bulk, "LONGEST_PAUSE", 0.1)

@@ -51,7 +51,7 @@ KEPT = timedelta(days=1)
 PATIENCE = timedelta(minutes=15)
 """How long a step is tried again while others work on the server, or while it fails unexpectedly."""
 LOOK_SECONDS = 10.0
-"""How often the games are asked on which an operation waits until nobody plays."""
+"""How often all servers are looked at that wait for their moment, and the games asked on which nobody has to play."""
 ASKED_AT_ONCE = 8
 LONGEST_PAUSE = 30.0
 OPEN = ("pending", "waiting")
@@ -84,6 +84,8 @@ class Bulk:
         self._runs: dict[str, _Run] = {}
         self._every = 60 / context.settings.bulk_per_minute
         self._next = self._moved = time.monotonic()
+        # The ids of servers that have changed since the last turn.
+        self._changed: set[int] = set()
         self._cleaned = float("-inf")
 
     def start(self) -> None:
@@ -92,6 +94,7 @@ class Bulk:
 
     def lead(self, term: Term) -> None:
         """Carry the operations out, and go on with those that another controller has left."""
+        self._context.cluster.subscribe(lambda id, kind, before, item, deleted: self._changed.add(id))
         for work in (self._work, self._look):
             threading.Thread(target=work, args=(term,), name="bulk", daemon=True).start()
 
@@ -100,8 +103,9 @@ class Bulk:
 
             def turn() -> None:
                 self._wake.clear()
-                self.turn(term, pool)
-                self._wake.wait(min(TURN_SECONDS, max(0.01, self._next - time.monotonic())))
+                waits_for_rate = self.turn(term, pool)
+                until_next = max(0.0, self._next - time.monotonic()) if waits_for_rate else TURN_SECONDS
+                self._wake.wait(min(TURN_SECONDS, until_next))
 
             repeat(turn, "operations")
 
@@ -117,16 +121,17 @@ class Bulk:
 
     # -- one turn ------------------------------------------------------------------------------------------
 
-    def turn(self, term: Term, pool: Executor) -> None:
-        """Look at all operations, and begin the steps that the rate allows."""
+    def turn(self, term: Term, pool: Executor) -> bool:
+        """Look at all operations, and begin the steps that the rate allows; returns whether one waits for the rate."""
         with term.step():
             self._adopt(term)
+        changed = {self._changed.pop() for _ in range(len(self._changed))}
         for run in list(self._runs.values()):
             with apart(f"operation {run.operation.id}"), term.step():
                 if run.cancelling:
                     self._cancel(run)
                 elif run.operation.when != "now":
-                    self._wait_for_moments(run)
+                    self._wait_for_moments(run, changed)
         while (chosen := self._choose()) is not None and self._next <= time.monotonic():
             run, server = chosen
             term.require()
@@ -142,6 +147,7 @@ class Bulk:
                 self._clean()
             self._cleaned = time.monotonic()
         self._measure()
+        return chosen is not None
 
     def _adopt(self, term: Term) -> None:
         """Go on with operations that are new here."""
@@ -160,18 +166,27 @@ class Bulk:
 
     def _cancel(self, run: _Run) -> None:
         """Cancel the servers whose step has not begun, some at a time because their annotations go first."""
-        left = [server for server in run.servers() if server.outcome in OPEN and server.id not in run.busy]
+        left = [server for server in run.resting() if server.outcome in OPEN]
         waiting = [server for server in left if server.outcome == "waiting"][:_ANNOTATIONS]
         for server in waiting:
             unmark(self._context, server, run.operation.id)
         pending = [server for server in left if server.outcome == "pending"]
         run.note([replace(server, outcome="cancelled") for server in waiting + pending])
 
-    def _wait_for_moments(self, run: _Run) -> None:
-        """Look which servers do not run, and let the others wait, with an annotation that says so."""
+    def _wait_for_moments(self, run: _Run, changed: set[int]) -> None:
+        """Look which servers do not run, and let the others wait, with an annotation that says so.
+
+        Args:
+            run: The operation.
+            changed: The ids of servers that have changed. The others are looked at only now and then: each look has its
+                cost, and there may be thousands.
+        """
+        all_of_them = time.monotonic() - run.looked_at >= LOOK_SECONDS
         waits = WaitingOperation(run.operation.id, run.operation.action, _WAITS[run.operation.when])
         waiting, unmarked = [], []
         for server in run.unready():
+            if not all_of_them and server.id not in changed:
+                continue
             objects = self._known(server)
             if objects is None or state_of(objects).state == "stopped":
                 run.ready.add(server.id)
@@ -183,6 +198,8 @@ class Bulk:
         run.note(waiting)
         for server in unmarked[:_ANNOTATIONS]:
             mark(self._context, server, waits)
+        if all_of_them and len(unmarked) <= _ANNOTATIONS:
+            run.looked_at = time.monotonic()
 
     def look(self, pool: Executor) -> None:
         """Ask the games of the servers that wait until nobody plays on them."""
@@ -255,10 +272,13 @@ class Bulk:
             outcome, reason = "gone", None
         except _BUSY as problem:
             if datetime.now(UTC) - _time(server.at) < PATIENCE:
-                if operation.when == "idle" and not isinstance(problem, ClusterContended):
-                    # Nothing was done, and people may play when it is tried again: the game is asked once more.
-                    run.ready.discard(server.id)
-                    run.note([replace(server, outcome="waiting")])
+                idle = operation.when == "idle"
+                if not isinstance(problem, ClusterContended) and (idle or not resumed):
+                    # Nothing was done, so it can still be cancelled.
+                    if idle:
+                        # People may play when it is tried again: the game is asked once more.
+                        run.ready.discard(server.id)
+                    run.note([replace(server, outcome="pending" if operation.when == "now" else "waiting")])
                 raise
             outcome, reason = "failed", problem.detail
         except ClusterUnavailable:
@@ -360,7 +380,7 @@ class _Run:
         self.cancelling = operation.cancelling
         self.busy: set[int] = set()
         self.ready: set[int] = set()
-        self.shown_at = self.chosen_at = float("-inf")
+        self.shown_at = self.chosen_at = self.looked_at = float("-inf")
         self._store = store
         self._require = require
         self._lock = threading.Lock()
@@ -373,6 +393,11 @@ class _Run:
         """All servers."""
         return (server for part in list(self._parts.values()) for server in part.servers)
 
+    def resting(self) -> Iterator[Server]:
+        """The servers whose step is not running. Those whose step ends meanwhile are left out: their outcome is old."""
+        busy = set(self.busy)
+        return (server for server in self.servers() if server.id not in busy)
+
     def unready(self) -> list[Server]:
         """The servers whose moment has not come."""
         return [server for server in self.servers() if server.outcome in OPEN and server.id not in self.ready]
@@ -380,13 +405,9 @@ class _Run:
     def next(self) -> Server | None:
         """A server whose step may begin now."""
         now = time.monotonic()
-        for server in self.servers():
+        for server in self.resting():
             begins = server.outcome in OPEN and not self.cancelling and self._moment_has_come(server)
-            if (
-                (begins or server.outcome == "running")
-                and server.id not in self.busy
-                and self._not_before.get(server.id, now) <= now
-            ):
+            if (begins or server.outcome == "running") and self._not_before.get(server.id, now) <= now:
                 return server
         return None
 

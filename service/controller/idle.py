@@ -24,9 +24,11 @@ from service.kube.client import Conflict
 from service.kube.times import stamp
 from service.operations.context import Context
 from service.operations.idle import can_be_asked, stop_idle
+from service.operations.schedules import Standing
+from service.operations.visibility import Target
 from service.players.query import Unknown
 from service.schedules import runs
-from service.schedules.spec import next_due
+from service.schedules.spec import Schedule, next_due
 from service.servers.accessors import annotation, uid
 from service.servers.idle import Answers, Outlook, Pace, answers_of, heard, outlook, outlook_of, running_since
 from service.servers.names import IDLE, SCHEDULE_RUNS, SCHEDULES
@@ -75,6 +77,8 @@ class IdleStop:
         self._numbers_written: dict[int, datetime] = {}
         self.due: queue.SimpleQueue[Due] = queue.SimpleQueue()
         self._stopping: set[int] = set()
+        # The tokens that schedules stand under; None before they could be read, and then every schedule counts.
+        self._standing: Standing | None = None
 
     def start(self) -> None:
         """Nothing: the watches of the cluster are enough."""
@@ -122,6 +126,7 @@ class IdleStop:
             silent: Which servers.
             asked: When the controller before this one asked last; None if unknown.
         """
+        self._read_standing()
         known = list(self._context.cluster.known_servers())
         servers = [each for each in known if each.statefulset is not None and (each.id in self._silent) == silent]
         list(pool.map(lambda objects: self._look(term, objects, asked), servers))
@@ -183,7 +188,7 @@ class IdleStop:
                 answers = heard(answers, pod, players, now, self._pace)
             if answers is not None:
                 self._answers[id] = answers
-        schedules = partial(_next_due, objects)
+        schedules = partial(_next_due, objects, spec, self._standing)
         found = outlook(spec.idle_stop_minutes, pod, since, answers, now, self._pace, schedules)
         return found, players is not None and found.due(now)
 
@@ -219,6 +224,12 @@ class IdleStop:
                 for id in known.keys() - ids:
                     known.pop(id, None)
             self._silent &= ids
+
+    def _read_standing(self) -> None:
+        try:
+            self._standing = Standing(self._context)
+        except Problem as problem:
+            log.debug("the tokens of the schedules are those of the round before: %s", problem.detail)
 
     # -- the time of the last answers ----------------------------------------------------------------------
 
@@ -289,8 +300,16 @@ def _is_asked(context: Context, spec: ServerSpec | None) -> bool:
     return spec is not None and spec.idle_stop_minutes > 0 and can_be_asked(context, spec)
 
 
-def _next_due(objects: Objects, moment: datetime) -> datetime | None:
-    """When a schedule of the server is due first after a time; of a run that has not ended, when that was due."""
+def _next_due(objects: Objects, spec: ServerSpec, standing: Standing | None, moment: datetime) -> datetime | None:
+    """When a schedule of the server is due first after a time; of a run that has not ended, when that was due.
+
+    A paused schedule does nothing when it is due, so it does not count.
+    """
+    target = Target(objects.id, objects, spec)
+
+    def counts(schedule: Schedule) -> bool:
+        return standing is None or standing.pause_of(schedule, target) is None
+
     unfinished = runs.read(annotation(objects.statefulset, SCHEDULE_RUNS)).values()
     running = min((run.due for run in unfinished if run.running), default=None)
-    return running or next_due(annotation(objects.statefulset, SCHEDULES), objects.id, moment)
+    return running or next_due(annotation(objects.statefulset, SCHEDULES), objects.id, moment, counts)

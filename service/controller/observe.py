@@ -18,7 +18,16 @@ from service.events.facts import Facts, facts_of
 from service.kube.times import now
 from service.kube.types import Object
 from service.operations.interfaces import Cluster
-from service.servers.accessors import condition, deleted_at, lost_by_node, removed_at, uid
+from service.servers.accessors import (
+    condition,
+    deleted_at,
+    lost_by_node,
+    owner_uid,
+    removed_at,
+    termination,
+    uid,
+    version,
+)
 from service.servers.exits import runs
 from service.servers.objects import Objects, ServerObjects, pod_on_disk
 from service.servers.volumes import selected_node
@@ -179,8 +188,13 @@ class Observer:
                 view.statefulset, pod = known.statefulset, pod_on_disk(known)
                 if pod is not None:
                     self._pod_changed(view, pod, False)
+            elif kind == "pod" and known is not None and owner_uid(item) == uid(known.statefulset):
+                # Each kind has a watch of its own, so the StatefulSet's change may still come.
+                view.statefulset = known.statefulset
         last_pod = None
         if kind == "statefulset":
+            if view.statefulset is not None and version(item) < version(view.statefulset):
+                return
             view.statefulset = None if gone else item
         elif kind == "pod":
             last_pod = self._pod_changed(view, item, gone)
@@ -195,6 +209,8 @@ class Observer:
     @staticmethod
     def _pod_changed(view: _View, pod: Object, gone: bool) -> Object | None:
         """Take a version of the pod; returns it if it is the last one."""
+        if removed_at(pod) and uid(view.pod) != uid(pod):
+            pod = _requested_earlier(pod)
         if deleted_at(pod):
             if view.going is None or view.going["uid"] != uid(pod):
                 view.going, view.ran = pod["metadata"], runs(pod)
@@ -267,6 +283,16 @@ _REQUEST = ("deletionTimestamp", "deletionGracePeriodSeconds")
 
 def _waits(pod: Object) -> bool:
     return condition(pod, "PodScheduled").get("status") == "False"
+
+
+def _requested_earlier(pod: Object) -> Object:
+    """A pod of which nobody has seen an earlier version than that which Kubernetes removes.
+
+    Its deletion was requested at an unknown time, which is taken for that of its game's end.
+    """
+    ended = (termination(pod) or {}).get("finishedAt")
+    request = {"deletionTimestamp": ended or pod["metadata"]["deletionTimestamp"], "deletionGracePeriodSeconds": None}
+    return {**pod, "metadata": {**pod["metadata"], **request}}
 
 
 def _news(facts: Facts, last: Facts | None) -> bool:

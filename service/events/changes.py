@@ -192,7 +192,7 @@ class _Telling:
         if refused is None or told.refused or (told.pod and not told.ended):
             return told
         reason, since = refused
-        self._tell(told, "unschedulable", since, "refused", self.facts.generation, reason=reason)
+        self._tell(told, "unschedulable", since, "refused", self.facts.generation, told.pod, reason=reason)
         return replace(told, refused=True)
 
     # -- its pod -----------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from service.servers.accessors import (
     owner_uid,
     termination,
     uid,
+    version,
     wants_pod,
 )
 from service.servers.exits import (
@@ -167,7 +168,7 @@ def facts_of(
         customer=spec.customer if spec else "",
         created=created_at(statefulset) or at,
         workload=uid(statefulset),
-        version=_version(statefulset["metadata"]),
+        version=version(statefulset),
         spec=(spec.game, spec.ram_gb, spec.disk_gb) if spec else ("", 0, 0),
         wanted="deleted" if deleted_at(statefulset) else "running" if should_run else "stopped",
         generation=int(statefulset["metadata"].get("generation") or 0),
@@ -198,7 +199,7 @@ def _pod_facts(objects: Objects, pod: Object, at: str, *, gone: bool, removed: s
     return PodFacts(
         uid=metadata.get("uid") or "",
         owner=owner_uid(pod),
-        version=_version(metadata),
+        version=version(pod),
         created=created_at(pod) or at,
         run=run,
         ends=ends,
@@ -265,15 +266,6 @@ def _idle_stopped(statefulset: Object) -> str | None:
     except (KeyError, TypeError, ValueError):
         return None
     return at if isinstance(at, str) and at else None
-
-
-def _version(metadata: Mapping[str, Any]) -> int:
-    """A resourceVersion as a number; they can be compared since Kubernetes 1.35, and with etcd could before.
-
-    https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
-    """
-    text = str(metadata.get("resourceVersion") or "")
-    return int(text) if text.isdecimal() else 0
 
 
 def _short(reason: str) -> str:

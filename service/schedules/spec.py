@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -172,15 +172,18 @@ def _of_text(text: str | None) -> Mapping[str, Schedule]:
         return {}
 
 
-def next_due(text: str | None, id: int, now: datetime) -> datetime | None:
+def next_due(
+    text: str | None, id: int, now: datetime, counts: Callable[[Schedule], bool] = lambda schedule: True
+) -> datetime | None:
     """When the next run of any schedule of a server is due.
 
     Args:
         text: The annotation `gameserver/schedules` of its StatefulSet.
         id: The server's id.
         now: A time with a zone; the run is due after it.
+        counts: Whether a schedule counts.
     """
-    due = (schedule.next_after(id, name, now) for name, schedule in of_annotation(text).items())
+    due = (schedule.next_after(id, name, now) for name, schedule in of_annotation(text).items() if counts(schedule))
     return min((time for time in due if time is not None), default=None)
 
 

@@ -94,6 +94,15 @@ def owner_uid(object_: Object) -> str | None:
     return value
 
 
+def version(object_: Object) -> int:
+    """An object's resourceVersion as a number; they can be compared since Kubernetes 1.35, and with etcd could before.
+
+    https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
+    """
+    text = str(object_["metadata"].get("resourceVersion") or "")
+    return int(text) if text.isdecimal() else 0
+
+
 def created_at(object_: Object) -> str | None:
     """When the object was created (RFC 3339)."""
     value: str | None = object_.get("metadata", {}).get("creationTimestamp")

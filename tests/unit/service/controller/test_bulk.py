@@ -75,6 +75,18 @@ class Life:
         return result
 
 
+class Waits(threading.Event):
+    """An event that remembers for how long it was waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout)
+        return super().wait(timeout)
+
+
 class MortalKube(LabelledKube):
     """The Kubernetes of a process, which shares the objects of `shared`."""
 
@@ -131,10 +143,11 @@ class Cluster:
             self.api.releases.install(id, {**VALUES, "replicas": int(running), "server": server})
         self.world.history.clear()
 
-    def controller(self, writes: int | None = None) -> Life:
+    def controller(self, writes: int | None = None, wake: Waits | None = None) -> Life:
         """Start a controller, which dies after so many writes."""
         life = Life(writes)
         part = Bulk(self.context(life), self.idle)
+        part._wake = wake or part._wake
         part.start()
         part.lead(Term(life, f"controller-{len(self.lives)}"))  # type: ignore[arg-type]
         self.lives.append(life)
@@ -256,18 +269,18 @@ def test_a_busy_server_is_tried_again(cluster: Cluster, monkeypatch: pytest.Monk
     monkeypatch.setattr(controller_bulk, "LONGEST_PAUSE", 0.1)
     cluster.create(1, 2)
     operation = cluster.accept("restart", ids=[1])
-    busy, change = threading.Event(), FakeReleases.change
+    busy, tries, change = threading.Event(), list[int](), FakeReleases.change
     busy.set()
 
     def change_unless_busy(self: FakeReleases, id: int, new: Callable[[Values], Values], **more: bool) -> bool:
+        tries.append(id)
         if busy.is_set():
             raise OperationInProgress
         return change(self, id, new, **more)
 
     monkeypatch.setattr(FakeReleases, "change", change_unless_busy)
     cluster.controller()
-    until(lambda: cluster.outcomes(operation) == {1: "running"})
-    time.sleep(0.3)
+    until(lambda: len(tries) > 1 and cluster.outcomes(operation) == {1: "pending"})
     busy.clear()
     cluster.ended(operation)
     assert cluster.outcomes(operation) == {1: "done"}
@@ -308,6 +321,18 @@ def test_a_step_can_be_tried_again_for_ever(cluster: Cluster) -> None:
     assert run._not_before[1] - time.monotonic() <= controller_bulk.LONGEST_PAUSE
 
 
+def test_a_step_that_ends_while_the_next_is_chosen_is_not_begun_again(cluster: Cluster) -> None:
+    """What was known of its server before is no longer so."""
+    cluster.create(1, 2)
+    run = controller_bulk._Run(cluster.api.operations, cluster.accept("stop", ids=[1, 2]), lambda: None)
+    run.busy.add(1)
+    resting = run.resting()
+    run.note([replace(server, outcome="done") for server in run.servers() if server.id == 1])
+    run.busy.discard(1)
+    assert [server.id for server in resting] == [2]
+    assert [(server.id, server.outcome) for server in run.resting()] == [(1, "done"), (2, "pending")]
+
+
 def test_an_outage_of_kubernetes_is_waited_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing fails because of it."""
     monkeypatch.setattr(controller_bulk, "LONGEST_PAUSE", 0.1)
@@ -340,6 +365,32 @@ def test_a_cancelled_operation_begins_no_further_step(cluster: Cluster) -> None:
     assert set(outcomes) == {"done", "cancelled"}
     assert outcomes["done"] == len(cluster.world.history) < 29
     assert bulk.cancel(cluster.api, SHOP, operation.id) == cluster.get(operation)
+
+
+@pytest.mark.parametrize("when", ["now", "next-stop"])
+@pytest.mark.parametrize("problem", [OperationInProgress, TooManyOperations])
+def test_a_busy_server_is_left_alone_once_the_operation_is_cancelled(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, problem: type[Problem], when: str
+) -> None:
+    """A try that could do nothing was no step."""
+    monkeypatch.setattr(controller_bulk, "LONGEST_PAUSE", 0.1)
+    cluster.create(1, running=when == "now")
+    cluster.world.charts[1] = "older"
+    tries: list[int] = []
+
+    def busy(self: FakeReleases, id: int, *arguments: Any) -> bool:
+        tries.append(id)
+        raise problem
+
+    with monkeypatch.context() as others:
+        others.setattr(FakeReleases, "upgrade", busy)
+        operation = cluster.accept("upgrade", ids=[1], when=when)
+        cluster.controller()
+        until(lambda: len(tries) > 1)
+        bulk.cancel(cluster.api, SHOP, operation.id)
+        assert cluster.ended(operation).state == "cancelled"
+    assert (cluster.outcomes(operation), cluster.annotation(1)) == ({1: "cancelled"}, None)
+    assert cluster.world.history == []
 
 
 def test_a_server_waits_until_nobody_plays_on_it(cluster: Cluster) -> None:
@@ -428,6 +479,35 @@ def test_a_server_waits_for_its_next_stop(cluster: Cluster) -> None:
     cluster.api.releases.change(1, lambda values: {**values, "replicas": 0})
     cluster.ended(operation)
     assert cluster.world.values[1]["server"]["suspended"]["reason"] == "The invoice is overdue."
+
+
+def test_servers_that_wait_cost_nothing(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a change, nobody looks at them for a while, and turns come in their time. A stop is seen at once."""
+    monkeypatch.setattr(controller_bulk, "LOOK_SECONDS", 600.0)
+    looks: list[int] = []
+    known = FakeCluster.known
+
+    def counted(self: FakeCluster, id: int) -> Any:
+        looks.append(id)
+        return known(self, id)
+
+    monkeypatch.setattr(FakeCluster, "known", counted)
+    ids = range(1, 51)
+    cluster.create(*ids)
+    operation = cluster.accept("upgrade", all=True, when="next-stop")
+    wake = Waits()
+    cluster.controller(wake=wake)
+    until(lambda: all(cluster.annotation(id) for id in ids))
+
+    def nobody_looks() -> bool:
+        seen, turns = len(looks), len(wake.waits)
+        until(lambda: len(wake.waits) > turns + 3)
+        return len(looks) == seen
+
+    until(nobody_looks)
+    assert set(wake.waits[-3:]) == {controller_bulk.TURN_SECONDS}
+    cluster.api.releases.change(7, lambda values: {**values, "replicas": 0})
+    until(lambda: cluster.outcomes(operation)[7] == "unchanged")
 
 
 @pytest.mark.parametrize("error", [OperationFailed, RefusedByCluster, RecursionError])

@@ -15,7 +15,7 @@ import pytest
 
 from service.controller.idle import IdleStop
 from service.controller.leader import Deposed, Term
-from service.errors import OperationInProgress
+from service.errors import ClusterUnavailable, OperationInProgress
 from service.games.catalogue import Game
 from service.operations.context import Context
 from service.players.counts import PlayerCounts
@@ -26,6 +26,7 @@ from service.servers.names import IDLE, SCHEDULE_RUNS, SCHEDULES
 from service.servers.objects import Objects
 from service.settings import Settings
 from service.telemetry.metrics import REGISTRY
+from service.tokens import BUNDLES, Token
 from tests.support.fakes import TIME, FakeCluster, FakeReleases, World
 from tests.support.memory_kube import MemoryKube
 from tests.support.waiting import until
@@ -43,13 +44,15 @@ class Play:
         # What the games say; None for no answer.
         self.players: dict[int, int | None] = {}
         self.asked: list[int] = []
+        # The operator's tokens.
+        self.tokens = [Token("shop", "", frozenset(BUNDLES))]
         games = {"teeworlds": SimpleNamespace(query=Query("teeworlds")), "luanti": SimpleNamespace(query=None)}
         self.context = Context(
             settings=Settings(),
             cluster=FakeCluster(self.world),
             releases=FakeReleases(self.world),
             accounts=cast(Any, None),
-            tokens=cast(Any, None),
+            tokens=cast(Any, SimpleNamespace(operators=lambda: self.tokens, issued=dict)),
             games=cast("dict[str, Game]", games),
             operator_values={},
             records=partial(RecordStore, cast(Any, self.kube), "gameservers"),
@@ -287,6 +290,31 @@ def test_a_schedule_that_is_about_to_run_keeps_a_server_up(play: Play) -> None:
     play.annotate(5, SCHEDULES, schedule("20 12 * * *"))
     assert play.stop_due() == [5]
     assert [play.world.values[id]["replicas"] for id in (4, 5)] == [1, 1]
+
+
+def test_a_paused_schedule_keeps_no_server_up(play: Play) -> None:
+    """The token that set it is gone, so it does nothing when it is due. It counts while nobody can read the tokens."""
+    tokens = play.tokens[:]
+    play.tokens.clear()
+    play.server(4)
+    play.annotate(4, SCHEDULES, schedule("20 12 * * *"))
+    play.rounds(10.5)
+    assert play.stop_due() == [4]
+    assert play.world.values[4]["replicas"] == 0
+    play.tokens.extend(tokens)
+    play.server(5)
+    play.annotate(5, SCHEDULES, schedule("*/15 * * * *"))
+    play.rounds(5)
+    play.context.tokens.issued = unavailable  # type: ignore[method-assign]
+    play.tokens.clear()
+    play.rounds(20)
+    found = play.annotation(5)
+    assert found is not None
+    assert found["kept_up_by"]["slug"] == "schedule"
+
+
+def unavailable() -> dict[str, str]:
+    raise ClusterUnavailable
 
 
 def test_a_schedule_that_runs_keeps_a_server_up(play: Play) -> None:

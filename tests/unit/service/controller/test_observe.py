@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta
@@ -214,3 +215,48 @@ def test_the_event_of_a_pod_that_gets_no_node_has_the_same_reason_as_the_servers
     waits = [facts.pod.waits for facts in hear(cluster, observer) if facts.pod and facts.pod.waits]
     reason = f"The node that holds the disk, node2, cannot take the server: it is cordoned. ({message})"
     assert [why for why, _ in waits] == [reason]
+
+
+def test_a_pod_that_goes_when_it_is_first_seen_has_stopped_and_not_exited(
+    world: EventWorld, cluster: ObservedCluster, observer: Observer
+) -> None:
+    """When its deletion was requested is unknown then: a finalizer may have kept it for long."""
+    run(world, 1)
+    hear(cluster, observer)
+    world.stop(1)
+    world.step(1)
+    status = world.pods[1]["status"]["containerStatuses"][0]
+    world._container(1, state={"terminated": world._terminated(status, 137, "Error")})
+    world.now += timedelta(seconds=5)
+    world._pod(1, metadata={"deletionTimestamp": world.time(), "deletionGracePeriodSeconds": 0})
+    cluster = world.observed()
+    observer = Observer(cluster.as_cluster())
+    cluster.subscribe(observer._heard)
+    world._drop(world.pods, "pod", 1)
+    pods = [facts.pod for facts in hear(cluster, observer) if facts.pod]
+    assert {(pod.stop and (pod.stop.type, pod.stop.code), pod.ends) for pod in pods} == {(("killed", 137), 0)}
+
+
+def test_a_pod_that_had_failed_is_not_stopped_when_it_goes_at_once(
+    world: EventWorld, cluster: ObservedCluster, observer: Observer
+) -> None:
+    """Kubernetes gives an evicted pod no time when it deletes it."""
+    run(world, 1)
+    world.crash(1, 137)
+    world.now += timedelta(seconds=5)
+    world._pod(1, metadata={"deletionTimestamp": world.time(), "deletionGracePeriodSeconds": 0})
+    world._drop(world.pods, "pod", 1)
+    pod = hear(cluster, observer)[-1].pod
+    assert pod is not None
+    assert (pod.stop and pod.stop.type, pod.ends) == ("stopped", 1)
+
+
+def test_a_pod_that_is_heard_of_first_is_seen_beside_its_newest_statefulset(
+    world: EventWorld, cluster: ObservedCluster, observer: Observer
+) -> None:
+    """Each kind has a watch of its own. What is older then does not come after it."""
+    run(world, 1)
+    world.stop(1)
+    cluster.waiting = deque(sorted(cluster.waiting, key=lambda change: change[1]))
+    seen = [(facts.version, facts.wanted) for facts in hear(cluster, observer)]
+    assert set(seen) == {(int(world.statefulsets[1]["metadata"]["resourceVersion"]), "stopped")}

@@ -325,6 +325,16 @@ def test_a_refused_pod_is_unschedulable() -> None:
     assert events[1].data["reason"] == "A quota refused the server's pod: q"
 
 
+def test_a_later_pod_that_is_refused_is_another_event() -> None:
+    """Also after a pod that was evicted, which changes nothing of the StatefulSet."""
+    refused = replace(facts(), refused=("A quota refused the server's pod: q", AT))
+    first = told_after(refused, begin=())
+    begin = changes(changes((), refused)[1], facts(pod(ready=True)))[1]
+    later = told_after(facts(pod(version=21), gone=True), refused, begin=begin)
+    assert [(event.type, event.time) for event in later] == [("stopped", AT), ("unschedulable", AT)]
+    assert tell_apart(later, lambda id: id == first[-1].id) == later
+
+
 def test_a_lost_node_is_told_each_time() -> None:
     """Once until the pod is ready again."""
     lost, back = pod(version=21), pod(version=22, ready=True)

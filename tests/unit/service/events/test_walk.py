@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -68,14 +70,15 @@ TERM = cast("Term", Always())
 class Controller:
     """One of the controller's pods, whose threads run when the test says so."""
 
-    def __init__(self, world: EventWorld, kube: MemoryKube) -> None:
+    def __init__(self, world: EventWorld, kube: MemoryKube, *, hears: bool = True) -> None:
         self.cluster: ObservedCluster = world.observed()
         self.world = world
         self.kube = kube
         self.events = Events(self.cluster.as_cluster(), partial(RecordStore, kube, "gameservers"))
         self.observer = self.events._observer
         self.cluster.subscribe(self.observer._heard)
-        self.hear(10**6)
+        if hears:
+            self.hear(10**6)
 
     def hear(self, count: int) -> None:
         """Its watches receive some changes."""
@@ -213,6 +216,27 @@ def test_nothing_is_lost_while_one_of_two_controllers_lives(seed: int) -> None:
             frozen = None
     active.caught_up()
     assert by_server(logged(kube)) == world.expected
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(["statefulset", "pod", "release"])])
+def test_a_new_controller_says_what_was_wanted_whichever_watch_is_first(order: tuple[str, ...]) -> None:
+    """A server whose pod ends is not deleted because nobody has heard of its StatefulSet yet."""
+    world, kube = EventWorld(), FragileKube()
+    controller = Controller(world, kube)
+    controller.caught_up()
+    world.create(1)
+    for _ in range(3):
+        world.step(1)
+    controller.caught_up()
+    controller.die()
+    world.stop(1)
+    world.step(1)
+    controller = Controller(world, kube, hears=False)
+    world.step(1)
+    controller.cluster.waiting = deque(sorted(controller.cluster.waiting, key=lambda change: order.index(change[1])))
+    controller.caught_up()
+    told = [(event.type, event.data.get("wanted")) for event in logged(kube)]
+    assert told == [("created", None), ("started", None), ("running", None), ("stopped", "stopped")]
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -56,16 +56,22 @@ def test_a_start_does_not_touch_a_running_server(client: Client, world: World, w
     assert world.history == [("install", 1)]
 
 
-@pytest.mark.parametrize(("call", "replicas"), [("start", 0), ("stop", 1)])
-def test_a_server_that_somebody_else_has_scaled_is_a_conflict(
-    client: Client, world: World, call: str, replicas: int
-) -> None:
-    """With `kubectl scale` or by a tool: a 200 would say that the server runs, or does not."""
+def test_a_start_of_a_server_that_somebody_else_has_scaled_is_a_conflict(client: Client, world: World) -> None:
+    """With `kubectl scale` or by a tool: a 200 would say that the server runs."""
     client.post(URL, SIZES)
-    client.patch(URL + call)
-    world.statefulsets[1]["spec"]["replicas"] = replicas
-    answer: Any = client.patch(URL + call)
+    client.patch(URL + "start")
+    world.statefulsets[1]["spec"]["replicas"] = 0
+    answer: Any = client.patch(URL + "start")
     assert (answer.status_code, answer.json["type"]) == (409, "/problems/field-conflict")
+
+
+def test_a_stop_gets_through_what_somebody_else_has_scaled(client: Client, world: World) -> None:
+    """A server whose customer does not pay can always be stopped."""
+    client.post(URL, SIZES)
+    client.patch(URL + "stop")
+    world.statefulsets[1]["spec"]["replicas"] = 1
+    assert client.patch(URL + "stop").status_code == 200
+    assert world.statefulsets[1]["spec"]["replicas"] == 0
 
 
 @ways

@@ -151,8 +151,10 @@ def test_a_full_folder_store_is_said_to_be_full(tmp_path: Path, template: Path) 
     (pod.world / "big").write_bytes(os.urandom(40_000_000))
     answer = pod.run("backup", backup(), on_small_disk(pod.places.repositories, 20))
     assert answer["code"] == "store-full"
-    answer = pod.run("backup", backup(), on_small_disk(pod.places.temporary, 4))
-    assert answer["code"] == "disk-full"
+    codes = [pod.run("backup", backup(), on_small_disk(pod.places.temporary, 4))["code"] for _ in range(3)]
+    # restic 0.14.0 sometimes panics on its way out, when one of its threads is told of the error before the others.
+    expected = {"disk-full"} | ({"restic-failed"} if "archiver.(*BlobSaver).Save(0x0" in pod.log() else set())
+    assert set(codes) <= expected
 
 
 def test_a_full_s3_store_is_said_to_be_full(tmp_path: Path, template: Path) -> None:

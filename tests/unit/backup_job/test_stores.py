@@ -153,10 +153,10 @@ def test_a_full_folder_store_is_said_to_be_full(tmp_path: Path, template: Path) 
         (pod.places.repositories, 20, "store-full"),
         (pod.places.temporary, 4, "disk-full"),
     ):
-        logged = len(pod.log())
+        (pod.root / "log").unlink(missing_ok=True)
         answer = pod.run("backup", backup(), on_small_disk(folder, megabytes))
         # restic 0.14.0 sometimes panics on its way out, when one of its threads is told of the error before the others.
-        panicked = "archiver.(*BlobSaver).Save(0x0" in pod.log()[logged:]
+        panicked = "archiver.(*BlobSaver).Save(0x0" in pod.log()
         assert answer["code"] == ("restic-failed" if panicked else code)
 
 

@@ -81,8 +81,11 @@ def test_followers_hold_no_thread(served: Served) -> None:
     """Beside 180 of them calls are answered, each gets the line, and all of them are let go."""
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(connect(served)) for _ in range(180)]
-        for connection in connections:
-            received(connection, "\r\n\r\n")
+        for number, connection in enumerate(connections):
+            # A replica that has too many calls at once for a busy machine asks to come back.
+            while not (head := received(connection, "\r\n\r\n")).startswith("HTTP/1.1 200 "):
+                assert head.startswith("HTTP/1.1 503 "), head
+                connections[number] = connection = stack.enter_context(connect(served))
         children = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children").read_text().split()
         folder = Path("/proc") / children[0]
         assert len(list((folder / "task").iterdir())) < 100
@@ -90,14 +93,8 @@ def test_followers_hold_no_thread(served: Served) -> None:
             for _ in range(40):
                 assert session.get(f"{served.url}/api/v1/server/1/", headers=TOKEN, timeout=10).ok
         write(served, "all")
-        missing = []
-        for number, connection in enumerate(connections):
-            try:
-                assert "all" in received(connection, "all")
-            except TimeoutError:
-                missing.append(number)
-                connection.settimeout(0.1)
-        assert not missing, (missing, served.log.read_text()[-5000:])
+        for connection in connections:
+            assert "all" in received(connection, "all")
         descriptors = len(list((folder / "fd").iterdir()))
     until(lambda: len(list((folder / "fd").iterdir())) < descriptors - 150)
 

@@ -82,9 +82,9 @@ def test_followers_hold_no_thread(served: Served) -> None:
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(connect(served)) for _ in range(180)]
         for number, connection in enumerate(connections):
-            # A replica that has too many calls at once for a busy machine asks to come back.
+            # On a busy machine they are too many calls of one token at once, and asked to come back.
             while not (head := received(connection, "\r\n\r\n")).startswith("HTTP/1.1 200 "):
-                assert head.startswith("HTTP/1.1 503 "), head
+                assert head.startswith("HTTP/1.1 429 "), head
                 connections[number] = connection = stack.enter_context(connect(served))
         children = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children").read_text().split()
         folder = Path("/proc") / children[0]

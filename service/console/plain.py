@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 
+from service.plaintext import TURNING
+
 # ECMA-48 escapes: CSI and string sequences as a whole, and any other escape with the characters that belong to it.
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
     r"|(?:\x1b[PX\]^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x80-\x9f]*(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-~]"
 )
-# All other control characters, half characters, and, as in logs/lines.py, what turns the direction of text around or
-# begins a line within a line.
-_HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+# All other control characters, half characters, and what turns text around.
+_HARMFUL = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff{TURNING}]")
 
 
 def plain(text: str) -> str:

@@ -36,6 +36,7 @@ from service.operations.backups import STRAY, settled
 from service.operations.context import Context
 from service.operations.operation import RESTORES, Operation
 from service.operations.worlds import servers_of
+from service.servers.accessors import annotation
 from service.servers.disks import volume_of
 from service.servers.names import REUSED_SINCE
 from service.servers.objects import Objects
@@ -288,7 +289,10 @@ class Keep:
             each for each in kept.befores if each.where != "backup" or not tasks.is_old(each.at, self._settings, now)
         )
         kept = replace(kept, befores=left)
-        disk = bool(volume_of(objects.claim)) if objects is not None else self._is_reused(kept)
+        if objects is None:
+            disk = self._is_reused(kept, self._context.cluster.server(kept.id))
+        else:
+            disk = bool(volume_of(objects.claim))
         return tasks.with_task(kept, tasks.next_task(kept, self._settings, now, disk=disk))
 
     def _rules(self, objects: Objects | None) -> Rules | None:
@@ -431,29 +435,26 @@ class Keep:
     def _remove_snapshots(self, term: Term, kept: ServerBackups) -> None:
         """Delete the VolumeSnapshots of backups and worlds of before that go, and record those that are gone."""
         now = self._clock()
-        backups = {each.id: each.snapshot for each in kept.backups if each.state == "deleting" and each.where == "node"}
-        befores = {
-            each.operation: each.reference
+        names = {each.snapshot for each in kept.backups if each.state == "deleting" and each.where == "node"}
+        names |= {
+            each.reference
             for each in kept.befores
             if each.where == "snapshot" and tasks.is_old(each.at, self._settings, now)
         }
-        if not backups and not befores:
+        if not names:
             return
-        self.agenda.put(kept.uid, now + NO_PLACE)
         if self._is_read(kept.uid):
-            return
+            self.agenda.put(kept.uid, now + NO_PLACE)
+        else:
+            self._remove(term, kept, names)
+
+    def _remove(self, term: Term, kept: ServerBackups, names: set[str]) -> None:
+        """Delete these VolumeSnapshots, record those that are gone, and look again soon."""
+        self.agenda.put(kept.uid, self._clock() + NO_PLACE)
         with term.step():
-            gone = {id for id, name in (backups | befores).items() if self._snapshots.remove(name)}
-
-        def change(fresh: ServerBackups) -> ServerBackups:
-            return replace(
-                fresh,
-                backups=tuple(each for each in fresh.backups if each.id not in gone),
-                befores=tuple(each for each in fresh.befores if each.operation not in gone),
-            )
-
+            gone = {name for name in names if self._snapshots.remove(name)}
         if gone:
-            self._write(term, kept.uid, change)
+            self._write(term, kept.uid, lambda fresh: _without_snapshots(fresh, gone))
 
     def _settle(self, term: Term, kept: ServerBackups) -> None:
         """Record the end of backups that no operation makes, and that none has begun to make for a minute."""
@@ -489,17 +490,14 @@ class Keep:
     def _forget_befores(self, term: Term, kept: ServerBackups) -> None:
         """Delete the VolumeSnapshots of worlds of before of a server whose disk is erased: nobody can undo anything."""
         names = {before.reference for before in kept.befores if before.where == "snapshot"}
-        if not names or kept.deleted is None or self._has_disk(kept):
-            return
-        with term.step():
-            gone = {name for name in names if self._snapshots.remove(name)}
-        self._write(term, kept.uid, lambda fresh: _without_snapshots(fresh, gone))
-        self.agenda.put(kept.uid, self._clock() + NO_PLACE)
+        if names and kept.deleted is not None and not self._has_disk(kept):
+            self._remove(term, kept, names)
 
     def _has_disk(self, kept: ServerBackups) -> bool:
         """Whether the disk of a server, also of a deleted one, is there; read live. Another server may reuse it."""
         claim = self._context.cluster.server(kept.id).claim
-        return claim is not None and (_is_reused(claim) or uid_of_claim(claim) in (None, kept.uid))
+        reused = annotation(claim, REUSED_SINCE) is not None
+        return claim is not None and (reused or uid_of_claim(claim) in (None, kept.uid))
 
     def _end(self, term: Term, kept: ServerBackups) -> timedelta:
         """Delete what is left of a server whose backups have to go: its snapshots, its key, its record.
@@ -546,18 +544,21 @@ class Keep:
         Read live: the watches leave out which nodes take the game's pod.
         """
         objects = self._context.cluster.server(kept.id)
-        has_disk = server_uid(objects) == kept.uid or self._is_reused(kept)
+        has_disk = server_uid(objects) == kept.uid or self._is_reused(kept, objects)
         name = volume_of(objects.claim) if has_disk else ""
         return disk_of(objects, self._context.cluster.volume(name)) if name else None
 
-    def _is_reused(self, kept: ServerBackups) -> bool:
-        """Whether another server, which nothing is at work with, has the disk in which there are worlds of before."""
+    def _is_reused(self, kept: ServerBackups, objects: Objects) -> bool:
+        """Whether another server, which nothing is at work with, has the disk in which there are worlds of before.
+
+        `objects` are those of the server that has the id now, read live.
+        """
         if kept.deleted is None or all(before.where != "disk" for before in kept.befores):
             return False
-        objects = self._context.cluster.server(kept.id)
         with self._lock:
             at_work = any(server_uid(objects) in uids for uids in self._at_work_with.values())
-        return objects.statefulset is not None and _is_reused(objects.claim) and not at_work
+        reused = annotation(objects.claim, REUSED_SINCE) is not None
+        return objects.statefulset is not None and reused and not at_work
 
     def _at_work(self, kept: ServerBackups) -> bool:
         """Whether a backup or another operation is at work with the server."""
@@ -583,7 +584,3 @@ def _without_snapshots(kept: ServerBackups, names: set[str]) -> ServerBackups:
         backups=tuple(each for each in kept.backups if each.snapshot not in names),
         befores=tuple(each for each in kept.befores if each.reference not in names),
     )
-
-
-def _is_reused(claim: Object | None) -> bool:
-    return REUSED_SINCE in ((claim or {}).get("metadata", {}).get("annotations") or {})

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from service.plaintext import TURNING
+
 MOST_BYTES = 1024 * 1024
 """How much of a log is read at once, with Kubernetes' timestamps."""
 LONGEST = 16 * 1024
 """How many characters of one line are shown."""
 
 # The colours and cursor movements of terminals go; whatever else a terminal might obey is replaced by one character.
-# Also what turns the direction of text around, or begins a line within a line.
-_HARMFUL = re.compile(
-    "\x1b\\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
-)
+_HARMFUL = re.compile(f"\x1b\\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0a-\x1f\x7f-\x9f{TURNING}]")
 _REPLACEMENT = "\ufffd"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 _AGO = re.compile(r"([1-9]\d{0,5})([smhd])")

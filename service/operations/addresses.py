@@ -20,7 +20,7 @@ from service.operations.context import Context
 from service.operations.file_access import accounts_for, check_disk
 from service.operations.visibility import Target
 from service.servers.accessors import created_at
-from service.servers.addresses import address_in, address_of
+from service.servers.addresses import Address, address_in, address_of
 from service.servers.names import PortName, rcon_name, services_with
 from service.servers.objects import Objects, RconPassword
 from service.tokens import Token
@@ -47,8 +47,10 @@ class Endpoint:
 def endpoint_of(context: Context, objects: Objects, name: PortName) -> Endpoint | None:
     """The endpoint of the port; None if the server has no such port or it is not ready yet."""
     address = address_in(name, objects.id, objects.services)
-    if address is None:
-        return None
+    return None if address is None else _endpoint_at(context, objects, address)
+
+
+def _endpoint_at(context: Context, objects: Objects, address: Address) -> Endpoint:
     if address.pending:
         return Endpoint(address.port, address.protocol, None)
     # The host that a customer enters: the Service's, else the operator's, else that of the disk's node.
@@ -93,10 +95,10 @@ def rcon(context: Context, caller: Token, target: Target) -> tuple[Endpoint, str
 
 def _reachable(context: Context, objects: Objects, name: PortName) -> Endpoint:
     """The endpoint of the port, once there is an address; raises as `port`."""
-    address, endpoint = address_in(name, objects.id, objects.services), endpoint_of(context, objects, name)
-    if address is None or address.pending or endpoint is None:
+    address = address_in(name, objects.id, objects.services)
+    if address is None or address.pending:
         raise _port_problem(context, objects, name)
-    return endpoint
+    return _endpoint_at(context, objects, address)
 
 
 def _port_problem(context: Context, objects: Objects, name: PortName) -> Problem:

@@ -9,7 +9,7 @@ from typing import Any
 from service.operations.checks import (
     check_growth,
     check_options,
-    check_values,
+    checked_values,
     keep_of,
     known_game,
     require_disk_stays,
@@ -91,9 +91,10 @@ def _render(
     def render(spec: ServerSpec, removed: Set[str] = frozenset()) -> values.Values:
         return values.values_of(id, spec, game.render(id, spec, taken_back=removed), context.operator_values)
 
-    old = render(before)
-    if not same(before.options, after.options):
-        check_values(
-            context, game, after.options, lambda options: render(replace(after, options=options), removed), old
-        )
-    return old, render(without), render(after, removed)
+    def render_new(options: Mapping[str, Any]) -> values.Values:
+        return render(replace(after, options=options), removed)
+
+    old, options = render(before), after.options
+    changes = not same(before.options, options)
+    new = checked_values(context, game, options, render_new, old) if changes else render_new(options)
+    return old, render(without), new

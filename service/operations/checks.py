@@ -22,6 +22,7 @@ from service.servers.accessors import is_bound
 from service.servers.disks import ends_with_pod, growth_of
 from service.servers.objects import Objects
 from service.servers.spec import ServerSpec, Suspension, own_uid, spec_of_values, uid_of_values
+from service.servers.values import Values
 from service.settings import Keep
 from service.tokens import Token
 
@@ -98,14 +99,14 @@ def check_options(game: Game, options: Mapping[str, Any]) -> None:
         raise InvalidRequest(f"The options are not valid for {game.title}.", errors=messages)
 
 
-def check_values(
+def checked_values(
     context: Context,
     game: Game,
     options: Mapping[str, Any],
-    render: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-    before: Mapping[str, Any] | None = None,
-) -> None:
-    """Raises InvalidRequest, which names the option, if an option's value makes values that the chart refuses.
+    render: Callable[[Mapping[str, Any]], Values],
+    before: Values | None = None,
+) -> Values:
+    """The server's values. Raises InvalidRequest, which names the option, if one makes values that the chart refuses.
 
     The schema of a game cannot say everything, such as that the port of an option must not be one of the game's.
 
@@ -116,10 +117,13 @@ def check_values(
         render: Makes the server's values from options.
         before: The server's values until now, whose mistakes it may keep.
     """
-    accepted = {} if before is None else _mistakes(context, before)
-    mistakes = {key: text for key, text in _mistakes(context, render(options)).items() if key not in accepted}
+    values = render(options)
+    mistakes = _mistakes(context, values)
+    if mistakes and before is not None:
+        accepted = _mistakes(context, before)
+        mistakes = {key: text for key, text in mistakes.items() if key not in accepted}
     if not mistakes:
-        return
+        return values
     left_without = {}
     for name in options:
         others = {other: value for other, value in options.items() if other != name}
@@ -133,6 +137,7 @@ def check_values(
             errors.setdefault(f"options.{name}", []).append(text)
     if errors:
         raise InvalidRequest(f"The options are not valid for {game.title}.", errors=errors)
+    return values
 
 
 def _mistakes(context: Context, values: Mapping[str, Any]) -> dict[tuple[object, str], str]:

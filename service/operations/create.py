@@ -27,7 +27,7 @@ from service.kube.types import Object
 from service.operations.checks import (
     check_growth,
     check_options,
-    check_values,
+    checked_values,
     keep_of,
     known_game,
     require_not_restoring,
@@ -123,8 +123,7 @@ def prepared(context: Context, caller: Token, id: int, request: Mapping[str, Any
         own = game.render(id, replace(spec, options=options), new=True)
         return values.values_of(id, spec, own, context.operator_values)
 
-    check_values(context, game, spec.options, render)
-    rendered = render(spec.options)
+    rendered = checked_values(context, game, spec.options, render)
     new = values.reachable(values.started(rendered, request["start"]), context.settings.external_host)
     return spec, values.with_uid(new, str(uuid.uuid4()))
 

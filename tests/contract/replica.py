@@ -129,14 +129,6 @@ def daemons(replica: int) -> list[int]:
     return [pid for pid, words in _processes() if "helm-daemon" in words[0] and _parent(pid) in workers]
 
 
-def exists(pid: int) -> bool:
-    """Whether a process has not ended; one that nobody has waited for has."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 _HELM = re.compile(r"(.*/)?helm")
 
 

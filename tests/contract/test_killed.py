@@ -14,7 +14,8 @@ from service.kube.client import Kube, path
 from service.servers.names import KEPT_SINCE
 from service.settings import Settings
 from tests.contract.conftest import Interfaces, statuses
-from tests.contract.replica import CREATE, Call, Served, daemons, exists, helms, replica, serving
+from tests.contract.replica import CREATE, Call, Served, daemons, helms, replica, serving
+from tests.support.processes import alive
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -109,7 +110,7 @@ class Killing:
             assert len(staying) == (1 if self.settings.helm_daemon else 0)
             assert not (staying and helms(id)), "the daemon was not asked"
             dying.kill()
-            until(lambda: not helms(id) and not any(map(exists, staying)), 2)
+            until(lambda: not helms(id) and not any(map(alive, staying)), 2)
             disk = self.real.cluster.server(id).claim
             answer = self.other.answer(operation.call, id)
         gone = name == "erase" and disk is None

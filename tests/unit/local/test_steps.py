@@ -10,6 +10,7 @@ import pytest
 
 from local import paths, steps
 from local.steps import Jobs, StepFailed
+from tests.support.processes import alive, state_of
 
 
 @pytest.fixture(autouse=True)
@@ -91,14 +92,6 @@ def test_no_process_of_an_ended_command_stays(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="no"):
         jobs.finish()
     deadline = time.monotonic() + 10
-    while (state := _state(int(pid.read_text()))) not in ("", "Z"):
-        assert time.monotonic() < deadline, state
+    while alive(number := int(pid.read_text())):
+        assert time.monotonic() < deadline, state_of(number)
         time.sleep(0.01)
-
-
-def _state(pid: int) -> str:
-    """The letter of a process's state; empty without a process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""

@@ -28,6 +28,7 @@ from service.errors import (
     StartupError,
 )
 from service.helm import command as helm
+from tests.support.processes import alive
 from tests.support.waiting import until
 
 
@@ -37,14 +38,6 @@ def fake_helm(folder: Path, script: str) -> str:
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     return str(path)
-
-
-def alive(pid: int) -> bool:
-    """Whether the process exists and is not a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def pid_in(file: Path) -> int:

@@ -26,6 +26,7 @@ from service.helm import command, daemon
 from service.helm.daemon import Daemon, deadline
 from service.kube.leases import now
 from tests.support import loopback
+from tests.support.processes import state_of
 from tests.unit.service.helm.test_command import ends, fake_helm
 
 FAKE = [sys.executable, "-m", "tests.support.fake_helm_daemon"]
@@ -105,7 +106,7 @@ def frozen(one: Daemon) -> Iterator[None]:
     """The daemon stands still within the context."""
     assert one._process is not None
     os.kill(one._process.pid, signal.SIGSTOP)
-    while Path(f"/proc/{one._process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":
+    while state_of(one._process.pid) != "T":
         time.sleep(0.001)
     try:
         yield
